@@ -1,0 +1,466 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// QueueInfo says what is in a queue.
+type QueueInfo struct {
+	ID        int64
+	Name      string
+	CreatedAt time.Time
+	PausedAt  time.Time // zero unless paused
+
+	// Messages by state.
+	Ready, Scheduled, Leased, Archived, Dead int64
+	// OldestReady is how long the message that has waited longest has been ready.
+	OldestReady time.Duration
+}
+
+// MessageFilter says which messages to list.
+type MessageFilter struct {
+	// IDs lists messages by id, in its order, whatever their queue and state.
+	// If it is not empty, the other fields must be.
+	IDs []int64
+	// Queue and State say which messages to list otherwise. Both are required.
+	Queue string
+	State State
+	// After is the Cursor of the last message of the page before. Empty means the first page.
+	After string
+	// Limit is the size of a page. Zero means 100; the most is 1000.
+	Limit int
+}
+
+// WorkerInfo is the row of a worker.
+type WorkerInfo struct {
+	ID    int64
+	Name  string
+	Queue string // empty for the administrators of pgqrs 0.15
+	// Status is ready (Dequeue by hand), polling, suspended, interrupted or stopped.
+	Status      string
+	StartedAt   time.Time
+	HeartbeatAt time.Time
+	ShutdownAt  time.Time // zero unless stopped
+	Held        int64     // messages leased to it
+}
+
+const adminChunk = 1000 // messages in one transaction or page
+
+// Queues describes the named queues, or all, by name. Names that do not exist are left out.
+// It counts every row of a queue, the archived ones by an index alone.
+func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error) {
+	var list []QueueInfo
+	err := s.queues(ctx, names, func(rows *sql.Rows) error {
+		var q QueueInfo
+		var created, paused timestamp
+		var oldest int64
+		err := rows.Scan(&q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest)
+		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, time.Duration(oldest)*time.Microsecond
+		list = append(list, q)
+		return err
+	})
+	if err != nil {
+		return nil, wrap(ctx, err, "list queues")
+	}
+	return list, nil
+}
+
+func (s *Store) queues(ctx context.Context, names []string, scan func(*sql.Rows) error) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	var arg any
+	if len(names) > 0 {
+		list, err := jsonList(names)
+		if err != nil {
+			return err
+		}
+		arg = list
+	}
+	return conn{s, s.tx}.rows(ctx, s.dialect.queue.stats, []any{arg}, scan)
+}
+
+// PauseQueue stops deliveries from a queue, in all processes, until
+// ResumeQueue; what is leased stays so. Messages can be enqueued meanwhile. It
+// returns an error matching ErrNotFound if there is no such queue.
+func (s *Store) PauseQueue(ctx context.Context, name string) error {
+	return wrap(ctx, s.pauseQueue(ctx, name, true), "pause queue %q", name)
+}
+
+// ResumeQueue takes back PauseQueue.
+func (s *Store) ResumeQueue(ctx context.Context, name string) error {
+	return wrap(ctx, s.pauseQueue(ctx, name, false), "resume queue %q", name)
+}
+
+func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	var ids []int64
+	err := s.single(ctx, func(c conn) (err error) {
+		ids, err = c.ids(ctx, s.dialect.queue.pause, name, paused)
+		return err
+	})
+	if err == nil && len(ids) == 0 {
+		err = ErrNotFound
+	}
+	if err == nil && !paused {
+		s.wake(name)
+	}
+	return err
+}
+
+// DropQueue deletes an empty queue and the rows of its workers. It returns an
+// error matching ErrNotFound if there is no such queue, and ErrState if it
+// still has messages in any state (Purge them first) or live workers (stop
+// them first). An enqueue that is under way either is seen or makes the queue anew.
+func (s *Store) DropQueue(ctx context.Context, name string) error {
+	err := s.usable()
+	if err == nil {
+		err = s.atomic(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
+	}
+	return wrap(ctx, err, "drop queue %q", name)
+}
+
+func (c conn) dropQueue(ctx context.Context, name string) error {
+	texts := c.store.dialect.queue
+	if _, err := c.exec(ctx, texts.freeze); err != nil {
+		return err
+	}
+	var id, messages, workers int64
+	found := false
+	err := c.rows(ctx, texts.inUse, []any{name, silence.Microseconds()}, func(rows *sql.Rows) error {
+		found = true
+		return rows.Scan(&id, &messages, &workers)
+	})
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return ErrNotFound
+	case workers > 0:
+		return fmt.Errorf("%w: %d live workers; stop them first", ErrState, workers)
+	case messages > 0:
+		return fmt.Errorf("%w: it has messages; Purge them first", ErrState)
+	}
+	for _, text := range texts.drop {
+		if _, err := c.exec(ctx, text, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Messages lists messages. Ready, scheduled and leased ones come by when they
+// are due or their lease ends, whatever their priority; archived and dead ones
+// by when they ended, the latest first. Pages follow a cursor: what moves
+// between two calls may be missed or seen twice, what stays is seen once.
+func (s *Store) Messages(ctx context.Context, f MessageFilter) ([]MessageInfo, error) {
+	ms, err := s.messages(ctx, f)
+	if err != nil {
+		return nil, wrap(ctx, err, "list messages")
+	}
+	return ms, nil
+}
+
+func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	text, args, err := s.listing(f)
+	if err != nil {
+		return nil, err
+	}
+	var ms []MessageInfo
+	err = conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
+		m, err := scanInfo(rows)
+		if err != nil {
+			return err
+		}
+		ms = append(ms, *m)
+		return nil
+	})
+	return ms, err
+}
+
+// listing returns the statement that a filter asks for.
+func (s *Store) listing(f MessageFilter) (string, []any, error) {
+	if len(f.IDs) > 0 {
+		if f.Queue != "" || f.State != "" || f.After != "" || f.Limit != 0 {
+			return "", nil, errors.New("MessageFilter has IDs and other fields")
+		}
+		list, err := jsonList(f.IDs)
+		return s.dialect.message.get, []any{list}, err
+	}
+	text, ok := s.dialect.message.list[f.State]
+	switch {
+	case f.Queue == "":
+		return "", nil, errors.New("MessageFilter.Queue is empty")
+	case !ok:
+		return "", nil, unknownState(f.State)
+	case f.Limit < 0 || f.Limit > adminChunk:
+		return "", nil, fmt.Errorf("MessageFilter.Limit %d is not between 0 and %d", f.Limit, adminChunk)
+	case f.Limit == 0:
+		f.Limit = 100
+	}
+	var at any
+	var id int64
+	if f.After != "" {
+		sorted, number, ok := strings.Cut(f.After, "/")
+		n, err := strconv.ParseInt(number, 10, 64)
+		if _, badTime := time.Parse("2006-01-02 15:04:05", strings.TrimSuffix(sorted, "Z")); !ok || err != nil || badTime != nil {
+			return "", nil, fmt.Errorf("MessageFilter.After %q is not a Cursor", f.After)
+		}
+		at, id = sorted, n
+	}
+	return text, []any{f.Queue, at, id, f.Limit}, nil
+}
+
+func unknownState(state State) error {
+	return fmt.Errorf("state %q; use Ready, Scheduled, Leased, Archived or Dead", string(state))
+}
+
+// Delete deletes messages in whatever state, with the runs that hang on them,
+// and returns how many there were. A worker that holds one finds its lease
+// lost. No ids delete nothing.
+func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
+	err := s.usable()
+	var n int64
+	for chunk := range slices.Chunk(ids, adminChunk) {
+		if err == nil {
+			var more int64
+			more, err = s.remove(ctx, chunk, "")
+			n += more
+		}
+	}
+	return n, wrap(ctx, err, "delete messages")
+}
+
+// Purge deletes all messages of a queue that are in a state, a thousand a
+// transaction, and returns how many. See Delete.
+func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, error) {
+	var n int64
+	err := s.eachPage(ctx, queue, state, func(ids []int64) error {
+		more, err := s.remove(ctx, ids, state)
+		n += more
+		return err
+	})
+	return n, wrap(ctx, err, "purge %s messages of queue %q", state, queue)
+}
+
+// eachPage calls fn with the ids of messages in a state, a page at a time.
+func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func([]int64) error) error {
+	f := MessageFilter{Queue: queue, State: state, Limit: adminChunk}
+	for {
+		ms, err := s.messages(ctx, f)
+		if err != nil || len(ms) == 0 {
+			return err
+		}
+		ids := make([]int64, len(ms))
+		for i, m := range ms {
+			ids[i] = m.ID
+		}
+		if err := fn(ids); err != nil {
+			return err
+		}
+		f.After = ms[len(ms)-1].Cursor
+	}
+}
+
+// remove deletes those of the messages that are in a state, or all for "".
+func (s *Store) remove(ctx context.Context, ids []int64, state State) (n int64, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return 0, err
+	}
+	err = s.atomic(ctx, func(c conn) error {
+		n = 0
+		there, err := c.ids(ctx, s.dialect.message.lock, list, string(state))
+		if err != nil || len(there) == 0 {
+			return err
+		}
+		locked, err := jsonList(there)
+		if err != nil {
+			return err
+		}
+		for _, text := range s.dialect.message.remove {
+			if n, err = c.exec(ctx, text, locked); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Redrive makes dead or archived messages ready again, with all their
+// attempts before them, and returns how many. Messages whose key has been
+// taken since are left, and named in an error matching ErrDuplicate; ids that
+// are neither dead nor archived are left alone. No ids redrive nothing.
+func (s *Store) Redrive(ctx context.Context, ids ...int64) (int64, error) {
+	err := s.usable()
+	var done, taken []int64
+	for chunk := range slices.Chunk(ids, adminChunk) {
+		if err == nil {
+			var more, left []int64
+			more, left, err = s.redrive(ctx, chunk)
+			done, taken = append(done, more...), append(taken, left...)
+		}
+	}
+	if err == nil {
+		err = takenError(taken)
+	}
+	return int64(len(done)), wrap(ctx, err, "redrive messages")
+}
+
+// RedriveAll redrives all dead letters of a queue; see Redrive.
+func (s *Store) RedriveAll(ctx context.Context, queue string) (int64, error) {
+	var n int64
+	var taken []int64
+	err := s.eachPage(ctx, queue, Dead, func(ids []int64) error {
+		done, left, err := s.redrive(ctx, ids)
+		n += int64(len(done))
+		taken = append(taken, left...)
+		return err
+	})
+	if err == nil {
+		err = takenError(taken)
+	}
+	return n, wrap(ctx, err, "redrive the dead letters of queue %q", queue)
+}
+
+func takenError(ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: left as they are: messages %v", ErrDuplicate, ids)
+}
+
+// redrive returns which messages it redrove and which it left because of their key.
+func (s *Store) redrive(ctx context.Context, ids []int64) (done, taken []int64, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = s.single(ctx, func(c conn) error {
+		done, err = c.ids(ctx, s.dialect.message.redrive, list)
+		return err
+	})
+	if err != nil || len(done) == len(ids) {
+		return done, nil, err
+	}
+	left, err := s.messages(ctx, MessageFilter{IDs: ids})
+	for _, m := range left {
+		if (m.State == Dead || m.State == Archived) && !slices.Contains(done, m.ID) {
+			taken = append(taken, m.ID)
+		}
+	}
+	return done, taken, err
+}
+
+// Workers lists the rows of all workers.
+func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
+	if err := s.usable(); err != nil {
+		return nil, wrap(ctx, err, "list workers")
+	}
+	var list []WorkerInfo
+	err := conn{s, s.tx}.rows(ctx, s.dialect.worker.list, nil, func(rows *sql.Rows) error {
+		var w WorkerInfo
+		var queue sql.NullString
+		var started, beat, shut timestamp
+		err := rows.Scan(&w.ID, &w.Name, &queue, &w.Status, &started, &beat, &shut, &w.Held)
+		w.Queue, w.StartedAt, w.HeartbeatAt, w.ShutdownAt = queue.String, started.Time, beat.Time, shut.Time
+		list = append(list, w)
+		return err
+	})
+	if err != nil {
+		return nil, wrap(ctx, err, "list workers")
+	}
+	return list, nil
+}
+
+// workerMoves are the statuses that each may be reached from, as in pgqrs
+// 0.15, but for stopped, which it reaches from suspended alone.
+var workerMoves = map[string][]string{
+	"suspended":   {"ready", "polling", "interrupted"},
+	"ready":       {"suspended"},
+	"polling":     {"suspended"},
+	"interrupted": {"polling"},
+	"stopped":     {"ready", "polling", "suspended", "interrupted"},
+}
+
+// SuspendWorker makes a worker claim no more until ResumeWorker. A running
+// Worker notices with its next heartbeat, gives back what it has not begun,
+// finishes the rest, and goes on living; its claims stop at once. It returns an
+// error matching ErrNotFound if there is no such row, and ErrState if it is
+// suspended or stopped already.
+func (s *Store) SuspendWorker(ctx context.Context, id int64) error {
+	_, err := s.changeWorker(ctx, id, "suspended")
+	return wrap(ctx, err, "suspend worker %d", id)
+}
+
+// ResumeWorker takes back SuspendWorker. It returns errors as that does.
+func (s *Store) ResumeWorker(ctx context.Context, id int64) error {
+	_, err := s.changeWorker(ctx, id, "ready")
+	return wrap(ctx, err, "resume worker %d", id)
+}
+
+// InterruptWorker asks a running Worker (status polling) to suspend itself,
+// which it does with its next heartbeat; its claims stop at once. It returns
+// errors as SuspendWorker does.
+func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
+	_, err := s.changeWorker(ctx, id, "interrupted")
+	return wrap(ctx, err, "interrupt worker %d", id)
+}
+
+// StopWorker makes a worker stop for good: it claims no more, gives back what
+// it has not begun, and finishes the rest. A Worker all of whose rows were
+// stopped returns from Run. It returns errors as SuspendWorker does.
+func (s *Store) StopWorker(ctx context.Context, id int64) error {
+	_, err := s.changeWorker(ctx, id, "stopped")
+	return wrap(ctx, err, "stop worker %d", id)
+}
+
+// changeWorker is moveWorker with an error that says why it could not be done.
+func (s *Store) changeWorker(ctx context.Context, id int64, status string) (bool, error) {
+	if err := s.usable(); err != nil {
+		return false, err
+	}
+	moved, err := s.moveWorker(ctx, id, status)
+	if err != nil || moved {
+		return moved, err
+	}
+	word, found := "", false
+	err = conn{s, s.tx}.rows(ctx, s.dialect.worker.status, []any{id}, func(rows *sql.Rows) error {
+		found = true
+		return rows.Scan(&word)
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case !found:
+		return false, ErrNotFound
+	}
+	return false, fmt.Errorf("%w: it is %s, and would have to be %s", ErrState, word, strings.Join(workerMoves[status], " or "))
+}
+
+// moveWorker changes a worker's status if its present one allows that.
+func (s *Store) moveWorker(ctx context.Context, id int64, status string) (bool, error) {
+	from, err := jsonList(workerMoves[status])
+	if err != nil {
+		return false, err
+	}
+	var ids []int64
+	err = s.single(ctx, func(c conn) (err error) {
+		ids, err = c.ids(ctx, s.dialect.worker.move, id, status, from)
+		return err
+	})
+	return len(ids) > 0, err
+}

@@ -1,0 +1,333 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Tx is what [Store.WithTx] takes: a *sql.Tx, or a *sql.Conn on which the
+// caller has begun a transaction. A *sql.DB has the methods too, but is refused.
+type Tx interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+const (
+	maxTries        = 25                     // of one operation, when the database asks to try again
+	maxRetryWait    = 250 * time.Millisecond // between two of them
+	rollbackTimeout = 5 * time.Second
+	hotAfter        = 100 // executions of a text before it is prepared
+)
+
+// A conn runs statements: on the pool, or in a transaction.
+type conn struct {
+	store *Store
+	tx    Tx // nil: the pool
+}
+
+// rows runs a query and calls scan for every row. The cursor is drained and
+// closed when it returns: an open one keeps SQLite's write lock.
+func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.Rows) error) error {
+	if err := ctx.Err(); err != nil {
+		return err // not every driver looks
+	}
+	rows, err := c.query(ctx, c.store.render(text), args)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+func (c conn) query(ctx context.Context, text string, args []any) (*sql.Rows, error) {
+	if c.tx != nil {
+		return c.tx.QueryContext(ctx, text, args...)
+	}
+	if stmt := c.store.prepared.get(ctx, c.store.db, text); stmt != nil {
+		rows, err := stmt.QueryContext(ctx, args...)
+		if !c.store.prepared.gone(err, c.store) {
+			return rows, err
+		}
+	}
+	return c.store.db.QueryContext(ctx, text, args...)
+}
+
+// exec runs a statement that returns no rows and says how many it touched.
+func (c conn) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	result, err := c.execResult(ctx, c.store.render(text), args)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func (c conn) execResult(ctx context.Context, text string, args []any) (sql.Result, error) {
+	if c.tx != nil {
+		return c.tx.ExecContext(ctx, text, args...)
+	}
+	if stmt := c.store.prepared.get(ctx, c.store.db, text); stmt != nil {
+		result, err := stmt.ExecContext(ctx, args...)
+		if !c.store.prepared.gone(err, c.store) {
+			return result, err
+		}
+	}
+	return c.store.db.ExecContext(ctx, text, args...)
+}
+
+// ids runs a query whose rows are one id each.
+func (c conn) ids(ctx context.Context, text string, args ...any) ([]int64, error) {
+	var ids []int64
+	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		ids = append(ids, id)
+		return nil
+	})
+	return ids, err
+}
+
+// single runs one statement that writes: by itself on the pool, where it is a
+// transaction of its own, or in the caller's transaction. fn runs again when
+// the database asks for it, but never in a caller's transaction.
+func (s *Store) single(ctx context.Context, fn func(conn) error) error {
+	if s.cfg.Concurrent {
+		return s.atomic(ctx, fn)
+	}
+	if s.tx != nil {
+		return fn(conn{s, s.tx})
+	}
+	return s.retry(ctx, func() error { return fn(conn{s, nil}) })
+}
+
+// atomic runs several statements in one transaction: the caller's, or one of
+// its own, which it opens by the dialect's text on a connection of its own,
+// because BeginTx cannot say IMMEDIATE or CONCURRENT. The whole fn runs again
+// when the database asks for it, but never in a caller's transaction.
+func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
+	if s.tx != nil {
+		return fn(conn{s, s.tx})
+	}
+	return s.retry(ctx, func() error { return s.transact(ctx, fn) })
+}
+
+func (s *Store) transact(ctx context.Context, fn func(conn) error) error {
+	pinned, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer pinned.Close()
+	begin := s.dialect.begin
+	if s.cfg.Concurrent {
+		begin = s.dialect.concurrent
+	}
+	if _, err := pinned.ExecContext(ctx, begin); err != nil {
+		// A driver that gave up waiting may have begun all the same.
+		return errors.Join(err, rollback(ctx, pinned))
+	}
+	done := false
+	defer func() {
+		if !done { // fn panicked
+			_ = rollback(ctx, pinned)
+		}
+	}()
+	err = fn(conn{s, pinned})
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		// Past this point a cancelled ctx could only hide whether it took place.
+		_, err = pinned.ExecContext(context.WithoutCancel(ctx), "/* pgqrs:commit */ COMMIT")
+	}
+	done = true
+	if err != nil {
+		return errors.Join(err, rollback(ctx, pinned))
+	}
+	return nil
+}
+
+// rollback ends a transaction that failed. The engine may have ended it
+// already; any other trouble costs the connection, since some drivers would
+// hand it to the next user in mid-transaction.
+func rollback(ctx context.Context, pinned *sql.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	_, err := pinned.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK")
+	if err == nil || strings.Contains(err.Error(), "no transaction is active") {
+		return nil
+	}
+	_ = pinned.Raw(func(any) error { return driver.ErrBadConn })
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return nil // the connection is gone, and the transaction with it
+	}
+	return fmt.Errorf("rollback: %w", err)
+}
+
+// retry runs fn until it succeeds, fails for good, or has been tried often enough.
+func (s *Store) retry(ctx context.Context, fn func() error) error {
+	for try := 1; ; try++ {
+		err := fn()
+		if err == nil || try == maxTries || !retryable(err) || ctx.Err() != nil {
+			return err
+		}
+		wait := min(time.Millisecond<<min(try, 20), maxRetryWait)
+		if !pause(ctx, wait/2+rand.N(wait)) {
+			return err
+		}
+	}
+}
+
+// pause waits and reports whether ctx let it.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sqlState returns PostgreSQL's error code, which lib/pq and pgx both offer by a method.
+func sqlState(err error) string {
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		return coded.SQLState()
+	}
+	return ""
+}
+
+// busyTexts are how the SQLite family says that a lock was taken or a snapshot
+// went stale. Its drivers share no error type.
+var busyTexts = []string{
+	"database is locked",
+	"database table is locked",
+	"database schema is locked",
+	"database is busy",
+	"sqlite_busy",
+	"snapshot is stale",
+	"write-write conflict",
+	"commit dependency aborted",
+	"database schema conflict",
+}
+
+// retryable reports whether the same work may succeed if it runs again.
+func retryable(err error) bool {
+	switch sqlState(err) {
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return true
+	case "":
+	default:
+		return false
+	}
+	return containsAny(err, busyTexts)
+}
+
+// missing reports whether the error says that a table or column is not there.
+func missing(err error) bool {
+	switch sqlState(err) {
+	case "42P01", "42703", "3F000", "42704": // undefined table, column, schema, type
+		return true
+	case "":
+	default:
+		return false
+	}
+	return containsAny(err, []string{"no such table: pgqrs", "no such column", "has no column named", "no such table: main.pgqrs"})
+}
+
+func containsAny(err error, texts []string) bool {
+	text := strings.ToLower(err.Error())
+	for _, t := range texts {
+		if strings.Contains(text, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// A preparedCache holds a statement for each text that is run often on the
+// pool. A pooler that cannot keep them (PostgreSQL's errors 26000 and 42P05)
+// ends it for good.
+type preparedCache struct {
+	mu    sync.Mutex
+	off   bool
+	texts map[string]*preparedText
+}
+
+type preparedText struct {
+	uses int
+	stmt *sql.Stmt
+}
+
+// get returns the prepared statement of a text, or nil while it is not worth one.
+func (p *preparedCache) get(ctx context.Context, db *sql.DB, text string) *sql.Stmt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		return nil
+	}
+	entry := p.texts[text]
+	if entry == nil {
+		if p.texts == nil {
+			p.texts = map[string]*preparedText{}
+		}
+		entry = &preparedText{}
+		p.texts[text] = entry
+	}
+	entry.uses++
+	if entry.stmt == nil && entry.uses > hotAfter {
+		stmt, err := db.PrepareContext(ctx, text)
+		if err != nil {
+			return nil // running the text will tell what is wrong
+		}
+		entry.stmt = stmt
+	}
+	return entry.stmt
+}
+
+// gone reports whether err says that the server does not know the prepared
+// statement. Nothing was run then.
+func (p *preparedCache) gone(err error, s *Store) bool {
+	if state := sqlState(err); state != "26000" && state != "42P05" {
+		return false
+	}
+	s.log.Warn("pgqrs: the server does not keep prepared statements; going on without", "err", err)
+	if err := p.close(); err != nil {
+		s.log.Warn("pgqrs: closing prepared statements", "err", err)
+	}
+	return true
+}
+
+// close closes all statements and prepares no more.
+func (p *preparedCache) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.off = true
+	var errs []error
+	for _, entry := range p.texts {
+		if entry.stmt != nil {
+			errs = append(errs, entry.stmt.Close())
+		}
+	}
+	p.texts = nil
+	return errors.Join(errs...)
+}

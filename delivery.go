@@ -1,0 +1,236 @@
+package pgqrs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// A delivery is one message in a Worker's hands.
+type delivery struct {
+	m    *MessageInfo
+	lane *lane
+	took time.Duration // by the handler
+
+	// The rest is guarded by running.mu.
+	state  deliveryState
+	until  time.Time // when its lease ends, by this process's clock, unless it is renewed
+	cancel context.CancelCauseFunc
+}
+
+type deliveryState int
+
+const (
+	pending  deliveryState = iota // waits for a slot
+	underway                      // its handler runs
+	finished                      // its outcome is to be recorded
+	lost                          // its lease is gone
+)
+
+// errDrained is the cause of a handler's ctx after Grace.
+var errDrained = fmt.Errorf("worker is stopping: %w", context.Canceled)
+
+// errGoexit is what becomes of a handler that ends its goroutine.
+var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
+
+// claim asks for messages of a lane. It is not cut short when Run's ctx is
+// done: a claim that committed unheard would keep its messages until the lease ends.
+func (r *running) claim(l *lane, n int, alone bool) answer {
+	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+	defer cancel()
+	a := answer{lane: l, asked: n, alone: alone}
+	from := time.Now()
+	if l.doubtful.Load() {
+		if a.err = r.releaseStrays(ctx, l); a.err != nil {
+			return r.failed(a)
+		}
+		l.doubtful.Store(false)
+	}
+	ms, err := r.store.claim(ctx, l.queue, l.worker.Load(), n, r.Lease, alone)
+	if err != nil {
+		// It may have committed all the same.
+		l.doubtful.Store(true)
+		a.err = err
+		return r.failed(a)
+	}
+	r.mu.Lock()
+	for _, m := range ms {
+		m.settled = new(atomic.Bool)
+		d := &delivery{m: m, lane: l, until: from.Add(r.Lease)}
+		r.held[m.ID] = d
+		a.ms = append(a.ms, d)
+	}
+	r.mu.Unlock()
+	for _, m := range ms {
+		r.store.observeClaim(ctx, m)
+	}
+	return a
+}
+
+// releaseStrays gives back, uncounted, what a lost claim left in the table.
+func (r *running) releaseStrays(ctx context.Context, l *lane) error {
+	r.mu.Lock()
+	var ids []int64
+	for id := range r.held {
+		ids = append(ids, id)
+	}
+	r.mu.Unlock()
+	list, err := jsonList(ids)
+	if err != nil {
+		return err
+	}
+	return r.store.single(ctx, func(c conn) error {
+		n, err := c.exec(ctx, r.store.dialect.lease.strays, l.worker.Load(), list)
+		if n > 0 {
+			r.log.Info("pgqrs: gave back messages of a claim whose answer was lost", "queue", l.queue, "messages", n)
+		}
+		return err
+	})
+}
+
+// poll asks which workers have messages due.
+func (r *running) poll(workers []int64) answer {
+	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+	defer cancel()
+	a := answer{due: map[int64]bool{}}
+	list, err := jsonList(workers)
+	if err != nil {
+		a.err = err
+		return r.failed(a)
+	}
+	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
+	if err != nil {
+		a.err = err
+		return r.failed(a)
+	}
+	for _, id := range ids {
+		a.due[id] = true
+	}
+	return a
+}
+
+// failed logs why the database gave no answer.
+func (r *running) failed(a answer) answer {
+	r.log.Warn("pgqrs: could not look for messages; trying again", "err", a.err)
+	return a
+}
+
+// begin moves a waiting delivery to its handler, unless its lease is gone.
+func (r *running) begin(d *delivery) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d.state == lost {
+		delete(r.held, d.m.ID)
+		return false
+	}
+	d.state = underway
+	return true
+}
+
+// handle runs the handler and hands its outcome on. The deferred part runs
+// whatever the handler does, runtime.Goexit included.
+func (r *running) handle(d *delivery) {
+	ctx, cancel := context.WithCancelCause(r.base)
+	defer cancel(nil)
+	r.mu.Lock()
+	d.cancel = cancel
+	r.mu.Unlock()
+	if limit := d.lane.policy.Timeout; limit > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, limit, ErrTimeout)
+		defer stop()
+	}
+	start := time.Now()
+	err, returned := error(nil), false
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicError(v)
+		} else if !returned {
+			err = errGoexit
+		}
+		d.took = time.Since(start)
+		r.conclude(ctx, d, err)
+		r.finished <- d
+	}()
+	if d.lane.policy.overdrawn(d.m.Attempt) {
+		err = Permanent(overdrawn(d.m))
+	} else {
+		err = d.lane.work(ctx, d.m)
+	}
+	returned = true
+}
+
+// panicError is a panic as an error, with its stack. If the value was an error, it matches that.
+func panicError(v any) error {
+	if err, ok := v.(error); ok {
+		return fmt.Errorf("panic: %w\n\n%s", err, debug.Stack())
+	}
+	return fmt.Errorf("panic: %v\n\n%s", v, debug.Stack())
+}
+
+// conclude decides what becomes of a delivery and has it recorded.
+func (r *running) conclude(ctx context.Context, d *delivery, err error) {
+	if o := r.store.cfg.Observer; o != nil && o.Finished != nil {
+		o.Finished(ctx, d.m, d.took, err)
+	}
+	var result outcome
+	switch cause := context.Cause(ctx); {
+	case err == nil && d.m.settled.Load():
+		r.forget(d) // the handler saw to it
+		return
+	case err == nil:
+		result = outcome{kind: acked}
+	case errors.Is(cause, errDrained), errors.Is(cause, ErrLeaseLost):
+		result = outcome{kind: released} // cut short, through no fault of its own
+	case errors.Is(cause, ErrTimeout):
+		err = fmt.Errorf("%w after %v: %w", ErrTimeout, d.lane.policy.Timeout, err)
+		fallthrough
+	default:
+		result = d.lane.policy.outcome(d.m.Attempt, err)
+	}
+	if result.err != nil {
+		r.log.Warn("pgqrs: handler failed", "queue", d.lane.queue, "message", d.m.ID, "attempt", d.m.Attempt,
+			"outcome", result.kind.String(), "err", err)
+	}
+	r.record(d, result)
+}
+
+// record queues an outcome for writing.
+func (r *running) record(d *delivery, result outcome) {
+	r.mu.Lock()
+	if d.state != lost {
+		d.state = finished
+	}
+	r.mu.Unlock()
+	r.recorder.add(d, result)
+}
+
+// giveBack releases deliveries that no handler has begun.
+func (r *running) giveBack(ds []*delivery) {
+	for _, d := range ds {
+		r.record(d, outcome{kind: released})
+	}
+}
+
+// forget drops a delivery that is settled.
+func (r *running) forget(d *delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held[d.m.ID] == d {
+		delete(r.held, d.m.ID)
+	}
+}
+
+// cutShort ends the ctx of every handler that runs.
+func (r *running) cutShort() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.held {
+		if d.state == underway && d.cancel != nil {
+			d.cancel(errDrained)
+		}
+	}
+}

@@ -1,0 +1,211 @@
+package pgqrs
+
+import (
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+)
+
+// A Dialect names the kind of database a [Store] runs on. It is a closed set,
+// so that it reads from a flag or a configuration file; any other value makes
+// every call of the Store return an error that lists the three.
+type Dialect string
+
+const (
+	// Postgres is PostgreSQL 13 or newer, through lib/pq or pgx's stdlib package.
+	Postgres Dialect = "postgres"
+	// SQLite is SQLite 3.38 or newer, through any driver.
+	SQLite Dialect = "sqlite"
+	// Turso is Turso or libSQL. It runs SQLite's statements but for a few named overrides.
+	Turso Dialect = "turso"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Migrations returns the numbered SQL files that [Store.Install] applies, for
+// applications that run all their migrations with one tool: goose takes the
+// files as they are, golang-migrate by their names. Their last statement
+// records them in pgqrs_migrations, so that Install, Verify and the tool
+// agree. On SQLite they expect a database without pgqrs tables; one that
+// pgqrs 0.15 made needs Install, which looks for each column first.
+//
+// It panics if d is not one of the three dialects.
+func (d Dialect) Migrations() fs.FS {
+	def, ok := dialects[d]
+	if !ok {
+		panic(unknownDialect(d).Error())
+	}
+	sub, err := fs.Sub(migrations, "migrations/"+def.migrations)
+	if err != nil {
+		panic(err) // the path is embedded
+	}
+	return sub
+}
+
+func unknownDialect(d Dialect) error {
+	return fmt.Errorf("%w: unknown dialect %q; use pgqrs.Postgres, pgqrs.SQLite or pgqrs.Turso", ErrUnsupported, string(d))
+}
+
+// A dialect is what differs from one kind of database to the next: SQL text
+// and how it takes locks. It holds no logic. All dialects take the same
+// arguments in the same order and return the same columns; the contracts
+// below are written once, for all of them.
+//
+// Text on PostgreSQL uses $1 to $n, ascending, each once; the SQLite family
+// uses bare ?, because nothing else binds alike on all of its drivers. Every
+// text begins with a tag, /* pgqrs:group.name */, that is documented and
+// stable: it shows in slow logs, and users' sqlmock expectations match on it.
+// No tag is a prefix of another.
+//
+// Durations are bound as integer microseconds, instants as microseconds since
+// 1970, lists as one JSON argument of type string. A lease in a list is the
+// array [id, worker, claim, ...], which the contracts call a lease tuple.
+type dialect struct {
+	migrations string             // the directory below migrations/
+	isolation  sql.IsolationLevel // of transactions handed to user code
+	begin      string             // opens a write transaction of the library's own
+	concurrent string             // the same under Config.Concurrent; empty: not to be had
+	schemas    bool               // whether Config.Schema makes sense
+
+	schema  schemaSQL
+	queue   queueSQL
+	message messageSQL
+	lease   leaseSQL
+	worker  workerSQL
+}
+
+// schemaSQL is for Install, Uninstall and Verify.
+type schemaSQL struct {
+	// lock keeps other installers out until the transaction ends. Query; no arguments; rows to ignore.
+	lock string
+	// engine names the engine and its version. Query; no arguments; 1 row: text.
+	engine string
+	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index"), table, name.
+	objects string
+	// versions lists the applied migrations. Query; no arguments; rows: version, name, oldest.
+	versions string
+	// drop removes everything Install made. Exec, in this order; no arguments.
+	drop []string
+}
+
+// queueSQL is for the queues themselves.
+type queueSQL struct {
+	// make adds a queue, or does nothing if it is there. Exec; name.
+	make string
+	// pause sets (true) or clears (false) paused_at. Query; name, paused; 1 row: id, or none if there is no such queue.
+	pause string
+	// stats counts a queue's messages by state. Query; JSON array of names, or NULL for all, by name;
+	// rows: id, name, created_at, paused_at, ready, scheduled, leased, archived, dead, age of the oldest ready one in microseconds.
+	stats string
+	// freeze keeps enqueuers out until the transaction ends: on PostgreSQL a SHARE ROW EXCLUSIVE lock on messages. Exec; no arguments.
+	freeze string
+	// inUse says what still belongs to a queue. Query; name, microseconds after which a silent worker is dead;
+	// 1 row: id, messages (at most 1), live workers; or none if there is no such queue.
+	inUse string
+	// drop deletes an unused queue. Exec, in this order; each takes the queue's id.
+	drop []string
+}
+
+// messageSQL is for messages that the caller does not hold.
+type messageSQL struct {
+	// enqueue stores one message, unless its key is taken. It waits for another transaction that is storing the same key.
+	// Query; queue, payload, delay, instant or NULL (then the delay counts), priority, key or NULL, headers or NULL;
+	// 1 row: id; none if there is no such queue or the key is taken.
+	enqueue string
+	// enqueueBatch stores many, in the list's order. Query; queue, JSON array of
+	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null];
+	// rows: id, key of those stored. Ids ascend in the list's order.
+	enqueueBatch string
+	// keyed finds unfinished messages by key. Query; queue, JSON array of keys; rows: key, id.
+	keyed string
+	// get reads messages by id. Query; JSON array of ids; rows: infoColumns, by id.
+	get string
+	// list reads one state of a queue from a cursor on, by a time and id that each state names below.
+	// Query; queue, cursor's time or NULL, cursor's id, limit; rows: infoColumns.
+	list map[State]string
+	// lock finds which of some messages are (still) in a state, and on PostgreSQL locks them.
+	// Query; JSON array of ids, state or ''; rows: id.
+	lock string
+	// remove deletes messages and all that hangs on them. Exec, in this order; each takes a JSON array of ids.
+	// The last one's count is that of the messages.
+	remove []string
+	// redrive makes dead or archived messages new: attempts at 0, due now. It passes over those whose key is taken.
+	// Query; JSON array of ids; rows: id.
+	redrive string
+	// prune deletes archived messages past their retention. Exec; JSON array of [queue, retention], limit.
+	prune string
+	// disown clears the owner of leases that expired a while ago, so that pgqrs 0.15 sees the messages too. Exec; slack, limit.
+	disown string
+}
+
+// leaseSQL is for messages that the caller holds. All but claim and strays
+// are fenced: they touch a row only if worker and claim number are its own.
+type leaseSQL struct {
+	// claim leases up to n due messages of the worker's queue, by priority, due time and id, unless the worker is not
+	// active or the queue is paused. It stops short of a message whose last lease expired; such a one is returned
+	// alone, when it is first and alone is true. On PostgreSQL rows that others hold locked are passed over.
+	// Query; worker, lease, alone, n; rows: deliveryColumns, in no order.
+	claim string
+	// check finds out early whether a lease still stands; on the SQLite family it takes the write lock.
+	// Query; id, worker, claim; 1 row: id, or none.
+	check string
+	// ack archives. Doing it again is no error. Query; JSON array of lease tuples; rows: id of those done.
+	ack string
+	// delete deletes. Query; JSON array of lease tuples; rows: id of those done.
+	delete string
+	// release gives back, and takes the attempt off the count.
+	// Query; JSON array of lease tuples, each followed by a delay; rows: id of those done.
+	release string
+	// fail records an error and gives back after a delay, or makes a dead letter where the delay is null.
+	// Query; JSON array of lease tuples, each followed by a delay or null and the error; rows: id of those done.
+	fail string
+	// extend makes leases end a lease from now. Query; lease, JSON array of lease tuples; rows: id of those done.
+	extend string
+	// renew makes leases end no earlier than a lease from now. On PostgreSQL it passes over rows that are locked and
+	// returns them as still held. Query; lease, JSON array of lease tuples; rows: id of those still held.
+	renew string
+	// strays releases, uncounted, what a worker holds in the table but not in hand. Exec; worker, JSON array of ids in hand.
+	strays string
+}
+
+// workerSQL is for worker rows.
+type workerSQL struct {
+	// register makes a worker's row, or takes over one of the same name that stopped or went silent.
+	// Query; queue, name, status, microseconds after which a silent worker is dead; 1 row: id; none if there is no such
+	// queue or the name is in use.
+	register string
+	// heartbeat says that workers live. Query; JSON array of ids; rows: id, status.
+	heartbeat string
+	// poll looks for due messages. Query; JSON array of worker ids; rows: id of each active worker whose unpaused queue has some.
+	poll string
+	// move changes a status. Query; id, new status, JSON array of statuses it may come from; 1 row: id, or none.
+	move string
+	// status reads one. Query; id; 1 row: status, or none.
+	status string
+	// list lists all. Query; no arguments; rows: id, name, queue or NULL, status, started_at, heartbeat_at, shutdown_at, messages held.
+	list string
+	// expire marks silent workers stopped. Exec; microseconds of silence.
+	expire string
+	// prune deletes rows that stopped long ago and hold nothing. Exec; microseconds since, limit.
+	prune string
+}
+
+var dialects = map[Dialect]*dialect{
+	Postgres: &postgres,
+	SQLite:   &sqlite,
+	Turso:    &turso,
+}
+
+var (
+	tables      = regexp.MustCompile(`\b(pgqrs_(?:migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps)|worker_status|pgqrs_workflow_status)\b`)
+	schemaNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
+)
+
+// qualify puts a schema before the names of tables and types in a text.
+func qualify(text, schema string) string {
+	return tables.ReplaceAllString(text, `"`+strings.ReplaceAll(schema, "$", "$$")+`".$1`)
+}

@@ -1,0 +1,354 @@
+package pgqrs
+
+import "database/sql"
+
+// What a claim returns (deliveryColumns). Each dialect spells the columns so
+// that scanDelivery reads them alike.
+const postgresDelivery = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, m.enqueued_at, m.due_at, m.vt`
+
+// What a listing returns (infoColumns): a delivery and where it stands. One
+// more column follows, the time that orders the listing, as text for its cursor.
+const postgresInfo = postgresDelivery + `, q.queue_name, m.consumer_worker_id, m.archived_at, m.failed_at,
+	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
+		WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+
+// Listings walk one state in an order that an index has, from a cursor on. The
+// live ones merge the four priorities, the ended ones go from new to old.
+const (
+	postgresListArg = `
+		WITH arg AS MATERIALIZED (
+			SELECT $1::text AS queue, $2::text::timestamptz AS at, $3::bigint AS id, $4::bigint AS n, clock_timestamp() AS now
+		)
+		SELECT ` + postgresInfo + `, to_char(`
+	postgresListFrom = ` AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'
+		FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue`
+	postgresListLive = postgresListArg + `m.vt` + postgresListFrom + `
+		CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
+		CROSS JOIN LATERAL (
+			SELECT * FROM pgqrs_messages o
+			WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL
+				AND (o.vt, o.id) > (COALESCE(arg.at, '-infinity'), arg.id) AND `
+	postgresListLiveEnd = `
+			ORDER BY o.vt, o.id
+			LIMIT (SELECT n FROM arg)
+		) m
+		ORDER BY m.vt, m.id
+		LIMIT (SELECT n FROM arg)`
+)
+
+// postgresLeases reads a JSON array of lease tuples.
+const postgresLeases = `
+	SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS worker_id, (j.value ->> 2)::bigint AS claim_ct, j.value ->> 3 AS delay, j.value ->> 4 AS error`
+
+// postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held says.
+const postgresFence = `m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct`
+
+var postgres = dialect{
+	migrations: "postgres",
+	isolation:  sql.LevelReadCommitted,
+	begin:      "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
+	schemas:    true,
+
+	schema: schemaSQL{
+		lock:   `/* pgqrs:schema.lock */ SELECT pg_advisory_xact_lock(7021870436)`,
+		engine: `/* pgqrs:schema.engine */ SELECT 'PostgreSQL ' || current_setting('server_version')`,
+		objects: `/* pgqrs:schema.objects */
+			WITH known AS (
+				SELECT to_regclass(name) AS oid
+				FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
+					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('_sqlx_migrations')) AS t (name)
+			), tables AS (
+				SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
+			)
+			SELECT 'table', relname::text, '' FROM tables
+			UNION ALL
+			SELECT 'column', t.relname::text, a.attname::text FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
+			UNION ALL
+			SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid`,
+		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
+		drop: []string{
+			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
+			`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
+		},
+	},
+
+	queue: queueSQL{
+		make:  `/* pgqrs:queue.make */ INSERT INTO pgqrs_queues (queue_name) VALUES ($1) ON CONFLICT (queue_name) DO NOTHING`,
+		pause: `/* pgqrs:queue.pause */ UPDATE pgqrs_queues SET paused_at = CASE WHEN a.paused THEN COALESCE(paused_at, clock_timestamp()) END FROM (SELECT $1::text AS name, $2::boolean AS paused) a WHERE queue_name = a.name RETURNING id`,
+		stats: `/* pgqrs:queue.stats */
+			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now)
+			SELECT q.id, q.queue_name, q.created_at, q.paused_at,
+				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
+				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now)
+					- (SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
+				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
+				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
+				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
+				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0)
+			FROM arg CROSS JOIN pgqrs_queues q
+			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements_text(arg.names))
+			ORDER BY q.queue_name`,
+		freeze: `/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`,
+		inUse: `/* pgqrs:queue.in_use */
+			SELECT q.id,
+				(SELECT count(*) FROM (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id LIMIT 1) m),
+				(SELECT count(*) FROM pgqrs_workers w WHERE w.queue_id = q.id AND w.status <> 'stopped' AND w.heartbeat_at > arg.alive)
+			FROM (SELECT $1::text AS name, clock_timestamp() - $2::bigint * interval '1 microsecond' AS alive) arg
+			JOIN pgqrs_queues q ON q.queue_name = arg.name`,
+		drop: []string{
+			`/* pgqrs:queue.drop_workers */ DELETE FROM pgqrs_workers WHERE queue_id = $1`,
+			`/* pgqrs:queue.drop_workflow */ DELETE FROM pgqrs_workflows WHERE queue_id = $1`,
+			`/* pgqrs:queue.drop_row */ DELETE FROM pgqrs_queues WHERE id = $1`,
+		},
+	},
+
+	message: messageSQL{
+		enqueue: `/* pgqrs:message.enqueue */
+			WITH arg AS MATERIALIZED (
+				SELECT $1::text AS queue, $2::text AS payload, $3::bigint * interval '1 microsecond' AS delay,
+					timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS at, $5::smallint AS priority,
+					$6::text AS key, $7::text AS headers, clock_timestamp() AS now
+			)
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
+			SELECT q.id, arg.payload::jsonb, CASE WHEN arg.at IS NULL THEN arg.now + arg.delay ELSE GREATEST(arg.now, arg.at) END,
+				arg.now, 0, arg.priority, arg.key, arg.headers::jsonb
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
+			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+			RETURNING id`,
+		enqueueBatch: `/* pgqrs:message.batch_enqueue */
+			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS items, clock_timestamp() AS now),
+			item AS (
+				SELECT j.n, j.value ->> 0 AS payload, (j.value ->> 1)::bigint * interval '1 microsecond' AS delay,
+					timestamptz 'epoch' + (j.value ->> 2)::bigint * interval '1 microsecond' AS at,
+					(j.value ->> 3)::smallint AS priority, j.value ->> 4 AS key, j.value ->> 5 AS headers
+				FROM arg CROSS JOIN json_array_elements(arg.items) WITH ORDINALITY AS j (value, n)
+			)
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
+			SELECT q.id, item.payload::jsonb, CASE WHEN item.at IS NULL THEN arg.now + item.delay ELSE GREATEST(arg.now, item.at) END,
+				arg.now, 0, item.priority, item.key, item.headers::jsonb
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN item
+			ORDER BY item.n
+			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+			RETURNING id, dedup_key`,
+		keyed: `/* pgqrs:message.keyed */
+			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS keys)
+			SELECT m.dedup_key, m.id
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue JOIN pgqrs_messages m ON m.queue_id = q.id
+			WHERE m.dedup_key IN (SELECT json_array_elements_text(arg.keys)) AND m.archived_at IS NULL`,
+		get: `/* pgqrs:message.get */
+			SELECT ` + postgresInfo + `, ''
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
+			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
+			ORDER BY m.id`,
+		list: map[State]string{
+			Ready:     `/* pgqrs:message.list_ready */` + postgresListLive + `o.vt <= arg.now` + postgresListLiveEnd,
+			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `o.vt > arg.now AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,
+			Leased: `/* pgqrs:message.list_leased */` + postgresListArg + `m.vt` + postgresListFrom + `
+				JOIN pgqrs_messages m ON m.queue_id = q.id
+				WHERE m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > arg.now
+					AND (m.vt, m.id) > (COALESCE(arg.at, '-infinity'), arg.id)
+				ORDER BY m.vt, m.id
+				LIMIT (SELECT n FROM arg)`,
+			Archived: `/* pgqrs:message.list_archived */` + postgresListArg + `m.archived_at` + postgresListFrom + `
+				JOIN pgqrs_messages m ON m.queue_id = q.id
+				WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL
+					AND (arg.at IS NULL OR (m.archived_at, m.id) < (arg.at, arg.id))
+				ORDER BY m.archived_at DESC, m.id DESC
+				LIMIT (SELECT n FROM arg)`,
+			Dead: `/* pgqrs:message.list_dead */` + postgresListArg + `m.failed_at` + postgresListFrom + `
+				JOIN pgqrs_messages m ON m.queue_id = q.id
+				WHERE m.failed_at IS NOT NULL
+					AND (arg.at IS NULL OR (m.failed_at, m.id) < (arg.at, arg.id))
+				ORDER BY m.failed_at DESC, m.id DESC
+				LIMIT (SELECT n FROM arg)`,
+		},
+		lock: `/* pgqrs:message.lock */
+			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, $2::text AS state, clock_timestamp() AS now)
+			SELECT m.id FROM pgqrs_messages m CROSS JOIN arg
+			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg)) AND CASE arg.state
+				WHEN '' THEN true
+				WHEN 'ready' THEN m.archived_at IS NULL AND m.vt <= arg.now
+				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NULL
+				WHEN 'leased' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NOT NULL
+				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL
+				WHEN 'dead' THEN m.failed_at IS NOT NULL END
+			ORDER BY m.id
+			FOR UPDATE OF m`,
+		remove: []string{
+			`/* pgqrs:message.remove_steps */ DELETE FROM pgqrs_workflow_steps WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT json_array_elements_text($1::json)::bigint))`,
+			`/* pgqrs:message.remove_runs */ DELETE FROM pgqrs_workflow_runs WHERE message_id IN (SELECT json_array_elements_text($1::json)::bigint)`,
+			`/* pgqrs:message.remove_rows */ DELETE FROM pgqrs_messages WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))`,
+		},
+		redrive: `/* pgqrs:message.redrive */
+			WITH arg AS MATERIALIZED (SELECT json_array_elements_text($1::json)::bigint AS id),
+			chosen AS MATERIALIZED (
+				SELECT m.id, m.queue_id, m.dedup_key FROM pgqrs_messages m
+				WHERE m.id = ANY (ARRAY(SELECT id FROM arg)) AND m.archived_at IS NOT NULL
+				ORDER BY m.id
+				FOR UPDATE OF m
+			)
+			UPDATE pgqrs_messages m
+			SET archived_at = NULL, failed_at = NULL, read_ct = 0, vt = clock_timestamp(), due_at = NULL, dequeued_at = NULL, consumer_worker_id = NULL
+			WHERE m.id = ANY (ARRAY(
+				SELECT c.id FROM chosen c
+				WHERE c.dedup_key IS NULL
+					OR NOT EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.archived_at IS NULL)
+					AND NOT EXISTS (SELECT 1 FROM chosen o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.id < c.id)))
+			RETURNING m.id`,
+		prune: `/* pgqrs:message.prune */
+			WITH arg AS MATERIALIZED (
+				SELECT q.id AS queue_id, clock_timestamp() - (j.value ->> 1)::bigint * interval '1 microsecond' AS until
+				FROM json_array_elements($1::json) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
+			)
+			DELETE FROM pgqrs_messages WHERE id = ANY (ARRAY(
+				SELECT m.id FROM arg CROSS JOIN LATERAL (
+					SELECT o.id FROM pgqrs_messages o
+					WHERE o.queue_id = arg.queue_id AND o.archived_at IS NOT NULL AND o.failed_at IS NULL AND o.archived_at < arg.until
+						AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = o.id)
+					ORDER BY o.archived_at, o.id
+					FOR UPDATE OF o SKIP LOCKED
+				) m
+				LIMIT $2::bigint))`,
+		disown: `/* pgqrs:message.disown */
+			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)
+			UPDATE pgqrs_messages SET consumer_worker_id = NULL, due_at = COALESCE(due_at, vt)
+			WHERE id = ANY (ARRAY(
+				SELECT id FROM pgqrs_messages
+				WHERE consumer_worker_id IS NOT NULL AND archived_at IS NULL AND vt <= (SELECT until FROM arg)
+				LIMIT $2::bigint
+				FOR UPDATE SKIP LOCKED))`,
+	},
+
+	lease: leaseSQL{
+		claim: `/* pgqrs:message.claim */
+			WITH arg AS MATERIALIZED (
+				SELECT $1::bigint AS worker_id, $2::bigint * interval '1 microsecond' AS lease, $3::boolean AS alone, $4::bigint AS n, clock_timestamp() AS now
+			), worker AS MATERIALIZED (
+				SELECT w.queue_id FROM arg JOIN pgqrs_workers w ON w.id = arg.worker_id JOIN pgqrs_queues q ON q.id = w.queue_id
+				WHERE w.status IN ('ready', 'polling') AND q.paused_at IS NULL
+			), due AS MATERIALIZED (
+				SELECT m.id, band.rank, m.vt, m.crashed
+				FROM (VALUES (2, -2), (1, -1), (0, 0), (-1, 1)) AS band (priority, rank)
+				CROSS JOIN LATERAL (
+					SELECT id, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed
+					FROM pgqrs_messages
+					WHERE queue_id = (SELECT queue_id FROM worker) AND priority = band.priority AND archived_at IS NULL AND vt <= (SELECT now FROM arg)
+					ORDER BY vt, id
+					LIMIT (SELECT n FROM arg)
+					FOR UPDATE SKIP LOCKED
+				) m
+				LIMIT (SELECT n FROM arg)
+			), crashed AS MATERIALIZED (
+				SELECT rank, vt, id FROM due WHERE crashed ORDER BY rank, vt, id LIMIT 1
+			), first AS MATERIALIZED (
+				SELECT id FROM due ORDER BY rank, vt, id LIMIT 1
+			)
+			UPDATE pgqrs_messages m
+			SET consumer_worker_id = arg.worker_id, vt = arg.now + arg.lease, due_at = m.vt, read_ct = COALESCE(m.read_ct, 0) + 1,
+				claim_ct = m.claim_ct + 1, dequeued_at = COALESCE(m.dequeued_at, arg.now)
+			FROM arg
+			WHERE m.id = ANY (ARRAY(
+				SELECT d.id FROM due d
+				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
+					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM first)))
+			RETURNING ` + postgresDelivery,
+		check: `/* pgqrs:message.check */
+			SELECT m.id FROM pgqrs_messages m JOIN (SELECT $1::bigint AS id, $2::bigint AS worker_id, $3::bigint AS claim_ct) held ON ` + postgresFence + `
+			WHERE m.archived_at IS NULL`,
+		ack: `/* pgqrs:message.ack */
+			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
+			UPDATE pgqrs_messages m SET archived_at = COALESCE(m.archived_at, clock_timestamp()), due_at = NULL
+			FROM held WHERE ` + postgresFence + ` AND m.failed_at IS NULL
+			RETURNING m.id`,
+		delete: `/* pgqrs:message.delete */
+			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
+			DELETE FROM pgqrs_messages m USING held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			RETURNING m.id`,
+		release: `/* pgqrs:message.release */
+			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
+			UPDATE pgqrs_messages m
+			SET vt = clock_timestamp() + held.delay::bigint * interval '1 microsecond', consumer_worker_id = NULL, due_at = NULL, read_ct = m.read_ct - 1
+			FROM held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			RETURNING m.id`,
+		fail: `/* pgqrs:message.fail */
+			WITH held AS MATERIALIZED (` + postgresLeases + `, clock_timestamp() AS now FROM json_array_elements($1::json) AS j (value))
+			UPDATE pgqrs_messages m
+			SET last_error = held.error, due_at = NULL,
+				vt = CASE WHEN held.delay IS NULL THEN m.vt ELSE held.now + held.delay::bigint * interval '1 microsecond' END,
+				consumer_worker_id = CASE WHEN held.delay IS NULL THEN m.consumer_worker_id END,
+				archived_at = CASE WHEN held.delay IS NULL THEN held.now END,
+				failed_at = CASE WHEN held.delay IS NULL THEN held.now END
+			FROM held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			RETURNING m.id`,
+		extend: `/* pgqrs:message.extend */
+			WITH arg AS MATERIALIZED (SELECT clock_timestamp() + $1::bigint * interval '1 microsecond' AS until, $2::json AS leases),
+			held AS MATERIALIZED (` + postgresLeases + `, arg.until FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value))
+			UPDATE pgqrs_messages m SET vt = held.until
+			FROM held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			RETURNING m.id`,
+		renew: `/* pgqrs:message.renew */
+			WITH arg AS MATERIALIZED (SELECT clock_timestamp() + $1::bigint * interval '1 microsecond' AS until, $2::json AS leases),
+			held AS MATERIALIZED (` + postgresLeases + ` FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value)),
+			free AS MATERIALIZED (
+				SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFence + `
+				WHERE m.archived_at IS NULL AND m.vt < (SELECT until FROM arg)
+				FOR UPDATE OF m SKIP LOCKED
+			), renewed AS (
+				UPDATE pgqrs_messages SET vt = (SELECT until FROM arg) WHERE id = ANY (ARRAY(SELECT id FROM free))
+			)
+			SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFence + ` WHERE m.archived_at IS NULL`,
+		strays: `/* pgqrs:message.strays */
+			WITH arg AS MATERIALIZED (SELECT $1::bigint AS worker_id, $2::json AS ids)
+			UPDATE pgqrs_messages SET vt = clock_timestamp(), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			WHERE consumer_worker_id = (SELECT worker_id FROM arg) AND archived_at IS NULL
+				AND id <> ALL (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg))`,
+	},
+
+	worker: workerSQL{
+		register: `/* pgqrs:worker.register */
+			WITH arg AS MATERIALIZED (
+				SELECT $1::text AS queue, $2::text AS name, $3::text AS status, $4::bigint * interval '1 microsecond' AS silence, clock_timestamp() AS now
+			)
+			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at)
+			SELECT arg.name, q.id, arg.status::worker_status, arg.now, arg.now
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
+			ON CONFLICT (name) DO UPDATE
+			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL
+			WHERE pgqrs_workers.status = 'stopped' OR pgqrs_workers.heartbeat_at < excluded.heartbeat_at - (SELECT silence FROM arg)
+			RETURNING id`,
+		heartbeat: `/* pgqrs:worker.heartbeat */
+			UPDATE pgqrs_workers SET heartbeat_at = clock_timestamp()
+			WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
+			RETURNING id, status::text`,
+		poll: `/* pgqrs:worker.poll */
+			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now)
+			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
+			WHERE w.id = ANY (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg)) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
+				AND (EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 2 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
+				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
+				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 0 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
+				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = -1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg)))`,
+		move: `/* pgqrs:worker.move */
+			WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::text AS status, $3::json AS old)
+			UPDATE pgqrs_workers w SET status = arg.status::worker_status, shutdown_at = CASE WHEN arg.status = 'stopped' THEN clock_timestamp() END
+			FROM arg WHERE w.id = arg.id AND w.status::text IN (SELECT json_array_elements_text(arg.old))
+			RETURNING w.id`,
+		status: `/* pgqrs:worker.status */ SELECT status::text FROM pgqrs_workers WHERE id = $1`,
+		list: `/* pgqrs:worker.list */
+			SELECT w.id, w.name, q.queue_name, w.status::text, w.started_at, w.heartbeat_at, w.shutdown_at,
+				(SELECT count(*) FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
+			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
+			ORDER BY w.id`,
+		expire: `/* pgqrs:worker.expire */
+			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = clock_timestamp()
+			WHERE status <> 'stopped' AND heartbeat_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`,
+		prune: `/* pgqrs:worker.prune */
+			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)
+			DELETE FROM pgqrs_workers WHERE id = ANY (ARRAY(
+				SELECT w.id FROM pgqrs_workers w
+				WHERE w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
+				LIMIT $2::bigint
+				FOR UPDATE SKIP LOCKED))`,
+	},
+}

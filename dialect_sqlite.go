@@ -1,0 +1,357 @@
+package pgqrs
+
+import "database/sql"
+
+// Timestamps are UTC text with milliseconds, as far as SQLite's clock reads.
+// They sort with those of pgqrs 0.15, which have six digits or none.
+const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
+
+// Conditions that look redundant, as x = ? AND x IS NOT NULL, are for Turso,
+// which does not see by itself that a partial index serves them.
+
+// User text and timestamps are selected as BLOB: go-libsql hands text that
+// looks like a date back changed.
+const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, CAST(dedup_key AS BLOB), CAST(headers AS BLOB), CAST(last_error AS BLOB),
+	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
+
+const sqliteInfo = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB), CAST(m.last_error AS BLOB),
+	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(m.vt AS BLOB),
+	CAST(q.queue_name AS BLOB), m.consumer_worker_id, CAST(m.archived_at AS BLOB), CAST(m.failed_at AS BLOB),
+	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
+		WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+
+// sqliteLeases reads a JSON array of lease tuples.
+const sqliteLeases = `
+	SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS worker_id, json_extract(value, '$[2]') AS claim_ct,
+		printf('%.6f seconds', json_extract(value, '$[3]') / 1000000.0) AS delay, json_extract(value, '$[3]') IS NULL AS dead, json_extract(value, '$[4]') AS error
+	FROM json_each(?)`
+
+// sqliteFence is the condition that a row is still held as the tuple held says.
+const sqliteFence = `pgqrs_messages.id = held.id AND pgqrs_messages.consumer_worker_id = held.worker_id AND pgqrs_messages.claim_ct = held.claim_ct`
+
+// A band is the due messages of one priority, in the order of the claim's index.
+const (
+	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
+	sqliteBandEnd = ` ORDER BY vt, id)`
+)
+
+// Listings walk one state in an order that an index has, from a cursor on. The
+// live ones merge the four priorities, the ended ones go from new to old.
+const (
+	sqliteListArg = `
+		WITH arg (queue, at, id) AS (VALUES (?, ?, ?)), now (t) AS (SELECT ` + sqliteNow + `),
+		queue (id) AS (SELECT q.id FROM pgqrs_queues q WHERE q.queue_name = (SELECT queue FROM arg))`
+	sqliteListBand = ` FROM pgqrs_messages WHERE queue_id = (SELECT id FROM queue) AND archived_at IS NULL
+		AND (vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND `
+	sqliteListReady     = sqliteListBand + `vt <= (SELECT t FROM now) AND priority = `
+	sqliteListScheduled = sqliteListBand + `vt > (SELECT t FROM now) AND consumer_worker_id IS NULL AND priority = `
+	sqliteListFrom      = `
+		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE m.queue_id = (SELECT id FROM queue) AND `
+)
+
+var sqlite = dialect{
+	migrations: "sqlite",
+	isolation:  sql.LevelDefault,
+	begin:      "/* pgqrs:begin */ BEGIN IMMEDIATE",
+
+	schema: schemaSQL{
+		lock:   `/* pgqrs:schema.lock */ SELECT 1`,
+		engine: `/* pgqrs:schema.engine */ SELECT 'SQLite ' || sqlite_version()`,
+		objects: `/* pgqrs:schema.objects */
+			SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
+			UNION ALL
+			SELECT 'column', m.name, p.name FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table' AND m.name LIKE 'pgqrs%'
+			UNION ALL
+			SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`,
+		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
+		drop: []string{
+			`/* pgqrs:schema.drop_steps */ DROP TABLE IF EXISTS pgqrs_workflow_steps`,
+			`/* pgqrs:schema.drop_runs */ DROP TABLE IF EXISTS pgqrs_workflow_runs`,
+			`/* pgqrs:schema.drop_workflows */ DROP TABLE IF EXISTS pgqrs_workflows`,
+			`/* pgqrs:schema.drop_messages */ DROP TABLE IF EXISTS pgqrs_messages`,
+			`/* pgqrs:schema.drop_workers */ DROP TABLE IF EXISTS pgqrs_workers`,
+			`/* pgqrs:schema.drop_queues */ DROP TABLE IF EXISTS pgqrs_queues`,
+			`/* pgqrs:schema.drop_migrations */ DROP TABLE IF EXISTS pgqrs_migrations`,
+		},
+	},
+
+	queue: queueSQL{
+		make: `/* pgqrs:queue.make */ INSERT INTO pgqrs_queues (queue_name) VALUES (?) ON CONFLICT (queue_name) DO NOTHING`,
+		pause: `/* pgqrs:queue.pause */
+			WITH arg (name, paused) AS (VALUES (?, ?))
+			UPDATE pgqrs_queues SET paused_at = CASE WHEN (SELECT paused FROM arg) THEN COALESCE(paused_at, ` + sqliteNow + `) END
+			WHERE queue_name = (SELECT name FROM arg)
+			RETURNING id`,
+		stats: `/* pgqrs:queue.stats */
+			WITH arg (names, now) AS (SELECT ?, ` + sqliteNow + `),
+			count (id, name, created_at, paused_at, ready, waiting, leased, archived, dead, oldest) AS (
+				SELECT q.id, q.queue_name, q.created_at, q.paused_at,
+					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
+					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now),
+					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
+					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
+					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
+					(SELECT CAST((julianday(arg.now) - julianday(min(vt))) * 86400000000 AS INTEGER) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now)
+				FROM arg CROSS JOIN pgqrs_queues q
+				WHERE arg.names IS NULL OR q.queue_name IN (SELECT value FROM json_each((SELECT names FROM arg)))
+			)
+			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0)
+			FROM count ORDER BY name`,
+		freeze: `/* pgqrs:queue.freeze */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0`,
+		inUse: `/* pgqrs:queue.in_use */
+			WITH arg (name, silence) AS (SELECT ?, printf('-%.6f seconds', ? / 1000000.0))
+			SELECT q.id,
+				(SELECT count(*) FROM (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id LIMIT 1)),
+				(SELECT count(*) FROM pgqrs_workers w WHERE w.queue_id = q.id AND w.status <> 'stopped' AND w.heartbeat_at > strftime('%Y-%m-%d %H:%M:%f', 'now', (SELECT silence FROM arg)))
+			FROM pgqrs_queues q WHERE q.queue_name = (SELECT name FROM arg)`,
+		drop: []string{
+			`/* pgqrs:queue.drop_workers */ DELETE FROM pgqrs_workers WHERE queue_id = ?`,
+			`/* pgqrs:queue.drop_workflow */ DELETE FROM pgqrs_workflows WHERE queue_id = ?`,
+			`/* pgqrs:queue.drop_row */ DELETE FROM pgqrs_queues WHERE id = ?`,
+		},
+	},
+
+	message: messageSQL{
+		enqueue: `/* pgqrs:message.enqueue */
+			WITH arg (queue, payload, delay, at, priority, key, headers, now) AS (
+				SELECT ?, ?, printf('%.6f seconds', ? / 1000000.0), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?, ?, ?, ` + sqliteNow + `
+			)
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
+			SELECT q.id, arg.payload, CASE WHEN arg.at IS NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, arg.delay) ELSE max(arg.now, arg.at) END,
+				arg.now, 0, arg.priority, arg.key, arg.headers
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
+			WHERE true
+			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+			RETURNING id`,
+		enqueueBatch: `/* pgqrs:message.batch_enqueue */
+			WITH arg (queue, items, now) AS (SELECT ?, ?, ` + sqliteNow + `),
+			item (n, payload, delay, at, priority, key, headers) AS (
+				SELECT key, json_extract(value, '$[0]'), printf('%.6f seconds', json_extract(value, '$[1]') / 1000000.0),
+					strftime('%Y-%m-%d %H:%M:%f', json_extract(value, '$[2]') / 1000000.0, 'unixepoch'),
+					json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
+				FROM json_each((SELECT items FROM arg))
+			)
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
+			SELECT q.id, item.payload, CASE WHEN item.at IS NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, item.delay) ELSE max(arg.now, item.at) END,
+				arg.now, 0, item.priority, item.key, item.headers
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN item
+			WHERE true
+			ORDER BY item.n
+			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+			RETURNING id, CAST(dedup_key AS BLOB)`,
+		keyed: `/* pgqrs:message.keyed */
+			WITH arg (queue, keys) AS (VALUES (?, ?))
+			SELECT CAST(m.dedup_key AS BLOB), m.id FROM pgqrs_messages m
+			WHERE m.queue_id = (SELECT q.id FROM pgqrs_queues q WHERE q.queue_name = (SELECT queue FROM arg))
+				AND m.dedup_key IN (SELECT value FROM json_each((SELECT keys FROM arg))) AND m.dedup_key IS NOT NULL AND m.archived_at IS NULL`,
+		get: `/* pgqrs:message.get */
+			SELECT ` + sqliteInfo + `, ''
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
+			WHERE m.id IN (SELECT value FROM json_each(?))
+			ORDER BY m.id`,
+		list: map[State]string{
+			Ready: `/* pgqrs:message.list_ready */` + sqliteListArg + `
+				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM (
+					SELECT * FROM (SELECT *` + sqliteListReady + `2 ORDER BY vt, id)
+					UNION ALL SELECT * FROM (SELECT *` + sqliteListReady + `1 ORDER BY vt, id)
+					UNION ALL SELECT * FROM (SELECT *` + sqliteListReady + `0 ORDER BY vt, id)
+					UNION ALL SELECT * FROM (SELECT *` + sqliteListReady + `-1 ORDER BY vt, id)
+				) m JOIN pgqrs_queues q ON q.id = m.queue_id
+				ORDER BY m.vt, m.id
+				LIMIT ?`,
+			Scheduled: `/* pgqrs:message.list_scheduled */` + sqliteListArg + `
+				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM (
+					SELECT * FROM (SELECT *` + sqliteListScheduled + `2 ORDER BY vt, id)
+					UNION ALL SELECT * FROM (SELECT *` + sqliteListScheduled + `1 ORDER BY vt, id)
+					UNION ALL SELECT * FROM (SELECT *` + sqliteListScheduled + `0 ORDER BY vt, id)
+					UNION ALL SELECT * FROM (SELECT *` + sqliteListScheduled + `-1 ORDER BY vt, id)
+				) m JOIN pgqrs_queues q ON q.id = m.queue_id
+				ORDER BY m.vt, m.id
+				LIMIT ?`,
+			Leased: `/* pgqrs:message.list_leased */` + sqliteListArg + `
+				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteListFrom + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
+					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
+				ORDER BY m.vt, m.id
+				LIMIT ?`,
+			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
+				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
+					AND ((SELECT at FROM arg) IS NULL OR (m.archived_at, m.id) < ((SELECT at FROM arg), (SELECT id FROM arg)))
+				ORDER BY m.archived_at DESC, m.id DESC
+				LIMIT ?`,
+			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
+				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteListFrom + `m.failed_at IS NOT NULL
+					AND ((SELECT at FROM arg) IS NULL OR (m.failed_at, m.id) < ((SELECT at FROM arg), (SELECT id FROM arg)))
+				ORDER BY m.failed_at DESC, m.id DESC
+				LIMIT ?`,
+		},
+		lock: `/* pgqrs:message.lock */
+			WITH arg (ids, state, now) AS (SELECT ?, ?, ` + sqliteNow + `)
+			SELECT m.id FROM pgqrs_messages m
+			WHERE m.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) AND CASE (SELECT state FROM arg)
+				WHEN '' THEN true
+				WHEN 'ready' THEN m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg)
+				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL
+				WHEN 'leased' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NOT NULL
+				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL
+				WHEN 'dead' THEN m.failed_at IS NOT NULL END
+			ORDER BY m.id`,
+		remove: []string{
+			`/* pgqrs:message.remove_steps */ DELETE FROM pgqrs_workflow_steps WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?)))`,
+			`/* pgqrs:message.remove_runs */ DELETE FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?))`,
+			`/* pgqrs:message.remove_rows */ DELETE FROM pgqrs_messages WHERE id IN (SELECT value FROM json_each(?))`,
+		},
+		redrive: `/* pgqrs:message.redrive */
+			WITH chosen (id, queue_id, dedup_key) AS (
+				SELECT m.id, m.queue_id, m.dedup_key FROM pgqrs_messages m
+				WHERE m.id IN (SELECT value FROM json_each(?)) AND m.archived_at IS NOT NULL
+			)
+			UPDATE pgqrs_messages
+			SET archived_at = NULL, failed_at = NULL, read_ct = 0, vt = ` + sqliteNow + `, due_at = NULL, dequeued_at = NULL, consumer_worker_id = NULL
+			WHERE id IN (
+				SELECT c.id FROM chosen c
+				WHERE c.dedup_key IS NULL
+					OR NOT EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.archived_at IS NULL)
+					AND NOT EXISTS (SELECT 1 FROM chosen o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.id < c.id))
+			RETURNING id`,
+		prune: `/* pgqrs:message.prune */
+			WITH arg (queue_id, until) AS (
+				SELECT q.id, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', json_extract(value, '$[1]') / 1000000.0))
+				FROM json_each(?) JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
+			)
+			DELETE FROM pgqrs_messages WHERE id IN (
+				SELECT m.id FROM arg JOIN pgqrs_messages m ON m.queue_id = arg.queue_id
+				WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)
+				LIMIT ?)`,
+		disown: `/* pgqrs:message.disown */
+			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
+			UPDATE pgqrs_messages SET consumer_worker_id = NULL, due_at = COALESCE(due_at, vt)
+			WHERE id IN (
+				SELECT id FROM pgqrs_messages
+				WHERE consumer_worker_id IS NOT NULL AND archived_at IS NULL AND vt <= (SELECT until FROM arg)
+				LIMIT ?)`,
+	},
+
+	lease: leaseSQL{
+		claim: `/* pgqrs:message.claim */
+			WITH arg (worker_id, lease, alone, now) AS (
+				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ` + sqliteNow + `
+			), worker (queue_id) AS (
+				SELECT w.queue_id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
+				WHERE w.id = (SELECT worker_id FROM arg) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
+			), due (id, rank, vt, crashed) AS MATERIALIZED (
+				SELECT * FROM (SELECT id, -2` + sqliteBand + `2` + sqliteBandEnd + `
+				UNION ALL SELECT * FROM (SELECT id, -1` + sqliteBand + `1` + sqliteBandEnd + `
+				UNION ALL SELECT * FROM (SELECT id, 0` + sqliteBand + `0` + sqliteBandEnd + `
+				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
+				LIMIT ?
+			), crashed (rank, vt, id) AS (
+				SELECT rank, vt, id FROM due WHERE crashed ORDER BY rank, vt, id LIMIT 1
+			)
+			UPDATE pgqrs_messages
+			SET consumer_worker_id = (SELECT worker_id FROM arg), vt = (SELECT strftime('%Y-%m-%d %H:%M:%f', now, lease) FROM arg), due_at = vt,
+				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
+			WHERE id IN (
+				SELECT d.id FROM due d
+				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
+					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM due ORDER BY rank, vt, id LIMIT 1))
+			RETURNING ` + sqliteDelivery,
+		check: `/* pgqrs:message.check */
+			UPDATE pgqrs_messages SET claim_ct = claim_ct
+			WHERE id = ? AND consumer_worker_id = ? AND claim_ct = ? AND archived_at IS NULL
+			RETURNING id`,
+		ack: `/* pgqrs:message.ack */
+			UPDATE pgqrs_messages SET archived_at = COALESCE(archived_at, ` + sqliteNow + `), due_at = NULL
+			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND failed_at IS NULL
+			RETURNING id`,
+		delete: `/* pgqrs:message.delete */
+			DELETE FROM pgqrs_messages
+			WHERE archived_at IS NULL AND id IN (SELECT held.id FROM (` + sqliteLeases + `) AS held CROSS JOIN pgqrs_messages m
+				WHERE m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct)
+			RETURNING id`,
+		release: `/* pgqrs:message.release */
+			UPDATE pgqrs_messages
+			SET vt = strftime('%Y-%m-%d %H:%M:%f', 'now', held.delay), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
+			RETURNING id`,
+		fail: `/* pgqrs:message.fail */
+			UPDATE pgqrs_messages
+			SET last_error = held.error, due_at = NULL,
+				vt = CASE WHEN held.dead THEN vt ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', held.delay) END,
+				consumer_worker_id = CASE WHEN held.dead THEN consumer_worker_id END,
+				archived_at = CASE WHEN held.dead THEN ` + sqliteNow + ` END,
+				failed_at = CASE WHEN held.dead THEN ` + sqliteNow + ` END
+			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
+			RETURNING id`,
+		extend: `/* pgqrs:message.extend */
+			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%.6f seconds', ? / 1000000.0)))
+			UPDATE pgqrs_messages SET vt = (SELECT until FROM arg)
+			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
+			RETURNING id`,
+		renew: `/* pgqrs:message.renew */
+			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%.6f seconds', ? / 1000000.0)))
+			UPDATE pgqrs_messages SET vt = max(vt, (SELECT until FROM arg))
+			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
+			RETURNING id`,
+		strays: `/* pgqrs:message.strays */
+			WITH arg (worker_id, ids) AS (VALUES (?, ?))
+			UPDATE pgqrs_messages SET vt = ` + sqliteNow + `, consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			WHERE consumer_worker_id = (SELECT worker_id FROM arg) AND consumer_worker_id IS NOT NULL AND archived_at IS NULL
+				AND id NOT IN (SELECT value FROM json_each((SELECT ids FROM arg)))`,
+	},
+
+	worker: workerSQL{
+		register: `/* pgqrs:worker.register */
+			WITH arg (queue, name, status, silence, now) AS (
+				SELECT ?, ?, ?, printf('-%.6f seconds', ? / 1000000.0), ` + sqliteNow + `
+			)
+			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at)
+			SELECT arg.name, q.id, arg.status, arg.now, arg.now
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
+			WHERE NOT EXISTS (
+				SELECT 1 FROM pgqrs_workers w
+				WHERE w.name = arg.name AND w.status <> 'stopped' AND w.heartbeat_at >= strftime('%Y-%m-%d %H:%M:%f', arg.now, arg.silence))
+			ON CONFLICT (name) DO UPDATE
+			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL
+			RETURNING id`,
+		heartbeat: `/* pgqrs:worker.heartbeat */
+			UPDATE pgqrs_workers SET heartbeat_at = ` + sqliteNow + ` WHERE id IN (SELECT value FROM json_each(?))
+			RETURNING id, status`,
+		poll: `/* pgqrs:worker.poll */
+			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `)
+			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
+			WHERE w.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
+				AND (EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 2 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
+				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
+				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 0 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
+				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = -1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg)))`,
+		move: `/* pgqrs:worker.move */
+			WITH arg (id, status, old) AS (VALUES (?, ?, ?))
+			UPDATE pgqrs_workers SET status = (SELECT status FROM arg), shutdown_at = CASE WHEN (SELECT status FROM arg) = 'stopped' THEN ` + sqliteNow + ` END
+			WHERE id = (SELECT id FROM arg) AND status IN (SELECT value FROM json_each((SELECT old FROM arg)))
+			RETURNING id`,
+		status: `/* pgqrs:worker.status */ SELECT status FROM pgqrs_workers WHERE id = ?`,
+		list: `/* pgqrs:worker.list */
+			SELECT w.id, CAST(w.name AS BLOB), CAST(q.queue_name AS BLOB), w.status, CAST(w.started_at AS BLOB), CAST(w.heartbeat_at AS BLOB), CAST(w.shutdown_at AS BLOB),
+				(SELECT count(*) FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
+			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
+			ORDER BY w.id`,
+		expire: `/* pgqrs:worker.expire */
+			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = ` + sqliteNow + `
+			WHERE status <> 'stopped' AND heartbeat_at < strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0))`,
+		prune: `/* pgqrs:worker.prune */
+			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
+			DELETE FROM pgqrs_workers WHERE id IN (
+				SELECT w.id FROM pgqrs_workers w
+				WHERE w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
+				LIMIT ?)`,
+	},
+}
+
+// turso is SQLite plus what differs. Nothing does so far: BEGIN CONCURRENT is only used under Config.Concurrent.
+var turso = func() dialect {
+	d := sqlite
+	d.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
+	return d
+}()

@@ -1,0 +1,22 @@
+// Package drivertest runs the conformance suite of package pgqrstest on every
+// database driver the project promises to work with.
+//
+// It is a module of its own, so that no driver is a requirement of the
+// library. There is one test package a driver, because some drivers cannot be
+// linked together: mattn and ncruces register the same name, go-libsql and
+// mattn define the same C symbols.
+//
+//	pq, pgx                    PostgreSQL, on a private server the tests start
+//	ncruces, modernc, mattn    SQLite, on a file
+//	libsql                     libSQL (dialect Turso), on a file
+//	generic                    any driver, named by environment variables
+//
+// Run them all from this directory with
+//
+//	go test ./...
+//
+// mattn and libsql need cgo and a C compiler. The PostgreSQL packages need
+// either the server's binaries or the variable PGQRS_TEST_POSTGRES; package
+// internal/postgres says how they are found. Where CI is set in the
+// environment a missing PostgreSQL is a failure, elsewhere a skip.
+package drivertest

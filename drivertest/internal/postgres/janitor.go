@@ -1,0 +1,43 @@
+//go:build unix
+
+package postgres
+
+import (
+	"fmt"
+	"io"
+	"os/exec"
+)
+
+// A janitor is a process that outlives this one in order to clean up after it.
+// It waits for the end of its standard input, which comes when this process
+// dismisses it or dies, of a panic or SIGKILL as well. Then it ends the server
+// and removes the directory.
+type janitor struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+}
+
+const janitorScript = `cat >/dev/null
+"$1" stop --silent --mode=immediate --pgdata="$3"
+rm -rf "$2"`
+
+func hireJanitor(a account, pgCtl, dir, data string) (*janitor, error) {
+	cmd := a.command("/", "/bin/sh", "-c", janitorScript, "janitor", pgCtl, dir, data)
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start the process that cleans up: %w", err)
+	}
+	return &janitor{cmd, stdin}, nil
+}
+
+// dismiss makes the janitor clean up now, and waits for it.
+func (j *janitor) dismiss() error {
+	j.stdin.Close()
+	if err := j.cmd.Wait(); err != nil {
+		return fmt.Errorf("clean up after postgres: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+// Package sqlite holds what the tests of all drivers of the SQLite family
+// share: a fresh database file and the settings each connection must have.
+package sqlite
+
+import (
+	"database/sql"
+	"net/url"
+	"path/filepath"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
+)
+
+// Settings are the PRAGMAs that every connection of a test database must
+// answer like this. A driver's DSN sets them in its own spelling.
+var Settings = []pool.Setting{
+	{Query: "PRAGMA busy_timeout", Want: "5000"},
+	{Query: "PRAGMA journal_mode", Want: "wal"},
+	{Query: "PRAGMA synchronous", Want: "1"}, // NORMAL
+	{Query: "PRAGMA foreign_keys", Want: "1"},
+}
+
+// URI returns the file: URI of a new database in the test's directory, with
+// the driver's parameters as its query.
+func URI(t testing.TB, query string) string {
+	path := filepath.ToSlash(filepath.Join(t.TempDir(), "pgqrs.db"))
+	uri := url.URL{Scheme: "file", Path: path, OmitHost: true, RawQuery: query}
+	return uri.String()
+}
+
+// Open opens dsn and closes it when the test ends.
+func Open(t testing.TB, driver, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Use(t, db)
+}
+
+// Use limits the pool of db, makes its first connection, and closes it when
+// the test ends. That one connection turns on WAL alone: of several that do it
+// at once some may fail with SQLITE_BUSY, whatever their busy timeout.
+func Use(t testing.TB, db *sql.DB) *sql.DB {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close the database: %v", err)
+		}
+	})
+	db.SetMaxOpenConns(pool.Max)
+	if err := db.Ping(); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}

@@ -1,0 +1,24 @@
+// Package mattn_test runs the conformance suite on github.com/mattn/go-sqlite3.
+package mattn_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
+
+	_ "github.com/mattn/go-sqlite3"
+)
+
+const params = "_busy_timeout=5000&_journal_mode=WAL&_synchronous=NORMAL&_foreign_keys=on"
+
+func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
+
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+	return sqlite.Open(t, "sqlite3", sqlite.URI(t, params)), pgqrs.SQLite
+}

@@ -1,0 +1,24 @@
+// Package pgx_test runs the conformance suite on github.com/jackc/pgx/v5/stdlib.
+package pgx_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+)
+
+func TestMain(m *testing.M) { postgres.Main(m) }
+
+func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestConnections(t *testing.T) { pool.Check(t, open) }
+
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+	return postgres.Open(t, "pgx"), pgqrs.Postgres
+}

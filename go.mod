@@ -1,0 +1,3 @@
+module github.com/pgqrs/pgqrs-go
+
+go 1.24

@@ -1,0 +1,117 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+// A WorkFunc handles one delivery. It is what middleware wraps. Its error
+// decides what becomes of the message:
+//   - nil: it is acked.
+//   - an error matching [ErrPermanent]: it goes to the dead letters.
+//   - [Snooze]: it comes back later, and the attempt does not count.
+//   - [RetryAfter]: it comes back after that time, unless this was the last attempt.
+//   - any other, or a panic: it comes back after the policy's backoff, unless this was the last attempt.
+//
+// ctx carries the values of the ctx given to Worker.Run, but outlives it until
+// Grace has passed. Its cause is ErrLeaseLost once the message is no longer
+// held, and ErrTimeout after Policy.Timeout.
+type WorkFunc func(ctx context.Context, m *MessageInfo) error
+
+// A Handler is code for a queue, to be run by a [Worker]. Queue.Handle and
+// Queue.HandleTx make it.
+type Handler struct {
+	store  *Store
+	queue  string
+	policy Policy
+	work   WorkFunc
+	err    error // why it cannot work
+}
+
+// Handle returns a handler that calls fn with each message of the queue; see
+// [WorkFunc] for what its error means. A message whose payload does not decode
+// into T goes to the dead letters without fn being called. A message that fn
+// settled itself, by Ack and its like, is left at that.
+func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
+	h := q.handler(fn == nil)
+	h.work = func(ctx context.Context, info *MessageInfo) error {
+		m, err := newMessage[T](info)
+		if err != nil {
+			return Permanent(err)
+		}
+		return fn(ctx, m)
+	}
+	return h
+}
+
+// HandleTx returns a handler that calls fn with a transaction, in which the
+// message is acked after fn: what fn does there and the ack happen together or
+// not at all. If the lease is lost meanwhile, or fn returns an error, the
+// transaction is rolled back. fn must not commit it, may run again after a
+// conflict, and should do nothing but SQL. On SQLite and Turso the transaction
+// holds the write lock from its beginning. On PostgreSQL it is READ COMMITTED.
+func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error) Handler {
+	h := q.handler(fn == nil)
+	h.work = func(ctx context.Context, info *MessageInfo) error {
+		m, err := newMessage[T](info)
+		if err != nil {
+			return Permanent(err)
+		}
+		if m.settled == nil {
+			m.settled = new(atomic.Bool)
+		}
+		return q.store.inTx(ctx, func(tx *sql.Tx) error { return q.workTx(ctx, tx, m, fn) })
+	}
+	return h
+}
+
+// workTx runs fn and the ack in tx.
+func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn func(context.Context, *sql.Tx, *Message[T]) error) error {
+	m.settled.Store(false) // by a run that was rolled back
+	bound := q.WithTx(tx)
+	held, err := conn{bound.store, tx}.ids(ctx, q.store.dialect.lease.check, m.ID, m.WorkerID, m.Claim)
+	if err == nil && len(held) == 0 {
+		err = lostError([]int64{m.ID})
+	}
+	if err != nil {
+		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
+	}
+	if err := fn(ctx, tx, m); err != nil || m.settled.Load() {
+		return err
+	}
+	return bound.Ack(ctx, m)
+}
+
+func (q *Queue[T]) handler(noCode bool) Handler {
+	h := Handler{store: q.store, queue: q.name, policy: q.policy, err: q.usable()}
+	switch {
+	case h.err != nil:
+	case q.store.tx != nil:
+		h.err = q.store.pooled("Handle")
+	case noCode:
+		h.err = errors.New("nil handler function")
+	}
+	if h.err != nil {
+		h.err = fmt.Errorf("handler of queue %q: %w", q.name, h.err)
+	}
+	return h
+}
+
+// inTx runs fn in a transaction of database/sql, for user code. It runs again
+// when the database asks for it.
+func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
+	return s.retry(ctx, func() error {
+		tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.isolation})
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback() // nothing, once it is committed
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}

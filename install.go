@@ -1,0 +1,330 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A migration is one numbered file.
+type migration struct {
+	version    int64
+	name       string
+	statements []string
+}
+
+// Statements stand between goose's markers, one a block: go-libsql would run
+// only the first of several.
+var (
+	block     = regexp.MustCompile(`(?s)-- \+goose StatementBegin\n(.*?)\n-- \+goose StatementEnd`)
+	addColumn = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (\w+)`)
+)
+
+// all returns the dialect's migrations in order.
+func (d *dialect) all() ([]migration, error) {
+	dir := "migrations/" + d.migrations
+	files, err := fs.ReadDir(migrations, dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []migration
+	for _, file := range files { // sorted by name
+		text, err := fs.ReadFile(migrations, dir+"/"+file.Name())
+		if err != nil {
+			return nil, err
+		}
+		number, rest, _ := strings.Cut(file.Name(), "_")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		m := migration{version: version, name: strings.TrimSuffix(rest, ".up.sql")}
+		for _, found := range block.FindAllStringSubmatch(string(text), -1) {
+			m.statements = append(m.statements, found[1])
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// Install makes the tables, or brings them up to date: on an empty database,
+// on one that an older version of this library installed, and on one that
+// pgqrs 0.15 did. It loses nothing, may be repeated, and may be called by many
+// processes at once. With nothing to do it only reads. It makes Config.Schema
+// if that does not exist.
+//
+// It returns an error matching ErrUnsupported if a newer version of the
+// library has changed the schema so that this one cannot work on it.
+func (s *Store) Install(ctx context.Context) error {
+	err := s.pooled("Install")
+	if err == nil {
+		err = s.install(ctx)
+	}
+	return wrap(ctx, err, "install")
+}
+
+func (s *Store) install(ctx context.Context) error {
+	known, err := s.dialect.all()
+	if err != nil {
+		return err
+	}
+	applied, err := conn{s, nil}.versions(ctx)
+	if err != nil && !missing(err) {
+		return err
+	}
+	if err == nil {
+		if err := tooNew(applied, known); err != nil {
+			return err
+		}
+		if len(pendingOf(known, applied)) == 0 {
+			return nil
+		}
+	}
+	return s.atomic(ctx, func(c conn) error { return c.migrate(ctx, known) })
+}
+
+// migrate applies what is missing, with other installers kept out.
+func (c conn) migrate(ctx context.Context, known []migration) error {
+	d := c.store.dialect
+	if err := c.rows(ctx, d.schema.lock, nil, func(*sql.Rows) error { return nil }); err != nil {
+		return err
+	}
+	if c.store.cfg.Schema != "" {
+		if err := c.makeSchema(ctx); err != nil {
+			return err
+		}
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	var applied []appliedMigration
+	if there.has("table", "pgqrs_migrations", "") {
+		if applied, err = c.versions(ctx); err != nil {
+			return err
+		}
+	}
+	for _, m := range pendingOf(known, applied) {
+		for _, statement := range m.statements {
+			// SQLite has no ADD COLUMN IF NOT EXISTS.
+			if col := addColumn.FindStringSubmatch(statement); col != nil && there.has("column", col[1], col[2]) {
+				continue
+			}
+			if _, err := c.exec(ctx, statement); err != nil {
+				return fmt.Errorf("migration %d (%s): %w", m.version, m.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (c conn) makeSchema(ctx context.Context) error {
+	exists := false
+	err := c.rows(ctx, "/* pgqrs:schema.exists */ SELECT 1 FROM pg_namespace WHERE nspname = $1", []any{c.store.cfg.Schema}, func(*sql.Rows) error {
+		exists = true
+		return nil
+	})
+	if err != nil || exists {
+		return err
+	}
+	// The name is an identifier that check has passed.
+	_, err = c.exec(ctx, `/* pgqrs:schema.make */ CREATE SCHEMA "`+c.store.cfg.Schema+`"`)
+	return err
+}
+
+// Uninstall drops every table that Install makes, with all that is in them. It
+// returns an error matching ErrState if pgqrs 0.15 installed them, whose tables they are then.
+func (s *Store) Uninstall(ctx context.Context) error {
+	err := s.pooled("Uninstall")
+	if err == nil {
+		err = s.atomic(ctx, func(c conn) error { return c.uninstall(ctx) })
+	}
+	return wrap(ctx, err, "uninstall")
+}
+
+func (c conn) uninstall(ctx context.Context) error {
+	d := c.store.dialect
+	if err := c.rows(ctx, d.schema.lock, nil, func(*sql.Rows) error { return nil }); err != nil {
+		return err
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	for _, table := range []string{"_sqlx_migrations", "pgqrs_schema_version"} {
+		if there.has("table", table, "") {
+			return fmt.Errorf("%w: there is a table %s, so pgqrs 0.15 may have installed the tables; drop them by hand", ErrState, table)
+		}
+	}
+	for _, text := range d.schema.drop {
+		if _, err := c.exec(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A Report is what Verify found.
+type Report struct {
+	Dialect Dialect
+	// Engine is the database's own name and version.
+	Engine string
+	// Schema is the version of the schema that is installed; Library is the one that this library makes.
+	Schema, Library int64
+	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
+	Missing []string
+	// Newer names migrations that this library does not know.
+	Newer []string
+	// Warnings say what else is worth a look.
+	Warnings []string
+}
+
+// OK reports whether the library can work on what Verify found.
+func (r Report) OK() bool { return len(r.Missing) == 0 && r.Schema >= r.Library }
+
+// Verify looks at what is installed, by looking at it rather than by trusting
+// version numbers, and changes nothing. A schema that is missing, older or
+// newer is not an error but in the Report.
+func (s *Store) Verify(ctx context.Context) (Report, error) {
+	err := s.usable()
+	r := Report{Dialect: s.name}
+	if err == nil {
+		err = conn{s, s.tx}.verify(ctx, &r)
+	}
+	return r, wrap(ctx, err, "verify")
+}
+
+func (c conn) verify(ctx context.Context, r *Report) error {
+	d := c.store.dialect
+	if err := c.rows(ctx, d.schema.engine, nil, func(rows *sql.Rows) error { return rows.Scan(&r.Engine) }); err != nil {
+		return err
+	}
+	known, err := d.all()
+	if err != nil {
+		return err
+	}
+	r.Library = known[len(known)-1].version
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	for _, want := range wanted(known) {
+		if !there[want] {
+			r.Missing = append(r.Missing, want.String())
+		}
+	}
+	if !there.has("table", "pgqrs_migrations", "") {
+		return nil
+	}
+	applied, err := c.versions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range applied {
+		r.Schema = max(r.Schema, a.version)
+		if a.version > r.Library {
+			r.Newer = append(r.Newer, fmt.Sprintf("%d (%s)", a.version, a.name))
+		}
+	}
+	if err := tooNew(applied, known); err != nil {
+		r.Warnings = append(r.Warnings, err.Error())
+	}
+	return nil
+}
+
+// An object is a table, column or index.
+type object struct{ kind, table, name string }
+
+func (o object) String() string {
+	if o.kind == "table" {
+		return "table " + o.table
+	}
+	return fmt.Sprintf("%s %s of table %s", o.kind, o.name, o.table)
+}
+
+type objects map[object]bool
+
+func (o objects) has(kind, table, name string) bool { return o[object{kind, table, name}] }
+
+var (
+	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*)\)$`)
+	createIndex = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON (\w+)`)
+	columnLine  = regexp.MustCompile(`(?m)^\t([a-z_]+) `)
+	addMissing  = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`)
+)
+
+// wanted lists what the migrations make.
+func wanted(known []migration) []object {
+	var list []object
+	for _, m := range known {
+		for _, statement := range m.statements {
+			if found := createTable.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"table", found[1], ""})
+				for _, column := range columnLine.FindAllStringSubmatch(found[2], -1) {
+					list = append(list, object{"column", found[1], column[1]})
+				}
+			}
+			if found := addMissing.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"column", found[1], found[2]})
+			}
+			if found := createIndex.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"index", found[2], found[1]})
+			}
+		}
+	}
+	return list
+}
+
+func (c conn) objects(ctx context.Context) (objects, error) {
+	there := objects{}
+	err := c.rows(ctx, c.store.dialect.schema.objects, nil, func(rows *sql.Rows) error {
+		var o object
+		err := rows.Scan(&o.kind, &o.table, &o.name)
+		there[o] = true
+		return err
+	})
+	return there, err
+}
+
+// An appliedMigration is a row of pgqrs_migrations. oldest is the oldest
+// schema version that a library may have been made for and still work.
+type appliedMigration struct {
+	version int64
+	name    string
+	oldest  int64
+}
+
+func (c conn) versions(ctx context.Context) ([]appliedMigration, error) {
+	var list []appliedMigration
+	err := c.rows(ctx, c.store.dialect.schema.versions, nil, func(rows *sql.Rows) error {
+		var a appliedMigration
+		err := rows.Scan(&a.version, &a.name, &a.oldest)
+		list = append(list, a)
+		return err
+	})
+	return list, err
+}
+
+// pendingOf returns the migrations that have not been applied.
+func pendingOf(known []migration, applied []appliedMigration) []migration {
+	return slices.DeleteFunc(slices.Clone(known), func(m migration) bool {
+		return slices.ContainsFunc(applied, func(a appliedMigration) bool { return a.version == m.version })
+	})
+}
+
+// tooNew reports that the schema has moved on too far for this library.
+func tooNew(applied []appliedMigration, known []migration) error {
+	library := known[len(known)-1].version
+	for _, a := range applied {
+		if a.oldest > library {
+			return fmt.Errorf("%w: schema version %d (%s) needs a library of schema version %d or newer; this one is of version %d: upgrade it",
+				ErrUnsupported, a.version, a.name, a.oldest, library)
+		}
+	}
+	return nil
+}

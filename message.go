@@ -1,0 +1,175 @@
+package pgqrs
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// A State says where a message stands.
+type State string
+
+const (
+	// Ready messages can be dequeued now. A message whose lease expired is one of them.
+	Ready State = "ready"
+	// Scheduled messages become ready by themselves: they were delayed, or wait for a retry.
+	Scheduled State = "scheduled"
+	// Leased messages are held by a worker.
+	Leased State = "leased"
+	// Archived messages were acked. They are kept for the queue's retention.
+	Archived State = "archived"
+	// Dead messages are the dead letters: they failed for good and wait for somebody to look at them.
+	Dead State = "dead"
+)
+
+// ErrLeaseLost is returned when a message is no longer held by the lease that
+// the call was made with: it expired and the message was taken by another, or
+// the message was settled or deleted. Nothing was changed for that message. It
+// is also the cause of a handler's ctx once its lease is gone.
+var ErrLeaseLost = errors.New("pgqrs: lease lost")
+
+// MessageInfo is a message without its type: everything about it but the decoded payload.
+// It is plain data. Which fields are set depends on its State.
+type MessageInfo struct {
+	ID       int64
+	Queue    string
+	State    State
+	Raw      json.RawMessage // the payload as stored
+	Priority int
+	Key      string // of the Key or Unique option
+	Headers  map[string]string
+
+	// Attempt counts deliveries: 1 on the first, 0 before it. A delivery that
+	// was released, snoozed or cut short by a drain is taken off again.
+	Attempt int
+	// LastError is the text of the latest failure.
+	LastError string
+
+	EnqueuedAt time.Time
+	// DueAt is when it became, or becomes, ready.
+	DueAt time.Time
+	// LeasedUntil is when the lease ends, unless it is extended.
+	LeasedUntil time.Time
+	// EndedAt is when it was archived or died.
+	EndedAt time.Time
+
+	// WorkerID and Claim are the lease: the worker's row, and a number that
+	// grows with every claim of this message. Together they fence what is
+	// done in its name.
+	WorkerID int64
+	Claim    int64
+
+	// Cursor goes into MessageFilter.After to list what comes after this message.
+	Cursor string
+
+	settled *atomic.Bool // by the handler itself; nil outside a Worker
+}
+
+// A Message is a message of a Queue[T]. It is plain data: a unit test makes its own.
+type Message[T any] struct {
+	MessageInfo
+	Payload T
+}
+
+// newMessage decodes the payload of m.
+func newMessage[T any](m *MessageInfo) (*Message[T], error) {
+	typed := &Message[T]{MessageInfo: *m}
+	if err := json.Unmarshal(m.Raw, &typed.Payload); err != nil {
+		return nil, fmt.Errorf("%w: payload of message %d does not decode into %T: %w", ErrInvalidPayload, m.ID, typed.Payload, err)
+	}
+	return typed, nil
+}
+
+// A delivery's columns, and a listing's, in the order the dialects select them.
+type messageRow struct {
+	raw                       []byte
+	attempt                   sql.NullInt64
+	key, lastError            sql.NullString
+	headers                   []byte
+	enqueued, due, vt         timestamp
+	worker                    sql.NullInt64
+	archived, failed          timestamp
+	queue, state, sortedUnder string
+}
+
+// scanDelivery reads deliveryColumns.
+func scanDelivery(rows *sql.Rows) (*MessageInfo, error) {
+	var m MessageInfo
+	var r messageRow
+	if err := rows.Scan(r.delivery(&m)...); err != nil {
+		return nil, err
+	}
+	m.LeasedUntil = r.vt.Time
+	return &m, r.fill(&m)
+}
+
+// scanInfo reads infoColumns and the cursor.
+func scanInfo(rows *sql.Rows) (*MessageInfo, error) {
+	var m MessageInfo
+	var r messageRow
+	into := append(r.delivery(&m), &r.queue, &r.worker, &r.archived, &r.failed, &r.state, &r.sortedUnder)
+	if err := rows.Scan(into...); err != nil {
+		return nil, err
+	}
+	if err := r.fill(&m); err != nil {
+		return nil, err
+	}
+	m.Queue, m.State, m.WorkerID = r.queue, State(r.state), r.worker.Int64
+	m.EndedAt = r.archived.Time
+	switch m.State {
+	case Leased:
+		m.LeasedUntil = r.vt.Time
+	case Ready, Scheduled:
+		m.DueAt = r.vt.Time
+	}
+	if r.sortedUnder != "" {
+		m.Cursor = fmt.Sprintf("%s/%d", r.sortedUnder, m.ID)
+	}
+	return &m, nil
+}
+
+func (r *messageRow) delivery(m *MessageInfo) []any {
+	return []any{&m.ID, &r.raw, &m.Priority, &r.attempt, &m.Claim, &r.key, &r.headers, &r.lastError, &r.enqueued, &r.due, &r.vt}
+}
+
+func (r *messageRow) fill(m *MessageInfo) error {
+	m.Raw, m.Attempt, m.Key, m.LastError = r.raw, int(r.attempt.Int64), r.key.String, r.lastError.String
+	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
+	if len(r.headers) > 0 {
+		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
+			return fmt.Errorf("headers of message %d: %w", m.ID, err)
+		}
+	}
+	return nil
+}
+
+// A timestamp scans what the dialects' drivers return for a time: a time.Time,
+// or UTC text. NULL is the zero time.
+type timestamp struct{ time.Time }
+
+func (t *timestamp) Scan(src any) error {
+	var text string
+	switch v := src.(type) {
+	case nil:
+		t.Time = time.Time{}
+		return nil
+	case time.Time:
+		t.Time = v.UTC()
+		return nil
+	case string:
+		text = v
+	case []byte:
+		text = string(v)
+	default:
+		return fmt.Errorf("timestamp is a %T", src)
+	}
+	parsed, err := time.Parse("2006-01-02 15:04:05", text) // takes a fraction too
+	if err != nil {
+		return fmt.Errorf("timestamp: %w", err)
+	}
+	t.Time = parsed
+	return nil
+}

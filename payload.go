@@ -1,0 +1,227 @@
+package pgqrs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// ErrInvalidPayload is returned, before anything is stored, for a payload that
+// does not marshal to JSON, is larger than [Limits] allows, or that not every
+// dialect can store and give back; and for headers and keys alike. It is also
+// why a message whose payload does not decode dies.
+var ErrInvalidPayload = errors.New("pgqrs: invalid payload")
+
+// Limits bounds what may be enqueued. A zero field means its default.
+type Limits struct {
+	// MaxPayload is the size of a payload as JSON, in bytes. Zero means 1 MiB.
+	MaxPayload int
+}
+
+const (
+	defaultMaxPayload = 1 << 20
+	maxHeaders        = 64 << 10 // bytes, as JSON
+	maxName           = 255      // characters in the name of a queue or worker, or in a key
+	maxDepth          = 1000     // of nesting: SQLite's limit is the lowest
+
+	// What PostgreSQL's numeric, and so its JSONB, can hold.
+	maxIntegerDigits  = 131072
+	maxFractionDigits = 16383
+)
+
+func (l Limits) check() error {
+	if l.MaxPayload < 0 {
+		return fmt.Errorf("pgqrs: Limits.MaxPayload is %d", l.MaxPayload)
+	}
+	return nil
+}
+
+// encode marshals a payload and checks that every dialect can hold it.
+func (l Limits) encode(v any) (string, error) {
+	raw, err := marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalidPayload, err)
+	}
+	limit := l.MaxPayload
+	if limit == 0 {
+		limit = defaultMaxPayload
+	}
+	if len(raw) > limit {
+		return "", fmt.Errorf("%w: %d bytes of JSON, %d allowed", ErrInvalidPayload, len(raw), limit)
+	}
+	if err := checkJSON(raw); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalidPayload, err)
+	}
+	return string(raw), nil
+}
+
+// marshal is json.Marshal but for <, > and &, which it leaves as they are, and
+// for invalid UTF-8, which it refuses rather than replaces.
+func marshal(v any) ([]byte, error) {
+	if raw, ok := v.(json.RawMessage); ok && !utf8.Valid(raw) {
+		return nil, errors.New("invalid UTF-8")
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// checkJSON reports what in a valid JSON text some dialect could not hold:
+// PostgreSQL's JSONB has no U+0000, no lone surrogates and no huge numbers.
+func checkJSON(raw []byte) error {
+	if !utf8.Valid(raw) {
+		return errors.New("invalid UTF-8")
+	}
+	depth := 0
+	for i := 0; i < len(raw); {
+		switch c := raw[i]; {
+		case c == '"':
+			n, err := checkString(raw[i:])
+			if err != nil {
+				return err
+			}
+			i += n
+		case c == '-' || '0' <= c && c <= '9':
+			n := bytes.IndexFunc(raw[i:], func(r rune) bool { return !strings.ContainsRune("+-.eE0123456789", r) })
+			if n < 0 {
+				n = len(raw) - i
+			}
+			if err := checkNumber(string(raw[i : i+n])); err != nil {
+				return err
+			}
+			i += n
+		default:
+			if c == '{' || c == '[' {
+				depth++
+			} else if c == '}' || c == ']' {
+				depth--
+			}
+			if depth > maxDepth {
+				return fmt.Errorf("nested deeper than %d", maxDepth)
+			}
+			i++
+		}
+	}
+	return nil
+}
+
+// checkString checks the string literal that raw begins with and returns its length.
+func checkString(raw []byte) (int, error) {
+	for i := 1; ; {
+		switch {
+		case raw[i] == '"':
+			return i + 1, nil
+		case raw[i] != '\\':
+			i++
+		case raw[i+1] != 'u':
+			i += 2
+		default:
+			switch r := escaped(raw[i:]); {
+			case r == 0:
+				return 0, errors.New(`\u0000 in a string`)
+			case string(raw[i:i+6]) == `\ufffd`:
+				// encoding/json writes this, and only this, for invalid UTF-8 in a Go string.
+				return 0, errors.New(`invalid UTF-8 in a string (or the escape \ufffd; use the character itself)`)
+			case 0xD800 <= r && r < 0xDC00:
+				if low := escaped(raw[i+6:]); low < 0xDC00 || low > 0xDFFF {
+					return 0, errors.New("lone surrogate in a string")
+				}
+				i += 12
+			case 0xDC00 <= r && r < 0xE000:
+				return 0, errors.New("lone surrogate in a string")
+			default:
+				i += 6
+			}
+		}
+	}
+}
+
+// escaped returns the code unit of the \u escape that raw begins with, or -1.
+func escaped(raw []byte) int {
+	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(raw[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
+// checkNumber reports whether a number has more digits than PostgreSQL's numeric.
+func checkNumber(literal string) error {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimLeft(literal, "-")), "e")
+	exp := 0
+	if exponent != "" {
+		n, err := strconv.Atoi(exponent)
+		if err != nil || n < -maxFractionDigits || n > maxIntegerDigits {
+			return fmt.Errorf("number %.40s is out of range", literal)
+		}
+		exp = n
+	}
+	integer, fraction, _ := strings.Cut(mantissa, ".")
+	if len(integer)+exp > maxIntegerDigits || len(fraction)-exp > maxFractionDigits {
+		return fmt.Errorf("number %.40s is out of range", literal)
+	}
+	return nil
+}
+
+// encodeHeaders returns headers as JSON, or nil for none.
+func encodeHeaders(h map[string]string) (any, error) {
+	if len(h) == 0 {
+		return nil, nil
+	}
+	raw, err := marshal(h)
+	if err == nil {
+		err = checkJSON(raw)
+	}
+	if err == nil && len(raw) > maxHeaders {
+		err = fmt.Errorf("%d bytes of JSON, %d allowed", len(raw), maxHeaders)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: headers: %w", ErrInvalidPayload, err)
+	}
+	return string(raw), nil
+}
+
+// checkName reports what is wrong with the name of a queue or worker, or with a key.
+func checkName(what, name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("empty %s", what)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%s %q is not valid UTF-8", what, name)
+	case utf8.RuneCountInString(name) > maxName:
+		return fmt.Errorf("%s %.20q... has more than %d characters", what, name, maxName)
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("%s %q has a control character", what, name)
+	}
+	return nil
+}
+
+// errorText is an error as last_error holds it: valid UTF-8 without NUL, of bounded length.
+func errorText(err error) string {
+	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "\uFFFD")
+	const limit = 8 << 10
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
+	}
+	return text
+}
+
+// jsonList is a list as statements take it: one JSON argument, bound as a string.
+func jsonList[T any](list []T) (string, error) {
+	if len(list) == 0 {
+		return "[]", nil
+	}
+	raw, err := marshal(list)
+	return string(raw), err
+}

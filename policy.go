@@ -1,0 +1,167 @@
+package pgqrs
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// A Policy says how often and how fast work is tried again. A zero field means
+// its default.
+type Policy struct {
+	// MaxAttempts is how many deliveries a message may have before it goes to
+	// the dead letters; -1 means no limit. Zero means 5.
+	MaxAttempts int
+	// Backoff returns how long to wait after the given attempt (1 is the
+	// first) failed. Nil means Exponential(time.Second, time.Hour).
+	Backoff func(attempt int) time.Duration
+	// Timeout bounds one attempt of a handler in a Worker: its ctx ends then,
+	// with the cause ErrTimeout. Zero means none.
+	Timeout time.Duration
+	// Concurrency bounds how many messages of the queue one Worker handles at
+	// a time. Zero means as many as the Worker does.
+	Concurrency int
+	// Retention is how long a Worker that handles the queue keeps archived
+	// messages; negative means for ever. Zero means 7 days. Dead letters are
+	// kept until they are redriven or purged.
+	Retention time.Duration
+}
+
+const (
+	defaultMaxAttempts = 5
+	defaultRetention   = 7 * 24 * time.Hour
+)
+
+var defaultBackoff = Exponential(time.Second, time.Hour)
+
+// Exponential returns a backoff that begins at first and doubles with each
+// attempt up to max, each varied at random by up to a quarter either way, so
+// that what failed together does not come back together.
+func Exponential(first, max time.Duration) func(attempt int) time.Duration {
+	return func(attempt int) time.Duration {
+		d := float64(first) * math.Pow(2, float64(attempt-1))
+		d = min(d, float64(max)) * (0.75 + rand.Float64()/2)
+		return time.Duration(d)
+	}
+}
+
+// exhausted reports whether the given attempt was the last one, or past it.
+func (p Policy) exhausted(attempt int) bool {
+	limit := cmp.Or(p.MaxAttempts, defaultMaxAttempts)
+	return limit > 0 && attempt >= limit
+}
+
+// overdrawn reports whether a delivery is past the last attempt: the one
+// before it never answered.
+func (p Policy) overdrawn(attempt int) bool { return p.exhausted(attempt - 1) }
+
+// retention is how long archived messages are kept; negative: for ever.
+func (p Policy) retention() time.Duration { return cmp.Or(p.Retention, defaultRetention) }
+
+func (p Policy) wait(attempt int) time.Duration {
+	if p.Backoff == nil {
+		return defaultBackoff(attempt)
+	}
+	return max(0, p.Backoff(attempt))
+}
+
+// check reports a policy that makes no sense.
+func (p Policy) check() error {
+	switch {
+	case p.MaxAttempts < -1:
+		return fmt.Errorf("Policy.MaxAttempts is %d; -1 means no limit", p.MaxAttempts)
+	case p.Timeout < 0:
+		return fmt.Errorf("Policy.Timeout is %v", p.Timeout)
+	case p.Concurrency < 0:
+		return fmt.Errorf("Policy.Concurrency is %d", p.Concurrency)
+	}
+	return nil
+}
+
+// ErrPermanent matches errors made by [Permanent].
+var ErrPermanent = errors.New("pgqrs: permanent failure")
+
+// ErrTimeout is the cause of a handler's ctx when Policy.Timeout has passed.
+var ErrTimeout = errors.New("pgqrs: timeout")
+
+// Permanent says that trying again is no use: a handler that returns it sends
+// its message to the dead letters now. The result matches ErrPermanent and
+// everything that err matches. Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string        { return e.err.Error() }
+func (e *permanentError) Unwrap() error        { return e.err }
+func (e *permanentError) Is(target error) bool { return target == ErrPermanent }
+
+// RetryAfter says how long to wait before the next attempt, in place of the
+// policy's backoff. The attempt counts. The result matches everything that err
+// matches. RetryAfter(d, nil) is nil.
+func RetryAfter(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &retryAfterError{max(0, d), err}
+}
+
+type retryAfterError struct {
+	after time.Duration
+	err   error
+}
+
+func (e *retryAfterError) Error() string { return e.err.Error() }
+func (e *retryAfterError) Unwrap() error { return e.err }
+
+// Snooze says: not now, again in d. It is no failure, and the attempt does not count.
+func Snooze(d time.Duration) error { return &snoozeError{max(0, d)} }
+
+type snoozeError struct{ after time.Duration }
+
+func (e *snoozeError) Error() string { return fmt.Sprintf("pgqrs: snoozed for %v", e.after) }
+
+// An outcome is what becomes of a delivery.
+type outcome struct {
+	kind  outcomeKind
+	delay time.Duration // of a release or retry
+	err   error         // of a retry or death
+}
+
+type outcomeKind int
+
+const (
+	acked outcomeKind = iota
+	released
+	retried
+	died
+)
+
+func (k outcomeKind) String() string {
+	return [...]string{"acked", "released", "retried", "dead"}[k]
+}
+
+// outcome decides by the error that a handler returned for the given attempt.
+func (p Policy) outcome(attempt int, err error) outcome {
+	var snooze *snoozeError
+	var after *retryAfterError
+	switch {
+	case err == nil:
+		return outcome{kind: acked}
+	case errors.As(err, &snooze):
+		return outcome{kind: released, delay: snooze.after}
+	case errors.Is(err, ErrPermanent), p.exhausted(attempt):
+		return outcome{kind: died, err: err}
+	case errors.As(err, &after):
+		return outcome{kind: retried, delay: after.after, err: err}
+	default:
+		return outcome{kind: retried, delay: p.wait(attempt), err: err}
+	}
+}

@@ -1,0 +1,472 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrDuplicate is returned by an enqueue with [Unique] whose key is taken, and
+// by a redrive of messages whose key has been taken since.
+var ErrDuplicate = errors.New("pgqrs: duplicate key")
+
+// maxEnqueueTries bounds how often an enqueue that met neither its queue nor
+// the owner of its key looks again: both may come and go under it.
+const maxEnqueueTries = 10
+
+// A Queue is a named stream of messages with payloads of type T, which is
+// stored as JSON. Delivery is at least once: a message is delivered until it
+// is acked, deleted or has died. A consumer receives messages by priority,
+// then by when they became due, then by id; several consumers at once get no
+// order between them.
+//
+// A Queue is a name and a type; making one does no I/O, and its row in the
+// database is made on first use. It is safe for concurrent use. Use
+// json.RawMessage as T to pass payloads through as they are.
+type Queue[T any] struct {
+	store  *Store
+	name   string
+	policy Policy
+}
+
+// NewQueue returns the queue of that name: 1 to 255 characters, none of them a
+// control character. A bad name makes every call return an error.
+func NewQueue[T any](s *Store, name string) *Queue[T] {
+	return &Queue[T]{store: s, name: name}
+}
+
+// With returns a copy of the queue with p in place of its whole policy.
+func (q *Queue[T]) With(p Policy) *Queue[T] {
+	return &Queue[T]{store: q.store, name: q.name, policy: p}
+}
+
+// WithTx returns a copy of the queue that does its work in the caller's
+// transaction; see [Store.WithTx]. Dequeue, Handle and HandleTx are not for it.
+func (q *Queue[T]) WithTx(tx Tx) *Queue[T] {
+	return &Queue[T]{store: q.store.WithTx(tx), name: q.name, policy: q.policy}
+}
+
+// usable returns why the queue cannot be used, if so.
+func (q *Queue[T]) usable() error {
+	if err := q.store.usable(); err != nil {
+		return err
+	}
+	if err := checkName("queue name", q.name); err != nil {
+		return err
+	}
+	return q.policy.check()
+}
+
+// Enqueue stores a message and returns its id. It is one statement; the first
+// one of a queue makes the queue's row in another. On a Queue made by WithTx
+// the message is there if and only if the transaction commits.
+//
+// It returns an error matching ErrInvalidPayload, with nothing stored, if the
+// payload does not marshal, is too large or cannot be held by every dialect;
+// one matching ErrDuplicate, with the first message's id, if the key of a
+// Unique option is taken.
+func (q *Queue[T]) Enqueue(ctx context.Context, payload T, opts ...Option) (int64, error) {
+	ids, err := q.enqueue(ctx, []any{payload}, opts)
+	if len(ids) == 0 {
+		return 0, wrap(ctx, err, "enqueue on queue %q", q.name)
+	}
+	return ids[0], wrap(ctx, err, "enqueue on queue %q", q.name)
+}
+
+// EnqueueBatch stores messages by one statement, whatever their number, and
+// returns their ids in the order of the payloads. All are stored, or none. Their
+// order of delivery is that of the payloads. An empty batch is an error.
+//
+// With keys (by [Each]) the id of a message whose key is taken is that of the
+// first one. If any of them was Unique, the error matches ErrDuplicate and
+// names their indexes; the ids are complete, and the others are stored.
+func (q *Queue[T]) EnqueueBatch(ctx context.Context, payloads []T, opts ...Option) ([]int64, error) {
+	list := make([]any, len(payloads))
+	for i, payload := range payloads {
+		list[i] = payload
+	}
+	ids, err := q.enqueue(ctx, list, opts)
+	return ids, wrap(ctx, err, "enqueue a batch of %d on queue %q", len(payloads), q.name)
+}
+
+func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) ([]int64, error) {
+	if err := q.usable(); err != nil {
+		return nil, err
+	}
+	if len(payloads) == 0 {
+		return nil, errors.New("no messages to enqueue")
+	}
+	items, err := q.store.items(ctx, payloads, opts)
+	if err != nil {
+		return nil, err
+	}
+	return q.store.enqueue(ctx, q.name, items)
+}
+
+// enqueue stores items, making the queue and looking up taken keys as needed.
+func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int64, error) {
+	e := enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items))}
+	for i := range items {
+		e.left = append(e.left, i)
+	}
+	for range maxEnqueueTries {
+		if err := e.store.single(ctx, func(c conn) error { return e.insert(ctx, c) }); err != nil {
+			return nil, err
+		}
+		if len(e.left) == 0 {
+			return e.done(ctx)
+		}
+		if err := e.store.single(ctx, func(c conn) error { return e.miss(ctx, c) }); err != nil {
+			return nil, err
+		}
+		if len(e.left) == 0 {
+			return e.done(ctx)
+		}
+	}
+	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
+}
+
+// enqueuing is an enqueue under way.
+type enqueuing struct {
+	store  *Store
+	queue  string
+	items  []item
+	ids    []int64 // of items, as they become known
+	left   []int   // indexes of items without an id
+	stored []int64
+	taken  []int // indexes of items whose key was taken
+}
+
+// insert stores what is left and can be stored.
+func (e *enqueuing) insert(ctx context.Context, c conn) error {
+	if len(e.items) == 1 {
+		it := e.items[0]
+		ids, err := c.ids(ctx, c.store.dialect.message.enqueue, e.queue, it.payload, it.delay, it.at, it.priority, it.key, it.headers)
+		if err == nil && len(ids) > 0 {
+			e.ids, e.stored, e.left = ids, ids, nil
+		}
+		return err
+	}
+	list := make([][]any, len(e.left))
+	for i, n := range e.left {
+		it := e.items[n]
+		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers}
+	}
+	arg, err := jsonList(list)
+	if err != nil {
+		return err
+	}
+	var plain []int64
+	keyed := map[any]int64{}
+	err = c.rows(ctx, c.store.dialect.message.enqueueBatch, []any{e.queue, arg}, func(rows *sql.Rows) error {
+		var id int64
+		var key sql.NullString
+		if err := rows.Scan(&id, &key); err != nil {
+			return err
+		}
+		if key.Valid {
+			keyed[key.String] = id
+		} else {
+			plain = append(plain, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	e.assign(plain, keyed)
+	return nil
+}
+
+// assign gives stored ids to their items: keyed ones by key, the others in order.
+func (e *enqueuing) assign(plain []int64, keyed map[any]int64) {
+	slices.Sort(plain) // RETURNING has no order
+	var left []int
+	for _, n := range e.left {
+		var id int64
+		if key := e.items[n].key; key != nil {
+			id = keyed[key]
+			delete(keyed, key)
+		} else if len(plain) > 0 {
+			id, plain = plain[0], plain[1:]
+		}
+		if id == 0 {
+			left = append(left, n)
+			continue
+		}
+		e.ids[n] = id
+		e.stored = append(e.stored, id)
+	}
+	e.left = left
+}
+
+// miss finds the first messages of taken keys, or else makes the queue.
+func (e *enqueuing) miss(ctx context.Context, c conn) error {
+	var keys []any
+	for _, n := range e.left {
+		if key := e.items[n].key; key != nil {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) > 0 {
+		arg, err := jsonList(keys)
+		if err != nil {
+			return err
+		}
+		first := map[any]int64{}
+		err = c.rows(ctx, c.store.dialect.message.keyed, []any{e.queue, arg}, func(rows *sql.Rows) error {
+			var key string
+			var id int64
+			err := rows.Scan(&key, &id)
+			first[key] = id
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(first) > 0 {
+			e.adopt(first)
+			return nil
+		}
+	}
+	_, err := c.exec(ctx, c.store.dialect.queue.make, e.queue)
+	return err
+}
+
+// adopt takes the ids of the messages that had the keys first.
+func (e *enqueuing) adopt(first map[any]int64) {
+	e.left = slices.DeleteFunc(e.left, func(n int) bool {
+		id, ok := first[e.items[n].key]
+		if ok {
+			e.ids[n] = id
+			e.taken = append(e.taken, n)
+		}
+		return ok
+	})
+}
+
+// done tells who wants to know and reports duplicates.
+func (e *enqueuing) done(ctx context.Context) ([]int64, error) {
+	if len(e.stored) > 0 {
+		e.store.wake(e.queue)
+		if o := e.store.cfg.Observer; o != nil && o.Enqueued != nil {
+			o.Enqueued(ctx, e.queue, e.stored)
+		}
+	}
+	var duplicates []string
+	for _, n := range e.taken {
+		if e.items[n].unique {
+			duplicates = append(duplicates, fmt.Sprintf("%q (item %d) is taken by message %d", e.items[n].key, n, e.ids[n]))
+		}
+	}
+	if len(duplicates) > 0 {
+		return e.ids, fmt.Errorf("%w: %s", ErrDuplicate, strings.Join(duplicates, ", "))
+	}
+	return e.ids, nil
+}
+
+// Dequeue leases up to n messages that are due for the given time and returns
+// them in order; none is no error. Each is to be settled by Ack, Delete,
+// Release or Fail before its lease ends, or it is delivered again; Extend gives
+// it more time. The first call makes a worker row for this Store and queue,
+// which Close stops. Only one message is returned if its last holder never
+// answered, so that one that kills its process takes no others with it.
+//
+// Messages that are past the policy's MaxAttempts, or do not decode into T, go
+// to the dead letters instead of being returned.
+//
+// It returns an error matching ErrState if the worker row was suspended or
+// interrupted, and ErrUnsupported on a Queue made by WithTx.
+func (q *Queue[T]) Dequeue(ctx context.Context, n int, lease time.Duration) ([]*Message[T], error) {
+	ms, err := q.dequeue(ctx, n, lease)
+	return ms, wrap(ctx, err, "dequeue from queue %q", q.name)
+}
+
+func (q *Queue[T]) dequeue(ctx context.Context, n int, lease time.Duration) ([]*Message[T], error) {
+	if err := q.usable(); err != nil {
+		return nil, err
+	}
+	if err := q.store.pooled("Dequeue"); err != nil {
+		return nil, err
+	}
+	if n < 1 {
+		return nil, fmt.Errorf("asked for %d messages", n)
+	}
+	if err := checkLease(lease); err != nil {
+		return nil, err
+	}
+	c, err := q.store.consumer(q.name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		infos, err := c.claim(ctx, q.store, n, lease)
+		if err != nil || len(infos) == 0 {
+			return nil, err
+		}
+		ms, err := q.accept(ctx, infos)
+		if err != nil || len(ms) > 0 {
+			return ms, err
+		}
+	}
+}
+
+// accept decodes claimed messages; those it cannot, or that are past their
+// last attempt, it sends to the dead letters.
+func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message[T], error) {
+	var ms []*Message[T]
+	var dead []settlement
+	for _, info := range infos {
+		m, err := newMessage[T](info)
+		if q.policy.overdrawn(info.Attempt) {
+			err = overdrawn(info)
+		}
+		if err != nil {
+			dead = append(dead, settlement{info, outcome{kind: died, err: err}})
+			continue
+		}
+		q.store.observeClaim(ctx, info)
+		ms = append(ms, m)
+	}
+	if len(dead) > 0 {
+		// What is lost here has been taken by another, who will find the same.
+		if _, err := q.store.settle(ctx, dead); err != nil {
+			return ms, fmt.Errorf("send %d messages to the dead letters: %w", len(dead), err)
+		}
+	}
+	return ms, nil
+}
+
+// overdrawn is the error of a message whose last allowed attempt never answered.
+func overdrawn(m *MessageInfo) error {
+	err := fmt.Errorf("attempt %d ended without an answer: its lease expired", m.Attempt-1)
+	if m.LastError != "" {
+		err = fmt.Errorf("%w; the last error before: %s", err, m.LastError)
+	}
+	return err
+}
+
+func checkLease(lease time.Duration) error {
+	if lease < time.Millisecond {
+		return fmt.Errorf("lease %v is shorter than 1 ms", lease)
+	}
+	return nil
+}
+
+// Ack archives messages: they are done. It is one statement. Messages whose
+// lease was lost are named in an error matching ErrLeaseLost; the others are
+// done. Acking again what this lease acked is no error. No messages is no error.
+//
+// An Ack after the lease has ended still counts if nobody has taken the message since.
+func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
+	return q.settle(ctx, "ack", outcome{kind: acked}, ms)
+}
+
+// Delete deletes messages without a trace. Otherwise it is like Ack.
+func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
+	return q.fenced(ctx, "delete", ms, func(c conn, leases []any) ([]int64, error) {
+		return c.lease(ctx, c.store.dialect.lease.delete, leases)
+	})
+}
+
+// Release gives messages back, to be delivered again after the delay. The
+// attempt does not count. Otherwise it is like Ack, but for releasing again,
+// which is a lost lease.
+func (q *Queue[T]) Release(ctx context.Context, delay time.Duration, ms ...*Message[T]) error {
+	if delay < 0 {
+		return wrap(ctx, fmt.Errorf("negative delay %v", delay), "release on queue %q", q.name)
+	}
+	return q.settle(ctx, "release", outcome{kind: released, delay: delay}, ms)
+}
+
+// Extend makes leases end after the given time from now. Otherwise it is like
+// Ack, and may be repeated as long as the lease stands.
+func (q *Queue[T]) Extend(ctx context.Context, lease time.Duration, ms ...*Message[T]) error {
+	if err := checkLease(lease); err != nil {
+		return wrap(ctx, err, "extend on queue %q", q.name)
+	}
+	return q.fenced(ctx, "extend", ms, func(c conn, leases []any) ([]int64, error) {
+		return c.lease(ctx, c.store.dialect.lease.extend, leases, lease.Microseconds())
+	})
+}
+
+// Fail records cause and gives messages back after the policy's backoff, or
+// sends them to the dead letters if it was their last attempt; a cause made by
+// Permanent, RetryAfter or Snooze decides as it would in a handler. Otherwise
+// it is like Release. A nil cause is an error.
+func (q *Queue[T]) Fail(ctx context.Context, cause error, ms ...*Message[T]) error {
+	if cause == nil {
+		return wrap(ctx, errors.New("nil cause"), "fail on queue %q", q.name)
+	}
+	if err := q.policy.check(); err != nil {
+		return wrap(ctx, err, "fail on queue %q", q.name)
+	}
+	return q.settleEach(ctx, "fail", ms, func(m *Message[T]) outcome { return q.policy.outcome(m.Attempt, cause) })
+}
+
+func (q *Queue[T]) settle(ctx context.Context, what string, o outcome, ms []*Message[T]) error {
+	return q.settleEach(ctx, what, ms, func(*Message[T]) outcome { return o })
+}
+
+func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T], decide func(*Message[T]) outcome) error {
+	return q.report(ctx, what, ms, true, func() ([]int64, error) {
+		list := make([]settlement, len(ms))
+		for i, m := range ms {
+			list[i] = settlement{&m.MessageInfo, decide(m)}
+		}
+		return q.store.settle(ctx, list)
+	})
+}
+
+// fenced runs one statement on leases.
+func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, []any) ([]int64, error)) error {
+	return q.report(ctx, what, ms, what != "extend", func() (done []int64, err error) {
+		leases := make([]any, len(ms))
+		for i, m := range ms {
+			leases[i] = m.lease()
+		}
+		err = q.store.single(ctx, func(c conn) error {
+			done, err = run(c, leases)
+			return err
+		})
+		return done, err
+	})
+}
+
+// report runs an operation on messages and names those that were lost.
+func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], settles bool, run func() ([]int64, error)) error {
+	err := q.usable()
+	if err == nil && slices.Contains(ms, nil) {
+		err = errors.New("nil message")
+	}
+	if err != nil || len(ms) == 0 {
+		return wrap(ctx, err, "%s on queue %q", what, q.name)
+	}
+	done, err := run()
+	if err != nil {
+		return wrap(ctx, err, "%s on queue %q", what, q.name)
+	}
+	var lost []int64
+	for _, m := range ms {
+		if !slices.Contains(done, m.ID) {
+			lost = append(lost, m.ID)
+		} else if settles && m.settled != nil {
+			m.settled.Store(true)
+		}
+	}
+	return wrap(ctx, lostError(lost), "%s on queue %q", what, q.name)
+}
+
+// lostError names messages in an error matching ErrLeaseLost; nil for none.
+func lostError(lost []int64) error {
+	if len(lost) == 0 {
+		return nil
+	}
+	raw, err := json.Marshal(lost)
+	return errors.Join(fmt.Errorf("%w: of messages %s", ErrLeaseLost, raw), err)
+}

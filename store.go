@@ -1,0 +1,299 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config holds what a [Store] can be told. Its zero value is ready to use.
+type Config struct {
+	// Schema is the PostgreSQL schema that holds the tables: up to 63 of
+	// letters, digits, _ and $, not beginning with a digit or $. Empty means
+	// that search_path decides.
+	Schema string
+
+	// NoPrepare turns prepared statements off. Set it behind a pooler that
+	// hands each transaction to another server connection and cannot carry
+	// them over. Without it the Store finds out from the first error.
+	NoPrepare bool
+
+	// Concurrent opens write transactions with BEGIN CONCURRENT, on a Turso
+	// database in MVCC mode. Experimental.
+	Concurrent bool
+
+	// Limits bounds what may be enqueued.
+	Limits Limits
+
+	// Logger gets what happens where nobody waits for an error: in workers.
+	// Nil discards it.
+	Logger *slog.Logger
+
+	// Observer is called as messages move. Nil calls nothing.
+	Observer *Observer
+
+	// Headers returns headers for a message that is being enqueued with ctx,
+	// such as a trace context. The Headers option wins over it, key by key.
+	// Nil adds none.
+	Headers func(ctx context.Context) map[string]string
+}
+
+// An Observer is called as messages move. A nil field is skipped. The
+// functions run in line: they should return at once, and must be safe for
+// concurrent use. More fields may be added.
+type Observer struct {
+	// Enqueued is called after messages were stored; in a caller's transaction, before it commits.
+	Enqueued func(ctx context.Context, queue string, ids []int64)
+	// Claimed is called with each message that was leased.
+	Claimed func(ctx context.Context, m *MessageInfo)
+	// Finished is called by a Worker when a handler has returned: after how long, and with what.
+	Finished func(ctx context.Context, m *MessageInfo, took time.Duration, err error)
+}
+
+// ErrNotInstalled is returned when the tables are missing or older than the
+// library needs; [Store.Install] makes them.
+var ErrNotInstalled = errors.New("pgqrs: schema is not installed; call Store.Install")
+
+// ErrNotFound is returned when the queue, message or worker that a call names does not exist.
+var ErrNotFound = errors.New("pgqrs: not found")
+
+// ErrState is returned when the state of a thing does not allow what was asked of it.
+var ErrState = errors.New("pgqrs: not possible in this state")
+
+// ErrUnsupported is returned for what this database, driver or transaction cannot do.
+var ErrUnsupported = errors.New("pgqrs: not supported")
+
+// A Store is a database that holds queues. It is safe for concurrent use, and
+// meant to be made once and kept. It does not own the *sql.DB it was given.
+//
+// Errors of all its methods, and of everything made from it, name what was
+// asked for and match ErrNotInstalled when the tables are missing, and
+// context.Canceled or context.DeadlineExceeded when ctx is done.
+type Store struct {
+	*core
+	tx  Tx    // nil: the pool
+	err error // why tx cannot be used
+}
+
+// core is what a Store and its copies in transactions share.
+type core struct {
+	db      *sql.DB
+	name    Dialect
+	dialect *dialect
+	cfg     Config
+	log     *slog.Logger
+	bad     error // why no call can work
+
+	prepared preparedCache
+	texts    sync.Map // text to its rendering for cfg.Schema
+
+	mu        sync.Mutex
+	closed    bool
+	consumers map[string]*consumer           // worker rows of Dequeue, by queue
+	wakers    map[string]map[*waker]struct{} // workers of this process, by queue
+}
+
+// New returns a Store on db with default settings. See [Config.New].
+func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
+
+// New returns a Store on db. It does no I/O and never fails: a nil db, an
+// unknown dialect or a bad setting makes every call return an error that says so.
+func (c Config) New(db *sql.DB, d Dialect) *Store {
+	s := &core{db: db, name: d, cfg: c, log: c.Logger, consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{}}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.prepared.off = c.NoPrepare
+	s.dialect, s.bad = c.check(db, d)
+	return &Store{core: s}
+}
+
+func (c Config) check(db *sql.DB, d Dialect) (*dialect, error) {
+	def, ok := dialects[d]
+	switch {
+	case db == nil:
+		return nil, fmt.Errorf("%w: New was given a nil *sql.DB", ErrUnsupported)
+	case !ok:
+		return nil, unknownDialect(d)
+	case c.Schema != "" && !def.schemas:
+		return nil, fmt.Errorf("%w: Config.Schema %q: only PostgreSQL has schemas", ErrUnsupported, c.Schema)
+	case c.Schema != "" && !schemaNames.MatchString(c.Schema):
+		return nil, fmt.Errorf("%w: Config.Schema %q is not a plain identifier of up to 63 characters", ErrUnsupported, c.Schema)
+	case c.Concurrent && def.concurrent == "":
+		return nil, fmt.Errorf("%w: Config.Concurrent: %s has no BEGIN CONCURRENT", ErrUnsupported, d)
+	}
+	return def, c.Limits.check()
+}
+
+// DB returns the database that the Store was made with.
+func (s *Store) DB() *sql.DB { return s.db }
+
+// Dialect returns the dialect that the Store was made with.
+func (s *Store) Dialect() Dialect { return s.name }
+
+// WithTx returns a copy of the Store that does its work in the caller's
+// transaction: nothing is visible, and nothing is done, until it commits. Nothing
+// is retried there. On SQLite and Turso begin the transaction with a write, or
+// with BEGIN IMMEDIATE: one that reads first may find at its first write that it
+// cannot go on.
+//
+// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction.
+// Given a *sql.DB or nil, every call returns an error matching ErrUnsupported.
+func (s *Store) WithTx(tx Tx) *Store {
+	bound := &Store{core: s.core, tx: tx}
+	switch t := tx.(type) {
+	case nil:
+		bound.err = fmt.Errorf("%w: WithTx was given nil", ErrUnsupported)
+	case *sql.DB:
+		bound.err = fmt.Errorf("%w: WithTx was given a *sql.DB, which is no transaction; begin one and give it that", ErrUnsupported)
+	case *sql.Tx:
+		if t == nil {
+			bound.err = fmt.Errorf("%w: WithTx was given a nil *sql.Tx", ErrUnsupported)
+		}
+	case *sql.Conn:
+		if t == nil {
+			bound.err = fmt.Errorf("%w: WithTx was given a nil *sql.Conn", ErrUnsupported)
+		}
+	}
+	return bound
+}
+
+// Close marks the worker rows of this Store's Dequeue calls stopped and closes
+// its prepared statements. It leaves the *sql.DB open. What was dequeued and
+// not settled is delivered again when its lease ends. Later calls return an
+// error matching ErrState, but for Close, which returns nil. It takes 5 s at most.
+func (s *Store) Close() error {
+	if s.bad != nil {
+		return nil
+	}
+	s.mu.Lock()
+	consumers := s.consumers
+	closed := s.closed
+	s.closed, s.consumers = true, nil
+	s.mu.Unlock()
+	if closed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var errs []error
+	pool := &Store{core: s.core}
+	for queue, c := range consumers {
+		if err := c.stop(ctx, pool); err != nil {
+			errs = append(errs, fmt.Errorf("pgqrs: close: stop the worker of queue %q: %w", queue, err))
+		}
+	}
+	return errors.Join(append(errs, s.prepared.close())...)
+}
+
+// usable returns why the Store cannot be used at all, if so.
+func (s *Store) usable() error {
+	if s.bad != nil {
+		return s.bad
+	}
+	if s.err != nil {
+		return s.err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("%w: the Store is closed", ErrState)
+	}
+	return nil
+}
+
+// pooled is usable for calls that cannot run in a caller's transaction.
+func (s *Store) pooled(what string) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if s.tx != nil {
+		return fmt.Errorf("%w: %s in a caller's transaction; call it on the Store itself", ErrUnsupported, what)
+	}
+	return nil
+}
+
+// render returns a text with the schema put in.
+func (s *core) render(text string) string {
+	if s.cfg.Schema == "" {
+		return text
+	}
+	if done, ok := s.texts.Load(text); ok {
+		return done.(string)
+	}
+	done := qualify(text, s.cfg.Schema)
+	s.texts.Store(text, done)
+	return done
+}
+
+// An operationError says what was being done, once, however often it is wrapped.
+type operationError struct {
+	what string
+	err  error
+}
+
+func (e *operationError) Error() string {
+	return "pgqrs: " + e.what + ": " + strings.TrimPrefix(e.err.Error(), "pgqrs: ")
+}
+
+func (e *operationError) Unwrap() error { return e.err }
+
+// wrap names the operation and its operand in an error, and makes it match
+// what callers look for. A nil error stays nil.
+func wrap(ctx context.Context, err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	switch {
+	case missing(err) && !errors.Is(err, ErrNotInstalled):
+		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
+	}
+	return &operationError{what: fmt.Sprintf(format, args...), err: err}
+}
+
+// A waker lets the Store of one process tell a Worker in it that a queue has
+// something new, without asking the database.
+type waker struct {
+	now, soon atomic.Bool
+	bell      chan<- struct{} // holds one
+}
+
+// wake rings for a queue: now, or, if the news is in a caller's transaction, soon.
+func (s *Store) wake(queue string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.wakers[queue] {
+		if s.tx == nil {
+			w.now.Store(true)
+		} else {
+			w.soon.Store(true)
+		}
+		select {
+		case w.bell <- struct{}{}:
+		default: // it has not looked since the last ring
+		}
+	}
+}
+
+// listen adds a waker; the function it returns takes it away.
+func (s *Store) listen(queue string, w *waker) (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wakers[queue] == nil {
+		s.wakers[queue] = map[*waker]struct{}{}
+	}
+	s.wakers[queue][w] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.wakers[queue], w)
+	}
+}

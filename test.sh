@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Checks everything: format, vet, staticcheck, the root module's promises, tidy
+# modules, and all tests with the race detector, on every driver.
+#
+#	COUNT=10 ./test.sh    runs each test ten times
+#
+# It needs Go, a C compiler and PostgreSQL's server binaries.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+count=${COUNT:-1}
+
+step() { printf '\n== %s\n' "$*"; }
+fail() {
+	printf 'FAIL: %s\n' "$*" >&2
+	exit 1
+}
+
+# each_module runs a command in every module, each on its own.
+each_module() {
+	local mod
+	while read -r mod; do
+		echo "$(dirname "$mod"): $*"
+		(cd "$(dirname "$mod")" && GOWORK=off "$@") || fail "$* in $(dirname "$mod")"
+	done < <(find . -name go.mod -not -path '*/testdata/*' | sort)
+}
+
+step 'format'
+unformatted=$(gofmt -l .)
+[[ -z $unformatted ]] || fail "gofmt would change:"$'\n'"$unformatted"
+
+step 'the root module alone: go 1.24, the standard library, sqlmock for its tests'
+GOWORK=off go build ./...
+version=$(GOWORK=off go list -m -f '{{.GoVersion}}')
+[[ $version == 1.24 ]] || fail "go.mod says go $version, not go 1.24"
+requires=$(go mod edit -json | awk -F'"' '/"Require":/ {r = 1} r && /"Path":/ {print $4}')
+[[ $requires == github.com/DATA-DOG/go-sqlmock ]] || fail "go.mod requires:"$'\n'"$requires"
+deps=$(GOWORK=off go list -deps -f '{{if not (or .Standard .Module.Main)}}{{.ImportPath}}{{end}}' ./...)
+[[ -z $deps ]] || fail "packages outside the standard library are imported:"$'\n'"$deps"
+
+step 'vet'
+each_module go vet ./...
+
+step 'staticcheck'
+each_module go run "$staticcheck" ./...
+
+step 'tidy modules'
+each_module go mod tidy -diff
+
+step "tests, $count times each"
+report=$(mktemp -d)
+trap 'rm -rf "$report"' EXIT
+go build -o "$report/report" ./drivertest/internal/report
+go test -race -shuffle=on -count="$count" -timeout="$((10 * count))m" -json work | "$report/report" || fail "tests"
+
+step 'all passed'

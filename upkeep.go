@@ -1,0 +1,200 @@
+package pgqrs
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// beat renews leases and heartbeats until ctx is done.
+func (r *running) beat(ctx context.Context) {
+	interval := min(r.Lease/6, maxHeartbeat)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.renew(ctx)
+		if r.report(ctx, time.Since(last) > 2*interval) {
+			last = time.Now()
+		}
+	}
+}
+
+// renew extends every lease in hand by one statement, and ends the handlers of those that are lost.
+func (r *running) renew(ctx context.Context) {
+	from := time.Now()
+	asked := map[int64]*delivery{}
+	var leases []any
+	r.mu.Lock()
+	for id, d := range r.held {
+		if d.state != lost {
+			asked[id] = d
+			leases = append(leases, d.m.lease())
+		}
+	}
+	r.mu.Unlock()
+	if len(leases) == 0 {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, min(statementTimeout, r.Lease/2))
+	defer cancel()
+	var ids []int64
+	err := r.store.single(limited, func(c conn) (err error) {
+		ids, err = c.lease(limited, r.store.dialect.lease.renew, leases, r.Lease.Microseconds())
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		r.log.Warn("pgqrs: could not renew leases; trying again", "messages", len(leases), "err", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		for _, id := range ids {
+			if d := asked[id]; d != nil {
+				d.until = from.Add(r.Lease)
+				delete(asked, id)
+			}
+		}
+	}
+	for id, d := range asked {
+		if r.held[id] != d || d.state == finished || d.m.settled.Load() || err != nil && time.Now().Before(d.until) {
+			continue
+		}
+		d.state = lost
+		if d.cancel != nil {
+			d.cancel(ErrLeaseLost)
+		}
+		r.log.Warn("pgqrs: lease lost", "queue", d.lane.queue, "message", id)
+	}
+}
+
+// report heartbeats the worker rows, passes on what they say, and reports
+// whether it got through. A row that is gone, or that was given up for dead
+// while this process was held up, is made anew; any other stopped row was
+// stopped by somebody.
+func (r *running) report(parent context.Context, heldUp bool) bool {
+	ctx, cancel := context.WithTimeout(parent, statementTimeout)
+	defer cancel()
+	var ids []int64
+	for _, l := range r.lanes {
+		ids = append(ids, l.worker.Load())
+	}
+	words, err := r.store.heartbeat(ctx, ids)
+	if err != nil {
+		if parent.Err() == nil {
+			r.log.Warn("pgqrs: could not heartbeat; trying again", "err", err)
+		}
+		return false
+	}
+	told := map[*lane]string{}
+	for _, l := range r.lanes {
+		id := l.worker.Load()
+		word, ok := words[id]
+		if !ok || word == "stopped" && heldUp {
+			word, err = "polling", r.reregister(ctx, l)
+		} else if word == "interrupted" {
+			word = "suspended"
+			_, err = r.store.moveWorker(ctx, id, word)
+		}
+		if err != nil {
+			r.log.Warn("pgqrs: could not change the worker's row; trying again", "queue", l.queue, "err", err)
+			return false
+		}
+		told[l] = word
+	}
+	select {
+	case <-r.statuses: // what the scheduler has not read is out of date
+	default:
+	}
+	r.statuses <- told
+	return true
+}
+
+func (r *running) reregister(ctx context.Context, l *lane) error {
+	id, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
+	if err == nil {
+		l.worker.Store(id)
+		r.log.Warn("pgqrs: worker row was given up or deleted; made it anew", "queue", l.queue, "id", id)
+	}
+	return err
+}
+
+const (
+	upkeepInterval = 15 * time.Second
+	disownAfter    = 10 * time.Second // of a lease's end
+	pruneInterval  = time.Minute
+	pruneWorkers   = 24 * time.Hour
+	upkeepChunk    = 1000 // rows
+)
+
+// maintain does the upkeep until ctx is done.
+func (r *running) maintain(ctx context.Context) {
+	var pruned time.Time
+	for {
+		r.tidy(ctx)
+		if time.Since(pruned) > pruneInterval {
+			pruned = time.Now()
+			r.prune(ctx)
+		}
+		if !pause(ctx, time.Duration(float64(upkeepInterval)*(0.75+rand.Float64()/2))) {
+			return
+		}
+	}
+}
+
+// tidy gives up silent workers and clears the owners of expired leases.
+func (r *running) tidy(ctx context.Context) {
+	d := r.store.dialect
+	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, silence.Microseconds())
+	r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
+}
+
+// prune deletes archived messages past their retention and rows of workers long gone.
+func (r *running) prune(ctx context.Context) {
+	var retentions [][2]any // of queues, by name
+	for _, l := range r.lanes {
+		if retention := l.policy.retention(); retention >= 0 {
+			retentions = append(retentions, [2]any{l.queue, retention.Microseconds()})
+		}
+	}
+	list, err := jsonList(retentions)
+	if err != nil {
+		r.upkeepFailed(ctx, "prune archived messages", err)
+		return
+	}
+	d := r.store.dialect
+	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
+	r.chunks(ctx, "prune worker rows", d.worker.prune, pruneWorkers.Microseconds(), upkeepChunk)
+}
+
+// chunks runs a statement until it finds nothing more to do; each run is a
+// short transaction of its own.
+func (r *running) chunks(ctx context.Context, what, text string, args ...any) {
+	for {
+		var n int64
+		limited, cancel := context.WithTimeout(ctx, statementTimeout)
+		err := r.store.single(limited, func(c conn) (err error) {
+			n, err = c.exec(limited, text, args...)
+			return err
+		})
+		cancel()
+		if err != nil {
+			r.upkeepFailed(ctx, what, err)
+			return
+		}
+		if n < upkeepChunk || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (r *running) upkeepFailed(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		r.log.Warn("pgqrs: could not "+what+"; trying again later", "err", err)
+	}
+}
