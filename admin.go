@@ -391,7 +391,7 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 var workerMoves = map[string][]string{
 	"suspended":   {"ready", "polling", "interrupted"},
 	"ready":       {"suspended"},
-	"polling":     {"suspended"},
+	"polling":     {"ready", "suspended"},
 	"interrupted": {"polling"},
 	"stopped":     {"ready", "polling", "suspended", "interrupted"},
 }

@@ -256,6 +256,9 @@ func missing(err error) bool {
 
 func containsAny(err error, texts []string) bool {
 	text := strings.ToLower(err.Error())
+	if _, after, quoting := strings.Cut(text, "sqlite failure: "); quoting {
+		text = after // go-libsql quotes the statement before it, and what users wrote in theirs
+	}
 	for _, t := range texts {
 		if strings.Contains(text, t) {
 			return true

@@ -16,19 +16,11 @@ type delivery struct {
 	took time.Duration // by the handler
 
 	// The rest is guarded by running.mu.
-	state  deliveryState
-	until  time.Time // when its lease ends, by this process's clock, unless it is renewed
-	cancel context.CancelCauseFunc
+	until    time.Time               // when its lease ends, by this process's clock, unless it is renewed
+	lost     bool                    // its lease is gone
+	finished bool                    // its outcome is to be recorded
+	cancel   context.CancelCauseFunc // of its handler; nil until it begins
 }
-
-type deliveryState int
-
-const (
-	pending  deliveryState = iota // waits for a slot
-	underway                      // its handler runs
-	finished                      // its outcome is to be recorded
-	lost                          // its lease is gone
-)
 
 // errDrained is the cause of a handler's ctx after Grace.
 var errDrained = fmt.Errorf("worker is stopping: %w", context.Canceled)
@@ -118,26 +110,27 @@ func (r *running) failed(a answer) answer {
 	return a
 }
 
-// begin moves a waiting delivery to its handler, unless its lease is gone.
+// begin starts the handler of a waiting delivery, unless its lease is gone.
+// Then it gives it back, which does nothing if somebody else has it.
 func (r *running) begin(d *delivery) bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if d.state == lost {
-		delete(r.held, d.m.ID)
-		return false
+	lost := d.lost
+	if !lost {
+		ctx, cancel := context.WithCancelCause(r.base)
+		d.cancel = cancel
+		go r.handle(ctx, d)
 	}
-	d.state = underway
-	return true
+	r.mu.Unlock()
+	if lost {
+		r.giveBack([]*delivery{d})
+	}
+	return !lost
 }
 
 // handle runs the handler and hands its outcome on. The deferred part runs
 // whatever the handler does, runtime.Goexit included.
-func (r *running) handle(d *delivery) {
-	ctx, cancel := context.WithCancelCause(r.base)
-	defer cancel(nil)
-	r.mu.Lock()
-	d.cancel = cancel
-	r.mu.Unlock()
+func (r *running) handle(ctx context.Context, d *delivery) {
+	defer d.cancel(nil)
 	if limit := d.lane.policy.Timeout; limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, limit, ErrTimeout)
@@ -201,9 +194,7 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 // record queues an outcome for writing.
 func (r *running) record(d *delivery, result outcome) {
 	r.mu.Lock()
-	if d.state != lost {
-		d.state = finished
-	}
+	d.finished = true
 	r.mu.Unlock()
 	r.recorder.add(d, result)
 }
@@ -229,7 +220,7 @@ func (r *running) cutShort() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range r.held {
-		if d.state == underway && d.cancel != nil {
+		if d.cancel != nil {
 			d.cancel(errDrained)
 		}
 	}

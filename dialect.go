@@ -178,7 +178,7 @@ type workerSQL struct {
 	// Query; queue, name, status, microseconds after which a silent worker is dead; 1 row: id; none if there is no such
 	// queue or the name is in use.
 	register string
-	// heartbeat says that workers live. Query; JSON array of ids; rows: id, status.
+	// heartbeat says that workers live, but for stopped ones. Query; JSON array of ids; rows: id, and status, or "silent" for one that expire stopped.
 	heartbeat string
 	// poll looks for due messages. Query; JSON array of worker ids; rows: id of each active worker whose unpaused queue has some.
 	poll string
@@ -188,7 +188,7 @@ type workerSQL struct {
 	status string
 	// list lists all. Query; no arguments; rows: id, name, queue or NULL, status, started_at, heartbeat_at, shutdown_at, messages held.
 	list string
-	// expire marks silent workers stopped. Exec; microseconds of silence.
+	// expire marks silent workers stopped, as of their last heartbeat, which tells them from those that somebody stopped. Exec; microseconds of silence.
 	expire string
 	// prune deletes rows that stopped long ago and hold nothing. Exec; microseconds since, limit.
 	prune string
@@ -201,7 +201,7 @@ var dialects = map[Dialect]*dialect{
 }
 
 var (
-	tables      = regexp.MustCompile(`\b(pgqrs_(?:migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps)|worker_status|pgqrs_workflow_status)\b`)
+	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps)|worker_status|pgqrs_workflow_status)\b`)
 	schemaNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
 )
 

@@ -12,6 +12,19 @@ const postgresInfo = postgresDelivery + `, q.queue_name, m.consumer_worker_id, m
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
+// The planner must come to the same index whether or not the tables were
+// analyzed, and when it plans for any arguments. What makes it: a LATERAL or
+// scalar query ordered as the index is and limited, rather than EXISTS or a
+// join, which it may turn into a scan of everything.
+
+// postgresHeld reads the few messages that have an owner. The range of owners
+// excludes nobody; it makes pgqrs_messages_held the index to use, and it stands
+// alone, so that no other condition can speak for another index.
+const postgresHeld = `held AS MATERIALIZED (
+				SELECT id, queue_id, vt FROM pgqrs_messages
+				WHERE consumer_worker_id BETWEEN (SELECT 0) AND (SELECT 9223372036854775807) AND archived_at IS NULL
+			)`
+
 // Listings walk one state in an order that an index has, from a cursor on. The
 // live ones merge the four priorities, the ended ones go from new to old.
 const (
@@ -27,13 +40,17 @@ const (
 		CROSS JOIN LATERAL (
 			SELECT * FROM pgqrs_messages o
 			WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL
-				AND (o.vt, o.id) > (COALESCE(arg.at, '-infinity'), arg.id) AND `
+				AND `
 	postgresListLiveEnd = `
 			ORDER BY o.vt, o.id
 			LIMIT (SELECT n FROM arg)
 		) m
 		ORDER BY m.vt, m.id
 		LIMIT (SELECT n FROM arg)`
+	postgresListEnded = `
+		CROSS JOIN LATERAL (
+			SELECT * FROM pgqrs_messages o
+			WHERE o.queue_id = q.id AND `
 )
 
 // postgresLeases reads a JSON array of lease tuples.
@@ -42,6 +59,15 @@ const postgresLeases = `
 
 // postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held says.
 const postgresFence = `m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct`
+
+// postgresLive says that a row m is not archived, in words from which the
+// planner does not conclude that a partial index would do: after a vacuum in an
+// idle moment it takes those for empty, and prefers them to the primary key.
+const postgresLive = `COALESCE(m.archived_at, 'infinity') = 'infinity'`
+
+// postgresFences is postgresFence for a list held. The ids come as an array
+// too, for the planner takes that for a handful of rows, and a list for many.
+const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgresFence
 
 var postgres = dialect{
 	migrations: "postgres",
@@ -56,7 +82,7 @@ var postgres = dialect{
 			WITH known AS (
 				SELECT to_regclass(name) AS oid
 				FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
-					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('_sqlx_migrations')) AS t (name)
+					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
 			), tables AS (
 				SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
 			)
@@ -91,7 +117,11 @@ var postgres = dialect{
 		freeze: `/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`,
 		inUse: `/* pgqrs:queue.in_use */
 			SELECT q.id,
-				(SELECT count(*) FROM (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id LIMIT 1) m),
+				CASE WHEN COALESCE(
+					(SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL ORDER BY priority DESC, vt, id LIMIT 1),
+					(SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL ORDER BY archived_at, id LIMIT 1),
+					(SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL ORDER BY failed_at, id LIMIT 1)
+				) IS NULL THEN 0 ELSE 1 END,
 				(SELECT count(*) FROM pgqrs_workers w WHERE w.queue_id = q.id AND w.status <> 'stopped' AND w.heartbeat_at > arg.alive)
 			FROM (SELECT $1::text AS name, clock_timestamp() - $2::bigint * interval '1 microsecond' AS alive) arg
 			JOIN pgqrs_queues q ON q.queue_name = arg.name`,
@@ -132,35 +162,40 @@ var postgres = dialect{
 			RETURNING id, dedup_key`,
 		keyed: `/* pgqrs:message.keyed */
 			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS keys)
-			SELECT m.dedup_key, m.id
-			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue JOIN pgqrs_messages m ON m.queue_id = q.id
-			WHERE m.dedup_key IN (SELECT json_array_elements_text(arg.keys)) AND m.archived_at IS NULL`,
+			SELECT m.dedup_key, m.id FROM pgqrs_messages m
+			WHERE m.queue_id = (SELECT q.id FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue)
+				AND m.dedup_key = ANY (ARRAY(SELECT json_array_elements_text(arg.keys) FROM arg)) AND m.archived_at IS NULL`,
 		get: `/* pgqrs:message.get */
 			SELECT ` + postgresInfo + `, ''
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
 			ORDER BY m.id`,
 		list: map[State]string{
-			Ready:     `/* pgqrs:message.list_ready */` + postgresListLive + `o.vt <= arg.now` + postgresListLiveEnd,
-			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `o.vt > arg.now AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,
+			Ready: `/* pgqrs:message.list_ready */` + postgresListLive + `(o.vt, o.id) > (COALESCE(arg.at, '-infinity'), arg.id) AND o.vt <= arg.now` + postgresListLiveEnd,
+			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `(o.vt, o.id) > (GREATEST(arg.at, arg.now), CASE WHEN arg.at > arg.now THEN arg.id ELSE 9223372036854775807 END)
+				AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,
 			Leased: `/* pgqrs:message.list_leased */` + postgresListArg + `m.vt` + postgresListFrom + `
 				JOIN pgqrs_messages m ON m.queue_id = q.id
-				WHERE m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > arg.now
-					AND (m.vt, m.id) > (COALESCE(arg.at, '-infinity'), arg.id)
-				ORDER BY m.vt, m.id
-				LIMIT (SELECT n FROM arg)`,
-			Archived: `/* pgqrs:message.list_archived */` + postgresListArg + `m.archived_at` + postgresListFrom + `
-				JOIN pgqrs_messages m ON m.queue_id = q.id
-				WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL
-					AND (arg.at IS NULL OR (m.archived_at, m.id) < (arg.at, arg.id))
-				ORDER BY m.archived_at DESC, m.id DESC
-				LIMIT (SELECT n FROM arg)`,
-			Dead: `/* pgqrs:message.list_dead */` + postgresListArg + `m.failed_at` + postgresListFrom + `
-				JOIN pgqrs_messages m ON m.queue_id = q.id
-				WHERE m.failed_at IS NOT NULL
-					AND (arg.at IS NULL OR (m.failed_at, m.id) < (arg.at, arg.id))
-				ORDER BY m.failed_at DESC, m.id DESC
-				LIMIT (SELECT n FROM arg)`,
+				WHERE m.id = ANY (ARRAY(
+					WITH ` + postgresHeld + `
+					SELECT h.id FROM held h CROSS JOIN arg
+					WHERE h.queue_id = (SELECT w.id FROM arg a JOIN pgqrs_queues w ON w.queue_name = a.queue) AND h.vt > arg.now
+						AND (h.vt, h.id) > (COALESCE(arg.at, '-infinity'), arg.id)
+					ORDER BY h.vt, h.id
+					LIMIT (SELECT n FROM arg)))
+				ORDER BY m.vt, m.id`,
+			Archived: `/* pgqrs:message.list_archived */` + postgresListArg + `m.archived_at` + postgresListFrom + postgresListEnded + `o.archived_at IS NOT NULL AND o.failed_at IS NULL
+					AND (o.archived_at, o.id) < (COALESCE(arg.at, 'infinity'), arg.id)
+				ORDER BY o.archived_at DESC, o.id DESC
+				LIMIT (SELECT n FROM arg)
+			) m
+			ORDER BY m.archived_at DESC, m.id DESC`,
+			Dead: `/* pgqrs:message.list_dead */` + postgresListArg + `m.failed_at` + postgresListFrom + postgresListEnded + `o.failed_at IS NOT NULL
+					AND (o.failed_at, o.id) < (COALESCE(arg.at, 'infinity'), arg.id)
+				ORDER BY o.failed_at DESC, o.id DESC
+				LIMIT (SELECT n FROM arg)
+			) m
+			ORDER BY m.failed_at DESC, m.id DESC`,
 		},
 		lock: `/* pgqrs:message.lock */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, $2::text AS state, clock_timestamp() AS now)
@@ -210,12 +245,13 @@ var postgres = dialect{
 				) m
 				LIMIT $2::bigint))`,
 		disown: `/* pgqrs:message.disown */
-			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)
+			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until),
+			` + postgresHeld + `
 			UPDATE pgqrs_messages SET consumer_worker_id = NULL, due_at = COALESCE(due_at, vt)
 			WHERE id = ANY (ARRAY(
-				SELECT id FROM pgqrs_messages
-				WHERE consumer_worker_id IS NOT NULL AND archived_at IS NULL AND vt <= (SELECT until FROM arg)
-				LIMIT $2::bigint
+				SELECT m.id FROM pgqrs_messages m
+				WHERE m.id = ANY (ARRAY(SELECT h.id FROM held h WHERE h.vt <= (SELECT until FROM arg) LIMIT $2::bigint))
+					AND m.consumer_worker_id IS NOT NULL AND ` + postgresLive + ` AND m.vt <= (SELECT until FROM arg)
 				FOR UPDATE SKIP LOCKED))`,
 	},
 
@@ -258,17 +294,17 @@ var postgres = dialect{
 		ack: `/* pgqrs:message.ack */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
 			UPDATE pgqrs_messages m SET archived_at = COALESCE(m.archived_at, clock_timestamp()), due_at = NULL
-			FROM held WHERE ` + postgresFence + ` AND m.failed_at IS NULL
+			FROM held WHERE ` + postgresFences + ` AND m.failed_at IS NULL
 			RETURNING m.id`,
 		delete: `/* pgqrs:message.delete */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
-			DELETE FROM pgqrs_messages m USING held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			DELETE FROM pgqrs_messages m USING held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		release: `/* pgqrs:message.release */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
 			UPDATE pgqrs_messages m
 			SET vt = clock_timestamp() + held.delay::bigint * interval '1 microsecond', consumer_worker_id = NULL, due_at = NULL, read_ct = m.read_ct - 1
-			FROM held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		fail: `/* pgqrs:message.fail */
 			WITH held AS MATERIALIZED (` + postgresLeases + `, clock_timestamp() AS now FROM json_array_elements($1::json) AS j (value))
@@ -278,25 +314,25 @@ var postgres = dialect{
 				consumer_worker_id = CASE WHEN held.delay IS NULL THEN m.consumer_worker_id END,
 				archived_at = CASE WHEN held.delay IS NULL THEN held.now END,
 				failed_at = CASE WHEN held.delay IS NULL THEN held.now END
-			FROM held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		extend: `/* pgqrs:message.extend */
 			WITH arg AS MATERIALIZED (SELECT clock_timestamp() + $1::bigint * interval '1 microsecond' AS until, $2::json AS leases),
 			held AS MATERIALIZED (` + postgresLeases + `, arg.until FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value))
 			UPDATE pgqrs_messages m SET vt = held.until
-			FROM held WHERE ` + postgresFence + ` AND m.archived_at IS NULL
+			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		renew: `/* pgqrs:message.renew */
 			WITH arg AS MATERIALIZED (SELECT clock_timestamp() + $1::bigint * interval '1 microsecond' AS until, $2::json AS leases),
 			held AS MATERIALIZED (` + postgresLeases + ` FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value)),
 			free AS MATERIALIZED (
-				SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFence + `
-				WHERE m.archived_at IS NULL AND m.vt < (SELECT until FROM arg)
+				SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFences + `
+				WHERE ` + postgresLive + ` AND m.vt < (SELECT until FROM arg)
 				FOR UPDATE OF m SKIP LOCKED
 			), renewed AS (
 				UPDATE pgqrs_messages SET vt = (SELECT until FROM arg) WHERE id = ANY (ARRAY(SELECT id FROM free))
 			)
-			SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFence + ` WHERE m.archived_at IS NULL`,
+			SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFences + ` WHERE ` + postgresLive,
 		strays: `/* pgqrs:message.strays */
 			WITH arg AS MATERIALIZED (SELECT $1::bigint AS worker_id, $2::json AS ids)
 			UPDATE pgqrs_messages SET vt = clock_timestamp(), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
@@ -317,17 +353,21 @@ var postgres = dialect{
 			WHERE pgqrs_workers.status = 'stopped' OR pgqrs_workers.heartbeat_at < excluded.heartbeat_at - (SELECT silence FROM arg)
 			RETURNING id`,
 		heartbeat: `/* pgqrs:worker.heartbeat */
-			UPDATE pgqrs_workers SET heartbeat_at = clock_timestamp()
+			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE clock_timestamp() END
 			WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
-			RETURNING id, status::text`,
+			RETURNING id, CASE WHEN status = 'stopped' AND shutdown_at <= heartbeat_at THEN 'silent' ELSE status::text END`,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
 			WHERE w.id = ANY (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg)) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
-				AND (EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 2 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
-				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
-				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = 0 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg))
-				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = -1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg)))`,
+				AND EXISTS (
+					SELECT 1 FROM (VALUES (2), (1), (0), (-1)) AS band (priority)
+					CROSS JOIN LATERAL (
+						SELECT o.id FROM pgqrs_messages o
+						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt <= (SELECT now FROM arg)
+						ORDER BY o.vt, o.id
+						LIMIT 1
+					) m)`,
 		move: `/* pgqrs:worker.move */
 			WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::text AS status, $3::json AS old)
 			UPDATE pgqrs_workers w SET status = arg.status::worker_status, shutdown_at = CASE WHEN arg.status = 'stopped' THEN clock_timestamp() END
@@ -340,7 +380,7 @@ var postgres = dialect{
 			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
 			ORDER BY w.id`,
 		expire: `/* pgqrs:worker.expire */
-			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = clock_timestamp()
+			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at
 			WHERE status <> 'stopped' AND heartbeat_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`,
 		prune: `/* pgqrs:worker.prune */
 			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)

@@ -41,12 +41,24 @@ const (
 	sqliteListArg = `
 		WITH arg (queue, at, id) AS (VALUES (?, ?, ?)), now (t) AS (SELECT ` + sqliteNow + `),
 		queue (id) AS (SELECT q.id FROM pgqrs_queues q WHERE q.queue_name = (SELECT queue FROM arg))`
-	sqliteListBand = ` FROM pgqrs_messages WHERE queue_id = (SELECT id FROM queue) AND archived_at IS NULL
-		AND (vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND `
-	sqliteListReady     = sqliteListBand + `vt <= (SELECT t FROM now) AND priority = `
-	sqliteListScheduled = sqliteListBand + `vt > (SELECT t FROM now) AND consumer_worker_id IS NULL AND priority = `
-	sqliteListFrom      = `
+	sqliteListBand  = `SELECT id, vt FROM pgqrs_messages WHERE queue_id = (SELECT id FROM queue) AND archived_at IS NULL AND `
+	sqliteListReady = sqliteListBand + `(vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND vt <= (SELECT t FROM now)
+					AND priority = `
+	// SQLite begins at one bound only: the later of now and the cursor. The + keeps it from another.
+	sqliteListScheduled = sqliteListBand + `vt >= (SELECT max(t, COALESCE((SELECT at FROM arg), '')) FROM now)
+					AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
+					AND priority = `
+	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
+	sqliteListPageEnd = `
+				ORDER BY vt, id LIMIT ?))
+			SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+			WHERE m.id = page.id AND q.id = m.queue_id
+			ORDER BY m.vt, m.id`
+	sqliteListFrom = `
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE m.queue_id = (SELECT id FROM queue) AND `
+	// That an owner's id is above 0, and the +, make pgqrs_messages_held the index to use.
+	sqliteListHeld = `
+		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
 )
 
 var sqlite = dialect{
@@ -101,7 +113,9 @@ var sqlite = dialect{
 		inUse: `/* pgqrs:queue.in_use */
 			WITH arg (name, silence) AS (SELECT ?, printf('-%.6f seconds', ? / 1000000.0))
 			SELECT q.id,
-				(SELECT count(*) FROM (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id LIMIT 1)),
+				EXISTS (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL)
+					OR EXISTS (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL)
+					OR EXISTS (SELECT 1 FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
 				(SELECT count(*) FROM pgqrs_workers w WHERE w.queue_id = q.id AND w.status <> 'stopped' AND w.heartbeat_at > strftime('%Y-%m-%d %H:%M:%f', 'now', (SELECT silence FROM arg)))
 			FROM pgqrs_queues q WHERE q.queue_name = (SELECT name FROM arg)`,
 		drop: []string{
@@ -150,37 +164,27 @@ var sqlite = dialect{
 			WHERE m.id IN (SELECT value FROM json_each(?))
 			ORDER BY m.id`,
 		list: map[State]string{
-			Ready: `/* pgqrs:message.list_ready */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM (
-					SELECT * FROM (SELECT *` + sqliteListReady + `2 ORDER BY vt, id)
-					UNION ALL SELECT * FROM (SELECT *` + sqliteListReady + `1 ORDER BY vt, id)
-					UNION ALL SELECT * FROM (SELECT *` + sqliteListReady + `0 ORDER BY vt, id)
-					UNION ALL SELECT * FROM (SELECT *` + sqliteListReady + `-1 ORDER BY vt, id)
-				) m JOIN pgqrs_queues q ON q.id = m.queue_id
-				ORDER BY m.vt, m.id
-				LIMIT ?`,
-			Scheduled: `/* pgqrs:message.list_scheduled */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM (
-					SELECT * FROM (SELECT *` + sqliteListScheduled + `2 ORDER BY vt, id)
-					UNION ALL SELECT * FROM (SELECT *` + sqliteListScheduled + `1 ORDER BY vt, id)
-					UNION ALL SELECT * FROM (SELECT *` + sqliteListScheduled + `0 ORDER BY vt, id)
-					UNION ALL SELECT * FROM (SELECT *` + sqliteListScheduled + `-1 ORDER BY vt, id)
-				) m JOIN pgqrs_queues q ON q.id = m.queue_id
-				ORDER BY m.vt, m.id
-				LIMIT ?`,
+			Ready: `/* pgqrs:message.list_ready */` + sqliteListArg + sqliteListPage + sqliteListReady + `2
+				UNION ALL ` + sqliteListReady + `1
+				UNION ALL ` + sqliteListReady + `0
+				UNION ALL ` + sqliteListReady + `-1` + sqliteListPageEnd,
+			Scheduled: `/* pgqrs:message.list_scheduled */` + sqliteListArg + sqliteListPage + sqliteListScheduled + `2
+				UNION ALL ` + sqliteListScheduled + `1
+				UNION ALL ` + sqliteListScheduled + `0
+				UNION ALL ` + sqliteListScheduled + `-1` + sqliteListPageEnd,
 			Leased: `/* pgqrs:message.list_leased */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteListFrom + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
+				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
 					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
 				ORDER BY m.vt, m.id
 				LIMIT ?`,
 			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
-					AND ((SELECT at FROM arg) IS NULL OR (m.archived_at, m.id) < ((SELECT at FROM arg), (SELECT id FROM arg)))
+					AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.archived_at DESC, m.id DESC
 				LIMIT ?`,
 			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteListFrom + `m.failed_at IS NOT NULL
-					AND ((SELECT at FROM arg) IS NULL OR (m.failed_at, m.id) < ((SELECT at FROM arg), (SELECT id FROM arg)))
+					AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.failed_at DESC, m.id DESC
 				LIMIT ?`,
 		},
@@ -216,10 +220,10 @@ var sqlite = dialect{
 		prune: `/* pgqrs:message.prune */
 			WITH arg (queue_id, until) AS (
 				SELECT q.id, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', json_extract(value, '$[1]') / 1000000.0))
-				FROM json_each(?) JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
+				FROM json_each(?) CROSS JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
 			)
 			DELETE FROM pgqrs_messages WHERE id IN (
-				SELECT m.id FROM arg JOIN pgqrs_messages m ON m.queue_id = arg.queue_id
+				SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id
 				WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)
 				LIMIT ?)`,
@@ -315,8 +319,8 @@ var sqlite = dialect{
 			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL
 			RETURNING id`,
 		heartbeat: `/* pgqrs:worker.heartbeat */
-			UPDATE pgqrs_workers SET heartbeat_at = ` + sqliteNow + ` WHERE id IN (SELECT value FROM json_each(?))
-			RETURNING id, status`,
+			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE ` + sqliteNow + ` END WHERE id IN (SELECT value FROM json_each(?))
+			RETURNING id, CASE WHEN status = 'stopped' AND shutdown_at <= heartbeat_at THEN 'silent' ELSE status END`,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -337,7 +341,7 @@ var sqlite = dialect{
 			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
 			ORDER BY w.id`,
 		expire: `/* pgqrs:worker.expire */
-			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = ` + sqliteNow + `
+			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at
 			WHERE status <> 'stopped' AND heartbeat_at < strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0))`,
 		prune: `/* pgqrs:worker.prune */
 			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))

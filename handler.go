@@ -95,7 +95,7 @@ func (q *Queue[T]) handler(noCode bool) Handler {
 		h.err = errors.New("nil handler function")
 	}
 	if h.err != nil {
-		h.err = fmt.Errorf("handler of queue %q: %w", q.name, h.err)
+		h.err = &operationError{fmt.Sprintf("handler of queue %q", q.name), h.err}
 	}
 	return h
 }

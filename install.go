@@ -81,8 +81,9 @@ func (s *Store) install(ctx context.Context) error {
 		if err := tooNew(applied, known); err != nil {
 			return err
 		}
-		if len(pendingOf(known, applied)) == 0 {
-			return nil
+		there, err := conn{s, nil}.objects(ctx)
+		if err != nil || len(pendingOf(known, applied, there)) == 0 {
+			return err
 		}
 	}
 	return s.atomic(ctx, func(c conn) error { return c.migrate(ctx, known) })
@@ -109,7 +110,7 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 			return err
 		}
 	}
-	for _, m := range pendingOf(known, applied) {
+	for _, m := range pendingOf(known, applied, there) {
 		for _, statement := range m.statements {
 			// SQLite has no ADD COLUMN IF NOT EXISTS.
 			if col := addColumn.FindStringSubmatch(statement); col != nil && there.has("column", col[1], col[2]) {
@@ -182,10 +183,12 @@ type Report struct {
 	Newer []string
 	// Warnings say what else is worth a look.
 	Warnings []string
+
+	tooNew bool // whether this library is too old for it
 }
 
 // OK reports whether the library can work on what Verify found.
-func (r Report) OK() bool { return len(r.Missing) == 0 && r.Schema >= r.Library }
+func (r Report) OK() bool { return len(r.Missing) == 0 && r.Schema >= r.Library && !r.tooNew }
 
 // Verify looks at what is installed, by looking at it rather than by trusting
 // version numbers, and changes nothing. A schema that is missing, older or
@@ -213,10 +216,8 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
-	for _, want := range wanted(known) {
-		if !there[want] {
-			r.Missing = append(r.Missing, want.String())
-		}
+	for _, o := range missingOf(known, there) {
+		r.Missing = append(r.Missing, o.String())
 	}
 	if !there.has("table", "pgqrs_migrations", "") {
 		return nil
@@ -232,6 +233,7 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 		}
 	}
 	if err := tooNew(applied, known); err != nil {
+		r.tooNew = true
 		r.Warnings = append(r.Warnings, err.Error())
 	}
 	return nil
@@ -280,6 +282,11 @@ func wanted(known []migration) []object {
 	return list
 }
 
+// missingOf lists what the migrations make and is not there.
+func missingOf(known []migration, there objects) []object {
+	return slices.DeleteFunc(wanted(known), func(o object) bool { return there[o] })
+}
+
 func (c conn) objects(ctx context.Context) (objects, error) {
 	there := objects{}
 	err := c.rows(ctx, c.store.dialect.schema.objects, nil, func(rows *sql.Rows) error {
@@ -310,10 +317,12 @@ func (c conn) versions(ctx context.Context) ([]appliedMigration, error) {
 	return list, err
 }
 
-// pendingOf returns the migrations that have not been applied.
-func pendingOf(known []migration, applied []appliedMigration) []migration {
+// pendingOf returns the migrations that have not been applied, or of whose
+// work something has gone since.
+func pendingOf(known []migration, applied []appliedMigration, there objects) []migration {
 	return slices.DeleteFunc(slices.Clone(known), func(m migration) bool {
-		return slices.ContainsFunc(applied, func(a appliedMigration) bool { return a.version == m.version })
+		recorded := slices.ContainsFunc(applied, func(a appliedMigration) bool { return a.version == m.version })
+		return recorded && len(missingOf([]migration{m}, there)) == 0
 	})
 }
 

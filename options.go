@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -38,7 +39,7 @@ func Delay(d time.Duration) Option {
 // passed, the zero time too, means now. It does not go with Delay.
 func At(t time.Time) Option {
 	return func(o *options) {
-		if t.Year() > 9999 {
+		if t.UTC().Year() > 9999 {
 			o.fail(fmt.Errorf("time %v is past the year 9999", t))
 		}
 		o.at = &t
@@ -93,6 +94,13 @@ func Each(opts func(i int) []Option) Option {
 	return func(o *options) { o.each = opts }
 }
 
+// noEach is an option that refuses Each where there is no batch.
+func noEach(o *options) {
+	if o.each != nil {
+		o.fail(errors.New("Each outside EnqueueBatch"))
+	}
+}
+
 func (o *options) fail(err error) {
 	if o.err == nil {
 		o.err = err
@@ -134,14 +142,15 @@ func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]ite
 	for i, payload := range payloads {
 		own := shared
 		if shared.each != nil {
-			if err := own.apply(shared.each(i)); err != nil {
-				return nil, fmt.Errorf("item %d: %w", i, err)
+			own.each = nil
+			if err := own.apply(append(slices.Clip(shared.each(i)), noEach)); err != nil {
+				return nil, &operationError{fmt.Sprintf("item %d", i), err}
 			}
 		}
 		var err error
 		if items[i], err = s.item(payload, own); err != nil {
 			if len(payloads) > 1 {
-				err = fmt.Errorf("item %d: %w", i, err)
+				err = &operationError{fmt.Sprintf("item %d", i), err}
 			}
 			return nil, err
 		}

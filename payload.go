@@ -31,6 +31,11 @@ const (
 	// What PostgreSQL's numeric, and so its JSONB, can hold.
 	maxIntegerDigits  = 131072
 	maxFractionDigits = 16383
+	maxExponent       = 1_000_000_000
+
+	// PostgreSQL gives numbers back without exponents. Many short ones could
+	// make a payload that can be stored but is too large to be read.
+	maxWrittenOut = 1 << 20 // bytes more
 )
 
 func (l Limits) check() error {
@@ -80,7 +85,7 @@ func checkJSON(raw []byte) error {
 	if !utf8.Valid(raw) {
 		return errors.New("invalid UTF-8")
 	}
-	depth := 0
+	depth, writtenOut := 0, 0
 	for i := 0; i < len(raw); {
 		switch c := raw[i]; {
 		case c == '"':
@@ -94,8 +99,12 @@ func checkJSON(raw []byte) error {
 			if n < 0 {
 				n = len(raw) - i
 			}
-			if err := checkNumber(string(raw[i : i+n])); err != nil {
+			longer, err := checkNumber(string(raw[i : i+n]))
+			if err != nil {
 				return err
+			}
+			if writtenOut += longer; writtenOut > maxWrittenOut {
+				return fmt.Errorf("numbers written out without exponents are more than %d bytes longer", maxWrittenOut)
 			}
 			i += n
 		default:
@@ -156,22 +165,24 @@ func escaped(raw []byte) int {
 	return int(n)
 }
 
-// checkNumber reports whether a number has more digits than PostgreSQL's numeric.
-func checkNumber(literal string) error {
-	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimLeft(literal, "-")), "e")
+// checkNumber reports whether PostgreSQL's numeric can hold a number, and
+// returns how many characters longer it is there, written out without an exponent.
+func checkNumber(literal string) (longer int, err error) {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(literal, "-")), "e")
 	exp := 0
 	if exponent != "" {
-		n, err := strconv.Atoi(exponent)
-		if err != nil || n < -maxFractionDigits || n > maxIntegerDigits {
-			return fmt.Errorf("number %.40s is out of range", literal)
-		}
-		exp = n
+		exp, err = strconv.Atoi(exponent)
 	}
 	integer, fraction, _ := strings.Cut(mantissa, ".")
-	if len(integer)+exp > maxIntegerDigits || len(fraction)-exp > maxFractionDigits {
-		return fmt.Errorf("number %.40s is out of range", literal)
+	whole := 0 // digits before the point
+	if significant := strings.TrimLeft(integer+fraction, "0"); significant != "" {
+		whole = len(significant) - len(fraction) + exp
 	}
-	return nil
+	scale := max(0, len(fraction)-exp) // digits after it
+	if err != nil || max(exp, -exp) > maxExponent || whole > maxIntegerDigits || scale > maxFractionDigits {
+		return 0, fmt.Errorf("number %.40s is out of range", literal)
+	}
+	return max(0, max(1, whole)+scale-len(literal)), nil
 }
 
 // encodeHeaders returns headers as JSON, or nil for none.

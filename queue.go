@@ -71,7 +71,7 @@ func (q *Queue[T]) usable() error {
 // one matching ErrDuplicate, with the first message's id, if the key of a
 // Unique option is taken.
 func (q *Queue[T]) Enqueue(ctx context.Context, payload T, opts ...Option) (int64, error) {
-	ids, err := q.enqueue(ctx, []any{payload}, opts)
+	ids, err := q.enqueue(ctx, []any{payload}, append(slices.Clip(opts), noEach))
 	if len(ids) == 0 {
 		return 0, wrap(ctx, err, "enqueue on queue %q", q.name)
 	}

@@ -36,9 +36,11 @@ type running struct {
 	asking     bool // an answer is on its way
 	draining   bool
 	cut        bool // Grace is over
-	next       int  // the lane that is served first
+	lastServed int  // lane of the latest message that was begun
+	lastAsked  int  // lane of the latest claim
 	pollDue    bool
 	lastActive time.Time
+	failures   int           // questions in a row that the database did not answer
 	hint       time.Duration // until the next poll, when something is about to come; 0: nothing is
 }
 
@@ -186,27 +188,45 @@ func (r *running) schedule(ctx context.Context) {
 	}
 }
 
-// dispatch starts handlers for waiting messages while there are slots, a message a lane in turn.
+// dispatch starts handlers for waiting messages while there are slots.
 func (r *running) dispatch() {
-	for started := true; started && r.busy < r.Concurrency; {
-		started = false
-		for i := range r.lanes {
-			l := r.lanes[(r.next+i)%len(r.lanes)]
-			if len(l.waiting) == 0 || l.busy == l.limit || r.busy == r.Concurrency {
-				continue
-			}
-			d := l.waiting[0]
-			l.waiting = l.waiting[1:]
-			started = true
-			if !r.begin(d) {
-				continue // its lease was lost while it waited
-			}
+	for slots := r.Concurrency - r.hungry(); r.busy < slots; {
+		l := r.turn(&r.lastServed, func(l *lane) bool { return len(l.waiting) > 0 && l.busy < l.limit })
+		if l == nil {
+			return
+		}
+		d := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		if r.begin(d) {
 			l.busy++
 			r.busy++
-			go r.handle(d)
 		}
-		r.next++
 	}
+}
+
+// hungry counts the lanes that have messages to claim, but none in hand. A slot
+// is kept free for each, or a busy lane would fill every slot as it becomes free.
+func (r *running) hungry() int {
+	n := 0
+	for _, l := range r.lanes {
+		if l.more && !l.off && !l.stopped && !r.draining && len(l.waiting) == 0 && l.busy == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// turn returns the first lane after the last one whose turn it was that has
+// something to do, or nil.
+func (r *running) turn(last *int, wants func(*lane) bool) *lane {
+	for i := range r.lanes {
+		n := (*last + 1 + i) % len(r.lanes)
+		if wants(r.lanes[n]) {
+			*last = n
+			return r.lanes[n]
+		}
+	}
+	return nil
 }
 
 // ask sends the database the next question, one at a time: a poll that is due, or a claim.
@@ -223,13 +243,15 @@ func (r *running) ask(poll *time.Timer) {
 		}
 		r.schedulePoll(poll)
 	}
-	for i := range r.lanes {
-		l := r.lanes[(r.next+i)%len(r.lanes)]
-		if n, alone := r.want(l); n > 0 {
-			r.asking = true
-			go func() { r.answers <- r.claim(l, n, alone) }()
-			return
-		}
+	var n int
+	var alone bool
+	l := r.turn(&r.lastAsked, func(l *lane) bool {
+		n, alone = r.want(l)
+		return n > 0
+	})
+	if l != nil {
+		r.asking = true
+		go func() { r.answers <- r.claim(l, n, alone) }()
 	}
 }
 
@@ -256,15 +278,20 @@ func (r *running) want(l *lane) (n int, alone bool) {
 
 // answered takes in what the database said.
 func (r *running) answered(a answer, poll *time.Timer) {
+	if a.err == nil {
+		r.failures = 0
+	}
 	switch {
 	case a.err != nil:
-		r.setPoll(poll, r.PollInterval)
+		r.failures++
+		r.setPoll(poll, min(r.PollInterval<<min(r.failures-1, 10), max(r.PollInterval, maxFailurePoll)))
 		if a.lane != nil {
 			a.lane.more = false
 		}
 	case a.lane == nil:
 		for _, l := range r.lanes {
-			l.more = l.more || a.due[l.worker.Load()]
+			// After a claim with an unknown end, what it took does not show as due.
+			l.more = l.more || a.due[l.worker.Load()] || l.doubtful.Load()
 		}
 		r.schedulePoll(poll)
 	default:
@@ -315,8 +342,9 @@ func (r *running) expect(poll *time.Timer) {
 }
 
 const (
-	activeFor = 30 * time.Second // after the latest message
-	idlePoll  = time.Second
+	activeFor      = 30 * time.Second // after the latest message
+	idlePoll       = time.Second
+	maxFailurePoll = 5 * time.Second // while the database does not answer
 )
 
 // schedulePoll sets the time of the next poll.
@@ -399,11 +427,19 @@ func (r *running) drain() <-chan time.Time {
 	return time.After(r.Grace)
 }
 
-// retire marks the rows stopped.
+// retire gives back what a claim with an unknown end may have taken, and marks the rows stopped.
 func (r *running) retire() {
 	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
 	defer cancel()
 	for _, l := range r.lanes {
+		if l.worker.Load() == 0 {
+			continue // it was never made
+		}
+		if l.doubtful.Load() {
+			if err := r.releaseStrays(ctx, l); err != nil {
+				r.log.Warn("pgqrs: could not give back messages of a claim whose answer was lost", "queue", l.queue, "err", err)
+			}
+		}
 		if _, err := r.store.moveWorker(ctx, l.worker.Load(), "stopped"); err != nil {
 			r.log.Warn("pgqrs: could not mark the worker stopped", "queue", l.queue, "err", err)
 		}
@@ -416,7 +452,7 @@ func (r *running) leftOver() error {
 	defer r.mu.Unlock()
 	var names []string
 	for _, d := range r.held {
-		if d.state == underway {
+		if d.cancel != nil && !d.finished {
 			names = append(names, fmt.Sprintf("message %d of queue %q", d.m.ID, d.lane.queue))
 		}
 	}

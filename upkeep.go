@@ -8,10 +8,8 @@ import (
 
 // beat renews leases and heartbeats until ctx is done.
 func (r *running) beat(ctx context.Context) {
-	interval := min(r.Lease/6, maxHeartbeat)
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(min(r.Lease/6, maxHeartbeat))
 	defer tick.Stop()
-	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -19,9 +17,7 @@ func (r *running) beat(ctx context.Context) {
 		case <-tick.C:
 		}
 		r.renew(ctx)
-		if r.report(ctx, time.Since(last) > 2*interval) {
-			last = time.Now()
-		}
+		r.report(ctx)
 	}
 }
 
@@ -32,7 +28,7 @@ func (r *running) renew(ctx context.Context) {
 	var leases []any
 	r.mu.Lock()
 	for id, d := range r.held {
-		if d.state != lost {
+		if !d.lost {
 			asked[id] = d
 			leases = append(leases, d.m.lease())
 		}
@@ -62,10 +58,10 @@ func (r *running) renew(ctx context.Context) {
 		}
 	}
 	for id, d := range asked {
-		if r.held[id] != d || d.state == finished || d.m.settled.Load() || err != nil && time.Now().Before(d.until) {
+		if r.held[id] != d || d.finished || d.m.settled.Load() || err != nil && time.Now().Before(d.until) {
 			continue
 		}
-		d.state = lost
+		d.lost = true
 		if d.cancel != nil {
 			d.cancel(ErrLeaseLost)
 		}
@@ -73,11 +69,10 @@ func (r *running) renew(ctx context.Context) {
 	}
 }
 
-// report heartbeats the worker rows, passes on what they say, and reports
-// whether it got through. A row that is gone, or that was given up for dead
-// while this process was held up, is made anew; any other stopped row was
-// stopped by somebody.
-func (r *running) report(parent context.Context, heldUp bool) bool {
+// report heartbeats the worker rows and passes on what they say. A row that is
+// gone, or that was given up for dead while this process was held up, is made
+// anew; any other stopped row was stopped by somebody.
+func (r *running) report(parent context.Context) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
 	var ids []int64
@@ -89,21 +84,21 @@ func (r *running) report(parent context.Context, heldUp bool) bool {
 		if parent.Err() == nil {
 			r.log.Warn("pgqrs: could not heartbeat; trying again", "err", err)
 		}
-		return false
+		return
 	}
 	told := map[*lane]string{}
 	for _, l := range r.lanes {
 		id := l.worker.Load()
 		word, ok := words[id]
-		if !ok || word == "stopped" && heldUp {
+		if !ok || word == "silent" {
 			word, err = "polling", r.reregister(ctx, l)
-		} else if word == "interrupted" {
-			word = "suspended"
+		} else if next := map[string]string{"interrupted": "suspended", "ready": "polling"}[word]; next != "" {
+			word = next // as asked to, or because it was resumed
 			_, err = r.store.moveWorker(ctx, id, word)
 		}
 		if err != nil {
 			r.log.Warn("pgqrs: could not change the worker's row; trying again", "queue", l.queue, "err", err)
-			return false
+			return
 		}
 		told[l] = word
 	}
@@ -112,7 +107,6 @@ func (r *running) report(parent context.Context, heldUp bool) bool {
 	default:
 	}
 	r.statuses <- told
-	return true
 }
 
 func (r *running) reregister(ctx context.Context, l *lane) error {

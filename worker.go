@@ -64,10 +64,11 @@ const (
 func (w *Worker) Run(ctx context.Context) error {
 	settings, err := w.settings()
 	if err != nil {
-		return wrap(ctx, err, "worker")
+		return wrap(ctx, err, "run")
 	}
 	r := newRunning(ctx, settings)
 	if err := r.register(ctx); err != nil {
+		r.retire()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -88,13 +89,13 @@ func (w *Worker) settings() (*Worker, error) {
 	s.Grace = cmp.Or(s.Grace, 30*time.Second)
 	switch {
 	case s.Concurrency < 0:
-		return nil, fmt.Errorf("Concurrency is %d", s.Concurrency)
+		return nil, fmt.Errorf("Worker.Concurrency is %d", s.Concurrency)
 	case s.Lease < 100*time.Millisecond:
-		return nil, fmt.Errorf("Lease %v is shorter than 100 ms", s.Lease)
+		return nil, fmt.Errorf("Worker.Lease %v is shorter than 100 ms", s.Lease)
 	case s.PollInterval < 0:
-		return nil, fmt.Errorf("PollInterval is %v", s.PollInterval)
+		return nil, fmt.Errorf("Worker.PollInterval is %v", s.PollInterval)
 	case s.Grace < 0:
-		return nil, fmt.Errorf("Grace is %v", s.Grace)
+		return nil, fmt.Errorf("Worker.Grace is %v", s.Grace)
 	case len(s.Handlers) == 0:
 		return nil, errors.New("no handlers")
 	}

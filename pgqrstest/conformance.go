@@ -38,6 +38,26 @@ type feature struct {
 func features() []feature {
 	return []feature{
 		{"enqueue", enqueueCases},
+		{"worker", workerCases},
+		{"worker outcomes", outcomeCases},
+		{"worker leases", leaseKeepingCases},
+		{"worker drain", drainCases},
+		{"worker control", controlCases},
+		{"worker upkeep", upkeepCases},
+		{"worker faults", faultCases},
+		{"worker input", workerInputCases},
+		{"kit", kitCases},
+		{"keys", keyCases},
+		{"payload", payloadCases},
+		{"lease", leaseCases},
+		{"settle", settleCases},
+		{"consumer", consumerCases},
+		{"order", orderCases},
+		{"tx", txCases},
+		{"cancelled ctx", cancelledCases},
+		{"admin", adminCases},
+		{"install", installCases},
+		{"input", inputCases},
 	}
 }
 

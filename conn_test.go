@@ -1,0 +1,344 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+)
+
+var errBroken = errors.New("disk on fire")
+
+// failing answers with each of the errors in turn to statements of one tag, and with id 1 otherwise.
+func failing(tag string, errs ...error) func(call) ([][]driver.Value, error) {
+	var n atomic.Int64
+	return func(c call) ([][]driver.Value, error) {
+		if c.tag() == tag {
+			if i := int(n.Add(1)) - 1; i < len(errs) {
+				return nil, errs[i]
+			}
+		}
+		return row(int64(1)), nil
+	}
+}
+
+var busyErrors = []error{
+	errors.New("database is locked"),
+	coded{"40001"},
+	fmt.Errorf("query: %w", coded{"40P01"}),
+}
+
+func TestBusyDatabaseIsAskedAgain(t *testing.T) {
+	for _, busy := range busyErrors {
+		t.Run(busy.Error(), func(t *testing.T) {
+			f, s := newFake(t, Config{}, SQLite, failing("message.enqueue", busy, busy))
+			if _, err := NewQueue[int](s, "q").Enqueue(t.Context(), 1); err != nil {
+				t.Error(err)
+			}
+			f.wantLog(t, "query message.enqueue", "query message.enqueue", "query message.enqueue")
+		})
+	}
+}
+
+func TestOtherErrorsAreReturnedAtOnce(t *testing.T) {
+	for _, err := range []error{errBroken, coded{"23505"}, coded{"57014"}} {
+		f, s := newFake(t, Config{}, Postgres, failing("message.enqueue", err))
+		if _, got := NewQueue[int](s, "q").Enqueue(t.Context(), 1); !errors.Is(got, err) {
+			t.Errorf("got %v, want %v", got, err)
+		}
+		f.wantLog(t, "query message.enqueue")
+	}
+}
+
+func TestNothingIsTriedAgainInTheCallersTransaction(t *testing.T) {
+	for _, busy := range busyErrors {
+		f, s := newFake(t, Config{}, Postgres, failing("message.enqueue", busy))
+		tx, err := s.DB().BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := NewQueue[int](s, "q").WithTx(tx).Enqueue(t.Context(), 1); !errors.Is(err, busy) {
+			t.Errorf("got %v, want %v", err, busy)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Error(err)
+		}
+		f.wantLog(t, "begin Default", "query message.enqueue", "rollback")
+	}
+}
+
+// dropping is what DropQueue asks before it comes to its end.
+var dropping = []string{"exec begin", "exec queue.freeze", "query queue.in_use"}
+
+func dropped(end ...string) []string {
+	return append(append(slices.Clone(dropping), "exec queue.drop_workers", "exec queue.drop_workflow", "exec queue.drop_row"), end...)
+}
+
+// emptyQueue answers as for a queue that nothing belongs to, unless an error is due.
+func emptyQueue(errs map[string]error) func(call) ([][]driver.Value, error) {
+	var failed atomic.Bool
+	return func(c call) ([][]driver.Value, error) {
+		if err := errs[c.tag()]; err != nil && (c.tag() == "rollback" || failed.CompareAndSwap(false, true)) {
+			return nil, err
+		}
+		return row(int64(4), int64(0), int64(0)), nil
+	}
+}
+
+func TestTransactionsOfTheLibrary(t *testing.T) {
+	tests := []struct {
+		name string
+		why  string
+		errs map[string]error // by tag: of the first try, or of every rollback
+		want error
+		log  []string
+		lost int // connections
+	}{
+		{
+			name: "a statement that fails is rolled back, and the connection kept",
+			why:  "half of a drop would stay, or every failure would cost a connection",
+			errs: map[string]error{"queue.drop_row": errBroken},
+			want: errBroken, log: dropped("exec rollback"),
+		}, {
+			name: "no transaction is active says that the engine has rolled back already",
+			why:  "SQLite ends a transaction by itself on some errors; the real one must be reported",
+			errs: map[string]error{"queue.in_use": errBroken, "rollback": errors.New("SQL logic error: cannot rollback - no transaction is active (1)")},
+			want: errBroken, log: append(slices.Clone(dropping), "exec rollback"),
+		}, {
+			name: "a rollback that fails costs the connection",
+			why:  "ncruces and modernc would hand it to the next user in mid-transaction",
+			errs: map[string]error{"queue.in_use": errBroken, "rollback": errors.New("disk I/O error")},
+			want: errBroken, log: append(slices.Clone(dropping), "exec rollback"), lost: 1,
+		}, {
+			name: "a connection that is gone took the transaction with it",
+			why:  "a lost connection would be reported twice",
+			errs: map[string]error{"queue.in_use": errBroken, "rollback": driver.ErrBadConn},
+			want: errBroken, log: append(slices.Clone(dropping), "exec rollback"), lost: 1,
+		}, {
+			name: "a conflict at commit runs the whole transaction again",
+			why:  "on Turso a conflict shows only there",
+			errs: map[string]error{"commit": errors.New("step failed: Write-write conflict")},
+			log:  slices.Concat(dropped("exec commit", "exec rollback"), dropped("exec commit")),
+		}, {
+			name: "a deadlock in the middle runs the whole transaction again",
+			why:  "PostgreSQL has undone what came before it",
+			errs: map[string]error{"queue.drop_workflow": coded{"40P01"}},
+			log: slices.Concat(append(slices.Clone(dropping), "exec queue.drop_workers", "exec queue.drop_workflow", "exec rollback"),
+				dropped("exec commit")),
+		}, {
+			name: "a begin that finds the database locked is tried again",
+			why:  "one long write of another process would fail every call meanwhile",
+			errs: map[string]error{"begin": errors.New("database is locked (5) (SQLITE_BUSY)")},
+			log:  slices.Concat([]string{"exec begin", "exec rollback"}, dropped("exec commit")),
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f, s := newFake(t, Config{}, SQLite, emptyQueue(test.errs))
+			if err := s.DropQueue(t.Context(), "q"); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			f.wantLog(t, test.log...)
+			f.wantClosed(t, test.lost)
+			if t.Failed() {
+				t.Logf("why it matters: %s", test.why)
+			}
+		})
+	}
+}
+
+func TestCancelledTransactionIsRolledBackRatherThanCommitted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.tag() == "queue.drop_row" {
+			cancel()
+		}
+		return row(int64(4), int64(0), int64(0)), nil
+	})
+	if err := s.DropQueue(ctx, "q"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	f.wantLog(t, dropped("exec rollback")...)
+	f.wantClosed(t, 0)
+}
+
+func TestWriteTransactionsBeginAsTheDialectSays(t *testing.T) {
+	for _, test := range []struct {
+		dialect Dialect
+		config  Config
+		want    string
+	}{
+		{Postgres, Config{}, "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED"},
+		{SQLite, Config{}, "/* pgqrs:begin */ BEGIN IMMEDIATE"},
+		{Turso, Config{}, "/* pgqrs:begin */ BEGIN IMMEDIATE"},
+		{Turso, Config{Concurrent: true}, "/* pgqrs:begin */ BEGIN CONCURRENT"},
+	} {
+		f, s := newFake(t, test.config, test.dialect, emptyQueue(nil))
+		if err := s.DropQueue(t.Context(), "q"); err != nil {
+			t.Errorf("%s: %v", test.dialect, err)
+		}
+		if got := f.log()[0].text; got != test.want {
+			t.Errorf("%s: it begins with %q, want %q", test.dialect, got, test.want)
+		}
+	}
+}
+
+// enqueueTimes enqueues n times and fails the test at the first error.
+func enqueueTimes(t *testing.T, q *Queue[int], n int) {
+	t.Helper()
+	for range n {
+		if _, err := q.Enqueue(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func count(calls []call, how string) int {
+	n := 0
+	for _, c := range calls {
+		if c.how == how {
+			n++
+		}
+	}
+	return n
+}
+
+func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, nil)
+	q := NewQueue[int](s, "q")
+	enqueueTimes(t, q, 100)
+	if calls := f.log(); count(calls, "query") != 100 || len(calls) != 100 {
+		t.Errorf("the first 100 uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", count(calls, "query"), len(calls))
+	}
+	enqueueTimes(t, q, 2)
+	f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "run message.enqueue")
+	if _, err := s.Queues(t.Context()); err == nil {
+		t.Error("Queues took a row of one column") // it is another text, and cold
+	}
+	f.wantLog(t, "query queue.stats")
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	f.wantLog(t, "close message.enqueue")
+}
+
+func TestNoPrepareNeverPrepares(t *testing.T) {
+	f, s := newFake(t, Config{NoPrepare: true}, Postgres, nil)
+	enqueueTimes(t, NewQueue[int](s, "q"), 150)
+	if calls := f.log(); count(calls, "query") != 150 || len(calls) != 150 {
+		t.Errorf("150 uses made %d queries among %d calls", count(calls, "query"), len(calls))
+	}
+}
+
+func TestNothingIsPreparedInTheCallersTransaction(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, nil)
+	tx, err := s.DB().BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	enqueueTimes(t, NewQueue[int](s, "q").WithTx(tx), 150)
+	if n := count(f.log(), "prepare"); n != 0 {
+		t.Errorf("%d prepares", n)
+	}
+}
+
+func TestPoolerWithoutPreparedStatementsIsFoundOut(t *testing.T) {
+	for _, state := range []string{"26000", "42P05"} {
+		t.Run(state, func(t *testing.T) {
+			f, s := newFake(t, Config{}, Postgres, func(c call) ([][]driver.Value, error) {
+				if c.how == "run" {
+					return nil, coded{state}
+				}
+				return row(int64(1)), nil
+			})
+			q := NewQueue[int](s, "q")
+			enqueueTimes(t, q, 100)
+			f.log()
+			enqueueTimes(t, q, 2)
+			f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "close message.enqueue", "query message.enqueue", "query message.enqueue")
+			enqueueTimes(t, q, 150)
+			if n := count(f.log(), "prepare"); n != 0 {
+				t.Errorf("%d prepares after the pooler was found out", n)
+			}
+		})
+	}
+}
+
+func TestPrepareThatFailsDoesNotFailTheCall(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, func(c call) ([][]driver.Value, error) {
+		if c.how == "prepare" {
+			return nil, errBroken
+		}
+		return row(int64(1)), nil
+	})
+	q := NewQueue[int](s, "q")
+	enqueueTimes(t, q, 100)
+	f.log()
+	enqueueTimes(t, q, 1)
+	f.wantLog(t, "prepare message.enqueue", "query message.enqueue")
+}
+
+func TestHandleTxAcksInTheHandlersTransaction(t *testing.T) {
+	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), settled: new(atomic.Bool)}
+	tests := []struct {
+		name string
+		why  string
+		gone bool  // the lease
+		busy error // of the first ack
+		fn   func(context.Context, *sql.Tx, *Message[int]) error
+		want error
+		log  []string
+	}{
+		{
+			name: "its work and the ack commit together", why: "the effect would happen twice",
+			log: []string{"begin Read Committed", "query message.check", "exec", "query message.ack", "commit"},
+		}, {
+			name: "its error rolls back", why: "a failed attempt would leave half its work",
+			fn:   func(context.Context, *sql.Tx, *Message[int]) error { return errBroken },
+			want: errBroken, log: []string{"begin Read Committed", "query message.check", "rollback"},
+		}, {
+			name: "a lost lease is found before it runs", why: "two workers would do the same work",
+			gone: true, want: ErrLeaseLost, log: []string{"begin Read Committed", "query message.check", "rollback"},
+		}, {
+			name: "a conflict runs it again", why: "users would have to write the loop themselves",
+			busy: coded{"40001"},
+			log: []string{"begin Read Committed", "query message.check", "exec", "query message.ack", "rollback",
+				"begin Read Committed", "query message.check", "exec", "query message.ack", "commit"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ack := failing("message.ack", test.busy)
+			f, s := newFake(t, Config{}, Postgres, func(c call) ([][]driver.Value, error) {
+				if c.tag() == "message.check" && test.gone {
+					return nil, nil
+				}
+				if _, err := ack(c); test.busy != nil && err != nil {
+					return nil, err
+				}
+				return row(int64(7)), nil
+			})
+			if err := handleTx(t, s, held, test.fn); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v\nwhy it matters: %s", err, test.want, test.why)
+			}
+			f.wantLog(t, test.log...)
+		})
+	}
+}
+
+// handleTx runs fn, or one statement of a user's own, in a HandleTx handler.
+func handleTx(t *testing.T, s *Store, m *MessageInfo, fn func(context.Context, *sql.Tx, *Message[int]) error) error {
+	t.Helper()
+	if fn == nil {
+		fn = func(ctx context.Context, tx *sql.Tx, m *Message[int]) error {
+			_, err := tx.ExecContext(ctx, "INSERT INTO ledger VALUES (?)", m.Payload)
+			return err
+		}
+	}
+	return NewQueue[int](s, "q").HandleTx(fn).work(t.Context(), m)
+}

@@ -1,0 +1,40 @@
+// Package pgqrs is a durable queue inside your application, on the database it
+// already has: PostgreSQL, SQLite or Turso/libSQL, through database/sql and the
+// driver of your choice. It imports the standard library only.
+//
+//	store := pgqrs.New(db, pgqrs.Postgres) // db is your *sql.DB
+//	err := store.Install(ctx)              // makes the tables
+//	emails := pgqrs.NewQueue[Email](store, "emails")
+//
+//	id, err := emails.Enqueue(ctx, Email{To: "ada"}, pgqrs.Delay(time.Minute))
+//	id, err = emails.WithTx(tx).Enqueue(ctx, Email{To: "bob"}) // in your *sql.Tx
+//
+//	w := &pgqrs.Worker{Handlers: []pgqrs.Handler{emails.Handle(send)}}
+//	err = w.Run(ctx) // until ctx is done
+//
+// A [Store] is a database that holds queues; its methods are what an operator
+// needs. A [Queue] is a name and the type of its payloads, which are stored as
+// JSON. A [Message] is one of them on delivery. A [Worker] claims messages of
+// one or several queues, runs a [Handler] for each and records what came of
+// it: nil acks the message, an error has it tried again as the queue's
+// [Policy] says, and in the end sends it to the dead letters. Dequeue, Ack and
+// Fail do the same by hand.
+//
+// What it guarantees, on every database:
+//   - A message is delivered until it is acked, deleted or dead, whatever process is killed.
+//   - While its lease lasts, nobody else receives it, and who has lost it changes nothing.
+//   - What is done in the caller's transaction happens if and only if that commits.
+//   - A message that crashes its worker ends in the dead letters, with its last error.
+//
+// Delivery is at least once: handlers should bear to run twice, or use
+// [Queue.HandleTx]. The database's clock decides what is due.
+//
+// For several processes on several machines use [Postgres], 13 or newer.
+// [SQLite], 3.38 or newer, and [Turso] serve processes that share a file, one
+// write at a time.
+//
+// To read the source, begin with queue.go and message.go, then lease.go, which
+// settles messages, and worker.go, running.go and delivery.go. All SQL stands
+// in dialect_postgres.go and dialect_sqlite.go, with its contracts in
+// dialect.go; conn.go runs it. docs/STATEMENTS.md lists what each call sends.
+package pgqrs

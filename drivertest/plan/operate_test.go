@@ -1,0 +1,128 @@
+package plan_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// operate makes the library send every statement it has, on a queue that has
+// messages in all states, each for up to 100 messages.
+func operate(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
+	t.Helper()
+	w.reset()
+	s := pgqrs.Config{NoPrepare: true}.New(db, d) // so that each statement comes as text
+	q := pgqrs.NewQueue[int](s, "big")
+	operateQueue(t, s, q)
+	operateStore(t, s)
+	operateWorker(t, w, s, q)
+	must(t, s.Close())
+	if left := w.missing(); len(left) > 0 {
+		t.Fatalf("statements that were not sent: %v", left)
+	}
+}
+
+func operateQueue(t *testing.T, s *pgqrs.Store, q *pgqrs.Queue[int]) {
+	t.Helper()
+	ctx := t.Context()
+	value(q.Enqueue(ctx, 1))(t)
+	for range 2 {
+		value(q.Enqueue(ctx, 1, pgqrs.Key("taken")))(t)
+	}
+	value(q.EnqueueBatch(ctx, make([]int, asked), pgqrs.Each(func(i int) []pgqrs.Option {
+		if i%2 == 0 {
+			return nil
+		}
+		return []pgqrs.Option{pgqrs.Key("taken")}
+	})))(t)
+	if ms := value(pgqrs.NewQueue[int](s, "idle").Dequeue(ctx, 10, time.Minute))(t); len(ms) > 0 {
+		t.Fatalf("dequeued %d messages that are not due", len(ms))
+	}
+	take := func() []*pgqrs.Message[int] {
+		ms := value(q.Dequeue(ctx, 10, time.Minute))(t)
+		if len(ms) != 10 {
+			t.Fatalf("dequeued %d messages; want 10", len(ms))
+		}
+		return ms
+	}
+	ms := take()
+	must(t, q.Extend(ctx, time.Minute, ms...))
+	must(t, q.Ack(ctx, ms...))
+	must(t, q.Release(ctx, 0, take()...))
+	must(t, q.Delete(ctx, take()...))
+	must(t, q.Fail(ctx, pgqrs.RetryAfter(0, errors.New("x")), take()...))
+	must(t, q.Fail(ctx, pgqrs.Permanent(errors.New("x")), take()...))
+}
+
+func operateStore(t *testing.T, s *pgqrs.Store) {
+	t.Helper()
+	ctx := t.Context()
+	list := func(f pgqrs.MessageFilter) []int64 {
+		var ids []int64
+		for _, m := range value(s.Messages(ctx, f))(t) {
+			ids = append(ids, m.ID)
+			f.After = m.Cursor
+		}
+		if len(ids) == 0 {
+			t.Fatalf("no messages for %+v", f)
+		}
+		if f.After != "" {
+			value(s.Messages(ctx, f))(t)
+		}
+		return ids
+	}
+	for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
+		ids := list(pgqrs.MessageFilter{Queue: "big", State: state, Limit: 50})
+		list(pgqrs.MessageFilter{IDs: ids})
+		value(s.Redrive(ctx, ids[:5]...))(t)
+		if state != pgqrs.Leased {
+			value(s.Delete(ctx, ids[:5]...))(t)
+		}
+	}
+	value(s.Queues(ctx, "big"))(t)
+	if err := s.DropQueue(ctx, "big"); !errors.Is(err, pgqrs.ErrState) {
+		t.Fatalf("drop a queue that is full: %v", err)
+	}
+	empty := pgqrs.NewQueue[int](s, "empty")
+	value(s.Delete(ctx, value(empty.Enqueue(ctx, 1))(t)))(t)
+	must(t, s.DropQueue(ctx, "empty"))
+	must(t, s.PauseQueue(ctx, "big"))
+	must(t, s.ResumeQueue(ctx, "big"))
+	if err := s.ResumeWorker(ctx, value(s.Workers(ctx))(t)[0].ID); !errors.Is(err, pgqrs.ErrState) {
+		t.Fatalf("resume a worker that is not suspended: %v", err)
+	}
+}
+
+// operateWorker runs a Worker whose handler holds a message until its lease
+// was renewed, after a claim that failed. A second one finds nothing to do.
+func operateWorker(t *testing.T, w *watcher, s *pgqrs.Store, q *pgqrs.Queue[int]) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	handled := make(chan struct{}, 1)
+	h := q.HandleTx(func(context.Context, *sql.Tx, *pgqrs.Message[int]) error {
+		select {
+		case handled <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	idle := pgqrs.NewQueue[int](s, "idle").Handle(func(context.Context, *pgqrs.Message[int]) error { return nil })
+	w.failNext("message.claim")
+	done := make(chan error, 1)
+	go func() {
+		done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{h, idle}, Concurrency: 2, Lease: 300 * time.Millisecond}).Run(ctx)
+	}()
+	<-handled
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for len(w.missing()) > 0 && ctx.Err() == nil {
+		<-tick.C
+	}
+	stop()
+	must(t, <-done)
+}

@@ -1,0 +1,184 @@
+// Package plan_test fills a queue with 1.4 million messages and checks that
+// every statement the library sends reads about as many of them as it is
+// asked for, whatever the planner knows about the tables.
+//
+// It runs the library's own calls through a driver that looks at each
+// statement, with its arguments, just before the database gets it.
+package plan_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A watcher is a driver.Connector that shows every statement to look before it
+// runs. look has the connection for itself, and leaves it as it was.
+type watcher struct {
+	driver.Connector
+	look func(ctx context.Context, c driver.Conn, tag, text string, args []driver.NamedValue) error
+
+	mu   sync.Mutex
+	fail string          // the tag of a statement to be answered by an error, once
+	sent map[string]bool // tags since reset
+}
+
+// reset forgets what was sent.
+func (w *watcher) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = map[string]bool{}
+}
+
+// missing returns which of operations were not sent since reset.
+func (w *watcher) missing() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(operations), func(tag string) bool { return w.sent[tag] })
+}
+
+// watchedDB returns a pool of one connection, so that what look leaves in the
+// session, prepared statements say, is there for the next statement.
+func watchedDB(t *testing.T, w *watcher) *sql.DB {
+	t.Helper()
+	db := sql.OpenDB(w)
+	t.Cleanup(func() { db.Close() })
+	db.SetMaxOpenConns(1)
+	return db
+}
+
+// failNext makes the next statement of a tag fail.
+func (w *watcher) failNext(tag string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail = tag
+}
+
+// Connect implements driver.Connector.
+func (w *watcher) Connect(ctx context.Context) (driver.Conn, error) {
+	inner, err := w.Connector.Connect(ctx)
+	return &watchedConn{inner, w}, err
+}
+
+type watchedConn struct {
+	driver.Conn
+	w *watcher
+}
+
+// Tags of statements that look at no messages, or that no plan can be had for.
+var unplanned = regexp.MustCompile(`^(schema\.|begin|commit|rollback|queue\.freeze)`)
+
+var tagged = regexp.MustCompile(`^/\* pgqrs:([a-z_.]+) \*/`)
+
+func (c *watchedConn) seen(ctx context.Context, text string, args []driver.NamedValue) error {
+	found := tagged.FindStringSubmatch(text)
+	if found == nil || unplanned.MatchString(found[1]) {
+		return nil
+	}
+	c.w.mu.Lock()
+	failing := c.w.fail == found[1]
+	if failing {
+		c.w.fail = ""
+	}
+	c.w.mu.Unlock()
+	if failing {
+		return errors.New("failed by the test")
+	}
+	if err := c.w.look(ctx, c.Conn, found[1], text, args); err != nil {
+		return fmt.Errorf("look at the plan of %s: %w", found[1], err)
+	}
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.sent[found[1]] = true
+	return nil
+}
+
+// QueryContext implements driver.QueryerContext.
+func (c *watchedConn) QueryContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.seen(ctx, text, args); err != nil {
+		return nil, err
+	}
+	if q, ok := c.Conn.(driver.QueryerContext); ok {
+		return q.QueryContext(ctx, text, args)
+	}
+	return nil, driver.ErrSkip // the text is prepared then, which is not shown again
+}
+
+// ExecContext implements driver.ExecerContext.
+func (c *watchedConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.seen(ctx, text, args); err != nil {
+		return nil, err
+	}
+	if e, ok := c.Conn.(driver.ExecerContext); ok {
+		return e.ExecContext(ctx, text, args)
+	}
+	return nil, driver.ErrSkip
+}
+
+// PrepareContext implements driver.ConnPrepareContext.
+func (c *watchedConn) PrepareContext(ctx context.Context, text string) (driver.Stmt, error) {
+	return c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, text)
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *watchedConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	return c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
+}
+
+// CheckNamedValue implements driver.NamedValueChecker.
+func (c *watchedConn) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := c.Conn.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
+// must fails the test on an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// value returns v, and fails the test on an error.
+func value[T any](v T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+// reads says how many messages a statement may read beside twice those that it
+// is asked for, which are 100 at most here. Those not named may read no more.
+var reads = map[string]int64{
+	"queue.stats":            all,           // counts them
+	"message.list_leased":    leased + 1000, // sorts those that are leased
+	"message.list_scheduled": leased + 1000, // passes over those that are leased
+	"message.disown":         leased + 1000, // looks for expired ones among those that are leased
+	"worker.list":            leased + 1000, // counts what each worker holds
+	"message.prune":          1000,          // deletes as many
+}
+
+const (
+	asked  = 100
+	leased = 10_000
+	all    = 2_000_000
+)
+
+// operations are the tags that operate must have sent, or this test tests nothing.
+var operations = strings.Fields(`
+	queue.make queue.pause queue.stats queue.in_use queue.drop_row
+	message.enqueue message.batch_enqueue message.keyed message.get
+	message.list_ready message.list_scheduled message.list_leased message.list_archived message.list_dead
+	message.lock message.remove_rows message.redrive message.prune message.disown
+	message.claim message.check message.ack message.delete message.release message.fail message.extend message.renew message.strays
+	worker.register worker.heartbeat worker.poll worker.move worker.status worker.list worker.expire worker.prune`)

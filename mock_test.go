@@ -1,0 +1,131 @@
+package pgqrs_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/DATA-DOG/go-sqlmock"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// A statement is one that an operation is expected to send.
+type statement struct {
+	how     string // query or exec
+	tag     string
+	args    []driver.Value
+	rows    [][]driver.Value
+	columns int
+	err     error
+}
+
+// query expects a Query of a tag and arguments that returns no rows.
+func query(tag string, args ...driver.Value) statement {
+	return statement{how: "query", tag: tag, args: args, columns: 1}
+}
+
+// exec expects an Exec of a tag and arguments.
+func exec(tag string, args ...driver.Value) statement {
+	return statement{how: "exec", tag: tag, args: args}
+}
+
+// row adds a row to what a query returns.
+func (s statement) row(values ...driver.Value) statement {
+	s.rows, s.columns = append(s.rows[:len(s.rows):len(s.rows)], values), len(values)
+	return s
+}
+
+// ids adds a row of one id for each.
+func (s statement) ids(ids ...int64) statement {
+	for _, id := range ids {
+		s = s.row(id)
+	}
+	return s
+}
+
+func (s statement) fails(err error) statement {
+	s.err = err
+	return s
+}
+
+// expect tells a mock about the statement.
+func (s statement) expect(mock sqlmock.Sqlmock) {
+	if s.how == "exec" {
+		e := mock.ExpectExec(s.tag).WithArgs(s.args...).WillReturnResult(sqlmock.NewResult(0, int64(len(s.rows))))
+		if s.err != nil {
+			e.WillReturnError(s.err)
+		}
+		return
+	}
+	rows := sqlmock.NewRows(make([]string, s.columns))
+	for _, values := range s.rows {
+		rows.AddRow(values...)
+	}
+	e := mock.ExpectQuery(s.tag).WithArgs(s.args...).WillReturnRows(rows)
+	if s.err != nil {
+		e.WillReturnError(s.err)
+	}
+}
+
+// byTag matches statements by their whole tag, more strictly than the regular expressions of users.
+var byTag = sqlmock.QueryMatcherFunc(func(tag, actual string) error {
+	if !strings.HasPrefix(actual, "/* pgqrs:"+tag+" */") {
+		return fmt.Errorf("want the tag %s, got %.50q", tag, actual)
+	}
+	return nil
+})
+
+// newMock returns a Store on a mock that expects the statements, in order, and
+// nothing else: no BEGIN, no Prepare. It fails the test if one is not sent.
+func newMock(t *testing.T, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sqlmock.Sqlmock) {
+	t.Helper()
+	db, mock, err := sqlmock.New(sqlmock.QueryMatcherOption(byTag))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range want {
+		s.expect(mock)
+	}
+	t.Cleanup(func() {
+		if err := mock.ExpectationsWereMet(); err != nil {
+			t.Error(err)
+		}
+		mock.ExpectClose()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return pgqrs.New(db, d), mock
+}
+
+// bothDialects runs a test with PostgreSQL's statements and with SQLite's.
+func bothDialects(t *testing.T, run func(t *testing.T, d pgqrs.Dialect)) {
+	for _, d := range []pgqrs.Dialect{pgqrs.Postgres, pgqrs.SQLite} {
+		t.Run(string(d), func(t *testing.T) { run(t, d) })
+	}
+}
+
+// An operation is a public call and the statements it sends.
+type operation struct {
+	name string
+	call func(ctx context.Context, s *pgqrs.Store) error
+	want []statement
+	err  error // what its error matches
+}
+
+func runOperations(t *testing.T, operations []operation) {
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
+				s, _ := newMock(t, d, op.want...)
+				if err := op.call(t.Context(), s); !errors.Is(err, op.err) {
+					t.Errorf("got %v, want %v", err, op.err)
+				}
+			})
+		})
+	}
+}

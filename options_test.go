@@ -1,0 +1,115 @@
+package pgqrs
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func itemsOf(t *testing.T, c Config, n int, opts ...Option) ([]item, error) {
+	t.Helper()
+	_, s := newFake(t, c, SQLite, nil)
+	payloads := make([]any, n)
+	for i := range payloads {
+		payloads[i] = i
+	}
+	return s.items(t.Context(), payloads, opts)
+}
+
+func TestOptionsOfAMessage(t *testing.T) {
+	at := time.UnixMicro(1_700_000_000_000_001)
+	for _, test := range []struct {
+		name string
+		opts []Option
+		want item
+	}{
+		{"none", nil, item{}},
+		{"Delay", []Option{Delay(time.Second + time.Microsecond)}, item{delay: 1_000_001}},
+		{"the last Delay", []Option{Delay(time.Hour), Delay(time.Second)}, item{delay: 1_000_000}},
+		{"At", []Option{At(at)}, item{at: at.UnixMicro()}},
+		{"At in another zone", []Option{At(at.In(time.FixedZone("", 7200)))}, item{at: at.UnixMicro()}},
+		{"At the zero time", []Option{At(time.Time{})}, item{at: int64(0)}},
+		{"At with no Delay", []Option{At(at), Delay(0)}, item{at: at.UnixMicro()}},
+		{"Priority", []Option{Priority(-1)}, item{priority: -1}},
+		{"Key", []Option{Key("k")}, item{key: "k"}},
+		{"Unique", []Option{Unique("k")}, item{key: "k", unique: true}},
+		{"Key after Unique", []Option{Unique("a"), Key("b")}, item{key: "b"}},
+		{"Headers", []Option{Headers(map[string]string{"a": "1", "b": "2"}), Headers(map[string]string{"b": "3"})}, item{headers: `{"a":"1","b":"3"}`}},
+		{"no Headers", []Option{Headers(nil)}, item{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := itemsOf(t, Config{}, 1, test.opts...)
+			test.want.payload = "0"
+			if err != nil || !reflect.DeepEqual(got, []item{test.want}) {
+				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestOptionsThatMakeNoSense(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		opts []Option
+	}{
+		{"negative delay -1s", []Option{Delay(-time.Second)}},
+		{"negative delay -1s", []Option{Delay(-time.Second), Delay(time.Second)}},
+		{"both Delay and At", []Option{Delay(time.Second), At(time.Now())}},
+		{"past the year 9999", []Option{At(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))}},
+		{"priority 3 is not between -1 and 2", []Option{Priority(3)}},
+		{"priority -2 is not between -1 and 2", []Option{Priority(-2)}},
+		{"empty key", []Option{Key("")}},
+		{"empty key", []Option{Unique("")}},
+		{"has more than 255 characters", []Option{Key(strings.Repeat("k", 256))}},
+		{"invalid payload: headers", []Option{Headers(map[string]string{"a": "\x00"})}},
+	} {
+		if _, err := itemsOf(t, Config{}, 1, test.opts...); err == nil || !strings.Contains(err.Error(), test.text) {
+			t.Errorf("got %v, want %s", err, test.text)
+		}
+	}
+}
+
+func TestEachComesOnTopOfTheBatch(t *testing.T) {
+	headers := map[string]string{"batch": "1"}
+	got, err := itemsOf(t, Config{}, 3, Priority(1), Headers(headers), Each(func(i int) []Option {
+		return [][]Option{nil, {Headers(map[string]string{"item": "1"}), Key("k1")}, {Priority(2), Delay(time.Second)}}[i]
+	}))
+	want := []item{
+		{payload: "0", priority: 1, headers: `{"batch":"1"}`},
+		{payload: "1", priority: 1, key: "k1", headers: `{"batch":"1","item":"1"}`},
+		{payload: "2", priority: 2, delay: 1_000_000, headers: `{"batch":"1"}`},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+	if len(headers) != 1 {
+		t.Errorf("the caller's headers became %v", headers)
+	}
+}
+
+func TestErrorsOfABatchNameTheItem(t *testing.T) {
+	_, err := itemsOf(t, Config{}, 3, Each(func(i int) []Option { return []Option{Priority(i + 1)} }))
+	if err == nil || !strings.Contains(err.Error(), "item 2: priority 3") {
+		t.Error(err)
+	}
+	_, err = itemsOf(t, Config{}, 3, Delay(time.Second), Each(func(i int) []Option { return []Option{At(time.Now())} }))
+	if err == nil || !strings.Contains(err.Error(), "item 0: both Delay and At") {
+		t.Error(err)
+	}
+}
+
+func TestHeadersOptionWinsOverTheStores(t *testing.T) {
+	type trace struct{}
+	config := Config{Headers: func(ctx context.Context) map[string]string {
+		return map[string]string{"trace": fmt.Sprint(ctx.Value(trace{})), "app": "shop"}
+	}}
+	_, s := newFake(t, config, SQLite, nil)
+	ctx := context.WithValue(t.Context(), trace{}, "t-1")
+	got, err := s.items(ctx, []any{0}, []Option{Headers(map[string]string{"app": "till"})})
+	if want := `{"app":"till","trace":"t-1"}`; err != nil || got[0].headers != want {
+		t.Errorf("got %v, %v; want %s", got[0].headers, err, want)
+	}
+}

@@ -1,0 +1,484 @@
+package pgqrstest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+var installCases = []testcase{
+	{"Install makes everything on an empty database, and again does nothing", "an application that installs at every start would fail at its second", installTwice},
+	{"ten Stores may install at once", "a fleet that starts up together would crash on its first deployment", installTogether},
+	{"Verify changes nothing and names all that is missing before Install", "a check before a deployment would lie, or deploy by itself", installVerifyEmpty},
+	{"Verify names a missing index, column and table, and Install brings them back", "a queue that crawls since somebody dropped an index would look healthy, and the advice to call Install would be wrong", installVerifyMissing},
+	{"a newer schema that still fits is used and listed", "a rolling deployment would stop the processes that are not upgraded yet", installNewer},
+	{"a newer schema that does not fit is refused with the advice to upgrade", "an old process would damage what it does not understand", installTooNew},
+	{"Uninstall removes everything, and Install works again", "trying the library out would leave its tables behind", installUninstall},
+	{"Uninstall refuses tables that pgqrs 0.15 may have installed", "the other library's queues would be dropped with ours", installUninstallAdopted},
+	{"every call on a database without the schema matches ErrNotInstalled and names Install", "whoever forgot Install would read a driver's error about a table they have never heard of", installMissing},
+	{"Install adopts the tables of pgqrs 0.15 with what is in them", "moving from the other library would lose messages", installAdopt},
+	{"Install and Uninstall are refused in a caller's transaction", "the schema would be half made in a transaction that is rolled back", installInTx},
+	{"the migration files, run by another tool, amount to Install", "applications that run all migrations by one tool could not use the library", installByHand},
+	{"two schemas in one database do not see each other", "two applications in one database would work each other's messages", installSchemas},
+	{"Uninstall looks for the tables of pgqrs 0.15 in its own schema", "an application with such a table elsewhere could not uninstall, or the other library's tables would go", installSchemasAdopted},
+	{"a Config.Schema that is no plain identifier is refused by every call", "a name from a configuration file would run as SQL", installBadSchema},
+	{"Config.Schema is refused where there are no schemas", "the setting would be ignored in silence", installNoSchemas},
+	{"a closed pool is a clear error at each call", "an application would hang or panic while it shuts down", installClosed},
+	{"a read-only database is a clear error at each call that writes", "a replica that was taken for the primary would seem to take work", installReadOnly},
+}
+
+// A call is one method of the library with the least arguments that make sense.
+type call struct {
+	name   string
+	writes bool
+	run    func(ctx context.Context) error
+}
+
+// everyCall lists all calls on a Store that need its tables. The queue should
+// hold a ready message and a dead letter, so that all writing calls do write.
+func everyCall(s *pgqrs.Store, queue string) []call {
+	return append(queueCalls(pgqrs.NewQueue[string](s, queue)), storeCalls(s, queue)...)
+}
+
+func queueCalls(q *pgqrs.Queue[string]) []call {
+	m := &pgqrs.Message[string]{MessageInfo: pgqrs.MessageInfo{ID: 1, WorkerID: 1, Claim: 1}}
+	return []call{
+		{"Enqueue", true, func(ctx context.Context) error { _, err := q.Enqueue(ctx, "x"); return err }},
+		{"Enqueue with a key", true, func(ctx context.Context) error { _, err := q.Enqueue(ctx, "x", pgqrs.Key("k")); return err }},
+		{"EnqueueBatch", true, func(ctx context.Context) error { _, err := q.EnqueueBatch(ctx, []string{"x", "y"}); return err }},
+		{"Dequeue", true, func(ctx context.Context) error { _, err := q.Dequeue(ctx, 1, longLease); return err }},
+		{"Ack", true, func(ctx context.Context) error { return q.Ack(ctx, m) }},
+		{"Queue.Delete", true, func(ctx context.Context) error { return q.Delete(ctx, m) }},
+		{"Release", true, func(ctx context.Context) error { return q.Release(ctx, 0, m) }},
+		{"Extend", true, func(ctx context.Context) error { return q.Extend(ctx, longLease, m) }},
+		{"Fail", true, func(ctx context.Context) error { return q.Fail(ctx, errors.New("x"), m) }},
+	}
+}
+
+const longLease = time.Minute
+
+func storeCalls(s *pgqrs.Store, queue string) []call {
+	list := []call{
+		{"Queues", false, func(ctx context.Context) error { _, err := s.Queues(ctx); return err }},
+		{"Messages by id", false, func(ctx context.Context) error {
+			_, err := s.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{1}})
+			return err
+		}},
+		{"Workers", false, func(ctx context.Context) error { _, err := s.Workers(ctx); return err }},
+		{"Redrive", true, func(ctx context.Context) error { _, err := s.Redrive(ctx, 1); return err }},
+		{"RedriveAll", true, func(ctx context.Context) error { _, err := s.RedriveAll(ctx, queue); return err }},
+		{"Store.Delete", true, func(ctx context.Context) error { _, err := s.Delete(ctx, 1); return err }},
+		{"Purge", true, func(ctx context.Context) error { _, err := s.Purge(ctx, queue, pgqrs.Ready); return err }},
+		{"PauseQueue", true, func(ctx context.Context) error { return s.PauseQueue(ctx, queue) }},
+		{"ResumeQueue", true, func(ctx context.Context) error { return s.ResumeQueue(ctx, queue) }},
+		{"DropQueue", true, func(ctx context.Context) error { return s.DropQueue(ctx, queue) }},
+		{"SuspendWorker", true, func(ctx context.Context) error { return s.SuspendWorker(ctx, 1) }},
+		{"ResumeWorker", true, func(ctx context.Context) error { return s.ResumeWorker(ctx, 1) }},
+		{"InterruptWorker", true, func(ctx context.Context) error { return s.InterruptWorker(ctx, 1) }},
+		{"StopWorker", true, func(ctx context.Context) error { return s.StopWorker(ctx, 1) }},
+	}
+	for _, state := range allStates {
+		list = append(list, call{"Messages that are " + string(state), false, func(ctx context.Context) error {
+			_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state})
+			return err
+		}})
+	}
+	return list
+}
+
+// installCalls lists the calls that need no tables.
+func installCalls(s *pgqrs.Store) []call {
+	return []call{
+		{"Install", true, s.Install},
+		{"Verify", false, func(ctx context.Context) error { _, err := s.Verify(ctx); return err }},
+		{"Uninstall", true, s.Uninstall},
+	}
+}
+
+// runWorker is a Worker's Run as a call.
+func runWorker(s *pgqrs.Store, queue string) call {
+	h := pgqrs.NewQueue[string](s, queue).Handle(func(context.Context, *pgqrs.Message[string]) error { return nil })
+	return runHandler(h)
+}
+
+// runHandler is Run, which is to return at once, of a Worker with one handler.
+func runHandler(h pgqrs.Handler) call {
+	return call{"Worker.Run", true, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		return (&pgqrs.Worker{Handlers: []pgqrs.Handler{h}}).Run(ctx)
+	}}
+}
+
+// wantEach runs calls and wants of each an error that matches target, if that
+// is not nil, and that has one of the texts.
+func wantEach(t *testing.T, ctx context.Context, calls []call, target error, texts ...string) {
+	t.Helper()
+	for _, c := range calls {
+		err := c.run(ctx)
+		has := func(text string) bool { return strings.Contains(strings.ToLower(err.Error()), strings.ToLower(text)) }
+		switch {
+		case err == nil:
+			t.Errorf("%s: no error", c.name)
+		case target != nil && !errors.Is(err, target):
+			t.Errorf("%s: %v; want an error matching %q", c.name, err, target)
+		case !strings.HasPrefix(err.Error(), "pgqrs: ") || !slices.ContainsFunc(texts, has):
+			t.Errorf("%s: %q; want an error that begins with pgqrs: and says one of %q", c.name, err, texts)
+		}
+	}
+}
+
+// blank returns a Store on another database, with nothing installed.
+func (e *env) blank(t *testing.T) *pgqrs.Store {
+	t.Helper()
+	db, dialect := e.open(t)
+	return pgqrs.Config{Logger: e.log.logger(t)}.New(db, dialect)
+}
+
+// statement runs SQL of the test's own. It is a query because go-libsql
+// refuses to execute what returns rows.
+func statement(t *testing.T, db *sql.DB, text string) {
+	t.Helper()
+	rows, err := db.QueryContext(context.WithoutCancel(t.Context()), text)
+	must(t, err)
+	for rows.Next() {
+	}
+	must(t, errors.Join(rows.Err(), rows.Close()))
+}
+
+// wantWorking sends a message through a Store.
+func wantWorking(t *testing.T, s *pgqrs.Store) {
+	t.Helper()
+	q := pgqrs.NewQueue[string](s, "works")
+	id := enqueue(t, q, "yes")
+	m := dequeueOne(t, q)
+	equal(t, "id", m.ID, id)
+	must(t, q.Ack(t.Context(), m))
+}
+
+// wantComplete checks that Verify finds nothing wrong.
+func wantComplete(t *testing.T, s *pgqrs.Store) {
+	t.Helper()
+	r := value(s.Verify(t.Context()))(t)
+	if !r.OK() || len(r.Missing)+len(r.Newer)+len(r.Warnings) > 0 || r.Schema != r.Library || r.Library < 2 {
+		t.Fatalf("Verify: OK is %v, report %+v; want nothing wrong", r.OK(), r)
+	}
+	if r.Dialect != s.Dialect() || !strings.ContainsAny(r.Engine, "123456789") {
+		t.Fatalf("Verify: dialect %q, engine %q; want the Store's dialect and a version", r.Dialect, r.Engine)
+	}
+}
+
+func installTwice(t *testing.T, e *env) {
+	s := e.blank(t)
+	must(t, s.Install(t.Context()))
+	wantComplete(t, s)
+	wantWorking(t, s)
+	must(t, s.Install(t.Context()))
+	wantComplete(t, s)
+	equal(t, "archived messages after the second Install", value(s.Queues(t.Context(), "works"))(t)[0].Archived, 1)
+	must(t, s.Close())
+}
+
+func installTogether(t *testing.T, e *env) {
+	db, dialect := e.open(t)
+	done := make(chan error)
+	for range 10 {
+		go func() { done <- pgqrs.New(db, dialect).Install(t.Context()) }()
+	}
+	for range 10 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	wantComplete(t, pgqrs.New(db, dialect))
+}
+
+var allTables = []string{"pgqrs_migrations", "pgqrs_queues", "pgqrs_workers", "pgqrs_messages", "pgqrs_workflows", "pgqrs_workflow_runs", "pgqrs_workflow_steps"}
+
+func installVerifyEmpty(t *testing.T, e *env) {
+	s := e.blank(t)
+	r := value(s.Verify(t.Context()))(t)
+	equal(t, "OK", r.OK(), false)
+	equal(t, "schema version", r.Schema, 0)
+	for _, table := range allTables {
+		if !slices.Contains(r.Missing, "table "+table) {
+			t.Errorf("missing: %v; want table %s among them", r.Missing, table)
+		}
+	}
+	_, err := s.Queues(t.Context())
+	wantError(t, err, pgqrs.ErrNotInstalled)
+}
+
+func installVerifyMissing(t *testing.T, e *env) {
+	for _, c := range []struct{ text, want string }{
+		{`DROP INDEX pgqrs_messages_claim`, "index pgqrs_messages_claim of table pgqrs_messages"},
+		{`ALTER TABLE pgqrs_queues DROP COLUMN paused_at`, "column paused_at of table pgqrs_queues"},
+		{`DROP TABLE pgqrs_workflow_steps`, "table pgqrs_workflow_steps"},
+	} {
+		statement(t, e.db, c.text)
+		r := value(e.store.Verify(t.Context()))(t)
+		equal(t, "OK after "+c.text, r.OK(), false)
+		if r.Missing[0] != c.want {
+			t.Errorf("after %s: missing: %v; want %q first", c.text, r.Missing, c.want)
+		}
+		for _, missing := range r.Missing {
+			if table := c.want[strings.LastIndex(c.want, " "):]; !strings.HasSuffix(missing, table) {
+				t.Errorf("after %s: missing: %v; want nothing of other tables", c.text, r.Missing)
+			}
+		}
+		must(t, e.store.Install(t.Context()))
+		wantComplete(t, e.store)
+	}
+}
+
+func installNewer(t *testing.T, e *env) {
+	statement(t, e.db, `INSERT INTO pgqrs_migrations (version, name, oldest) VALUES (990001, 'future', 1)`)
+	must(t, e.store.Install(t.Context()))
+	r := value(e.store.Verify(t.Context()))(t)
+	equal(t, "OK", r.OK(), true)
+	equal(t, "schema version", r.Schema, 990001)
+	equalSlices(t, "newer", r.Newer, []string{"990001 (future)"})
+	equal(t, "warnings", len(r.Warnings), 0)
+	wantWorking(t, e.store)
+}
+
+func installTooNew(t *testing.T, e *env) {
+	statement(t, e.db, `INSERT INTO pgqrs_migrations (version, name, oldest) VALUES (990001, 'future', 990001)`)
+	err := e.store.Install(t.Context())
+	wantError(t, err, pgqrs.ErrUnsupported)
+	if !strings.Contains(err.Error(), "upgrade") || !strings.Contains(err.Error(), "990001") {
+		t.Errorf("error is %v; want it to name the version and to say upgrade", err)
+	}
+	r := value(e.store.Verify(t.Context()))(t)
+	equal(t, "OK", r.OK(), false)
+	equalSlices(t, "newer", r.Newer, []string{"990001 (future)"})
+	if !strings.Contains(fmt.Sprint(r.Warnings), "upgrade") {
+		t.Errorf("warnings are %v; want one that says upgrade", r.Warnings)
+	}
+}
+
+func installUninstall(t *testing.T, e *env) {
+	wantWorking(t, e.store)
+	must(t, e.store.Close())
+	s := e.newStore(t, pgqrs.Config{})
+	must(t, s.Uninstall(t.Context()))
+	r := value(s.Verify(t.Context()))(t)
+	for _, table := range allTables {
+		if !slices.Contains(r.Missing, "table "+table) {
+			t.Errorf("missing after Uninstall: %v; want table %s among them", r.Missing, table)
+		}
+	}
+	must(t, s.Uninstall(t.Context()))
+	must(t, s.Install(t.Context()))
+	wantComplete(t, s)
+	wantWorking(t, s)
+}
+
+func installUninstallAdopted(t *testing.T, e *env) {
+	for _, table := range []string{"_sqlx_migrations", "pgqrs_schema_version"} {
+		statement(t, e.db, `CREATE TABLE `+table+` (version BIGINT)`)
+		err := e.store.Uninstall(t.Context())
+		wantError(t, err, pgqrs.ErrState)
+		if !strings.Contains(err.Error(), table) {
+			t.Errorf("error is %v; want it to name %s", err, table)
+		}
+		wantComplete(t, e.store)
+		statement(t, e.db, `DROP TABLE `+table)
+	}
+	must(t, e.store.Uninstall(t.Context()))
+}
+
+func installMissing(t *testing.T, e *env) {
+	s := e.blank(t)
+	wantEach(t, t.Context(), append(everyCall(s, "q"), runWorker(s, "q")), pgqrs.ErrNotInstalled, "Install")
+	tx := value(s.DB().BeginTx(t.Context(), nil))(t)
+	defer tx.Rollback()
+	_, err := pgqrs.NewQueue[string](s, "q").WithTx(tx).Enqueue(t.Context(), "x")
+	wantError(t, err, pgqrs.ErrNotInstalled)
+}
+
+// migrationFile returns the statements of the dialect's migration file whose
+// name begins with prefix.
+func migrationFile(t *testing.T, d pgqrs.Dialect, prefix string) []string {
+	t.Helper()
+	names := value(fs.Glob(d.Migrations(), prefix+"*.up.sql"))(t)
+	equal(t, "files "+prefix+"*.up.sql", len(names), 1)
+	text := string(value(fs.ReadFile(d.Migrations(), names[0]))(t))
+	if !strings.HasPrefix(text, "-- +goose Up\n") {
+		t.Fatalf("%s does not begin with goose's marker", names[0])
+	}
+	var list []string
+	for _, block := range strings.Split(text, "-- +goose StatementBegin\n")[1:] {
+		statement, _, found := strings.Cut(block, "\n-- +goose StatementEnd")
+		equal(t, "statement has an end", found, true)
+		list = append(list, statement)
+	}
+	return list
+}
+
+func installAdopt(t *testing.T, e *env) {
+	for _, half := range []bool{false, true} {
+		s := e.blank(t)
+		for _, text := range migrationFile(t, e.dialect, "0001") {
+			statement(t, s.DB(), text)
+		}
+		statement(t, s.DB(), `INSERT INTO pgqrs_queues (queue_name) VALUES ('old')`)
+		statement(t, s.DB(), `INSERT INTO pgqrs_messages (queue_id, payload) SELECT id, '{"n": 1}' FROM pgqrs_queues`)
+		statement(t, s.DB(), `DROP TABLE pgqrs_migrations`) // which pgqrs 0.15 does not have
+		if half {                                           // as an earlier try that was cut short may leave it
+			statement(t, s.DB(), `ALTER TABLE pgqrs_messages ADD COLUMN last_error TEXT`)
+		}
+		_, err := s.Queues(t.Context())
+		wantError(t, err, pgqrs.ErrNotInstalled)
+		equal(t, "OK before Install", value(s.Verify(t.Context()))(t).OK(), false)
+		must(t, s.Install(t.Context()))
+		wantComplete(t, s)
+		m := dequeueOne(t, pgqrs.NewQueue[map[string]int](s, "old"))
+		equal(t, "payload", m.Payload["n"], 1)
+		equal(t, "attempt", m.Attempt, 1)
+		must(t, s.Close())
+	}
+}
+
+func installInTx(t *testing.T, e *env) {
+	tx := value(e.db.BeginTx(t.Context(), nil))(t)
+	defer tx.Rollback()
+	bound := e.store.WithTx(tx)
+	wantError(t, bound.Install(t.Context()), pgqrs.ErrUnsupported)
+	wantError(t, bound.Uninstall(t.Context()), pgqrs.ErrUnsupported)
+	equal(t, "OK in the transaction", value(bound.Verify(t.Context()))(t).OK(), true)
+}
+
+func installByHand(t *testing.T, e *env) {
+	s := e.blank(t)
+	files := value(fs.Glob(e.dialect.Migrations(), "*.up.sql"))(t)
+	for _, file := range files {
+		for _, text := range migrationFile(t, e.dialect, strings.TrimSuffix(file, ".up.sql")) {
+			statement(t, s.DB(), text)
+		}
+	}
+	wantComplete(t, s)
+	equal(t, "schema version", value(s.Verify(t.Context()))(t).Schema, int64(len(files)))
+	must(t, s.Install(t.Context()))
+	wantWorking(t, s)
+	must(t, s.Close())
+}
+
+// schema returns a Store on a schema of its own, which is dropped when the test ends.
+func (e *env) schema(t *testing.T, prefix string) *pgqrs.Store {
+	t.Helper()
+	name := prefix + rand.Text()
+	s := e.newStore(t, pgqrs.Config{Schema: name})
+	t.Cleanup(func() {
+		_ = s.Close() // before its worker rows are gone
+		statement(t, e.db, `DROP SCHEMA IF EXISTS "`+name+`" CASCADE`)
+	})
+	return s
+}
+
+// schemas skips the test where there are none.
+func (e *env) schemas(t *testing.T) {
+	t.Helper()
+	if e.dialect != pgqrs.Postgres {
+		t.Skip("only PostgreSQL has schemas")
+	}
+}
+
+func installSchemas(t *testing.T, e *env) {
+	e.schemas(t)
+	mixed, dollar := e.schema(t, "Mixed_Case_"), e.schema(t, "_with$dollar_")
+	for _, s := range []*pgqrs.Store{mixed, dollar} {
+		wantEach(t, t.Context(), everyCall(s, "q"), pgqrs.ErrNotInstalled, "Install")
+		equal(t, "OK before Install", value(s.Verify(t.Context()))(t).OK(), false)
+		must(t, s.Install(t.Context()))
+		must(t, s.Install(t.Context()))
+		wantComplete(t, s)
+		wantWorking(t, s)
+	}
+	enqueue(t, pgqrs.NewQueue[int](mixed, "only here"), 1)
+	equal(t, "queues in the one", len(value(mixed.Queues(t.Context()))(t)), 2)
+	equal(t, "queues in the other", len(value(dollar.Queues(t.Context()))(t)), 1)
+	equal(t, "queues in search_path", len(value(e.store.Queues(t.Context()))(t)), 0)
+	must(t, mixed.Uninstall(t.Context()))
+	wantComplete(t, dollar)
+	wantComplete(t, e.store)
+}
+
+func installSchemasAdopted(t *testing.T, e *env) {
+	e.schemas(t)
+	s := e.schema(t, "own_")
+	must(t, s.Install(t.Context()))
+	statement(t, e.db, `CREATE TABLE _sqlx_migrations (version BIGINT)`) // elsewhere, in search_path
+	wantError(t, e.store.Uninstall(t.Context()), pgqrs.ErrState)
+	must(t, s.Uninstall(t.Context()))
+}
+
+func installBadSchema(t *testing.T, e *env) {
+	e.schemas(t)
+	for _, name := range []string{strings.Repeat("a", 64), "1abc", "$abc", "a-b", `a"b`, "a b", "a.b", "é", "a;DROP TABLE pgqrs_queues", "\x00"} {
+		s := e.newStore(t, pgqrs.Config{Schema: name})
+		wantEach(t, t.Context(), append(everyCall(s, "q"), installCalls(s)...), pgqrs.ErrUnsupported, "Config.Schema "+fmt.Sprintf("%q", name))
+	}
+	longest := e.schema(t, strings.Repeat("a", 63-len(rand.Text())))
+	must(t, longest.Install(t.Context()))
+	wantWorking(t, longest)
+}
+
+func installNoSchemas(t *testing.T, e *env) {
+	if e.dialect == pgqrs.Postgres {
+		t.Skip("PostgreSQL has schemas")
+	}
+	s := e.newStore(t, pgqrs.Config{Schema: "jobs"})
+	wantEach(t, t.Context(), append(everyCall(s, "q"), installCalls(s)...), pgqrs.ErrUnsupported, `Config.Schema "jobs"`)
+}
+
+func installClosed(t *testing.T, e *env) {
+	s := e.blank(t)
+	must(t, s.Install(t.Context()))
+	must(t, s.DB().Close())
+	calls := append(everyCall(s, "q"), installCalls(s)...)
+	wantEach(t, t.Context(), append(calls, runWorker(s, "q")), nil, "closed")
+}
+
+// readOnly makes the only connection of a pool refuse to write.
+var readOnly = map[pgqrs.Dialect]string{
+	pgqrs.Postgres: `SET default_transaction_read_only = on`,
+	pgqrs.SQLite:   `PRAGMA query_only = 1`,
+	pgqrs.Turso:    `PRAGMA query_only = 1`,
+}
+
+func installReadOnly(t *testing.T, e *env) {
+	s := e.blank(t)
+	must(t, s.Install(t.Context()))
+	q := pgqrs.NewQueue[string](s, "q")
+	deadLetter(t, q)
+	enqueue(t, q, "ready")
+	value(s.Delete(t.Context(), enqueue(t, pgqrs.NewQueue[string](s, "empty"), "x")))(t)
+	must(t, s.Close())
+	s.DB().SetMaxOpenConns(1)
+	statement(t, s.DB(), readOnly[e.dialect])
+	s = pgqrs.New(s.DB(), e.dialect)
+	writing := []call{{"DropQueue of an empty queue", true, func(ctx context.Context) error { return s.DropQueue(ctx, "empty") }}}
+	for _, c := range append(everyCall(s, "q"), runWorker(s, "q"), installCalls(s)[2]) {
+		if c.name == "DropQueue" {
+			continue // there are messages, so that it writes nothing
+		}
+		if c.writes {
+			writing = append(writing, c)
+		} else if err := c.run(t.Context()); err != nil {
+			t.Errorf("%s: %v; want none", c.name, err)
+		}
+	}
+	wantEach(t, t.Context(), writing, nil, "read-only", "readonly")
+	must(t, s.Install(t.Context()))
+	equal(t, "OK", value(s.Verify(t.Context()))(t).OK(), true)
+}

@@ -1,0 +1,232 @@
+package pgqrstest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+var faultCases = []testcase{
+	{"a worker survives a database that is away for a while, and nothing is lost or counted", "a database's restart would end every worker, or bury work in the dead letters", faultAway},
+	{"messages of a claim whose answer was lost are given back uncounted, at once", "a network error would hide messages for a lease, and burn an attempt", faultClaim},
+	{"messages of a claim whose answer was lost are given back when the worker ends", "a deploy in an outage would burn an attempt", faultClaimDrain},
+	{"an ack whose answer was lost is not taken for lost work", "work would be done twice, or an operator be alarmed for nothing", faultAck},
+	{"a failure whose answer was lost is recorded once", "one failure would count as two attempts", faultFail},
+	{"HandleTx whose commit's answer was lost has its effect once", "an effect would happen twice", faultCommit},
+	{"a message claimed ahead whose lease could not be renewed costs no attempt", "an outage would burn attempts of messages that nobody has touched", faultWaiting},
+	{"a worker that was stopped during an outage stays stopped", "a stop order would be ignored", faultStop},
+	{"Run on a database without the schema returns ErrNotInstalled", "a worker would wait without end for tables that nobody makes", faultNoSchema},
+}
+
+// everything is the fault of a database that is away.
+func everything(string) fault { return refused }
+
+func faultAway(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[int](store, "away").With(atOnce(1))
+	begun, gate := make(chan int, 100), make(chan struct{})
+	start(t, fast(q.Handle(func(_ context.Context, m *pgqrs.Message[int]) error {
+		begun <- m.Attempt
+		if m.Payload == 1 {
+			<-gate
+		}
+		return nil
+	})))
+	near := pgqrs.NewQueue[int](e.store, "away")
+	first := enqueue(t, near, 1)
+	receive(t, "a message is handled", begun)
+	net.fail(everything)
+	second := enqueue(t, near, 2)
+	close(gate)
+	eventually(t, "the worker has noticed", func() bool {
+		return e.log.has("could not record outcomes; trying again") && e.log.has("could not look for messages; trying again")
+	})
+	equal(t, "state of what was being handled", e.info(t, first).State, pgqrs.Leased)
+	net.heal()
+	for _, id := range []int64{first, second} {
+		equal(t, "attempts", e.awaitState(t, id, pgqrs.Archived).Attempt, 1)
+	}
+	equal(t, "attempt", receive(t, "the second message is handled", begun), 1)
+	equal(t, "times messages were handled besides", len(begun), 0)
+}
+
+func faultClaim(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	var handled tally[string]
+	q := pgqrs.NewQueue[int](store, "strays").With(atOnce(1))
+	near := pgqrs.NewQueue[int](e.store, "strays")
+	ids := value(near.EnqueueBatch(t.Context(), []int{1, 2, 3}))(t)
+	f, happened := once("pgqrs:message.claim", muted)
+	net.fail(f)
+	w := fast(q.Handle(func(_ context.Context, m *pgqrs.Message[int]) error {
+		handled.add(fmt.Sprint(m.ID, " ", m.Attempt))
+		return nil
+	}))
+	w.Concurrency, w.Lease = 3, time.Hour // nothing comes back by itself
+	start(t, w)
+	receive(t, "the claim's answer is lost", happened)
+	var want []string
+	for _, id := range ids {
+		equal(t, "attempts", e.awaitState(t, id, pgqrs.Archived).Attempt, 1)
+		want = append(want, fmt.Sprint(id, " ", 1))
+	}
+	equal(t, "messages handled", handled.len(), len(want))
+}
+
+func faultClaimDrain(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[string](store, "strays")
+	id := enqueue(t, pgqrs.NewQueue[string](e.store, "strays"), "x")
+	h, got := handling(q)
+	claim, happened := once("pgqrs:message.claim", muted)
+	net.fail(func(text string) fault {
+		if strings.Contains(text, "pgqrs:worker.poll") {
+			return refused // or it would find out by itself
+		}
+		return claim(text)
+	})
+	stop := start(t, &pgqrs.Worker{Handlers: []pgqrs.Handler{h}, PollInterval: never})
+	receive(t, "the claim's answer is lost", happened)
+	must(t, stop())
+	m := e.info(t, id)
+	equal(t, "times it was handled", len(got), 0)
+	equal(t, "state", m.State, pgqrs.Ready)
+	equal(t, "attempts", m.Attempt, 0)
+}
+
+// quiet fails the test if the log speaks of lost leases.
+func (e *env) quiet(t *testing.T) {
+	t.Helper()
+	for _, text := range []string{"lease lost", "lease was lost before"} {
+		if e.log.has(text) {
+			t.Errorf("the log says %q", text)
+		}
+	}
+}
+
+func faultAck(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[string](store, "acked")
+	h, got := handling(q)
+	f, happened := once("pgqrs:message.ack", muted)
+	net.fail(f)
+	stop := start(t, fast(h))
+	id := enqueue(t, q, "x")
+	receive(t, "the ack's answer is lost", happened)
+	next := enqueue(t, q, "y")
+	e.awaitState(t, next, pgqrs.Archived)
+	must(t, stop())
+	m := e.info(t, id)
+	equal(t, "state", m.State, pgqrs.Archived)
+	equal(t, "attempts", m.Attempt, 1)
+	equal(t, "messages handled", len(got), 2)
+	e.quiet(t)
+}
+
+func faultFail(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[int](store, "failed").With(pgqrs.Policy{Backoff: func(int) time.Duration { return time.Hour }})
+	f, happened := once("pgqrs:message.fail", muted)
+	net.fail(f)
+	stop := start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[int]) error { return errBoom })))
+	id := enqueue(t, q, 1)
+	receive(t, "the answer is lost", happened)
+	must(t, stop())
+	m := e.info(t, id)
+	equal(t, "state", m.State, pgqrs.Scheduled)
+	equal(t, "attempts", m.Attempt, 1)
+	equal(t, "last error", m.LastError, "boom")
+	wantDelay(t, m, time.Hour)
+	if e.log.has("level=WARN msg=\"pgqrs: lease was lost") {
+		t.Error("the log warns of a lost lease")
+	}
+}
+
+func faultCommit(t *testing.T, e *env) {
+	count := e.effects(t)
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[int](store, "orders").With(atOnce(3))
+	f, happened := once("COMMIT", muted)
+	net.fail(f)
+	stop := start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, _ *pgqrs.Message[int]) error {
+		_, err := tx.ExecContext(ctx, effect)
+		return err
+	})))
+	id := enqueue(t, q, 1)
+	receive(t, "the commit's answer is lost", happened)
+	next := enqueue(t, q, 2)
+	e.awaitState(t, next, pgqrs.Archived)
+	must(t, stop())
+	m := e.info(t, id)
+	equal(t, "state", m.State, pgqrs.Archived)
+	equal(t, "attempts", m.Attempt, 1)
+	equal(t, "last error", m.LastError, "")
+	equal(t, "effects", count(), 2)
+}
+
+func faultWaiting(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	a := newAhead(t, e, store, pgqrs.Worker{Lease: time.Second})
+	net.fail(func(text string) fault {
+		for _, tag := range []string{"renew", "claim", "strays"} {
+			if strings.Contains(text, "pgqrs:message."+tag) {
+				return refused
+			}
+		}
+		return none
+	})
+	eventually(t, "the worker has given its leases up", func() bool { return strings.Count(e.log.String(), "pgqrs: lease lost") > len(a.waiting) })
+	close(a.gate)
+	for _, id := range a.waiting {
+		eventually(t, "a message claimed ahead is given back uncounted", func() bool { return e.info(t, id).Attempt == 0 })
+	}
+	net.heal()
+	for _, id := range a.waiting {
+		equal(t, "attempts", e.awaitState(t, id, pgqrs.Archived).Attempt, 1)
+	}
+}
+
+func faultStop(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	h, _ := handling(pgqrs.NewQueue[string](store, "a"))
+	w := fast(h)
+	w.Name, w.Lease = "w", 600*time.Millisecond
+	ended := startOnly(t, w)
+	row := e.awaitStatus(t, "w/a", "polling")
+	away := make(chan struct{}, 1000)
+	net.fail(func(text string) fault {
+		if !strings.Contains(text, "pgqrs:worker.heartbeat") {
+			return none
+		}
+		select {
+		case away <- struct{}{}:
+		default:
+		}
+		return refused
+	})
+	for range 5 {
+		receive(t, "a heartbeat fails", away)
+	}
+	must(t, e.store.StopWorker(t.Context(), row.ID))
+	net.heal()
+	must(t, receive(t, "Run returns by itself", ended))
+	equal(t, "status", e.worker(t, "w/a").Status, "stopped")
+}
+
+func faultNoSchema(t *testing.T, e *env) {
+	db, dialect := e.open(t)
+	empty := &env{db: db, dialect: dialect, log: e.log}
+	h, _ := handling(pgqrs.NewQueue[string](empty.newStore(t, pgqrs.Config{}), "a"))
+	err := receive(t, "Run returns", startOnly(t, fast(h)))
+	wantError(t, err, pgqrs.ErrNotInstalled)
+	wantText(t, "error", err.Error(), "Install")
+	if errors.Is(err, pgqrs.ErrState) {
+		t.Error("it matches ErrState too")
+	}
+}

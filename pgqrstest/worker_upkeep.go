@@ -1,0 +1,113 @@
+package pgqrstest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+var upkeepCases = []testcase{
+	{"a starting worker marks silent ones stopped, and no others", "dead workers would be listed as live, and their names be blocked", upkeepSilent},
+	{"the owner of a lease that has expired is cleared, and the message stays deliverable", "workers of pgqrs 0.15 would never see the message again", upkeepDisown},
+	{"archived messages past their queue's retention are deleted, dead ones are not", "the table would grow for ever, or failures vanish unseen", upkeepRetention},
+	{"a negative retention keeps archived messages for ever", "an audit trail would be deleted", upkeepKeep},
+	{"rows that stopped more than a day ago are deleted, unless they hold messages", "the table would grow with every restart, or a held message lose its holder", upkeepRows},
+}
+
+// upkeep runs a worker of another queue, which does the upkeep as it starts.
+func (e *env) upkeep(t *testing.T, policy pgqrs.Policy) {
+	t.Helper()
+	q := pgqrs.NewQueue[string](e.store, "upkeep").With(policy)
+	h, _ := handling(q)
+	w := fast(h)
+	w.Name = "upkeep"
+	start(t, w)
+}
+
+// hand makes the row of a consumer by hand of a Store of its own.
+func (e *env) hand(t *testing.T, queue string) (*pgqrs.Queue[int], pgqrs.WorkerInfo) {
+	t.Helper()
+	before := value(e.store.Workers(t.Context()))(t)
+	q := pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), queue)
+	dequeue(t, q, 1)
+	after := value(e.store.Workers(t.Context()))(t)
+	equal(t, "rows", len(after), len(before)+1)
+	return q, after[len(after)-1]
+}
+
+func upkeepSilent(t *testing.T, e *env) {
+	_, silent := e.hand(t, "hand")
+	Advance(t, e.store, time.Minute)
+	_, live := e.hand(t, "hand")
+	e.upkeep(t, pgqrs.Policy{})
+	w := e.awaitStatus(t, silent.Name, "stopped")
+	equal(t, "whether it has shut down", w.ShutdownAt.IsZero(), false)
+	equal(t, "status of one that lives", e.worker(t, live.Name).Status, "ready")
+}
+
+func upkeepDisown(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[int](e.store, "expired")
+	expired, live := enqueue(t, q, 1), enqueue(t, q, 2)
+	dequeue(t, q, 1)
+	equal(t, "messages with a longer lease", len(value(q.Dequeue(t.Context(), 1, time.Hour))(t)), 1)
+	Advance(t, e.store, time.Minute)
+	e.upkeep(t, pgqrs.Policy{})
+	eventually(t, "the owner is cleared", func() bool { return e.info(t, expired).WorkerID == 0 })
+	equal(t, "state", e.info(t, expired).State, pgqrs.Ready)
+	equal(t, "attempts", e.info(t, expired).Attempt, 1)
+	equal(t, "whether the live lease has an owner", e.info(t, live).WorkerID != 0, true)
+	enqueue(t, q, 3)
+	m := dequeueOne(t, pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), "expired")) // alone: it may have killed its holder
+	equal(t, "message", m.ID, expired)
+	equal(t, "attempt", m.Attempt, 2)
+}
+
+func upkeepRetention(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "upkeep")
+	other := pgqrs.NewQueue[string](e.store, "other")
+	old, dead, elsewhere := enqueue(t, q, "old"), deadLetter(t, q), enqueue(t, other, "old")
+	must(t, q.Ack(t.Context(), dequeue(t, q, 10)...))
+	must(t, other.Ack(t.Context(), dequeueOne(t, other)))
+	Advance(t, e.store, 2*time.Hour)
+	recent := enqueue(t, q, "recent")
+	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
+	waiting := enqueue(t, q, "waiting", pgqrs.Delay(time.Hour))
+	e.upkeep(t, pgqrs.Policy{Retention: time.Hour})
+	eventually(t, "the old message is deleted", func() bool { return e.stats(t, "upkeep").Archived == 1 })
+	there := value(e.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{old, dead, elsewhere, recent, waiting}}))(t)
+	equalSlices(t, "messages that are left", infoIDs(there), []int64{dead, elsewhere, recent, waiting})
+}
+
+func upkeepKeep(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "upkeep")
+	id := enqueue(t, q, "old")
+	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
+	// A queue whose old messages do go shows that the upkeep has been done.
+	other := pgqrs.NewQueue[string](e.store, "other")
+	enqueue(t, other, "old")
+	must(t, other.Ack(t.Context(), dequeueOne(t, other)))
+	Advance(t, e.store, 10000*time.Hour)
+	keep, _ := handling(q.With(pgqrs.Policy{Retention: -1}))
+	prune, _ := handling(other)
+	start(t, fast(keep, prune))
+	eventually(t, "the other queue's old message is deleted", func() bool { return e.stats(t, "other").Archived == 0 })
+	equal(t, "state", e.info(t, id).State, pgqrs.Archived)
+}
+
+func upkeepRows(t *testing.T, e *env) {
+	_, old := e.hand(t, "old")
+	held, holder := e.hand(t, "held")
+	enqueue(t, held, 1)
+	equal(t, "messages held", len(value(held.Dequeue(t.Context(), 1, 100*time.Hour))(t)), 1)
+	must(t, e.store.StopWorker(t.Context(), old.ID))
+	must(t, e.store.StopWorker(t.Context(), holder.ID))
+	Advance(t, e.store, 25*time.Hour)
+	_, recent := e.hand(t, "recent")
+	must(t, e.store.StopWorker(t.Context(), recent.ID))
+	Advance(t, e.store, 20*time.Hour)
+	e.upkeep(t, pgqrs.Policy{})
+	eventually(t, "the old row is deleted", func() bool { return e.worker(t, old.Name).ID == 0 })
+	equal(t, "row of the one that holds a message", e.worker(t, holder.Name).ID, holder.ID)
+	equal(t, "row of the one that stopped lately", e.worker(t, recent.Name).ID, recent.ID)
+}

@@ -1,0 +1,316 @@
+package pgqrs_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io/fs"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/DATA-DOG/go-sqlmock"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// listed is a row of a listing: a delivery, then queue, worker, two ends, state and what it is sorted under.
+func listed(id int64, state string) []driver.Value {
+	ended := driver.Value(instant.UTC())
+	if state == "ready" || state == "scheduled" || state == "leased" {
+		ended = nil
+	}
+	return append(delivery(id, ada, 1), "emails", nil, ended, nil, state, "2026-01-02 02:04:05.0006Z")
+}
+
+const cursorTime = "2026-01-02 02:04:05.0006Z"
+
+func TestStatementsOfAdministration(t *testing.T) {
+	purged := []statement{
+		exec("begin"), query("message.lock", `[7,8]`, "archived").ids(7, 8),
+		exec("message.remove_steps", `[7,8]`), exec("message.remove_runs", `[7,8]`), exec("message.remove_rows", `[7,8]`).ids(7, 8), exec("commit"),
+	}
+	operations := []operation{
+		{
+			name: "Queues", want: []statement{query("queue.stats", nil).row(1, "emails", instant, nil, 1, 2, 3, 4, 5, 6)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Queues(ctx)
+				return errors.Join(err, differ("queues", len(list), 1))
+			},
+		}, {
+			name: "Queues by name", want: []statement{query("queue.stats", `["emails","a \"b\""]`)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Queues(ctx, "emails", `a "b"`)
+				return err
+			},
+		}, {
+			name: "PauseQueue", want: []statement{query("queue.pause", "emails", true).ids(1)},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.PauseQueue(ctx, "emails") },
+		}, {
+			name: "PauseQueue of none", want: []statement{query("queue.pause", "emails", true)}, err: pgqrs.ErrNotFound,
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.PauseQueue(ctx, "emails") },
+		}, {
+			name: "ResumeQueue", want: []statement{query("queue.pause", "emails", false).ids(1)},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.ResumeQueue(ctx, "emails") },
+		}, {
+			name: "DropQueue", want: []statement{
+				exec("begin"), exec("queue.freeze"), query("queue.in_use", "emails", 30_000_000).row(1, 0, 0),
+				exec("queue.drop_workers", 1), exec("queue.drop_workflow", 1), exec("queue.drop_row", 1), exec("commit"),
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.DropQueue(ctx, "emails") },
+		}, {
+			name: "DropQueue of none", err: pgqrs.ErrNotFound,
+			want: []statement{exec("begin"), exec("queue.freeze"), query("queue.in_use", "emails", 30_000_000), exec("rollback")},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.DropQueue(ctx, "emails") },
+		}, {
+			name: "DropQueue of one in use", err: pgqrs.ErrState,
+			want: []statement{exec("begin"), exec("queue.freeze"), query("queue.in_use", "emails", 30_000_000).row(1, 1, 0), exec("rollback")},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.DropQueue(ctx, "emails") },
+		}, {
+			name: "Messages by id", want: []statement{query("message.get", `[7,8]`)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{7, 8}})
+				return err
+			},
+		}, {
+			name: "Messages after a cursor", want: []statement{query("message.list_dead", "emails", cursorTime, 7, 20)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", State: pgqrs.Dead, After: cursorTime + "/7", Limit: 20})
+				return err
+			},
+		}, {
+			name: "Store.Delete", want: []statement{
+				exec("begin"), query("message.lock", `[7,8]`, "").ids(8),
+				exec("message.remove_steps", `[8]`), exec("message.remove_runs", `[8]`), exec("message.remove_rows", `[8]`).ids(8), exec("commit"),
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				n, err := s.Delete(ctx, 7, 8)
+				return errors.Join(err, differ("deleted", n, 1))
+			},
+		}, {
+			name: "Store.Delete of ids that are not there", want: []statement{exec("begin"), query("message.lock", `[7]`, ""), exec("commit")},
+			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Delete(ctx, 7); return err },
+		}, {
+			name: "Store.Delete of no ids",
+			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Delete(ctx); return err },
+		}, {
+			name: "Purge", want: append(append([]statement{
+				query("message.list_archived", "emails", nil, 0, 1000).row(listed(7, "archived")...).row(listed(8, "archived")...),
+			}, purged...), query("message.list_archived", "emails", cursorTime, 8, 1000)),
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				n, err := s.Purge(ctx, "emails", pgqrs.Archived)
+				return errors.Join(err, differ("purged", n, 2))
+			},
+		}, {
+			name: "Redrive", want: []statement{query("message.redrive", `[7,8]`).ids(7, 8)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				n, err := s.Redrive(ctx, 7, 8)
+				return errors.Join(err, differ("redriven", n, 2))
+			},
+		}, {
+			name: "Redrive of a message whose key is taken", err: pgqrs.ErrDuplicate,
+			want: []statement{query("message.redrive", `[7,8]`).ids(8), query("message.get", `[7,8]`).row(listed(7, "dead")...).row(listed(8, "ready")...)},
+			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Redrive(ctx, 7, 8); return err },
+		}, {
+			name: "Redrive of no ids",
+			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Redrive(ctx); return err },
+		}, {
+			name: "RedriveAll", want: []statement{
+				query("message.list_dead", "emails", nil, 0, 1000).row(listed(7, "dead")...),
+				query("message.redrive", `[7]`).ids(7),
+				query("message.list_dead", "emails", cursorTime, 7, 1000),
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				n, err := s.RedriveAll(ctx, "emails")
+				return errors.Join(err, differ("redriven", n, 1))
+			},
+		}, {
+			name: "Workers", want: []statement{query("worker.list").row(3, "host/emails", "emails", "polling", instant, instant, nil, 2)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Workers(ctx)
+				return errors.Join(err, differ("workers", len(list), 1))
+			},
+		}, {
+			name: "a worker that is not there", err: pgqrs.ErrNotFound,
+			want: []statement{query("worker.move", 3, "suspended", `["ready","polling","interrupted"]`), query("worker.status", 3)},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.SuspendWorker(ctx, 3) },
+		}, {
+			name: "a worker in another state", err: pgqrs.ErrState,
+			want: []statement{query("worker.move", 3, "ready", `["suspended"]`), query("worker.status", 3).row("polling")},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.ResumeWorker(ctx, 3) },
+		},
+	}
+	for state, tag := range map[pgqrs.State]string{
+		pgqrs.Ready: "message.list_ready", pgqrs.Scheduled: "message.list_scheduled", pgqrs.Leased: "message.list_leased",
+		pgqrs.Archived: "message.list_archived", pgqrs.Dead: "message.list_dead",
+	} {
+		operations = append(operations, operation{
+			name: "Messages that are " + string(state), want: []statement{query(tag, "emails", nil, 0, 100).row(listed(7, string(state))...)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", State: state})
+				return errors.Join(err, differ("messages", len(list), 1))
+			},
+		})
+	}
+	for name, move := range map[string]struct {
+		call         func(*pgqrs.Store, context.Context, int64) error
+		status, from string
+	}{
+		"SuspendWorker":   {(*pgqrs.Store).SuspendWorker, "suspended", `["ready","polling","interrupted"]`},
+		"ResumeWorker":    {(*pgqrs.Store).ResumeWorker, "ready", `["suspended"]`},
+		"InterruptWorker": {(*pgqrs.Store).InterruptWorker, "interrupted", `["polling"]`},
+		"StopWorker":      {(*pgqrs.Store).StopWorker, "stopped", `["ready","polling","suspended","interrupted"]`},
+	} {
+		operations = append(operations, operation{
+			name: name, want: []statement{query("worker.move", 3, move.status, move.from).ids(3)},
+			call: func(ctx context.Context, s *pgqrs.Store) error { return move.call(s, ctx, 3) },
+		})
+	}
+	runOperations(t, operations)
+}
+
+// applied is what the migrations have recorded once all have run.
+func applied(t *testing.T, d pgqrs.Dialect) statement {
+	t.Helper()
+	files, err := fs.Glob(d.Migrations(), "*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	s := query("schema.versions")
+	for i, name := range files {
+		s = s.row(i+1, strings.TrimSuffix(name[5:], ".up.sql"), 1)
+	}
+	return s
+}
+
+// installed is what schema.objects finds once all migrations have run. It is
+// what Verify misses in an empty database.
+func installed(t *testing.T, d pgqrs.Dialect) statement {
+	t.Helper()
+	s, _ := newMock(t, d, query("schema.engine").row("Engine 1"), query("schema.objects"))
+	report, err := s.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := query("schema.objects")
+	for _, missing := range report.Missing {
+		words := strings.Fields(missing) // "table T", "column C of table T", "index I of table T"
+		if len(words) == 2 {
+			found = found.row("table", words[1], "")
+		} else {
+			found = found.row(words[0], words[4], words[1])
+		}
+	}
+	return found
+}
+
+func TestStatementsOfTheSchema(t *testing.T) {
+	bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
+		t.Run("Install with nothing to do only reads", func(t *testing.T) {
+			s, _ := newMock(t, d, applied(t, d), installed(t, d))
+			if err := s.Install(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run("Install on a schema that is too new", func(t *testing.T) {
+			s, _ := newMock(t, d, applied(t, d).row(9000, "future", 9000))
+			if err := s.Install(t.Context()); !errors.Is(err, pgqrs.ErrUnsupported) {
+				t.Error(err)
+			}
+		})
+		t.Run("Verify of an empty database", func(t *testing.T) {
+			s, _ := newMock(t, d, query("schema.engine").row("Engine 1"), query("schema.objects"))
+			report, err := s.Verify(t.Context())
+			if err != nil || report.OK() || report.Engine != "Engine 1" || len(report.Missing) < 40 {
+				t.Error(report, err)
+			}
+		})
+		t.Run("Verify", func(t *testing.T) {
+			s, _ := newMock(t, d, query("schema.engine").row("Engine 1"),
+				installed(t, d), applied(t, d).row(9000, "future", 1))
+			report, err := s.Verify(t.Context())
+			if err != nil || !report.OK() || report.Schema != 9000 || strings.Join(report.Newer, ",") != "9000 (future)" || len(report.Warnings) != 0 {
+				t.Error(report, err)
+			}
+		})
+		t.Run("Uninstall", func(t *testing.T) {
+			want := []statement{exec("begin"), query("schema.lock"), query("schema.objects")}
+			drops := map[pgqrs.Dialect][]string{
+				pgqrs.Postgres: {"tables", "types"},
+				pgqrs.SQLite:   {"steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
+			}
+			for _, what := range drops[d] {
+				want = append(want, exec("schema.drop_"+what))
+			}
+			s, _ := newMock(t, d, append(want, exec("commit"))...)
+			if err := s.Uninstall(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run("Uninstall of what pgqrs 0.15 made", func(t *testing.T) {
+			s, _ := newMock(t, d, exec("begin"), query("schema.lock"),
+				query("schema.objects").row("table", "_sqlx_migrations", ""), exec("rollback"))
+			if err := s.Uninstall(t.Context()); !errors.Is(err, pgqrs.ErrState) {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+func TestMissingTablesNameInstall(t *testing.T) {
+	missing := errors.New("SQL logic error: no such table: pgqrs_queues (1)")
+	s, _ := newMock(t, pgqrs.SQLite, query("message.enqueue", "emails", ada, 0, nil, 0, nil, nil).fails(missing))
+	_, err := emails(s).Enqueue(t.Context(), email{"ada"})
+	if !errors.Is(err, pgqrs.ErrNotInstalled) || !strings.Contains(err.Error(), "Store.Install") {
+		t.Error(err)
+	}
+}
+
+// In the caller's transaction an operation of several statements needs no
+// BEGIN and no COMMIT of its own.
+func TestStatementsInTheCallersTransaction(t *testing.T) {
+	bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
+		s, mock := newMock(t, d)
+		mock.ExpectBegin()
+		for _, want := range []statement{
+			query("message.enqueue", "emails", ada, 0, nil, 0, nil, nil).ids(7),
+			query("message.ack", `[[7,3,9]]`).ids(7),
+			query("message.lock", `[7]`, "").ids(7),
+			exec("message.remove_steps", `[7]`), exec("message.remove_runs", `[7]`), exec("message.remove_rows", `[7]`).ids(7),
+		} {
+			want.expect(mock)
+		}
+		mock.ExpectCommit()
+
+		tx, err := s.DB().BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := emails(s).WithTx(tx)
+		if id, err := q.Enqueue(t.Context(), email{"ada"}); err != nil || id != 7 {
+			t.Error(id, err)
+		}
+		if err := q.Ack(t.Context(), held(7, 1)); err != nil {
+			t.Error(err)
+		}
+		if n, err := s.WithTx(tx).Delete(t.Context(), 7); err != nil || n != 1 {
+			t.Error(n, err)
+		}
+		if err := tx.Commit(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSchemaStandsInTheStatements(t *testing.T) {
+	db, mock, err := sqlmock.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	mock.ExpectQuery("pgqrs:message.enqueue.*" + regexp.QuoteMeta(`"app".pgqrs_queues`)).WillReturnRows(sqlmock.NewRows([]string{"id"}).AddRow(7))
+	s := pgqrs.Config{Schema: "app"}.New(db, pgqrs.Postgres)
+	if _, err := emails(s).Enqueue(t.Context(), email{"ada"}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,85 @@
+package pgqrs
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+func doNothing(context.Context, *Message[int]) error { return nil }
+
+func TestWorkerDefaults(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	w := Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}}
+	got, err := w.settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Concurrency != 16 || got.Lease != 30*time.Second || got.PollInterval != 250*time.Millisecond || got.Grace != 30*time.Second {
+		t.Errorf("the defaults are %+v", got)
+	}
+	if w.Name != "" || w.Concurrency != 0 {
+		t.Errorf("the caller's Worker became %+v", w)
+	}
+	again, err := w.settings()
+	if err != nil || again.Name == got.Name || checkName("worker name", got.Name) != nil {
+		t.Errorf("two nameless workers are named %q and %q, %v", got.Name, again.Name, err)
+	}
+}
+
+func TestWorkerKeepsItsSettings(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	w := Worker{
+		Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)},
+		Name:     "w", Concurrency: 3, Lease: 100 * time.Millisecond, PollInterval: time.Minute, Grace: time.Nanosecond,
+	}
+	got, err := w.settings()
+	if err != nil || got.Name != "w" || got.Concurrency != 3 || got.Lease != w.Lease || got.PollInterval != w.PollInterval || got.Grace != w.Grace {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestWorkerNamesTheHandlerThatCannotWork(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	good := NewQueue[int](s, "good").Handle(doNothing)
+	for text, handlers := range map[string][]Handler{
+		"handler 1 is a zero Handler":                 {good, {}},
+		`two handlers for queue "good"`:               {good, good},
+		`handler of queue "": empty queue name`:       {good, NewQueue[int](s, "").Handle(doNothing)},
+		`handler of queue "q": Policy.Timeout is -1s`: {good, NewQueue[int](s, "q").With(Policy{Timeout: -time.Second}).Handle(doNothing)},
+		`handler of queue "q": nil handler function`:  {good, NewQueue[int](s, "q").HandleTx(nil)},
+	} {
+		_, err := (&Worker{Handlers: handlers}).settings()
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want %s", err, text)
+		}
+	}
+}
+
+func TestMiddlewareWrapsInOrder(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	var order []string
+	note := func(name string) func(WorkFunc) WorkFunc {
+		return func(next WorkFunc) WorkFunc {
+			return func(ctx context.Context, m *MessageInfo) error {
+				order = append(order, name)
+				return next(ctx, m)
+			}
+		}
+	}
+	handle := func(context.Context, *Message[int]) error {
+		order = append(order, "handler")
+		return nil
+	}
+	r := newRunning(t.Context(), &Worker{
+		Handlers:   []Handler{NewQueue[int](s, "q").Handle(handle)},
+		Middleware: []func(WorkFunc) WorkFunc{note("first"), note("second")},
+	})
+	if err := r.lanes[0].work(t.Context(), &MessageInfo{Raw: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(order, " "); got != "first second handler" {
+		t.Errorf("they ran in the order %s", got)
+	}
+}
