@@ -6,7 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -240,6 +242,22 @@ func retryable(err error) bool {
 		return false
 	}
 	return containsAny(err, busyTexts)
+}
+
+// connectionLost reports whether an error says that the connection to the
+// database, or the database itself, went away.
+func connectionLost(err error) bool {
+	var network *net.OpError
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
+		return true
+	}
+	switch state := sqlState(err); state {
+	case "57P01", "57P02", "57P03": // the server is shutting down, crashed or starting up
+		return true
+	default:
+		return strings.HasPrefix(state, "08") // connection exception
+	}
 }
 
 // missing reports whether the error says that a table or column is not there.

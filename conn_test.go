@@ -284,7 +284,7 @@ func TestPrepareThatFailsDoesNotFailTheCall(t *testing.T) {
 }
 
 func TestHandleTxAcksInTheHandlersTransaction(t *testing.T) {
-	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), settled: new(atomic.Bool)}
+	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)}
 	tests := []struct {
 		name string
 		why  string

@@ -50,7 +50,7 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 	}
 	r.mu.Lock()
 	for _, m := range ms {
-		m.settled = new(atomic.Bool)
+		m.hold = new(hold)
 		d := &delivery{m: m, lane: l, until: from.Add(r.Lease)}
 		r.held[m.ID] = d
 		a.ms = append(a.ms, d)
@@ -159,10 +159,15 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 // panicError is a panic as an error, with its stack. If the value was an error, it matches that.
 func panicError(v any) error {
 	if err, ok := v.(error); ok {
-		return fmt.Errorf("panic: %w\n\n%s", err, debug.Stack())
+		return &panicked{fmt.Errorf("panic: %w\n\n%s", err, debug.Stack())}
 	}
-	return fmt.Errorf("panic: %v\n\n%s", v, debug.Stack())
+	return &panicked{fmt.Errorf("panic: %v\n\n%s", v, debug.Stack())}
 }
+
+type panicked struct{ err error }
+
+func (e *panicked) Error() string { return e.err.Error() }
+func (e *panicked) Unwrap() error { return e.err }
 
 // conclude decides what becomes of a delivery and has it recorded.
 func (r *running) conclude(ctx context.Context, d *delivery, err error) {
@@ -171,7 +176,7 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 	}
 	var result outcome
 	switch cause := context.Cause(ctx); {
-	case err == nil && d.m.settled.Load():
+	case err == nil && d.m.hold.settled.Load():
 		r.forget(d) // the handler saw to it
 		return
 	case err == nil:
@@ -188,7 +193,23 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 		r.log.Warn("pgqrs: handler failed", "queue", d.lane.queue, "message", d.m.ID, "attempt", d.m.Attempt,
 			"outcome", result.kind.String(), "err", err)
 	}
+	if result.kind == died && d.lane.workflow {
+		if err := r.bury(d, result.err); err != nil {
+			r.log.Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
+			result = outcome{kind: retried, delay: time.Second, err: result.err}
+		} else {
+			r.forget(d)
+			return
+		}
+	}
 	r.record(d, result)
+}
+
+// bury ends a run together with its message.
+func (r *running) bury(d *delivery, cause error) error {
+	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+	defer cancel()
+	return r.store.bury(ctx, d.m, cause)
 }
 
 // record queues an outcome for writing.
@@ -224,4 +245,12 @@ func (r *running) cutShort() {
 			d.cancel(errDrained)
 		}
 	}
+}
+
+// A hold is what a Worker and the code that handles a message tell each other.
+type hold struct {
+	settled   atomic.Bool                             // by the handler itself
+	draining  atomic.Bool                             // the Worker is to stop
+	inTx      atomic.Bool                             // a transaction is open that ends with the fence
+	interrupt atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function
 }

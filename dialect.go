@@ -76,6 +76,10 @@ type dialect struct {
 	message messageSQL
 	lease   leaseSQL
 	worker  workerSQL
+
+	workflow workflowSQL
+	step     stepSQL
+	signal   signalSQL
 }
 
 // schemaSQL is for Install, Uninstall and Verify.
@@ -201,7 +205,7 @@ var dialects = map[Dialect]*dialect{
 }
 
 var (
-	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps)|worker_status|pgqrs_workflow_status)\b`)
+	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals)|worker_status|pgqrs_workflow_status)\b`)
 	schemaNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
 )
 

@@ -82,7 +82,7 @@ var postgres = dialect{
 			WITH known AS (
 				SELECT to_regclass(name) AS oid
 				FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
-					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
+					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
 			), tables AS (
 				SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
 			)
@@ -93,7 +93,7 @@ var postgres = dialect{
 			SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid`,
 		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
 		drop: []string{
-			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
+			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
 			`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
 		},
 	},
@@ -211,6 +211,7 @@ var postgres = dialect{
 			FOR UPDATE OF m`,
 		remove: []string{
 			`/* pgqrs:message.remove_steps */ DELETE FROM pgqrs_workflow_steps WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT json_array_elements_text($1::json)::bigint))`,
+			`/* pgqrs:message.remove_signals */ DELETE FROM pgqrs_workflow_signals WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT json_array_elements_text($1::json)::bigint))`,
 			`/* pgqrs:message.remove_runs */ DELETE FROM pgqrs_workflow_runs WHERE message_id IN (SELECT json_array_elements_text($1::json)::bigint)`,
 			`/* pgqrs:message.remove_rows */ DELETE FROM pgqrs_messages WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))`,
 		},
@@ -281,7 +282,7 @@ var postgres = dialect{
 			)
 			UPDATE pgqrs_messages m
 			SET consumer_worker_id = arg.worker_id, vt = arg.now + arg.lease, due_at = m.vt, read_ct = COALESCE(m.read_ct, 0) + 1,
-				claim_ct = m.claim_ct + 1, dequeued_at = COALESCE(m.dequeued_at, arg.now)
+				claim_ct = m.claim_ct + 1, woken = false, dequeued_at = COALESCE(m.dequeued_at, arg.now)
 			FROM arg
 			WHERE m.id = ANY (ARRAY(
 				SELECT d.id FROM due d
@@ -303,7 +304,7 @@ var postgres = dialect{
 		release: `/* pgqrs:message.release */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
 			UPDATE pgqrs_messages m
-			SET vt = clock_timestamp() + held.delay::bigint * interval '1 microsecond', consumer_worker_id = NULL, due_at = NULL, read_ct = m.read_ct - 1
+			SET vt = clock_timestamp() + CASE WHEN m.woken THEN 0 ELSE held.delay::bigint END * interval '1 microsecond', consumer_worker_id = NULL, due_at = NULL, read_ct = m.read_ct - 1
 			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		fail: `/* pgqrs:message.fail */
@@ -391,4 +392,8 @@ var postgres = dialect{
 				LIMIT $2::bigint
 				FOR UPDATE SKIP LOCKED))`,
 	},
+
+	workflow: postgresWorkflow,
+	step:     postgresSteps,
+	signal:   postgresSignals,
 }

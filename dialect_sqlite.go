@@ -77,6 +77,7 @@ var sqlite = dialect{
 			SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`,
 		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
 		drop: []string{
+			`/* pgqrs:schema.drop_signals */ DROP TABLE IF EXISTS pgqrs_workflow_signals`,
 			`/* pgqrs:schema.drop_steps */ DROP TABLE IF EXISTS pgqrs_workflow_steps`,
 			`/* pgqrs:schema.drop_runs */ DROP TABLE IF EXISTS pgqrs_workflow_runs`,
 			`/* pgqrs:schema.drop_workflows */ DROP TABLE IF EXISTS pgqrs_workflows`,
@@ -201,6 +202,7 @@ var sqlite = dialect{
 			ORDER BY m.id`,
 		remove: []string{
 			`/* pgqrs:message.remove_steps */ DELETE FROM pgqrs_workflow_steps WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?)))`,
+			`/* pgqrs:message.remove_signals */ DELETE FROM pgqrs_workflow_signals WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?)))`,
 			`/* pgqrs:message.remove_runs */ DELETE FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?))`,
 			`/* pgqrs:message.remove_rows */ DELETE FROM pgqrs_messages WHERE id IN (SELECT value FROM json_each(?))`,
 		},
@@ -254,7 +256,7 @@ var sqlite = dialect{
 			)
 			UPDATE pgqrs_messages
 			SET consumer_worker_id = (SELECT worker_id FROM arg), vt = (SELECT strftime('%Y-%m-%d %H:%M:%f', now, lease) FROM arg), due_at = vt,
-				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
+				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, woken = 0, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
 			WHERE id IN (
 				SELECT d.id FROM due d
 				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
@@ -275,7 +277,7 @@ var sqlite = dialect{
 			RETURNING id`,
 		release: `/* pgqrs:message.release */
 			UPDATE pgqrs_messages
-			SET vt = strftime('%Y-%m-%d %H:%M:%f', 'now', held.delay), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			SET vt = strftime('%Y-%m-%d %H:%M:%f', 'now', CASE WHEN woken THEN '0 seconds' ELSE held.delay END), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
 			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
 			RETURNING id`,
 		fail: `/* pgqrs:message.fail */
@@ -351,6 +353,10 @@ var sqlite = dialect{
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
 				LIMIT ?)`,
 	},
+
+	workflow: sqliteWorkflow,
+	step:     sqliteSteps,
+	signal:   sqliteSignals,
 }
 
 // turso is SQLite plus what differs. Nothing does so far: BEGIN CONCURRENT is only used under Config.Concurrent.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"sync/atomic"
 )
 
 // A WorkFunc handles one delivery. It is what middleware wraps. Its error
@@ -29,6 +28,8 @@ type Handler struct {
 	policy Policy
 	work   WorkFunc
 	err    error // why it cannot work
+
+	workflow bool // its messages have runs
 }
 
 // Handle returns a handler that calls fn with each message of the queue; see
@@ -60,9 +61,11 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		if err != nil {
 			return Permanent(err)
 		}
-		if m.settled == nil {
-			m.settled = new(atomic.Bool)
+		if m.hold == nil {
+			m.hold = new(hold)
 		}
+		m.hold.inTx.Store(true)
+		defer m.hold.inTx.Store(false)
 		return q.store.inTx(ctx, func(tx *sql.Tx) error { return q.workTx(ctx, tx, m, fn) })
 	}
 	return h
@@ -70,7 +73,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 
 // workTx runs fn and the ack in tx.
 func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn func(context.Context, *sql.Tx, *Message[T]) error) error {
-	m.settled.Store(false) // by a run that was rolled back
+	m.hold.settled.Store(false) // by a run that was rolled back
 	bound := q.WithTx(tx)
 	held, err := conn{bound.store, tx}.ids(ctx, q.store.dialect.lease.check, m.ID, m.WorkerID, m.Claim)
 	if err == nil && len(held) == 0 {
@@ -79,7 +82,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn fun
 	if err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
-	if err := fn(ctx, tx, m); err != nil || m.settled.Load() {
+	if err := fn(ctx, tx, m); err != nil || m.hold.settled.Load() {
 		return err
 	}
 	return bound.Ack(ctx, m)

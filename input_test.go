@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,101 @@ func TestBadInputIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 	}
 }
 
+func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
+	starts := func(name string, in any, opts ...pgqrs.Option) func(context.Context, *pgqrs.Store) error {
+		return func(ctx context.Context, s *pgqrs.Store) error {
+			_, err := pgqrs.NewWorkflow[any, any](s, name).Start(ctx, in, opts...)
+			return err
+		}
+	}
+	finds := func(name, key string) func(context.Context, *pgqrs.Store) error {
+		return func(ctx context.Context, s *pgqrs.Store) error {
+			_, err := pgqrs.NewWorkflow[any, any](s, name).Find(ctx, key)
+			return err
+		}
+	}
+	lists := func(f pgqrs.RunFilter) func(context.Context, *pgqrs.Store) error {
+		return func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Runs(ctx, f); return err }
+	}
+	handles := func(w func(*pgqrs.Store) pgqrs.Handler) func(context.Context, *pgqrs.Store) error {
+		return func(ctx context.Context, s *pgqrs.Store) error {
+			return (&pgqrs.Worker{Handlers: []pgqrs.Handler{w(s)}}).Run(ctx)
+		}
+	}
+	sends := func(signal string, v any) func(context.Context, *pgqrs.Store) error {
+		return func(ctx context.Context, s *pgqrs.Store) error { return pgqrs.Signal[any](signal).Send(ctx, s, 5, v) }
+	}
+	for _, test := range []struct {
+		text  string
+		match error
+		call  func(context.Context, *pgqrs.Store) error
+	}{
+		{`start workflow "": empty queue name`, nil, starts("", 1)},
+		{`start workflow "a\nb": queue name "a\nb" has a control character`, nil, starts("a\nb", 1)},
+		{`has more than 255 characters`, nil, starts(strings.Repeat("w", 256), 1)},
+		{`start workflow "w": invalid payload: json: unsupported type: chan int`, pgqrs.ErrInvalidPayload, starts("w", make(chan int))},
+		{`start workflow "w": invalid payload: \u0000 in a string`, pgqrs.ErrInvalidPayload, starts("w", "\x00")},
+		{`start workflow "w": negative delay -1s`, nil, starts("w", 1, pgqrs.Delay(-time.Second))},
+		{`start workflow "w": priority 3 is not between -1 and 2`, nil, starts("w", 1, pgqrs.Priority(3))},
+		{`start workflow "w": empty key`, nil, starts("w", 1, pgqrs.Key(""))},
+		{`start workflow "w": Each outside EnqueueBatch`, nil, starts("w", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
+		{`find the run of workflow "" with the key "k": empty queue name`, nil, finds("", "k")},
+		{`find the run of workflow "w" with the key "": empty key`, nil, finds("w", "")},
+		{`send signal "" to run 5: empty signal name`, nil, sends("", true)},
+		{`send signal "go" to run 5: invalid payload: json: unsupported type: func()`, pgqrs.ErrInvalidPayload, sends("go", func() {})},
+		{`list runs: status "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: "gone"})},
+		{`list runs: status "dead" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: pgqrs.Dead})},
+		{`list runs: RunFilter.Limit 1001 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: 1001})},
+		{`list runs: RunFilter.Limit -1 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: -1})},
+		{`pgqrs: run: handler of queue "welcome": nil handler function`, nil, handles(func(s *pgqrs.Store) pgqrs.Handler { return welcome(s).Handle(nil) })},
+		{`pgqrs: run: handler of queue "welcome": Policy.Timeout is -1s`, nil, handles(func(s *pgqrs.Store) pgqrs.Handler {
+			return welcome(s).With(pgqrs.Policy{Timeout: -time.Second}).Handle(never)
+		})},
+		{`pgqrs: run: handler of queue "welcome": not supported: WithTx was given a *sql.DB`, pgqrs.ErrUnsupported, handles(func(s *pgqrs.Store) pgqrs.Handler {
+			return welcome(s).WithTx(s.DB()).Handle(never)
+		})},
+		{`pgqrs: run: two handlers for queue "emails"`, nil, func(ctx context.Context, s *pgqrs.Store) error {
+			run := func(context.Context, *pgqrs.Run, email) (string, error) { return "", nil }
+			other := pgqrs.NewWorkflow[email, string](s, "emails").Handle(run)
+			return (&pgqrs.Worker{Handlers: []pgqrs.Handler{emails(s).Handle(ignore), other}}).Run(ctx)
+		}},
+	} {
+		t.Run(test.text, func(t *testing.T) {
+			s, _ := newMock(t, pgqrs.SQLite)
+			wantRefused(t, test.call(t.Context(), s), test.text, test.match)
+		})
+	}
+}
+
+// In a run, but outside a step, these would be done again with every replay.
+// In a step they are done once, and so they are anywhere else.
+func TestWhatARunWouldRepeatIsRefusedOutsideSteps(t *testing.T) {
+	s, _ := newMock(t, pgqrs.SQLite)
+	repeated := map[string]func(context.Context) error{
+		"Enqueue":      func(ctx context.Context) error { _, err := emails(s).Enqueue(ctx, email{}); return err },
+		"EnqueueBatch": func(ctx context.Context) error { _, err := emails(s).EnqueueBatch(ctx, []email{{}}); return err },
+	}
+	for name := range workflowCalls(t.Context(), s.WithTx(nil)) {
+		switch name {
+		case "Find", "Runs", "Info", "Steps": // they only look
+		default:
+			repeated[name] = func(ctx context.Context) error { return workflowCalls(ctx, s)[name] }
+		}
+	}
+	delete(repeated, "workflow's Worker.Run")
+	for name, call := range repeated {
+		t.Run(name, func(t *testing.T) {
+			wantRefused(t, call(pgqrs.InRun(t.Context())), "in a run, but outside a step", pgqrs.ErrState)
+		})
+	}
+	t.Run("a step may", func(t *testing.T) {
+		s, _ := newMock(t, pgqrs.SQLite, inOne(storing(nil).ids(7), makesRun.row(5, 7))...)
+		if err := starting()(pgqrs.InStep(t.Context()), s); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func ignore(context.Context, *pgqrs.Message[email]) error { return nil }
 
 // wantRefused fails the test unless an error says what it should, begins with
@@ -152,6 +248,25 @@ func TestStoresThatCannotWorkSayWhyAtEveryCall(t *testing.T) {
 	}
 }
 
+// workflowCalls returns the errors of all calls of workflows, signals and handles.
+func workflowCalls(ctx context.Context, s *pgqrs.Store) map[string]error {
+	w := welcome(s)
+	run := w.Run(5)
+	_, start := w.Start(ctx, email{})
+	_, find := w.Find(ctx, "k")
+	_, runs := s.Runs(ctx, pgqrs.RunFilter{})
+	_, result := run.Result(ctx)
+	_, untyped := s.Run(5).Result(ctx)
+	_, info := run.Info(ctx)
+	_, steps := run.Steps(ctx)
+	_, rerun := run.RerunFrom(ctx, "pay")
+	return map[string]error{
+		"Start": start, "Find": find, "Runs": runs, "Result": result, "Result by Store.Run": untyped, "Info": info, "Steps": steps, "RerunFrom": rerun,
+		"Cancel": run.Cancel(ctx), "Pause": run.Pause(ctx), "Resume": run.Resume(ctx), "Retry": run.Retry(ctx),
+		"Send": approved.Send(ctx, s, 5, true), "workflow's Worker.Run": (&pgqrs.Worker{Handlers: []pgqrs.Handler{w.Handle(never)}}).Run(ctx),
+	}
+}
+
 // everyCall returns the errors of all public calls that can fail.
 func everyCall(ctx context.Context, s *pgqrs.Store) map[string]error {
 	q, m := emails(s), held(7, 1)
@@ -166,7 +281,7 @@ func everyCall(ctx context.Context, s *pgqrs.Store) map[string]error {
 	_, redrive := s.Redrive(ctx, 1)
 	_, redriveAll := s.RedriveAll(ctx, "emails")
 	_, workers := s.Workers(ctx)
-	return map[string]error{
+	calls := map[string]error{
 		"Enqueue": enqueue, "EnqueueBatch": batch, "Dequeue": dequeue,
 		"Ack": q.Ack(ctx, m), "Delete": q.Delete(ctx, m), "Release": q.Release(ctx, 0, m), "Extend": q.Extend(ctx, time.Second, m),
 		"Fail": q.Fail(ctx, errors.New("bounced"), m), "Worker.Run": (&pgqrs.Worker{Handlers: []pgqrs.Handler{q.Handle(ignore)}}).Run(ctx),
@@ -175,6 +290,8 @@ func everyCall(ctx context.Context, s *pgqrs.Store) map[string]error {
 		"Messages": messages, "Store.Delete": remove, "Purge": purge, "Redrive": redrive, "RedriveAll": redriveAll, "Workers": workers,
 		"SuspendWorker": s.SuspendWorker(ctx, 1), "ResumeWorker": s.ResumeWorker(ctx, 1), "InterruptWorker": s.InterruptWorker(ctx, 1), "StopWorker": s.StopWorker(ctx, 1),
 	}
+	maps.Copy(calls, workflowCalls(ctx, s))
+	return calls
 }
 
 func TestDequeueAndHandleAreNotForTransactions(t *testing.T) {
@@ -201,7 +318,7 @@ func TestCancelledContextSendsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for call, err := range everyCall(ctx, s) {
-		if call == "Worker.Run" && err == nil {
+		if strings.HasSuffix(call, "Worker.Run") && err == nil {
 			continue // that is how a worker is stopped
 		}
 		if !errors.Is(err, context.Canceled) {

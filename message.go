@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 )
 
@@ -65,7 +64,7 @@ type MessageInfo struct {
 	// Cursor goes into MessageFilter.After to list what comes after this message.
 	Cursor string
 
-	settled *atomic.Bool // by the handler itself; nil outside a Worker
+	hold *hold // nil outside a Worker
 }
 
 // A Message is a message of a Queue[T]. It is plain data: a unit test makes its own.

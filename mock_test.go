@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ import (
 
 // A statement is one that an operation is expected to send.
 type statement struct {
-	how     string // query or exec
+	how     string // query, exec, or a call of database/sql: begin, commit, rollback
 	tag     string
 	args    []driver.Value
 	rows    [][]driver.Value
@@ -32,6 +33,13 @@ func query(tag string, args ...driver.Value) statement {
 func exec(tag string, args ...driver.Value) statement {
 	return statement{how: "exec", tag: tag, args: args}
 }
+
+// The calls of database/sql, where the caller or user code has a transaction.
+var (
+	txBegin    = statement{how: "begin"}
+	txCommit   = statement{how: "commit"}
+	txRollback = statement{how: "rollback"}
+)
 
 // row adds a row to what a query returns.
 func (s statement) row(values ...driver.Value) statement {
@@ -54,7 +62,17 @@ func (s statement) fails(err error) statement {
 
 // expect tells a mock about the statement.
 func (s statement) expect(mock sqlmock.Sqlmock) {
-	if s.how == "exec" {
+	switch s.how {
+	case "begin":
+		mock.ExpectBegin()
+		return
+	case "commit":
+		mock.ExpectCommit()
+		return
+	case "rollback":
+		mock.ExpectRollback()
+		return
+	case "exec":
 		e := mock.ExpectExec(s.tag).WithArgs(s.args...).WillReturnResult(sqlmock.NewResult(0, int64(len(s.rows))))
 		if s.err != nil {
 			e.WillReturnError(s.err)
@@ -99,7 +117,24 @@ func newMock(t *testing.T, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sq
 			t.Error(err)
 		}
 	})
-	return pgqrs.New(db, d), mock
+	return pgqrs.Config{Logger: slog.New(slog.NewTextHandler(watch{t}, nil))}.New(db, d), mock
+}
+
+// A watch fails a test when a mock's complaint turns up in the log: a run takes
+// an error of the database for one that passes, and is suspended.
+type watch struct{ t *testing.T }
+
+func (w watch) Write(line []byte) (int, error) {
+	w.check(string(line))
+	return len(line), nil
+}
+
+func (w watch) check(text string) {
+	for _, complaint := range []string{"was not expected", "already fulfilled", "want the tag", "arguments do not match"} {
+		if strings.Contains(text, complaint) {
+			w.t.Error(text)
+		}
+	}
 }
 
 // bothDialects runs a test with PostgreSQL's statements and with SQLite's.
@@ -122,9 +157,11 @@ func runOperations(t *testing.T, operations []operation) {
 		t.Run(op.name, func(t *testing.T) {
 			bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
 				s, _ := newMock(t, d, op.want...)
-				if err := op.call(t.Context(), s); !errors.Is(err, op.err) {
+				err := op.call(t.Context(), s)
+				if !errors.Is(err, op.err) {
 					t.Errorf("got %v, want %v", err, op.err)
 				}
+				watch{t}.check(fmt.Sprint(err))
 			})
 		})
 	}

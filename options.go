@@ -1,11 +1,9 @@
 package pgqrs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 )
 
@@ -118,58 +116,19 @@ func (o *options) apply(opts []Option) error {
 	return o.err
 }
 
-// An item is a message that is being enqueued, as the statements take it.
-type item struct {
-	payload  string
-	delay    int64 // microseconds
-	at       any   // microseconds since 1970, or nil
-	priority int
-	key      any // string or nil
-	headers  any // JSON as string or nil
-	unique   bool
-}
-
-// items encodes payloads with their options.
-func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]item, error) {
+// keyed reports whether one of n messages would have a key.
+func keyed(opts []Option, n int) bool {
 	var shared options
-	if s.cfg.Headers != nil {
-		shared.headers = s.cfg.Headers(ctx)
+	for _, opt := range opts {
+		opt(&shared)
 	}
-	if err := shared.apply(opts); err != nil {
-		return nil, err
-	}
-	items := make([]item, len(payloads))
-	for i, payload := range payloads {
-		own := shared
-		if shared.each != nil {
-			own.each = nil
-			if err := own.apply(append(slices.Clip(shared.each(i)), noEach)); err != nil {
-				return nil, &operationError{fmt.Sprintf("item %d", i), err}
-			}
+	found := shared.keyed
+	for i := 0; shared.each != nil && i < n; i++ {
+		var own options
+		for _, opt := range shared.each(i) {
+			opt(&own)
 		}
-		var err error
-		if items[i], err = s.item(payload, own); err != nil {
-			if len(payloads) > 1 {
-				err = &operationError{fmt.Sprintf("item %d", i), err}
-			}
-			return nil, err
-		}
+		found = found || own.keyed
 	}
-	return items, nil
-}
-
-func (s *Store) item(payload any, o options) (item, error) {
-	it := item{delay: o.delay.Microseconds(), priority: o.priority, unique: o.unique}
-	if o.at != nil {
-		it.at = max(0, o.at.UnixMicro())
-	}
-	if o.keyed {
-		it.key = o.key
-	}
-	var err error
-	if it.payload, err = s.cfg.Limits.encode(payload); err != nil {
-		return it, err
-	}
-	it.headers, err = encodeHeaders(o.headers)
-	return it, err
+	return found
 }

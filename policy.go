@@ -152,9 +152,12 @@ func (k outcomeKind) String() string {
 func (p Policy) outcome(attempt int, err error) outcome {
 	var snooze *snoozeError
 	var after *retryAfterError
+	var suspended *suspension
 	switch {
 	case err == nil:
 		return outcome{kind: acked}
+	case errors.As(err, &suspended):
+		return outcome{kind: released, delay: suspended.after}
 	case errors.As(err, &snooze):
 		return outcome{kind: released, delay: snooze.after}
 	case errors.Is(err, ErrPermanent), p.exhausted(attempt):

@@ -2,22 +2,16 @@ package pgqrs
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
 // ErrDuplicate is returned by an enqueue with [Unique] whose key is taken, and
 // by a redrive of messages whose key has been taken since.
 var ErrDuplicate = errors.New("pgqrs: duplicate key")
-
-// maxEnqueueTries bounds how often an enqueue that met neither its queue nor
-// the owner of its key looks again: both may come and go under it.
-const maxEnqueueTries = 10
 
 // A Queue is a named stream of messages with payloads of type T, which is
 // stored as JSON. Delivery is at least once: a message is delivered until it
@@ -98,6 +92,9 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if err := q.usable(); err != nil {
 		return nil, err
 	}
+	if err := outsideStep(ctx); err != nil {
+		return nil, err
+	}
 	if len(payloads) == 0 {
 		return nil, errors.New("no messages to enqueue")
 	}
@@ -106,168 +103,6 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 		return nil, err
 	}
 	return q.store.enqueue(ctx, q.name, items)
-}
-
-// enqueue stores items, making the queue and looking up taken keys as needed.
-func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int64, error) {
-	e := enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items))}
-	for i := range items {
-		e.left = append(e.left, i)
-	}
-	for range maxEnqueueTries {
-		if err := e.store.single(ctx, func(c conn) error { return e.insert(ctx, c) }); err != nil {
-			return nil, err
-		}
-		if len(e.left) == 0 {
-			return e.done(ctx)
-		}
-		if err := e.store.single(ctx, func(c conn) error { return e.miss(ctx, c) }); err != nil {
-			return nil, err
-		}
-		if len(e.left) == 0 {
-			return e.done(ctx)
-		}
-	}
-	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
-}
-
-// enqueuing is an enqueue under way.
-type enqueuing struct {
-	store  *Store
-	queue  string
-	items  []item
-	ids    []int64 // of items, as they become known
-	left   []int   // indexes of items without an id
-	stored []int64
-	taken  []int // indexes of items whose key was taken
-}
-
-// insert stores what is left and can be stored.
-func (e *enqueuing) insert(ctx context.Context, c conn) error {
-	if len(e.items) == 1 {
-		it := e.items[0]
-		ids, err := c.ids(ctx, c.store.dialect.message.enqueue, e.queue, it.payload, it.delay, it.at, it.priority, it.key, it.headers)
-		if err == nil && len(ids) > 0 {
-			e.ids, e.stored, e.left = ids, ids, nil
-		}
-		return err
-	}
-	list := make([][]any, len(e.left))
-	for i, n := range e.left {
-		it := e.items[n]
-		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers}
-	}
-	arg, err := jsonList(list)
-	if err != nil {
-		return err
-	}
-	var plain []int64
-	keyed := map[any]int64{}
-	err = c.rows(ctx, c.store.dialect.message.enqueueBatch, []any{e.queue, arg}, func(rows *sql.Rows) error {
-		var id int64
-		var key sql.NullString
-		if err := rows.Scan(&id, &key); err != nil {
-			return err
-		}
-		if key.Valid {
-			keyed[key.String] = id
-		} else {
-			plain = append(plain, id)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	e.assign(plain, keyed)
-	return nil
-}
-
-// assign gives stored ids to their items: keyed ones by key, the others in order.
-func (e *enqueuing) assign(plain []int64, keyed map[any]int64) {
-	slices.Sort(plain) // RETURNING has no order
-	var left []int
-	for _, n := range e.left {
-		var id int64
-		if key := e.items[n].key; key != nil {
-			id = keyed[key]
-			delete(keyed, key)
-		} else if len(plain) > 0 {
-			id, plain = plain[0], plain[1:]
-		}
-		if id == 0 {
-			left = append(left, n)
-			continue
-		}
-		e.ids[n] = id
-		e.stored = append(e.stored, id)
-	}
-	e.left = left
-}
-
-// miss finds the first messages of taken keys, or else makes the queue.
-func (e *enqueuing) miss(ctx context.Context, c conn) error {
-	var keys []any
-	for _, n := range e.left {
-		if key := e.items[n].key; key != nil {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) > 0 {
-		arg, err := jsonList(keys)
-		if err != nil {
-			return err
-		}
-		first := map[any]int64{}
-		err = c.rows(ctx, c.store.dialect.message.keyed, []any{e.queue, arg}, func(rows *sql.Rows) error {
-			var key string
-			var id int64
-			err := rows.Scan(&key, &id)
-			first[key] = id
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if len(first) > 0 {
-			e.adopt(first)
-			return nil
-		}
-	}
-	_, err := c.exec(ctx, c.store.dialect.queue.make, e.queue)
-	return err
-}
-
-// adopt takes the ids of the messages that had the keys first.
-func (e *enqueuing) adopt(first map[any]int64) {
-	e.left = slices.DeleteFunc(e.left, func(n int) bool {
-		id, ok := first[e.items[n].key]
-		if ok {
-			e.ids[n] = id
-			e.taken = append(e.taken, n)
-		}
-		return ok
-	})
-}
-
-// done tells who wants to know and reports duplicates.
-func (e *enqueuing) done(ctx context.Context) ([]int64, error) {
-	if len(e.stored) > 0 {
-		e.store.wake(e.queue)
-		if o := e.store.cfg.Observer; o != nil && o.Enqueued != nil {
-			o.Enqueued(ctx, e.queue, e.stored)
-		}
-	}
-	var duplicates []string
-	for _, n := range e.taken {
-		if e.items[n].unique {
-			duplicates = append(duplicates, fmt.Sprintf("%q (item %d) is taken by message %d", e.items[n].key, n, e.ids[n]))
-		}
-	}
-	if len(duplicates) > 0 {
-		return e.ids, fmt.Errorf("%w: %s", ErrDuplicate, strings.Join(duplicates, ", "))
-	}
-	return e.ids, nil
 }
 
 // Dequeue leases up to n messages that are due for the given time and returns
@@ -455,8 +290,8 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 	for _, m := range ms {
 		if !slices.Contains(done, m.ID) {
 			lost = append(lost, m.ID)
-		} else if settles && m.settled != nil {
-			m.settled.Store(true)
+		} else if settles && m.hold != nil {
+			m.hold.settled.Store(true)
 		}
 	}
 	return wrap(ctx, lostError(lost), "%s on queue %q", what, q.name)

@@ -148,7 +148,7 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 func (c *recorder) missed(x recording, doubt bool) {
 	log := c.r.log.With("queue", x.d.lane.queue, "message", x.d.m.ID, "outcome", x.kind.String())
 	switch {
-	case x.d.m.settled.Load():
+	case x.d.m.hold.settled.Load():
 	case doubt:
 		log.Info("pgqrs: outcome was recorded before the connection was lost, or the lease was")
 	default:

@@ -18,8 +18,8 @@ import (
 // This file shows how an application that uses pgqrs is unit-tested with
 // sqlmock: an Enqueue is one Query, which its tag finds.
 
-// An Order is what customers post to the shop.
-type Order struct {
+// A Purchase is what customers post to the shop.
+type Purchase struct {
 	Item  string
 	Count int
 }
@@ -28,18 +28,18 @@ type Order struct {
 // packs them from a queue.
 type Shop struct {
 	db      *sql.DB
-	packing *pgqrs.Queue[Order]
+	packing *pgqrs.Queue[Purchase]
 }
 
 // NewShop returns a shop on a database. It does no I/O.
 func NewShop(db *sql.DB) *Shop {
 	store := pgqrs.New(db, pgqrs.Postgres)
-	return &Shop{db: db, packing: pgqrs.NewQueue[Order](store, "packing")}
+	return &Shop{db: db, packing: pgqrs.NewQueue[Purchase](store, "packing")}
 }
 
 // ServeHTTP takes an order.
 func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var order Order
+	var order Purchase
 	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
 		http.Error(w, "that is no order", http.StatusBadRequest)
 		return
@@ -54,7 +54,7 @@ func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // place stores an order and has it packed: both, or neither.
-func (s *Shop) place(r *http.Request, order Order) (int64, error) {
+func (s *Shop) place(r *http.Request, order Purchase) (int64, error) {
 	tx, err := s.db.BeginTx(r.Context(), nil)
 	if err != nil {
 		return 0, err

@@ -28,7 +28,7 @@ const cursorTime = "2026-01-02 02:04:05.0006Z"
 func TestStatementsOfAdministration(t *testing.T) {
 	purged := []statement{
 		exec("begin"), query("message.lock", `[7,8]`, "archived").ids(7, 8),
-		exec("message.remove_steps", `[7,8]`), exec("message.remove_runs", `[7,8]`), exec("message.remove_rows", `[7,8]`).ids(7, 8), exec("commit"),
+		exec("message.remove_steps", `[7,8]`), exec("message.remove_signals", `[7,8]`), exec("message.remove_runs", `[7,8]`), exec("message.remove_rows", `[7,8]`).ids(7, 8), exec("commit"),
 	}
 	operations := []operation{
 		{
@@ -81,7 +81,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 		}, {
 			name: "Store.Delete", want: []statement{
 				exec("begin"), query("message.lock", `[7,8]`, "").ids(8),
-				exec("message.remove_steps", `[8]`), exec("message.remove_runs", `[8]`), exec("message.remove_rows", `[8]`).ids(8), exec("commit"),
+				exec("message.remove_steps", `[8]`), exec("message.remove_signals", `[8]`), exec("message.remove_runs", `[8]`), exec("message.remove_rows", `[8]`).ids(8), exec("commit"),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				n, err := s.Delete(ctx, 7, 8)
@@ -237,7 +237,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			want := []statement{exec("begin"), query("schema.lock"), query("schema.objects")}
 			drops := map[pgqrs.Dialect][]string{
 				pgqrs.Postgres: {"tables", "types"},
-				pgqrs.SQLite:   {"steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
+				pgqrs.SQLite:   {"signals", "steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
 			}
 			for _, what := range drops[d] {
 				want = append(want, exec("schema.drop_"+what))
@@ -276,7 +276,7 @@ func TestStatementsInTheCallersTransaction(t *testing.T) {
 			query("message.enqueue", "emails", ada, 0, nil, 0, nil, nil).ids(7),
 			query("message.ack", `[[7,3,9]]`).ids(7),
 			query("message.lock", `[7]`, "").ids(7),
-			exec("message.remove_steps", `[7]`), exec("message.remove_runs", `[7]`), exec("message.remove_rows", `[7]`).ids(7),
+			exec("message.remove_steps", `[7]`), exec("message.remove_signals", `[7]`), exec("message.remove_runs", `[7]`), exec("message.remove_rows", `[7]`).ids(7),
 		} {
 			want.expect(mock)
 		}

@@ -54,6 +54,8 @@ type Observer struct {
 	Claimed func(ctx context.Context, m *MessageInfo)
 	// Finished is called by a Worker when a handler has returned: after how long, and with what.
 	Finished func(ctx context.Context, m *MessageInfo, took time.Duration, err error)
+	// Stepped is called in a workflow when the function of a step has returned: after how long, and with what.
+	Stepped func(ctx context.Context, runID int64, step string, took time.Duration, err error)
 }
 
 // ErrNotInstalled is returned when the tables are missing or older than the
@@ -95,8 +97,9 @@ type core struct {
 
 	mu        sync.Mutex
 	closed    bool
-	consumers map[string]*consumer           // worker rows of Dequeue, by queue
-	wakers    map[string]map[*waker]struct{} // workers of this process, by queue
+	consumers map[string]*consumer                 // worker rows of Dequeue, by queue
+	wakers    map[string]map[*waker]struct{}       // workers of this process, by queue
+	awaited   map[int64]map[chan struct{}]struct{} // calls of Result, by run
 }
 
 // New returns a Store on db with default settings. See [Config.New].
@@ -239,8 +242,11 @@ type operationError struct {
 }
 
 func (e *operationError) Error() string {
-	return "pgqrs: " + e.what + ": " + strings.TrimPrefix(e.err.Error(), "pgqrs: ")
+	return "pgqrs: " + e.what + ": " + unprefixed(e.err)
 }
+
+// unprefixed is the text of an error that is to stand behind another prefix.
+func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), "pgqrs: ") }
 
 func (e *operationError) Unwrap() error { return e.err }
 

@@ -2,7 +2,9 @@ package pgqrs
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -17,6 +19,7 @@ func (r *running) beat(ctx context.Context) {
 		case <-tick.C:
 		}
 		r.renew(ctx)
+		r.interrupt(ctx)
 		r.report(ctx)
 	}
 }
@@ -58,7 +61,12 @@ func (r *running) renew(ctx context.Context) {
 		}
 	}
 	for id, d := range asked {
-		if r.held[id] != d || d.finished || d.m.settled.Load() || err != nil && time.Now().Before(d.until) {
+		if r.held[id] != d || d.finished || d.m.hold.settled.Load() {
+			continue
+		}
+		// While the database does not say, the lease is taken for lost when it would have ended. But on
+		// SQLite a handler's own transaction keeps the renewal out, and ends with the fence anyway.
+		if err != nil && (time.Now().Before(d.until) || d.m.hold.inTx.Load()) {
 			continue
 		}
 		d.lost = true
@@ -66,6 +74,36 @@ func (r *running) renew(ctx context.Context) {
 			d.cancel(ErrLeaseLost)
 		}
 		r.log.Warn("pgqrs: lease lost", "queue", d.lane.queue, "message", id)
+	}
+}
+
+// interrupt ends the ctx of runs that are being cancelled.
+func (r *running) interrupt(ctx context.Context) {
+	asked := map[int64]*delivery{}
+	r.mu.Lock()
+	for id, d := range r.held {
+		if d.lane.workflow && d.cancel != nil && !d.finished {
+			asked[id] = d
+		}
+	}
+	r.mu.Unlock()
+	if len(asked) == 0 {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	list, err := jsonList(slices.Collect(maps.Keys(asked)))
+	if err == nil {
+		var ids []int64
+		ids, err = conn{r.store, nil}.ids(limited, r.store.dialect.workflow.interrupted, list)
+		for _, id := range ids {
+			if end := asked[id].m.hold.interrupt.Load(); end != nil {
+				(*end)(ErrCancelled)
+			}
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		r.log.Warn("pgqrs: could not look for cancelled runs; trying again", "err", err)
 	}
 }
 
@@ -163,7 +201,30 @@ func (r *running) prune(ctx context.Context) {
 	}
 	d := r.store.dialect
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
+	r.pruneRuns(ctx, list)
 	r.chunks(ctx, "prune worker rows", d.worker.prune, pruneWorkers.Microseconds(), upkeepChunk)
+}
+
+// pruneRuns deletes runs past their retention, with their messages.
+func (r *running) pruneRuns(ctx context.Context, retentions string) {
+	if !slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.workflow }) {
+		return
+	}
+	for ctx.Err() == nil {
+		limited, cancel := context.WithTimeout(ctx, statementTimeout)
+		ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.expired, retentions, upkeepChunk)
+		if err == nil && len(ids) > 0 {
+			_, err = r.store.remove(limited, ids, Archived)
+		}
+		cancel()
+		if err != nil {
+			r.upkeepFailed(ctx, "prune runs", err)
+			return
+		}
+		if len(ids) < upkeepChunk {
+			return
+		}
+	}
 }
 
 // chunks runs a statement until it finds nothing more to do; each run is a

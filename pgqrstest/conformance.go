@@ -58,6 +58,18 @@ func features() []feature {
 		{"admin", adminCases},
 		{"install", installCases},
 		{"input", inputCases},
+		{"workflow sleep", sleepCases},
+		{"workflow signal", signalCases},
+		{"workflow child", childCases},
+		{"workflow cancel", cancelCases},
+		{"workflow control", runControlCases},
+		{"workflow races", raceCases},
+		{"workflow start", workflowStartCases},
+		{"workflow step", workflowStepCases},
+		{"workflow suspend", workflowSuspendCases},
+		{"workflow steptx", workflowStepTxCases},
+		{"workflow end", workflowEndCases},
+		{"workflow version", workflowVersionCases},
 	}
 }
 

@@ -18,6 +18,10 @@ var advanceTexts = map[pgqrs.Dialect][]string{
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_workers SET heartbeat_at = heartbeat_at - a.d, started_at = started_at - a.d, shutdown_at = shutdown_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
+		`UPDATE pgqrs_workflow_runs SET created_at = created_at - a.d, started_at = started_at - a.d, paused_at = paused_at - a.d, completed_at = completed_at - a.d
+			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
+		`UPDATE pgqrs_workflow_steps SET created_at = created_at - a.d, completed_at = completed_at - a.d, retry_at = retry_at - a.d
+			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 	},
 	pgqrs.SQLite: sqliteAdvance,
 	pgqrs.Turso:  sqliteAdvance,
@@ -37,6 +41,17 @@ var sqliteAdvance = []string{
 			heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', heartbeat_at, (SELECT d FROM a)),
 			started_at = strftime('%Y-%m-%d %H:%M:%f', started_at, (SELECT d FROM a)),
 			shutdown_at = strftime('%Y-%m-%d %H:%M:%f', shutdown_at, (SELECT d FROM a))`,
+	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
+		UPDATE pgqrs_workflow_runs SET
+			created_at = strftime('%Y-%m-%d %H:%M:%f', created_at, (SELECT d FROM a)),
+			started_at = strftime('%Y-%m-%d %H:%M:%f', started_at, (SELECT d FROM a)),
+			paused_at = strftime('%Y-%m-%d %H:%M:%f', paused_at, (SELECT d FROM a)),
+			completed_at = strftime('%Y-%m-%d %H:%M:%f', completed_at, (SELECT d FROM a))`,
+	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
+		UPDATE pgqrs_workflow_steps SET
+			created_at = strftime('%Y-%m-%d %H:%M:%f', created_at, (SELECT d FROM a)),
+			completed_at = strftime('%Y-%m-%d %H:%M:%f', completed_at, (SELECT d FROM a)),
+			retry_at = strftime('%Y-%m-%d %H:%M:%f', retry_at, (SELECT d FROM a))`,
 }
 
 // Advance lets time pass for everything in the store's tables: delays,
@@ -95,10 +110,12 @@ func RequireEnqueued[T any](t testing.TB, s *pgqrs.Store, queue string, match fu
 	panic("unreachable")
 }
 
-// Drain runs the handlers until none of the named queues has a message that is
-// due, leased or waiting for a retry: backoffs are skipped. Messages that were
-// enqueued with a delay are left until it has passed; see Advance. It fails
-// the test if that takes more than half a minute.
+// Drain runs the handlers until none of the named queues (a workflow's is named
+// like it) has a message that is due, leased or waiting for a retry: backoffs are
+// skipped, of messages and of steps, and so are the sleeps of runs. Messages that were
+// enqueued with a delay, and runs that wait for a signal, with a timeout or without, are
+// left until their time has passed; see Advance. It fails the test if that
+// takes more than half a minute.
 func Drain(t testing.TB, s *pgqrs.Store, queues []string, handlers ...pgqrs.Handler) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -119,43 +136,89 @@ func Drain(t testing.TB, s *pgqrs.Store, queues []string, handlers ...pgqrs.Hand
 	}
 }
 
-// drained reports whether nothing is left to do, after making retries due.
+// drained reports whether nothing is left to do, after making due what only
+// waits. It looks at all queues at once: a handler may enqueue from one to another.
 func drained(ctx context.Context, t testing.TB, s *pgqrs.Store, queues []string) bool {
 	t.Helper()
+	if len(queues) == 0 {
+		return true
+	}
+	infos, err := s.Queues(ctx, queues...)
+	if err != nil {
+		t.Fatalf("drain: %v", err)
+	}
 	left := false
-	for _, q := range queues {
-		infos, err := s.Queues(ctx, q)
-		if err != nil {
-			t.Fatalf("drain: %v", err)
-		}
-		for _, info := range infos {
-			left = left || info.Ready > 0 || info.Leased > 0 || info.Scheduled > 0 && hurry(ctx, t, s, q)
-		}
+	for _, info := range infos {
+		left = left || info.Ready > 0 || info.Leased > 0
+	}
+	for _, info := range infos {
+		left = info.Scheduled > 0 && hurry(ctx, t, s, info.Name) || left
 	}
 	return !left
 }
 
-var hurryTexts = map[pgqrs.Dialect]string{
-	pgqrs.Postgres: `UPDATE pgqrs_messages SET vt = clock_timestamp() WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = $1)
-		AND archived_at IS NULL AND consumer_worker_id IS NULL AND last_error IS NOT NULL AND vt > clock_timestamp()`,
+// A hurryText makes due what waits in a queue: messages for their retry, messages
+// of runs that sleep or wait for the retry of a step, and then those steps.
+type hurryText struct{ messages, runs, steps string }
+
+var hurryTexts = map[pgqrs.Dialect]hurryText{
+	pgqrs.Postgres: {
+		messages: `UPDATE pgqrs_messages SET vt = clock_timestamp() WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = $1)
+			AND archived_at IS NULL AND consumer_worker_id IS NULL AND last_error IS NOT NULL AND vt > clock_timestamp()
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflow_steps s ON s.run_id = r.id AND s.status = 'PAUSED'
+				WHERE r.message_id = pgqrs_messages.id AND (r.status = 'PAUSED' OR s.id IS NOT NULL))`,
+		runs: `UPDATE pgqrs_messages SET vt = clock_timestamp() WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = $1)
+			AND archived_at IS NULL AND consumer_worker_id IS NULL AND vt > clock_timestamp()
+			AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_steps s ON s.run_id = r.id WHERE r.message_id = pgqrs_messages.id
+				AND r.status IN ('RUNNING', 'CANCELLING') AND s.status IN ('RUNNING', 'ERROR') AND s.retry_at > clock_timestamp())`,
+		steps: `UPDATE pgqrs_workflow_steps SET retry_at = clock_timestamp() WHERE status IN ('RUNNING', 'ERROR') AND retry_at > clock_timestamp()
+			AND run_id IN (SELECT r.id FROM pgqrs_workflow_runs r JOIN pgqrs_messages m ON m.id = r.message_id
+				WHERE m.queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = $1) AND m.archived_at IS NULL AND m.consumer_worker_id IS NULL AND m.vt <= clock_timestamp())`,
+	},
 	pgqrs.SQLite: sqliteHurry,
 	pgqrs.Turso:  sqliteHurry,
 }
 
-const sqliteHurry = `UPDATE pgqrs_messages SET vt = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?)
-	AND archived_at IS NULL AND consumer_worker_id IS NULL AND last_error IS NOT NULL AND vt > strftime('%Y-%m-%d %H:%M:%f', 'now')`
+const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 
-// hurry makes messages due that wait for a retry, and reports whether there were any.
-func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) bool {
+var sqliteHurry = hurryText{
+	messages: `UPDATE pgqrs_messages SET vt = ` + sqliteNow + ` WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?)
+		AND archived_at IS NULL AND consumer_worker_id IS NULL AND last_error IS NOT NULL AND vt > ` + sqliteNow + `
+		AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflow_steps s ON s.run_id = r.id AND s.status = 'PAUSED'
+				WHERE r.message_id = pgqrs_messages.id AND (r.status = 'PAUSED' OR s.id IS NOT NULL))`,
+	runs: `UPDATE pgqrs_messages SET vt = ` + sqliteNow + ` WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?)
+		AND archived_at IS NULL AND consumer_worker_id IS NULL AND vt > ` + sqliteNow + `
+		AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_steps s ON s.run_id = r.id WHERE r.message_id = pgqrs_messages.id
+			AND r.status IN ('RUNNING', 'CANCELLING') AND s.status IN ('RUNNING', 'ERROR') AND s.retry_at > ` + sqliteNow + `)`,
+	steps: `UPDATE pgqrs_workflow_steps SET retry_at = ` + sqliteNow + ` WHERE status IN ('RUNNING', 'ERROR') AND retry_at > ` + sqliteNow + `
+		AND run_id IN (SELECT r.id FROM pgqrs_workflow_runs r JOIN pgqrs_messages m ON m.id = r.message_id
+			WHERE m.queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?) AND m.archived_at IS NULL AND m.consumer_worker_id IS NULL AND m.vt <= ` + sqliteNow + `)`,
+}
+
+// hurry makes due what waits, and reports whether there was anything. It does
+// so in one transaction: a run that wakes is to find that its steps have waited long enough.
+func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (found bool) {
 	t.Helper()
-	var n int64
 	retry(t, func() error {
-		result, err := s.DB().ExecContext(ctx, hurryTexts[s.Dialect()], queue)
+		found = false
+		tx, err := s.DB().BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}
-		n, err = result.RowsAffected()
-		return err
+		defer tx.Rollback() // nothing, once it is committed
+		texts := hurryTexts[s.Dialect()]
+		for _, text := range []string{texts.messages, texts.runs, texts.steps} {
+			result, err := tx.ExecContext(ctx, text, queue)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			found = found || n > 0
+		}
+		return tx.Commit()
 	})
-	return n > 0
+	return found
 }

@@ -22,6 +22,7 @@ var workerCases = []testcase{
 	{"does not let a busy queue starve another", "mail would not go out as long as a bulk import runs", workerFair},
 	{"calls middleware from the outside in, with the message, and takes the error it returns", "tracing and error mapping are written as middleware", workerMiddleware},
 	{"tells the Observer what it claims and how it ended", "metrics would be wrong", workerObserver},
+	{"tells the Observer which steps ran, and not which were replayed", "metrics would be wrong", workerObserverSteps},
 	{"logs a failure with queue, message and attempt", "an operator could not find the message that fails", workerLogs},
 	{"handles a message at once when this process enqueues it", "a job would wait for the next poll for no reason", workerWakes},
 	{"handles a message soon after the caller's transaction commits", "a job would wait for the next poll for no reason", workerWakesTx},
@@ -308,6 +309,31 @@ func workerObserver(t *testing.T, e *env) {
 	equalSlices(t, "claimed", claimed.all(), []string{fmt.Sprint(id, "watched", 1), fmt.Sprint(id, "watched", 2)})
 	equalSlices(t, "finished", finished.all(), []string{fmt.Sprint(id, "watched", 1, true), fmt.Sprint(id, "watched", 2, false)})
 	equalSlices(t, "wrong values", wrong.all(), nil)
+}
+
+func workerObserverSteps(t *testing.T, e *env) {
+	var stepped tally[string]
+	boom := errors.New("boom")
+	store := e.newStore(t, pgqrs.Config{Observer: &pgqrs.Observer{
+		Stepped: func(_ context.Context, run int64, step string, took time.Duration, err error) {
+			stepped.add(fmt.Sprint(run, step, took > 0, errors.Is(err, boom)))
+		},
+	}})
+	w := pgqrs.NewWorkflow[int, int](store, "watched")
+	start(t, fast(w.Handle(func(ctx context.Context, run *pgqrs.Run, n int) (int, error) {
+		if err := run.Do(ctx, "first", func(context.Context) error { return nil }); err != nil {
+			return 0, err
+		}
+		return n, run.With(atOnce(2)).Do(ctx, "second", func(context.Context) error { return boom })
+	})))
+	run := value(w.Start(t.Context(), 1))(t)
+	_, err := run.Result(t.Context())
+	var failed *pgqrs.RunError
+	if !errors.As(err, &failed) {
+		t.Fatalf("error is %v; want a *RunError", err)
+	}
+	id := run.ID()
+	equalSlices(t, "stepped", stepped.all(), []string{fmt.Sprint(id, "first", true, false), fmt.Sprint(id, "second", true, true), fmt.Sprint(id, "second", true, true)})
 }
 
 func workerLogs(t *testing.T, e *env) {

@@ -21,6 +21,7 @@ var controlCases = []testcase{
 	{"a name in use is waited for, and taken over once it is free", "two processes would share one row", controlName},
 	{"a worker that could not start leaves no live row", "its name would be blocked, and an operator would see a worker that is not there", controlNotStarted},
 	{"a worker whose row was deleted makes another and goes on", "a tidy operator would stop all work", controlDeleted},
+	{"a worker that was given up for dead while it was held up goes on", "a laptop that slept, or a paused container, would never work again", controlGivenUp},
 }
 
 // worker returns the row of a name.
@@ -261,6 +262,18 @@ func controlNotStarted(t *testing.T, e *env) {
 	must(t, stop())
 	equal(t, "status of the row that it had made", e.worker(t, "w/a").Status, "stopped")
 	equal(t, "status of the first one's row", e.worker(t, "w/b").Status, "polling")
+}
+
+func controlGivenUp(t *testing.T, e *env) {
+	c := newControlled(t, e)
+	first := enqueue(t, c.a, "in flight")
+	receive(t, "the handler has begun", c.begun)
+	// As another worker's upkeep leaves the row of one that it has not heard of for too long.
+	e.poke(t, "UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at WHERE id = %d", c.row.ID)
+	e.awaitStatus(t, "w/a", "polling")
+	close(c.gate)
+	equal(t, "attempts", e.awaitState(t, first, pgqrs.Archived).Attempt, 1)
+	e.awaitState(t, enqueue(t, c.a, "next"), pgqrs.Archived)
 }
 
 func controlDeleted(t *testing.T, e *env) {

@@ -1,0 +1,195 @@
+package pgqrs
+
+const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.output, r.error, r.run_key, r.parent_run_id, r.parent_step, r.warning,
+	r.created_at, r.started_at, r.paused_at, r.completed_at, m.vt, COALESCE(m.read_ct, 0)`
+
+const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
+	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, s.created_at, s.completed_at`
+
+// postgresHolding is the message of a run, while the lease that was bound as arg stands.
+const postgresHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
+
+// postgresOpenStep is the condition that a step has not ended.
+const postgresOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_workflow_steps.status = 'ERROR' AND pgqrs_workflow_steps.retry_at IS NULL)`
+
+const postgresRunOf = `(SELECT r.status::text FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
+
+var postgresWorkflow = workflowSQL{
+	make: `/* pgqrs:workflow.make */
+		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = $1 ON CONFLICT (name) DO NOTHING`,
+	insert: `/* pgqrs:run.insert */
+		WITH arg AS MATERIALIZED (SELECT $1::text AS workflow, $2::json AS items)
+		INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, input, run_key, parent_run_id, parent_step, created_at, updated_at)
+		SELECT w.id, m.id, 'QUEUED', m.payload, j.value ->> 1, (j.value ->> 2)::bigint, j.value ->> 3, clock_timestamp(), clock_timestamp()
+		FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow
+			CROSS JOIN json_array_elements(arg.items) WITH ORDINALITY AS j (value, n)
+			JOIN pgqrs_messages m ON m.id = (j.value ->> 0)::bigint
+		ORDER BY j.n
+		ON CONFLICT DO NOTHING
+		RETURNING id, message_id`,
+	keyed: `/* pgqrs:run.keyed */
+		WITH arg AS MATERIALIZED (SELECT $1::text AS workflow, $2::json AS keys)
+		SELECT r.run_key, r.id FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow JOIN pgqrs_workflow_runs r ON r.workflow_id = w.id
+		WHERE r.run_key IN (SELECT json_array_elements_text(arg.keys))`,
+	takeBack: `/* pgqrs:run.take_back */
+		DELETE FROM pgqrs_messages m
+		WHERE m.id IN (SELECT json_array_elements_text($1::json)::bigint) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)`,
+	begin: `/* pgqrs:run.begin */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS message_id, $2::bigint AS worker_id, $3::bigint AS claim_ct)
+		UPDATE pgqrs_workflow_runs r
+		SET status = CASE WHEN r.status = 'QUEUED' OR r.status = 'PAUSED' AND r.error IS NOT NULL THEN 'RUNNING' ELSE r.status END,
+			execution_ct = CASE WHEN r.status = 'QUEUED' AND r.started_at IS NULL AND r.execution_ct = 0 THEN 1 ELSE r.execution_ct + 2 END,
+			started_at = CASE WHEN r.status = 'QUEUED' THEN COALESCE(r.started_at, clock_timestamp()) ELSE r.started_at END,
+			error = CASE WHEN r.status = 'PAUSED' THEN NULL ELSE r.error END,
+			updated_at = clock_timestamp()
+		FROM arg` + postgresHolding + `
+		WHERE r.message_id = arg.message_id
+		RETURNING r.id, r.status::text, r.execution_ct = 1`,
+	exists: `/* pgqrs:run.exists */ SELECT id FROM pgqrs_workflow_runs WHERE message_id = $1`,
+	finish: `/* pgqrs:run.finish */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::text AS status, $3::text AS output, $4::text AS error)
+		UPDATE pgqrs_workflow_runs r
+		SET status = CASE WHEN r.status = 'CANCELLING' THEN 'CANCELLED' ELSE arg.status::pgqrs_workflow_status END,
+			output = CASE WHEN r.status = 'CANCELLING' THEN NULL ELSE arg.output::jsonb END,
+			error = CASE WHEN r.status = 'CANCELLING' THEN NULL ELSE arg.error::jsonb END,
+			completed_at = clock_timestamp(), updated_at = clock_timestamp()
+		FROM arg WHERE r.id = arg.id AND r.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
+		RETURNING r.status::text, r.parent_run_id`,
+	cancel: `/* pgqrs:run.cancel */
+		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = clock_timestamp()
+		WHERE id IN (SELECT json_array_elements_text($1::json)::bigint) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')
+		RETURNING id`,
+	pause: `/* pgqrs:run.pause */
+		UPDATE pgqrs_workflow_runs SET status = 'PAUSED', paused_at = clock_timestamp(), updated_at = clock_timestamp(), error = NULL
+		WHERE id = $1 AND status IN ('QUEUED', 'RUNNING')
+		RETURNING id`,
+	resume: `/* pgqrs:run.resume */
+		UPDATE pgqrs_workflow_runs SET status = CASE WHEN started_at IS NULL THEN 'QUEUED' ELSE 'RUNNING' END::pgqrs_workflow_status, paused_at = NULL, updated_at = clock_timestamp()
+		WHERE id = $1 AND status = 'PAUSED'
+		RETURNING id`,
+	retry: []string{
+		`/* pgqrs:run.clear_failed */
+		DELETE FROM pgqrs_workflow_steps s USING pgqrs_workflow_runs r
+		WHERE r.id = $1 AND r.status = 'ERROR' AND s.run_id = r.id AND s.status <> 'SUCCESS'`,
+		`/* pgqrs:run.retry */
+		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = clock_timestamp()
+		WHERE id = $1 AND status = 'ERROR'
+		RETURNING message_id`,
+	},
+	copySteps: []string{`/* pgqrs:run.copy_steps */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS target, $2::bigint AS source, $3::text AS step)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count)
+		SELECT arg.target, s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count
+		FROM arg JOIN pgqrs_workflow_steps s ON s.run_id = arg.source
+		WHERE s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = arg.source AND o.step_name = arg.step)
+			AND (s.status = 'SUCCESS' OR s.status = 'ERROR' AND s.retry_at IS NULL)
+		ORDER BY s.id`,
+		`/* pgqrs:run.mark_copied */ UPDATE pgqrs_workflow_runs SET execution_ct = 2 WHERE id = $1`},
+	join: []string{
+		`/* pgqrs:run.lock_parent */
+		UPDATE pgqrs_messages SET woken = woken
+		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id WHERE r.id = $1)`,
+		`/* pgqrs:run.join_parent */
+		UPDATE pgqrs_messages m
+		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id JOIN pgqrs_workflows w ON w.id = p.workflow_id
+		WHERE r.id = $1 AND m.id = p.message_id AND m.archived_at IS NULL
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.parent_run_id = r.parent_run_id AND o.parent_step = r.parent_step
+				AND o.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+		RETURNING p.id, w.name`,
+	},
+	wake: `/* pgqrs:run.wake */
+		UPDATE pgqrs_messages m
+		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.id IN (SELECT json_array_elements_text($1::json)::bigint) AND m.id = r.message_id AND m.archived_at IS NULL
+		RETURNING r.id, w.name`,
+	interrupted: `/* pgqrs:run.interrupted */
+		SELECT message_id FROM pgqrs_workflow_runs
+		WHERE message_id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND status = 'CANCELLING'`,
+	children: `/* pgqrs:run.children */
+		SELECT id FROM pgqrs_workflow_runs
+		WHERE parent_run_id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')`,
+	results: `/* pgqrs:run.results */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS run_id, $2::text AS step)
+		SELECT r.id, w.name, r.status::text, r.output, r.error
+		FROM arg JOIN pgqrs_workflow_runs r ON r.parent_run_id = arg.run_id AND r.parent_step = arg.step JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		ORDER BY r.id`,
+	get: `/* pgqrs:run.get */
+		SELECT ` + postgresRun + `
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id = $1`,
+	list: `/* pgqrs:run.list */
+		WITH arg AS MATERIALIZED (
+			SELECT $1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
+				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before
+		)
+		SELECT ` + postgresRun + `
+		FROM arg CROSS JOIN pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id < arg.before AND (arg.workflow IS NULL OR w.name = arg.workflow) AND (arg.status IS NULL OR r.status = arg.status::pgqrs_workflow_status)
+			AND (arg.since IS NULL OR r.created_at >= arg.since) AND (arg.until IS NULL OR r.created_at < arg.until)
+		ORDER BY r.id DESC
+		LIMIT $6::bigint`,
+	warn: `/* pgqrs:run.warn */
+		UPDATE pgqrs_workflow_runs SET warning = a.text FROM (SELECT $1::bigint AS id, $2::text AS text) a WHERE pgqrs_workflow_runs.id = a.id`,
+	expired: `/* pgqrs:run.expired */
+		WITH arg AS MATERIALIZED (
+			SELECT q.id AS queue_id, clock_timestamp() - (j.value ->> 1)::bigint * interval '1 microsecond' AS until
+			FROM json_array_elements($1::json) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
+		)
+		SELECT m.id FROM arg CROSS JOIN LATERAL (
+			SELECT o.id FROM pgqrs_messages o JOIN pgqrs_workflow_runs r ON r.message_id = o.id
+			WHERE o.queue_id = arg.queue_id AND o.archived_at IS NOT NULL AND o.failed_at IS NULL AND o.archived_at < arg.until
+				AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+			ORDER BY o.archived_at, o.id
+		) m
+		LIMIT $2::bigint`,
+}
+
+var postgresSteps = stepSQL{
+	load: `/* pgqrs:step.load */ SELECT ` + postgresStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = $1 ORDER BY s.id`,
+	get: `/* pgqrs:step.get */
+		SELECT ` + postgresStep + ` FROM (SELECT $1::bigint AS run_id, $2::text AS name) arg
+		JOIN pgqrs_workflow_steps s ON s.run_id = arg.run_id AND s.step_name = arg.name`,
+	save: `/* pgqrs:step.save */
+		WITH arg AS MATERIALIZED (
+			SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct,
+				$6::text AS status, $7::text AS output, $8::text AS error, $9::int AS retries, $10::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
+		)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
+		SELECT arg.run_id, arg.name, arg.status::pgqrs_workflow_status, arg.output::jsonb, arg.error::jsonb, arg.retries, arg.now + arg.delay,
+			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.delay IS NULL THEN arg.now END
+		FROM arg` + postgresHolding + `
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
+			updated_at = excluded.updated_at, completed_at = excluded.completed_at
+		WHERE ` + postgresOpenStep + `
+		RETURNING ` + postgresRunOf,
+	open: `/* pgqrs:step.open */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct, clock_timestamp() AS now)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
+		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
+		FROM arg` + postgresHolding + `
+		ON CONFLICT (run_id, step_name) DO UPDATE SET status = excluded.status, updated_at = excluded.updated_at
+		WHERE ` + postgresOpenStep + `
+		RETURNING ` + postgresRunOf,
+	close: `/* pgqrs:step.close */
+		WITH arg AS MATERIALIZED (
+			SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct, $6::text AS output, clock_timestamp() AS now
+		)
+		UPDATE pgqrs_workflow_steps s
+		SET status = 'SUCCESS', output = arg.output::jsonb, error = NULL, retry_at = NULL, updated_at = arg.now, completed_at = arg.now
+		FROM arg` + postgresHolding + `
+		WHERE s.run_id = arg.run_id AND s.step_name = arg.name AND s.status = 'RUNNING'
+		RETURNING (SELECT r.status::text FROM pgqrs_workflow_runs r WHERE r.id = s.run_id)`,
+}
+
+var postgresSignals = signalSQL{
+	insert: `/* pgqrs:signal.insert */ INSERT INTO pgqrs_workflow_signals (run_id, name, payload, created_at) VALUES ($1::bigint, $2::text, $3::text::jsonb, clock_timestamp())`,
+	take: `/* pgqrs:signal.take */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS run_id, $2::text AS name, $3::text AS step)
+		UPDATE pgqrs_workflow_signals s SET step_name = arg.step
+		FROM arg
+		WHERE s.id = (SELECT o.id FROM pgqrs_workflow_signals o WHERE o.run_id = arg.run_id AND o.name = arg.name AND o.step_name IS NULL ORDER BY o.id LIMIT 1)
+		RETURNING s.payload`,
+}

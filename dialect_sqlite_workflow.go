@@ -1,0 +1,195 @@
+package pgqrs
+
+const sqliteRun = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), CAST(r.run_key AS BLOB),
+	r.parent_run_id, CAST(r.parent_step AS BLOB), CAST(r.warning AS BLOB),
+	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
+
+const sqliteStep = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), s.retry_count,
+	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(s.created_at AS BLOB), CAST(s.completed_at AS BLOB)`
+
+// sqliteHolding is the message of a run, while the lease that was bound as arg stands.
+const sqliteHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
+
+// sqliteOpenStep is the condition that a step has not ended.
+const sqliteOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_workflow_steps.status = 'ERROR' AND pgqrs_workflow_steps.retry_at IS NULL)`
+
+const sqliteRunOf = `(SELECT r.status FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
+
+var sqliteWorkflow = workflowSQL{
+	make: `/* pgqrs:workflow.make */
+		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = ? ON CONFLICT (name) DO NOTHING`,
+	insert: `/* pgqrs:run.insert */
+		WITH arg (workflow, items, now) AS (SELECT ?, ?, ` + sqliteNow + `),
+		item (n, message_id, run_key, parent_run_id, parent_step) AS (
+			SELECT key, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]')
+			FROM json_each((SELECT items FROM arg))
+		)
+		INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, input, run_key, parent_run_id, parent_step, created_at, updated_at)
+		SELECT w.id, m.id, 'QUEUED', m.payload, item.run_key, item.parent_run_id, item.parent_step, arg.now, arg.now
+		FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow CROSS JOIN item CROSS JOIN pgqrs_messages m
+		WHERE m.id = item.message_id
+		ORDER BY item.n
+		ON CONFLICT DO NOTHING
+		RETURNING id, message_id`,
+	keyed: `/* pgqrs:run.keyed */
+		WITH arg (workflow, keys) AS (VALUES (?, ?))
+		SELECT CAST(r.run_key AS BLOB), r.id FROM pgqrs_workflow_runs r
+		WHERE r.workflow_id = (SELECT w.id FROM pgqrs_workflows w WHERE w.name = (SELECT workflow FROM arg))
+			AND r.run_key IN (SELECT value FROM json_each((SELECT keys FROM arg))) AND r.run_key IS NOT NULL`,
+	takeBack: `/* pgqrs:run.take_back */
+		DELETE FROM pgqrs_messages
+		WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id)`,
+	begin: `/* pgqrs:run.begin */
+		WITH arg (message_id, worker_id, claim_ct) AS (VALUES (?, ?, ?))
+		UPDATE pgqrs_workflow_runs
+		SET status = CASE WHEN status = 'QUEUED' OR status = 'PAUSED' AND error IS NOT NULL THEN 'RUNNING' ELSE status END,
+			execution_ct = CASE WHEN status = 'QUEUED' AND started_at IS NULL AND execution_ct = 0 THEN 1 ELSE execution_ct + 2 END,
+			started_at = CASE WHEN status = 'QUEUED' THEN COALESCE(started_at, ` + sqliteNow + `) ELSE started_at END,
+			error = CASE WHEN status = 'PAUSED' THEN NULL ELSE error END,
+			updated_at = ` + sqliteNow + `
+		WHERE message_id = (SELECT m.id FROM arg` + sqliteHolding + `)
+		RETURNING id, status, execution_ct = 1`,
+	exists: `/* pgqrs:run.exists */ SELECT id FROM pgqrs_workflow_runs WHERE message_id = ?`,
+	finish: `/* pgqrs:run.finish */
+		WITH arg (id, status, output, error) AS (VALUES (?, ?, ?, ?))
+		UPDATE pgqrs_workflow_runs
+		SET status = CASE WHEN status = 'CANCELLING' THEN 'CANCELLED' ELSE (SELECT arg.status FROM arg) END,
+			output = CASE WHEN status = 'CANCELLING' THEN NULL ELSE (SELECT arg.output FROM arg) END,
+			error = CASE WHEN status = 'CANCELLING' THEN NULL ELSE (SELECT arg.error FROM arg) END,
+			completed_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
+		WHERE id = (SELECT arg.id FROM arg) AND status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
+		RETURNING status, parent_run_id`,
+	cancel: `/* pgqrs:run.cancel */
+		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = ` + sqliteNow + `
+		WHERE id IN (SELECT value FROM json_each(?)) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')
+		RETURNING id`,
+	pause: `/* pgqrs:run.pause */
+		UPDATE pgqrs_workflow_runs SET status = 'PAUSED', paused_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `, error = NULL
+		WHERE id = ? AND status IN ('QUEUED', 'RUNNING')
+		RETURNING id`,
+	resume: `/* pgqrs:run.resume */
+		UPDATE pgqrs_workflow_runs SET status = CASE WHEN started_at IS NULL THEN 'QUEUED' ELSE 'RUNNING' END, paused_at = NULL, updated_at = ` + sqliteNow + `
+		WHERE id = ? AND status = 'PAUSED'
+		RETURNING id`,
+	retry: []string{
+		`/* pgqrs:run.clear_failed */
+		DELETE FROM pgqrs_workflow_steps
+		WHERE run_id = (SELECT id FROM pgqrs_workflow_runs WHERE id = ? AND status = 'ERROR') AND status <> 'SUCCESS'`,
+		`/* pgqrs:run.retry */
+		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = ` + sqliteNow + `
+		WHERE id = ? AND status = 'ERROR'
+		RETURNING message_id`,
+	},
+	copySteps: []string{`/* pgqrs:run.copy_steps */
+		WITH arg (target, source, step) AS (VALUES (?, ?, ?))
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count)
+		SELECT (SELECT target FROM arg), s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count
+		FROM pgqrs_workflow_steps s
+		WHERE s.run_id = (SELECT source FROM arg)
+			AND s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = (SELECT source FROM arg) AND o.step_name = (SELECT step FROM arg))
+			AND (s.status = 'SUCCESS' OR s.status = 'ERROR' AND s.retry_at IS NULL)
+		ORDER BY s.id`,
+		`/* pgqrs:run.mark_copied */ UPDATE pgqrs_workflow_runs SET execution_ct = 2 WHERE id = ?`},
+	join: []string{
+		`/* pgqrs:run.lock_parent */
+		UPDATE pgqrs_messages SET woken = woken
+		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id WHERE r.id = ?)`,
+		`/* pgqrs:run.join_parent */
+		WITH child (parent_run_id, parent_step) AS (SELECT r.parent_run_id, r.parent_step FROM pgqrs_workflow_runs r WHERE r.id = ?)
+		UPDATE pgqrs_messages
+		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END
+		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs p WHERE p.id = (SELECT parent_run_id FROM child)) AND archived_at IS NULL
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.parent_run_id = (SELECT parent_run_id FROM child) AND o.parent_run_id IS NOT NULL
+				AND o.parent_step = (SELECT parent_step FROM child) AND o.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
+	},
+	wake: `/* pgqrs:run.wake */
+		UPDATE pgqrs_messages
+		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END
+		WHERE id IN (SELECT r.message_id FROM pgqrs_workflow_runs r WHERE r.id IN (SELECT value FROM json_each(?))) AND archived_at IS NULL
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
+	interrupted: `/* pgqrs:run.interrupted */
+		SELECT message_id FROM pgqrs_workflow_runs
+		WHERE message_id IN (SELECT value FROM json_each(?)) AND status = 'CANCELLING'`,
+	children: `/* pgqrs:run.children */
+		SELECT id FROM pgqrs_workflow_runs
+		WHERE parent_run_id IN (SELECT value FROM json_each(?)) AND parent_run_id IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'PAUSED')`,
+	results: `/* pgqrs:run.results */
+		WITH arg (run_id, step) AS (VALUES (?, ?))
+		SELECT r.id, CAST(w.name AS BLOB), r.status, CAST(r.output AS BLOB), CAST(r.error AS BLOB)
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.parent_run_id = (SELECT run_id FROM arg) AND r.parent_run_id IS NOT NULL AND r.parent_step = (SELECT step FROM arg)
+		ORDER BY r.id`,
+	get: `/* pgqrs:run.get */
+		SELECT ` + sqliteRun + `
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id = ?`,
+	list: `/* pgqrs:run.list */
+		WITH arg (workflow, status, since, until, before) AS (
+			SELECT ?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?
+		)
+		SELECT ` + sqliteRun + `
+		FROM arg CROSS JOIN pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id < arg.before AND (arg.workflow IS NULL OR w.name = arg.workflow) AND (arg.status IS NULL OR r.status = arg.status)
+			AND (arg.since IS NULL OR r.created_at >= arg.since) AND (arg.until IS NULL OR r.created_at < arg.until)
+		ORDER BY r.id DESC
+		LIMIT ?`,
+	warn: `/* pgqrs:run.warn */
+		WITH arg (id, text) AS (VALUES (?, ?))
+		UPDATE pgqrs_workflow_runs SET warning = (SELECT text FROM arg) WHERE id = (SELECT arg.id FROM arg)`,
+	expired: `/* pgqrs:run.expired */
+		WITH arg (queue_id, until) AS (
+			SELECT q.id, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', json_extract(value, '$[1]') / 1000000.0))
+			FROM json_each(?) JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
+		)
+		SELECT m.id FROM arg JOIN pgqrs_messages m ON m.queue_id = arg.queue_id JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+		WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+		LIMIT ?`,
+}
+
+var sqliteSteps = stepSQL{
+	load: `/* pgqrs:step.load */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
+	get:  `/* pgqrs:step.get */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? AND s.step_name = ?`,
+	save: `/* pgqrs:step.save */
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now) AS (
+			SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `
+		)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
+		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
+			CASE WHEN arg.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.wait / 1000000.0)) END,
+			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
+		FROM arg` + sqliteHolding + `
+		WHERE true
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
+			updated_at = excluded.updated_at, completed_at = excluded.completed_at
+		WHERE ` + sqliteOpenStep + `
+		RETURNING ` + sqliteRunOf,
+	open: `/* pgqrs:step.open */
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, now) AS (SELECT ?, ?, ?, ?, ?, ` + sqliteNow + `)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
+		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
+		FROM arg` + sqliteHolding + `
+		WHERE true
+		ON CONFLICT (run_id, step_name) DO UPDATE SET status = excluded.status, updated_at = excluded.updated_at
+		WHERE ` + sqliteOpenStep + `
+		RETURNING ` + sqliteRunOf,
+	close: `/* pgqrs:step.close */
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, output) AS (VALUES (?, ?, ?, ?, ?, ?))
+		UPDATE pgqrs_workflow_steps
+		SET status = 'SUCCESS', output = (SELECT output FROM arg), error = NULL, retry_at = NULL, updated_at = ` + sqliteNow + `, completed_at = ` + sqliteNow + `
+		WHERE run_id = (SELECT arg.run_id FROM arg` + sqliteHolding + `) AND step_name = (SELECT name FROM arg) AND status = 'RUNNING'
+		RETURNING ` + sqliteRunOf,
+}
+
+var sqliteSignals = signalSQL{
+	insert: `/* pgqrs:signal.insert */ INSERT INTO pgqrs_workflow_signals (run_id, name, payload, created_at) VALUES (?, ?, ?, ` + sqliteNow + `)`,
+	take: `/* pgqrs:signal.take */
+		WITH arg (run_id, name, step) AS (VALUES (?, ?, ?))
+		UPDATE pgqrs_workflow_signals SET step_name = (SELECT step FROM arg)
+		WHERE id = (SELECT o.id FROM pgqrs_workflow_signals o WHERE o.run_id = (SELECT run_id FROM arg) AND o.name = (SELECT arg.name FROM arg) AND o.step_name IS NULL ORDER BY o.id LIMIT 1)
+		RETURNING CAST(payload AS BLOB)`,
+}

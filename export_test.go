@@ -1,0 +1,24 @@
+package pgqrs
+
+import "context"
+
+// Work handles a message as a Worker would that has claimed it.
+func (h Handler) Work(ctx context.Context, m *MessageInfo) error {
+	m.hold = new(hold)
+	return h.work(ctx, m)
+}
+
+// Bury ends a run whose message has used up its attempts, as a Worker would.
+func (s *Store) Bury(ctx context.Context, m *MessageInfo, cause error) error {
+	return s.bury(ctx, m, cause)
+}
+
+// InRun returns the ctx that a run's function gets.
+func InRun(ctx context.Context) context.Context {
+	return context.WithValue(ctx, runKey{}, newExecution(nil, "test", nil))
+}
+
+// InStep returns the ctx that a step's function gets.
+func InStep(ctx context.Context) context.Context {
+	return context.WithValue(InRun(ctx), stepKey{}, true)
+}

@@ -1,0 +1,99 @@
+//go:build go1.25
+
+package pgqrs
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A databaseOfOneRun answers workers as one does that has one run, which is due once.
+type databaseOfOneRun struct {
+	idleDatabase
+	claimed atomic.Bool
+}
+
+func (d *databaseOfOneRun) answer(c call) ([][]driver.Value, error) {
+	now := time.Now().UTC()
+	switch c.tag() {
+	case "message.claim":
+		if !d.claimed.Swap(true) {
+			return row(int64(7), []byte(`{"input":1}`), int64(0), int64(1), int64(9), nil, nil, nil, now, now, now.Add(time.Minute)), nil
+		}
+	case "run.begin":
+		return row(int64(5), "RUNNING", true), nil
+	case "step.save":
+		return row("RUNNING"), nil
+	case "run.finish":
+		return row("SUCCESS", nil), nil
+	case "message.release", "message.ack":
+		return row(int64(7)), nil
+	}
+	return d.idleDatabase.answer(c)
+}
+
+// workOneRun has a Worker execute a run under a clock of its own, and calls
+// check with the statements that it sent in the run's name. It ends the worker after.
+func workOneRun(t *testing.T, fn func(context.Context, *Run, int) (int, error), check func(t *testing.T, f *fake, sent []string)) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := newFake(t, Config{NoPrepare: true}, SQLite, new(databaseOfOneRun).answer)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- (&Worker{Handlers: []Handler{NewWorkflow[int, int](s, "w").Handle(fn)}}).Run(ctx) }()
+		pass(10 * time.Second)
+		var sent []string
+		for _, c := range routine(f.log()) {
+			if group, _, _ := strings.Cut(c.tag(), "."); group != "worker" && !slices.Contains([]string{"begin", "commit", "message.claim"}, c.tag()) {
+				sent = append(sent, c.tag())
+			}
+		}
+		check(t, f, sent)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := s.DB().Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWorkerSpendsThirteenStatementsOnTenSteps(t *testing.T) {
+	tenSteps := func(ctx context.Context, run *Run, _ int) (int, error) {
+		for i := range 10 {
+			if err := run.Do(ctx, fmt.Sprint("step ", i), nothingAtAll); err != nil {
+				return 0, err
+			}
+		}
+		return 10, nil
+	}
+	workOneRun(t, tenSteps, func(t *testing.T, _ *fake, sent []string) {
+		want := "run.begin " + strings.Repeat("step.save ", 10) + "run.finish message.ack"
+		if got := strings.Join(sent, " "); got != want {
+			t.Errorf("after the claim the worker sent %d statements, want 13: %s", len(sent), got)
+		}
+	})
+}
+
+// While a run sleeps, a worker sends what it sends when there is none.
+func TestSleepingRunCostsNoStatement(t *testing.T) {
+	nap := func(ctx context.Context, run *Run, _ int) (int, error) { return 0, run.Sleep(ctx, "nap", 24*time.Hour) }
+	workOneRun(t, nap, func(t *testing.T, f *fake, sent []string) {
+		if got := strings.Join(sent, " "); got != "run.begin step.save message.release" {
+			t.Errorf("going to sleep took %s", got)
+		}
+		pass(time.Hour)
+		for _, c := range routine(f.log()) {
+			if tag := c.tag(); tag != "worker.poll" && tag != "worker.heartbeat" {
+				t.Errorf("while the run slept the worker sent %s", c)
+			}
+		}
+	})
+}

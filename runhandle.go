@@ -1,0 +1,313 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// A RunHandle is a run from the outside: to wait for it, look at it, or change
+// its course. It is safe for concurrent use, and always bound to the pool.
+type RunHandle[Out any] struct {
+	store *Store
+	id    int64
+}
+
+// Run returns the handle of a run of any workflow. It does no I/O.
+func (s *Store) Run(id int64) *RunHandle[json.RawMessage] {
+	return &RunHandle[json.RawMessage]{store: &Store{core: s.core, err: s.err}, id: id}
+}
+
+// ID returns the run's id.
+func (h *RunHandle[Out]) ID() int64 { return h.id }
+
+// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist.
+func (h *RunHandle[Out]) Info(ctx context.Context) (RunInfo, error) {
+	info, err := h.info(ctx)
+	return info, wrap(ctx, err, "look at run %d", h.id)
+}
+
+func (h *RunHandle[Out]) info(ctx context.Context) (RunInfo, error) {
+	if err := h.store.usable(); err != nil {
+		return RunInfo{}, err
+	}
+	return conn{h.store, nil}.run(ctx, h.id)
+}
+
+// Steps returns the recorded steps of the run, in the order of their first record.
+func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
+	if _, err := h.info(ctx); err != nil {
+		return nil, wrap(ctx, err, "list the steps of run %d", h.id)
+	}
+	var list []StepInfo
+	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.load, []any{h.id}, func(rows *sql.Rows) error {
+		s, err := scanStep(rows)
+		info := StepInfo{Name: s.name, Status: s.status, Output: s.output, Retries: s.retries, StartedAt: s.created.Time, EndedAt: s.ended.Time}
+		if s.failure != nil {
+			info.Error = runErrorText(s.failure)
+		}
+		if s.wait.Valid && !s.final() {
+			info.RetryIn = max(0, time.Duration(s.wait.Int64)*time.Microsecond)
+		}
+		list = append(list, info)
+		return err
+	})
+	return list, wrap(ctx, err, "list the steps of run %d", h.id)
+}
+
+// Result waits until the run has ended and returns its result. If it failed,
+// the error is a *RunError; if it was cancelled, it matches ErrCancelled; if the
+// result does not decode into Out, ErrInvalidPayload; if there is no such run,
+// ErrNotFound; in a run, but outside a step, ErrState. It learns at once of runs that end in this
+// process, and of others by looking, after 10 ms first and then less and less often, up to every second.
+func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
+	var out Out
+	if err := outsideStep(ctx); err != nil {
+		return out, wrap(ctx, err, "wait for run %d", h.id)
+	}
+	info, err := h.ended(ctx)
+	switch {
+	case err != nil:
+	case info.Status == Cancelled:
+		err = ErrCancelled
+	case info.Status == Failed:
+		return out, &RunError{info.Workflow, info.ID, "", &recordedError{info.Error, nil}}
+	case info.Output != nil:
+		if decodeErr := json.Unmarshal(info.Output, &out); decodeErr != nil {
+			err = fmt.Errorf("%w: it does not decode into %T: %w", ErrInvalidPayload, out, decodeErr)
+		}
+	}
+	return out, wrap(ctx, err, "wait for run %d", h.id)
+}
+
+// ended waits until the run has ended.
+func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
+	if err := h.store.usable(); err != nil {
+		return RunInfo{}, err
+	}
+	told, stop := h.store.awaitRun(h.id)
+	defer stop()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		info, err := h.info(ctx)
+		if err != nil || info.Status.final() {
+			return info, err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-told:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return info, ctx.Err()
+		}
+		timer.Stop()
+	}
+}
+
+// awaitRun returns a channel that is told when a run ends in this process.
+func (s *core) awaitRun(id int64) (told <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.awaited == nil {
+		s.awaited = map[int64]map[chan struct{}]struct{}{}
+	}
+	if s.awaited[id] == nil {
+		s.awaited[id] = map[chan struct{}]struct{}{}
+	}
+	s.awaited[id][c] = struct{}{}
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.awaited[id], c)
+		if len(s.awaited[id]) == 0 {
+			delete(s.awaited, id)
+		}
+	}
+}
+
+// ended tells who waits for a run in this process.
+func (s *core) ended(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.awaited[id] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Cancel asks the run, and the children it has started, to end. The next step
+// without a recorded result returns ErrCancelled, the ctx of the running one
+// ends with that cause at the worker's next heartbeat, the run may clean up by
+// further steps, and then it is Cancelled, whatever its function returns. A run
+// without any recorded step ends without its function being called. Cancelling
+// again is no error. It returns errors matching ErrNotFound, and ErrState if
+// the run has ended.
+func (h *RunHandle[Out]) Cancel(ctx context.Context) error {
+	return h.change(ctx, "cancel", func(c conn) error { return c.cancelRun(ctx, h.id) })
+}
+
+func (c conn) cancelRun(ctx context.Context, id int64) error {
+	cancelled, err := c.cancelRuns(ctx, []int64{id})
+	if err == nil && len(cancelled) == 0 {
+		return c.explain(ctx, id, Cancelling)
+	}
+	if err == nil {
+		err = c.cancelChildren(ctx, cancelled...)
+	}
+	return err
+}
+
+// cancelRuns asks runs to end, and returns those that were not being cancelled yet.
+func (c conn) cancelRuns(ctx context.Context, ids []int64) ([]int64, error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, err
+	}
+	cancelled, err := c.ids(ctx, c.store.dialect.workflow.cancel, list)
+	if err != nil || len(cancelled) == 0 {
+		return nil, err
+	}
+	if list, err = jsonList(cancelled); err != nil {
+		return nil, err
+	}
+	return cancelled, c.woken(ctx, c.store.dialect.workflow.wake, list)
+}
+
+// cancelChildren asks the descendants of cancelled runs to end.
+func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
+	for len(parents) > 0 {
+		list, err := jsonList(parents)
+		if err != nil {
+			return err
+		}
+		children, err := c.ids(ctx, c.store.dialect.workflow.children, list)
+		if err != nil || len(children) == 0 {
+			return err
+		}
+		if parents, err = c.cancelRuns(ctx, children); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain says why a run could not be changed; it is fine if it is already what was wanted.
+func (c conn) explain(ctx context.Context, id int64, wanted State) error {
+	info, err := c.run(ctx, id)
+	if err != nil || info.Status == wanted {
+		return err
+	}
+	return fmt.Errorf("%w: it is %s", ErrState, info.Status)
+}
+
+// Pause stops the run before its next step without a recorded result, until
+// Resume. Pausing again is no error. It returns errors matching ErrNotFound, and
+// ErrState if the run has ended or is being cancelled.
+func (h *RunHandle[Out]) Pause(ctx context.Context) error {
+	return h.change(ctx, "pause", func(c conn) error {
+		ids, err := c.ids(ctx, h.store.dialect.workflow.pause, h.id)
+		if err == nil && len(ids) == 0 {
+			err = c.explain(ctx, h.id, Paused)
+		}
+		return err
+	})
+}
+
+// Resume takes back Pause. It returns errors matching ErrNotFound, and ErrState if the run is not paused.
+func (h *RunHandle[Out]) Resume(ctx context.Context) error {
+	return h.change(ctx, "resume", func(c conn) error {
+		ids, err := c.ids(ctx, h.store.dialect.workflow.resume, h.id)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return c.explain(ctx, h.id, "")
+		}
+		return c.wakeRun(ctx, h.id)
+	})
+}
+
+// Retry lets a failed run go on from its failed step, with all attempts before
+// it; steps that succeeded keep their results. It returns errors matching
+// ErrNotFound, also if its message was deleted, and ErrState if it has not failed.
+func (h *RunHandle[Out]) Retry(ctx context.Context) error {
+	return h.change(ctx, "retry", func(c conn) error {
+		retry := h.store.dialect.workflow.retry
+		if _, err := c.exec(ctx, retry[0], h.id); err != nil {
+			return err
+		}
+		messages, err := c.ids(ctx, retry[1], h.id)
+		if err != nil {
+			return err
+		}
+		if len(messages) == 0 {
+			return c.explain(ctx, h.id, "")
+		}
+		done, taken, err := h.store.on(c).redrive(ctx, messages)
+		if err == nil && len(done) == 0 && len(taken) == 0 {
+			err = fmt.Errorf("%w: message %d", ErrNotFound, messages[0])
+		}
+		if err == nil {
+			err = takenError(taken)
+		}
+		if err != nil {
+			return err
+		}
+		return c.wakeRun(ctx, h.id)
+	})
+}
+
+// RerunFrom starts a new run with the same input, which has the results of the
+// steps that were recorded before the named one and does the rest anew. It
+// returns an error matching ErrNotFound if there is no such run, or no such step in it.
+func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle[Out], error) {
+	var id int64
+	err := h.change(ctx, "rerun", func(c conn) error {
+		info, err := c.run(ctx, h.id)
+		if err != nil {
+			return err
+		}
+		found := false
+		err = c.rows(ctx, h.store.dialect.step.get, []any{h.id, step}, func(rows *sql.Rows) error {
+			found = true
+			return nil
+		})
+		if err == nil && !found {
+			err = fmt.Errorf("%w: step %q", ErrNotFound, step)
+		}
+		if err != nil {
+			return err
+		}
+		ids, err := h.store.on(c).insertRuns(ctx, info.Workflow, []item{{payload: string(info.Input)}}, nil)
+		if err != nil {
+			return err
+		}
+		id = ids[0]
+		if _, err := c.exec(ctx, h.store.dialect.workflow.copySteps[0], id, h.id, step); err != nil {
+			return err
+		}
+		_, err = c.exec(ctx, h.store.dialect.workflow.copySteps[1], id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &RunHandle[Out]{store: h.store, id: id}, nil
+}
+
+// change runs fn in a transaction.
+func (h *RunHandle[Out]) change(ctx context.Context, what string, fn func(conn) error) error {
+	err := h.store.usable()
+	if err == nil {
+		err = outsideStep(ctx)
+	}
+	if err == nil {
+		err = h.store.atomic(ctx, fn)
+	}
+	return wrap(ctx, err, "%s run %d", what, h.id)
+}

@@ -1,0 +1,405 @@
+package pgqrs
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const defaultStepAttempts = 3
+
+var defaultStepBackoff = Exponential(time.Second, time.Minute)
+
+// Step runs fn and records what it returns; if that is recorded already, it
+// returns the record and does not call fn. What it returns comes from the
+// record in either case, so it is the same each time: T goes through JSON.
+//
+// fn may run more than once: when it failed, and when its process died, or
+// lost its lease, before the result was recorded. It may then run again while a former
+// call has not returned yet. Use [StepTx] for effects in the database that must happen once.
+//
+// An error is retried by the run's policy (see [Run.With]), while the run
+// waits without holding a worker: Step then returns an error matching
+// ErrSuspended. Permanent, RetryAfter and Snooze decide as in a handler. After
+// the last attempt it is recorded, and returned as a *RunError, now and on
+// every replay. A panic is an error.
+//
+// It also returns errors matching ErrCancelled, ErrStepReused, and
+// ErrInvalidPayload if a recorded result does not decode into T.
+func Step[T any](ctx context.Context, run *Run, name string, fn func(context.Context) (T, error)) (T, error) {
+	raw, err := run.step(ctx, name, func(ctx context.Context) (any, error) { return fn(ctx) })
+	return decodeStep[T](run, name, raw, err)
+}
+
+// Do is [Step] for a function without a result.
+func (r *Run) Do(ctx context.Context, name string, fn func(context.Context) error) error {
+	_, err := r.step(ctx, name, func(ctx context.Context) (any, error) { return nil, fn(ctx) })
+	return err
+}
+
+func decodeStep[T any](run *Run, name string, raw []byte, err error) (T, error) {
+	var out T
+	if err != nil {
+		return out, err
+	}
+	if raw == nil {
+		return out, nil
+	}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return out, fmt.Errorf("%w: result of step %q of run %d does not decode into %T: %w", ErrInvalidPayload, name, run.id, out, err)
+	}
+	return out, nil
+}
+
+// step returns the recorded result of a step, or runs it.
+func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (any, error)) ([]byte, error) {
+	rec, err := r.next(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if rec != nil && rec.final() {
+		return r.recorded(name, rec)
+	}
+	defer r.leave(name, rec)
+	cleaning := r.isCleaning()
+	v, err := r.attempt(ctx, name, fn)
+	if err != nil {
+		return r.stepFailed(ctx, name, rec, cleaning, err)
+	}
+	output, err := r.encode(v)
+	if err != nil {
+		return r.stepFailed(ctx, name, rec, cleaning, Permanent(err))
+	}
+	done := step{status: Succeeded, output: output, retries: retriesOf(rec)}
+	if first, err := r.save(r.ofLease(ctx), name, done); err != nil {
+		return nil, err
+	} else if first != nil {
+		return r.recorded(name, first)
+	}
+	if output == nil {
+		return nil, nil
+	}
+	return []byte(output.(string)), nil
+}
+
+// next finds out what there is to do for a step. If there is no final record,
+// nor an error, the step counts as in flight.
+func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
+	if err := r.policy.check(); err != nil {
+		return nil, &operationError{fmt.Sprintf("step %q of run %d", name, r.id), err}
+	}
+	rec, err := r.ask(name)
+	if err != nil {
+		return nil, err
+	}
+	if given, ok, err := r.givenStep(name); ok || err != nil {
+		return given, err
+	}
+	if rec != nil && rec.final() {
+		return rec, nil
+	}
+	if err := r.boundary(ctx, name); err != nil {
+		return nil, err
+	}
+	if rec != nil && rec.status == Failed && r.remaining(rec) > 0 {
+		return nil, r.suspend(r.remaining(rec), nil)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed != nil {
+		return nil, r.closed
+	}
+	r.inflight.Add(1)
+	return rec, nil
+}
+
+// leave is the end of a step that was in flight. Not before then is it clear
+// that recorded steps are asked for after it, and not beside it.
+func (r *Run) leave(name string, rec *stepRecord) {
+	if rec == nil {
+		r.lookForChange(name)
+	}
+	r.inflight.Done()
+}
+
+func (e *execution) encode(v any) (any, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var limits Limits
+	if e.store != nil {
+		limits = e.store.cfg.Limits
+	}
+	return limits.encode(v)
+}
+
+func retriesOf(rec *stepRecord) int {
+	if rec == nil {
+		return 0
+	}
+	return rec.retries
+}
+
+// attempt calls fn once, with a ctx of its own.
+func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context) (any, error)) (v any, err error) {
+	ctx, stop := r.stepContext(ctx)
+	defer stop()
+	if r.policy.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, r.policy.Timeout, ErrTimeout)
+		defer cancel()
+	}
+	r.mu.Lock()
+	r.ran = append(r.ran, name)
+	r.mu.Unlock()
+	start := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicError(p)
+		}
+		if err != nil && errors.Is(context.Cause(ctx), ErrTimeout) {
+			err = fmt.Errorf("%w after %v: %w", ErrTimeout, r.policy.Timeout, err)
+		}
+		if r.store != nil && r.store.cfg.Observer != nil && r.store.cfg.Observer.Stepped != nil {
+			r.store.cfg.Observer.Stepped(ctx, r.id, name, time.Since(start), err)
+		}
+	}()
+	return fn(context.WithValue(ctx, stepKey{}, true))
+}
+
+// stepContext returns the ctx of a step: the caller's, or, while the run
+// cleans up after a cancellation, one that ends with the lease alone.
+func (r *Run) stepContext(ctx context.Context) (context.Context, func()) {
+	r.mu.Lock()
+	cleaning := r.cleaning
+	r.mu.Unlock()
+	if !cleaning || !errors.Is(context.Cause(ctx), ErrCancelled) {
+		return ctx, func() {}
+	}
+	return r.tied(ctx)
+}
+
+// tied returns ctx without its own end, but with the lease's.
+func (e *execution) tied(ctx context.Context) (context.Context, func()) {
+	free, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	if e.lease == nil {
+		return free, func() { cancel(nil) }
+	}
+	stop := context.AfterFunc(e.lease, func() { cancel(context.Cause(e.lease)) })
+	return free, func() { stop(); cancel(nil) }
+}
+
+// ofLease is the ctx for the library's own statements: a result that is there
+// is recorded even if the caller's ctx has ended.
+func (e *execution) ofLease(ctx context.Context) context.Context {
+	return context.WithoutCancel(ctx)
+}
+
+// stepFailed records a failed attempt: for another one later, or for good. One
+// that a cancellation cut short has not failed; those of the cleaning up are not cut short.
+func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, cleaning bool, cause error) ([]byte, error) {
+	if r.lease != nil && context.Cause(r.lease) != nil {
+		return nil, r.suspend(0, context.Cause(r.lease)) // it was cut short
+	}
+	if errors.Is(context.Cause(ctx), ErrCancelled) && !cleaning {
+		return nil, r.refuse(name)
+	}
+	if stop := r.suspended(); stop != nil && ctx.Err() != nil {
+		return nil, stop // it was cut short, because a step beside it suspended the run
+	}
+	retries := retriesOf(rec) + 1
+	limit := cmp.Or(r.policy.MaxAttempts, defaultStepAttempts)
+	backoff := r.policy.Backoff
+	if backoff == nil {
+		backoff = defaultStepBackoff
+	}
+	p := Policy{MaxAttempts: limit, Backoff: backoff}
+	result := p.outcome(retries, cause)
+	if r.store == nil {
+		result.kind = died // nobody would run a test's run again
+	}
+	f := failure{Transient: result.kind != died, Code: codeOf(cause), Message: errorText(cause)}
+	st := step{status: Failed, retries: retries}
+	switch result.kind {
+	case died:
+		st.failure = f.encode()
+		first, err := r.save(r.ofLease(ctx), name, st)
+		if err != nil {
+			return nil, err
+		}
+		if first != nil {
+			return r.recorded(name, first)
+		}
+		return nil, r.failed(name, f)
+	case released: // snoozed
+		st.retries--
+	}
+	seconds := result.delay.Seconds()
+	f.RetryAfter = &seconds
+	st.failure, st.delay = f.encode(), result.delay.Microseconds()
+	first, err := r.save(r.ofLease(ctx), name, st)
+	if err != nil {
+		return nil, err
+	}
+	if first != nil {
+		return r.recorded(name, first)
+	}
+	if r.store != nil {
+		r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
+	}
+	return nil, r.suspend(result.delay, nil)
+}
+
+// suspended returns the suspension of a closed execution, or nil.
+func (e *execution) suspended() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed == nil {
+		return nil
+	}
+	return e.closed
+}
+
+func (e *execution) isCleaning() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cleaning
+}
+
+func codeOf(err error) string {
+	switch {
+	case errors.Is(err, ErrTimeout):
+		return codeTimeout
+	case errors.Is(err, ErrPermanent):
+		return codePermanent
+	}
+	return codeInternal
+}
+
+// StepTx is [Step] for work in the database: fn gets a transaction in which
+// its result is recorded too, so that its effects happen once. It is rolled
+// back if fn returns an error or the lease is lost. fn must not commit it, may
+// run again after a conflict, and should do nothing but SQL. On SQLite and
+// Turso the transaction holds the write lock from its beginning. On PostgreSQL
+// it is READ COMMITTED.
+//
+// On Turso in MVCC mode return the first error that the database gives: the
+// engine ends the transaction at a conflict, and what is sent after it commits
+// by itself. If that is swallowed, StepTx fails, but cannot take back what was sent.
+func StepTx[T any](ctx context.Context, run *Run, name string, fn func(context.Context, *sql.Tx) (T, error)) (T, error) {
+	raw, err := run.stepTx(ctx, name, func(ctx context.Context, tx *sql.Tx) (any, error) { return fn(ctx, tx) })
+	return decodeStep[T](run, name, raw, err)
+}
+
+// DoTx is [StepTx] for a function without a result.
+func (r *Run) DoTx(ctx context.Context, name string, fn func(context.Context, *sql.Tx) error) error {
+	_, err := r.stepTx(ctx, name, func(ctx context.Context, tx *sql.Tx) (any, error) { return nil, fn(ctx, tx) })
+	return err
+}
+
+// An ownError is the step function's own, not the database's.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
+
+// own reports whether a step's error is its function's, a panic's or a timeout's.
+func own(err error) bool {
+	var e *ownError
+	var p *panicked
+	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || spoiled(err)
+}
+
+// spoiled reports whether a transaction failed at its end because of what was
+// done in it: an error was swallowed, or a constraint that is checked last is broken.
+func spoiled(err error) bool {
+	state := sqlState(err)
+	return state == "25P02" || strings.HasPrefix(state, "23") || state == "" && containsAny(err, []string{"constraint failed"})
+}
+
+// errAdopted rolls a transaction back whose step somebody else has ended.
+var errAdopted = errors.New("pgqrs: step has ended elsewhere")
+
+func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
+	rec, err := r.next(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if rec != nil && rec.final() {
+		return r.recorded(name, rec)
+	}
+	defer r.leave(name, rec)
+	if r.store == nil {
+		return nil, fmt.Errorf("%w: StepTx %q needs a database, or a given result", ErrUnsupported, name)
+	}
+	if r.m.hold != nil {
+		r.m.hold.inTx.Store(true)
+		defer r.m.hold.inTx.Store(false)
+	}
+	cleaning := r.isCleaning()
+	var output any
+	var status State
+	_, err = r.attempt(ctx, name, func(ctx context.Context) (any, error) {
+		return nil, r.store.inTx(ctx, func(tx *sql.Tx) error {
+			var err error
+			output, status, err = r.workTx(ctx, tx, name, fn)
+			return err
+		})
+	})
+	switch {
+	case errors.Is(err, errAdopted):
+		if first, err := r.adopt(r.ofLease(ctx), name); err != nil {
+			return nil, err
+		} else {
+			return r.recorded(name, first)
+		}
+	case err != nil && (connectionLost(err) || !own(err)):
+		return nil, r.setback(err)
+	case err != nil:
+		return r.stepFailed(ctx, name, rec, cleaning, err)
+	}
+	r.mu.Lock()
+	r.cancelling = r.cancelling || status == Cancelling
+	r.paused = status == Paused
+	r.mu.Unlock()
+	if output == nil {
+		return nil, nil
+	}
+	return []byte(output.(string)), nil
+}
+
+// workTx opens the step, calls fn and closes the step, in tx.
+func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(context.Context, *sql.Tx) (any, error)) (output any, status State, err error) {
+	c := conn{r.store, tx}
+	lease := []any{r.id, name, r.m.ID, r.m.WorkerID, r.m.Claim}
+	scan := func(rows *sql.Rows) error { return rows.Scan(&status) }
+	if err := c.rows(ctx, r.store.dialect.step.open, lease, scan); err != nil {
+		return nil, "", err
+	}
+	if status == "" {
+		return nil, "", errAdopted
+	}
+	v, err := fn(ctx, tx)
+	if err != nil {
+		return nil, "", &ownError{err}
+	}
+	if output, err = r.encode(v); err != nil {
+		return nil, "", &ownError{Permanent(err)}
+	}
+	status = ""
+	switch err := c.rows(ctx, r.store.dialect.step.close, append(lease, output), scan); {
+	case errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil:
+		return nil, "", &ownError{Permanent(errors.New("the function ended the transaction"))}
+	case err != nil:
+		return nil, "", err
+	}
+	if status == "" {
+		return nil, "", errAdopted
+	}
+	return output, status, nil
+}

@@ -1,0 +1,149 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+)
+
+// A stepRecord is a row of the steps.
+type stepRecord struct {
+	name    string
+	status  State
+	output  []byte
+	failure []byte
+	retries int
+	wait    sql.NullInt64 // microseconds from when it was read
+	created timestamp
+	ended   timestamp
+}
+
+func (s *stepRecord) final() bool {
+	return s.status == Succeeded || s.status == Failed && !s.wait.Valid
+}
+
+func scanStep(rows *sql.Rows) (*stepRecord, error) {
+	var s stepRecord
+	return &s, rows.Scan(&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.created, &s.ended)
+}
+
+// A step is what save writes.
+type step struct {
+	status  State
+	output  any // JSON as string, or nil
+	failure any
+	retries int
+	delay   any // microseconds, or nil
+}
+
+// save records a step. It returns nil if it was recorded; the record that was
+// there before, if the step had ended; and a suspension if the lease is lost.
+func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord, error) {
+	return e.saveWith(ctx, name, func(ctx context.Context, c conn) (State, error) { return c.saveStep(ctx, e, name, st) })
+}
+
+// saveWith is save, by whatever statements write returns the run's status from; "" means that nothing was written.
+func (e *execution) saveWith(ctx context.Context, name string, write func(context.Context, conn) (State, error)) (*stepRecord, error) {
+	if e.store == nil {
+		return nil, nil
+	}
+	var status State
+	ctx = e.ofLease(ctx)
+	err := e.store.single(ctx, func(c conn) (err error) {
+		status, err = write(ctx, c)
+		return err
+	})
+	if err != nil {
+		return nil, e.setback(err)
+	}
+	if status == "" {
+		return e.adopt(ctx, name)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cancelling = e.cancelling || status == Cancelling
+	e.paused = status == Paused
+	return nil, nil
+}
+
+// setback closes the execution because of the database.
+func (e *execution) setback(err error) error {
+	e.store.setback(e.lease, err)
+	return e.suspend(time.Second, err)
+}
+
+// saveStep writes a step and returns the run's status; "" if it wrote nothing.
+func (c conn) saveStep(ctx context.Context, e *execution, name string, st step) (status State, err error) {
+	err = c.rows(ctx, c.store.dialect.step.save,
+		[]any{e.id, name, e.m.ID, e.m.WorkerID, e.m.Claim, string(st.status), st.output, st.failure, st.retries, st.delay},
+		func(rows *sql.Rows) error { return rows.Scan(&status) })
+	return status, err
+}
+
+// adopt returns the record of a step that somebody else ended first.
+func (e *execution) adopt(ctx context.Context, name string) (*stepRecord, error) {
+	var rec *stepRecord
+	err := conn{e.store, nil}.rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
+		rec, err = scanStep(rows)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, e.setback(err)
+	case rec == nil || !rec.final():
+		return nil, e.suspend(0, lostError([]int64{e.m.ID}))
+	}
+	return rec, nil
+}
+
+// failure is the error of a step as it is recorded, in the words of pgqrs 0.15.
+type failure struct {
+	Transient  bool     `json:"is_transient"`
+	Code       string   `json:"code"`
+	Message    string   `json:"message"`
+	RetryAfter *float64 `json:"retry_after,omitempty"` // seconds
+}
+
+const (
+	codeInternal  = "INTERNAL"
+	codePermanent = "NON_RETRYABLE"
+	codeTimeout   = "TIMEOUT"
+	codeCancelled = "CANCELLED"
+)
+
+func (f failure) encode() any {
+	raw, err := marshal(f)
+	if err != nil {
+		panic(err) // strings and numbers marshal
+	}
+	return string(raw)
+}
+
+// recorded returns what a step that ended returns: its output, or its error.
+func (e *execution) recorded(name string, rec *stepRecord) ([]byte, error) {
+	if rec.status == Succeeded {
+		return rec.output, nil
+	}
+	var f failure
+	if err := json.Unmarshal(rec.failure, &f); err != nil || f.Message == "" {
+		f.Message = runErrorText(rec.failure)
+	}
+	return nil, e.failed(name, f)
+}
+
+// failed is a recorded failure as an error.
+func (e *execution) failed(name string, f failure) error {
+	switch f.Code {
+	case codeCancelled:
+		e.mu.Lock()
+		e.cleaning = true
+		e.mu.Unlock()
+		return ErrCancelled
+	case codeTimeout:
+		return &RunError{e.workflow, e.id, name, &recordedError{f.Message, ErrTimeout}}
+	case codePermanent:
+		return &RunError{e.workflow, e.id, name, &recordedError{f.Message, ErrPermanent}}
+	}
+	return &RunError{e.workflow, e.id, name, &recordedError{f.Message, nil}}
+}

@@ -1,0 +1,400 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// forever is how long a run waits for what wakes it.
+const forever = 100 * 365 * 24 * time.Hour
+
+// Sleep suspends the run for d, without holding a worker, however long that
+// is, and across restarts. It returns nil when the time has passed by the
+// database's clock, and until then an error matching ErrSuspended. The name is that of a step.
+func (r *Run) Sleep(ctx context.Context, name string, d time.Duration) error {
+	rec, err := r.next(ctx, name)
+	if err != nil {
+		return err
+	}
+	if rec != nil && rec.final() {
+		_, err := r.recorded(name, rec)
+		return err
+	}
+	defer r.leave(name, rec)
+	wait, asleep := d, rec != nil && rec.wait.Valid
+	if asleep {
+		wait = r.remaining(rec)
+	}
+	next := step{status: Succeeded}
+	if wait > 0 && r.store != nil {
+		next = step{status: Running, delay: d.Microseconds()}
+	}
+	if !asleep || next.status.final() {
+		first, err := r.save(ctx, name, next)
+		if err == nil && first != nil {
+			_, err = r.recorded(name, first)
+			return err
+		}
+		if err != nil || next.status.final() {
+			return err
+		}
+	}
+	return r.suspend(wait, nil)
+}
+
+// Version returns which version of a change in the code this run is to
+// follow: the given one if the run had not come past this point when it was
+// made, and 0 if it had, that is if results are recorded for steps after it.
+// The answer is recorded as a step named "version:" and the change, so that it stays:
+//
+//	if v, err := run.Version(ctx, "fraud-check", 1); err != nil {
+//		return err
+//	} else if v >= 1 {
+//		// the new way
+//	}
+func (r *Run) Version(ctx context.Context, change string, version int) (int, error) {
+	if version < 1 {
+		return 0, fmt.Errorf("pgqrs: version %d of change %q is less than 1", version, change)
+	}
+	name := "version:" + change
+	r.mu.Lock()
+	passed := false
+	if r.stored[name] == nil && r.closed == nil {
+		for other, rec := range r.stored {
+			passed = passed || rec.final() && !r.asked[other]
+		}
+	}
+	r.mu.Unlock()
+	if passed {
+		return 0, nil
+	}
+	return Step(ctx, r, name, func(context.Context) (int, error) { return version, nil })
+}
+
+// A Signal is a message to a run, with a value of type T. Its value is its name:
+//
+//	const Approved pgqrs.Signal[bool] = "approved"
+type Signal[T any] string
+
+// Send sends a signal to a run. It is never lost: a run that does not wait for
+// it yet finds it when it does, and one that waits is woken. On a Store made by
+// WithTx it is sent if and only if the transaction commits.
+//
+// It returns errors matching ErrNotFound for a run that does not exist,
+// ErrState for one that has ended and for a run's own ctx outside a step, and
+// ErrInvalidPayload.
+func (g Signal[T]) Send(ctx context.Context, s *Store, runID int64, v T) error {
+	return wrap(ctx, s.signal(ctx, string(g), runID, v), "send signal %q to run %d", string(g), runID)
+}
+
+func (s *Store) signal(ctx context.Context, name string, run int64, v any) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := checkName("signal name", name); err != nil {
+		return err
+	}
+	if err := outsideStep(ctx); err != nil {
+		return err
+	}
+	payload, err := s.cfg.Limits.encode(v)
+	if err != nil {
+		return err
+	}
+	return s.atomic(ctx, func(c conn) error {
+		// The message first: its row lock puts the signals of a run in order.
+		if err := c.wakeRun(ctx, run); err != nil {
+			return err
+		}
+		_, err := c.exec(ctx, s.dialect.signal.insert, run, name, payload)
+		return err
+	})
+}
+
+// wakeRun makes the message of an unfinished run due.
+func (c conn) wakeRun(ctx context.Context, run int64) error {
+	list, err := jsonList([]int64{run})
+	if err != nil {
+		return err
+	}
+	var queue string
+	err = c.rows(ctx, c.store.dialect.workflow.wake, []any{list}, func(rows *sql.Rows) error {
+		var id int64
+		return rows.Scan(&id, &queue)
+	})
+	if err != nil {
+		return err
+	}
+	if queue == "" {
+		info, err := c.run(ctx, run)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.Status)
+	}
+	c.store.on(c).wake(queue)
+	return nil
+}
+
+// Wait returns the value of the next signal of that name: the nth Wait in a
+// run takes the nth signal sent. Until there is one the run is suspended, without
+// holding a worker. After the timeout, if it is not zero, the error matches
+// ErrTimeout, and the wait has ended: a signal that comes later is for the next
+// Wait. It is recorded as a step named after the signal and its number, as "approved#1".
+func (g Signal[T]) Wait(ctx context.Context, run *Run, timeout time.Duration) (T, error) {
+	raw, name, err := run.wait(ctx, string(g), timeout)
+	return decodeStep[T](run, name, raw, err)
+}
+
+func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([]byte, string, error) {
+	if err := checkName("signal name", signal); err != nil {
+		return nil, "", &operationError{fmt.Sprintf("run %d", r.id), err}
+	}
+	r.mu.Lock()
+	r.waits[signal]++
+	name := fmt.Sprintf("%s#%d", signal, r.waits[signal])
+	r.mu.Unlock()
+	r.giveSignal(signal, name)
+	rec, err := r.next(ctx, name)
+	if err != nil {
+		return nil, name, err
+	}
+	if rec != nil && rec.final() {
+		raw, err := r.recorded(name, rec)
+		return raw, name, err
+	}
+	defer r.leave(name, rec)
+	raw, err := r.take(ctx, signal, name, rec, timeout)
+	return raw, name, err
+}
+
+// take delivers a signal to a step, or has the step wait.
+func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+	if r.store == nil {
+		return nil, fmt.Errorf("%w: Wait %q needs a database, or a given value", ErrUnsupported, name)
+	}
+	ctx = r.ofLease(ctx)
+	var payload []byte
+	var status State
+	err := r.store.atomic(ctx, func(c conn) error {
+		payload, status = nil, ""
+		err := c.rows(ctx, r.store.dialect.signal.take, []any{r.id, signal, name}, func(rows *sql.Rows) error { return rows.Scan(&payload) })
+		if err != nil || payload == nil {
+			return err
+		}
+		status, err = c.saveStep(ctx, r.execution, name, step{status: Succeeded, output: string(payload)})
+		if err == nil && status == "" {
+			err = errAdopted
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, errAdopted):
+		first, err := r.adopt(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		return r.recorded(name, first)
+	case err != nil:
+		return nil, r.setback(err)
+	case payload != nil:
+		_, err := r.saveWith(ctx, name, func(context.Context, conn) (State, error) { return status, nil })
+		return payload, err
+	}
+	return r.keepWaiting(ctx, name, rec, timeout)
+}
+
+// keepWaiting suspends the run until a signal comes or the time is up.
+func (r *Run) keepWaiting(ctx context.Context, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+	left, begun := forever, step{status: Paused}
+	switch {
+	case rec != nil && rec.wait.Valid:
+		left = r.remaining(rec)
+	case rec == nil && timeout != 0:
+		left, begun.delay = timeout, timeout.Microseconds()
+	}
+	if left <= 0 {
+		return r.timedOut(ctx, name)
+	}
+	if rec == nil {
+		if first, err := r.save(ctx, name, begun); err != nil {
+			return nil, err
+		} else if first != nil {
+			return r.recorded(name, first)
+		}
+	}
+	return nil, r.suspend(left, nil)
+}
+
+// timedOut records that no signal came in time.
+func (r *Run) timedOut(ctx context.Context, name string) ([]byte, error) {
+	f := failure{Code: codeTimeout, Message: "no signal came in time"}
+	first, err := r.save(ctx, name, step{status: Failed, failure: f.encode()})
+	if err != nil {
+		return nil, err
+	}
+	if first != nil {
+		return r.recorded(name, first)
+	}
+	return nil, r.failed(name, f)
+}
+
+// Child runs the workflow as a child of a run, under the name of a step, and
+// returns its result. The child is started once, whatever happens; the parent
+// is suspended, without holding a worker, until the child has ended. A failed
+// child's error is a *RunError with the child's workflow and id. Cancelling the parent cancels the child.
+func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in In, opts ...Option) (Out, error) {
+	outs, err := w.children(ctx, run, name, []In{in}, true, opts)
+	if len(outs) == 0 {
+		var zero Out
+		return zero, err
+	}
+	return outs[0], err
+}
+
+// Children is Child for many at once, in one batch and with one wait for all
+// of them. The results stand in the order of in; those of failed children are
+// zero, and the error joins their *RunErrors.
+func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string, in []In, opts ...Option) ([]Out, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	return w.children(ctx, run, name, in, false, opts)
+}
+
+// children is Children, or, if it is for one, Child.
+func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string, in []In, one bool, opts []Option) ([]Out, error) {
+	if err := run.giveChildren(w.name, name, len(in), one); err != nil {
+		return nil, err
+	}
+	raw, err := run.children(ctx, w.name, name, func(ctx context.Context) ([]item, error) {
+		if keyed(opts, len(in)) {
+			return nil, errors.New("a child has no key: it is started once for its step")
+		}
+		bound := &Workflow[In, Out]{store: run.store, name: w.name, policy: w.policy}
+		return bound.items(ctx, in, opts)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return decodeChildren[Out](run, name, raw)
+}
+
+// A childResult is what became of a child, as the parent records it.
+type childResult struct {
+	Workflow  string          `json:"workflow"`
+	RunID     int64           `json:"run_id"`
+	Output    json.RawMessage `json:"output,omitempty"`
+	Error     *string         `json:"error,omitempty"`
+	Cancelled bool            `json:"cancelled,omitempty"`
+}
+
+func decodeChildren[Out any](run *Run, name string, raw []byte) ([]Out, error) {
+	results, err := decodeStep[[]childResult](run, name, raw, nil)
+	if err != nil {
+		return nil, err
+	}
+	outs := make([]Out, len(results))
+	var errs []error
+	for i, c := range results {
+		switch {
+		case c.Cancelled:
+			errs = append(errs, &RunError{c.Workflow, c.RunID, "", ErrCancelled})
+		case c.Error != nil:
+			errs = append(errs, &RunError{c.Workflow, c.RunID, "", &recordedError{*c.Error, nil}})
+		case len(c.Output) > 0:
+			if err := json.Unmarshal(c.Output, &outs[i]); err != nil {
+				errs = append(errs, fmt.Errorf("%w: result of run %d of workflow %q does not decode into %T: %w", ErrInvalidPayload, c.RunID, c.Workflow, outs[i], err))
+			}
+		}
+	}
+	return outs, errors.Join(errs...)
+}
+
+// children starts runs of a workflow once, and returns their results when all have ended.
+func (r *Run) children(ctx context.Context, workflow, name string, items func(context.Context) ([]item, error)) ([]byte, error) {
+	rec, err := r.next(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if rec != nil && rec.final() {
+		return r.recorded(name, rec)
+	}
+	defer r.leave(name, rec)
+	ctx = r.ofLease(ctx)
+	if r.store == nil {
+		return nil, fmt.Errorf("%w: Child %q needs a database, or a given result", ErrUnsupported, name)
+	}
+	if rec == nil {
+		list, err := items(context.WithValue(ctx, stepKey{}, true))
+		if err != nil {
+			return nil, wrap(ctx, err, "start children %q of run %d", name, r.id)
+		}
+		return nil, r.startChildren(ctx, workflow, name, list)
+	}
+	results, ended, err := r.childResults(ctx, name)
+	if err != nil {
+		return nil, r.setback(err)
+	}
+	if !ended {
+		return nil, r.suspend(forever, nil)
+	}
+	raw, err := marshal(results)
+	if err != nil {
+		return nil, err
+	}
+	first, err := r.save(ctx, name, step{status: Succeeded, output: string(raw)})
+	if err != nil {
+		return nil, err
+	}
+	if first != nil {
+		return r.recorded(name, first)
+	}
+	return raw, nil
+}
+
+// startChildren starts the runs and records that, in one transaction, and suspends the run.
+func (r *Run) startChildren(ctx context.Context, workflow, name string, items []item) error {
+	err := r.store.atomic(ctx, func(c conn) error {
+		status, err := c.saveStep(ctx, r.execution, name, step{status: Paused})
+		if err != nil {
+			return err
+		}
+		if status == "" {
+			return lostError([]int64{r.m.ID})
+		}
+		_, err = r.store.on(c).startRuns(ctx, workflow, items, &parent{r.id, name})
+		return err
+	})
+	if err != nil {
+		return r.setback(err)
+	}
+	return r.suspend(forever, nil)
+}
+
+// childResults reads what became of a step's children, and whether all have ended.
+func (r *Run) childResults(ctx context.Context, name string) ([]childResult, bool, error) {
+	var results []childResult
+	ended := true
+	err := conn{r.store, nil}.rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
+		var c childResult
+		var status State
+		var output, failure []byte
+		if err := rows.Scan(&c.RunID, &c.Workflow, &status, &output, &failure); err != nil {
+			return err
+		}
+		c.Output, c.Cancelled = output, status == Cancelled
+		ended = ended && status.final()
+		if status == Failed {
+			text := runErrorText(failure)
+			c.Error, c.Output = &text, nil
+		}
+		results = append(results, c)
+		return nil
+	})
+	return results, ended, err
+}

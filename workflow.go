@@ -1,0 +1,335 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// The states of a run, in the words of the tables.
+const (
+	// Queued runs have not begun.
+	Queued State = "QUEUED"
+	// Running runs have begun. They may be waiting for a retry, a sleep, a signal or a child.
+	Running State = "RUNNING"
+	// Paused runs go on after RunHandle.Resume.
+	Paused State = "PAUSED"
+	// Cancelling runs were asked to end, and may be cleaning up.
+	Cancelling State = "CANCELLING"
+	// Cancelled runs ended because they were asked to.
+	Cancelled State = "CANCELLED"
+	// Succeeded runs returned a result.
+	Succeeded State = "SUCCESS"
+	// Failed runs returned an error. RunHandle.Retry lets them go on.
+	Failed State = "ERROR"
+)
+
+// final reports whether a run in that state has ended.
+func (s State) final() bool { return s == Cancelled || s == Succeeded || s == Failed }
+
+// A Workflow is a durable function: its runs survive crashes and restarts,
+// because each step's result is recorded and, when the function is run again,
+// returned instead of calling the step once more. It is a name and two types,
+// so that a program can start runs whose code it does not have; use
+// json.RawMessage for types it does not know. Handle gives it code.
+//
+// A run is a message on the queue of the same name, with the payload
+// {"input": In}. A Workflow is safe for concurrent use, and making one does no I/O.
+type Workflow[In, Out any] struct {
+	store  *Store
+	name   string
+	policy Policy
+}
+
+// NewWorkflow returns the workflow of that name; see [NewQueue] for names.
+func NewWorkflow[In, Out any](s *Store, name string) *Workflow[In, Out] {
+	return &Workflow[In, Out]{store: s, name: name}
+}
+
+// With returns a copy of the workflow with p in place of its whole policy. Of
+// a workflow, MaxAttempts counts executions that never answered, as when their
+// process was killed; Timeout bounds one execution; Retention also is that of its runs.
+func (w *Workflow[In, Out]) With(p Policy) *Workflow[In, Out] {
+	return &Workflow[In, Out]{store: w.store, name: w.name, policy: p}
+}
+
+// WithTx returns a copy of the workflow whose Start works in the caller's
+// transaction; see [Store.WithTx]. Its handles are bound to the pool.
+func (w *Workflow[In, Out]) WithTx(tx Tx) *Workflow[In, Out] {
+	return &Workflow[In, Out]{store: w.store.WithTx(tx), name: w.name, policy: w.policy}
+}
+
+// queue is the queue of the workflow's messages.
+func (w *Workflow[In, Out]) queue() *Queue[workflowPayload[In]] {
+	return NewQueue[workflowPayload[In]](w.store, w.name).With(w.policy)
+}
+
+// workflowPayload is the payload of a run's message.
+type workflowPayload[In any] struct {
+	Input In `json:"input"`
+}
+
+// Start makes a run, which is visible and can be cancelled before any worker
+// sees it. It takes the options of [Queue.Enqueue], but for Each. A Key holds
+// for as long as the run is kept: starting another of the same key starts
+// nothing and returns the first; with Unique the error matches ErrDuplicate.
+//
+// It returns an error matching ErrInvalidPayload if in cannot be stored, and
+// ErrState if ctx is a run's own outside a step, where it would start another
+// with every replay; use Child there.
+func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*RunHandle[Out], error) {
+	items, err := w.items(ctx, []In{in}, append(slices.Clip(opts), noEach))
+	if err != nil {
+		return nil, wrap(ctx, err, "start workflow %q", w.name)
+	}
+	ids, err := w.store.startRuns(ctx, w.name, items, nil)
+	if len(ids) == 0 {
+		return nil, wrap(ctx, err, "start workflow %q", w.name)
+	}
+	return w.Run(ids[0]), wrap(ctx, err, "start workflow %q", w.name)
+}
+
+// A parent is the step that starts runs.
+type parent struct {
+	run  int64
+	step string
+}
+
+// items encodes inputs with their options.
+func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) ([]item, error) {
+	q := w.queue()
+	if err := q.usable(); err != nil {
+		return nil, err
+	}
+	if err := outsideStep(ctx); err != nil {
+		return nil, err
+	}
+	payloads := make([]any, len(in))
+	for i, input := range in {
+		payloads[i] = workflowPayload[In]{input}
+	}
+	return w.store.items(ctx, payloads, opts)
+}
+
+// Run returns the handle of a run by its id. It does no I/O.
+func (w *Workflow[In, Out]) Run(id int64) *RunHandle[Out] {
+	return &RunHandle[Out]{store: &Store{core: w.store.core, err: w.store.err}, id: id}
+}
+
+// Find returns the handle of the run that was started with a key. It returns
+// an error matching ErrNotFound if there is none.
+func (w *Workflow[In, Out]) Find(ctx context.Context, key string) (*RunHandle[Out], error) {
+	err := w.queue().usable()
+	if err == nil {
+		err = checkName("key", key)
+	}
+	if err == nil {
+		var first map[any]int64
+		if first, err = (conn{w.store, w.store.tx}).pairs(ctx, w.store.dialect.workflow.keyed, w.name, []any{key}); err == nil {
+			if id, ok := first[key]; ok {
+				return w.Run(id), nil
+			}
+			err = ErrNotFound
+		}
+	}
+	return nil, wrap(ctx, err, "find the run of workflow %q with the key %q", w.name, key)
+}
+
+// Handle returns a handler that runs fn. What fn returns ends the run, unless
+// the run is suspended (see [ErrSuspended]); an error makes it Failed.
+//
+// fn runs again from its beginning after every suspension and crash. Outside
+// of steps it must do the same each time: what it reads from the world, it
+// should read in steps.
+func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, error)) Handler {
+	h := w.queue().handler(fn == nil)
+	h.workflow = true
+	h.work = func(ctx context.Context, m *MessageInfo) error {
+		return w.store.execute(ctx, w.name, m, func(ctx context.Context, run *Run, raw []byte) (any, error) {
+			var in In
+			if err := json.Unmarshal(raw, &in); err != nil {
+				return nil, fmt.Errorf("%w: input of run %d does not decode into %T: %w", ErrInvalidPayload, run.ID(), in, err)
+			}
+			return fn(ctx, run, in)
+		})
+	}
+	return h
+}
+
+// startRuns stores messages and their runs in one transaction and returns the runs' ids.
+func (s *Store) startRuns(ctx context.Context, name string, items []item, p *parent) (ids []int64, err error) {
+	var duplicate error // is no reason to roll back
+	err = s.atomic(ctx, func(c conn) error {
+		duplicate = nil
+		if s.tx != nil && slices.ContainsFunc(items, func(it item) bool { return it.key != nil }) {
+			// The first statement is to look for the key, but a SQLite transaction of the caller's must begin with a write.
+			if _, err := c.exec(ctx, s.dialect.workflow.make, name); err != nil {
+				return err
+			}
+		}
+		var err error
+		if ids, err = s.on(c).insertRuns(ctx, name, items, p); errors.Is(err, ErrDuplicate) {
+			duplicate, err = err, nil
+		}
+		return err
+	})
+	if err == nil {
+		err = duplicate
+	}
+	if err == nil || errors.Is(err, ErrDuplicate) {
+		s.wake(name)
+	}
+	return ids, err
+}
+
+// on returns the store bound to a transaction of its own.
+func (s *Store) on(c conn) *Store { return &Store{core: s.core, tx: c.tx} }
+
+// insertRuns is startRuns in the store's transaction.
+func (s *Store) insertRuns(ctx context.Context, name string, items []item, p *parent) ([]int64, error) {
+	for range maxEnqueueTries {
+		ids, err := s.tryInsertRuns(ctx, conn{s, s.tx}, name, items, p)
+		if !errors.Is(err, errKeyRace) {
+			return ids, err
+		}
+	}
+	return nil, fmt.Errorf("%w: the key's first run came and went %d times", ErrState, maxEnqueueTries)
+}
+
+func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []item, p *parent) ([]int64, error) {
+	ids := make([]int64, len(items))
+	first, err := s.takenKeys(ctx, c, name, items)
+	if err != nil {
+		return nil, err
+	}
+	var left []int // indexes of items to start
+	for n, it := range items {
+		if id, ok := first[it.key]; ok && it.key != nil {
+			ids[n] = id
+		} else {
+			left = append(left, n)
+		}
+	}
+	if len(left) > 0 {
+		if err := s.insertNew(ctx, c, name, items, left, ids, p); err != nil {
+			return nil, err
+		}
+	}
+	var duplicates []error
+	for n, it := range items {
+		if id, ok := first[it.key]; ok && it.key != nil && it.unique {
+			duplicates = append(duplicates, fmt.Errorf("%q (item %d) is taken by run %d", it.key, n, id))
+		}
+	}
+	if len(duplicates) > 0 {
+		return ids, fmt.Errorf("%w: %w", ErrDuplicate, errors.Join(duplicates...))
+	}
+	return ids, nil
+}
+
+// takenKeys returns the runs that have the items' keys already.
+func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []item) (map[any]int64, error) {
+	var keys []any
+	for _, it := range items {
+		if it.key != nil {
+			keys = append(keys, it.key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return c.pairs(ctx, s.dialect.workflow.keyed, name, keys)
+}
+
+// insertNew stores the messages and runs of items[left...] and fills in their ids.
+func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item, left []int, ids []int64, p *parent) error {
+	chosen := make([]item, len(left))
+	for i, n := range left {
+		chosen[i] = items[n]
+		chosen[i].unique = false // the run's key decides, not the message's
+	}
+	messages, err := s.enqueue(ctx, name, chosen)
+	if err != nil {
+		return err
+	}
+	rows := make([][]any, len(left))
+	for i, message := range messages {
+		rows[i] = []any{message, chosen[i].key, nil, nil}
+		if p != nil {
+			rows[i][2], rows[i][3] = p.run, p.step
+		}
+	}
+	runs, err := c.insertRunRows(ctx, name, rows)
+	if err != nil {
+		return err
+	}
+	var orphans []int64
+	for i, n := range left {
+		if ids[n] = runs[messages[i]]; ids[n] == 0 {
+			orphans = append(orphans, messages[i])
+		}
+	}
+	if len(orphans) > 0 {
+		return c.startAgain(ctx, orphans)
+	}
+	return nil
+}
+
+// startAgain takes back messages that got no run, because another took the key
+// between two statements.
+func (c conn) startAgain(ctx context.Context, messages []int64) error {
+	list, err := jsonList(messages)
+	if err != nil {
+		return err
+	}
+	if _, err := c.exec(ctx, c.store.dialect.workflow.takeBack, list); err != nil {
+		return err
+	}
+	return errKeyRace
+}
+
+// errKeyRace is a start that lost its key to another between two statements.
+var errKeyRace = errors.New("pgqrs: start again")
+
+// insertRunRows makes runs, and the definition if need be, and returns their ids by message.
+func (c conn) insertRunRows(ctx context.Context, name string, rows [][]any) (map[int64]int64, error) {
+	list, err := jsonList(rows)
+	if err != nil {
+		return nil, err
+	}
+	runs := map[int64]int64{}
+	for made := false; ; made = true {
+		err := c.rows(ctx, c.store.dialect.workflow.insert, []any{name, list}, func(r *sql.Rows) error {
+			var run, message int64
+			err := r.Scan(&run, &message)
+			runs[message] = run
+			return err
+		})
+		if err != nil || len(runs) > 0 || made {
+			return runs, err
+		}
+		if _, err := c.exec(ctx, c.store.dialect.workflow.make, name); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// pairs runs a query of a name and a list of keys, whose rows are key and id.
+func (c conn) pairs(ctx context.Context, text, name string, keys []any) (map[any]int64, error) {
+	list, err := jsonList(keys)
+	if err != nil {
+		return nil, err
+	}
+	found := map[any]int64{}
+	err = c.rows(ctx, text, []any{name, list}, func(rows *sql.Rows) error {
+		var key string
+		var id int64
+		err := rows.Scan(&key, &id)
+		found[key] = id
+		return err
+	})
+	return found, err
+}
