@@ -52,6 +52,9 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 	for _, m := range ms {
 		m.hold = new(hold)
 		d := &delivery{m: m, lane: l, until: from.Add(r.Lease)}
+		if old := r.held[m.ID]; old != nil {
+			r.lose(old) // its lease ended, and this worker took the message again
+		}
 		r.held[m.ID] = d
 		a.ms = append(a.ms, d)
 	}
@@ -108,6 +111,16 @@ func (r *running) poll(workers []int64) answer {
 func (r *running) failed(a answer) answer {
 	r.log.Warn("pgqrs: could not look for messages; trying again", "err", a.err)
 	return a
+}
+
+// lose notes that a delivery's lease is gone, and ends its handler's ctx. The
+// caller holds r.mu.
+func (r *running) lose(d *delivery) {
+	d.lost = true
+	if d.cancel != nil {
+		d.cancel(ErrLeaseLost)
+	}
+	r.log.Warn("pgqrs: lease lost", "queue", d.lane.queue, "message", d.m.ID)
 }
 
 // begin starts the handler of a waiting delivery, unless its lease is gone.

@@ -56,8 +56,8 @@ func decodeStep[T any](run *Run, name string, raw []byte, err error) (T, error) 
 	return out, nil
 }
 
-// step returns the recorded result of a step, or runs it.
-func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (any, error)) ([]byte, error) {
+// once returns the recorded result of a step, or, if it has none, what do comes to.
+func (r *Run) once(ctx context.Context, name string, do func(*stepRecord) ([]byte, error)) ([]byte, error) {
 	rec, err := r.next(ctx, name)
 	if err != nil {
 		return nil, err
@@ -66,6 +66,15 @@ func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (a
 		return r.recorded(name, rec)
 	}
 	defer r.leave(name, rec)
+	return do(rec)
+}
+
+// step returns the recorded result of a step, or runs it.
+func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (any, error)) ([]byte, error) {
+	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.runStep(ctx, name, rec, fn) })
+}
+
+func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func(context.Context) (any, error)) ([]byte, error) {
 	cleaning := r.isCleaning()
 	v, err := r.attempt(ctx, name, fn)
 	if err != nil {
@@ -76,15 +85,16 @@ func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (a
 		return r.stepFailed(ctx, name, rec, cleaning, Permanent(err))
 	}
 	done := step{status: Succeeded, output: output, retries: retriesOf(rec)}
-	if first, err := r.save(r.ofLease(ctx), name, done); err != nil {
-		return nil, err
-	} else if first != nil {
-		return r.recorded(name, first)
+	return r.put(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
+}
+
+// bytesOf is what encode returned, as it would be read back.
+func bytesOf(output any) []byte {
+	text, ok := output.(string)
+	if !ok {
+		return nil
 	}
-	if output == nil {
-		return nil, nil
-	}
-	return []byte(output.(string)), nil
+	return []byte(text)
 }
 
 // next finds out what there is to do for a step. If there is no final record,
@@ -228,31 +238,19 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, clea
 	switch result.kind {
 	case died:
 		st.failure = f.encode()
-		first, err := r.save(r.ofLease(ctx), name, st)
-		if err != nil {
-			return nil, err
-		}
-		if first != nil {
-			return r.recorded(name, first)
-		}
-		return nil, r.failed(name, f)
+		return r.put(ctx, name, st, func() ([]byte, error) { return nil, r.failed(name, f) })
 	case released: // snoozed
 		st.retries--
 	}
 	seconds := result.delay.Seconds()
 	f.RetryAfter = &seconds
 	st.failure, st.delay = f.encode(), result.delay.Microseconds()
-	first, err := r.save(r.ofLease(ctx), name, st)
-	if err != nil {
-		return nil, err
-	}
-	if first != nil {
-		return r.recorded(name, first)
-	}
-	if r.store != nil {
-		r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
-	}
-	return nil, r.suspend(result.delay, nil)
+	return r.put(ctx, name, st, func() ([]byte, error) {
+		if r.store != nil {
+			r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
+		}
+		return nil, r.suspend(result.delay, nil)
+	})
 }
 
 // suspended returns the suspension of a closed execution, or nil.
@@ -326,14 +324,10 @@ func spoiled(err error) bool {
 var errAdopted = errors.New("pgqrs: step has ended elsewhere")
 
 func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
-	rec, err := r.next(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if rec != nil && rec.final() {
-		return r.recorded(name, rec)
-	}
-	defer r.leave(name, rec)
+	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.runStepTx(ctx, name, rec, fn) })
+}
+
+func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
 	if r.store == nil {
 		return nil, fmt.Errorf("%w: StepTx %q needs a database, or a given result", ErrUnsupported, name)
 	}
@@ -344,7 +338,7 @@ func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, 
 	cleaning := r.isCleaning()
 	var output any
 	var status State
-	_, err = r.attempt(ctx, name, func(ctx context.Context) (any, error) {
+	_, err := r.attempt(ctx, name, func(ctx context.Context) (any, error) {
 		return nil, r.store.inTx(ctx, func(tx *sql.Tx) error {
 			var err error
 			output, status, err = r.workTx(ctx, tx, name, fn)
@@ -353,24 +347,14 @@ func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, 
 	})
 	switch {
 	case errors.Is(err, errAdopted):
-		if first, err := r.adopt(r.ofLease(ctx), name); err != nil {
-			return nil, err
-		} else {
-			return r.recorded(name, first)
-		}
+		return r.adopted(ctx, name)
 	case err != nil && (connectionLost(err) || !own(err)):
 		return nil, r.setback(err)
 	case err != nil:
 		return r.stepFailed(ctx, name, rec, cleaning, err)
 	}
-	r.mu.Lock()
-	r.cancelling = r.cancelling || status == Cancelling
-	r.paused = status == Paused
-	r.mu.Unlock()
-	if output == nil {
-		return nil, nil
-	}
-	return []byte(output.(string)), nil
+	r.note(status)
+	return bytesOf(output), nil
 }
 
 // workTx opens the step, calls fn and closes the step, in tx.

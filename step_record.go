@@ -40,18 +40,13 @@ type step struct {
 // save records a step. It returns nil if it was recorded; the record that was
 // there before, if the step had ended; and a suspension if the lease is lost.
 func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord, error) {
-	return e.saveWith(ctx, name, func(ctx context.Context, c conn) (State, error) { return c.saveStep(ctx, e, name, st) })
-}
-
-// saveWith is save, by whatever statements write returns the run's status from; "" means that nothing was written.
-func (e *execution) saveWith(ctx context.Context, name string, write func(context.Context, conn) (State, error)) (*stepRecord, error) {
 	if e.store == nil {
 		return nil, nil
 	}
 	var status State
 	ctx = e.ofLease(ctx)
 	err := e.store.single(ctx, func(c conn) (err error) {
-		status, err = write(ctx, c)
+		status, err = c.saveStep(ctx, e, name, st)
 		return err
 	})
 	if err != nil {
@@ -60,11 +55,38 @@ func (e *execution) saveWith(ctx context.Context, name string, write func(contex
 	if status == "" {
 		return e.adopt(ctx, name)
 	}
+	e.note(status)
+	return nil, nil
+}
+
+// note takes in how the run stands, as a statement on one of its steps said.
+func (e *execution) note(status State) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cancelling = e.cancelling || status == Cancelling
 	e.paused = status == Paused
-	return nil, nil
+}
+
+// put saves a step and returns what then comes to; or, if the step had ended
+// already, what is recorded.
+func (e *execution) put(ctx context.Context, name string, st step, then func() ([]byte, error)) ([]byte, error) {
+	first, err := e.save(ctx, name, st)
+	switch {
+	case err != nil:
+		return nil, err
+	case first != nil:
+		return e.recorded(name, first)
+	}
+	return then()
+}
+
+// adopted returns what is recorded of a step that somebody else ended first.
+func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
+	first, err := e.adopt(e.ofLease(ctx), name)
+	if err != nil {
+		return nil, err
+	}
+	return e.recorded(name, first)
 }
 
 // setback closes the execution because of the database.

@@ -69,11 +69,7 @@ func (r *running) renew(ctx context.Context) {
 		if err != nil && (time.Now().Before(d.until) || d.m.hold.inTx.Load()) {
 			continue
 		}
-		d.lost = true
-		if d.cancel != nil {
-			d.cancel(ErrLeaseLost)
-		}
-		r.log.Warn("pgqrs: lease lost", "queue", d.lane.queue, "message", id)
+		r.lose(d)
 	}
 }
 

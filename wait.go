@@ -16,34 +16,24 @@ const forever = 100 * 365 * 24 * time.Hour
 // is, and across restarts. It returns nil when the time has passed by the
 // database's clock, and until then an error matching ErrSuspended. The name is that of a step.
 func (r *Run) Sleep(ctx context.Context, name string, d time.Duration) error {
-	rec, err := r.next(ctx, name)
-	if err != nil {
-		return err
-	}
-	if rec != nil && rec.final() {
-		_, err := r.recorded(name, rec)
-		return err
-	}
-	defer r.leave(name, rec)
+	_, err := r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.sleep(ctx, name, rec, d) })
+	return err
+}
+
+func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Duration) ([]byte, error) {
 	wait, asleep := d, rec != nil && rec.wait.Valid
 	if asleep {
 		wait = r.remaining(rec)
 	}
-	next := step{status: Succeeded}
-	if wait > 0 && r.store != nil {
-		next = step{status: Running, delay: d.Microseconds()}
+	onward := func() ([]byte, error) { return nil, r.suspend(wait, nil) }
+	switch {
+	case wait <= 0 || r.store == nil:
+		return r.put(ctx, name, step{status: Succeeded}, func() ([]byte, error) { return nil, nil })
+	case asleep:
+		return onward()
+	default:
+		return r.put(ctx, name, step{status: Running, delay: d.Microseconds()}, onward)
 	}
-	if !asleep || next.status.final() {
-		first, err := r.save(ctx, name, next)
-		if err == nil && first != nil {
-			_, err = r.recorded(name, first)
-			return err
-		}
-		if err != nil || next.status.final() {
-			return err
-		}
-	}
-	return r.suspend(wait, nil)
 }
 
 // Version returns which version of a change in the code this run is to
@@ -159,16 +149,7 @@ func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([
 	name := fmt.Sprintf("%s#%d", signal, r.waits[signal])
 	r.mu.Unlock()
 	r.giveSignal(signal, name)
-	rec, err := r.next(ctx, name)
-	if err != nil {
-		return nil, name, err
-	}
-	if rec != nil && rec.final() {
-		raw, err := r.recorded(name, rec)
-		return raw, name, err
-	}
-	defer r.leave(name, rec)
-	raw, err := r.take(ctx, signal, name, rec, timeout)
+	raw, err := r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.take(ctx, signal, name, rec, timeout) })
 	return raw, name, err
 }
 
@@ -194,16 +175,12 @@ func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, ti
 	})
 	switch {
 	case errors.Is(err, errAdopted):
-		first, err := r.adopt(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		return r.recorded(name, first)
+		return r.adopted(ctx, name)
 	case err != nil:
 		return nil, r.setback(err)
 	case payload != nil:
-		_, err := r.saveWith(ctx, name, func(context.Context, conn) (State, error) { return status, nil })
-		return payload, err
+		r.note(status)
+		return payload, nil
 	}
 	return r.keepWaiting(ctx, name, rec, timeout)
 }
@@ -220,27 +197,17 @@ func (r *Run) keepWaiting(ctx context.Context, name string, rec *stepRecord, tim
 	if left <= 0 {
 		return r.timedOut(ctx, name)
 	}
-	if rec == nil {
-		if first, err := r.save(ctx, name, begun); err != nil {
-			return nil, err
-		} else if first != nil {
-			return r.recorded(name, first)
-		}
+	onward := func() ([]byte, error) { return nil, r.suspend(left, nil) }
+	if rec != nil {
+		return onward()
 	}
-	return nil, r.suspend(left, nil)
+	return r.put(ctx, name, begun, onward)
 }
 
 // timedOut records that no signal came in time.
 func (r *Run) timedOut(ctx context.Context, name string) ([]byte, error) {
 	f := failure{Code: codeTimeout, Message: "no signal came in time"}
-	first, err := r.save(ctx, name, step{status: Failed, failure: f.encode()})
-	if err != nil {
-		return nil, err
-	}
-	if first != nil {
-		return r.recorded(name, first)
-	}
-	return nil, r.failed(name, f)
+	return r.put(ctx, name, step{status: Failed, failure: f.encode()}, func() ([]byte, error) { return nil, r.failed(name, f) })
 }
 
 // Child runs the workflow as a child of a run, under the name of a step, and
@@ -317,15 +284,12 @@ func decodeChildren[Out any](run *Run, name string, raw []byte) ([]Out, error) {
 
 // children starts runs of a workflow once, and returns their results when all have ended.
 func (r *Run) children(ctx context.Context, workflow, name string, items func(context.Context) ([]item, error)) ([]byte, error) {
-	rec, err := r.next(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if rec != nil && rec.final() {
-		return r.recorded(name, rec)
-	}
-	defer r.leave(name, rec)
-	ctx = r.ofLease(ctx)
+	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) {
+		return r.runChildren(r.ofLease(ctx), workflow, name, rec, items)
+	})
+}
+
+func (r *Run) runChildren(ctx context.Context, workflow, name string, rec *stepRecord, items func(context.Context) ([]item, error)) ([]byte, error) {
 	if r.store == nil {
 		return nil, fmt.Errorf("%w: Child %q needs a database, or a given result", ErrUnsupported, name)
 	}
@@ -347,14 +311,7 @@ func (r *Run) children(ctx context.Context, workflow, name string, items func(co
 	if err != nil {
 		return nil, err
 	}
-	first, err := r.save(ctx, name, step{status: Succeeded, output: string(raw)})
-	if err != nil {
-		return nil, err
-	}
-	if first != nil {
-		return r.recorded(name, first)
-	}
-	return raw, nil
+	return r.put(ctx, name, step{status: Succeeded, output: string(raw)}, func() ([]byte, error) { return raw, nil })
 }
 
 // startChildren starts the runs and records that, in one transaction, and suspends the run.

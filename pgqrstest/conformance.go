@@ -66,6 +66,7 @@ func features() []feature {
 		{"workflow races", raceCases},
 		{"workflow start", workflowStartCases},
 		{"workflow step", workflowStepCases},
+		{"workflow step retries", workflowRetryCases},
 		{"workflow suspend", workflowSuspendCases},
 		{"workflow steptx", workflowStepTxCases},
 		{"workflow end", workflowEndCases},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,7 +60,8 @@ var sqliteAdvance = []string{
 // the database finds without Config.Schema.
 func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	t.Helper()
-	for _, text := range advanceTexts[s.Dialect()] {
+	// The messages last: a worker must not find a run's message due before its step is.
+	for _, text := range slices.Backward(advanceTexts[s.Dialect()]) {
 		retry(t, func() error {
 			_, err := s.DB().ExecContext(t.Context(), text, d.Microseconds())
 			return err

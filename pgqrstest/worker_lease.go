@@ -16,6 +16,7 @@ var leaseKeepingCases = []testcase{
 	{"a handler that takes longer than the lease keeps its message", "long work would be done by several workers at once", leaseKept},
 	{"a handler whose message another has taken is told so by its ctx, and its late outcome changes nothing", "two workers would do the same work to the end", leaseTaken},
 	{"a handler whose message was taken away is told so by its ctx, and its late error changes nothing", "an operator could not take work away from a worker", leaseCleared},
+	{"a worker that takes its own lost message again ends the handler that had it", "a handler would go on for ever, unseen, beside the one that has the message", leaseTakenAgain},
 	{"a message that was claimed ahead and lost is not handled", "two workers would do the same work", leaseLostWaiting},
 	{"an Extend in a handler is not shortened by the heartbeat", "a handler could not ask for more time than the worker's lease", leaseExtended},
 }
@@ -302,4 +303,24 @@ func drainBefore(t *testing.T, e *env) {
 	if ctx.Err() == nil || errors.Is(context.Cause(ctx), pgqrs.ErrTimeout) {
 		t.Error("the ctx was changed")
 	}
+}
+
+func leaseTakenAgain(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[int](e.store, "again")
+	begun, cause := make(chan struct{}), make(chan error, 1)
+	start(t, fast(q.Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {
+		if m.Claim > 1 {
+			return nil
+		}
+		close(begun)
+		<-ctx.Done()
+		cause <- context.Cause(ctx)
+		return ctx.Err()
+	})))
+	id := enqueue(t, q, 1)
+	receive(t, "the handler has begun", begun)
+	// As pgqrs 0.15 gives a message back, well before the next heartbeat could tell.
+	e.poke(t, "UPDATE pgqrs_messages SET consumer_worker_id = NULL, vt = enqueued_at WHERE id = %d", id)
+	wantError(t, receive(t, "the first handler's ctx has ended", cause), pgqrs.ErrLeaseLost)
+	e.awaitState(t, id, pgqrs.Archived)
 }

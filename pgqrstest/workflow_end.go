@@ -18,6 +18,7 @@ var workflowEndCases = []testcase{
 	{"a run whose function returns an error is ERROR at once, and Result returns it as a *RunError", "a run that failed would begin again, or its reason be lost", endError},
 	{"a panic of the function ends its run as ERROR, with its stack", "a bug would be repeated for hours before anybody learns of it", endPanic},
 	{"a run ends and its message is acked together or not at all", "a run would be finished and worked again, or acked and never finished", endTogether},
+	{"a worker that has lost its run does not end it", "a run would end with the result of a worker that nobody counts on any more", endLost},
 	{"a finished run that is delivered again is acked without a call of its function", "a redelivery would charge the customer twice", endRedelivered},
 	{"a result that does not marshal, and an input that does not decode, end the run as ERROR", "a run would be worked again and again, with all its effects", endUndecodable},
 	{"a run that kills its worker every time ends in the dead letters, and as ERROR", "a caller would wait for ever for a run that nobody works any more", endKiller},
@@ -83,7 +84,7 @@ func endPanic(t *testing.T, e *env) {
 		calls.add(execution)
 		panic(errBoom)
 	})
-	wantText(t, "error", failedRun(t, h).Error(), "panic: boom", "workflow_end.go")
+	wantText(t, "error", failedRun(t, h).Error(), "panic: boom", "endPanic")
 	equal(t, "calls", calls.len(), 1)
 	equal(t, "state", e.info(t, e.runInfo(t, h.ID()).MessageID).State, pgqrs.Archived)
 }
@@ -114,6 +115,19 @@ func endTogether(t *testing.T, e *env) {
 		equal(t, "attempts", e.info(t, r.MessageID).Attempt, 1)
 		must(t, stop())
 	}
+}
+
+func endLost(t *testing.T, e *env) {
+	h := e.act(t, func(_ context.Context, run *pgqrs.Run, execution int) (receipt, error) {
+		if execution == 1 {
+			e.loseRun(t, run.ID())
+			return receipt{"late", 1}, nil
+		}
+		return receipt{"tea", 2}, nil
+	})
+	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 2})
+	m := e.awaitState(t, e.runInfo(t, h.ID()).MessageID, pgqrs.Archived)
+	equal(t, "claims", m.Claim, 2)
 }
 
 func endRedelivered(t *testing.T, e *env) {
