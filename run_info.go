@@ -57,7 +57,8 @@ type StepInfo struct {
 	Output  json.RawMessage
 	Error   string
 	Retries int
-	// RetryIn is how long it has yet to wait, when it was read; zero if it does not.
+	// RetryIn is how long it has yet to wait, when it was read; zero if it does
+	// not, or is due. A step that has ended for good has an EndedAt.
 	RetryIn   time.Duration
 	StartedAt time.Time // of the first attempt that was recorded
 	EndedAt   time.Time

@@ -233,8 +233,13 @@ func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 }
 
 // Retry lets a failed run go on from its failed step, with all attempts before
-// it; steps that succeeded keep their results. It returns errors matching
-// ErrNotFound, also if its message was deleted, and ErrState if it has not failed.
+// it; steps that succeeded keep their results. Two of those deserve thought: a
+// compensation that ran before the run failed stays done, and what became of
+// children is a result of the step that waited for them, also where they
+// failed. RerunFrom takes such steps anew.
+//
+// It returns errors matching ErrNotFound, also if its message was deleted, and
+// ErrState if it has not failed.
 func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 	return h.change(ctx, "retry", func(c conn) error {
 		retry := h.store.dialect.workflow.retry
