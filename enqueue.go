@@ -69,26 +69,27 @@ func (s *Store) item(payload any, o options) (item, error) {
 }
 
 // enqueue stores items, making the queue and looking up taken keys as needed.
-func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int64, error) {
+// It returns the ids of all, and those that it stored.
+func (s *Store) enqueue(ctx context.Context, queue string, items []item) (ids, stored []int64, err error) {
 	e := enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items))}
 	for i := range items {
 		e.left = append(e.left, i)
 	}
 	for range maxEnqueueTries {
 		if err := e.store.single(ctx, func(c conn) error { return e.insert(ctx, c) }); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(e.left) == 0 {
-			return e.done(ctx)
+			return e.ids, e.stored, e.done(ctx)
 		}
 		if err := e.store.single(ctx, func(c conn) error { return e.miss(ctx, c) }); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(e.left) == 0 {
-			return e.done(ctx)
+			return e.ids, e.stored, e.done(ctx)
 		}
 	}
-	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
+	return nil, nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
 }
 
 // enqueuing is an enqueue under way.
@@ -211,7 +212,7 @@ func (e *enqueuing) adopt(first map[any]int64) {
 }
 
 // done tells who wants to know and reports duplicates.
-func (e *enqueuing) done(ctx context.Context) ([]int64, error) {
+func (e *enqueuing) done(ctx context.Context) error {
 	if len(e.stored) > 0 {
 		e.store.wake(e.queue)
 		if o := e.store.cfg.Observer; o != nil && o.Enqueued != nil {
@@ -225,7 +226,7 @@ func (e *enqueuing) done(ctx context.Context) ([]int64, error) {
 		}
 	}
 	if len(duplicates) > 0 {
-		return e.ids, fmt.Errorf("%w: %s", ErrDuplicate, strings.Join(duplicates, ", "))
+		return fmt.Errorf("%w: %s", ErrDuplicate, strings.Join(duplicates, ", "))
 	}
-	return e.ids, nil
+	return nil
 }

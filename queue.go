@@ -102,7 +102,8 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if err != nil {
 		return nil, err
 	}
-	return q.store.enqueue(ctx, q.name, items)
+	ids, _, err := q.store.enqueue(ctx, q.name, items)
+	return ids, err
 }
 
 // Dequeue leases up to n messages that are due for the given time and returns

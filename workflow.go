@@ -251,7 +251,7 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 		chosen[i] = items[n]
 		chosen[i].unique = false // the run's key decides, not the message's
 	}
-	messages, err := s.enqueue(ctx, name, chosen)
+	messages, stored, err := s.enqueue(ctx, name, chosen)
 	if err != nil {
 		return err
 	}
@@ -266,20 +266,16 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 	if err != nil {
 		return err
 	}
-	var orphans []int64
 	for i, n := range left {
 		if ids[n] = runs[messages[i]]; ids[n] == 0 {
-			orphans = append(orphans, messages[i])
+			return c.startAgain(ctx, stored)
 		}
-	}
-	if len(orphans) > 0 {
-		return c.startAgain(ctx, orphans)
 	}
 	return nil
 }
 
-// startAgain takes back messages that got no run, because another took the key
-// between two statements.
+// startAgain takes back those of the messages just stored that got no run,
+// because another took the key between two statements.
 func (c conn) startAgain(ctx context.Context, messages []int64) error {
 	list, err := jsonList(messages)
 	if err != nil {
