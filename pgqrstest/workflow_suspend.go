@@ -244,7 +244,8 @@ func suspendSiblings(t *testing.T, e *env) {
 	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		group, cancel := context.WithCancel(ctx) // as of an errgroup
 		defer cancel()
-		started := make(chan struct{}) // or refused
+		started := make(chan struct{})  // or refused
+		finished := make(chan struct{}) // the quick step, well
 		var both sync.WaitGroup
 		both.Add(1)
 		var first, second error
@@ -256,8 +257,12 @@ func suspendSiblings(t *testing.T, e *env) {
 					return nil
 				}
 				close(started)
-				<-ctx.Done()
-				return ctx.Err()
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-finished:
+					return nil
+				}
 			})
 			if errors.Is(second, pgqrs.ErrSuspended) && ctx.Err() == nil && group.Err() == nil {
 				close(started)
@@ -273,6 +278,8 @@ func suspendSiblings(t *testing.T, e *env) {
 		})
 		if first != nil {
 			cancel()
+		} else {
+			close(finished)
 		}
 		both.Wait()
 		return receipt{}, errors.Join(first, second)
