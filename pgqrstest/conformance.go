@@ -78,6 +78,16 @@ func features() []feature {
 // is called, with settings as the documentation advises for its driver; it
 // closes it by t.Cleanup.
 func Conformance(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect)) {
+	conformance(t, open, pgqrs.Config{})
+}
+
+// ConformanceConcurrent runs the suite with Config.Concurrent, on an engine
+// that has BEGIN CONCURRENT.
+func ConformanceConcurrent(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect)) {
+	conformance(t, open, pgqrs.Config{Concurrent: true})
+}
+
+func conformance(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), config pgqrs.Config) {
 	for _, f := range features() {
 		t.Run(f.name, func(t *testing.T) {
 			for _, c := range f.cases {
@@ -88,7 +98,7 @@ func Conformance(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect))
 							t.Logf("why it matters: %s", c.why)
 						}
 					})
-					c.run(t, newEnv(t, open))
+					c.run(t, newEnv(t, open, config))
 				})
 			}
 		})
@@ -101,13 +111,14 @@ type env struct {
 	dialect pgqrs.Dialect
 	store   *pgqrs.Store
 	open    func(t *testing.T) (*sql.DB, pgqrs.Dialect)
+	config  pgqrs.Config // what every Store of the suite is made with
 	log     *logs
 }
 
-func newEnv(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect)) *env {
+func newEnv(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), config pgqrs.Config) *env {
 	t.Helper()
 	db, dialect := open(t)
-	e := &env{db: db, dialect: dialect, open: open, log: &logs{}}
+	e := &env{db: db, dialect: dialect, open: open, config: config, log: &logs{}}
 	e.store = e.newStore(t, pgqrs.Config{})
 	if err := e.store.Install(t.Context()); err != nil {
 		t.Fatal(err)
@@ -126,6 +137,7 @@ func (e *env) newStore(t *testing.T, c pgqrs.Config) *pgqrs.Store {
 	if c.Logger == nil {
 		c.Logger = e.log.logger(t)
 	}
+	c.Concurrent = e.config.Concurrent
 	s := c.New(e.db, e.dialect)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {

@@ -83,7 +83,7 @@ func (e *env) farStore(t *testing.T) (*pgqrs.Store, *network) {
 			t.Errorf("close: %v", err)
 		}
 	})
-	far := &env{db: db, dialect: e.dialect, log: e.log}
+	far := &env{db: db, dialect: e.dialect, config: e.config, log: e.log}
 	return far.newStore(t, pgqrs.Config{NoPrepare: true}), n
 }
 

@@ -42,7 +42,9 @@ const longLease = time.Minute
 func (e *env) blank(t *testing.T) *pgqrs.Store {
 	t.Helper()
 	db, dialect := e.open(t)
-	return pgqrs.Config{Logger: e.log.logger(t)}.New(db, dialect)
+	c := e.config
+	c.Logger = e.log.logger(t)
+	return c.New(db, dialect)
 }
 
 // statement runs SQL of the test's own. It is a query because go-libsql
@@ -93,14 +95,14 @@ func installTogether(t *testing.T, e *env) {
 	db, dialect := e.open(t)
 	done := make(chan error)
 	for range 10 {
-		go func() { done <- pgqrs.New(db, dialect).Install(t.Context()) }()
+		go func() { done <- e.config.New(db, dialect).Install(t.Context()) }()
 	}
 	for range 10 {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	}
-	wantComplete(t, pgqrs.New(db, dialect))
+	wantComplete(t, e.config.New(db, dialect))
 }
 
 var allTables = []string{"pgqrs_migrations", "pgqrs_queues", "pgqrs_workers", "pgqrs_messages", "pgqrs_workflows", "pgqrs_workflow_runs", "pgqrs_workflow_steps"}
@@ -367,7 +369,7 @@ func installReadOnly(t *testing.T, e *env) {
 	must(t, s.Close())
 	s.DB().SetMaxOpenConns(1)
 	statement(t, s.DB(), readOnly[e.dialect])
-	s = pgqrs.New(s.DB(), e.dialect)
+	s = e.config.New(s.DB(), e.dialect)
 	writing := []call{{"DropQueue of an empty queue", true, func(ctx context.Context) error { return s.DropQueue(ctx, "empty") }}}
 	for _, c := range append(everyCall(s, "q"), runWorker(s, "q"), installCalls(s)[2]) {
 		if c.name == "DropQueue" {

@@ -221,7 +221,7 @@ func faultStop(t *testing.T, e *env) {
 
 func faultNoSchema(t *testing.T, e *env) {
 	db, dialect := e.open(t)
-	empty := &env{db: db, dialect: dialect, log: e.log}
+	empty := &env{db: db, dialect: dialect, config: e.config, log: e.log}
 	h, _ := handling(pgqrs.NewQueue[string](empty.newStore(t, pgqrs.Config{}), "a"))
 	err := receive(t, "Run returns", startOnly(t, fast(h)))
 	wantError(t, err, pgqrs.ErrNotInstalled)
