@@ -142,6 +142,9 @@ func (s *Store) transact(ctx context.Context, fn func(conn) error) error {
 		begin = s.dialect.concurrent
 	}
 	if _, err := pinned.ExecContext(ctx, begin); err != nil {
+		if s.cfg.Concurrent && containsAny(err, noConcurrentTexts) {
+			err = fmt.Errorf("%w (%w)", errNoConcurrent, err)
+		}
 		// A driver that gave up waiting may have begun all the same.
 		return errors.Join(err, rollback(ctx, pinned))
 	}
@@ -230,6 +233,14 @@ var busyTexts = []string{
 	"write-write conflict",
 	"commit dependency aborted",
 	"database schema conflict",
+}
+
+// errNoConcurrent is returned under Config.Concurrent where BEGIN CONCURRENT does not work.
+var errNoConcurrent = fmt.Errorf("%w: Config.Concurrent: the database has no BEGIN CONCURRENT, or is not in MVCC mode, which Store.Install turns on", ErrUnsupported)
+
+var noConcurrentTexts = []string{
+	`near "concurrent": syntax error`,     // SQLite, libSQL
+	"only supported when mvcc is enabled", // Turso in WAL mode
 }
 
 // retryable reports whether the same work may succeed if it runs again.

@@ -65,11 +65,13 @@ func unknownDialect(d Dialect) error {
 // 1970, lists as one JSON argument of type string. A lease in a list is the
 // array [id, worker, claim, ...], which the contracts call a lease tuple.
 type dialect struct {
-	migrations string             // the directory below migrations/
-	isolation  sql.IsolationLevel // of transactions handed to user code
-	begin      string             // opens a write transaction of the library's own
-	concurrent string             // the same under Config.Concurrent; empty: not to be had
-	schemas    bool               // whether Config.Schema makes sense
+	migrations  string             // the directory below migrations/
+	isolation   sql.IsolationLevel // of transactions handed to user code
+	begin       string             // opens a write transaction of the library's own
+	concurrent  string             // the same under Config.Concurrent; empty: not to be had
+	mvcc        string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
+	concurrency string             // Report.Concurrency without Config.Concurrent
+	schemas     bool               // whether Config.Schema makes sense
 
 	schema  schemaSQL
 	queue   queueSQL
@@ -86,6 +88,8 @@ type dialect struct {
 type schemaSQL struct {
 	// lock keeps other installers out until the transaction ends. Query; no arguments; rows to ignore.
 	lock string
+	// settings are settings of the connection that Verify knows warnings for, by name. Query; no arguments; 1 row: text.
+	settings map[string]string
 	// engine names the engine and its version. Query; no arguments; 1 row: text.
 	engine string
 	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index"), table, name.

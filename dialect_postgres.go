@@ -70,13 +70,18 @@ const postgresLive = `COALESCE(m.archived_at, 'infinity') = 'infinity'`
 const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgresFence
 
 var postgres = dialect{
-	migrations: "postgres",
-	isolation:  sql.LevelReadCommitted,
-	begin:      "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
-	schemas:    true,
+	migrations:  "postgres",
+	isolation:   sql.LevelReadCommitted,
+	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
+	concurrency: "multi-process",
+	schemas:     true,
 
 	schema: schemaSQL{
-		lock:   `/* pgqrs:schema.lock */ SELECT pg_advisory_xact_lock(7021870436)`,
+		lock: `/* pgqrs:schema.lock */ SELECT pg_advisory_xact_lock(7021870436)`,
+		settings: map[string]string{
+			"fsync":              `/* pgqrs:schema.fsync */ SELECT current_setting('fsync')`,
+			"synchronous_commit": `/* pgqrs:schema.synchronous_commit */ SELECT current_setting('synchronous_commit')`,
+		},
 		engine: `/* pgqrs:schema.engine */ SELECT 'PostgreSQL ' || current_setting('server_version')`,
 		objects: `/* pgqrs:schema.objects */
 			WITH known AS (

@@ -62,12 +62,18 @@ const (
 )
 
 var sqlite = dialect{
-	migrations: "sqlite",
-	isolation:  sql.LevelDefault,
-	begin:      "/* pgqrs:begin */ BEGIN IMMEDIATE",
+	migrations:  "sqlite",
+	isolation:   sql.LevelDefault,
+	begin:       "/* pgqrs:begin */ BEGIN IMMEDIATE",
+	concurrency: "single-writer",
 
 	schema: schemaSQL{
-		lock:   `/* pgqrs:schema.lock */ SELECT 1`,
+		lock: `/* pgqrs:schema.lock */ SELECT 1`,
+		settings: map[string]string{
+			"journal_mode": `/* pgqrs:schema.journal_mode */ PRAGMA journal_mode`,
+			"busy_timeout": `/* pgqrs:schema.busy_timeout */ PRAGMA busy_timeout`,
+			"synchronous":  `/* pgqrs:schema.synchronous */ PRAGMA synchronous`,
+		},
 		engine: `/* pgqrs:schema.engine */ SELECT 'SQLite ' || sqlite_version()`,
 		objects: `/* pgqrs:schema.objects */
 			SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
@@ -359,9 +365,10 @@ var sqlite = dialect{
 	signal:   sqliteSignals,
 }
 
-// turso is SQLite plus what differs. Nothing does so far: BEGIN CONCURRENT is only used under Config.Concurrent.
+// turso is SQLite plus what differs: BEGIN CONCURRENT, which is only used under Config.Concurrent.
 var turso = func() dialect {
 	d := sqlite
 	d.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
+	d.mvcc = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
 	return d
 }()

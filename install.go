@@ -3,6 +3,7 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
 	"regexp"
@@ -56,9 +57,11 @@ func (d *dialect) all() ([]migration, error) {
 // on one that an older version of this library installed, and on one that
 // pgqrs 0.15 did. It loses nothing, may be repeated, and may be called by many
 // processes at once. With nothing to do it only reads. It makes Config.Schema
-// if that does not exist.
+// if that does not exist, and under Config.Concurrent it puts a Turso database
+// into MVCC mode, which stays with the file.
 //
-// It returns an error matching ErrUnsupported if a newer version of the
+// It returns an error matching ErrUnsupported under Config.Concurrent if the
+// database has no BEGIN CONCURRENT, and if a newer version of the
 // library has changed the schema so that this one cannot work on it.
 func (s *Store) Install(ctx context.Context) error {
 	err := s.pooled("Install")
@@ -72,6 +75,11 @@ func (s *Store) install(ctx context.Context) error {
 	known, err := s.dialect.all()
 	if err != nil {
 		return err
+	}
+	if s.cfg.Concurrent {
+		if err := s.enableConcurrent(ctx); err != nil {
+			return err
+		}
 	}
 	applied, err := conn{s, nil}.versions(ctx)
 	if err != nil && !missing(err) {
@@ -87,6 +95,27 @@ func (s *Store) install(ctx context.Context) error {
 		}
 	}
 	return s.atomic(ctx, func(c conn) error { return c.migrate(ctx, known) })
+}
+
+// enableConcurrent sees that write transactions can begin, and puts the
+// database into MVCC mode if that is what they lack.
+func (s *Store) enableConcurrent(ctx context.Context) error {
+	err := s.beginConcurrent(ctx)
+	if !errors.Is(err, errNoConcurrent) {
+		return err
+	}
+	enable := func() error {
+		return conn{s, nil}.rows(ctx, s.dialect.mvcc, nil, func(*sql.Rows) error { return nil })
+	}
+	if err := s.retry(ctx, enable); err != nil {
+		return err
+	}
+	return s.beginConcurrent(ctx)
+}
+
+// beginConcurrent finds out whether write transactions can begin.
+func (s *Store) beginConcurrent(ctx context.Context) error {
+	return s.atomic(ctx, func(conn) error { return nil })
 }
 
 // migrate applies what is missing, with other installers kept out.
@@ -166,75 +195,6 @@ func (c conn) uninstall(ctx context.Context) error {
 		if _, err := c.exec(ctx, text); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// A Report is what Verify found.
-type Report struct {
-	Dialect Dialect
-	// Engine is the database's own name and version.
-	Engine string
-	// Schema is the version of the schema that is installed; Library is the one that this library makes.
-	Schema, Library int64
-	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
-	Missing []string
-	// Newer names migrations that this library does not know.
-	Newer []string
-	// Warnings say what else is worth a look.
-	Warnings []string
-
-	tooNew bool // whether this library is too old for it
-}
-
-// OK reports whether the library can work on what Verify found.
-func (r Report) OK() bool { return len(r.Missing) == 0 && r.Schema >= r.Library && !r.tooNew }
-
-// Verify looks at what is installed, by looking at it rather than by trusting
-// version numbers, and changes nothing. A schema that is missing, older or
-// newer is not an error but in the Report.
-func (s *Store) Verify(ctx context.Context) (Report, error) {
-	err := s.usable()
-	r := Report{Dialect: s.name}
-	if err == nil {
-		err = conn{s, s.tx}.verify(ctx, &r)
-	}
-	return r, wrap(ctx, err, "verify")
-}
-
-func (c conn) verify(ctx context.Context, r *Report) error {
-	d := c.store.dialect
-	if err := c.rows(ctx, d.schema.engine, nil, func(rows *sql.Rows) error { return rows.Scan(&r.Engine) }); err != nil {
-		return err
-	}
-	known, err := d.all()
-	if err != nil {
-		return err
-	}
-	r.Library = known[len(known)-1].version
-	there, err := c.objects(ctx)
-	if err != nil {
-		return err
-	}
-	for _, o := range missingOf(known, there) {
-		r.Missing = append(r.Missing, o.String())
-	}
-	if !there.has("table", "pgqrs_migrations", "") {
-		return nil
-	}
-	applied, err := c.versions(ctx)
-	if err != nil {
-		return err
-	}
-	for _, a := range applied {
-		r.Schema = max(r.Schema, a.version)
-		if a.version > r.Library {
-			r.Newer = append(r.Newer, fmt.Sprintf("%d (%s)", a.version, a.name))
-		}
-	}
-	if err := tooNew(applied, known); err != nil {
-		r.tooNew = true
-		r.Warnings = append(r.Warnings, err.Error())
 	}
 	return nil
 }

@@ -101,6 +101,12 @@ var byTag = sqlmock.QueryMatcherFunc(func(tag, actual string) error {
 // nothing else: no BEGIN, no Prepare. It fails the test if one is not sent.
 func newMock(t *testing.T, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sqlmock.Sqlmock) {
 	t.Helper()
+	return newMockWith(t, pgqrs.Config{}, d, want...)
+}
+
+// newMockWith is newMock for a Store with settings.
+func newMockWith(t *testing.T, c pgqrs.Config, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sqlmock.Sqlmock) {
+	t.Helper()
 	db, mock, err := sqlmock.New(sqlmock.QueryMatcherOption(byTag))
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +123,8 @@ func newMock(t *testing.T, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sq
 			t.Error(err)
 		}
 	})
-	return pgqrs.Config{Logger: slog.New(slog.NewTextHandler(watch{t}, nil))}.New(db, d), mock
+	c.Logger = slog.New(slog.NewTextHandler(watch{t}, nil))
+	return c.New(db, d), mock
 }
 
 // A watch fails a test when a mock's complaint turns up in the log: a run takes

@@ -183,11 +183,28 @@ func applied(t *testing.T, d pgqrs.Dialect) statement {
 	return s
 }
 
+// asked is what Verify asks first, answered like this by a well-kept database but for what others says.
+func asked(d pgqrs.Dialect, others map[string]string) []statement {
+	settings := map[pgqrs.Dialect][][2]string{
+		pgqrs.Postgres: {{"fsync", "on"}, {"synchronous_commit", "on"}},
+		pgqrs.SQLite:   {{"busy_timeout", "5000"}, {"journal_mode", "wal"}, {"synchronous", "1"}},
+	}
+	list := []statement{query("schema.engine").row("Engine 1")}
+	for _, setting := range settings[d] {
+		answer := setting[1]
+		if other, ok := others[setting[0]]; ok {
+			answer = other
+		}
+		list = append(list, query("schema."+setting[0]).row(answer))
+	}
+	return list
+}
+
 // installed is what schema.objects finds once all migrations have run. It is
 // what Verify misses in an empty database.
 func installed(t *testing.T, d pgqrs.Dialect) statement {
 	t.Helper()
-	s, _ := newMock(t, d, query("schema.engine").row("Engine 1"), query("schema.objects"))
+	s, _ := newMock(t, d, append(asked(d, nil), query("schema.objects"))...)
 	report, err := s.Verify(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -219,18 +236,39 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			}
 		})
 		t.Run("Verify of an empty database", func(t *testing.T) {
-			s, _ := newMock(t, d, query("schema.engine").row("Engine 1"), query("schema.objects"))
+			s, _ := newMock(t, d, append(asked(d, nil), query("schema.objects"))...)
 			report, err := s.Verify(t.Context())
 			if err != nil || report.OK() || report.Engine != "Engine 1" || len(report.Missing) < 40 {
 				t.Error(report, err)
 			}
 		})
 		t.Run("Verify", func(t *testing.T) {
-			s, _ := newMock(t, d, query("schema.engine").row("Engine 1"),
-				installed(t, d), applied(t, d).row(9000, "future", 1))
+			s, _ := newMock(t, d, append(asked(d, nil), installed(t, d), applied(t, d).row(9000, "future", 1))...)
 			report, err := s.Verify(t.Context())
 			if err != nil || !report.OK() || report.Schema != 9000 || strings.Join(report.Newer, ",") != "9000 (future)" || len(report.Warnings) != 0 {
 				t.Error(report, err)
+			}
+		})
+		t.Run("Verify warns of settings", func(t *testing.T) {
+			bad := map[string]string{"fsync": "off", "synchronous_commit": "off", "busy_timeout": "0", "journal_mode": "delete", "synchronous": "0"}
+			s, _ := newMock(t, d, append(asked(d, bad), query("schema.objects"))...)
+			s.DB().SetMaxOpenConns(1)
+			report, err := s.Verify(t.Context())
+			warnings := strings.Join(report.Warnings, "\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[pgqrs.Dialect][]string{
+				pgqrs.Postgres: {"fsync is off: ", "synchronous_commit is off: ", "SetMaxOpenConns(1)"},
+				pgqrs.SQLite:   {"busy_timeout is 0: ", "journal_mode is delete: ", "synchronous is 0: ", "SetMaxOpenConns(1)"},
+			}
+			if len(report.Warnings) != len(want[d]) {
+				t.Errorf("warnings:\n%s", warnings)
+			}
+			for _, w := range want[d] {
+				if !strings.Contains(warnings, w) {
+					t.Errorf("no warning has %q:\n%s", w, warnings)
+				}
 			}
 		})
 		t.Run("Uninstall", func(t *testing.T) {
@@ -255,6 +293,30 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestStatementsOfConcurrentInstall(t *testing.T) {
+	inWAL := errors.New("Concurrent transaction mode is only supported when MVCC is enabled")
+	stock := errors.New(`near "CONCURRENT": syntax error`)
+	reads := []statement{applied(t, pgqrs.SQLite), installed(t, pgqrs.SQLite)}
+	for _, c := range []struct {
+		name string
+		want error
+		sent []statement
+	}{
+		{"MVCC is on already", nil, append([]statement{exec("begin"), exec("commit")}, reads...)},
+		{"MVCC is turned on", nil, append([]statement{
+			exec("begin").fails(inWAL), exec("rollback"), query("schema.mvcc"), exec("begin"), exec("commit")}, reads...)},
+		{"an engine without it", pgqrs.ErrUnsupported, []statement{
+			exec("begin").fails(stock), exec("rollback"), query("schema.mvcc"), exec("begin").fails(stock), exec("rollback")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso, c.sent...)
+			if err := s.Install(t.Context()); !errors.Is(err, c.want) {
+				t.Errorf("Install: %v; want %v", err, c.want)
+			}
+		})
+	}
 }
 
 func TestMissingTablesNameInstall(t *testing.T) {

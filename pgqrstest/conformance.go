@@ -57,6 +57,7 @@ func features() []feature {
 		{"cancelled ctx", cancelledCases},
 		{"admin", adminCases},
 		{"install", installCases},
+		{"verify", verifyCases},
 		{"input", inputCases},
 		{"workflow sleep", sleepCases},
 		{"workflow signal", signalCases},

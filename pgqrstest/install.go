@@ -18,8 +18,7 @@ import (
 var installCases = []testcase{
 	{"Install makes everything on an empty database, and again does nothing", "an application that installs at every start would fail at its second", installTwice},
 	{"ten Stores may install at once", "a fleet that starts up together would crash on its first deployment", installTogether},
-	{"Verify changes nothing and names all that is missing before Install", "a check before a deployment would lie, or deploy by itself", installVerifyEmpty},
-	{"Verify names a missing index, column and table, and Install brings them back", "a queue that crawls since somebody dropped an index would look healthy, and the advice to call Install would be wrong", installVerifyMissing},
+	{"Config.Concurrent works after Install, or Install says that the database has no BEGIN CONCURRENT", "the setting would show as a syntax error at the first enqueue", installConcurrent},
 	{"a newer schema that still fits is used and listed", "a rolling deployment would stop the processes that are not upgraded yet", installNewer},
 	{"a newer schema that does not fit is refused with the advice to upgrade", "an old process would damage what it does not understand", installTooNew},
 	{"Uninstall removes everything, and Install works again", "trying the library out would leave its tables behind", installUninstall},
@@ -68,18 +67,6 @@ func wantWorking(t *testing.T, s *pgqrs.Store) {
 	must(t, q.Ack(t.Context(), m))
 }
 
-// wantComplete checks that Verify finds nothing wrong.
-func wantComplete(t *testing.T, s *pgqrs.Store) {
-	t.Helper()
-	r := value(s.Verify(t.Context()))(t)
-	if !r.OK() || len(r.Missing)+len(r.Newer)+len(r.Warnings) > 0 || r.Schema != r.Library || r.Library < 2 {
-		t.Fatalf("Verify: OK is %v, report %+v; want nothing wrong", r.OK(), r)
-	}
-	if r.Dialect != s.Dialect() || !strings.ContainsAny(r.Engine, "123456789") {
-		t.Fatalf("Verify: dialect %q, engine %q; want the Store's dialect and a version", r.Dialect, r.Engine)
-	}
-}
-
 func installTwice(t *testing.T, e *env) {
 	s := e.blank(t)
 	must(t, s.Install(t.Context()))
@@ -105,41 +92,29 @@ func installTogether(t *testing.T, e *env) {
 	wantComplete(t, e.config.New(db, dialect))
 }
 
-var allTables = []string{"pgqrs_migrations", "pgqrs_queues", "pgqrs_workers", "pgqrs_messages", "pgqrs_workflows", "pgqrs_workflow_runs", "pgqrs_workflow_steps"}
-
-func installVerifyEmpty(t *testing.T, e *env) {
-	s := e.blank(t)
-	r := value(s.Verify(t.Context()))(t)
-	equal(t, "OK", r.OK(), false)
-	equal(t, "schema version", r.Schema, 0)
-	for _, table := range allTables {
-		if !slices.Contains(r.Missing, "table "+table) {
-			t.Errorf("missing: %v; want table %s among them", r.Missing, table)
+func installConcurrent(t *testing.T, e *env) {
+	if e.dialect == pgqrs.Postgres {
+		t.Skip("PostgreSQL has no such setting")
+	}
+	db, _ := e.open(t)
+	s := pgqrs.Config{Concurrent: true, Logger: e.log.logger(t)}.New(db, pgqrs.Turso)
+	err := s.Install(t.Context())
+	if err == nil {
+		equal(t, "concurrency", value(s.Verify(t.Context()))(t).Concurrency, "experimental")
+		wantWorking(t, s)
+		must(t, s.Close())
+		return
+	}
+	_, enqueue := pgqrs.NewQueue[string](s, "q").Enqueue(t.Context(), "x")
+	for _, err := range []error{err, enqueue} {
+		wantError(t, err, pgqrs.ErrUnsupported)
+		if !strings.Contains(err.Error(), "BEGIN CONCURRENT") {
+			t.Errorf("error is %v; want it to name BEGIN CONCURRENT", err)
 		}
 	}
-	_, err := s.Queues(t.Context())
-	wantError(t, err, pgqrs.ErrNotInstalled)
-}
-
-func installVerifyMissing(t *testing.T, e *env) {
-	for _, c := range []struct{ text, want string }{
-		{`DROP INDEX pgqrs_messages_claim`, "index pgqrs_messages_claim of table pgqrs_messages"},
-		{`ALTER TABLE pgqrs_queues DROP COLUMN paused_at`, "column paused_at of table pgqrs_queues"},
-		{`DROP TABLE pgqrs_workflow_steps`, "table pgqrs_workflow_steps"},
-	} {
-		statement(t, e.db, c.text)
-		r := value(e.store.Verify(t.Context()))(t)
-		equal(t, "OK after "+c.text, r.OK(), false)
-		if r.Missing[0] != c.want {
-			t.Errorf("after %s: missing: %v; want %q first", c.text, r.Missing, c.want)
-		}
-		for _, missing := range r.Missing {
-			if table := c.want[strings.LastIndex(c.want, " "):]; !strings.HasSuffix(missing, table) {
-				t.Errorf("after %s: missing: %v; want nothing of other tables", c.text, r.Missing)
-			}
-		}
-		must(t, e.store.Install(t.Context()))
-		wantComplete(t, e.store)
+	r := value(s.Verify(t.Context()))(t)
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "BEGIN CONCURRENT") {
+		t.Errorf("warnings are %q; want one that names BEGIN CONCURRENT", r.Warnings)
 	}
 }
 
@@ -150,7 +125,7 @@ func installNewer(t *testing.T, e *env) {
 	equal(t, "OK", r.OK(), true)
 	equal(t, "schema version", r.Schema, 990001)
 	equalSlices(t, "newer", r.Newer, []string{"990001 (future)"})
-	equal(t, "warnings", len(r.Warnings), 0)
+	equal(t, "warnings", len(warnings(r)), 0)
 	wantWorking(t, e.store)
 }
 
