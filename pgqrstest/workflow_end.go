@@ -201,7 +201,8 @@ func endKiller(t *testing.T, e *env) {
 func endTimeout(t *testing.T, e *env) {
 	var asked tally[int]
 	causes := make(chan error, 10)
-	w := orders(e.store).With(pgqrs.Policy{MaxAttempts: 2, Timeout: 20 * time.Millisecond, Backoff: func(attempt int) time.Duration {
+	// Timeout leaves a slow machine the time to reach the step.
+	w := orders(e.store).With(pgqrs.Policy{MaxAttempts: 2, Timeout: time.Second, Backoff: func(attempt int) time.Duration {
 		asked.add(attempt)
 		return time.Hour
 	}})
