@@ -41,6 +41,7 @@ type running struct {
 	lastActive time.Time
 	failures   int           // questions in a row that the database did not answer
 	hint       time.Duration // until the next poll, when something is about to come; 0: nothing is
+	soon       bool          // whether a message is expected that the question under way came too early for
 }
 
 // A lane is one queue of a running Worker.

@@ -141,10 +141,15 @@ func (r *running) answered(a answer, poll *time.Timer) {
 	if a.err == nil {
 		r.failures = 0
 	}
+	soon := r.soon
+	r.soon = false
 	switch {
 	case a.err != nil:
 		r.failures++
 		r.setPoll(poll, min(r.PollInterval<<min(r.failures-1, 10), max(r.PollInterval, maxFailurePoll)))
+		if soon {
+			r.expect(poll)
+		}
 		if a.lane != nil {
 			a.lane.more = false
 		}
@@ -189,6 +194,7 @@ func (r *running) rung(poll *time.Timer) {
 			l.more = true
 		}
 		if l.waker.soon.Swap(false) {
+			r.soon = r.asking // the answer is to what was asked before
 			r.expect(poll)
 		}
 	}

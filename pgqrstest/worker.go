@@ -26,6 +26,7 @@ var workerCases = []testcase{
 	{"logs a failure with queue, message and attempt", "an operator could not find the message that fails", workerLogs},
 	{"handles a message at once when this process enqueues it", "a job would wait for the next poll for no reason", workerWakes},
 	{"handles a message soon after the caller's transaction commits", "a job would wait for the next poll for no reason", workerWakesTx},
+	{"handles a message of a caller's transaction soon although the poll under way fails", "a job would wait for the next poll because of one that came before it", workerWakesTxAsking},
 	{"finds what another Store enqueued, by polling", "several processes could not share a queue", workerPolls},
 	{"finds delayed messages when they are due, by polling", "a delayed job would never run", workerDelayed},
 	{"takes nothing from a paused queue until it is resumed", "an operator could not hold a queue back", workerPaused},

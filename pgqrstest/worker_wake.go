@@ -66,6 +66,26 @@ func workerWakesTx(t *testing.T, e *env) {
 	equal(t, "handled", receive(t, "the message is handled once the transaction has committed", i.got), "one")
 }
 
+func workerWakesTxAsking(t *testing.T, e *env) {
+	i := newIdler(t, e)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	f, _ := once("pgqrs:worker.poll", refused)
+	i.net.fail(func(text string) fault {
+		kind := f(text)
+		if kind != none {
+			close(asked)
+			<-answer
+		}
+		return kind
+	})
+	receive(t, "a poll is under way", asked)
+	tx := value(e.db.BeginTx(t.Context(), nil))(t)
+	_, err := i.q.WithTx(tx).Enqueue(t.Context(), "one")
+	must(t, errors.Join(err, tx.Commit()))
+	close(answer)
+	equal(t, "handled", receive(t, "the message is handled although the poll failed", i.got), "one")
+}
+
 func workerPolls(t *testing.T, e *env) {
 	h, got := handling(pgqrs.NewQueue[string](e.store, "shared"))
 	start(t, fast(h))
