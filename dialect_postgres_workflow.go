@@ -14,6 +14,17 @@ const postgresOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqr
 
 const postgresRunOf = `(SELECT r.status::text FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
 
+// postgresSave writes the steps of arg, unless a lease is lost or a step has ended.
+const postgresSave = `
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
+		SELECT arg.run_id, arg.name, arg.status::pgqrs_workflow_status, arg.output::jsonb, arg.error::jsonb, arg.retries, arg.now + arg.delay,
+			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.delay IS NULL THEN arg.now END
+		FROM arg` + postgresHolding + `
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
+			updated_at = excluded.updated_at, completed_at = excluded.completed_at
+		WHERE ` + postgresOpenStep
+
 var postgresWorkflow = workflowSQL{
 	make: `/* pgqrs:workflow.make */
 		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = $1 ON CONFLICT (name) DO NOTHING`,
@@ -155,16 +166,16 @@ var postgresSteps = stepSQL{
 		WITH arg AS MATERIALIZED (
 			SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct,
 				$6::text AS status, $7::text AS output, $8::text AS error, $9::int AS retries, $10::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
-		)
-		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
-		SELECT arg.run_id, arg.name, arg.status::pgqrs_workflow_status, arg.output::jsonb, arg.error::jsonb, arg.retries, arg.now + arg.delay,
-			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.delay IS NULL THEN arg.now END
-		FROM arg` + postgresHolding + `
-		ON CONFLICT (run_id, step_name) DO UPDATE
-		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
-			updated_at = excluded.updated_at, completed_at = excluded.completed_at
-		WHERE ` + postgresOpenStep + `
+		)` + postgresSave + `
 		RETURNING ` + postgresRunOf,
+	saveBatch: `/* pgqrs:step.batch_save */
+		WITH arg AS MATERIALIZED (
+			SELECT (j.value ->> 0)::bigint AS run_id, j.value ->> 1 AS name, (j.value ->> 2)::bigint AS message_id, (j.value ->> 3)::bigint AS worker_id,
+				(j.value ->> 4)::bigint AS claim_ct, j.value ->> 5 AS status, j.value ->> 6 AS output, j.value ->> 7 AS error, (j.value ->> 8)::int AS retries,
+				(j.value ->> 9)::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
+			FROM json_array_elements($1::json) AS j (value)
+		)` + postgresSave + `
+		RETURNING run_id, step_name, ` + postgresRunOf,
 	open: `/* pgqrs:step.open */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct, clock_timestamp() AS now)
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)

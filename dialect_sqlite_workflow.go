@@ -15,6 +15,19 @@ const sqliteOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_
 
 const sqliteRunOf = `(SELECT r.status FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
 
+// sqliteSave writes the steps of arg, unless a lease is lost or a step has ended.
+const sqliteSave = `
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
+		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
+			CASE WHEN arg.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.wait / 1000000.0)) END,
+			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
+		FROM arg` + sqliteHolding + `
+		WHERE true
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
+			updated_at = excluded.updated_at, completed_at = excluded.completed_at
+		WHERE ` + sqliteOpenStep
+
 var sqliteWorkflow = workflowSQL{
 	make: `/* pgqrs:workflow.make */
 		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = ? ON CONFLICT (name) DO NOTHING`,
@@ -156,18 +169,15 @@ var sqliteSteps = stepSQL{
 	save: `/* pgqrs:step.save */
 		WITH arg (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now) AS (
 			SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `
-		)
-		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
-		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
-			CASE WHEN arg.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.wait / 1000000.0)) END,
-			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
-		FROM arg` + sqliteHolding + `
-		WHERE true
-		ON CONFLICT (run_id, step_name) DO UPDATE
-		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
-			updated_at = excluded.updated_at, completed_at = excluded.completed_at
-		WHERE ` + sqliteOpenStep + `
+		)` + sqliteSave + `
 		RETURNING ` + sqliteRunOf,
+	saveBatch: `/* pgqrs:step.batch_save */
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now) AS (
+			SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]'),
+				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), ` + sqliteNow + `
+			FROM json_each(?)
+		)` + sqliteSave + `
+		RETURNING run_id, CAST(step_name AS BLOB), ` + sqliteRunOf,
 	open: `/* pgqrs:step.open */
 		WITH arg (run_id, name, message_id, worker_id, claim_ct, now) AS (SELECT ?, ?, ?, ?, ?, ` + sqliteNow + `)
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)

@@ -67,6 +67,8 @@ type stepSQL struct {
 	// Query; run, step, message, worker, claim, status, output or NULL, error or NULL, retries, delay until the next try or NULL;
 	// 1 row: the run's status; none if the lease is lost or the step has ended.
 	save string
+	// saveBatch is save for several steps, no two the same. Query; JSON array of save's arguments; rows: run, step, the run's status.
+	saveBatch string
 	// open begins a step in a transaction: its row, locked until the end. Otherwise as save; the status is RUNNING.
 	// Query; run, step, message, worker, claim; 1 row: the run's status.
 	open string

@@ -71,25 +71,79 @@ func (s *Store) item(payload any, o options) (item, error) {
 // enqueue stores items, making the queue and looking up taken keys as needed.
 // It returns the ids of all, and those that it stored.
 func (s *Store) enqueue(ctx context.Context, queue string, items []item) (ids, stored []int64, err error) {
-	e := enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items))}
+	if s.tx == nil && len(items) == 1 && items[0].shareable() {
+		id, err := s.enqueues(queue).do(ctx, items[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		ids = []int64{id}
+		s.announce(ctx, queue, ids)
+		return ids, ids, nil
+	}
+	e, err := s.store(ctx, queue, items)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.announce(ctx, queue, e.stored)
+	return e.ids, e.stored, e.duplicates()
+}
+
+// maxShared is the payload in bytes up to which an enqueue shares a statement.
+const maxShared = 16 << 10
+
+// shareable reports whether an item may be stored together with others'. One
+// with a key may have to wait for a stranger's transaction that has the key.
+func (it item) shareable() bool { return it.key == nil && len(it.payload) <= maxShared }
+
+// enqueues returns what stores a queue's messages, one or several in a statement.
+func (s *core) enqueues(queue string) *coalescer[item, int64] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.enqueuers[queue]
+	if c == nil {
+		pool := &Store{core: s}
+		c = &coalescer[item, int64]{
+			alone: func(ctx context.Context, it item) (int64, error) {
+				e, err := pool.store(ctx, queue, []item{it})
+				if err != nil {
+					return 0, err
+				}
+				return e.ids[0], nil
+			},
+			together: func(ctx context.Context, items []item) ([]int64, error) {
+				e, err := pool.store(ctx, queue, items)
+				if err != nil {
+					return nil, err
+				}
+				return e.ids, nil
+			},
+		}
+		s.enqueuers[queue] = c
+	}
+	return c
+}
+
+// store is enqueue without telling anybody.
+func (s *Store) store(ctx context.Context, queue string, items []item) (*enqueuing, error) {
+	e := &enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items))}
 	for i := range items {
 		e.left = append(e.left, i)
 	}
 	for range maxEnqueueTries {
-		if err := e.store.single(ctx, func(c conn) error { return e.insert(ctx, c) }); err != nil {
-			return nil, nil, err
+		if err := s.single(ctx, func(c conn) error { return e.insert(ctx, c) }); err != nil {
+			return nil, err
 		}
 		if len(e.left) == 0 {
-			return e.ids, e.stored, e.done(ctx)
+			return e, nil
 		}
-		if err := e.store.single(ctx, func(c conn) error { return e.miss(ctx, c) }); err != nil {
-			return nil, nil, err
+		if err := s.single(ctx, func(c conn) error { return e.miss(ctx, c) }); err != nil {
+			return nil, err
 		}
 		if len(e.left) == 0 {
-			return e.ids, e.stored, e.done(ctx)
+			return e, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
+	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
 }
 
 // enqueuing is an enqueue under way.
@@ -211,14 +265,19 @@ func (e *enqueuing) adopt(first map[any]int64) {
 	})
 }
 
-// done tells who wants to know and reports duplicates.
-func (e *enqueuing) done(ctx context.Context) error {
-	if len(e.stored) > 0 {
-		e.store.wake(e.queue)
-		if o := e.store.cfg.Observer; o != nil && o.Enqueued != nil {
-			o.Enqueued(ctx, e.queue, e.stored)
-		}
+// announce tells who wants to know of stored messages.
+func (s *Store) announce(ctx context.Context, queue string, stored []int64) {
+	if len(stored) == 0 {
+		return
 	}
+	s.wake(queue)
+	if o := s.cfg.Observer; o != nil && o.Enqueued != nil {
+		o.Enqueued(ctx, queue, stored)
+	}
+}
+
+// duplicates returns an error if a Unique item found its key taken.
+func (e *enqueuing) duplicates() error {
 	var duplicates []string
 	for _, n := range e.taken {
 		if e.items[n].unique {

@@ -70,6 +70,42 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 	return done, nil
 }
 
+// settleShared is settle for a caller that is one of many.
+func (s *Store) settleShared(ctx context.Context, list []settlement) ([]int64, error) {
+	share := s.tx == nil && len(list) <= maxTogether
+	for _, x := range list {
+		share = share && x.kind == acked
+	}
+	if share {
+		return s.acks.do(ctx, list)
+	}
+	return s.settle(ctx, list)
+}
+
+// settleTogether settles what several callers hold and returns for each the ids that were done.
+func (s *Store) settleTogether(ctx context.Context, calls [][]settlement) ([][]int64, error) {
+	var all []settlement
+	owner := map[int64]int{}
+	for i, list := range calls {
+		for _, x := range list {
+			if other, taken := owner[x.m.ID]; taken && other != i {
+				return nil, errContended
+			}
+			owner[x.m.ID] = i
+		}
+		all = append(all, list...)
+	}
+	ids, err := s.settle(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	done := make([][]int64, len(calls))
+	for _, id := range ids {
+		done[owner[id]] = append(done[owner[id]], id)
+	}
+	return done, nil
+}
+
 // claim leases up to n messages for a worker and sorts them for delivery. With
 // alone false it leaves a message whose last holder never answered.
 func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, error) {

@@ -255,7 +255,7 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 		for i, m := range ms {
 			list[i] = settlement{&m.MessageInfo, decide(m)}
 		}
-		return q.store.settle(ctx, list)
+		return q.store.settleShared(ctx, list)
 	})
 }
 

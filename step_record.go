@@ -37,26 +37,93 @@ type step struct {
 	delay   any // microseconds, or nil
 }
 
+// A saving is a step that is to be recorded, fenced by the lease on its run's message.
+type saving struct {
+	run  int64
+	m    *MessageInfo
+	name string
+	step
+}
+
+// args is a saving as step.save takes it.
+func (x saving) args() []any {
+	return []any{x.run, x.name, x.m.ID, x.m.WorkerID, x.m.Claim, string(x.status), x.output, x.failure, x.retries, x.delay}
+}
+
+// shareable reports whether a step may be recorded together with others.
+func (x saving) shareable() bool {
+	output, _ := x.output.(string)
+	failure, _ := x.failure.(string)
+	return len(output)+len(failure) <= maxShared
+}
+
 // save records a step. It returns nil if it was recorded; the record that was
 // there before, if the step had ended; and a suspension if the lease is lost.
 func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord, error) {
 	if e.store == nil {
 		return nil, nil
 	}
-	var status State
-	ctx = e.ofLease(ctx)
-	err := e.store.single(ctx, func(c conn) (err error) {
-		status, err = c.saveStep(ctx, e, name, st)
-		return err
-	})
+	x := saving{e.id, e.m, name, st}
+	record := e.store.saveStep
+	if x.shareable() {
+		record = e.store.saves.do
+	}
+	status, err := record(e.ofLease(ctx), x)
 	if err != nil {
 		return nil, e.setback(err)
 	}
 	if status == "" {
-		return e.adopt(ctx, name)
+		return e.adopt(e.ofLease(ctx), name)
 	}
 	e.note(status)
 	return nil, nil
+}
+
+// saveStep writes a step and returns the run's status; "" if it wrote nothing.
+func (s *Store) saveStep(ctx context.Context, x saving) (status State, err error) {
+	err = s.single(ctx, func(c conn) (err error) {
+		status, err = c.saveStep(ctx, x)
+		return err
+	})
+	return status, err
+}
+
+func (c conn) saveStep(ctx context.Context, x saving) (status State, err error) {
+	err = c.rows(ctx, c.store.dialect.step.save, x.args(), func(rows *sql.Rows) error { return rows.Scan(&status) })
+	return status, err
+}
+
+// saveSteps is saveStep for several at once.
+func (s *Store) saveSteps(ctx context.Context, list []saving) ([]State, error) {
+	type key struct {
+		run  int64
+		name string
+	}
+	index := make(map[key]int, len(list))
+	args := make([][]any, len(list))
+	for i, x := range list {
+		index[key{x.run, x.name}] = i
+		args[i] = x.args()
+	}
+	if len(index) < len(list) {
+		return nil, errContended
+	}
+	arg, err := jsonList(args)
+	if err != nil {
+		return nil, err
+	}
+	states := make([]State, len(list))
+	err = s.single(ctx, func(c conn) error {
+		clear(states)
+		return c.rows(ctx, s.dialect.step.saveBatch, []any{arg}, func(rows *sql.Rows) error {
+			var k key
+			var status State
+			err := rows.Scan(&k.run, &k.name, &status)
+			states[index[k]] = status
+			return err
+		})
+	})
+	return states, err
 }
 
 // note takes in how the run stands, as a statement on one of its steps said.
@@ -93,14 +160,6 @@ func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
 func (e *execution) setback(err error) error {
 	e.store.setback(e.lease, err)
 	return e.suspend(time.Second, err)
-}
-
-// saveStep writes a step and returns the run's status; "" if it wrote nothing.
-func (c conn) saveStep(ctx context.Context, e *execution, name string, st step) (status State, err error) {
-	err = c.rows(ctx, c.store.dialect.step.save,
-		[]any{e.id, name, e.m.ID, e.m.WorkerID, e.m.Claim, string(st.status), st.output, st.failure, st.retries, st.delay},
-		func(rows *sql.Rows) error { return rows.Scan(&status) })
-	return status, err
 }
 
 // adopt returns the record of a step that somebody else ended first.

@@ -94,11 +94,14 @@ type core struct {
 
 	prepared preparedCache
 	texts    sync.Map // text to its rendering for cfg.Schema
+	acks     coalescer[[]settlement, []int64]
+	saves    coalescer[saving, State]
 
 	mu        sync.Mutex
 	closed    bool
 	consumers map[string]*consumer                 // worker rows of Dequeue, by queue
 	wakers    map[string]map[*waker]struct{}       // workers of this process, by queue
+	enqueuers map[string]*coalescer[item, int64]   // by queue
 	awaited   map[int64]map[chan struct{}]struct{} // calls of Result, by run
 }
 
@@ -108,13 +111,17 @@ func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 // New returns a Store on db. It does no I/O and never fails: a nil db, an
 // unknown dialect or a bad setting makes every call return an error that says so.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
-	s := &core{db: db, name: d, cfg: c, log: c.Logger, consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{}}
+	s := &core{db: db, name: d, cfg: c, log: c.Logger, consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
+		enqueuers: map[string]*coalescer[item, int64]{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.prepared.off = c.NoPrepare
 	s.dialect, s.bad = c.check(db, d)
-	return &Store{core: s}
+	pool := &Store{core: s}
+	s.acks.alone, s.acks.together = pool.settle, pool.settleTogether
+	s.saves.alone, s.saves.together = pool.saveStep, pool.saveSteps
+	return pool
 }
 
 func (c Config) check(db *sql.DB, d Dialect) (*dialect, error) {

@@ -167,7 +167,7 @@ func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, ti
 		if err != nil || payload == nil {
 			return err
 		}
-		status, err = c.saveStep(ctx, r.execution, name, step{status: Succeeded, output: string(payload)})
+		status, err = c.saveStep(ctx, saving{r.id, r.m, name, step{status: Succeeded, output: string(payload)}})
 		if err == nil && status == "" {
 			err = errAdopted
 		}
@@ -317,7 +317,7 @@ func (r *Run) runChildren(ctx context.Context, workflow, name string, rec *stepR
 // startChildren starts the runs and records that, in one transaction, and suspends the run.
 func (r *Run) startChildren(ctx context.Context, workflow, name string, items []item) error {
 	err := r.store.atomic(ctx, func(c conn) error {
-		status, err := c.saveStep(ctx, r.execution, name, step{status: Paused})
+		status, err := c.saveStep(ctx, saving{r.id, r.m, name, step{status: Paused}})
 		if err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ func features() []feature {
 		{"lease", leaseCases},
 		{"settle", settleCases},
 		{"consumer", consumerCases},
+		{"crowd", crowdCases},
 		{"order", orderCases},
 		{"tx", txCases},
 		{"cancelled ctx", cancelledCases},
