@@ -13,6 +13,8 @@ import (
 )
 
 // Config holds what a [Store] can be told. Its zero value is ready to use.
+// Printed or logged it does not show the encryption key, unless it is in an
+// unexported field of something else.
 type Config struct {
 	// Schema is the PostgreSQL schema that holds the tables: up to 63 of
 	// letters, digits, _ and $, not beginning with a digit or $. Empty means
@@ -27,6 +29,17 @@ type Config struct {
 	// Concurrent opens write transactions with BEGIN CONCURRENT, on a Turso
 	// database in MVCC mode. Experimental.
 	Concurrent bool
+
+	// VFS says how Turso reaches its file: "syscall", "io_uring" (on Linux;
+	// elsewhere syscall is used, and the Logger told) or "auto", which leaves
+	// it to the engine. "memory" is a database in memory, on every driver of
+	// SQLite's family, that Stores of this process share by its path. For Open only.
+	VFS string
+
+	// EncryptionKey is the key of an encrypted file, in hexadecimal; Cipher
+	// names the cipher. Empty means none, and the driver's default. For Open
+	// only: which drivers have encryption is in docs/BACKENDS.md.
+	EncryptionKey, Cipher string
 
 	// Limits bounds what may be enqueued.
 	Limits Limits
@@ -72,7 +85,8 @@ var ErrState = errors.New("pgqrs: not possible in this state")
 var ErrUnsupported = errors.New("pgqrs: not supported")
 
 // A Store is a database that holds queues. It is safe for concurrent use, and
-// meant to be made once and kept. It does not own the *sql.DB it was given.
+// meant to be made once and kept. One that [Open] made owns its *sql.DB; one
+// that [New] made does not.
 //
 // Errors of all its methods, and of everything made from it, name what was
 // asked for and match ErrNotInstalled when the tables are missing, and
@@ -91,6 +105,7 @@ type core struct {
 	cfg     Config
 	log     *slog.Logger
 	bad     error // why no call can work
+	owned   bool  // whether Close closes db
 
 	prepared preparedCache
 	texts    sync.Map // text to its rendering for cfg.Schema
@@ -110,12 +125,14 @@ func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 
 // New returns a Store on db. It does no I/O and never fails: a nil db, an
 // unknown dialect or a bad setting makes every call return an error that says so.
+// The caller closes db, after the Store.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
 	s := &core{db: db, name: d, cfg: c, log: c.Logger, consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
 		enqueuers: map[string]*coalescer[item, int64]{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.cfg.EncryptionKey = "" // nothing needs it any more
 	s.prepared.off = c.NoPrepare
 	s.dialect, s.bad = c.check(db, d)
 	pool := &Store{core: s}
@@ -137,11 +154,13 @@ func (c Config) check(db *sql.DB, d Dialect) (*dialect, error) {
 		return nil, fmt.Errorf("%w: Config.Schema %q is not a plain identifier of up to 63 characters", ErrUnsupported, c.Schema)
 	case c.Concurrent && def.concurrent == "":
 		return nil, fmt.Errorf("%w: Config.Concurrent: %s has no BEGIN CONCURRENT", ErrUnsupported, d)
+	case c.VFS != "" || c.EncryptionKey != "" || c.Cipher != "":
+		return nil, fmt.Errorf("%w: Config.VFS, EncryptionKey and Cipher are for Open; New was given a database that is open", ErrUnsupported)
 	}
 	return def, c.Limits.check()
 }
 
-// DB returns the database that the Store was made with.
+// DB returns the database that the Store was made with, or that Open opened.
 func (s *Store) DB() *sql.DB { return s.db }
 
 // Dialect returns the dialect that the Store was made with.
@@ -175,9 +194,11 @@ func (s *Store) WithTx(tx Tx) *Store {
 }
 
 // Close marks the worker rows of this Store's Dequeue calls stopped and closes
-// its prepared statements. It leaves the *sql.DB open. What was dequeued and
-// not settled is delivered again when its lease ends. Later calls return an
-// error matching ErrState, but for Close, which returns nil. It takes 5 s at most.
+// its prepared statements. It closes the *sql.DB too if [Open] made the Store,
+// and leaves it open if [New] did. What was dequeued and not settled is
+// delivered again when its lease ends. Later calls return an error matching
+// ErrState, but for Close, which returns nil. It takes 5 s at most, and what
+// the driver needs for statements that still run. End Workers before.
 func (s *Store) Close() error {
 	if s.bad != nil {
 		return nil
@@ -199,7 +220,11 @@ func (s *Store) Close() error {
 			errs = append(errs, fmt.Errorf("pgqrs: close: stop the worker of queue %q: %w", queue, err))
 		}
 	}
-	return errors.Join(append(errs, s.prepared.close())...)
+	errs = append(errs, s.prepared.close())
+	if s.owned {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // usable returns why the Store cannot be used at all, if so.

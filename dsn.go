@@ -1,0 +1,359 @@
+package pgqrs
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// Open opens the database that a DSN names, with default settings. See [Config.Open].
+func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Open(ctx, dsn) }
+
+// Open opens the database that a DSN names and returns a Store that owns it:
+// [Store.Close] closes the *sql.DB. It connects once, so that a wrong address,
+// password or key is an error here, and leaves [Store.Install] to the caller.
+// ctx bounds Open alone, not what is done with the Store.
+//
+//	postgres://user:password@host/database    also postgresql://
+//	sqlite:queue.db                           also sqlite://queue.db; sqlite:///var/lib/queue.db; sqlite::memory:
+//	turso:queue.db                            also turso://queue.db, file:queue.db; turso::memory:
+//
+// The application imports a driver; Open finds it by the name it registers:
+// postgres (lib/pq), else pgx (pgx's stdlib); sqlite3 (ncruces or mattn), else
+// sqlite (modernc); turso, else libsql. On each connection to a file it sets
+// what a queue needs: WAL, a busy timeout of 5 s, foreign keys, synchronous
+// NORMAL. A database in memory is shared by all connections of the Store and
+// lasts as long as it; docs/BACKENDS.md says what to import for it. The pool
+// keeps up to 16 connections that are idle; [Store.DB] can be told otherwise.
+//
+// Options stand in the query. What follows a path is decoded: write %3F for a ?
+// in it. Those that are fields of Config too may be given there instead.
+//
+//	schema=NAME                             Config.Schema, on PostgreSQL; all other parameters are the driver's there
+//	synchronous=full                        a commit survives a loss of power; normal may lose the last few then, and nothing else
+//	mvcc=1                                  Config.Concurrent
+//	vfs=auto|syscall|io_uring|memory        Config.VFS
+//	encryption_key=HEX, cipher=NAME         Config.EncryptionKey, Config.Cipher
+//
+// An unknown scheme or option, an option given twice, a field and an option
+// that disagree, and what the driver does not have are errors matching
+// ErrUnsupported. No error, and nothing that is logged, has the key or a
+// password in it.
+func (c Config) Open(ctx context.Context, dsn string) (*Store, error) {
+	return c.openOn(ctx, dsn, runtime.GOOS)
+}
+
+func (c Config) openOn(ctx context.Context, dsn, goos string) (*Store, error) {
+	hide := secretsOf(dsn, c.EncryptionKey)
+	src, err := parseDSN(dsn)
+	if err != nil {
+		return nil, hide.from(wrap(ctx, err, "open"))
+	}
+	src.goos = goos
+	s, err := c.open(ctx, src, hide)
+	if err != nil {
+		return nil, hide.from(wrap(ctx, err, "open %s %q", src.dialect, src.place))
+	}
+	return s, nil
+}
+
+func (c Config) open(ctx context.Context, src source, hide secrets) (*Store, error) {
+	if err := src.merge(&c); err != nil {
+		return nil, err
+	}
+	found, err := find(src.dialect, sql.Drivers())
+	if err != nil {
+		return nil, err
+	}
+	p, err := found.plan(src)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := p.open(ctx, found, hide)
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	pool.SetMaxIdleConns(maxIdle)
+	c.VFS, c.Cipher, c.EncryptionKey = "", "", ""
+	s := c.New(pool, src.dialect)
+	s.owned = true
+	if err := s.bad; err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	if p.note != "" {
+		s.log.Warn("pgqrs: " + p.note)
+	}
+	if err := s.retry(ctx, func() error { return pool.PingContext(ctx) }); err != nil {
+		return nil, errors.Join(p.explain(err), pool.Close())
+	}
+	return s, nil
+}
+
+// maxIdle is how many connections stay open, as many as a Worker runs handlers.
+// database/sql's own 2 make it open and close them all the time.
+const maxIdle = 16
+
+// A source is a DSN taken apart.
+type source struct {
+	dialect Dialect
+	place   string   // for errors: the file or the host
+	url     string   // PostgreSQL: the DSN without what is not the driver's
+	path    string   // of the file; of a database in memory: its name
+	options []option // ours, each once
+	goos    string
+
+	// What merge makes of the options and Config.
+	memory      bool
+	mvcc        bool
+	vfs, cipher string
+	key         []byte
+	synchronous string
+}
+
+// An option is a parameter of a DSN.
+type option struct{ name, value string }
+
+var (
+	schemes = map[string]Dialect{"postgres": Postgres, "postgresql": Postgres, "sqlite": SQLite, "turso": Turso, "file": Turso}
+
+	// The options of the SQLite family, and what those can be that have a fixed set.
+	fileOptions  = []string{"cipher", "encryption_key", "mvcc", "synchronous", "vfs"}
+	optionValues = map[string][]string{
+		"mvcc":        {"0", "1"},
+		"synchronous": {"full", "normal"},
+		"vfs":         {"auto", "syscall", "io_uring", "memory"},
+	}
+)
+
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrUnsupported}, args...)...)
+}
+
+// parseDSN takes a DSN apart. Its errors quote no values, which may be secret.
+func parseDSN(dsn string) (source, error) {
+	scheme, rest, found := strings.Cut(dsn, ":")
+	dialect, known := schemes[scheme]
+	switch {
+	case known && dialect == Postgres:
+		return parseURL(dsn, rest)
+	case known:
+		return parsePath(dialect, rest)
+	case found && isScheme(scheme):
+		return source{}, unsupported("unknown scheme %q; use postgres:, postgresql:, sqlite:, turso: or file:", scheme)
+	default:
+		return source{}, unsupported("the DSN has no scheme; begin it with postgres:, postgresql:, sqlite:, turso: or file:")
+	}
+}
+
+func isScheme(s string) bool {
+	other := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-' && r != '+' && r != '.'
+	}
+	return s != "" && !strings.ContainsFunc(s, other)
+}
+
+// parseURL takes a PostgreSQL URL apart: //[USER[:PASSWORD]@]HOST[/DATABASE][?OPTIONS].
+// What it could mean otherwise is refused: a part of the password could end up
+// in the host's name, and in an error.
+func parseURL(dsn, rest string) (source, error) {
+	src := source{dialect: Postgres}
+	errMalformed := unsupported("the DSN is not a valid URL; percent-encode what is not a letter or digit in the user name, password and database name")
+	u, ok := splitURL(rest)
+	switch {
+	case !strings.HasPrefix(rest, "//"):
+		return src, unsupported("the DSN is not of the form postgres://user:password@host/database")
+	case !ok:
+		return src, errMalformed
+	}
+	var theirs []string
+	for piece := range strings.SplitSeq(u.query, "&") {
+		o, err := parseOption(piece)
+		switch {
+		case err != nil:
+			return src, err
+		case strings.Contains(o.name, "@"):
+			return src, errMalformed
+		case slices.Contains(fileOptions, o.name):
+			return src, unsupported("option %q is not one of PostgreSQL; sqlite: and turso: have it", o.name)
+		case o.name == "schema":
+			if err := src.add(o); err != nil {
+				return src, err
+			}
+		case piece != "":
+			theirs = append(theirs, piece)
+		}
+	}
+	src.place = u.host + "/" + u.database
+	src.url, _, _ = strings.Cut(dsn, "?")
+	if len(theirs) > 0 {
+		src.url += "?" + strings.Join(theirs, "&")
+	}
+	return src, nil
+}
+
+// badPort finds a port that is no number, as what follows u: in //u:password has.
+var badPort = regexp.MustCompile(`:[0-9]*[^0-9:\],][^:\]]*(,|$)`)
+
+// A pgURL is the parts of a PostgreSQL URL. Several hosts, which pgx takes, are one here.
+type pgURL struct{ user, password, host, database, query string }
+
+func splitURL(rest string) (u pgURL, ok bool) {
+	rest, u.query, _ = strings.Cut(strings.TrimPrefix(rest, "//"), "?")
+	host, path, _ := strings.Cut(rest, "/")
+	u.host, u.database = host, path
+	if i := strings.LastIndex(u.host, "@"); i >= 0 {
+		u.user, u.password, _ = strings.Cut(u.host[:i], ":")
+		u.host = u.host[i+1:]
+	}
+	for _, part := range []*string{&u.user, &u.password, &u.database} {
+		decoded, err := url.PathUnescape(*part)
+		if err != nil {
+			return u, false
+		}
+		*part = decoded
+	}
+	return u, !strings.Contains(rest, "#") && !strings.Contains(path, "@") && !badPort.MatchString(u.host)
+}
+
+// parsePath takes the DSN of a file apart: [//]PATH[?OPTIONS].
+func parsePath(dialect Dialect, rest string) (source, error) {
+	src := source{dialect: dialect}
+	path, query, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "?")
+	for piece := range strings.SplitSeq(query, "&") {
+		o, err := parseOption(piece)
+		switch {
+		case err != nil:
+			return src, err
+		case piece == "":
+			continue
+		case !slices.Contains(fileOptions, o.name):
+			return src, unsupported("unknown option %q; %s has %s", o.name, dialect, strings.Join(fileOptions, ", "))
+		}
+		if err := src.add(o); err != nil {
+			return src, err
+		}
+	}
+	path, err := url.PathUnescape(path)
+	switch {
+	case err != nil:
+		return src, unsupported("malformed percent-encoding in the path; write a %% in it as %%25")
+	case path == "":
+		return src, unsupported("the DSN names no file; write %s:PATH or %s::memory:", dialect, dialect)
+	case strings.Contains(path, "\x00"):
+		return src, unsupported("the path has a zero byte")
+	case strings.Contains(path, "encryption_key="):
+		return src, unsupported("encryption_key stands in the path; options begin with ?")
+	}
+	src.place, src.path, src.memory = path, path, path == ":memory:"
+	return src, nil
+}
+
+// parseOption decodes NAME=VALUE.
+func parseOption(piece string) (option, error) {
+	name, value, _ := strings.Cut(piece, "=")
+	o := option{name: name}
+	var err error
+	if o.name, err = url.QueryUnescape(name); err != nil {
+		return o, unsupported("malformed percent-encoding in the option %q", name)
+	}
+	if o.value, err = url.QueryUnescape(value); err != nil {
+		return o, unsupported("malformed percent-encoding in the value of the option %q", o.name)
+	}
+	return o, nil
+}
+
+// add notes an option of ours.
+func (s *source) add(o option) error {
+	values, fixed := optionValues[o.name]
+	switch {
+	case slices.ContainsFunc(s.options, func(given option) bool { return given.name == o.name }):
+		return unsupported("option %q is given twice", o.name)
+	case fixed && !slices.Contains(values, o.value):
+		return unsupported("%s=%s; it can be %s", o.name, o.value, strings.Join(values, ", "))
+	case o.value == "":
+		return unsupported("option %q is empty", o.name)
+	}
+	s.options = append(s.options, o)
+	return nil
+}
+
+// merge takes the options of the DSN and the fields of Config together. What
+// stands for both, and the schema, is in Config then.
+func (s *source) merge(c *Config) error {
+	s.synchronous = "normal"
+	for _, o := range s.options {
+		var err error
+		switch o.name {
+		case "synchronous":
+			s.synchronous = o.value
+		case "mvcc":
+			if o.value == "0" && c.Concurrent {
+				err = unsupported("mvcc=0 and Config.Concurrent disagree")
+			}
+			c.Concurrent = o.value == "1"
+		case "schema":
+			err = agree(&c.Schema, o, "Schema", c.Schema != o.value)
+		case "vfs":
+			err = agree(&c.VFS, o, "VFS", c.VFS != o.value)
+		case "cipher":
+			err = agree(&c.Cipher, o, "Cipher", c.Cipher != o.value)
+		case "encryption_key":
+			err = agree(&c.EncryptionKey, o, "EncryptionKey", !strings.EqualFold(c.EncryptionKey, o.value))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.settle(*c)
+}
+
+// agree puts an option into the field of Config that means the same.
+func agree(field *string, o option, name string, differs bool) error {
+	if *field != "" && differs {
+		return unsupported("the option %s and Config.%s disagree", o.name, name)
+	}
+	*field = o.value
+	return nil
+}
+
+// settle checks what Config says of the file.
+func (s *source) settle(c Config) error {
+	s.mvcc, s.vfs, s.cipher = c.Concurrent, c.VFS, c.Cipher
+	if s.dialect == Postgres {
+		for name, value := range map[string]string{"VFS": c.VFS, "Cipher": c.Cipher, "EncryptionKey": c.EncryptionKey} {
+			if value != "" {
+				return unsupported("Config.%s is not for PostgreSQL; sqlite: and turso: have it", name)
+			}
+		}
+		return nil
+	}
+	if s.vfs != "" && !slices.Contains(optionValues["vfs"], s.vfs) {
+		return unsupported("Config.VFS is %q; it can be %s", s.vfs, strings.Join(optionValues["vfs"], ", "))
+	}
+	key, err := hex.DecodeString(c.EncryptionKey)
+	s.key = key
+	switch {
+	case err != nil:
+		return unsupported("encryption_key is not hexadecimal: it is two of 0-9 and a-f for each byte")
+	case s.cipher != "" && len(key) == 0:
+		return unsupported("cipher=%s without encryption_key", s.cipher)
+	}
+	s.memory = s.memory || s.vfs == "memory"
+	switch {
+	case s.memory && len(key) > 0:
+		return unsupported("encryption_key: a database in memory has no file to encrypt")
+	case s.memory && (s.vfs == "syscall" || s.vfs == "io_uring"):
+		return unsupported("vfs=%s: a database in memory has no file", s.vfs)
+	case s.path == ":memory:":
+		s.path = rand.Text() // a database of its own for each Store
+	}
+	return nil
+}
