@@ -3,7 +3,7 @@
 // Turso/libSQL, through database/sql and the driver of your choice. It imports
 // the standard library only.
 //
-//	store := pgqrs.New(db, pgqrs.Postgres) // db is your *sql.DB
+//	store := pgqrs.New(db, pgqrs.Postgres) // db is your *sql.DB; or Open(ctx, "sqlite:queue.db")
 //	err := store.Install(ctx)              // makes the tables
 //	emails := pgqrs.NewQueue[Email](store, "emails")
 //	checkout := pgqrs.NewWorkflow[Order, Receipt](store, "checkout")
@@ -46,5 +46,5 @@
 // settles messages, and worker.go, scheduler.go and delivery.go; for workflows
 // workflow.go, execution.go, step.go and wait.go. All SQL stands in the files
 // dialect_*.go, with its contracts in dialect.go and dialect_workflow.go;
-// conn.go runs it. docs/STATEMENTS.md lists what each call sends.
+// conn.go runs it. dsn.go is Open's. docs/STATEMENTS.md lists what each call sends.
 package pgqrs

@@ -230,6 +230,9 @@ func TestWhatDriversAreGiven(t *testing.T) {
 		for _, s := range append(slices.Clone(p.unlock), p.setup...) {
 			told = append(told, s.name+" = "+s.value)
 		}
+		if slices.ContainsFunc(p.unlock, func(s setting) bool { return s.want == "" }) {
+			t.Errorf("%s: nothing tells whether the key was taken", c.dsn)
+		}
 		if got := strings.Join(told, ", "); err != nil || p.dsn != c.want || p.look != c.look || got != c.told {
 			t.Errorf("%s:\n gives %q, %q, %s, %v\n want  %q, %q, %s", c.dsn, p.dsn, p.look, got, err, c.want, c.look, c.told)
 		}

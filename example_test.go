@@ -57,6 +57,29 @@ func ExampleConfig() {
 	// Output: postgres
 }
 
+// An application without a *sql.DB of its own imports a driver, such as
+// _ "github.com/ncruces/go-sqlite3/driver", and names the database.
+func ExampleOpen() {
+	store, err := pgqrs.Open(ctx, "sqlite:queue.db")
+	if err != nil {
+		panic(err)
+	}
+	defer store.Close() // and its *sql.DB
+	if err := store.Install(ctx); err != nil {
+		panic(err)
+	}
+}
+
+// An encrypted file. With the cipher named, an empty key is an error too.
+func ExampleConfig_Open() {
+	config := pgqrs.Config{EncryptionKey: os.Getenv("QUEUE_KEY"), Cipher: "adiantum"}
+	store, err := config.Open(ctx, "sqlite:queue.db?synchronous=full")
+	if err != nil {
+		panic(err) // a wrong key, among others
+	}
+	defer store.Close()
+}
+
 func ExampleQueue_Enqueue() {
 	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
 	id, err := emails.Enqueue(ctx, Email{To: "ada@example.com"},

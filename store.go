@@ -36,9 +36,11 @@ type Config struct {
 	// SQLite's family, that Stores of this process share by its path. For Open only.
 	VFS string
 
-	// EncryptionKey is the key of an encrypted file, in hexadecimal; Cipher
-	// names the cipher. Empty means none, and the driver's default. For Open
-	// only: which drivers have encryption is in docs/BACKENDS.md.
+	// EncryptionKey is the key of an encrypted file, in hexadecimal; empty
+	// means that it is not encrypted. Cipher names the cipher; empty means the
+	// driver's default. A Cipher without a key is an error, so that naming one
+	// guards against a key that got lost. For Open only; docs/BACKENDS.md says
+	// which drivers have encryption.
 	EncryptionKey, Cipher string
 
 	// Limits bounds what may be enqueued.

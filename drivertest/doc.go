@@ -9,6 +9,7 @@
 //	pq, pgx                    PostgreSQL, on a private server the tests start
 //	ncruces, modernc, mattn    SQLite, on a file
 //	libsql                     libSQL (dialect Turso), on a file
+//	encrypted, memory          SQLite of ncruces, on encrypted files and in memory
 //	generic                    any driver, named by environment variables
 //
 // Run them all from this directory with

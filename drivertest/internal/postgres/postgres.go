@@ -114,6 +114,19 @@ func withSearchPath(dsn, schema string) string {
 	return base + "?" + query + "search_path=" + url.QueryEscape(schema)
 }
 
+// URL writes a DSN that [Schema] returned as a URL.
+func URL(dsn string) string {
+	if strings.Contains(dsn, "://") {
+		return dsn
+	}
+	query := url.Values{}
+	for _, field := range strings.Fields(dsn) {
+		name, value, _ := strings.Cut(field, "=")
+		query.Set(name, strings.Trim(value, "'"))
+	}
+	return "postgres:///?" + query.Encode()
+}
+
 // server returns the DSN of the server to make schemas on.
 func server(t testing.TB) string {
 	t.Helper()
