@@ -213,6 +213,7 @@ func (d Driver) memory(t *testing.T) {
 
 	s := Open(t, pgqrs.Config{}, d.Scheme+"://:memory:")
 	work(t, s)
+	waits(t, s.DB())
 	s.DB().SetMaxIdleConns(0) // closes them all
 	if queues, err := s.Queues(t.Context(), "first"); err != nil || len(queues) != 1 {
 		t.Errorf("without the pool's connections: %v, %v; want the queue", queues, err)
@@ -227,6 +228,38 @@ func (d Driver) memory(t *testing.T) {
 	if left, err := os.ReadDir("."); len(left) > 0 || err != nil {
 		t.Errorf("databases in memory left %v, %v", left, err)
 	}
+}
+
+// waits has several connections write at once. None may fail: each waits for the others.
+func waits(t *testing.T, db *sql.DB) {
+	if _, err := db.ExecContext(t.Context(), "CREATE TABLE counter AS SELECT 0 AS n"); err != nil {
+		t.Fatal(err)
+	}
+	count := func() error {
+		conn, err := db.Conn(t.Context())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for _, text := range []string{"BEGIN IMMEDIATE", "UPDATE counter SET n = n + 1", "COMMIT"} {
+			if _, err := conn.ExecContext(t.Context(), text); err != nil {
+				return fmt.Errorf("%s: %w", text, err)
+			}
+		}
+		return nil
+	}
+	var writers sync.WaitGroup
+	for range 8 {
+		writers.Go(func() {
+			for range 50 {
+				if err := count(); err != nil {
+					t.Errorf("a write did not wait for another: %v", err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
 }
 
 // work sends messages through three queues: by a handler in a transaction, by
