@@ -29,6 +29,10 @@ func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 	return s.DB(), s.Dialect()
 }
 
+func TestFilesAreSecret(t *testing.T) {
+	dsn.Encrypted(t, dsn.Driver{Scheme: "sqlite", Ciphers: map[string]int{"adiantum": 32}, Cipher: "adiantum"})
+}
+
 // What was not imported is asked for: this binary has adiantum only.
 func TestDSNs(t *testing.T) {
 	dsn.Unlinked(t, "sqlite:q.db?cipher=xts&encryption_key="+key, `cipher=xts needs import _ "github.com/ncruces/go-sqlite3/vfs/xts"`)

@@ -39,9 +39,7 @@ func Files(t *testing.T, d Driver) {
 	t.Run("bad DSNs are refused and leave nothing behind", func(t *testing.T) { d.bad(t) })
 	t.Run("a file that cannot be opened is an error", func(t *testing.T) { d.broken(t) })
 	t.Run("a database in memory is one for all connections", func(t *testing.T) { d.memory(t) })
-	if len(d.Ciphers) > 0 {
-		d.encryption(t)
-	}
+	Encrypted(t, d)
 }
 
 // Open opens a DSN until the test ends.

@@ -16,7 +16,8 @@ import (
 // secret is what must not be read in a file. The key is its twin.
 const secret = "a payload that nobody should read"
 
-func (d Driver) encryption(t *testing.T) {
+// Encrypted opens encrypted files, with the right key and with wrong ones.
+func Encrypted(t *testing.T, d Driver) {
 	for cipher, size := range d.Ciphers {
 		t.Run("encrypted with "+cipher, func(t *testing.T) {
 			key := bytes.Repeat([]byte{0x5a, 0xc3}, size/2)
