@@ -65,7 +65,7 @@ func (s *Store) queues(ctx context.Context, names []string, scan func(*sql.Rows)
 	}
 	var arg any
 	if len(names) > 0 {
-		list, err := jsonList(names)
+		list, err := jsonTexts(names)
 		if err != nil {
 			return err
 		}

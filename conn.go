@@ -55,6 +55,20 @@ func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.
 	return errors.Join(rows.Err(), rows.Close())
 }
 
+// rowsUntil runs queries that take the same arguments, until n rows have come.
+func (c conn) rowsUntil(ctx context.Context, n int, texts []string, args []any, scan func(*sql.Rows) error) error {
+	for _, text := range texts {
+		err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
+			n--
+			return scan(rows)
+		})
+		if err != nil || n <= 0 {
+			return err
+		}
+	}
+	return nil
+}
+
 func (c conn) query(ctx context.Context, text string, args []any) (*sql.Rows, error) {
 	if c.tx != nil {
 		return c.tx.QueryContext(ctx, text, args...)

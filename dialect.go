@@ -106,7 +106,7 @@ type queueSQL struct {
 	make string
 	// pause sets (true) or clears (false) paused_at. Query; name, paused; 1 row: id, or none if there is no such queue.
 	pause string
-	// stats counts a queue's messages by state. Query; JSON array of names, or NULL for all, by name;
+	// stats counts a queue's messages by state. Query; JSON array of [name], or NULL for all, by name;
 	// rows: id, name, created_at, paused_at, ready, scheduled, leased, archived, dead, age of the oldest ready one in microseconds.
 	stats string
 	// freeze keeps enqueuers out until the transaction ends: on PostgreSQL a SHARE ROW EXCLUSIVE lock on messages. Exec; no arguments.
@@ -128,7 +128,7 @@ type messageSQL struct {
 	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null];
 	// rows: id, key of those stored. Ids ascend in the list's order.
 	enqueueBatch string
-	// keyed finds unfinished messages by key. Query; queue, JSON array of keys; rows: key, id.
+	// keyed finds unfinished messages by key. Query; queue, JSON array of [key]; rows: key, id.
 	keyed string
 	// get reads messages by id. Query; JSON array of ids; rows: infoColumns, by id.
 	get string

@@ -117,7 +117,7 @@ var postgres = dialect{
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
 				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0)
 			FROM arg CROSS JOIN pgqrs_queues q
-			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements_text(arg.names))
+			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
 		freeze: `/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`,
 		inUse: `/* pgqrs:queue.in_use */
@@ -169,7 +169,7 @@ var postgres = dialect{
 			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS keys)
 			SELECT m.dedup_key, m.id FROM pgqrs_messages m
 			WHERE m.queue_id = (SELECT q.id FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue)
-				AND m.dedup_key = ANY (ARRAY(SELECT json_array_elements_text(arg.keys) FROM arg)) AND m.archived_at IS NULL`,
+				AND m.dedup_key = ANY (ARRAY(SELECT json_array_elements(arg.keys) ->> 0 FROM arg)) AND m.archived_at IS NULL`,
 		get: `/* pgqrs:message.get */
 			SELECT ` + postgresInfo + `, ''
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id

@@ -41,7 +41,7 @@ var postgresWorkflow = workflowSQL{
 	keyed: `/* pgqrs:run.keyed */
 		WITH arg AS MATERIALIZED (SELECT $1::text AS workflow, $2::json AS keys)
 		SELECT r.run_key, r.id FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow JOIN pgqrs_workflow_runs r ON r.workflow_id = w.id
-		WHERE r.run_key IN (SELECT json_array_elements_text(arg.keys))`,
+		WHERE r.run_key IN (SELECT json_array_elements(arg.keys) ->> 0)`,
 	takeBack: `/* pgqrs:run.take_back */
 		DELETE FROM pgqrs_messages m
 		WHERE m.id IN (SELECT json_array_elements_text($1::json)::bigint) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)`,
@@ -162,28 +162,28 @@ var postgresSteps = stepSQL{
 	get: `/* pgqrs:step.get */
 		SELECT ` + postgresStep + ` FROM (SELECT $1::bigint AS run_id, $2::text AS name) arg
 		JOIN pgqrs_workflow_steps s ON s.run_id = arg.run_id AND s.step_name = arg.name`,
-	save: `/* pgqrs:step.save */
+	save: []string{`/* pgqrs:step.save */
 		WITH arg AS MATERIALIZED (
 			SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct,
 				$6::text AS status, $7::text AS output, $8::text AS error, $9::int AS retries, $10::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
 		)` + postgresSave + `
-		RETURNING ` + postgresRunOf,
-	saveBatch: `/* pgqrs:step.batch_save */
+		RETURNING ` + postgresRunOf},
+	saveBatch: []string{`/* pgqrs:step.batch_save */
 		WITH arg AS MATERIALIZED (
 			SELECT (j.value ->> 0)::bigint AS run_id, j.value ->> 1 AS name, (j.value ->> 2)::bigint AS message_id, (j.value ->> 3)::bigint AS worker_id,
 				(j.value ->> 4)::bigint AS claim_ct, j.value ->> 5 AS status, j.value ->> 6 AS output, j.value ->> 7 AS error, (j.value ->> 8)::int AS retries,
 				(j.value ->> 9)::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
 			FROM json_array_elements($1::json) AS j (value)
 		)` + postgresSave + `
-		RETURNING run_id, step_name, ` + postgresRunOf,
-	open: `/* pgqrs:step.open */
+		RETURNING run_id, step_name, ` + postgresRunOf},
+	open: []string{`/* pgqrs:step.open */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct, clock_timestamp() AS now)
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
 		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
 		FROM arg` + postgresHolding + `
 		ON CONFLICT (run_id, step_name) DO UPDATE SET status = excluded.status, updated_at = excluded.updated_at
 		WHERE ` + postgresOpenStep + `
-		RETURNING ` + postgresRunOf,
+		RETURNING ` + postgresRunOf},
 	close: `/* pgqrs:step.close */
 		WITH arg AS MATERIALIZED (
 			SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct, $6::text AS output, clock_timestamp() AS now

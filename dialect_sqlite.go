@@ -6,8 +6,8 @@ import "database/sql"
 // They sort with those of pgqrs 0.15, which have six digits or none.
 const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 
-// Conditions that look redundant, as x = ? AND x IS NOT NULL, are for Turso,
-// which does not see by itself that a partial index serves them.
+// Conditions that look redundant, as x = ? AND x IS NOT NULL, or x <= ? beside
+// (x, id) < (?, ?), are for Turso, which does not see by itself that an index serves them.
 
 // User text and timestamps are selected as BLOB: go-libsql hands text that
 // looks like a date back changed.
@@ -54,8 +54,9 @@ const (
 			SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 			WHERE m.id = page.id AND q.id = m.queue_id
 			ORDER BY m.vt, m.id`
+	// Without the + Turso does not see that a time bounds what is to be read.
 	sqliteListFrom = `
-		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE m.queue_id = (SELECT id FROM queue) AND `
+		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = +m.queue_id WHERE m.queue_id = (SELECT id FROM queue) AND `
 	// That an owner's id is above 0, and the +, make pgqrs_messages_held the index to use.
 	sqliteListHeld = `
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
@@ -112,7 +113,7 @@ var sqlite = dialect{
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
 					(SELECT CAST((julianday(arg.now) - julianday(min(vt))) * 86400000000 AS INTEGER) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now)
 				FROM arg CROSS JOIN pgqrs_queues q
-				WHERE arg.names IS NULL OR q.queue_name IN (SELECT value FROM json_each((SELECT names FROM arg)))
+				WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			)
 			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0)
 			FROM count ORDER BY name`,
@@ -150,7 +151,7 @@ var sqlite = dialect{
 				SELECT key, json_extract(value, '$[0]'), printf('%.6f seconds', json_extract(value, '$[1]') / 1000000.0),
 					strftime('%Y-%m-%d %H:%M:%f', json_extract(value, '$[2]') / 1000000.0, 'unixepoch'),
 					json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
-				FROM json_each((SELECT items FROM arg))
+				FROM arg CROSS JOIN json_each(arg.items)
 			)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
 			SELECT q.id, item.payload, CASE WHEN item.at IS NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, item.delay) ELSE max(arg.now, item.at) END,
@@ -162,9 +163,9 @@ var sqlite = dialect{
 			RETURNING id, CAST(dedup_key AS BLOB)`,
 		keyed: `/* pgqrs:message.keyed */
 			WITH arg (queue, keys) AS (VALUES (?, ?))
-			SELECT CAST(m.dedup_key AS BLOB), m.id FROM pgqrs_messages m
-			WHERE m.queue_id = (SELECT q.id FROM pgqrs_queues q WHERE q.queue_name = (SELECT queue FROM arg))
-				AND m.dedup_key IN (SELECT value FROM json_each((SELECT keys FROM arg))) AND m.dedup_key IS NOT NULL AND m.archived_at IS NULL`,
+			SELECT CAST(m.dedup_key AS BLOB), m.id
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN json_each(arg.keys) k CROSS JOIN pgqrs_messages m
+			WHERE m.queue_id = q.id AND m.dedup_key = json_extract(k.value, '$[0]') AND m.dedup_key IS NOT NULL AND m.archived_at IS NULL`,
 		get: `/* pgqrs:message.get */
 			SELECT ` + sqliteInfo + `, ''
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
@@ -186,12 +187,12 @@ var sqlite = dialect{
 				LIMIT ?`,
 			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
-					AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
+					AND m.archived_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.archived_at DESC, m.id DESC
 				LIMIT ?`,
 			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteListFrom + `m.failed_at IS NOT NULL
-					AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
+					AND m.failed_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.failed_at DESC, m.id DESC
 				LIMIT ?`,
 		},
@@ -222,7 +223,7 @@ var sqlite = dialect{
 			WHERE id IN (
 				SELECT c.id FROM chosen c
 				WHERE c.dedup_key IS NULL
-					OR NOT EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.archived_at IS NULL)
+					OR NOT EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.dedup_key IS NOT NULL AND o.archived_at IS NULL)
 					AND NOT EXISTS (SELECT 1 FROM chosen o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.id < c.id))
 			RETURNING id`,
 		prune: `/* pgqrs:message.prune */
@@ -364,11 +365,3 @@ var sqlite = dialect{
 	step:     sqliteSteps,
 	signal:   sqliteSignals,
 }
-
-// turso is SQLite plus what differs: BEGIN CONCURRENT, which is only used under Config.Concurrent.
-var turso = func() dialect {
-	d := sqlite
-	d.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
-	d.mvcc = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
-	return d
-}()

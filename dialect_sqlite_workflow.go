@@ -15,18 +15,43 @@ const sqliteOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_
 
 const sqliteRunOf = `(SELECT r.status FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
 
-// sqliteSave writes the steps of arg, unless a lease is lost or a step has ended.
-const sqliteSave = `
+// What step.save and its batch write, by one statement or, on Turso, two.
+const (
+	sqliteStepArg = ` (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now)`
+	sqliteSaveOne = `
+		WITH arg` + sqliteStepArg + ` AS (SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
+	sqliteSaveMany = `
+		WITH arg` + sqliteStepArg + ` AS (
+			SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]'),
+				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), ` + sqliteNow + `
+			FROM json_each(?)
+		)`
+	// sqliteSave makes the rows of arg, unless a lease is lost.
+	sqliteSave = `
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
 		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
 			CASE WHEN arg.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.wait / 1000000.0)) END,
 			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
 		FROM arg` + sqliteHolding + `
-		WHERE true
+		WHERE true`
+	// sqliteSaveOver writes those that are there, unless they have ended.
+	sqliteSaveOver = `
 		ON CONFLICT (run_id, step_name) DO UPDATE
 		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
 			updated_at = excluded.updated_at, completed_at = excluded.completed_at
 		WHERE ` + sqliteOpenStep
+	// sqliteOpen makes the row that step.open opens.
+	sqliteOpen = `
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, now) AS (SELECT ?, ?, ?, ?, ?, ` + sqliteNow + `)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
+		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
+		FROM arg` + sqliteHolding + `
+		WHERE true`
+	sqliteSaved = `
+		RETURNING run_id, CAST(step_name AS BLOB), ` + sqliteRunOf
+	sqliteOpened = `
+		RETURNING ` + sqliteRunOf
+)
 
 var sqliteWorkflow = workflowSQL{
 	make: `/* pgqrs:workflow.make */
@@ -35,7 +60,7 @@ var sqliteWorkflow = workflowSQL{
 		WITH arg (workflow, items, now) AS (SELECT ?, ?, ` + sqliteNow + `),
 		item (n, message_id, run_key, parent_run_id, parent_step) AS (
 			SELECT key, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]')
-			FROM json_each((SELECT items FROM arg))
+			FROM arg CROSS JOIN json_each(arg.items)
 		)
 		INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, input, run_key, parent_run_id, parent_step, created_at, updated_at)
 		SELECT w.id, m.id, 'QUEUED', m.payload, item.run_key, item.parent_run_id, item.parent_step, arg.now, arg.now
@@ -46,9 +71,9 @@ var sqliteWorkflow = workflowSQL{
 		RETURNING id, message_id`,
 	keyed: `/* pgqrs:run.keyed */
 		WITH arg (workflow, keys) AS (VALUES (?, ?))
-		SELECT CAST(r.run_key AS BLOB), r.id FROM pgqrs_workflow_runs r
-		WHERE r.workflow_id = (SELECT w.id FROM pgqrs_workflows w WHERE w.name = (SELECT workflow FROM arg))
-			AND r.run_key IN (SELECT value FROM json_each((SELECT keys FROM arg))) AND r.run_key IS NOT NULL`,
+		SELECT CAST(r.run_key AS BLOB), r.id
+		FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow CROSS JOIN json_each(arg.keys) k CROSS JOIN pgqrs_workflow_runs r
+		WHERE r.workflow_id = w.id AND r.run_key = json_extract(k.value, '$[0]') AND r.run_key IS NOT NULL`,
 	takeBack: `/* pgqrs:run.take_back */
 		DELETE FROM pgqrs_messages
 		WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id)`,
@@ -99,7 +124,7 @@ var sqliteWorkflow = workflowSQL{
 		SELECT (SELECT target FROM arg), s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count
 		FROM pgqrs_workflow_steps s
 		WHERE s.run_id = (SELECT source FROM arg)
-			AND s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = (SELECT source FROM arg) AND o.step_name = (SELECT step FROM arg))
+			AND +s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = (SELECT source FROM arg) AND o.step_name = (SELECT step FROM arg))
 			AND (s.status = 'SUCCESS' OR s.status = 'ERROR' AND s.retry_at IS NULL)
 		ORDER BY s.id`,
 		`/* pgqrs:run.mark_copied */ UPDATE pgqrs_workflow_runs SET execution_ct = 2 WHERE id = ?`},
@@ -144,9 +169,10 @@ var sqliteWorkflow = workflowSQL{
 			SELECT ?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?
 		)
 		SELECT ` + sqliteRun + `
-		FROM arg CROSS JOIN pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
-		WHERE r.id < arg.before AND (arg.workflow IS NULL OR w.name = arg.workflow) AND (arg.status IS NULL OR r.status = arg.status)
-			AND (arg.since IS NULL OR r.created_at >= arg.since) AND (arg.until IS NULL OR r.created_at < arg.until)
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id < (SELECT before FROM arg)
+			AND w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.status = COALESCE((SELECT status FROM arg), r.status)
+			AND r.created_at >= COALESCE((SELECT since FROM arg), '') AND r.created_at < COALESCE((SELECT until FROM arg), '~')
 		ORDER BY r.id DESC
 		LIMIT ?`,
 	warn: `/* pgqrs:run.warn */
@@ -164,29 +190,13 @@ var sqliteWorkflow = workflowSQL{
 }
 
 var sqliteSteps = stepSQL{
-	load: `/* pgqrs:step.load */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
-	get:  `/* pgqrs:step.get */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? AND s.step_name = ?`,
-	save: `/* pgqrs:step.save */
-		WITH arg (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now) AS (
-			SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `
-		)` + sqliteSave + `
-		RETURNING ` + sqliteRunOf,
-	saveBatch: `/* pgqrs:step.batch_save */
-		WITH arg (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now) AS (
-			SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]'),
-				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), ` + sqliteNow + `
-			FROM json_each(?)
-		)` + sqliteSave + `
-		RETURNING run_id, CAST(step_name AS BLOB), ` + sqliteRunOf,
-	open: `/* pgqrs:step.open */
-		WITH arg (run_id, name, message_id, worker_id, claim_ct, now) AS (SELECT ?, ?, ?, ?, ?, ` + sqliteNow + `)
-		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
-		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
-		FROM arg` + sqliteHolding + `
-		WHERE true
+	load:      `/* pgqrs:step.load */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
+	get:       `/* pgqrs:step.get */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? AND s.step_name = ?`,
+	save:      []string{`/* pgqrs:step.save */` + sqliteSaveOne + sqliteSave + sqliteSaveOver + sqliteOpened},
+	saveBatch: []string{`/* pgqrs:step.batch_save */` + sqliteSaveMany + sqliteSave + sqliteSaveOver + sqliteSaved},
+	open: []string{`/* pgqrs:step.open */` + sqliteOpen + `
 		ON CONFLICT (run_id, step_name) DO UPDATE SET status = excluded.status, updated_at = excluded.updated_at
-		WHERE ` + sqliteOpenStep + `
-		RETURNING ` + sqliteRunOf,
+		WHERE ` + sqliteOpenStep + sqliteOpened},
 	close: `/* pgqrs:step.close */
 		WITH arg (run_id, name, message_id, worker_id, claim_ct, output) AS (VALUES (?, ?, ?, ?, ?, ?))
 		UPDATE pgqrs_workflow_steps

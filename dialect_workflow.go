@@ -63,15 +63,15 @@ type stepSQL struct {
 	load string
 	// get reads one step. Query; run, step; 1 row: stepColumns, or none.
 	get string
-	// save records a step, fenced by the lease, unless it has ended already.
+	// save records a step, fenced by the lease, unless it has ended already. On Turso a second text takes over where there is a row.
 	// Query; run, step, message, worker, claim, status, output or NULL, error or NULL, retries, delay until the next try or NULL;
 	// 1 row: the run's status; none if the lease is lost or the step has ended.
-	save string
-	// saveBatch is save for several steps, no two the same. Query; JSON array of save's arguments; rows: run, step, the run's status.
-	saveBatch string
+	save []string
+	// saveBatch is save for several steps, no two the same. What the second text returns may have been returned before. Query; JSON array of save's arguments; rows: run, step, the run's status.
+	saveBatch []string
 	// open begins a step in a transaction: its row, locked until the end. Otherwise as save; the status is RUNNING.
 	// Query; run, step, message, worker, claim; 1 row: the run's status.
-	open string
+	open []string
 	// close records the result of a step that open began in the same transaction, fenced by the lease.
 	// Query; run, step, message, worker, claim, output; 1 row: the run's status; none if the lease or the row is lost.
 	close string

@@ -229,18 +229,7 @@ func (e *enqueuing) miss(ctx context.Context, c conn) error {
 		}
 	}
 	if len(keys) > 0 {
-		arg, err := jsonList(keys)
-		if err != nil {
-			return err
-		}
-		first := map[any]int64{}
-		err = c.rows(ctx, c.store.dialect.message.keyed, []any{e.queue, arg}, func(rows *sql.Rows) error {
-			var key string
-			var id int64
-			err := rows.Scan(&key, &id)
-			first[key] = id
-			return err
-		})
+		first, err := c.pairs(ctx, c.store.dialect.message.keyed, e.queue, keys)
 		if err != nil {
 			return err
 		}

@@ -236,3 +236,13 @@ func jsonList[T any](list []T) (string, error) {
 	raw, err := marshal(list)
 	return string(raw), err
 }
+
+// jsonTexts is a list of texts as statements take it: jsonList, each text in
+// an array of its own. As an element Turso's json_each leaves its escapes in.
+func jsonTexts[T any](texts []T) (string, error) {
+	list := make([][]T, len(texts))
+	for i := range texts {
+		list[i] = texts[i : i+1]
+	}
+	return jsonList(list)
+}

@@ -38,7 +38,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return errors.Join(err, differ("queues", len(list), 1))
 			},
 		}, {
-			name: "Queues by name", want: []statement{query("queue.stats", `["emails","a \"b\""]`)},
+			name: "Queues by name", want: []statement{query("queue.stats", `[["emails"],["a \"b\""]]`)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Queues(ctx, "emails", `a "b"`)
 				return err

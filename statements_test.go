@@ -68,20 +68,20 @@ func TestStatementsOfEnqueue(t *testing.T) {
 			name: "Enqueue of a key that is taken", call: enqueueing(pgqrs.Key("k")),
 			want: []statement{
 				query("message.enqueue", "emails", ada, 0, nil, 0, "k", nil),
-				query("message.keyed", "emails", `["k"]`).row("k", 7),
+				query("message.keyed", "emails", `[["k"]]`).row("k", 7),
 			},
 		}, {
 			name: "Enqueue of a unique key that is taken", call: enqueueing(pgqrs.Unique("k")),
 			want: []statement{
 				query("message.enqueue", "emails", ada, 0, nil, 0, "k", nil),
-				query("message.keyed", "emails", `["k"]`).row("k", 7),
+				query("message.keyed", "emails", `[["k"]]`).row("k", 7),
 			},
 			err: pgqrs.ErrDuplicate,
 		}, {
 			name: "first Enqueue of a queue, with a key", call: enqueueing(pgqrs.Key("k")),
 			want: []statement{
 				query("message.enqueue", "emails", ada, 0, nil, 0, "k", nil),
-				query("message.keyed", "emails", `["k"]`),
+				query("message.keyed", "emails", `[["k"]]`),
 				exec("queue.make", "emails"),
 				query("message.enqueue", "emails", ada, 0, nil, 0, "k", nil).ids(7),
 			},
@@ -104,7 +104,7 @@ func TestStatementsOfEnqueue(t *testing.T) {
 		}, {
 			name: "EnqueueBatch with a key that is taken", want: []statement{
 				query("message.batch_enqueue", "emails", `[["{\"To\":\"ada\"}",0,null,1,"k0",null],["{\"To\":\"bob\"}",0,null,1,"k1",null]]`).row(9, "k1"),
-				query("message.keyed", "emails", `["k0"]`).row("k0", 4),
+				query("message.keyed", "emails", `[["k0"]]`).row("k0", 4),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				each := pgqrs.Each(func(i int) []pgqrs.Option { return []pgqrs.Option{pgqrs.Key(fmt.Sprint("k", i))} })

@@ -51,7 +51,7 @@ func inVain(all ...statement) []statement {
 
 var (
 	makesRun = query("run.insert", "welcome", `[[7,null,null,null]]`)
-	asksKey  = query("run.keyed", "welcome", `["k"]`)
+	asksKey  = query("run.keyed", "welcome", `[["k"]]`)
 	makesKey = query("run.insert", "welcome", `[[7,"k",null,null]]`)
 )
 

@@ -362,7 +362,7 @@ func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(conte
 	c := conn{r.store, tx}
 	lease := []any{r.id, name, r.m.ID, r.m.WorkerID, r.m.Claim}
 	scan := func(rows *sql.Rows) error { return rows.Scan(&status) }
-	if err := c.rows(ctx, r.store.dialect.step.open, lease, scan); err != nil {
+	if err := c.rowsUntil(ctx, 1, r.store.dialect.step.open, lease, scan); err != nil {
 		return nil, "", err
 	}
 	if status == "" {

@@ -89,7 +89,7 @@ func (s *Store) saveStep(ctx context.Context, x saving) (status State, err error
 }
 
 func (c conn) saveStep(ctx context.Context, x saving) (status State, err error) {
-	err = c.rows(ctx, c.store.dialect.step.save, x.args(), func(rows *sql.Rows) error { return rows.Scan(&status) })
+	err = c.rowsUntil(ctx, 1, c.store.dialect.step.save, x.args(), func(rows *sql.Rows) error { return rows.Scan(&status) })
 	return status, err
 }
 
@@ -115,7 +115,7 @@ func (s *Store) saveSteps(ctx context.Context, list []saving) ([]State, error) {
 	states := make([]State, len(list))
 	err = s.single(ctx, func(c conn) error {
 		clear(states)
-		return c.rows(ctx, s.dialect.step.saveBatch, []any{arg}, func(rows *sql.Rows) error {
+		return c.rowsUntil(ctx, len(list), s.dialect.step.saveBatch, []any{arg}, func(rows *sql.Rows) error {
 			var k key
 			var status State
 			err := rows.Scan(&k.run, &k.name, &status)

@@ -315,7 +315,7 @@ func (c conn) insertRunRows(ctx context.Context, name string, rows [][]any) (map
 
 // pairs runs a query of a name and a list of keys, whose rows are key and id.
 func (c conn) pairs(ctx context.Context, text, name string, keys []any) (map[any]int64, error) {
-	list, err := jsonList(keys)
+	list, err := jsonTexts(keys)
 	if err != nil {
 		return nil, err
 	}

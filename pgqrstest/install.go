@@ -163,14 +163,15 @@ func installUninstall(t *testing.T, e *env) {
 
 func installUninstallAdopted(t *testing.T, e *env) {
 	for _, table := range []string{"_sqlx_migrations", "pgqrs_schema_version"} {
-		statement(t, e.db, `CREATE TABLE `+table+` (version BIGINT)`)
-		err := e.store.Uninstall(t.Context())
+		s := e.blank(t)
+		must(t, s.Install(t.Context()))
+		statement(t, s.DB(), `CREATE TABLE `+table+` (version BIGINT)`)
+		err := s.Uninstall(t.Context())
 		wantError(t, err, pgqrs.ErrState)
 		if !strings.Contains(err.Error(), table) {
 			t.Errorf("error is %v; want it to name %s", err, table)
 		}
-		wantComplete(t, e.store)
-		statement(t, e.db, `DROP TABLE `+table)
+		wantComplete(t, s)
 	}
 	must(t, e.store.Uninstall(t.Context()))
 }
@@ -356,7 +357,7 @@ func installReadOnly(t *testing.T, e *env) {
 			t.Errorf("%s: %v; want none", c.name, err)
 		}
 	}
-	wantEach(t, t.Context(), writing, nil, "read-only", "readonly")
+	wantEach(t, t.Context(), writing, nil, "read-only", "readonly", "query_only")
 	must(t, s.Install(t.Context()))
 	equal(t, "OK", value(s.Verify(t.Context()))(t).OK(), true)
 }

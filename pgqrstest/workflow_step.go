@@ -126,8 +126,9 @@ func stepLoads(t *testing.T, e *env) {
 	net.fail(func(text string) fault {
 		for _, tag := range []string{"pgqrs:step.", "pgqrs:run."} {
 			if _, rest, ok := strings.Cut(text, tag); ok {
-				name, _, _ := strings.Cut(rest, " ")
-				sent.add(name)
+				if name, _, _ := strings.Cut(rest, " "); name != "resave" { // after a save that made no row, on Turso
+					sent.add(name)
+				}
 			}
 		}
 		return none

@@ -1,0 +1,20 @@
+// Package turso_test runs the conformance suite on the Turso engine, with a
+// file in WAL mode.
+package turso_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/turso"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
+)
+
+func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
+
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) { return turso.Open(t, "wal", nil), pgqrs.Turso }
