@@ -137,15 +137,28 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 // atomic runs several statements in one transaction: the caller's, or one of
 // its own, which it opens by the dialect's text on a connection of its own,
 // because BeginTx cannot say IMMEDIATE or CONCURRENT. The whole fn runs again
-// when the database asks for it, but never in a caller's transaction.
+// when the database asks for it, but never in a caller's transaction: what it
+// leaves outside itself must be that of its last run. The Store of its conn is
+// bound to the transaction.
 func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	if s.tx != nil {
 		return fn(conn{s, s.tx})
 	}
-	return s.retry(ctx, func() error { return s.transact(ctx, fn) })
+	var news []func()
+	err := s.retry(ctx, func() error {
+		news = nil
+		return s.transact(ctx, &news, fn)
+	})
+	if err != nil {
+		return err
+	}
+	for _, tell := range news {
+		tell()
+	}
+	return nil
 }
 
-func (s *Store) transact(ctx context.Context, fn func(conn) error) error {
+func (s *Store) transact(ctx context.Context, news *[]func(), fn func(conn) error) error {
 	pinned, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
@@ -168,7 +181,7 @@ func (s *Store) transact(ctx context.Context, fn func(conn) error) error {
 			_ = rollback(ctx, pinned)
 		}
 	}()
-	err = fn(conn{s, pinned})
+	err = fn(conn{&Store{core: s.core, tx: pinned, news: news}, pinned})
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -204,8 +217,11 @@ func rollback(ctx context.Context, pinned *sql.Conn) error {
 func (s *Store) retry(ctx context.Context, fn func() error) error {
 	for try := 1; ; try++ {
 		err := fn()
-		if err == nil || try == maxTries || !retryable(err) || ctx.Err() != nil {
+		if err == nil || !retryable(err) || ctx.Err() != nil {
 			return err
+		}
+		if try == maxTries {
+			return fmt.Errorf("tried %d times: %w", try, err)
 		}
 		wait := min(time.Millisecond<<min(try, 20), maxRetryWait)
 		if !pause(ctx, wait/2+rand.N(wait)) {

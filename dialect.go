@@ -69,6 +69,7 @@ type dialect struct {
 	isolation   sql.IsolationLevel // of transactions handed to user code
 	begin       string             // opens a write transaction of the library's own
 	concurrent  string             // the same under Config.Concurrent; empty: not to be had
+	spread      string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread
 	mvcc        string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
 	concurrency string             // Report.Concurrency without Config.Concurrent
 	schemas     bool               // whether Config.Schema makes sense

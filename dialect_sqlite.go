@@ -10,11 +10,12 @@ const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 // (x, id) < (?, ?), are for Turso, which does not see by itself that an index serves them.
 
 // User text and timestamps are selected as BLOB: go-libsql hands text that
-// looks like a date back changed.
-const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, CAST(dedup_key AS BLOB), CAST(headers AS BLOB), CAST(last_error AS BLOB),
+// looks like a date back changed. None of it is empty but last_error, which is
+// NULL then: go-sqlite3 of ncruces v0.18.4 cannot read an empty BLOB.
+const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, CAST(dedup_key AS BLOB), CAST(headers AS BLOB), CAST(NULLIF(last_error, '') AS BLOB),
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
-const sqliteInfo = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB), CAST(m.last_error AS BLOB),
+const sqliteInfo = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB), CAST(NULLIF(m.last_error, '') AS BLOB),
 	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(m.vt AS BLOB),
 	CAST(q.queue_name AS BLOB), m.consumer_worker_id, CAST(m.archived_at AS BLOB), CAST(m.failed_at AS BLOB),
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
@@ -29,10 +30,26 @@ const sqliteLeases = `
 // sqliteFence is the condition that a row is still held as the tuple held says.
 const sqliteFence = `pgqrs_messages.id = held.id AND pgqrs_messages.consumer_worker_id = held.worker_id AND pgqrs_messages.claim_ct = held.claim_ct`
 
-// A band is the due messages of one priority, in the order of the claim's index.
+// A band is the due messages of one priority, in the order of the claim's
+// index. Of a worker that is not active, or whose queue is paused, nothing is due.
 const (
+	sqliteDue = `worker (queue_id) AS (
+				SELECT w.queue_id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
+				WHERE w.id = (SELECT worker_id FROM arg) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
+			), due (id, rank, vt, crashed) AS MATERIALIZED (
+				SELECT * FROM (SELECT id, -2` + sqliteBand + `2` + sqliteBandEnd + `
+				UNION ALL SELECT * FROM (SELECT id, -1` + sqliteBand + `1` + sqliteBandEnd + `
+				UNION ALL SELECT * FROM (SELECT id, 0` + sqliteBand + `0` + sqliteBandEnd + `
+				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
+				LIMIT ?
+			)`
 	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
 	sqliteBandEnd = ` ORDER BY vt, id)`
+	sqliteClaim   = `
+			UPDATE pgqrs_messages
+			SET consumer_worker_id = (SELECT worker_id FROM arg), vt = (SELECT strftime('%Y-%m-%d %H:%M:%f', now, lease) FROM arg), due_at = vt,
+				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, woken = 0, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
+			WHERE id IN (`
 )
 
 // Listings walk one state in an order that an index has, from a cursor on. The
@@ -249,22 +266,9 @@ var sqlite = dialect{
 		claim: `/* pgqrs:message.claim */
 			WITH arg (worker_id, lease, alone, now) AS (
 				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ` + sqliteNow + `
-			), worker (queue_id) AS (
-				SELECT w.queue_id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
-				WHERE w.id = (SELECT worker_id FROM arg) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
-			), due (id, rank, vt, crashed) AS MATERIALIZED (
-				SELECT * FROM (SELECT id, -2` + sqliteBand + `2` + sqliteBandEnd + `
-				UNION ALL SELECT * FROM (SELECT id, -1` + sqliteBand + `1` + sqliteBandEnd + `
-				UNION ALL SELECT * FROM (SELECT id, 0` + sqliteBand + `0` + sqliteBandEnd + `
-				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
-				LIMIT ?
-			), crashed (rank, vt, id) AS (
+			), ` + sqliteDue + `, crashed (rank, vt, id) AS (
 				SELECT rank, vt, id FROM due WHERE crashed ORDER BY rank, vt, id LIMIT 1
-			)
-			UPDATE pgqrs_messages
-			SET consumer_worker_id = (SELECT worker_id FROM arg), vt = (SELECT strftime('%Y-%m-%d %H:%M:%f', now, lease) FROM arg), due_at = vt,
-				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, woken = 0, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
-			WHERE id IN (
+			)` + sqliteClaim + `
 				SELECT d.id FROM due d
 				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
 					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM due ORDER BY rank, vt, id LIMIT 1))

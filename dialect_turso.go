@@ -3,12 +3,41 @@ package pgqrs
 // turso is SQLite plus what differs.
 var turso = func() dialect {
 	d := sqlite
-	// Differs because it can, under Config.Concurrent.
+	// Differs because stock SQLite has no BEGIN CONCURRENT. It is sent under Config.Concurrent alone.
 	d.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
+	// Differs because the engine needs it for BEGIN CONCURRENT.
 	d.mvcc = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
+	// Differs because only there two workers may claim at the same time and collide. Elsewhere locks keep them apart.
+	d.spread = tursoSpread
 	d.step = tursoSteps
 	return d
 }()
+
+// tursoSpread is lease.claim, but passes over the first skip messages, or as
+// many of them as the highest priority that is due has to spare over n. It
+// skips nothing if no other worker of the queue is active, or if the first
+// message of all is one whose last lease expired.
+// Query; worker, lease, alone, n, skip, n + skip; rows: deliveryColumns, in no order.
+const tursoSpread = `/* pgqrs:message.spread_claim */
+			WITH arg (worker_id, lease, alone, n, skip, now) AS (
+				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ?, ?, ` + sqliteNow + `
+			), ` + sqliteDue + `, line (place, id, rank, crashed) AS MATERIALIZED (
+				SELECT row_number() OVER (ORDER BY rank, vt, id), id, rank, crashed FROM due
+			), top (crashed, length) AS (
+				SELECT l.crashed, (SELECT count(*) FROM line o WHERE o.rank = l.rank) FROM line l WHERE l.place = 1
+			), start (place) AS MATERIALIZED (
+				SELECT CASE WHEN top.crashed OR NOT EXISTS (
+						SELECT 1 FROM pgqrs_workers o
+						WHERE o.queue_id = (SELECT queue_id FROM worker) AND o.id <> arg.worker_id AND o.status IN ('ready', 'polling'))
+					THEN 1 ELSE 1 + arg.skip % (max(top.length - arg.n, 0) + 1) END
+				FROM top CROSS JOIN arg
+			), crashed (place) AS (
+				SELECT min(place) FROM line WHERE crashed AND place >= (SELECT place FROM start)
+			)` + sqliteClaim + `
+				SELECT l.id FROM line l
+				WHERE l.place >= (SELECT place FROM start) AND l.place < (SELECT start.place + arg.n FROM start CROSS JOIN arg)
+					AND (l.place < COALESCE((SELECT place FROM crashed), l.place + 1) OR (SELECT alone FROM arg) AND l.place = (SELECT place FROM start)))
+			RETURNING ` + sqliteDelivery
 
 // tursoSteps differs because Turso 0.7.2 returns NULL for a subquery in the
 // RETURNING of an upsert that updates. So a row is made first, and updated if

@@ -68,24 +68,23 @@ func (s *Store) item(payload any, o options) (item, error) {
 	return it, err
 }
 
-// enqueue stores items, making the queue and looking up taken keys as needed.
-// It returns the ids of all, and those that it stored.
-func (s *Store) enqueue(ctx context.Context, queue string, items []item) (ids, stored []int64, err error) {
+// enqueue stores items, making the queue and looking up taken keys as needed,
+// tells who wants to know, and returns the ids of all.
+func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int64, error) {
 	if s.tx == nil && len(items) == 1 && items[0].shareable() {
 		id, err := s.enqueues(queue).do(ctx, items[0])
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		ids = []int64{id}
-		s.announce(ctx, queue, ids)
-		return ids, ids, nil
+		s.announce(ctx, queue, []int64{id})
+		return []int64{id}, nil
 	}
 	e, err := s.store(ctx, queue, items)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s.announce(ctx, queue, e.stored)
-	return e.ids, e.stored, e.duplicates()
+	return e.ids, e.duplicates()
 }
 
 // maxShared is the payload in bytes up to which an enqueue shares a statement.
@@ -130,17 +129,13 @@ func (s *Store) store(ctx context.Context, queue string, items []item) (*enqueui
 		e.left = append(e.left, i)
 	}
 	for range maxEnqueueTries {
-		if err := s.single(ctx, func(c conn) error { return e.insert(ctx, c) }); err != nil {
-			return nil, err
-		}
-		if len(e.left) == 0 {
-			return e, nil
-		}
-		if err := s.single(ctx, func(c conn) error { return e.miss(ctx, c) }); err != nil {
-			return nil, err
-		}
-		if len(e.left) == 0 {
-			return e, nil
+		for _, part := range []func(*enqueuing, context.Context, conn) error{(*enqueuing).insert, (*enqueuing).miss} {
+			if err := e.do(ctx, part); err != nil {
+				return nil, err
+			}
+			if len(e.left) == 0 {
+				return e, nil
+			}
 		}
 	}
 	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
@@ -155,6 +150,22 @@ type enqueuing struct {
 	left   []int   // indexes of items without an id
 	stored []int64
 	taken  []int // indexes of items whose key was taken
+}
+
+// do runs a part on a copy, which is kept if the part committed: after a
+// conflict it begins again from where it was.
+func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Context, conn) error) error {
+	var next enqueuing
+	err := e.store.single(ctx, func(c conn) error {
+		next = *e
+		next.ids, next.left = slices.Clone(e.ids), slices.Clone(e.left)
+		next.stored, next.taken = slices.Clone(e.stored), slices.Clone(e.taken)
+		return part(&next, ctx, c)
+	})
+	if err == nil {
+		*e = next
+	}
+	return err
 }
 
 // insert stores what is left and can be stored.
@@ -261,7 +272,7 @@ func (s *Store) announce(ctx context.Context, queue string, stored []int64) {
 	}
 	s.wake(queue)
 	if o := s.cfg.Observer; o != nil && o.Enqueued != nil {
-		o.Enqueued(ctx, queue, stored)
+		s.tell(func() { o.Enqueued(ctx, queue, stored) })
 	}
 }
 

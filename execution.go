@@ -83,6 +83,7 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 	for range 2 {
 		found := false
 		err = s.single(ctx, func(c conn) error {
+			found = false
 			return c.rows(ctx, s.dialect.workflow.begin, []any{m.ID, m.WorkerID, m.Claim}, func(rows *sql.Rows) error {
 				found = true
 				return rows.Scan(&e.id, &status, &fresh)
@@ -125,7 +126,7 @@ func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error) error {
 				return err
 			}
 		}
-		done, err := s.on(c).settle(ctx, []settlement{{m, outcome{kind: died, err: cause}}})
+		done, err := c.store.settle(ctx, []settlement{{m, outcome{kind: died, err: cause}}})
 		if err == nil && len(done) == 0 {
 			err = lostError([]int64{m.ID})
 		}
@@ -164,7 +165,7 @@ func (c conn) woken(ctx context.Context, text string, args ...any) error {
 		return err
 	})
 	for _, queue := range queues {
-		c.store.on(c).wake(queue) // in a transaction: soon
+		c.store.wake(queue)
 	}
 	return err
 }
@@ -382,7 +383,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
 			return err
 		}
-		done, err := e.store.on(c).settle(ctx, []settlement{{e.m, outcome{kind: acked}}})
+		done, err := c.store.settle(ctx, []settlement{{e.m, outcome{kind: acked}}})
 		if err == nil && len(done) == 0 {
 			err = lostError([]int64{e.m.ID})
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -110,9 +111,15 @@ func (s *Store) settleTogether(ctx context.Context, calls [][]settlement) ([][]i
 // alone false it leaves a message whose last holder never answered.
 func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
+	collided := false
 	err := s.single(ctx, func(c conn) error {
 		ms = nil
-		return c.rows(ctx, s.dialect.lease.claim, []any{worker, lease.Microseconds(), alone, n}, func(rows *sql.Rows) error {
+		if collided {
+			s.collisions.Store(queue, time.Now())
+		}
+		collided = true // if this is not the last time
+		text, args := s.claiming(queue, n)
+		return c.rows(ctx, text, append([]any{worker, lease.Microseconds(), alone, n}, args...), func(rows *sql.Rows) error {
 			m, err := scanDelivery(rows)
 			if err != nil {
 				return err
@@ -131,6 +138,25 @@ func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, le
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.DueAt.Compare(b.DueAt), cmp.Compare(a.ID, b.ID))
 	})
 	return ms, nil
+}
+
+const (
+	spreadFor  = 10 * time.Second // since the latest collision
+	spreadOver = 16               // how many claims find room side by side
+	maxSpread  = 200              // messages that one of them is taken to want
+)
+
+// claiming returns the statement for a claim, with what it takes at the end.
+// Under Config.Concurrent the workers of a queue would all claim the same
+// messages, and all but one in vain. So once that has happened, each claim
+// begins in one of several places.
+func (s *Store) claiming(queue string, n int) (string, []any) {
+	latest, ok := s.collisions.Load(queue)
+	if !s.cfg.Concurrent || !ok || time.Since(latest.(time.Time)) > spreadFor {
+		return s.dialect.lease.claim, nil
+	}
+	skip := min(n, maxSpread) * rand.N(spreadOver)
+	return s.dialect.spread, []any{skip, n + skip}
 }
 
 func (s *Store) observeClaim(ctx context.Context, m *MessageInfo) {
@@ -174,8 +200,9 @@ func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]strin
 	if err != nil {
 		return nil, err
 	}
-	status := map[int64]string{}
+	var status map[int64]string
 	err = s.single(ctx, func(c conn) error {
+		status = map[int64]string{}
 		return c.rows(ctx, s.dialect.worker.heartbeat, []any{list}, func(rows *sql.Rows) error {
 			var id int64
 			var word string
@@ -190,6 +217,7 @@ func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]strin
 // A consumer is the worker row behind one queue's Dequeue calls.
 type consumer struct {
 	queue string
+	turn  chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
 
 	mu sync.Mutex
 	id int64 // 0: not registered
@@ -204,7 +232,7 @@ func (s *Store) consumer(queue string) (*consumer, error) {
 	}
 	c := s.consumers[queue]
 	if c == nil {
-		c = &consumer{queue: queue}
+		c = &consumer{queue: queue, turn: make(chan struct{}, 1)}
 		s.consumers[queue] = c
 	}
 	return c, nil
@@ -230,7 +258,7 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 		if err != nil {
 			return nil, err
 		}
-		ms, err := s.claim(ctx, c.queue, id, n, lease, true)
+		ms, err := c.claimAs(ctx, s, id, n, lease)
 		if err != nil || len(ms) > 0 {
 			return ms, err
 		}
@@ -251,6 +279,18 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 		}
 		c.forget(id)
 	}
+}
+
+func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease time.Duration) ([]*MessageInfo, error) {
+	if s.cfg.Concurrent {
+		select {
+		case c.turn <- struct{}{}:
+			defer func() { <-c.turn }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return s.claim(ctx, c.queue, id, n, lease, true)
 }
 
 // forget drops a row that is stopped or gone, so that the next call makes another.

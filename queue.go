@@ -102,8 +102,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if err != nil {
 		return nil, err
 	}
-	ids, _, err := q.store.enqueue(ctx, q.name, items)
-	return ids, err
+	return q.store.enqueue(ctx, q.name, items)
 }
 
 // Dequeue leases up to n messages that are due for the given time and returns

@@ -253,7 +253,7 @@ func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 		if len(messages) == 0 {
 			return c.explain(ctx, h.id, "")
 		}
-		done, taken, err := h.store.on(c).redrive(ctx, messages)
+		done, taken, err := c.store.redrive(ctx, messages)
 		if err == nil && len(done) == 0 && len(taken) == 0 {
 			err = fmt.Errorf("%w: message %d", ErrNotFound, messages[0])
 		}
@@ -288,7 +288,7 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 		if err != nil {
 			return err
 		}
-		ids, err := h.store.on(c).insertRuns(ctx, info.Workflow, []item{{payload: string(info.Input)}}, nil)
+		ids, err := c.store.insertRuns(ctx, info.Workflow, []item{{payload: string(info.Input)}}, nil)
 		if err != nil {
 			return err
 		}

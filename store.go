@@ -27,7 +27,11 @@ type Config struct {
 	NoPrepare bool
 
 	// Concurrent opens write transactions with BEGIN CONCURRENT, on a Turso
-	// database in MVCC mode. Experimental.
+	// database in MVCC mode, so that several write at a time. One that meets a
+	// conflict with another is run again, up to 25 times in about 5 s; then the
+	// call returns the database's error. Several consumers of a queue may then
+	// take messages of one priority in any order; one by itself keeps it.
+	// Experimental.
 	Concurrent bool
 
 	// VFS says how Turso reaches its file: "syscall", "io_uring" (on Linux;
@@ -95,8 +99,9 @@ var ErrUnsupported = errors.New("pgqrs: not supported")
 // context.Canceled or context.DeadlineExceeded when ctx is done.
 type Store struct {
 	*core
-	tx  Tx    // nil: the pool
-	err error // why tx cannot be used
+	tx   Tx        // nil: the pool
+	err  error     // why tx cannot be used
+	news *[]func() // of a transaction of the library's own: what to tell once it has committed
 }
 
 // core is what a Store and its copies in transactions share.
@@ -109,10 +114,11 @@ type core struct {
 	bad     error // why no call can work
 	owned   bool  // whether Close closes db
 
-	prepared preparedCache
-	texts    sync.Map // text to its rendering for cfg.Schema
-	acks     coalescer[[]settlement, []int64]
-	saves    coalescer[saving, State]
+	prepared   preparedCache
+	texts      sync.Map // text to its rendering for cfg.Schema
+	acks       coalescer[[]settlement, []int64]
+	saves      coalescer[saving, State]
+	collisions sync.Map // queue to when a claim of it last had to be made again, a time.Time
 
 	mu        sync.Mutex
 	closed    bool
@@ -308,13 +314,26 @@ type waker struct {
 
 // wake rings for a queue: now, or, if the news is in a caller's transaction, soon.
 func (s *Store) wake(queue string) {
+	s.tell(func() { s.ring(queue, s.tx != nil && s.news == nil) })
+}
+
+// tell calls fn; in a transaction of the library's own, once that has committed.
+func (s *Store) tell(fn func()) {
+	if s.news == nil {
+		fn()
+		return
+	}
+	*s.news = append(*s.news, fn)
+}
+
+func (s *Store) ring(queue string, soon bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for w := range s.wakers[queue] {
-		if s.tx == nil {
-			w.now.Store(true)
-		} else {
+		if soon {
 			w.soon.Store(true)
+		} else {
+			w.now.Store(true)
 		}
 		select {
 		case w.bell <- struct{}{}:

@@ -126,7 +126,7 @@ func (c conn) wakeRun(ctx context.Context, run int64) error {
 		}
 		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.Status)
 	}
-	c.store.on(c).wake(queue)
+	c.store.wake(queue)
 	return nil
 }
 
@@ -324,7 +324,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 		if status == "" {
 			return lostError([]int64{r.m.ID})
 		}
-		_, err = r.store.on(c).startRuns(ctx, workflow, items, &parent{r.id, name})
+		_, err = c.store.startRuns(ctx, workflow, items, &parent{r.id, name})
 		return err
 	})
 	if err != nil {

@@ -171,7 +171,7 @@ func (s *Store) startRuns(ctx context.Context, name string, items []item, p *par
 			}
 		}
 		var err error
-		if ids, err = s.on(c).insertRuns(ctx, name, items, p); errors.Is(err, ErrDuplicate) {
+		if ids, err = c.store.insertRuns(ctx, name, items, p); errors.Is(err, ErrDuplicate) {
 			duplicate, err = err, nil
 		}
 		return err
@@ -179,14 +179,8 @@ func (s *Store) startRuns(ctx context.Context, name string, items []item, p *par
 	if err == nil {
 		err = duplicate
 	}
-	if err == nil || errors.Is(err, ErrDuplicate) {
-		s.wake(name)
-	}
 	return ids, err
 }
-
-// on returns the store bound to a transaction of its own.
-func (s *Store) on(c conn) *Store { return &Store{core: s.core, tx: c.tx} }
 
 // insertRuns is startRuns in the store's transaction.
 func (s *Store) insertRuns(ctx context.Context, name string, items []item, p *parent) ([]int64, error) {
@@ -251,12 +245,12 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 		chosen[i] = items[n]
 		chosen[i].unique = false // the run's key decides, not the message's
 	}
-	messages, stored, err := s.enqueue(ctx, name, chosen)
+	e, err := s.store(ctx, name, chosen)
 	if err != nil {
 		return err
 	}
 	rows := make([][]any, len(left))
-	for i, message := range messages {
+	for i, message := range e.ids {
 		rows[i] = []any{message, chosen[i].key, nil, nil}
 		if p != nil {
 			rows[i][2], rows[i][3] = p.run, p.step
@@ -267,10 +261,11 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 		return err
 	}
 	for i, n := range left {
-		if ids[n] = runs[messages[i]]; ids[n] == 0 {
-			return c.startAgain(ctx, stored)
+		if ids[n] = runs[e.ids[i]]; ids[n] == 0 {
+			return c.startAgain(ctx, e.stored)
 		}
 	}
+	s.announce(ctx, name, e.stored)
 	return nil
 }
 

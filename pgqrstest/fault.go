@@ -19,11 +19,18 @@ type fault int
 const (
 	none    fault = iota
 	refused       // the database never sees it
-	muted         // the database runs it, and the answer is lost
+	muted         // the database runs it, and the answer is lost: in a transaction of the library's own, that of its COMMIT
+	refuted       // the database runs it, but refuses the COMMIT because of a conflict; what is no transaction's it refuses itself
 )
+
+// txCommit is the text of the COMMIT of a *sql.Tx.
+const txCommit = "COMMIT of a *sql.Tx"
 
 // errLost is what the caller of a faulty statement gets. The connection is gone then.
 var errLost = errors.New("connection lost by the test")
+
+// errConflict asks to try again.
+var errConflict = errors.New("database is locked, says the test")
 
 // A network stands between a Store and its database, and can be told to fail.
 type network struct {
@@ -33,8 +40,8 @@ type network struct {
 	fails func(text string) fault
 }
 
-// fail sets what happens to statements from now on, by their text; COMMIT has
-// one too. The function is not called by two statements at a time.
+// fail sets what happens to statements from now on, by their text. The
+// function is not called by two statements at a time.
 func (n *network) fail(f func(text string) fault) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -71,9 +78,33 @@ func once(tag string, kind fault) (f func(text string) fault, happened <-chan st
 	}, done
 }
 
+// conflict is a fault of the first statement with the tag: it meets a conflict.
+// When it is tried again, meanwhile has been called, unless it is nil.
+func conflict(tag string, meanwhile func()) func(text string) fault {
+	met := false
+	return func(text string) fault {
+		again := met && (strings.Contains(text, tag) || strings.Contains(text, "pgqrs:begin"))
+		switch {
+		case again && meanwhile != nil:
+			meanwhile()
+			meanwhile = nil
+		case !met && strings.Contains(text, tag):
+			met = true
+			return refuted
+		}
+		return none
+	}
+}
+
 // farStore returns a Store that reaches the case's database over a network.
 func (e *env) farStore(t *testing.T) (*pgqrs.Store, *network) {
 	t.Helper()
+	return e.farStoreWith(t, pgqrs.Config{})
+}
+
+func (e *env) farStoreWith(t *testing.T, c pgqrs.Config) (*pgqrs.Store, *network) {
+	t.Helper()
+	c.NoPrepare = true
 	n := &network{db: e.db}
 	db := sql.OpenDB(n)
 	db.SetMaxOpenConns(8) // of the 20 or so that the database's own pool may have
@@ -84,7 +115,7 @@ func (e *env) farStore(t *testing.T) (*pgqrs.Store, *network) {
 		}
 	})
 	far := &env{db: db, dialect: e.dialect, config: e.config, log: e.log}
-	return far.newStore(t, pgqrs.Config{NoPrepare: true}), n
+	return far.newStore(t, c), n
 }
 
 // Connect implements [driver.Connector].
@@ -110,6 +141,8 @@ type farConn struct {
 	n    *network
 	conn *sql.Conn
 	tx   *sql.Tx // the one that is open, if any
+	own  bool    // a transaction of the library's own is open
+	end  fault   // what happens to its COMMIT
 	lost bool
 }
 
@@ -121,6 +154,10 @@ func (c *farConn) run(text string, send func(pgqrs.Tx) error, drop func() error)
 		c.lost = true
 		return errLost
 	}
+	kind = c.later(text, kind)
+	if kind == refuted {
+		return errConflict
+	}
 	var on pgqrs.Tx = c.conn
 	if c.tx != nil {
 		on = c.tx
@@ -131,6 +168,26 @@ func (c *farConn) run(text string, send func(pgqrs.Tx) error, drop func() error)
 	}
 	c.lost = true
 	return errors.Join(errLost, drop())
+}
+
+// later follows the library's own transactions: what is muted or refuted in
+// one happens to its COMMIT.
+func (c *farConn) later(text string, kind fault) fault {
+	switch {
+	case strings.Contains(text, "pgqrs:begin"):
+		c.own, c.end = true, none
+	case strings.Contains(text, "pgqrs:commit"):
+		if kind == none {
+			kind = c.end
+		}
+		c.own = kind == refuted
+	case strings.Contains(text, "pgqrs:rollback"):
+		c.own = false
+	case c.own && kind != none:
+		c.end = kind
+		return none
+	}
+	return kind
 }
 
 // QueryContext implements [driver.QueryerContext].
@@ -189,9 +246,12 @@ func (c *farConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 func (c *farConn) Commit() error {
 	tx := c.tx
 	c.tx = nil
-	kind := c.n.fault("COMMIT")
-	if kind == none {
+	kind := c.n.fault(txCommit)
+	switch kind {
+	case none:
 		return tx.Commit()
+	case refuted:
+		return errors.Join(errConflict, tx.Rollback())
 	}
 	c.lost = true
 	if kind == refused {

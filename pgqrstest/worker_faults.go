@@ -152,7 +152,7 @@ func faultCommit(t *testing.T, e *env) {
 	count := e.effects(t)
 	store, net := e.farStore(t)
 	q := pgqrs.NewQueue[int](store, "orders").With(atOnce(3))
-	f, happened := once("COMMIT", muted)
+	f, happened := once(txCommit, muted)
 	net.fail(f)
 	stop := start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, _ *pgqrs.Message[int]) error {
 		_, err := tx.ExecContext(ctx, effect)

@@ -138,7 +138,7 @@ func childMuted(t *testing.T, e *env) {
 	store, net := e.farStore(t)
 	f := newFamily(store)
 	run := launch(t, newFamily(e.store).parents, []int{1, 2})
-	fail, happened := once("pgqrs:commit", muted)
+	fail, happened := once("pgqrs:step.save", muted)
 	net.fail(fail)
 	start(t, fast(f.parents.Handle(func(ctx context.Context, run *pgqrs.Run, in []int) ([]int, error) {
 		return f.double.Children(ctx, run, "kids", in)

@@ -142,7 +142,7 @@ func stepTxCommit(t *testing.T, e *env) {
 		store, net := e.farStore(t)
 		var calls, refunds tally[string]
 		h := e.run(t)
-		f, happened := once("COMMIT", kind)
+		f, happened := once(txCommit, kind)
 		net.fail(f)
 		stop := start(t, fast(play(store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 			err := run.With(atOnce(1)).DoTx(ctx, "book", func(ctx context.Context, tx *sql.Tx) error {
