@@ -4,7 +4,7 @@
 #
 #	COUNT=10 ./test.sh    runs each test ten times
 #
-# It needs Go, a C compiler and PostgreSQL's server binaries.
+# It needs Go, a C compiler, PostgreSQL's server binaries, and Node with npm.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -53,7 +53,17 @@ report=$(mktemp -d)
 trap 'rm -rf "$report"' EXIT
 go build -o "$report/report" ./drivertest/internal/report
 # SQLite itself, translated to Go, is left out of the race detector: it is slow there, and not what is tested.
-go test -race -gcflags=modernc.org/...=-race=false -gcflags=github.com/ncruces/...=-race=false \
-	-shuffle=on -count="$count" -timeout="$((10 * count))m" -json work | "$report/report" || fail "tests"
+flags=(-race -shuffle=on "-count=$count" "-timeout=$((15 * count))m" -json)
+for engine in modernc.org github.com/ncruces github.com/tetratelabs; do
+	flags+=("-gcflags=$engine/...=-race=false")
+done
+(
+	status=0
+	go test "${flags[@]}" work || status=1
+	# This module is not in go.work: it needs an older release of a driver.
+	cd drivertest/concurrent
+	GOWORK=off go test "${flags[@]}" ./... || status=1
+	exit $status
+) | "$report/report" || fail "tests"
 
 step 'all passed'
