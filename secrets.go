@@ -65,7 +65,11 @@ func (s *secrets) add(secret string) {
 	for _, text := range []string{secret, decoded, url.QueryEscape(decoded), url.PathEscape(decoded)} {
 		quoted := strconv.Quote(text)
 		for _, form := range []string{text, quoted[1 : len(quoted)-1], strings.ToLower(text), strings.ToUpper(text)} {
-			if form != "" {
+			switch {
+			case form == "":
+			case len(form) < 8 && !strings.ContainsFunc(form, isWordRune):
+				s.addInPlace(form) // it is in every text
+			default:
 				*s = append(*s, form)
 			}
 		}
@@ -79,10 +83,15 @@ func (s *secrets) addPassword(u pgURL) {
 	switch u.password {
 	case "":
 	case u.user, u.host, u.database:
-		*s = append(*s, ":"+u.password+"@", "password="+u.password)
+		s.addInPlace(u.password)
 	default:
 		s.add(u.password)
 	}
+}
+
+// addInPlace adds a password to be hidden where a DSN has one.
+func (s *secrets) addInPlace(password string) {
+	*s = append(*s, ":"+password+"@", "password="+password)
 }
 
 // in returns text without the secrets. A short one is looked for as a word

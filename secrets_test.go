@@ -74,6 +74,7 @@ func TestErrorsOfDriversAreCleaned(t *testing.T) {
 		{"postgres", "postgres://h/db?user=ada&password=hunter2&sslpassword=x%26y", "hunter2", "postgres://h/db?user=ada&password=[redacted]&sslpassword=[redacted]"},
 		{"postgres", "postgres://ada:ada@h/db", ":ada@", "postgres://ada[redacted]h/db"},
 		{"postgres", "postgres://ada:o@h/db", ":o@", `cannot open "postgres://ada:[redacted]@h/db"`},
+		{"postgres", "postgres://ada: @h/db", ": @", `cannot open "postgres://ada[redacted]h/db"`},
 	} {
 		s := serve(t, c.driver)
 		s.err = quoting
@@ -130,6 +131,7 @@ func FuzzDSN(f *testing.F) {
 		f.Add(dsn, "%zz")
 		f.Add(dsn, "@h/db")
 		f.Add(dsn, "?")
+		f.Add(dsn, ": @")
 	}
 	for _, l := range linkedDrivers {
 		l.open = func(dsn string) (driver.Conn, error) { return nil, fmt.Errorf("cannot open %q, that is %s", dsn, dsn) }
