@@ -144,10 +144,24 @@ func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	if s.tx != nil {
 		return fn(conn{s, s.tx})
 	}
+	begin := s.dialect.begin
+	if s.cfg.Concurrent {
+		begin = s.dialect.concurrent
+	}
+	return s.own(ctx, begin, fn)
+}
+
+// alone is atomic on the pool for changes of the schema, which BEGIN CONCURRENT does not allow.
+func (s *Store) alone(ctx context.Context, fn func(conn) error) error {
+	return s.own(ctx, s.dialect.begin, fn)
+}
+
+// own runs fn in a transaction of the library's own, and tells the news of it once it has committed.
+func (s *Store) own(ctx context.Context, begin string, fn func(conn) error) error {
 	var news []func()
 	err := s.retry(ctx, func() error {
 		news = nil
-		return s.transact(ctx, &news, fn)
+		return s.transact(ctx, begin, &news, fn)
 	})
 	if err != nil {
 		return err
@@ -158,16 +172,12 @@ func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	return nil
 }
 
-func (s *Store) transact(ctx context.Context, news *[]func(), fn func(conn) error) error {
+func (s *Store) transact(ctx context.Context, begin string, news *[]func(), fn func(conn) error) error {
 	pinned, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer pinned.Close()
-	begin := s.dialect.begin
-	if s.cfg.Concurrent {
-		begin = s.dialect.concurrent
-	}
 	if _, err := pinned.ExecContext(ctx, begin); err != nil {
 		if s.cfg.Concurrent && containsAny(err, noConcurrentTexts) {
 			err = fmt.Errorf("%w (%w)", errNoConcurrent, err)

@@ -93,7 +93,7 @@ type schemaSQL struct {
 	settings map[string]string
 	// engine names the engine and its version. Query; no arguments; 1 row: text.
 	engine string
-	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index"), table, name.
+	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index"), table, name; more columns than there are do no harm.
 	objects string
 	// versions lists the applied migrations. Query; no arguments; rows: version, name, oldest.
 	versions string

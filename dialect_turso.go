@@ -9,6 +9,7 @@ var turso = func() dialect {
 	d.mvcc = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
 	// Differs because only there two workers may claim at the same time and collide. Elsewhere locks keep them apart.
 	d.spread = tursoSpread
+	d.schema.objects = tursoObjects
 	d.step = tursoSteps
 	return d
 }()
@@ -38,6 +39,23 @@ const tursoSpread = `/* pgqrs:message.spread_claim */
 				WHERE l.place >= (SELECT place FROM start) AND l.place < (SELECT start.place + arg.n FROM start CROSS JOIN arg)
 					AND (l.place < COALESCE((SELECT place FROM crashed), l.place + 1) OR (SELECT alone FROM arg) AND l.place = (SELECT place FROM start)))
 			RETURNING ` + sqliteDelivery
+
+// tursoObjects differs because on Turso 0.7.2 a statement with
+// pragma_table_info leaves the connection unable to commit: later writes
+// succeed, are in no transaction, and are lost. So the columns are read from
+// the statement that made the table: words at its beginning and after each
+// bracket, comma and line, with some among them that are no columns.
+const tursoObjects = `/* pgqrs:schema.objects */
+	WITH word (tbl, text) AS (
+		SELECT m.name, ltrim(j.value) FROM sqlite_master m CROSS JOIN json_each('["' || replace(replace(replace(replace(replace(replace(replace(
+			m.sql, '\', ''), '"', ''), char(9), ' '), char(13), ' '), char(10), ','), '(', ','), ',', '","') || '"]') j
+		WHERE m.type = 'table' AND m.name LIKE 'pgqrs%'
+	)
+	SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
+	UNION ALL
+	SELECT 'column', tbl, substr(text, 1, instr(text || ' ', ' ') - 1) FROM word
+	UNION ALL
+	SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`
 
 // tursoSteps differs because Turso 0.7.2 returns NULL for a subquery in the
 // RETURNING of an upsert that updates. So a row is made first, and updated if

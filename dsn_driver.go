@@ -162,6 +162,14 @@ var (
 	errWrongKey = errors.New("the encryption_key or the cipher is wrong, or the file is not encrypted")
 )
 
+// notDatabaseTexts are how a driver says that it cannot make sense of a file.
+var notDatabaseTexts = []string{
+	"file is not a database",
+	"decryption failed",                    // Turso, like the next
+	"invalid page size in database header", // no header at all
+	"encryption is an opt in feature",      // this process has the file open without a key
+}
+
 // plan translates a source for the driver, or says what the driver does not have.
 func (f found) plan(src source) (plan, error) {
 	if src.dialect == Postgres {
@@ -186,7 +194,9 @@ func (f found) plan(src source) (plan, error) {
 	if len(src.key) > 0 {
 		notDatabase = errWrongKey
 	}
-	p.hints = append(p.hints, hint{"file is not a database", notDatabase}, hint{"decryption failed", notDatabase})
+	for _, text := range notDatabaseTexts {
+		p.hints = append(p.hints, hint{text, notDatabase})
+	}
 	return p, err
 }
 

@@ -94,7 +94,7 @@ func (s *Store) install(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.atomic(ctx, func(c conn) error { return c.migrate(ctx, known) })
+	return s.alone(ctx, func(c conn) error { return c.migrate(ctx, known) })
 }
 
 // enableConcurrent sees that write transactions can begin, and puts the
@@ -172,7 +172,7 @@ func (c conn) makeSchema(ctx context.Context) error {
 func (s *Store) Uninstall(ctx context.Context) error {
 	err := s.pooled("Uninstall")
 	if err == nil {
-		err = s.atomic(ctx, func(c conn) error { return c.uninstall(ctx) })
+		err = s.alone(ctx, func(c conn) error { return c.uninstall(ctx) })
 	}
 	return wrap(ctx, err, "uninstall")
 }

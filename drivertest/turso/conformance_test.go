@@ -17,4 +17,4 @@ func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 
-func open(t *testing.T) (*sql.DB, pgqrs.Dialect) { return turso.Open(t, "wal", nil), pgqrs.Turso }
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) { return turso.Open(t, "") }

@@ -16,8 +16,15 @@ import (
 func TestConformance(t *testing.T) { pgqrstest.ConformanceConcurrent(t, open) }
 
 func TestConnections(t *testing.T) {
-	settings := append([]pool.Setting{{Query: "PRAGMA journal_mode", Want: "mvcc"}}, sqlite.Settings[:1]...)
-	pool.Check(t, open, settings...)
+	installed := func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+		db, dialect := open(t)
+		if err := (pgqrs.Config{Concurrent: true}).New(db, dialect).Install(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return db, dialect
+	}
+	settings := append([]pool.Setting{{Query: "PRAGMA journal_mode", Want: "mvcc"}}, sqlite.Settings...)
+	pool.Check(t, installed, append(settings[:2:2], settings[3:]...)...) // the third is WAL
 }
 
-func open(t *testing.T) (*sql.DB, pgqrs.Dialect) { return turso.Open(t, "mvcc", nil), pgqrs.Turso }
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) { return turso.Open(t, "?mvcc=1") }

@@ -29,6 +29,12 @@ type Driver struct {
 
 // Files walks DSNs that name files, and databases in memory.
 func Files(t *testing.T, d Driver) {
+	OnDisk(t, d)
+	t.Run("a database in memory is one for all connections", func(t *testing.T) { d.memory(t) })
+}
+
+// OnDisk walks DSNs that name files.
+func OnDisk(t *testing.T, d Driver) {
 	t.Run("good DSNs open the file they name", func(t *testing.T) { d.good(t) })
 	t.Run("each connection has the settings", func(t *testing.T) {
 		pool.Check(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
@@ -38,7 +44,6 @@ func Files(t *testing.T, d Driver) {
 	})
 	t.Run("bad DSNs are refused and leave nothing behind", func(t *testing.T) { d.bad(t) })
 	t.Run("a file that cannot be opened is an error", func(t *testing.T) { d.broken(t) })
-	t.Run("a database in memory is one for all connections", func(t *testing.T) { d.memory(t) })
 	Encrypted(t, d)
 }
 

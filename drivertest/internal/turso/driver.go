@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,8 @@ func (turso) Open(dsn string) (driver.Conn, error) {
 
 // A Connector makes connections to one database.
 type Connector struct {
+	// Pragmas are run on each connection.
+	Pragmas []string
 	// Trace is called after every statement with what came of it, if it is
 	// set. It must be safe for concurrent use.
 	Trace func(text string, err error)
@@ -65,6 +68,11 @@ func NewConnector(dsn string) (*Connector, error) {
 	params, err := url.ParseQuery(query)
 	if err != nil {
 		return nil, fmt.Errorf("turso: the parameters of the data source name: %w", err)
+	}
+	if path != ":memory:" {
+		if path, err = filepath.Abs(path); err != nil { // the process works in another directory
+			return nil, err
+		}
 	}
 	c := &Connector{path: path, options: options{Timeout: 5000}}
 	var e encryption
@@ -110,6 +118,11 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn := &conn{child: child, id: child.lastConn.Add(1), trace: c.Trace}
 	if _, err := conn.call(ctx, request{Op: "open", Path: c.path, Options: &c.options}); err != nil {
 		return nil, err
+	}
+	for _, pragma := range c.Pragmas {
+		if _, err := conn.run(ctx, "PRAGMA "+pragma, nil, true); err != nil {
+			return nil, errors.Join(fmt.Errorf("PRAGMA %s: %w", pragma, err), conn.Close())
+		}
 	}
 	return conn, nil
 }

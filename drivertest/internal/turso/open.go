@@ -5,18 +5,31 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/dsn"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 )
 
-// Open opens a new database in a journal mode (wal or mvcc) and closes it when
-// the test ends. trace may be nil; see [Connector].
-func Open(t testing.TB, journal string, trace func(text string, err error)) *sql.DB {
+// Open has pgqrs.Open make a new database, with options such as ?mvcc=1, and
+// closes it when the test ends.
+func Open(t *testing.T, options string) (*sql.DB, pgqrs.Dialect) {
+	t.Helper()
+	Require(t)
+	s := dsn.Open(t, pgqrs.Config{}, "turso:"+filepath.Join(t.TempDir(), "pgqrs.db")+options)
+	s.DB().SetMaxOpenConns(pool.Max)
+	return s.DB(), s.Dialect()
+}
+
+// OpenTraced returns a new database that has trace called after each statement; see [Connector].
+func OpenTraced(t testing.TB, trace func(text string, err error)) *sql.DB {
 	t.Helper()
 	Require(t)
 	c, err := NewConnector(filepath.Join(t.TempDir(), "pgqrs.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Pragmas = []string{"synchronous = normal", "foreign_keys = on"}
 	c.Trace = trace
-	return sqlite.Use(t, sql.OpenDB(sqlite.WithPragmas(c, "journal_mode = "+journal, "synchronous = normal", "foreign_keys = on")))
+	return sqlite.Use(t, sql.OpenDB(c))
 }

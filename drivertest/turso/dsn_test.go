@@ -1,0 +1,19 @@
+package turso_test
+
+import (
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/dsn"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/turso"
+)
+
+func TestDSNs(t *testing.T) {
+	turso.Require(t)
+	dsn.OnDisk(t, dsn.Driver{ // the engine's Node package has no database in memory for several connections
+		Scheme:  "turso",
+		Name:    "turso (github.com/pgqrs/pgqrs-go/drivertest/internal/turso)",
+		Turso:   true,
+		Ciphers: map[string]int{"aegis256": 32, "aegis128l": 16, "aes256gcm": 32},
+		Cipher:  "aegis256",
+	})
+}
