@@ -179,8 +179,8 @@ func (s *Store) transact(ctx context.Context, begin string, news *[]func(), fn f
 	}
 	defer pinned.Close()
 	if _, err := pinned.ExecContext(ctx, begin); err != nil {
-		if s.cfg.Concurrent && containsAny(err, noConcurrentTexts) {
-			err = fmt.Errorf("%w (%w)", errNoConcurrent, err)
+		if s.cfg.Concurrent {
+			err = noConcurrent(err)
 		}
 		// A driver that gave up waiting may have begun all the same.
 		return errors.Join(err, rollback(ctx, pinned))
@@ -275,12 +275,21 @@ var busyTexts = []string{
 	"database schema conflict",
 }
 
-// errNoConcurrent is returned under Config.Concurrent where BEGIN CONCURRENT does not work.
-var errNoConcurrent = fmt.Errorf("%w: Config.Concurrent: the database has no BEGIN CONCURRENT, or is not in MVCC mode, which Store.Install turns on", ErrUnsupported)
+// What is wrong where BEGIN CONCURRENT does not work.
+var (
+	errNoConcurrent = fmt.Errorf("%w: Config.Concurrent: the database has no BEGIN CONCURRENT", ErrUnsupported)
+	errNoMVCC       = fmt.Errorf("%w, which puts the database into MVCC mode for Config.Concurrent", ErrNotInstalled)
+)
 
-var noConcurrentTexts = []string{
-	`near "concurrent": syntax error`,     // SQLite, libSQL
-	"only supported when mvcc is enabled", // Turso in WAL mode
+// noConcurrent says what is wrong in an error of BEGIN CONCURRENT, if it knows.
+func noConcurrent(err error) error {
+	switch {
+	case containsAny(err, []string{`near "concurrent": syntax error`}): // SQLite, libSQL
+		return fmt.Errorf("%w (%w)", errNoConcurrent, err)
+	case containsAny(err, []string{"only supported when mvcc is enabled"}): // Turso in WAL mode
+		return fmt.Errorf("%w (%w)", errNoMVCC, err)
+	}
+	return err
 }
 
 // retryable reports whether the same work may succeed if it runs again.

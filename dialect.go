@@ -31,7 +31,8 @@ var migrations embed.FS
 // files as they are, golang-migrate by their names. Their last statement
 // records them in pgqrs_migrations, so that Install, Verify and the tool
 // agree. On SQLite they expect a database without pgqrs tables; one that
-// pgqrs 0.15 made needs Install, which looks for each column first.
+// pgqrs 0.15 made needs Install, which looks for each column first; so does
+// one for Config.Concurrent.
 //
 // It panics if d is not one of the three dialects.
 func (d Dialect) Migrations() fs.FS {

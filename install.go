@@ -101,7 +101,7 @@ func (s *Store) install(ctx context.Context) error {
 // database into MVCC mode if that is what they lack.
 func (s *Store) enableConcurrent(ctx context.Context) error {
 	err := s.beginConcurrent(ctx)
-	if !errors.Is(err, errNoConcurrent) {
+	if !errors.Is(err, errNoMVCC) {
 		return err
 	}
 	enable := func() error {

@@ -307,8 +307,9 @@ func TestStatementsOfConcurrentInstall(t *testing.T) {
 		{"MVCC is on already", nil, append([]statement{exec("begin"), exec("commit")}, reads...)},
 		{"MVCC is turned on", nil, append([]statement{
 			exec("begin").fails(inWAL), exec("rollback"), query("schema.mvcc"), exec("begin"), exec("commit")}, reads...)},
-		{"an engine without it", pgqrs.ErrUnsupported, []statement{
-			exec("begin").fails(stock), exec("rollback"), query("schema.mvcc"), exec("begin").fails(stock), exec("rollback")}},
+		{"an engine that cannot", pgqrs.ErrNotInstalled, []statement{
+			exec("begin").fails(inWAL), exec("rollback"), query("schema.mvcc"), exec("begin").fails(inWAL), exec("rollback")}},
+		{"an engine without it", pgqrs.ErrUnsupported, []statement{exec("begin").fails(stock), exec("rollback")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso, c.sent...)

@@ -123,7 +123,7 @@ func (c conn) checkSettings(ctx context.Context, r *Report) error {
 		return nil
 	}
 	err := c.store.beginConcurrent(ctx)
-	if errors.Is(err, errNoConcurrent) {
+	if errors.Is(err, errNoConcurrent) || errors.Is(err, errNoMVCC) {
 		r.Warnings = append(r.Warnings, err.Error())
 		return nil
 	}
