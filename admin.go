@@ -111,15 +111,17 @@ func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error 
 func (s *Store) DropQueue(ctx context.Context, name string) error {
 	err := s.usable()
 	if err == nil {
-		err = s.atomic(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
+		err = s.alone(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
 	}
 	return wrap(ctx, err, "drop queue %q", name)
 }
 
 func (c conn) dropQueue(ctx context.Context, name string) error {
 	texts := c.store.dialect.queue
-	if _, err := c.exec(ctx, texts.freeze); err != nil {
-		return err
+	for _, text := range texts.freeze {
+		if _, err := c.exec(ctx, text); err != nil {
+			return err
+		}
 	}
 	var id, messages, workers int64
 	found := false

@@ -141,23 +141,24 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 // leaves outside itself must be that of its last run. The Store of its conn is
 // bound to the transaction.
 func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
-	if s.tx != nil {
-		return fn(conn{s, s.tx})
-	}
 	begin := s.dialect.begin
 	if s.cfg.Concurrent {
 		begin = s.dialect.concurrent
 	}
-	return s.own(ctx, begin, fn)
+	return s.transaction(ctx, begin, fn)
 }
 
-// alone is atomic on the pool for changes of the schema, which BEGIN CONCURRENT does not allow.
+// alone is atomic for what changes the schema, which BEGIN CONCURRENT does not
+// allow, or relies on what it did not find: nobody writes beside it.
 func (s *Store) alone(ctx context.Context, fn func(conn) error) error {
-	return s.own(ctx, s.dialect.begin, fn)
+	return s.transaction(ctx, s.dialect.begin, fn)
 }
 
-// own runs fn in a transaction of the library's own, and tells the news of it once it has committed.
-func (s *Store) own(ctx context.Context, begin string, fn func(conn) error) error {
+// transaction runs fn in the caller's transaction, or in one of its own, whose news it tells once that has committed.
+func (s *Store) transaction(ctx context.Context, begin string, fn func(conn) error) error {
+	if s.tx != nil {
+		return fn(conn{s, s.tx})
+	}
 	var news []func()
 	err := s.retry(ctx, func() error {
 		news = nil

@@ -168,22 +168,27 @@ func TestCancelledTransactionIsRolledBackRatherThanCommitted(t *testing.T) {
 
 func TestWriteTransactionsBeginAsTheDialectSays(t *testing.T) {
 	for _, test := range []struct {
-		dialect Dialect
-		config  Config
-		want    string
+		dialect   Dialect
+		config    Config
+		want      string
+		exclusive string // what relies on nobody writing beside it
 	}{
-		{Postgres, Config{}, "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED"},
-		{SQLite, Config{}, "/* pgqrs:begin */ BEGIN IMMEDIATE"},
-		{Turso, Config{}, "/* pgqrs:begin */ BEGIN IMMEDIATE"},
-		{Turso, Config{Concurrent: true}, "/* pgqrs:begin */ BEGIN CONCURRENT"},
+		{Postgres, Config{}, "BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN ISOLATION LEVEL READ COMMITTED"},
+		{SQLite, Config{}, "BEGIN IMMEDIATE", "BEGIN IMMEDIATE"},
+		{Turso, Config{}, "BEGIN IMMEDIATE", "BEGIN IMMEDIATE"},
+		{Turso, Config{Concurrent: true}, "BEGIN CONCURRENT", "BEGIN IMMEDIATE"},
 	} {
-		f, s := newFake(t, test.config, test.dialect, emptyQueue(nil))
-		if err := s.DropQueue(t.Context(), "q"); err != nil {
-			t.Errorf("%s: %v", test.dialect, err)
+		begins := func(what, want string, answer func(call) ([][]driver.Value, error), do func(*Store) error) {
+			f, s := newFake(t, test.config, test.dialect, answer)
+			if err := do(s); err != nil {
+				t.Errorf("%s: %s: %v", test.dialect, what, err)
+			}
+			if got := f.log()[0].text; got != "/* pgqrs:begin */ "+want {
+				t.Errorf("%s: %s begins with %q, want %q", test.dialect, what, got, want)
+			}
 		}
-		if got := f.log()[0].text; got != test.want {
-			t.Errorf("%s: it begins with %q, want %q", test.dialect, got, test.want)
-		}
+		begins("Delete", test.want, nil, func(s *Store) error { _, err := s.Delete(t.Context(), 1); return err })
+		begins("DropQueue", test.exclusive, emptyQueue(nil), func(s *Store) error { return s.DropQueue(t.Context(), "q") })
 	}
 }
 

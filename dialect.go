@@ -111,8 +111,9 @@ type queueSQL struct {
 	// stats counts a queue's messages by state. Query; JSON array of [name], or NULL for all, by name;
 	// rows: id, name, created_at, paused_at, ready, scheduled, leased, archived, dead, age of the oldest ready one in microseconds.
 	stats string
-	// freeze keeps enqueuers out until the transaction ends: on PostgreSQL a SHARE ROW EXCLUSIVE lock on messages. Exec; no arguments.
-	freeze string
+	// freeze keeps enqueuers out until the transaction ends, and makes those fail that did not see its end: on PostgreSQL by
+	// a SHARE ROW EXCLUSIVE lock on messages. Exec, in this order; no arguments.
+	freeze []string
 	// inUse says what still belongs to a queue. Query; name, microseconds after which a silent worker is dead;
 	// 1 row: id, messages (at most 1), live workers; or none if there is no such queue.
 	inUse string

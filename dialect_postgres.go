@@ -119,7 +119,7 @@ var postgres = dialect{
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
-		freeze: `/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`,
+		freeze: []string{`/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`},
 		inUse: `/* pgqrs:queue.in_use */
 			SELECT q.id,
 				CASE WHEN COALESCE(

@@ -134,7 +134,7 @@ var sqlite = dialect{
 			)
 			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0)
 			FROM count ORDER BY name`,
-		freeze: `/* pgqrs:queue.freeze */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0`,
+		freeze: []string{`/* pgqrs:queue.freeze */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0`},
 		inUse: `/* pgqrs:queue.in_use */
 			WITH arg (name, silence) AS (SELECT ?, printf('-%.6f seconds', ? / 1000000.0))
 			SELECT q.id,

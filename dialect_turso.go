@@ -11,6 +11,11 @@ var turso = func() dialect {
 	d.spread = tursoSpread
 	d.schema.objects = tursoObjects
 	d.step = tursoSteps
+	// Differs because in MVCC mode a transaction that has not seen this one fails only if both write the same row, or this one changes the schema.
+	d.queue.freeze = []string{
+		`/* pgqrs:queue.freeze */ CREATE TABLE pgqrs_freeze (id INTEGER)`,
+		`/* pgqrs:queue.thaw */ DROP TABLE pgqrs_freeze`,
+	}
 	return d
 }()
 
@@ -22,22 +27,18 @@ var turso = func() dialect {
 const tursoSpread = `/* pgqrs:message.spread_claim */
 			WITH arg (worker_id, lease, alone, n, skip, now) AS (
 				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ?, ?, ` + sqliteNow + `
-			), ` + sqliteDue + `, line (place, id, rank, crashed) AS MATERIALIZED (
-				SELECT row_number() OVER (ORDER BY rank, vt, id), id, rank, crashed FROM due
-			), top (crashed, length) AS (
-				SELECT l.crashed, (SELECT count(*) FROM line o WHERE o.rank = l.rank) FROM line l WHERE l.place = 1
-			), start (place) AS MATERIALIZED (
-				SELECT CASE WHEN top.crashed OR NOT EXISTS (
-						SELECT 1 FROM pgqrs_workers o
-						WHERE o.queue_id = (SELECT queue_id FROM worker) AND o.id <> arg.worker_id AND o.status IN ('ready', 'polling'))
-					THEN 1 ELSE 1 + arg.skip % (max(top.length - arg.n, 0) + 1) END
-				FROM top CROSS JOIN arg
-			), crashed (place) AS (
-				SELECT min(place) FROM line WHERE crashed AND place >= (SELECT place FROM start)
+			), ` + sqliteDue + `, line (id, rank, crashed, place, top) AS (
+				SELECT id, rank, crashed, row_number() OVER (ORDER BY rank, vt, id), min(rank) OVER () FROM due
+			), cut (id, crashed, place, start) AS (
+				SELECT line.id, line.crashed, line.place, 1 + arg.skip % (max(count(*) FILTER (WHERE line.rank = line.top) OVER () - arg.n, 0) + 1)
+					* (max(line.crashed AND line.place = 1) OVER () = 0)
+					* EXISTS (SELECT 1 FROM pgqrs_workers o WHERE o.queue_id = (SELECT queue_id FROM worker) AND o.id <> arg.worker_id AND o.status IN ('ready', 'polling'))
+				FROM line CROSS JOIN arg
+			), chosen (id, place, start, crashes) AS (
+				SELECT id, place, start, sum(crashed AND place >= start) OVER (ORDER BY place) FROM cut
 			)` + sqliteClaim + `
-				SELECT l.id FROM line l
-				WHERE l.place >= (SELECT place FROM start) AND l.place < (SELECT start.place + arg.n FROM start CROSS JOIN arg)
-					AND (l.place < COALESCE((SELECT place FROM crashed), l.place + 1) OR (SELECT alone FROM arg) AND l.place = (SELECT place FROM start)))
+				SELECT c.id FROM chosen c CROSS JOIN arg
+				WHERE c.place >= c.start AND c.place < c.start + arg.n AND (c.crashes = 0 OR arg.alone AND c.place = c.start))
 			RETURNING ` + sqliteDelivery
 
 // tursoObjects differs because on Turso 0.7.2 a statement with

@@ -135,6 +135,22 @@ func delivery(id int64, payload string, attempt int) []driver.Value {
 	return []driver.Value{id, []byte(payload), 0, attempt, 9, nil, nil, nil, now, now, now.Add(time.Minute)}
 }
 
+func TestStatementsOfConcurrentDequeue(t *testing.T) {
+	begin, commit, busy := exec("begin"), exec("commit"), errors.New("database is locked")
+	spread := query("message.spread_claim", 3, 30_000_000, true, 10, sqlmock.AnyArg(), sqlmock.AnyArg())
+	s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso,
+		begin, register.ids(3), commit,
+		begin, claim.row(delivery(7, ada, 1)...), commit,
+		begin, claim.row(delivery(8, ada, 1)...), commit.fails(busy), exec("rollback"),
+		begin, spread.row(delivery(9, ada, 1)...), commit,
+		begin, spread.row(delivery(10, ada, 1)...), commit)
+	for range 3 {
+		if err := dequeuing(1)(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestStatementsOfDequeue(t *testing.T) {
 	runOperations(t, []operation{
 		{

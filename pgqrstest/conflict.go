@@ -18,6 +18,7 @@ var conflictCases = []testcase{
 	{"an Observer is told of a start only once it is there", "a counter would count runs that a conflict undid", conflictStart},
 	{"a run that is lost in a conflict as it begins is not executed", "two workers would execute one run", conflictBegin},
 	{"HandleTx and StepTx that meet a conflict at their COMMIT have their effect once, and count one attempt", "an effect would happen twice, or a conflict pass for a failure", conflictTx},
+	{"an enqueue that is under way while its queue is dropped is stored all the same", "a message would hang on a queue that is gone, unseen for ever", conflictDrop},
 	{"a consumer whose row goes in a conflict makes it anew", "it would wait beside a full queue", conflictRow},
 }
 
@@ -147,6 +148,20 @@ func conflictTx(t *testing.T, e *env) {
 	equal(t, "calls of the step", times, 2)
 	equal(t, "effects", count(), 2)
 	equal(t, "retries of the step", e.step(t, h.ID(), "book").Retries, 0)
+}
+
+func conflictDrop(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[string](store, "jobs")
+	value(e.store.Delete(t.Context(), enqueue(t, q, "makes the queue")))(t)
+	tag := "pgqrs:message.enqueue"
+	if e.config.Concurrent {
+		tag = "pgqrs:commit"
+	}
+	net.just(tag, func() { must(t, e.store.DropQueue(t.Context(), "jobs")) })
+	id := enqueue(t, q, "x")
+	equal(t, "state", e.info(t, id).State, pgqrs.Ready)
+	equal(t, "id", dequeueOne(t, q).ID, id)
 }
 
 func conflictRow(t *testing.T, e *env) {
