@@ -2,9 +2,11 @@ package pgqrstest
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,26 +203,60 @@ var sqliteHurry = hurryText{
 // so in one transaction: a run that wakes is to find that its steps have waited long enough.
 func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (found bool) {
 	t.Helper()
+	begin := beginText(ctx, t, s)
+	texts := hurryTexts[s.Dialect()]
 	retry(t, func() error {
 		found = false
-		tx, err := s.DB().BeginTx(ctx, nil)
+		conn, err := s.DB().Conn(ctx)
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback() // nothing, once it is committed
-		texts := hurryTexts[s.Dialect()]
-		for _, text := range []string{texts.messages, texts.runs, texts.steps} {
-			result, err := tx.ExecContext(ctx, text, queue)
-			if err != nil {
-				return err
-			}
-			n, err := result.RowsAffected()
-			if err != nil {
-				return err
-			}
-			found = found || n > 0
+		defer conn.Close()
+		if _, err := conn.ExecContext(ctx, begin); err != nil {
+			return err
 		}
-		return tx.Commit()
+		for _, text := range []string{texts.messages, texts.runs, texts.steps} {
+			result, err := conn.ExecContext(ctx, text, queue)
+			if err == nil {
+				var n int64
+				n, err = result.RowsAffected()
+				found = found || n > 0
+			}
+			if err != nil {
+				return errors.Join(err, rollback(ctx, conn))
+			}
+		}
+		if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
+			return errors.Join(err, rollback(ctx, conn))
+		}
+		return nil
 	})
 	return found
+}
+
+// beginText opens a transaction as the Store opens its own. In particular an
+// exclusive one beside concurrent ones is more than Turso 0.7.2 can bear.
+func beginText(ctx context.Context, t testing.TB, s *pgqrs.Store) string {
+	t.Helper()
+	r, err := s.Verify(ctx)
+	switch {
+	case err != nil:
+		t.Fatalf("drain: %v", err)
+		return ""
+	case r.Concurrency == "experimental":
+		return "BEGIN CONCURRENT"
+	case s.Dialect() == pgqrs.Postgres:
+		return "BEGIN"
+	default:
+		return "BEGIN IMMEDIATE"
+	}
+}
+
+// rollback ends a transaction that failed, unless the engine has done so.
+func rollback(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	if err != nil && strings.Contains(err.Error(), "no transaction is active") {
+		return nil
+	}
+	return err
 }
