@@ -1,0 +1,111 @@
+// Command mattn runs the queues that are written for github.com/mattn/go-sqlite3
+// in a process of their own, because that driver and
+// github.com/ncruces/go-sqlite3 register the same name. It is started by
+// cmd/bench and talks to it by package measure's protocol.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
+
+	_ "github.com/mattn/go-sqlite3"
+)
+
+func main() {
+	if err := measure.Serve(context.Background(), os.Stdin, os.Stdout, open); err != nil {
+		fmt.Fprintln(os.Stderr, "mattn:", err)
+		os.Exit(1)
+	}
+}
+
+// A peer opens its sessions on a function that makes fresh databases.
+type peer func(ctx context.Context, workload string, spec measure.Spec, fresh func() (*database, error)) (*measure.Session, error)
+
+var peers = map[string]peer{"backlite": openBacklite, "goqite": openGoqite}
+
+func open(ctx context.Context, r measure.Request) (*measure.Session, []string, error) {
+	start, ok := peers[r.Contestant]
+	if !ok {
+		return nil, nil, fmt.Errorf("no contestant %q", r.Contestant)
+	}
+	fresh := func() (*database, error) { return newDatabase(ctx, r.Spec) }
+	db, err := fresh()
+	if err != nil {
+		return nil, nil, err
+	}
+	facts, err := db.facts(ctx)
+	if err == nil {
+		err = db.drop()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := start(ctx, r.Workload, r.Spec, fresh)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", r.Contestant, err)
+	}
+	return session, facts, nil
+}
+
+// A database is a file of its own, with one connection: what both queues'
+// documentation asks for, or does best with.
+type database struct {
+	*sql.DB
+	dir string
+}
+
+func newDatabase(ctx context.Context, spec measure.Spec) (*database, error) {
+	dir, err := os.MkdirTemp(spec.Dir, "mattn-")
+	if err != nil {
+		return nil, err
+	}
+	dsn := "file:" + filepath.Join(dir, "queue.db") + "?_journal_mode=WAL&_busy_timeout=10000&_txlock=immediate&_synchronous=" + spec.Synchronous
+	db, err := sql.Open("sqlite3", dsn)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return &database{db, dir}, db.PingContext(ctx)
+}
+
+func (db *database) drop() error {
+	if err := db.Close(); err != nil {
+		return err
+	}
+	return os.RemoveAll(db.dir)
+}
+
+// facts asks the database for its settings.
+func (db *database) facts(ctx context.Context) ([]string, error) {
+	var facts []string
+	for _, q := range []struct{ name, query string }{
+		{"SQLite", "SELECT sqlite_version()"},
+		{"journal_mode", "PRAGMA journal_mode"},
+		{"synchronous", "PRAGMA synchronous"},
+	} {
+		var value string
+		if err := db.QueryRowContext(ctx, q.query).Scan(&value); err != nil {
+			return nil, err
+		}
+		facts = append(facts, q.name+"="+value)
+	}
+	return facts, nil
+}
+
+// count counts rows.
+func (db *database) count(ctx context.Context, query string, args ...any) (int, error) {
+	var n int
+	err := db.QueryRowContext(ctx, query, args...).Scan(&n)
+	return n, err
+}
+
+// checkpoint empties the log, so that every clock starts with an empty one.
+func (db *database) checkpoint(ctx context.Context) error {
+	var busy, log, done int
+	return db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
+}

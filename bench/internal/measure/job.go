@@ -1,0 +1,44 @@
+package measure
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+)
+
+// A Job is the payload of all messages: about 100 bytes as JSON.
+type Job struct {
+	ID       int64  `json:"id"` // of a latency: when it was sent, in nanoseconds since 1970
+	To       string `json:"to"`
+	Template string `json:"template"`
+	Locale   string `json:"locale"`
+}
+
+// NewJob returns a job.
+func NewJob(id int64) Job {
+	return Job{ID: id, To: "ada.lovelace@example.com", Template: "welcome-to-the-newsletter", Locale: "en-GB"}
+}
+
+// Text is a job as stored.
+func (j Job) Text() string {
+	text, err := json.Marshal(j)
+	if err != nil {
+		panic(err) // it has nothing that could fail
+	}
+	return string(text)
+}
+
+// Jobs returns n of them.
+func Jobs(n int) []Job {
+	jobs := make([]Job, n)
+	for i := range jobs {
+		jobs[i] = NewJob(1e15 + int64(i))
+	}
+	return jobs
+}
+
+// Pause waits for a random time between two, so that what follows does not
+// keep step with anybody's polling.
+func Pause(least, most time.Duration) {
+	time.Sleep(least + rand.N(most-least))
+}

@@ -1,0 +1,35 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	leastPause = 20 * time.Millisecond // between two messages of a pickup
+	mostPause  = 60 * time.Millisecond
+	patience   = 30 * time.Second // for one of them
+)
+
+// Pickup sends jobs, one at a time with pauses between them, and waits for
+// each to be begun: begun says how long that was after the job's ID, which is
+// the time it was sent.
+func Pickup(ctx context.Context, n int, begun <-chan time.Duration, send func(context.Context, Job) error) (Sample, error) {
+	took := make([]time.Duration, 0, n)
+	for range n {
+		Pause(leastPause, mostPause)
+		if err := send(ctx, NewJob(time.Now().UnixNano())); err != nil {
+			return nil, err
+		}
+		select {
+		case d := <-begun:
+			took = append(took, d)
+		case <-time.After(patience):
+			return nil, fmt.Errorf("a message was not picked up within %v", patience)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return Latencies(took), nil
+}

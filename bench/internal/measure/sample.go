@@ -1,0 +1,83 @@
+// Package measure times what contestants do: the library, hand-written SQL and
+// other queues. It depends on none of them, so that a contestant whose driver
+// cannot be linked with another's can run in a process of its own.
+package measure
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The figures of a sample.
+const (
+	Rate     = "rate"     // things done a second
+	P50      = "p50"      // milliseconds
+	P99      = "p99"      // milliseconds
+	Allocs   = "allocs"   // of the process, for each thing done
+	Done     = "done"     // things done while the clock ran
+	All      = "all"      // things done, before the clock ran too
+	Seconds  = "seconds"  // while the clock ran
+	Capped   = "capped"   // 1 if the clock was stopped before everything was done
+	Warnings = "warnings" // the library's log lines of level WARN and above
+	PeakMiB  = "peak"     // memory, in MiB
+)
+
+// A Sample is what one round of one contestant came to: figures by name.
+type Sample map[string]float64
+
+// A Session is a contestant that is set up for one workload.
+type Session struct {
+	// Round does the workload once and times it. It returns an error if what
+	// it measured was not what it claims: rows missing, ids not returned.
+	Round func(ctx context.Context) (Sample, error)
+	// Close takes the contestant down.
+	Close func() error
+}
+
+// A Spec is what a contestant is asked to do.
+type Spec struct {
+	Goroutines  int           // callers, or handlers at a time
+	Time        time.Duration // of one round, where that is what ends it
+	Limit       time.Duration // after which a drain is stopped; its rate then counts what it did until then
+	Items       int           // messages in one call
+	Backlog     int           // messages to drain
+	Samples     int           // of a latency
+	Dir         string        // for files
+	Synchronous string        // SQLite's PRAGMA
+}
+
+// milliseconds are what latencies are told in.
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// percentile is the smallest of sorted durations that p of them do not exceed.
+func percentile(sorted []time.Duration, p float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	n := int(p*float64(len(sorted))+0.999999) - 1
+	return sorted[max(0, min(n, len(sorted)-1))]
+}
+
+// Latencies is the sample of some durations.
+func Latencies(ds []time.Duration) Sample {
+	slices.Sort(ds)
+	return Sample{P50: milliseconds(percentile(ds, 0.50)), P99: milliseconds(percentile(ds, 0.99)), Done: float64(len(ds))}
+}
+
+// Throughput is the sample of n things done in some time.
+func Throughput(n int, took time.Duration) Sample {
+	return Sample{Rate: float64(n) / took.Seconds(), Done: float64(n), Seconds: took.Seconds()}
+}
+
+// Line is the sample on one line, for a log.
+func (s Sample) Line() string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		parts = append(parts, fmt.Sprintf("%s %.4g", name, s[name]))
+	}
+	return strings.Join(parts, ", ")
+}
