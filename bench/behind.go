@@ -52,7 +52,7 @@ func (l *library) besideRound(ctx context.Context, spec measure.Spec) (measure.S
 	if err := l.fill(ctx, claims+spec.Backlog); err != nil {
 		return nil, err
 	}
-	claim, err := measure.Timed(func() (int, error) { return claims, l.claimAll(ctx, claims) })
+	claim, err := measure.Timed(ctx, func() (int, error) { return claims, l.claimAll(ctx, claims) })
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +38,11 @@ type Config struct {
 // Run measures, and returns what came of it. An error of a contestant is part
 // of the report; Run fails only where nothing can be measured.
 func Run(ctx context.Context, c Config) (*Report, error) {
+	if c.Profiles != "" {
+		if err := os.MkdirAll(c.Profiles, 0o777); err != nil {
+			return nil, err
+		}
+	}
 	report := &Report{Machine: machineOf(c.Dir), Config: c.describe(), Started: time.Now()}
 	for _, name := range c.Engines {
 		results, err := c.runEngine(ctx, name)
@@ -81,9 +85,9 @@ func (c Config) runEngine(ctx context.Context, name string) (results EngineRepor
 	results.Name, results.Title = e.name, e.title
 	var m *mattn
 	if e.postgres() {
-		stop, err := e.findServer(c)
-		if err != nil {
-			return results, err
+		stop, stopErr := e.findServer(c)
+		if stopErr != nil {
+			return results, stopErr
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	} else {
@@ -129,7 +133,7 @@ func (e *engine) findServer(c Config) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e.base = s.dsn()
+	e.base, e.server = s.dsn(), s
 	return s.stop, nil
 }
 
@@ -173,6 +177,7 @@ func (c Config) runWorkload(ctx context.Context, e *engine, w workload) Workload
 		v := t.judge(r.Rounds)
 		r.Verdicts = append(r.Verdicts, VerdictReport{Asked: t.String(), Word: v.word(), Spread: spreadOf(v.values), Rounds: len(v.values)})
 	}
+	c.addShares(e, w, &r)
 	if c.Count {
 		c.countStatements(ctx, e, w, &r)
 	}
@@ -196,32 +201,35 @@ func (c Config) turn(ctx context.Context, e *engine, w workload, x contestant, s
 			defer func() { err = errors.Join(err, session.Close()) }()
 		}
 	}
-	if c.Profiles != "" && x.name == ours {
-		stop, err := c.profile(e, w)
-		if err != nil {
-			return nil, err
-		}
-		defer stop()
+	var meter measure.Meter
+	if e.server != nil {
+		meter.Server = e.serverTime
 	}
-	return session.Round(ctx)
+	if x.name == ours {
+		meter.Profile = c.profile(e, w)
+	}
+	return session.Round(measure.WithMeter(ctx, meter))
 }
 
-// profile writes a CPU profile until it is stopped; of several rounds the last one stays.
-func (c Config) profile(e *engine, w workload) (stop func(), err error) {
-	if err := os.MkdirAll(c.Profiles, 0o777); err != nil {
-		return nil, err
+// profile is the file for the CPU profile of the library's rounds, of which the last one stays.
+func (c Config) profile(e *engine, w workload) string {
+	if c.Profiles == "" {
+		return ""
 	}
-	f, err := os.Create(filepath.Join(c.Profiles, e.name+"-"+strings.ReplaceAll(w.name, "/", "-")+".pprof"))
+	return filepath.Join(c.Profiles, e.name+"-"+strings.ReplaceAll(w.name, "/", "-")+".pprof")
+}
+
+// addShares takes the profile apart, if there is one.
+func (c Config) addShares(e *engine, w workload, r *WorkloadReport) {
+	file := c.profile(e, w)
+	if _, err := os.Stat(file); file == "" || err != nil {
+		return // what the child processes did is not profiled
+	}
+	shares, err := measure.Shares(file)
 	if err != nil {
-		return nil, err
+		r.Errors = append(r.Errors, ContestantError{ours, 0, err.Error()})
 	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() {
-		pprof.StopCPUProfile()
-		f.Close()
-	}, nil
+	r.Shares = shares
 }
 
 func (c Config) logf(format string, args ...any) {

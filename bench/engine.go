@@ -30,6 +30,7 @@ type engine struct {
 	base        string // on PostgreSQL the DSN, else a directory
 	statements  *statements
 	raw         rawSQL
+	server      *server // if this program has started it
 }
 
 // made numbers the databases of this process.

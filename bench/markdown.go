@@ -57,6 +57,9 @@ func (w *WorkloadReport) markdown(out *sink) {
 	if len(w.Statements) > 0 {
 		out.printf("\nStatements for each: %s.\n", w.statementList())
 	}
+	if len(w.Shares) > 0 {
+		out.printf("\nProcessor time of this process: %s.\n", w.shareList())
+	}
 	for _, e := range w.Errors {
 		out.printf("\n%s failed in round %d: %s\n", e.Contestant, e.Round, e.Error)
 	}

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -26,8 +25,6 @@ func buildMattn(ctx context.Context, dir string) *mattn {
 	}
 	return m
 }
-
-func (m *mattn) remove() error { return os.Remove(m.path) }
 
 // contestant opens one of its queues.
 func (m *mattn) contestant(e *engine, name, workload string) opener {

@@ -130,7 +130,7 @@ func (l *library) work(ctx context.Context, spec measure.Spec, n int) (measure.S
 			return nil
 		})},
 	}
-	return measure.Timed(func() (int, error) {
+	return measure.Timed(ctx, func() (int, error) {
 		err := w.Run(running)
 		return int(handled.Load()), err
 	})

@@ -146,7 +146,7 @@ func rawDrain(e *engine) opener {
 			return nil, err
 		}
 		done := 0
-		sample, err := measure.Timed(func() (int, error) {
+		sample, err := measure.Timed(ctx, func() (int, error) {
 			for until := time.Now().Add(spec.Limit); done < spec.Backlog && time.Now().Before(until); {
 				n, err := r.cycle(ctx, claim, complete, 100)
 				if err != nil {

@@ -24,7 +24,7 @@ func byHand(e *engine) opener {
 		}
 		var done atomic.Int64
 		until := time.Now().Add(spec.Limit)
-		sample, err := measure.Timed(func() (int, error) {
+		sample, err := measure.Timed(ctx, func() (int, error) {
 			errs := make([]error, spec.Goroutines)
 			var wg sync.WaitGroup
 			for i := range errs {

@@ -38,6 +38,7 @@ type WorkloadReport struct {
 	Verdicts    []VerdictReport
 	Errors      []ContestantError
 	Statements  map[string]float64 `json:",omitempty"` // that the library sent for each thing done, by tag
+	Shares      map[string]float64 `json:",omitempty"` // of this process's time in the library's rounds, by part
 }
 
 // A ContestantReport says who took part, and how it was set.
@@ -86,7 +87,7 @@ func (w *WorkloadReport) figures() []string {
 	for _, figure := range []string{measure.Done, measure.Seconds, measure.All} {
 		delete(seen, figure)
 	}
-	order := []string{measure.Rate, "claim", "drain", measure.P50, measure.P99, "statements", measure.PeakMiB, "kept", "recovery"}
+	order := []string{measure.Rate, "claim", "drain", measure.P50, measure.P99, measure.CPU, measure.ServerCPU, measure.Allocs, "statements", measure.PeakMiB, "kept", "recovery"}
 	rank := func(figure string) int {
 		if i := slices.Index(order, figure); i >= 0 {
 			return i
@@ -116,6 +117,7 @@ func (c Config) describe() string {
 // countStatements has the library do a workload once more, and counts what it sends below the pool.
 func (c Config) countStatements(ctx context.Context, e *engine, w workload, r *WorkloadReport) {
 	counts := newStatements()
+	c.Profiles = ""
 	list, err := c.workloads(e.counting(counts), nil)
 	if err != nil {
 		return

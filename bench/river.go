@@ -208,7 +208,7 @@ func riverDrain[TTx any](e *engine, open func(context.Context, *engine) (*riverO
 			ChanSize: spec.Backlog, Kinds: []river.EventKind{river.EventKindJobCompleted},
 		})
 		defer unsubscribe()
-		sample, err := measure.Timed(func() (int, error) {
+		sample, err := measure.Timed(ctx, func() (int, error) {
 			if err := client.Start(ctx); err != nil {
 				return 0, err
 			}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -180,4 +181,49 @@ func serverOwner() (*syscall.Credential, error) {
 	}
 	gid, err := strconv.ParseUint(u.Gid, 10, 32)
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
+}
+
+// serverTime is what the server's processes have had of the processors; 0 if
+// the system is not Linux.
+func (e *engine) serverTime() time.Duration {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0
+	}
+	var ticks int
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		ticks += processTicks(string(text), e.server.cmd.Process.Pid)
+	}
+	return time.Duration(ticks) * (time.Second / ticksPerSecond)
+}
+
+const ticksPerSecond = 100 // of Linux's accounting, on every architecture that Go runs on
+
+// processTicks reads one process's line, if it is the server's own or that of a child.
+func processTicks(line string, server int) int {
+	fields := strings.Fields(line[strings.LastIndex(line, ")")+1:]) // after the name, which may have anything in it
+	if len(fields) < 15 {
+		return 0
+	}
+	sum := func(from, to int) (n int) {
+		for _, field := range fields[from:to] {
+			ticks, err := strconv.Atoi(field)
+			if err != nil {
+				return 0
+			}
+			n += ticks
+		}
+		return n
+	}
+	switch {
+	case strings.HasPrefix(line, strconv.Itoa(server)+" "):
+		return sum(11, 15) // user and system, its own and its ended children's
+	case fields[1] == strconv.Itoa(server):
+		return sum(11, 13)
+	}
+	return 0
 }

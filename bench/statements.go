@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"maps"
 	"strings"
 	"sync"
@@ -59,6 +60,9 @@ func (c *countingConnector) Connect(context.Context) (driver.Conn, error) {
 	return &countingConn{conn, c.counts}, nil
 }
 
+// errTooOld is for drivers without the interfaces that take a context. Those that are measured have them.
+var errTooOld = errors.New("the driver takes no context")
+
 // A countingConn passes on everything that lib/pq's and ncruces' connections can do.
 type countingConn struct {
 	driver.Conn
@@ -104,7 +108,7 @@ func (c *countingConn) PrepareContext(ctx context.Context, query string) (driver
 func (c *countingConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	b, ok := c.Conn.(driver.ConnBeginTx)
 	if !ok {
-		return c.Conn.Begin()
+		return nil, errTooOld
 	}
 	c.counts.sent("BEGIN")
 	return b.BeginTx(ctx, opts)
@@ -148,7 +152,7 @@ func (s *countingStmt) QueryContext(ctx context.Context, args []driver.NamedValu
 	if q, ok := s.Stmt.(driver.StmtQueryContext); ok {
 		return q.QueryContext(ctx, args)
 	}
-	return s.Stmt.Query(values(args))
+	return nil, errTooOld
 }
 
 func (s *countingStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -156,7 +160,7 @@ func (s *countingStmt) ExecContext(ctx context.Context, args []driver.NamedValue
 	if e, ok := s.Stmt.(driver.StmtExecContext); ok {
 		return e.ExecContext(ctx, args)
 	}
-	return s.Stmt.Exec(values(args))
+	return nil, errTooOld
 }
 
 func (s *countingStmt) CheckNamedValue(v *driver.NamedValue) error {
@@ -164,12 +168,4 @@ func (s *countingStmt) CheckNamedValue(v *driver.NamedValue) error {
 		return n.CheckNamedValue(v)
 	}
 	return driver.ErrSkip
-}
-
-func values(args []driver.NamedValue) []driver.Value {
-	list := make([]driver.Value, len(args))
-	for i, a := range args {
-		list[i] = a.Value
-	}
-	return list
 }

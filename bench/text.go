@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -13,7 +14,7 @@ import (
 
 // units say what figures are told in.
 var units = map[string]string{
-	measure.Rate: "per second", measure.P50: "p50 ms", measure.P99: "p99 ms", measure.Allocs: "allocs each", measure.PeakMiB: "peak MiB",
+	measure.Rate: "per second", measure.P50: "p50 ms", measure.P99: "p99 ms", measure.Allocs: "allocs each", measure.CPU: "CPU µs each", measure.ServerCPU: "server CPU µs each", measure.PeakMiB: "peak MiB",
 	"resident": "resident MiB", "recovery": "recovery s", "statements": "statements/s", "dead": "dead rows",
 	"claim": "claim per second", "drain": "drain per second", measure.Capped: "stopped early",
 }
@@ -72,6 +73,9 @@ func (w *WorkloadReport) text(out *sink) {
 	if len(w.Statements) > 0 {
 		out.printf("  statements for each: %s\n", w.statementList())
 	}
+	if len(w.Shares) > 0 {
+		out.printf("  processor time of this process: %s\n", w.shareList())
+	}
 	for _, note := range w.Notes {
 		out.printf("  (%s)\n", note)
 	}
@@ -91,6 +95,14 @@ func (w *WorkloadReport) statementList() string {
 		list = append(list, fmt.Sprintf("%s %.3g", tag, w.Statements[tag]))
 	}
 	return strings.Join(list, ", ")
+}
+
+func (w *WorkloadReport) shareList() string {
+	parts := slices.SortedFunc(maps.Keys(w.Shares), func(a, b string) int { return cmp.Compare(w.Shares[b], w.Shares[a]) })
+	for i, part := range parts {
+		parts[i] = fmt.Sprintf("%s %.0f %%", part, 100*w.Shares[part])
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (m Machine) lines() []string {

@@ -46,7 +46,7 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&c.Time, "time", 2*time.Second, "how long each contestant has in a round, where time is what ends it")
 	flag.DurationVar(&c.Limit, "limit", 15*time.Second, "when a drain that is not done is stopped; its rate then counts what is done")
 	flag.DurationVar(&c.Hold, "hold", 30*time.Second, "how long the workload snapshot holds its snapshot; the target is about 10m")
-	flag.IntVar(&c.Samples, "samples", 200, "latencies taken in a round; a quarter of them from another process")
+	flag.IntVar(&c.Samples, "samples", 100, "latencies taken in a round; a quarter of them from another process")
 	flag.Float64Var(&c.Scale, "scale", 1, "shortens all numbers of messages by this `factor`; the targets are about 1")
 	flag.StringVar(&c.Postgres, "postgres", "", "`DSN` of a PostgreSQL server to use; without it one is started, with initdb and postgres from PATH or /usr/lib/postgresql")
 	flag.StringVar(&c.Dir, "dir", os.TempDir(), "`directory` to make databases in; it must not be in memory")

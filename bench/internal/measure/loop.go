@@ -2,6 +2,7 @@ package measure
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"time"
@@ -18,22 +19,20 @@ func Loop(ctx context.Context, goroutines, items int, d time.Duration, fn func(c
 	if err != nil {
 		return nil, 0, err
 	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	start := time.Now()
-	timed, err := calls(ctx, goroutines, d, fn)
-	took := time.Since(start)
+	clock, err := startClock(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	runtime.ReadMemStats(&after)
-	sample := Throughput(len(timed)*items, took)
+	timed, err := calls(ctx, goroutines, d, fn)
+	sample, stopErr := clock.stop(len(timed) * items)
+	if err := errors.Join(err, stopErr); err != nil {
+		return nil, 0, err
+	}
 	for name, value := range Latencies(timed) {
 		if name != Done {
 			sample[name] = value
 		}
 	}
-	sample[Allocs] = float64(after.Mallocs-before.Mallocs) / float64(len(timed)*items)
 	sample[All] = float64((len(warm) + len(timed)) * items)
 	return sample, len(warm) + len(timed), nil
 }
@@ -71,18 +70,13 @@ func calls(ctx context.Context, goroutines int, d time.Duration, fn func(ctx con
 }
 
 // Timed runs fn with the clock running. The sample counts what fn says it did.
-func Timed(fn func() (int, error)) (Sample, error) {
-	var before, after runtime.MemStats
+func Timed(ctx context.Context, fn func() (int, error)) (Sample, error) {
 	runtime.GC()
-	runtime.ReadMemStats(&before)
-	start := time.Now()
-	n, err := fn()
-	took := time.Since(start)
+	clock, err := startClock(ctx)
 	if err != nil {
 		return nil, err
 	}
-	runtime.ReadMemStats(&after)
-	sample := Throughput(n, took)
-	sample[Allocs] = float64(after.Mallocs-before.Mallocs) / float64(max(1, n))
-	return sample, nil
+	n, err := fn()
+	sample, stopErr := clock.stop(n)
+	return sample, errors.Join(err, stopErr)
 }

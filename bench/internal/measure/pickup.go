@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	leastPause = 20 * time.Millisecond // between two messages of a pickup
-	mostPause  = 60 * time.Millisecond
+	leastPause = 100 * time.Millisecond // between two messages of a pickup
+	mostPause  = 200 * time.Millisecond
 	patience   = 30 * time.Second // for one of them
 )
 

@@ -14,16 +14,18 @@ import (
 
 // The figures of a sample.
 const (
-	Rate     = "rate"     // things done a second
-	P50      = "p50"      // milliseconds
-	P99      = "p99"      // milliseconds
-	Allocs   = "allocs"   // of the process, for each thing done
-	Done     = "done"     // things done while the clock ran
-	All      = "all"      // things done, before the clock ran too
-	Seconds  = "seconds"  // while the clock ran
-	Capped   = "capped"   // 1 if the clock was stopped before everything was done
-	Warnings = "warnings" // the library's log lines of level WARN and above
-	PeakMiB  = "peak"     // memory, in MiB
+	Rate      = "rate"     // things done a second
+	P50       = "p50"      // milliseconds
+	P99       = "p99"      // milliseconds
+	Allocs    = "allocs"   // of the process, for each thing done
+	CPU       = "cpu"      // microseconds of the process's time, for each thing done
+	ServerCPU = "server"   // the same of the database server, where it is another process
+	Done      = "done"     // things done while the clock ran
+	All       = "all"      // things done, before the clock ran too
+	Seconds   = "seconds"  // while the clock ran
+	Capped    = "capped"   // 1 if the clock was stopped before everything was done
+	Warnings  = "warnings" // the library's log lines of level WARN and above
+	PeakMiB   = "peak"     // memory, in MiB
 )
 
 // A Sample is what one round of one contestant came to: figures by name.

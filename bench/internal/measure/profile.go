@@ -1,0 +1,82 @@
+package measure
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"strings"
+
+	"github.com/google/pprof/profile"
+)
+
+// startProfile writes a CPU profile until it is stopped.
+func startProfile(file string) (stop func() error, err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
+
+// The parts of a program that Shares tells apart, by how the names of their
+// functions begin. The first that a stack has, from its innermost call
+// outwards, is charged; so an allocation goes to who asked for it.
+var parts = []struct {
+	name     string
+	prefixes []string
+}{
+	{"SQLite", []string{"github.com/ncruces/go-sqlite3-wasm", "github.com/ncruces/go-sqlite3/vfs", "github.com/ncruces/go-sqlite3/internal"}},
+	{"driver", []string{"github.com/lib/pq", "github.com/ncruces/"}},
+	{"database/sql", []string{"database/sql"}},
+	{"JSON", []string{"encoding/json"}},
+	{"benchmark", []string{"github.com/pgqrs/pgqrs-go/bench"}},
+	{"library", []string{"github.com/pgqrs/pgqrs-go"}},
+}
+
+// Shares says how a CPU profile divides among the parts; what belongs to none
+// is the Go runtime's own: its scheduler and garbage collector.
+func Shares(file string) (map[string]float64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p, err := profile.Parse(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the profile %s: %w", file, err)
+	}
+	shares := map[string]float64{}
+	total := 0.0
+	for _, sample := range p.Sample {
+		spent := float64(sample.Value[len(sample.Value)-1])
+		shares[partOf(sample)] += spent
+		total += spent
+	}
+	for name := range shares {
+		shares[name] /= total
+	}
+	return shares, nil
+}
+
+// partOf looks at a stack, which begins with the innermost call.
+func partOf(s *profile.Sample) string {
+	for _, location := range s.Location {
+		for _, line := range location.Line {
+			for _, part := range parts {
+				for _, prefix := range part.prefixes {
+					if strings.HasPrefix(line.Function.Name, prefix) {
+						return part.name
+					}
+				}
+			}
+		}
+	}
+	return "Go runtime"
+}
