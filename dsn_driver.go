@@ -262,6 +262,9 @@ func planLibsql(src source) (plan, error) {
 // Install has said so, in MVCC mode.
 func planTurso(src source) (plan, error) {
 	p := plan{dsn: src.path, setup: []setting{{"busy_timeout", "5000", ""}}}
+	if src.mvcc {
+		p.setup[0].value = "0" // see mvccTimeout
+	}
 	query := url.Values{}
 	switch {
 	case src.memory:

@@ -205,7 +205,7 @@ func TestWhatDriversAreGiven(t *testing.T) {
 		{libsqlKind, "file:q.db?encryption_key=" + testKey, "file:q.db", "file:q.db?immutable=1", "cipher = 'aes256cbc', hexkey = '" + testKey + "', " + setup},
 		{libsqlKind, "turso:jobs?vfs=memory", "file:/jobs?vfs=memdb", "", strings.Replace(setup, "journal_mode = wal, ", "", 1)},
 		{tursoKind, "turso:a b%25&.db", "a b%&.db", "", "busy_timeout = 5000, synchronous = normal, foreign_keys = on"},
-		{tursoKind, "file:///var/q.db?mvcc=1", "/var/q.db", "", "busy_timeout = 5000, synchronous = normal, foreign_keys = on"},
+		{tursoKind, "file:///var/q.db?mvcc=1", "/var/q.db", "", "busy_timeout = 0, synchronous = normal, foreign_keys = on"},
 		{tursoKind, "turso:q.db?vfs=io_uring", "q.db?vfs=io_uring", "", "busy_timeout = 5000, synchronous = normal, foreign_keys = on"},
 		{tursoKind, "turso:q.db?vfs=syscall", "q.db?vfs=syscall", "", "busy_timeout = 5000, synchronous = normal, foreign_keys = on"},
 		{tursoKind, "turso:jobs?vfs=memory", "pgqrs-memory-jobs?vfs=memory", "", "busy_timeout = 5000, synchronous = normal, foreign_keys = on"},

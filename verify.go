@@ -102,18 +102,36 @@ var settingWarnings = map[string]map[string]string{
 	"synchronous":        {"0": "a power cut can corrupt the database; set it to NORMAL or FULL on every connection"},
 }
 
+// mvccTimeout is the warning of a busy timeout in MVCC mode: the engine ends the
+// process (Turso 0.7.2, "transaction should exist in txs map") where an INSERT
+// of BEGIN CONCURRENT has to wait for a transaction that began otherwise.
+const mvccTimeout = "in MVCC mode the engine may end the process when an INSERT waits for another transaction; set it to 0 on every connection, conflicts are tried again anyway"
+
 const noWAL = "readers and writers keep each other out; set it to WAL"
 
 // checkSettings asks one connection for its settings, and the pool for its size.
 func (c conn) checkSettings(ctx context.Context, r *Report) error {
 	settings := c.store.dialect.schema.settings
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		var answer string
-		if err := c.rows(ctx, settings[name], nil, func(rows *sql.Rows) error { return rows.Scan(&answer) }); err != nil {
+	names := slices.Sorted(maps.Keys(settings))
+	answers := map[string]string{}
+	for _, name := range names {
+		err := c.rows(ctx, settings[name], nil, func(rows *sql.Rows) error {
+			var answer string
+			err := rows.Scan(&answer)
+			answers[name] = answer
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		if warning := settingWarnings[name][answer]; warning != "" {
-			r.Warnings = append(r.Warnings, fmt.Sprintf("%s is %s: %s", name, answer, warning))
+	}
+	for _, name := range names {
+		warning := settingWarnings[name][answers[name]]
+		if name == "busy_timeout" && answers["journal_mode"] == "mvcc" {
+			warning = map[bool]string{false: mvccTimeout}[answers[name] == "0"]
+		}
+		if warning != "" {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("%s is %s: %s", name, answers[name], warning))
 		}
 	}
 	if c.store.db.Stats().MaxOpenConnections == 1 {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/turso"
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
@@ -23,8 +22,11 @@ func TestConnections(t *testing.T) {
 		}
 		return db, dialect
 	}
-	settings := append([]pool.Setting{{Query: "PRAGMA journal_mode", Want: "mvcc"}}, sqlite.Settings...)
-	pool.Check(t, installed, append(settings[:2:2], settings[3:]...)...) // the third is WAL
+	pool.Check(t, installed,
+		pool.Setting{Query: "PRAGMA busy_timeout", Want: "0"},
+		pool.Setting{Query: "PRAGMA journal_mode", Want: "mvcc"},
+		pool.Setting{Query: "PRAGMA synchronous", Want: "1"},
+		pool.Setting{Query: "PRAGMA foreign_keys", Want: "1"})
 }
 
 func open(t *testing.T) (*sql.DB, pgqrs.Dialect) { return turso.Open(t, "?mvcc=1") }
