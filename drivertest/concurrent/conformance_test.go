@@ -17,10 +17,15 @@ const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=syn
 
 func TestConformance(t *testing.T) { pgqrstest.ConformanceConcurrent(t, open) }
 
-func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+// uri returns the DSN of a new database file.
+func uri(t *testing.T) string {
 	path := filepath.ToSlash(filepath.Join(t.TempDir(), "pgqrs.db"))
-	uri := url.URL{Scheme: "file", Path: path, OmitHost: true, RawQuery: params}
-	db, err := sql.Open("sqlite3", uri.String())
+	u := url.URL{Scheme: "file", Path: path, OmitHost: true, RawQuery: params}
+	return u.String()
+}
+
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+	db, err := sql.Open("sqlite3", uri(t))
 	if err != nil {
 		t.Fatal(err)
 	}

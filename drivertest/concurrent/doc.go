@@ -8,4 +8,5 @@
 // an old version of a driver that the other tests use in a new one. Run it with
 //
 //	GOWORK=off go test ./...
+//	GOWORK=off go test -run TestTable -v . -args -table    # 1 to 8 writers, BEGIN CONCURRENT against BEGIN IMMEDIATE
 package concurrent
