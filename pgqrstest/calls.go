@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -86,7 +85,7 @@ func runWorker(s *pgqrs.Store, queue string) call {
 // runHandler is Run, which is to return at once, of a Worker with one handler.
 func runHandler(h pgqrs.Handler) call {
 	return call{"Worker.Run", true, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, tooLong)
 		defer cancel()
 		return (&pgqrs.Worker{Handlers: []pgqrs.Handler{h}}).Run(ctx)
 	}}

@@ -75,7 +75,7 @@ func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 func retry(t testing.TB, fn func() error) {
 	t.Helper()
 	var err error
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(tooLong)
 	for time.Now().Before(deadline) {
 		if err = fn(); err == nil {
 			return
@@ -119,10 +119,10 @@ func RequireEnqueued[T any](t testing.TB, s *pgqrs.Store, queue string, match fu
 // skipped, of messages and of steps, and so are the sleeps of runs. Messages that were
 // enqueued with a delay, and runs that wait for a signal, with a timeout or without, are
 // left until their time has passed; see Advance. It fails the test if that
-// takes more than half a minute.
+// takes more than a minute.
 func Drain(t testing.TB, s *pgqrs.Store, queues []string, handlers ...pgqrs.Handler) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
 	defer cancel()
 	done := make(chan error, 1)
 	w := &pgqrs.Worker{Handlers: handlers, PollInterval: 2 * time.Millisecond}

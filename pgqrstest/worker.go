@@ -96,8 +96,8 @@ func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-from:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("not within 20 s: %s", what)
+	case <-time.After(tooLong):
+		t.Fatalf("not within %v: %s", tooLong, what)
 	}
 	return v
 }

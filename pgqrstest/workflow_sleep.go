@@ -29,7 +29,7 @@ func launch[In, Out any](t *testing.T, w *pgqrs.Workflow[In, Out], in In, opts .
 // patience is a ctx of as much time as a case waits for anything.
 func patience(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
 	t.Cleanup(cancel)
 	return ctx
 }
