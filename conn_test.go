@@ -336,6 +336,41 @@ func TestHandleTxAcksInTheHandlersTransaction(t *testing.T) {
 	}
 }
 
+func TestHandleTxUnderConcurrentFindsOutThatItsTransactionIsGone(t *testing.T) {
+	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)}
+	settled := func(_ context.Context, _ *sql.Tx, m *Message[int]) error {
+		m.hold.settled.Store(true)
+		return nil
+	}
+	begun := []string{"begin Default", "exec savepoint", "query message.check"}
+	tests := []struct {
+		name string
+		gone error // of the release
+		fn   func(context.Context, *sql.Tx, *Message[int]) error
+		want error
+		log  []string
+	}{
+		{"it is there", nil, nil, nil, []string{"exec", "exec release", "query message.ack", "commit"}},
+		{"it is gone", errors.New("no such savepoint: pgqrs"), nil, ErrPermanent, []string{"exec", "exec release", "rollback"}},
+		{"it is gone, and the function settled the message", errors.New("no such savepoint: pgqrs"), settled, ErrPermanent, []string{"exec release", "rollback"}},
+		{"the release fails otherwise", errBroken, nil, errBroken, []string{"exec", "exec release", "rollback"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f, s := newFake(t, Config{Concurrent: true}, Turso, func(c call) ([][]driver.Value, error) {
+				if c.tag() == "release" {
+					return nil, test.gone
+				}
+				return row(int64(7)), nil
+			})
+			if err := handleTx(t, s, held, test.fn); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			f.wantLog(t, append(slices.Clone(begun), test.log...)...)
+		})
+	}
+}
+
 // handleTx runs fn, or one statement of a user's own, in a HandleTx handler.
 func handleTx(t *testing.T, s *Store, m *MessageInfo, fn func(context.Context, *sql.Tx, *Message[int]) error) error {
 	t.Helper()

@@ -71,6 +71,8 @@ type dialect struct {
 	begin       string             // opens a write transaction of the library's own
 	concurrent  string             // the same under Config.Concurrent; empty: not to be had
 	spread      string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread
+	savepoint   string             // marks a transaction for user code under Config.Concurrent, where engines end one underneath. Exec; no arguments
+	release     string             // fails with "no such savepoint" if that has ended since. Exec; no arguments
 	mvcc        string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
 	concurrency string             // Report.Concurrency without Config.Concurrent
 	schemas     bool               // whether Config.Schema makes sense

@@ -54,6 +54,11 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 // transaction is rolled back. fn must not commit it, may run again after a
 // conflict, and should do nothing but SQL. On SQLite and Turso the transaction
 // holds the write lock from its beginning. On PostgreSQL it is READ COMMITTED.
+//
+// On Turso in MVCC mode return the first error that the database gives: the
+// engine ends the transaction at a conflict, and what is sent after it commits
+// by itself. If that is swallowed, the message goes to the dead letters, and
+// what was sent after the conflict stays.
 func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {
@@ -82,10 +87,32 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn fun
 	if err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
-	if err := fn(ctx, tx, m); err != nil || m.hold.settled.Load() {
+	if err := fn(ctx, tx, m); err != nil {
 		return err
 	}
+	if err := q.store.intact(ctx, tx); err != nil {
+		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
+	}
+	if m.hold.settled.Load() {
+		return nil
+	}
 	return bound.Ack(ctx, m)
+}
+
+// errEnded is for user code that went on after an error which ended its transaction.
+var errEnded = Permanent(errors.New("the database ended the transaction at a conflict, and the function did not return that error: what it did before is undone, and what it did after is committed"))
+
+// intact finds out whether the engine has ended a transaction that inTx began,
+// before anything is recorded in it.
+func (s *Store) intact(ctx context.Context, tx *sql.Tx) error {
+	if !s.cfg.Concurrent {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, s.dialect.release)
+	if err != nil && containsAny(err, []string{"no such savepoint"}) {
+		return fmt.Errorf("%w (%w)", errEnded, err)
+	}
+	return err
 }
 
 func (q *Queue[T]) handler(noCode bool) Handler {
@@ -112,6 +139,11 @@ func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
 			return err
 		}
 		defer tx.Rollback() // nothing, once it is committed
+		if s.cfg.Concurrent {
+			if _, err := tx.ExecContext(ctx, s.dialect.savepoint); err != nil {
+				return err
+			}
+		}
 		if err := fn(tx); err != nil {
 			return err
 		}

@@ -288,7 +288,8 @@ func codeOf(err error) string {
 //
 // On Turso in MVCC mode return the first error that the database gives: the
 // engine ends the transaction at a conflict, and what is sent after it commits
-// by itself. If that is swallowed, StepTx fails, but cannot take back what was sent.
+// by itself. If that is swallowed, the step fails for good, and what was sent
+// after the conflict stays.
 func StepTx[T any](ctx context.Context, run *Run, name string, fn func(context.Context, *sql.Tx) (T, error)) (T, error) {
 	raw, err := run.stepTx(ctx, name, func(ctx context.Context, tx *sql.Tx) (any, error) { return fn(ctx, tx) })
 	return decodeStep[T](run, name, raw, err)
@@ -376,9 +377,15 @@ func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(conte
 		return nil, "", &ownError{Permanent(err)}
 	}
 	status = ""
-	switch err := c.rows(ctx, r.store.dialect.step.close, append(lease, output), scan); {
+	err = r.store.intact(ctx, tx)
+	if err == nil {
+		err = c.rows(ctx, r.store.dialect.step.close, append(lease, output), scan)
+	}
+	switch {
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil:
 		return nil, "", &ownError{Permanent(errors.New("the function ended the transaction"))}
+	case errors.Is(err, errEnded):
+		return nil, "", &ownError{err}
 	case err != nil:
 		return nil, "", err
 	}

@@ -178,7 +178,7 @@ func (s *Store) Dialect() Dialect { return s.name }
 // transaction: nothing is visible, and nothing is done, until it commits. Nothing
 // is retried there. On SQLite and Turso begin the transaction with a write, or
 // with BEGIN IMMEDIATE: one that reads first may find at its first write that it
-// cannot go on.
+// cannot go on. On Turso in MVCC mode end it at its first error; see [StepTx].
 //
 // tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction.
 // Given a *sql.DB or nil, every call returns an error matching ErrUnsupported.

@@ -21,7 +21,8 @@ func Open(t *testing.T, options string) (*sql.DB, pgqrs.Dialect) {
 	return s.DB(), s.Dialect()
 }
 
-// OpenTraced returns a new database that has trace called after each statement; see [Connector].
+// OpenTraced returns a new database, with the settings for MVCC mode, that has
+// trace called after each statement; see [Connector].
 func OpenTraced(t testing.TB, trace func(text string, err error)) *sql.DB {
 	t.Helper()
 	Require(t)
@@ -29,7 +30,7 @@ func OpenTraced(t testing.TB, trace func(text string, err error)) *sql.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Pragmas = []string{"synchronous = normal", "foreign_keys = on"}
+	c.Pragmas = []string{"busy_timeout = 0", "synchronous = normal", "foreign_keys = on"}
 	c.Trace = trace
 	return sqlite.Use(t, sql.OpenDB(c))
 }
