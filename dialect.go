@@ -96,10 +96,16 @@ type schemaSQL struct {
 	settings map[string]string
 	// engine names the engine and its version. Query; no arguments; 1 row: text.
 	engine string
-	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index"), table, name; more columns than there are do no harm.
+	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index", "value"), table or type, name; more
+	// columns than there are do no harm.
 	objects string
 	// versions lists the applied migrations. Query; no arguments; rows: version, name, oldest.
 	versions string
+	// shared says whether pgqrs 0.15 installed the tables, or has workers in them. Query; no arguments;
+	// 1 row: whether share has been done; none if they are this library's alone.
+	shared string
+	// share makes indexes by which a worker's row can be deleted where messages refer to it. Exec, in this order; no arguments.
+	share []string
 	// drop removes everything Install made. Exec, in this order; no arguments.
 	drop []string
 }
@@ -160,7 +166,8 @@ type messageSQL struct {
 type leaseSQL struct {
 	// claim leases up to n due messages of the worker's queue, by priority, due time and id, unless the worker is not
 	// active or the queue is paused. It stops short of a message whose last lease expired; such a one is returned
-	// alone, when it is first and alone is true. On PostgreSQL rows that others hold locked are passed over.
+	// alone, when it is first and alone is true. On PostgreSQL rows that others hold locked are passed over. A dead letter
+	// that pgqrs 0.15 replayed is one no more.
 	// Query; worker, lease, alone, n; rows: deliveryColumns, in no order.
 	claim string
 	// check finds out early whether a lease still stands; on the SQLite family it takes the write lock.
@@ -168,7 +175,7 @@ type leaseSQL struct {
 	check string
 	// ack archives. Doing it again is no error. Query; JSON array of lease tuples; rows: id of those done.
 	ack string
-	// delete deletes. Query; JSON array of lease tuples; rows: id of those done.
+	// delete deletes, but for messages of runs. Query; JSON array of lease tuples; rows: id of those done.
 	delete string
 	// release gives back, and takes the attempt off the count.
 	// Query; JSON array of lease tuples, each followed by a delay; rows: id of those done.
@@ -187,11 +194,12 @@ type leaseSQL struct {
 
 // workerSQL is for worker rows.
 type workerSQL struct {
-	// register makes a worker's row, or takes over one of the same name that stopped or went silent.
+	// register makes a worker's row, which is marked as this library's, or takes over one of the same name that stopped or went silent.
 	// Query; queue, name, status, microseconds after which a silent worker is dead; 1 row: id; none if there is no such
 	// queue or the name is in use.
 	register string
-	// heartbeat says that workers live, but for stopped ones. Query; JSON array of ids; rows: id, and status, or "silent" for one that expire stopped.
+	// heartbeat says that workers live, but for stopped ones. Query; JSON array of ids; rows: id, and status, or "silent" for one
+	// that expire stopped, or pgqrs 0.15 did because it had been silent: for 3 s or more, and by no call of this library.
 	heartbeat string
 	// poll looks for due messages. Query; JSON array of worker ids; rows: id of each active worker whose unpaused queue has some.
 	poll string
@@ -201,10 +209,13 @@ type workerSQL struct {
 	status string
 	// list lists all. Query; no arguments; rows: id, name, queue or NULL, status, started_at, heartbeat_at, shutdown_at, messages held.
 	list string
-	// expire marks silent workers stopped, as of their last heartbeat, which tells them from those that somebody stopped. Exec; microseconds of silence.
+	// expire marks silent workers stopped, as of their last heartbeat, which tells them from those that somebody stopped.
+	// It leaves those of pgqrs 0.15, which are silent while they are busy. Exec; microseconds of silence.
 	expire string
-	// prune deletes rows that stopped long ago and hold nothing. Exec; microseconds since, limit.
+	// prune deletes rows of this library that stopped long ago and hold nothing. Exec; microseconds since, limit.
 	prune string
+	// pruneShared does so in a shared database: only those that no message refers to. Exec; microseconds since, limit.
+	pruneShared string
 }
 
 var dialects = map[Dialect]*dialect{

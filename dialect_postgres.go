@@ -95,8 +95,18 @@ var postgres = dialect{
 			UNION ALL
 			SELECT 'column', t.relname::text, a.attname::text FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
 			UNION ALL
-			SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid`,
+			SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid
+			UNION ALL
+			SELECT 'value', t.typname::text, e.enumlabel::text FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.oid = to_regtype('pgqrs_workflow_status')`,
 		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
+		shared: `/* pgqrs:schema.shared */
+			SELECT EXISTS (SELECT 1 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+				WHERE x.indrelid = to_regclass('pgqrs_messages') AND x.indisvalid AND i.relname = 'pgqrs_messages_consumer')
+			WHERE to_regclass('_sqlx_migrations') IS NOT NULL OR EXISTS (SELECT 1 FROM pgqrs_workers WHERE go_state IS NULL)`,
+		share: []string{
+			`/* pgqrs:schema.share_runs */ CREATE INDEX IF NOT EXISTS pgqrs_workflow_runs_worker ON pgqrs_workflow_runs (worker_id) WHERE worker_id IS NOT NULL`,
+			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
+		},
 		drop: []string{
 			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
 			`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
@@ -287,7 +297,7 @@ var postgres = dialect{
 			)
 			UPDATE pgqrs_messages m
 			SET consumer_worker_id = arg.worker_id, vt = arg.now + arg.lease, due_at = m.vt, read_ct = COALESCE(m.read_ct, 0) + 1,
-				claim_ct = m.claim_ct + 1, woken = false, dequeued_at = COALESCE(m.dequeued_at, arg.now)
+				claim_ct = m.claim_ct + 1, woken = false, failed_at = NULL, dequeued_at = COALESCE(m.dequeued_at, arg.now)
 			FROM arg
 			WHERE m.id = ANY (ARRAY(
 				SELECT d.id FROM due d
@@ -305,6 +315,7 @@ var postgres = dialect{
 		delete: `/* pgqrs:message.delete */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
 			DELETE FROM pgqrs_messages m USING held WHERE ` + postgresFences + ` AND ` + postgresLive + `
+				AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)
 			RETURNING m.id`,
 		release: `/* pgqrs:message.release */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
@@ -351,17 +362,18 @@ var postgres = dialect{
 			WITH arg AS MATERIALIZED (
 				SELECT $1::text AS queue, $2::text AS name, $3::text AS status, $4::bigint * interval '1 microsecond' AS silence, clock_timestamp() AS now
 			)
-			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at)
-			SELECT arg.name, q.id, arg.status::worker_status, arg.now, arg.now
+			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at, go_state)
+			SELECT arg.name, q.id, arg.status::worker_status, arg.now, arg.now, 'live'
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			ON CONFLICT (name) DO UPDATE
-			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL
+			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL, go_state = excluded.go_state
 			WHERE pgqrs_workers.status = 'stopped' OR pgqrs_workers.heartbeat_at < excluded.heartbeat_at - (SELECT silence FROM arg)
 			RETURNING id`,
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE clock_timestamp() END
 			WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
-			RETURNING id, CASE WHEN status = 'stopped' AND shutdown_at <= heartbeat_at THEN 'silent' ELSE status::text END`,
+			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= heartbeat_at + interval '3 seconds')
+				THEN 'silent' ELSE status::text END`,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -376,7 +388,8 @@ var postgres = dialect{
 					) m)`,
 		move: `/* pgqrs:worker.move */
 			WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::text AS status, $3::json AS old)
-			UPDATE pgqrs_workers w SET status = arg.status::worker_status, shutdown_at = CASE WHEN arg.status = 'stopped' THEN clock_timestamp() END
+			UPDATE pgqrs_workers w SET status = arg.status::worker_status, shutdown_at = CASE WHEN arg.status = 'stopped' THEN clock_timestamp() END,
+				go_state = CASE WHEN w.go_state IS NOT NULL THEN CASE WHEN arg.status = 'stopped' THEN 'stopped' ELSE 'live' END END
 			FROM arg WHERE w.id = arg.id AND w.status::text IN (SELECT json_array_elements_text(arg.old))
 			RETURNING w.id`,
 		status: `/* pgqrs:worker.status */ SELECT status::text FROM pgqrs_workers WHERE id = $1`,
@@ -387,13 +400,21 @@ var postgres = dialect{
 			ORDER BY w.id`,
 		expire: `/* pgqrs:worker.expire */
 			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at
-			WHERE status <> 'stopped' AND heartbeat_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`,
+			WHERE go_state = 'live' AND status <> 'stopped' AND heartbeat_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`,
 		prune: `/* pgqrs:worker.prune */
 			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)
 			DELETE FROM pgqrs_workers WHERE id = ANY (ARRAY(
 				SELECT w.id FROM pgqrs_workers w
-				WHERE w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
+				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
+				LIMIT $2::bigint
+				FOR UPDATE SKIP LOCKED))`,
+		pruneShared: `/* pgqrs:worker.shared_prune */
+			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)
+			DELETE FROM pgqrs_workers WHERE id = ANY (ARRAY(
+				SELECT w.id FROM pgqrs_workers w
+				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id)
 				LIMIT $2::bigint
 				FOR UPDATE SKIP LOCKED))`,
 	},

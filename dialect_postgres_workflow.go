@@ -55,7 +55,7 @@ var postgresWorkflow = workflowSQL{
 			updated_at = clock_timestamp()
 		FROM arg` + postgresHolding + `
 		WHERE r.message_id = arg.message_id
-		RETURNING r.id, r.status::text, r.execution_ct = 1`,
+		RETURNING r.id, r.status::text, r.execution_ct = 1 AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = r.id)`,
 	exists: `/* pgqrs:run.exists */ SELECT id FROM pgqrs_workflow_runs WHERE message_id = $1`,
 	finish: `/* pgqrs:run.finish */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::text AS status, $3::text AS output, $4::text AS error)

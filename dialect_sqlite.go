@@ -48,7 +48,7 @@ const (
 	sqliteClaim   = `
 			UPDATE pgqrs_messages
 			SET consumer_worker_id = (SELECT worker_id FROM arg), vt = (SELECT strftime('%Y-%m-%d %H:%M:%f', now, lease) FROM arg), due_at = vt,
-				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, woken = 0, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
+				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, woken = 0, failed_at = NULL, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
 			WHERE id IN (`
 )
 
@@ -100,6 +100,15 @@ var sqlite = dialect{
 			UNION ALL
 			SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`,
 		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
+		shared: `/* pgqrs:schema.shared */
+			SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = 'pgqrs_messages_consumer')
+			WHERE EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name IN ('_sqlx_migrations', 'pgqrs_schema_version'))
+				OR EXISTS (SELECT 1 FROM pgqrs_workers WHERE go_state IS NULL)`,
+		share: []string{
+			`/* pgqrs:schema.share_runs */ CREATE INDEX IF NOT EXISTS pgqrs_workflow_runs_worker ON pgqrs_workflow_runs (worker_id) WHERE worker_id IS NOT NULL`,
+			`/* pgqrs:schema.share_producers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_producer ON pgqrs_messages (producer_worker_id) WHERE producer_worker_id IS NOT NULL`,
+			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
+		},
 		drop: []string{
 			`/* pgqrs:schema.drop_signals */ DROP TABLE IF EXISTS pgqrs_workflow_signals`,
 			`/* pgqrs:schema.drop_steps */ DROP TABLE IF EXISTS pgqrs_workflow_steps`,
@@ -282,6 +291,7 @@ var sqlite = dialect{
 			DELETE FROM pgqrs_messages
 			WHERE archived_at IS NULL AND id IN (SELECT held.id FROM (` + sqliteLeases + `) AS held CROSS JOIN pgqrs_messages m
 				WHERE m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct)
+				AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id)
 			RETURNING id`,
 		release: `/* pgqrs:message.release */
 			UPDATE pgqrs_messages
@@ -319,18 +329,19 @@ var sqlite = dialect{
 			WITH arg (queue, name, status, silence, now) AS (
 				SELECT ?, ?, ?, printf('-%.6f seconds', ? / 1000000.0), ` + sqliteNow + `
 			)
-			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at)
-			SELECT arg.name, q.id, arg.status, arg.now, arg.now
+			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at, go_state)
+			SELECT arg.name, q.id, arg.status, arg.now, arg.now, 'live'
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			WHERE NOT EXISTS (
 				SELECT 1 FROM pgqrs_workers w
 				WHERE w.name = arg.name AND w.status <> 'stopped' AND w.heartbeat_at >= strftime('%Y-%m-%d %H:%M:%f', arg.now, arg.silence))
 			ON CONFLICT (name) DO UPDATE
-			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL
+			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL, go_state = excluded.go_state
 			RETURNING id`,
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE ` + sqliteNow + ` END WHERE id IN (SELECT value FROM json_each(?))
-			RETURNING id, CASE WHEN status = 'stopped' AND shutdown_at <= heartbeat_at THEN 'silent' ELSE status END`,
+			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= strftime('%Y-%m-%d %H:%M:%f', heartbeat_at, '3 seconds'))
+				THEN 'silent' ELSE status END`,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -341,7 +352,8 @@ var sqlite = dialect{
 				OR EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = -1 AND m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg)))`,
 		move: `/* pgqrs:worker.move */
 			WITH arg (id, status, old) AS (VALUES (?, ?, ?))
-			UPDATE pgqrs_workers SET status = (SELECT status FROM arg), shutdown_at = CASE WHEN (SELECT status FROM arg) = 'stopped' THEN ` + sqliteNow + ` END
+			UPDATE pgqrs_workers SET status = (SELECT status FROM arg), shutdown_at = CASE WHEN (SELECT status FROM arg) = 'stopped' THEN ` + sqliteNow + ` END,
+				go_state = CASE WHEN go_state IS NOT NULL THEN CASE WHEN (SELECT status FROM arg) = 'stopped' THEN 'stopped' ELSE 'live' END END
 			WHERE id = (SELECT id FROM arg) AND status IN (SELECT value FROM json_each((SELECT old FROM arg)))
 			RETURNING id`,
 		status: `/* pgqrs:worker.status */ SELECT status FROM pgqrs_workers WHERE id = ?`,
@@ -352,13 +364,20 @@ var sqlite = dialect{
 			ORDER BY w.id`,
 		expire: `/* pgqrs:worker.expire */
 			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at
-			WHERE status <> 'stopped' AND heartbeat_at < strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0))`,
+			WHERE go_state = 'live' AND status <> 'stopped' AND heartbeat_at < strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0))`,
 		prune: `/* pgqrs:worker.prune */
 			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
 			DELETE FROM pgqrs_workers WHERE id IN (
 				SELECT w.id FROM pgqrs_workers w
-				WHERE w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
+				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
+				LIMIT ?)`,
+		pruneShared: `/* pgqrs:worker.shared_prune */
+			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
+			DELETE FROM pgqrs_workers WHERE id IN (
+				SELECT w.id FROM pgqrs_workers w
+				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL)
 				LIMIT ?)`,
 	},
 

@@ -86,7 +86,7 @@ var sqliteWorkflow = workflowSQL{
 			error = CASE WHEN status = 'PAUSED' THEN NULL ELSE error END,
 			updated_at = ` + sqliteNow + `
 		WHERE message_id = (SELECT m.id FROM arg` + sqliteHolding + `)
-		RETURNING id, status, execution_ct = 1`,
+		RETURNING id, status, execution_ct = 1 AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = pgqrs_workflow_runs.id)`,
 	exists: `/* pgqrs:run.exists */ SELECT id FROM pgqrs_workflow_runs WHERE message_id = ?`,
 	finish: `/* pgqrs:run.finish */
 		WITH arg (id, status, output, error) AS (VALUES (?, ?, ?, ?))

@@ -13,7 +13,7 @@ type workflowSQL struct {
 	// takeBack deletes messages that have no run. Exec; JSON array of messages.
 	takeBack string
 	// begin starts or continues the execution of a message's run. Query; message, worker, claim;
-	// 1 row: run, status after, whether it is its first execution; none if the lease is lost or there is no run.
+	// 1 row: run, status after, whether it is its first execution and has no steps; none if the lease is lost or there is no run.
 	begin string
 	// exists says whether a message has a run. Query; message; 1 row: run, or none.
 	exists string

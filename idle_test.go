@@ -124,7 +124,7 @@ func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 // routine leaves out the upkeep.
 func routine(calls []call) []call {
 	return slices.DeleteFunc(calls, func(c call) bool {
-		return slices.Contains([]string{"worker.expire", "message.disown", "message.prune", "run.expired", "worker.prune"}, c.tag())
+		return slices.Contains([]string{"worker.expire", "message.disown", "message.prune", "run.expired", "schema.shared", "worker.prune"}, c.tag())
 	})
 }
 

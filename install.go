@@ -90,8 +90,13 @@ func (s *Store) install(ctx context.Context) error {
 			return err
 		}
 		there, err := conn{s, nil}.objects(ctx)
-		if err != nil || len(pendingOf(known, applied, there)) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(pendingOf(known, applied, there)) == 0 {
+			if shared, indexed, err := (conn{s, nil}).shared(ctx); err != nil || !shared || indexed {
+				return err
+			}
 		}
 	}
 	return s.alone(ctx, func(c conn) error { return c.migrate(ctx, known) })
@@ -150,7 +155,7 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 			}
 		}
 	}
-	return nil
+	return c.share(ctx)
 }
 
 func (c conn) makeSchema(ctx context.Context) error {
@@ -199,12 +204,15 @@ func (c conn) uninstall(ctx context.Context) error {
 	return nil
 }
 
-// An object is a table, column or index.
+// An object is a table, column or index, or a value of an enumerated type.
 type object struct{ kind, table, name string }
 
 func (o object) String() string {
-	if o.kind == "table" {
+	switch o.kind {
+	case "table":
 		return "table " + o.table
+	case "value":
+		return fmt.Sprintf("value %s of type %s", o.name, o.table)
 	}
 	return fmt.Sprintf("%s %s of table %s", o.kind, o.name, o.table)
 }
@@ -218,6 +226,7 @@ var (
 	createIndex = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON (\w+)`)
 	columnLine  = regexp.MustCompile(`(?m)^\t([a-z_]+) `)
 	addMissing  = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`)
+	addValue    = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
 )
 
 // wanted lists what the migrations make.
@@ -233,6 +242,9 @@ func wanted(known []migration) []object {
 			}
 			if found := addMissing.FindStringSubmatch(statement); found != nil {
 				list = append(list, object{"column", found[1], found[2]})
+			}
+			if found := addValue.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"value", found[1], found[2]})
 			}
 			if found := createIndex.FindStringSubmatch(statement); found != nil {
 				list = append(list, object{"index", found[2], found[1]})

@@ -11,16 +11,10 @@ import (
 )
 
 // ErrInvalidPayload is returned, before anything is stored, for a payload that
-// does not marshal to JSON, is larger than [Limits] allows, or that not every
+// does not marshal to JSON, is not what [Limits] allows, or that not every
 // dialect can store and give back; and for headers and keys alike. It is also
 // why a message whose payload does not decode dies.
 var ErrInvalidPayload = errors.New("pgqrs: invalid payload")
-
-// Limits bounds what may be enqueued. A zero field means its default.
-type Limits struct {
-	// MaxPayload is the size of a payload as JSON, in bytes. Zero means 1 MiB.
-	MaxPayload int
-}
 
 const (
 	defaultMaxPayload = 1 << 20
@@ -37,13 +31,6 @@ const (
 	// make a payload that can be stored but is too large to be read.
 	maxWrittenOut = 1 << 20 // bytes more
 )
-
-func (l Limits) check() error {
-	if l.MaxPayload < 0 {
-		return fmt.Errorf("pgqrs: Limits.MaxPayload is %d", l.MaxPayload)
-	}
-	return nil
-}
 
 // encode marshals a payload and checks that every dialect can hold it.
 func (l Limits) encode(v any) (string, error) {

@@ -61,9 +61,9 @@ func (q *Queue[T]) usable() error {
 // the message is there if and only if the transaction commits.
 //
 // It returns an error matching ErrInvalidPayload, with nothing stored, if the
-// payload does not marshal, is too large or cannot be held by every dialect;
-// one matching ErrDuplicate, with the first message's id, if the key of a
-// Unique option is taken.
+// payload does not marshal, is not what Limits allows or cannot be held by every
+// dialect; one matching ErrRateLimited, above a rate that Limits sets; one matching
+// ErrDuplicate, with the first message's id, if the key of a Unique option is taken.
 func (q *Queue[T]) Enqueue(ctx context.Context, payload T, opts ...Option) (int64, error) {
 	ids, err := q.enqueue(ctx, []any{payload}, append(slices.Clip(opts), noEach))
 	if len(ids) == 0 {
@@ -99,6 +99,12 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 		return nil, errors.New("no messages to enqueue")
 	}
 	items, err := q.store.items(ctx, payloads, opts)
+	if err == nil {
+		err = q.store.cfg.Limits.admit(items, func(raw []byte) []byte { return raw })
+	}
+	if err == nil {
+		err = q.store.rate.take(time.Now(), len(items))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,11 +208,34 @@ func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
 	return q.settle(ctx, "ack", outcome{kind: acked}, ms)
 }
 
-// Delete deletes messages without a trace. Otherwise it is like Ack.
+// Delete deletes messages without a trace. Otherwise it is like Ack, but for
+// the message of a workflow's run, which it leaves with an error matching
+// ErrState: [Store.Delete] takes both.
 func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
 	return q.fenced(ctx, "delete", ms, func(c conn, leases []any) ([]int64, error) {
-		return c.lease(ctx, c.store.dialect.lease.delete, leases)
+		done, err := c.lease(ctx, c.store.dialect.lease.delete, leases)
+		if err == nil && len(done) < len(ms) {
+			err = refuseRuns(ctx, c, ms, done)
+		}
+		return done, err
 	})
+}
+
+// refuseRuns returns an error if one of the messages that were not deleted is a run's.
+func refuseRuns[T any](ctx context.Context, c conn, ms []*Message[T], done []int64) error {
+	for _, m := range ms {
+		if slices.Contains(done, m.ID) {
+			continue
+		}
+		runs, err := c.ids(ctx, c.store.dialect.workflow.exists, m.ID)
+		if err == nil && len(runs) > 0 {
+			err = fmt.Errorf("%w: message %d belongs to run %d; Store.Delete deletes both", ErrState, m.ID, runs[0])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Release gives messages back, to be delivered again after the delay. The

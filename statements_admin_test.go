@@ -224,9 +224,23 @@ func installed(t *testing.T, d pgqrs.Dialect) statement {
 func TestStatementsOfTheSchema(t *testing.T) {
 	bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
 		t.Run("Install with nothing to do only reads", func(t *testing.T) {
-			s, _ := newMock(t, d, applied(t, d), installed(t, d))
+			s, _ := newMock(t, d, applied(t, d), installed(t, d), query("schema.shared"))
 			if err := s.Install(t.Context()); err != nil {
 				t.Error(err)
+			}
+		})
+		t.Run("Install where pgqrs 0.15 has joined", func(t *testing.T) {
+			want := []statement{applied(t, d), installed(t, d), query("schema.shared").row(false), exec("begin"), query("schema.lock"), installed(t, d), applied(t, d), query("schema.shared").row(false)}
+			for _, what := range map[pgqrs.Dialect][]string{pgqrs.Postgres: {"runs", "consumers"}, pgqrs.SQLite: {"runs", "producers", "consumers"}}[d] {
+				want = append(want, exec("schema.share_"+what))
+			}
+			s, _ := newMock(t, d, append(want, exec("commit"))...)
+			if err := s.Install(t.Context()); err != nil {
+				t.Error(err)
+			}
+			s, _ = newMock(t, d, applied(t, d), installed(t, d), query("schema.shared").row(true))
+			if err := s.Install(t.Context()); err != nil {
+				t.Errorf("the second time: %v", err)
 			}
 		})
 		t.Run("Install on a schema that is too new", func(t *testing.T) {
@@ -298,7 +312,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 func TestStatementsOfConcurrentInstall(t *testing.T) {
 	inWAL := errors.New("Concurrent transaction mode is only supported when MVCC is enabled")
 	stock := errors.New(`near "CONCURRENT": syntax error`)
-	reads := []statement{applied(t, pgqrs.SQLite), installed(t, pgqrs.SQLite)}
+	reads := []statement{applied(t, pgqrs.SQLite), installed(t, pgqrs.SQLite), query("schema.shared")}
 	for _, c := range []struct {
 		name string
 		want error

@@ -256,6 +256,12 @@ func TestStatementsOfSettling(t *testing.T) {
 			name: "Delete", want: []statement{query("message.delete", `[[7,3,9]]`).ids(7)},
 			call: settle(func(ctx context.Context, q *pgqrs.Queue[email]) error { return q.Delete(ctx, held(7, 1)) }),
 		}, {
+			name: "Delete after the lease was lost", want: []statement{query("message.delete", `[[6,3,9],[7,3,9]]`).ids(6), query("run.exists", 7)}, err: pgqrs.ErrLeaseLost,
+			call: settle(func(ctx context.Context, q *pgqrs.Queue[email]) error { return q.Delete(ctx, held(6, 1), held(7, 1)) }),
+		}, {
+			name: "Delete of a run's message", want: []statement{query("message.delete", `[[7,3,9]]`), query("run.exists", 7).ids(1)}, err: pgqrs.ErrState,
+			call: settle(func(ctx context.Context, q *pgqrs.Queue[email]) error { return q.Delete(ctx, held(7, 1)) }),
+		}, {
 			name: "Release", want: []statement{query("message.release", `[[7,3,9,60000000]]`).ids(7)},
 			call: settle(func(ctx context.Context, q *pgqrs.Queue[email]) error { return q.Release(ctx, time.Minute, held(7, 1)) }),
 		}, {

@@ -114,6 +114,7 @@ type core struct {
 	bad     error // why no call can work
 	owned   bool  // whether Close closes db
 
+	rate       *bucket // nil: no limit
 	prepared   preparedCache
 	texts      sync.Map // text to its rendering for cfg.Schema
 	acks       coalescer[[]settlement, []int64]
@@ -142,7 +143,9 @@ func (c Config) New(db *sql.DB, d Dialect) *Store {
 	}
 	s.cfg.EncryptionKey = "" // nothing needs it any more
 	s.prepared.off = c.NoPrepare
-	s.dialect, s.bad = c.check(db, d)
+	if s.dialect, s.bad = c.check(db, d); s.bad == nil {
+		s.rate = newBucket(c.Limits)
+	}
 	pool := &Store{core: s}
 	s.acks.alone, s.acks.together = pool.settle, pool.settleTogether
 	s.saves.alone, s.saves.together = pool.saveStep, pool.saveSteps

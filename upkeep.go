@@ -198,7 +198,7 @@ func (r *running) prune(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
 	r.pruneRuns(ctx, list)
-	r.chunks(ctx, "prune worker rows", d.worker.prune, pruneWorkers.Microseconds(), upkeepChunk)
+	r.pruneWorkerRows(ctx)
 }
 
 // pruneRuns deletes runs past their retention, with their messages.

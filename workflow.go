@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // The states of a run, in the words of the tables.
@@ -77,11 +78,14 @@ type workflowPayload[In any] struct {
 // for as long as the run is kept: starting another of the same key starts
 // nothing and returns the first; with Unique the error matches ErrDuplicate.
 //
-// It returns an error matching ErrInvalidPayload if in cannot be stored, and
-// ErrState if ctx is a run's own outside a step, where it would start another
+// It returns an error matching ErrInvalidPayload if in cannot be stored,
+// ErrRateLimited above a rate that Limits sets, and ErrState if ctx is a run's own outside a step, where it would start another
 // with every replay; use Child there.
 func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*RunHandle[Out], error) {
 	items, err := w.items(ctx, []In{in}, append(slices.Clip(opts), noEach))
+	if err == nil {
+		err = w.store.rate.take(time.Now(), 1)
+	}
 	if err != nil {
 		return nil, wrap(ctx, err, "start workflow %q", w.name)
 	}
@@ -111,7 +115,11 @@ func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) (
 	for i, input := range in {
 		payloads[i] = workflowPayload[In]{input}
 	}
-	return w.store.items(ctx, payloads, opts)
+	items, err := w.store.items(ctx, payloads, opts)
+	if err == nil {
+		err = w.store.cfg.Limits.admit(items, inputOf)
+	}
+	return items, err
 }
 
 // Run returns the handle of a run by its id. It does no I/O.

@@ -49,6 +49,7 @@ func features() []feature {
 		{"kit", kitCases},
 		{"keys", keyCases},
 		{"payload", payloadCases},
+		{"limits", limitCases},
 		{"lease", leaseCases},
 		{"settle", settleCases},
 		{"consumer", consumerCases},

@@ -28,6 +28,7 @@ var workflowEndCases = []testcase{
 	{"a result that does not decode into Out is ErrInvalidPayload", "a caller would take a zero value for the result", endOtherType},
 	{"finished runs are pruned with their steps and signals, but not a child whose parent waits", "the tables would grow for ever, or a parent lose its child's result", endRetention},
 	{"deleting or purging a run's message takes the run, its steps and its signals along", "rows would be left that nothing ever deletes", endRemoved},
+	{"a holder's Delete leaves the message of a run, and says so", "a caller would wait for ever for a run that has lost its message", endDelete},
 }
 
 func endSuccess(t *testing.T, e *env) {
@@ -348,4 +349,20 @@ func endRemoved(t *testing.T, e *env) {
 	equalSlices(t, "rows in the end", e.rows(t), []int{0, 0, 0})
 	_, err := queued.Result(t.Context())
 	wantError(t, err, pgqrs.ErrNotFound)
+}
+
+func endDelete(t *testing.T, e *env) {
+	h := e.run(t)
+	q := pgqrs.NewQueue[json.RawMessage](e.store, "orders")
+	plain := enqueue(t, q, json.RawMessage(`1`))
+	ms := dequeue(t, q, 10)
+	equal(t, "messages", len(ms), 2)
+	err := q.Delete(t.Context(), ms...)
+	wantError(t, err, pgqrs.ErrState)
+	wantText(t, "error", err.Error(), fmt.Sprint("run ", h.ID()), "Store.Delete")
+	left := value(e.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{ms[0].ID, plain}}))(t)
+	equalSlices(t, "messages left", infoIDs(left), []int64{ms[0].ID})
+	must(t, q.Release(t.Context(), 0, ms[0]))
+	start(t, fast(sells(orders(e.store))))
+	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 20})
 }

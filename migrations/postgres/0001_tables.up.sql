@@ -24,6 +24,15 @@ END
 $$
 -- +goose StatementEnd
 
+-- pgqrs 0.15.3 made the type without these two.
+-- +goose StatementBegin
+ALTER TYPE pgqrs_workflow_status ADD VALUE IF NOT EXISTS 'CANCELLING'
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+ALTER TYPE pgqrs_workflow_status ADD VALUE IF NOT EXISTS 'CANCELLED'
+-- +goose StatementEnd
+
 -- +goose StatementBegin
 CREATE TABLE IF NOT EXISTS pgqrs_queues (
 	id BIGSERIAL PRIMARY KEY,

@@ -5,6 +5,12 @@
 ALTER TABLE pgqrs_queues ADD COLUMN IF NOT EXISTS paused_at TIMESTAMPTZ
 -- +goose StatementEnd
 
+-- go_state is 'live' for a worker of this library, 'stopped' once one of its calls has stopped it, and NULL for those
+-- of pgqrs 0.15. So a row that is stopped and still 'live' was given up for dead, and may come back.
+-- +goose StatementBegin
+ALTER TABLE pgqrs_workers ADD COLUMN IF NOT EXISTS go_state TEXT
+-- +goose StatementEnd
+
 -- +goose StatementBegin
 ALTER TABLE pgqrs_messages ADD COLUMN IF NOT EXISTS priority SMALLINT NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1 AND 2)
 -- +goose StatementEnd
