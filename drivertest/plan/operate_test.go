@@ -118,11 +118,45 @@ func operateWorker(t *testing.T, w *watcher, s *pgqrs.Store, q *pgqrs.Queue[int]
 		done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{h, idle}, Concurrency: 2, Lease: 300 * time.Millisecond}).Run(ctx)
 	}()
 	<-handled
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for len(w.missing()) > 0 && ctx.Err() == nil {
-		<-tick.C
-	}
+	await(ctx, func() bool { return len(w.missing()) == 0 })
 	stop()
 	must(t, <-done)
+}
+
+// await waits for a condition, or until ctx is done.
+func await(ctx context.Context, condition func() bool) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() && ctx.Err() == nil {
+		<-tick.C
+	}
+}
+
+// operateShared has the upkeep done of a database that pgqrs 0.15 works on too,
+// where a worker has stopped that a million messages refer to.
+func operateShared(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
+	t.Helper()
+	w.reset()
+	for _, text := range []string{
+		`UPDATE pgqrs_workers SET status = 'stopped', heartbeat_at = '2020-01-01 00:00:00', shutdown_at = '2020-01-01 00:00:00'`,
+		`INSERT INTO pgqrs_workers (name) VALUES ('of pgqrs 0.15')`,
+	} {
+		_, err := db.ExecContext(t.Context(), text)
+		must(t, err)
+	}
+	s := pgqrs.Config{NoPrepare: true}.New(db, d)
+	must(t, s.Install(t.Context()))
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	done := make(chan error, 1)
+	go func() {
+		nothing := func(context.Context, *pgqrs.Message[int]) error { return nil }
+		done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{pgqrs.NewQueue[int](s, "idle").Handle(nothing)}}).Run(ctx)
+	}()
+	await(ctx, func() bool { return w.has("worker.shared_prune") })
+	stop()
+	must(t, <-done)
+	if !w.has("worker.shared_prune") {
+		t.Fatal("worker.shared_prune was not sent")
+	}
 }

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { postgres.Main(m) }
 // fillPostgres adds messages of every state, and the worker that holds them.
 const fillPostgres = `
 	WITH holder AS (
-		INSERT INTO pgqrs_workers (name, queue_id, status) SELECT 'holder ' || gen_random_uuid(), id, 'polling' FROM pgqrs_queues WHERE queue_name = 'big'
+		INSERT INTO pgqrs_workers (name, queue_id, status, go_state) SELECT 'holder ' || gen_random_uuid(), id, 'polling', 'live' FROM pgqrs_queues WHERE queue_name = 'big'
 		RETURNING id, queue_id
 	)
 	INSERT INTO pgqrs_messages (queue_id, payload, priority, vt, archived_at, failed_at, consumer_worker_id, claim_ct, read_ct, due_at, last_error, dedup_key)
@@ -76,6 +76,8 @@ func TestPostgres(t *testing.T) {
 	exec(`DEALLOCATE ALL`)
 	p.when = "an analyzed table"
 	operate(t, w, db, pgqrs.Postgres)
+	p.when = "a shared database"
+	operateShared(t, w, db, pgqrs.Postgres)
 }
 
 // postgresPlans explains statements and checks what their plans read.

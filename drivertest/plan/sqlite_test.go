@@ -44,7 +44,7 @@ func TestSQLite(t *testing.T) {
 	}
 	must(t, pgqrs.New(db, pgqrs.SQLite).Install(t.Context()))
 	exec(`INSERT INTO pgqrs_queues (queue_name) VALUES ('big'), ('idle')`)
-	exec(`INSERT INTO pgqrs_workers (name, queue_id, status) SELECT 'holder', id, 'polling' FROM pgqrs_queues WHERE queue_name = 'big'`)
+	exec(`INSERT INTO pgqrs_workers (name, queue_id, status, go_state) SELECT 'holder', id, 'polling', 'live' FROM pgqrs_queues WHERE queue_name = 'big'`)
 	exec(fmt.Sprintf(fillSQLite, fewMessages...))
 	operate(t, w, db, pgqrs.SQLite)
 
@@ -54,6 +54,8 @@ func TestSQLite(t *testing.T) {
 	exec(`ANALYZE`)
 	p.when = "an analyzed table"
 	operate(t, w, db, pgqrs.SQLite)
+	p.when = "a shared database"
+	operateShared(t, w, db, pgqrs.SQLite)
 }
 
 // sqlitePlans counts the steps that SQLite's machine takes for a statement, and

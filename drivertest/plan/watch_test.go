@@ -44,6 +44,13 @@ func (w *watcher) missing() []string {
 	return slices.DeleteFunc(slices.Clone(operations), func(tag string) bool { return w.sent[tag] })
 }
 
+// has reports whether a tag was sent since reset.
+func (w *watcher) has(tag string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent[tag]
+}
+
 // watchedDB returns a pool of one connection, so that what look leaves in the
 // session, prepared statements say, is there for the next statement.
 func watchedDB(t *testing.T, w *watcher) *sql.DB {
