@@ -109,6 +109,27 @@ var postgresWorkflow = workflowSQL{
 				AND o.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
 		RETURNING p.id, w.name`,
 	},
+	joinShared: `/* pgqrs:run.shared_join */
+		WITH arg AS MATERIALIZED (SELECT $1::json AS queues, clock_timestamp() AS now),
+		waiting AS MATERIALIZED (
+			SELECT o.id AS message_id, p.id AS run_id, q.queue_name, arg.now
+			FROM arg CROSS JOIN LATERAL json_array_elements_text(arg.queues) AS j (name) JOIN pgqrs_queues q ON q.queue_name = j.name
+				CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
+				CROSS JOIN LATERAL (
+					SELECT id FROM pgqrs_messages
+					WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND vt > arg.now + interval '50 years'
+					ORDER BY vt, id
+				) o
+				JOIN pgqrs_workflow_runs p ON p.message_id = o.id
+			WHERE p.status = 'RUNNING' AND EXISTS (
+				SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = p.id AND s.status = 'PAUSED'
+					AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_step = s.step_name)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_step = s.step_name
+						AND c.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')))
+		)
+		UPDATE pgqrs_messages m SET woken = true, vt = waiting.now
+		FROM waiting WHERE m.id = waiting.message_id AND m.consumer_worker_id IS NULL AND m.archived_at IS NULL
+		RETURNING waiting.run_id, waiting.queue_name`,
 	wake: `/* pgqrs:run.wake */
 		UPDATE pgqrs_messages m
 		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END

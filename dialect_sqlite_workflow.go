@@ -142,6 +142,23 @@ var sqliteWorkflow = workflowSQL{
 		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
 			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
 	},
+	joinShared: `/* pgqrs:run.shared_join */
+		WITH arg (queues, now) AS (SELECT ?, ` + sqliteNow + `),
+		waiting (message_id) AS MATERIALIZED (
+			SELECT o.id
+			FROM pgqrs_queues q CROSS JOIN pgqrs_messages o CROSS JOIN pgqrs_workflow_runs p
+			WHERE q.queue_name IN (SELECT value FROM json_each((SELECT queues FROM arg)))
+				AND o.queue_id = q.id AND o.priority IN (2, 1, 0, -1) AND o.archived_at IS NULL AND o.vt > (SELECT strftime('%Y-%m-%d %H:%M:%f', now, '50 years') FROM arg)
+				AND o.consumer_worker_id IS NULL AND p.message_id = o.id AND p.status = 'RUNNING' AND EXISTS (
+					SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = p.id AND s.status = 'PAUSED'
+						AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name)
+						AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name
+							AND c.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')))
+		)
+		UPDATE pgqrs_messages SET woken = 1, vt = (SELECT now FROM arg)
+		WHERE id IN (SELECT message_id FROM waiting)
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
 	wake: `/* pgqrs:run.wake */
 		UPDATE pgqrs_messages
 		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END
@@ -181,9 +198,9 @@ var sqliteWorkflow = workflowSQL{
 	expired: `/* pgqrs:run.expired */
 		WITH arg (queue_id, until) AS (
 			SELECT q.id, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', json_extract(value, '$[1]') / 1000000.0))
-			FROM json_each(?) JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
+			FROM json_each(?) CROSS JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
 		)
-		SELECT m.id FROM arg JOIN pgqrs_messages m ON m.queue_id = arg.queue_id JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+		SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id CROSS JOIN pgqrs_workflow_runs r ON r.message_id = m.id
 		WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
 		LIMIT ?`,

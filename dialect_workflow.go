@@ -36,6 +36,9 @@ type workflowSQL struct {
 	// locked first, so that of two that end at once the later sees the other. Exec, then Query; each takes the run;
 	// the second returns 1 row: parent run, queue; or none.
 	join []string
+	// joinShared is join for a shared database, after the fact: it finds runs that wait for children which have all ended, and
+	// that nothing has told, because pgqrs 0.15 ended the last one. Query; JSON array of queues; rows: run, queue.
+	joinShared string
 	// wake makes the messages of unfinished runs due, or, while leased, not to be put off.
 	// Query; JSON array of runs; rows: run, queue.
 	wake string

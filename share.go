@@ -31,21 +31,43 @@ func (c conn) share(ctx context.Context) error {
 	return nil
 }
 
-// pruneWorkerRows deletes rows of workers long gone.
-func (r *running) pruneWorkerRows(ctx context.Context) {
+// tidyShared does what only a shared database needs, and deletes rows of workers long gone.
+func (r *running) tidyShared(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	shared, indexed, err := conn{r.store, nil}.shared(limited)
-	cancel()
+	if err == nil && shared {
+		err = r.joinShared(limited)
+	}
+	if err != nil {
+		r.upkeepFailed(ctx, "look after what is shared with pgqrs 0.15", err)
+		return
+	}
 	text := r.store.dialect.worker.prune
-	switch {
-	case err != nil:
-		r.upkeepFailed(ctx, "find out whether the database is shared", err)
-		return
-	case shared && !indexed:
-		r.log.Info("pgqrs: pgqrs 0.15 has joined; rows of stopped workers are kept until Install is called again")
-		return
-	case shared:
+	if shared {
 		text = r.store.dialect.worker.pruneShared
 	}
+	if shared && !indexed {
+		r.log.Info("pgqrs: pgqrs 0.15 has joined; rows of stopped workers are kept until Install is called again")
+		return
+	}
 	r.chunks(ctx, "prune worker rows", text, pruneWorkers.Microseconds(), upkeepChunk)
+}
+
+// joinShared wakes runs whose children pgqrs 0.15 has ended: it knows of no parents.
+func (r *running) joinShared(ctx context.Context) error {
+	var queues []string
+	for _, l := range r.lanes {
+		if l.workflow {
+			queues = append(queues, l.queue)
+		}
+	}
+	if len(queues) == 0 {
+		return nil
+	}
+	list, err := jsonList(queues)
+	if err != nil {
+		return err
+	}
+	return r.store.atomic(ctx, func(c conn) error { return c.woken(ctx, r.store.dialect.workflow.joinShared, list) })
 }

@@ -198,7 +198,7 @@ func (r *running) prune(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
 	r.pruneRuns(ctx, list)
-	r.pruneWorkerRows(ctx)
+	r.tidyShared(ctx)
 }
 
 // pruneRuns deletes runs past their retention, with their messages.

@@ -150,13 +150,14 @@ func operateShared(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		nothing := func(context.Context, *pgqrs.Message[int]) error { return nil }
-		done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{pgqrs.NewQueue[int](s, "idle").Handle(nothing)}}).Run(ctx)
+		nothing := func(context.Context, *pgqrs.Run, int) (int, error) { return 0, nil }
+		done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{pgqrs.NewWorkflow[int, int](s, "idle").Handle(nothing)}}).Run(ctx)
 	}()
-	await(ctx, func() bool { return w.has("worker.shared_prune") })
+	sent := func() bool { return w.has("run.shared_join") && w.has("worker.shared_prune") }
+	await(ctx, sent)
 	stop()
 	must(t, <-done)
-	if !w.has("worker.shared_prune") {
-		t.Fatal("worker.shared_prune was not sent")
+	if !sent() {
+		t.Fatal("run.shared_join or worker.shared_prune was not sent")
 	}
 }
