@@ -4,7 +4,8 @@
 #
 #	COUNT=10 ./test.sh    runs each test ten times
 #
-# It needs Go, a C compiler, PostgreSQL's server binaries, and Node with npm.
+# It needs Go, a C compiler, PostgreSQL's server binaries, Node with npm, and
+# where CI is set Python 3.11 with venv and cargo.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -11,6 +11,7 @@
 //	libsql                     libSQL (dialect Turso), on a file
 //	encrypted, memory          SQLite of ncruces, on encrypted files and in memory
 //	generic                    any driver, named by environment variables
+//	interop                    PostgreSQL and SQLite, shared with pgqrs 0.15.3 in Python
 //
 // Run them all from this directory with
 //

@@ -17,23 +17,23 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-func TestMessages(t *testing.T) {
-	proveShared(t, []proof{
-		{"what Python produces, a Go Worker handles", pythonToGo},
-		{"what Go enqueues, Python consumes", goToPython},
-		{"a batch of either side is taken by the other, in its order", batches},
-		{"a delayed message of either side is hidden from the other until it is due", delayed},
-		{"what Go enqueues in a transaction, Python sees when it commits", transaction},
-		{"payloads compare equal after either way", payloads},
-		{"archived messages and counts are the same on both sides", archived},
-		{"a message that one side holds is not given to the other", oneHolder},
-		{"what one side releases, the other takes, at the time that was said", released},
-		{"four Go consumers and a Python one get each of 300 messages once", together},
-		{"a dead letter of Go is an archived message to Python, and a redriven one comes to Python", deadLetters},
-		{"a message with five attempts is hidden from Python, and Go makes it a dead letter", overdrawn},
-		{"a dead letter that pgqrs replays is handled and acked by Go", replayed},
-	})
+var messagesProofs = []proof{
+	{"what Python produces, a Go Worker handles", pythonToGo},
+	{"what Go enqueues, Python consumes", goToPython},
+	{"a batch of either side is taken by the other, in its order", batches},
+	{"a delayed message of either side is hidden from the other until it is due", delayed},
+	{"what Go enqueues in a transaction, Python sees when it commits", transaction},
+	{"payloads compare equal after either way", payloads},
+	{"archived messages and counts are the same on both sides", archived},
+	{"a message that one side holds is not given to the other", oneHolder},
+	{"what one side releases, the other takes, at the time that was said", released},
+	{"four Go consumers and a Python one get each of 300 messages once", together},
+	{"a dead letter of Go is an archived message to Python, and a redriven one comes to Python", deadLetters},
+	{"a message with five attempts is hidden from Python, and Go makes it a dead letter", overdrawn},
+	{"a dead letter that pgqrs replays is handled and acked by Go", replayed},
 }
+
+func TestMessages(t *testing.T) { proveShared(t, messagesProofs) }
 
 // makeQueue makes a queue's row on Python's side, which wants one.
 func (p *pair) makeQueue(t *testing.T, name string) {

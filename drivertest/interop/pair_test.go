@@ -48,24 +48,30 @@ type proof struct {
 // Python side has connected then, as `my.store`, and neither has installed anything.
 func prove(t *testing.T, proofs []proof) {
 	for _, x := range proofs {
-		t.Run(x.sentence, func(t *testing.T) { onBoth(t, x.test) })
+		t.Run(x.sentence, func(t *testing.T) {
+			t.Parallel()
+			onBoth(t, x.sentence, x.test)
+		})
 	}
 }
 
 // proveShared does so where Python has installed the tables and Go has adopted them.
 func proveShared(t *testing.T, proofs []proof) {
 	for _, x := range proofs {
+		shared := func(t *testing.T, p *pair) {
+			p.share(t)
+			x.test(t, p)
+		}
 		t.Run(x.sentence, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, p *pair) {
-				p.share(t)
-				x.test(t, p)
-			})
+			t.Parallel()
+			onBoth(t, x.sentence, shared)
 		})
 	}
 }
 
-func onBoth(t *testing.T, test func(*testing.T, *pair)) {
+func onBoth(t *testing.T, sentence string, test func(*testing.T, *pair)) {
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		env := environment(t, wheel)
 		dsn := postgres.Schema(t, "postgres")
 		db, err := sql.Open("postgres", dsn)
@@ -76,14 +82,17 @@ func onBoth(t *testing.T, test func(*testing.T, *pair)) {
 		p := &pair{dialect: pgqrs.Postgres, db: db, driver: "postgres", goDSN: dsn, env: env}
 		p.dsn, p.schema = pythonDSN(t, dsn)
 		p.begin(t, test)
+		t.Logf("proved on PostgreSQL: %s", sentence)
 	})
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		env := environment(t, source)
 		path := filepath.Join(t.TempDir(), "pgqrs.db")
 		dsn := (&url.URL{Scheme: "file", Path: path, OmitHost: true,
 			RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"}).String()
 		p := &pair{dialect: pgqrs.SQLite, db: sqlite.Open(t, "sqlite", dsn), driver: "sqlite", goDSN: dsn, env: env, dsn: "sqlite://" + path}
 		p.begin(t, test)
+		t.Logf("proved on SQLite: %s", sentence)
 	})
 }
 

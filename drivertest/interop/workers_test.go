@@ -12,22 +12,22 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-func TestWorkers(t *testing.T) {
-	proveShared(t, []proof{
-		{"each side lists the other's workers, with the same queue and status", lists},
-		{"Go suspends a polling Python worker, and resumes it", suspendPython},
-		{"Go interrupts a polling Python worker", interruptPython},
-		{"a Go Worker obeys what pgqrs writes: suspended, resumed, interrupted and stopped", obey},
-		{"what a dead Go worker held, Python takes after a Go Worker's upkeep", deadGo},
-		{"what a dead Go worker held, Python takes at once after release_worker_messages", deadGoReleased},
-		{"what a killed Python process held, Go takes when its lease ends", deadPython},
-		{"a Go Worker that pgqrs reclaimed because it was silent comes back", reclaimed},
-		{"a Go Worker that was stopped by StopWorker while it was silent stays stopped", stoppedSilent},
-		{"a Python worker that is silent while it is busy is left alone by Go's upkeep", busyPython},
-		{"Go deletes old messages and workers of a shared database without breaking its references", pruned},
-		{"Purge, Delete and DropQueue leave nothing that refers to what they deleted", dropped},
-	})
+var workersProofs = []proof{
+	{"each side lists the other's workers, with the same queue and status", lists},
+	{"Go suspends a polling Python worker, and resumes it", suspendPython},
+	{"Go interrupts a polling Python worker", interruptPython},
+	{"a Go Worker obeys what pgqrs writes: suspended, resumed, interrupted and stopped", obey},
+	{"what a dead Go worker held, Python takes after a Go Worker's upkeep", deadGo},
+	{"what a dead Go worker held, Python takes at once after release_worker_messages", deadGoReleased},
+	{"what a killed Python process held, Go takes when its lease ends", deadPython},
+	{"a Go Worker that pgqrs reclaimed because it was silent comes back", reclaimed},
+	{"a Go Worker that was stopped by StopWorker while it was silent stays stopped", stoppedSilent},
+	{"a Python worker that is silent while it is busy is left alone by Go's upkeep", busyPython},
+	{"Go deletes old messages and workers of a shared database without breaking its references", pruned},
+	{"Purge, Delete and DropQueue leave nothing that refers to what they deleted", dropped},
 }
+
+func TestWorkers(t *testing.T) { proveShared(t, workersProofs) }
 
 // workerOf returns the row of the only worker of a queue that has a status.
 func (p *pair) workerOf(t *testing.T, queue, status string) pgqrs.WorkerInfo {

@@ -15,22 +15,23 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-func TestWorkflows(t *testing.T) {
-	proveShared(t, []proof{
-		{"Python triggers a workflow that Go runs, and gets its result and steps", triggerPython},
-		{"Go starts a workflow that Python runs, and gets its result and steps", startGo},
-		{"a run that fails in Go raises in Python with its text", failGo},
-		{"a run that fails in Python is a *RunError in Go with its text", failPython},
-		{"Go finishes a run whose first step a killed Python process recorded", resumeGo},
-		{"Go does not repeat the steps of a run that Python never started", resumeUnstarted},
-		{"Python finishes a run whose first step a dead Go worker recorded", resumePython},
-		{"a step that failed for now in Go is not ready in Python before its time", retryPython},
-		{"a step that failed for now in Python is tried again by Go after its time", retryGo},
-		{"a step that failed for good on one side has failed on the other", failedSteps},
-		{"a run that Python paused, Go goes on with", pausePython},
-		{"a finished run that is delivered again is acked by Go", redelivered},
-	})
+var workflowsProofs = []proof{
+	{"Python triggers a workflow that Go runs, and gets its result and steps", triggerPython},
+	{"Go starts a workflow that Python runs, and gets its result and steps", startGo},
+	{"a run that fails in Go raises in Python with its text", failGo},
+	{"a run that fails in Python is a *RunError in Go with its text", failPython},
+	{"Go finishes a run whose first step a killed Python process recorded", resumeGo},
+	{"Go does not repeat the steps of a run that Python never started", resumeUnstarted},
+	{"Python finishes a run whose first step a dead Go worker recorded", resumePython},
+	{"a step that failed for now in Go is not ready in Python before its time", retryPython},
+	{"a step that failed for now in Python is tried again by Go after its time", retryGo},
+	{"a step that failed for good on one side has failed on the other", failedSteps},
+	{"a run that Python paused, Go goes on with", pausePython},
+	{"a finished run that is delivered again is acked by Go", redelivered},
+	{"a run of Go goes on when Python has ended its child", childOfPython},
 }
+
+func TestWorkflows(t *testing.T) { proveShared(t, workflowsProofs) }
 
 // makeWorkflow makes a definition on Python's side, which wants one.
 func (p *pair) makeWorkflow(t *testing.T, name string) {
@@ -399,4 +400,22 @@ func redelivered(t *testing.T, p *pair) {
 	}))
 	eventually(t, "Go acks it", func() bool { return p.message(t, run.MessageID).State == pgqrs.Archived })
 	equal(t, "calls", len(called.all()), 0)
+}
+
+func childOfPython(t *testing.T, p *pair) {
+	child := pgqrs.NewWorkflow[order, receipt](p.store, "order")
+	w := pgqrs.NewWorkflow[int, int](p.store, "parent")
+	parent := w.Handle(func(ctx context.Context, run *pgqrs.Run, n int) (int, error) {
+		out, err := child.Child(ctx, run, "child", order{"ink", n})
+		return out.Total, err
+	})
+	run := value(w.Start(t.Context(), 7))(t)
+	stop := p.work(t, parent)
+	ended := p.runOf(t, "order").ID
+	stop()
+	p.py.run(t, pythonOrder, nil)
+	p.py.run(t, pollOrder, nil)
+	p.awaitRun(t, ended, pgqrs.Succeeded)
+	p.work(t, parent) // its upkeep, at its start and then once a minute, tells the parent
+	equal(t, "result", value(run.Result(t.Context()))(t), 21)
 }

@@ -86,6 +86,8 @@ func (r *report) end(p *pkg, e event) {
 		r.printAll(p)
 	case e.Test == "" && e.Action == "pass":
 		fmt.Fprint(r.w, lastLine(p.output[""]))
+	case e.Action == "pass":
+		fmt.Fprint(r.w, proved(p.output[e.Test]))
 	case e.Action == "fail":
 		fmt.Fprint(r.w, unmarked(p.output[e.Test]))
 	}
@@ -161,6 +163,19 @@ func unmarked(output string) string {
 	for line := range strings.Lines(output) {
 		if !strings.HasPrefix(line, "=== ") {
 			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// proved returns what a test that passed logged to be printed: the lines that begin with "proved".
+func proved(output string) string {
+	var b strings.Builder
+	for line := range strings.Lines(output) {
+		if _, logged, ok := strings.Cut(line, ".go:"); ok {
+			if _, text, ok := strings.Cut(logged, ": "); ok && strings.HasPrefix(text, "proved") {
+				b.WriteString(text)
+			}
 		}
 	}
 	return b.String()

@@ -25,6 +25,9 @@ func TestReport(t *testing.T) {
 {"Action":"output","Package":"m/pq","Test":"TestPanic","Output":"panic: boom\n"}
 {"Action":"output","Package":"m/pq","Output":"FAIL\tm/pq\t0.1s\n"}
 {"Action":"fail","Package":"m/pq"}
+{"Action":"output","Package":"m/pgx","Test":"TestBoth/a","Output":"    pair_test.go:12: proved on SQLite: a: b\n"}
+{"Action":"output","Package":"m/pgx","Test":"TestBoth/a","Output":"    pair_test.go:13: not proved\n"}
+{"Action":"pass","Package":"m/pgx","Test":"TestBoth/a"}
 {"Action":"output","Package":"m/pgx","Output":"PASS\n"}
 {"Action":"output","Package":"m/pgx","Output":"ok  \tm/pgx\t0.1s\n"}
 {"Action":"pass","Package":"m/pgx"}
@@ -36,6 +39,7 @@ func TestReport(t *testing.T) {
 --- FAIL: TestConformance/queue/b (0.00s)
 panic: boom
 FAIL	m/pq	0.1s
+proved on SQLite: a: b
 ok  	m/pgx	0.1s
 pgqrs conformance: pq          1 passed, 1 failed, 1 skipped
 	skipped: c_test.go:1: no server
