@@ -99,6 +99,7 @@ func suspendPython(t *testing.T, p *pair) {
 	must(t, p.store.SuspendWorker(t.Context(), id))
 	p.py.eventually(t, "its loop ends, as pgqrs has it", `return my.task.done() and "suspended" in str(my.task.exception())`, nil)
 	p.py.run(t, `assert await my.consumer.status() == pgqrs.WorkerStatus.Suspended`, nil)
+	equal(t, "Go's mark on Python's worker", p.query(t, `SELECT go_state FROM pgqrs_workers WHERE id = `+sqlInt(id)), "")
 	must(t, p.store.ResumeWorker(t.Context(), id))
 	value(q.Enqueue(t.Context(), "second"))(t)
 	p.py.run(t, `
