@@ -90,7 +90,7 @@ func adopt(t *testing.T, p *pair) {
 	`, nil)
 	w := pgqrs.NewWorkflow[map[string]int, int](p.store, "flow")
 	p.work(t, w.Handle(takeA))
-	equal(t, "result of the run", value(w.Run(p.runOf(t, "flow").ID).Result(t.Context()))(t), 1)
+	equal(t, "result of the run", value(w.Run(p.runOf(t, "flow").ID).Result(soon(t)))(t), 1)
 	p.wantWorking(t)
 }
 
@@ -188,6 +188,6 @@ func statuses(t *testing.T, p *pair) {
 	run := value(pgqrs.NewWorkflow[int, int](p.store, "flow").Start(t.Context(), 1))(t)
 	must(t, run.Cancel(t.Context()))
 	p.work(t, pgqrs.NewWorkflow[int, int](p.store, "flow").Handle(nil1))
-	_, err := run.Result(t.Context())
+	_, err := run.Result(soon(t))
 	wantError(t, err, pgqrs.ErrCancelled)
 }

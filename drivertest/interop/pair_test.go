@@ -255,3 +255,10 @@ func numbers(t *testing.T, v any) any {
 }
 
 func sqlInt(n int64) string { return strconv.FormatInt(n, 10) }
+
+// soon is a ctx for calls that wait.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}

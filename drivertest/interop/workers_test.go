@@ -312,7 +312,7 @@ func pruned(t *testing.T, p *pair) {
 	}
 	run := value(w.Start(t.Context(), 1))(t)
 	stop := p.work(t, w.Handle(sum))
-	equal(t, "result", value(run.Result(t.Context()))(t), 2)
+	equal(t, "result", value(run.Result(soon(t)))(t), 2)
 	stop()
 	must(t, p.store.Close())
 	pgqrstest.Advance(t, p.store, 30*24*time.Hour)

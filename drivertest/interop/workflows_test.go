@@ -140,7 +140,7 @@ func startGo(t *testing.T, p *pair) {
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	run := value(w.Start(t.Context(), order{"ink 🦆", 7}, pgqrs.Key("o1")))(t)
 	p.py.run(t, pollOrder, nil)
-	got := value(run.Result(t.Context()))(t)
+	got := value(run.Result(soon(t)))(t)
 	equal(t, "result", fmt.Sprint(got), fmt.Sprint(receipt{21, []string{"ink 🦆", "<b> & 日本"}}))
 	var steps []string
 	for _, s := range value(run.Steps(t.Context()))(t) {
@@ -175,7 +175,7 @@ func failPython(t *testing.T, p *pair) {
 		my.take_order = take_order
 	`, nil)
 	p.py.run(t, pollOrder, nil)
-	_, err := run.Result(t.Context())
+	_, err := run.Result(soon(t))
 	var failed *pgqrs.RunError
 	if !errors.As(err, &failed) {
 		t.Fatalf("error is %v; want a *RunError", err)
@@ -201,7 +201,7 @@ func resumeGo(t *testing.T, p *pair) {
 	pgqrstest.Advance(t, p.store, time.Minute)
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	p.work(t, w.Handle(takeOrder))
-	equal(t, "total, by Python's price", value(w.Run(run.ID).Result(t.Context()))(t).Total, 35)
+	equal(t, "total, by Python's price", value(w.Run(run.ID).Result(soon(t)))(t).Total, 35)
 	p.py = p.python(t)
 	p.py.run(t, `
 		[run] = await (await my.store.get_workflow_runs()).list()
@@ -229,7 +229,7 @@ func resumeUnstarted(t *testing.T, p *pair) {
 		})
 		return receipt{Total: price["each"] * o.Count}, err
 	}))
-	equal(t, "total", value(w.Run(p.runOf(t, "order").ID).Result(t.Context()))(t).Total, 35)
+	equal(t, "total", value(w.Run(p.runOf(t, "order").ID).Result(soon(t)))(t).Total, 35)
 	equal(t, "calls of the step", len(called.all()), 0)
 }
 
@@ -245,7 +245,7 @@ func resumePython(t *testing.T, p *pair) {
 	eventually(t, "the message has no owner", func() bool { return p.message(t, info.MessageID).WorkerID == 0 })
 	p.py.run(t, pythonOrder, nil)
 	p.py.run(t, pollOrder, nil)
-	equal(t, "total, by Go's price", value(run.Result(t.Context()))(t).Total, 35)
+	equal(t, "total, by Go's price", value(run.Result(soon(t)))(t).Total, 35)
 	equal(t, "steps that Python ran", do[string](t, p.py, `return " ".join(my.ran)`, nil), "total")
 }
 
@@ -289,7 +289,7 @@ func retryPython(t *testing.T, p *pair) {
 		await step.guard.success({"total": 1, "lines": []})
 		await my.run.complete({"total": 1, "lines": []})
 	`, nil)
-	equal(t, "total", value(run.Result(t.Context()))(t).Total, 1)
+	equal(t, "total", value(run.Result(soon(t)))(t).Total, 1)
 }
 
 func retryGo(t *testing.T, p *pair) {
@@ -319,7 +319,7 @@ func retryGo(t *testing.T, p *pair) {
 	})
 	equal(t, "calls of the step", len(called.all()), 0)
 	pgqrstest.Advance(t, p.store, 11*time.Minute)
-	equal(t, "total", value(w.Run(run.ID()).Result(t.Context()))(t).Total, 9)
+	equal(t, "total", value(w.Run(run.ID()).Result(soon(t)))(t).Total, 9)
 }
 
 func failedSteps(t *testing.T, p *pair) {
@@ -337,7 +337,7 @@ func failedSteps(t *testing.T, p *pair) {
 		seen.put(err)
 		return out, err
 	}))
-	_, err := w.Run(p.runOf(t, "order").ID).Result(t.Context())
+	_, err := w.Run(p.runOf(t, "order").ID).Result(soon(t))
 	var failed *pgqrs.RunError
 	if !errors.As(err, &failed) || !strings.Contains(err.Error(), "no price") {
 		t.Fatalf("result is %v; want a *RunError with Python's text", err)
@@ -379,7 +379,7 @@ func pausePython(t *testing.T, p *pair) {
 	equal(t, "why", run.Error, "waiting for approval")
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	p.work(t, w.Handle(takeOrder))
-	equal(t, "total", value(w.Run(run.ID).Result(t.Context()))(t).Total, 35)
+	equal(t, "total", value(w.Run(run.ID).Result(soon(t)))(t).Total, 35)
 	info := value(p.store.Run(run.ID).Info(t.Context()))(t)
 	equal(t, "error of the finished run", info.Error, "")
 }
@@ -417,5 +417,5 @@ func childOfPython(t *testing.T, p *pair) {
 	p.py.run(t, pollOrder, nil)
 	p.awaitRun(t, ended, pgqrs.Succeeded)
 	p.work(t, parent) // its upkeep, at its start and then once a minute, tells the parent
-	equal(t, "result", value(run.Result(t.Context()))(t), 21)
+	equal(t, "result", value(run.Result(soon(t)))(t), 21)
 }
