@@ -212,30 +212,36 @@ func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
 // the message of a workflow's run, which it leaves with an error matching
 // ErrState: [Store.Delete] takes both.
 func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
-	return q.fenced(ctx, "delete", ms, func(c conn, leases []any) ([]int64, error) {
-		done, err := c.lease(ctx, c.store.dialect.lease.delete, leases)
-		if err == nil && len(done) < len(ms) {
-			err = refuseRuns(ctx, c, ms, done)
-		}
+	var done []int64
+	err := q.fenced(ctx, "delete", ms, func(c conn, leases []any) (_ []int64, err error) {
+		done, err = c.lease(ctx, c.store.dialect.lease.delete, leases)
 		return done, err
 	})
+	if !errors.Is(err, ErrLeaseLost) {
+		return err
+	}
+	return wrap(ctx, q.undeleted(ctx, ms, done), "delete on queue %q", q.name)
 }
 
-// refuseRuns returns an error if one of the messages that were not deleted is a run's.
-func refuseRuns[T any](ctx context.Context, c conn, ms []*Message[T], done []int64) error {
+// undeleted says why messages were not deleted.
+func (q *Queue[T]) undeleted(ctx context.Context, ms []*Message[T], done []int64) error {
+	var errs []error
+	var lost []int64
 	for _, m := range ms {
 		if slices.Contains(done, m.ID) {
 			continue
 		}
-		runs, err := c.ids(ctx, c.store.dialect.workflow.exists, m.ID)
-		if err == nil && len(runs) > 0 {
-			err = fmt.Errorf("%w: message %d belongs to run %d; Store.Delete deletes both", ErrState, m.ID, runs[0])
-		}
-		if err != nil {
+		runs, err := conn{q.store, q.store.tx}.ids(ctx, q.store.dialect.workflow.exists, m.ID)
+		switch {
+		case err != nil:
 			return err
+		case len(runs) > 0:
+			errs = append(errs, fmt.Errorf("%w: message %d belongs to run %d; Store.Delete deletes both", ErrState, m.ID, runs[0]))
+		default:
+			lost = append(lost, m.ID)
 		}
 	}
-	return nil
+	return errors.Join(append(errs, lostError(lost))...)
 }
 
 // Release gives messages back, to be delivered again after the delay. The
