@@ -6,6 +6,8 @@ import "database/sql"
 // They sort with those of pgqrs 0.15, which have six digits or none.
 const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 
+// A limit is ? + 0: SQLite compiles a statement with LIMIT ? again whenever it is run.
+
 // Conditions that look redundant, as x = ? AND x IS NOT NULL, or x <= ? beside
 // (x, id) < (?, ?), are for Turso, which does not see by itself that an index serves them.
 
@@ -41,7 +43,7 @@ const (
 				UNION ALL SELECT * FROM (SELECT id, -1` + sqliteBand + `1` + sqliteBandEnd + `
 				UNION ALL SELECT * FROM (SELECT id, 0` + sqliteBand + `0` + sqliteBandEnd + `
 				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
-				LIMIT ?
+				LIMIT ? + 0
 			)`
 	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
 	sqliteBandEnd = ` ORDER BY vt, id)`
@@ -67,7 +69,7 @@ const (
 					AND priority = `
 	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
 	sqliteListPageEnd = `
-				ORDER BY vt, id LIMIT ?))
+				ORDER BY vt, id LIMIT ? + 0))
 			SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 			WHERE m.id = page.id AND q.id = m.queue_id
 			ORDER BY m.vt, m.id`
@@ -207,17 +209,17 @@ var sqlite = dialect{
 				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
 					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
 				ORDER BY m.vt, m.id
-				LIMIT ?`,
+				LIMIT ? + 0`,
 			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
 					AND m.archived_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.archived_at DESC, m.id DESC
-				LIMIT ?`,
+				LIMIT ? + 0`,
 			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteListFrom + `m.failed_at IS NOT NULL
 					AND m.failed_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.failed_at DESC, m.id DESC
-				LIMIT ?`,
+				LIMIT ? + 0`,
 		},
 		lock: `/* pgqrs:message.lock */
 			WITH arg (ids, state, now) AS (SELECT ?, ?, ` + sqliteNow + `)
@@ -258,14 +260,14 @@ var sqlite = dialect{
 				SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id
 				WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)
-				LIMIT ?)`,
+				LIMIT ? + 0)`,
 		disown: `/* pgqrs:message.disown */
 			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
 			UPDATE pgqrs_messages SET consumer_worker_id = NULL, due_at = COALESCE(due_at, vt)
 			WHERE id IN (
 				SELECT id FROM pgqrs_messages
 				WHERE consumer_worker_id IS NOT NULL AND archived_at IS NULL AND vt <= (SELECT until FROM arg)
-				LIMIT ?)`,
+				LIMIT ? + 0)`,
 	},
 
 	lease: leaseSQL{
@@ -371,14 +373,14 @@ var sqlite = dialect{
 				SELECT w.id FROM pgqrs_workers w
 				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
-				LIMIT ?)`,
+				LIMIT ? + 0)`,
 		pruneShared: `/* pgqrs:worker.shared_prune */
 			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
 			DELETE FROM pgqrs_workers WHERE id IN (
 				SELECT w.id FROM pgqrs_workers w
 				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL)
-				LIMIT ?)`,
+				LIMIT ? + 0)`,
 	},
 
 	workflow: sqliteWorkflow,

@@ -191,7 +191,7 @@ var sqliteWorkflow = workflowSQL{
 			AND w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.status = COALESCE((SELECT status FROM arg), r.status)
 			AND r.created_at >= COALESCE((SELECT since FROM arg), '') AND r.created_at < COALESCE((SELECT until FROM arg), '~')
 		ORDER BY r.id DESC
-		LIMIT ?`,
+		LIMIT ? + 0`,
 	warn: `/* pgqrs:run.warn */
 		WITH arg (id, text) AS (VALUES (?, ?))
 		UPDATE pgqrs_workflow_runs SET warning = (SELECT text FROM arg) WHERE id = (SELECT arg.id FROM arg)`,
@@ -203,7 +203,7 @@ var sqliteWorkflow = workflowSQL{
 		SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id CROSS JOIN pgqrs_workflow_runs r ON r.message_id = m.id
 		WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
-		LIMIT ?`,
+		LIMIT ? + 0`,
 }
 
 var sqliteSteps = stepSQL{

@@ -146,7 +146,13 @@ func count(conn *sqlite3.Conn, text string, args []driver.NamedValue) (steps int
 	}
 	for stmt.Step() {
 	}
-	return stmt.Status(sqlite3.STMTSTATUS_VM_STEP, false), stmt.Err()
+	if err := stmt.Err(); err != nil {
+		return 0, err
+	}
+	if stmt.Status(sqlite3.STMTSTATUS_REPREPARE, false) > 0 {
+		return 0, errors.New("SQLite compiles it again whenever an argument changes")
+	}
+	return stmt.Status(sqlite3.STMTSTATUS_VM_STEP, false), nil
 }
 
 func bind(stmt *sqlite3.Stmt, arg driver.NamedValue) error {
