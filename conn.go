@@ -27,7 +27,7 @@ const (
 	maxTries        = 25                     // of one operation, when the database asks to try again
 	maxRetryWait    = 250 * time.Millisecond // between two of them
 	rollbackTimeout = 5 * time.Second
-	hotAfter        = 100 // executions of a text before it is prepared
+	hotAfter        = 10 // executions of a text before it is prepared
 )
 
 // A conn runs statements: on the pool, or in a transaction.
@@ -379,6 +379,7 @@ func (p *preparedCache) get(ctx context.Context, db *sql.DB, text string) *sql.S
 	if entry.stmt == nil && entry.uses > hotAfter {
 		stmt, err := db.PrepareContext(ctx, text)
 		if err != nil {
+			entry.uses = 0
 			return nil // running the text will tell what is wrong
 		}
 		entry.stmt = stmt

@@ -215,9 +215,9 @@ func count(calls []call, how string) int {
 func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
 	f, s := newFake(t, Config{}, Postgres, nil)
 	q := NewQueue[int](s, "q")
-	enqueueTimes(t, q, 100)
-	if calls := f.log(); count(calls, "query") != 100 || len(calls) != 100 {
-		t.Errorf("the first 100 uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", count(calls, "query"), len(calls))
+	enqueueTimes(t, q, hotAfter)
+	if calls := f.log(); count(calls, "query") != hotAfter || len(calls) != hotAfter {
+		t.Errorf("the first %d uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", hotAfter, count(calls, "query"), len(calls))
 	}
 	enqueueTimes(t, q, 2)
 	f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "run message.enqueue")
@@ -262,7 +262,7 @@ func TestPoolerWithoutPreparedStatementsIsFoundOut(t *testing.T) {
 				return row(int64(1)), nil
 			})
 			q := NewQueue[int](s, "q")
-			enqueueTimes(t, q, 100)
+			enqueueTimes(t, q, hotAfter)
 			f.log()
 			enqueueTimes(t, q, 2)
 			f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "close message.enqueue", "query message.enqueue", "query message.enqueue")
@@ -282,7 +282,7 @@ func TestPrepareThatFailsDoesNotFailTheCall(t *testing.T) {
 		return row(int64(1)), nil
 	})
 	q := NewQueue[int](s, "q")
-	enqueueTimes(t, q, 100)
+	enqueueTimes(t, q, hotAfter)
 	f.log()
 	enqueueTimes(t, q, 1)
 	f.wantLog(t, "prepare message.enqueue", "query message.enqueue")

@@ -136,7 +136,8 @@ type messageSQL struct {
 	// 1 row: id; none if there is no such queue or the key is taken.
 	enqueue string
 	// enqueueBatch stores many, in the list's order. Query; queue, JSON array of
-	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null];
+	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null],
+	// or of [payload] if none of them has anything else, which is faster;
 	// rows: id, key of those stored. Ids ascend in the list's order.
 	enqueueBatch string
 	// keyed finds unfinished messages by key. Query; queue, JSON array of [key]; rows: key, id.

@@ -161,17 +161,17 @@ var postgres = dialect{
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
 		enqueueBatch: `/* pgqrs:message.batch_enqueue */
-			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS items, clock_timestamp() AS now),
-			item AS (
-				SELECT j.n, j.value ->> 0 AS payload, (j.value ->> 1)::bigint * interval '1 microsecond' AS delay,
-					timestamptz 'epoch' + (j.value ->> 2)::bigint * interval '1 microsecond' AS at,
-					(j.value ->> 3)::smallint AS priority, j.value ->> 4 AS key, j.value ->> 5 AS headers
-				FROM arg CROSS JOIN json_array_elements(arg.items) WITH ORDINALITY AS j (value, n)
+			WITH arg AS MATERIALIZED (
+				SELECT queue, items, items -> 0 -> 1 IS NULL AS plain, clock_timestamp() AS now FROM (SELECT $1::text, $2::json) AS given (queue, items)
 			)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
-			SELECT q.id, item.payload::jsonb, CASE WHEN item.at IS NULL THEN arg.now + item.delay ELSE GREATEST(arg.now, item.at) END,
-				arg.now, 0, item.priority, item.key, item.headers::jsonb
-			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN item
+			SELECT q.id, (item.value ->> 0)::jsonb,
+				CASE WHEN arg.plain THEN arg.now
+					WHEN item.value ->> 2 IS NOT NULL THEN GREATEST(arg.now, timestamptz 'epoch' + (item.value ->> 2)::bigint * interval '1 microsecond')
+					ELSE arg.now + (item.value ->> 1)::bigint * interval '1 microsecond' END,
+				arg.now, 0, CASE WHEN arg.plain THEN 0 ELSE (item.value ->> 3)::smallint END,
+				CASE WHEN NOT arg.plain THEN item.value ->> 4 END, CASE WHEN NOT arg.plain THEN (item.value ->> 5)::jsonb END
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN json_array_elements(arg.items) WITH ORDINALITY AS item (value, n)
 			ORDER BY item.n
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id, dedup_key`,

@@ -23,6 +23,11 @@ type item struct {
 	unique   bool
 }
 
+// plain reports whether an item is nothing but a payload that is due at once.
+func (it item) plain() bool {
+	return it.delay == 0 && it.at == nil && it.priority == 0 && it.key == nil && it.headers == nil
+}
+
 // items encodes payloads with their options.
 func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]item, error) {
 	var shared options
@@ -178,12 +183,7 @@ func (e *enqueuing) insert(ctx context.Context, c conn) error {
 		}
 		return err
 	}
-	list := make([][]any, len(e.left))
-	for i, n := range e.left {
-		it := e.items[n]
-		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers}
-	}
-	arg, err := jsonList(list)
+	arg, err := e.list()
 	if err != nil {
 		return err
 	}
@@ -207,6 +207,25 @@ func (e *enqueuing) insert(ctx context.Context, c conn) error {
 	}
 	e.assign(plain, keyed)
 	return nil
+}
+
+// list is what is left as the statement takes it.
+func (e *enqueuing) list() (string, error) {
+	payloads := make([]string, len(e.left))
+	plain := true
+	for i, n := range e.left {
+		payloads[i] = e.items[n].payload
+		plain = plain && e.items[n].plain()
+	}
+	if plain {
+		return jsonTexts(payloads)
+	}
+	list := make([][]any, len(e.left))
+	for i, n := range e.left {
+		it := e.items[n]
+		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers}
+	}
+	return jsonList(list)
 }
 
 // assign gives stored ids to their items: keyed ones by key, the others in order.

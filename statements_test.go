@@ -88,7 +88,7 @@ func TestStatementsOfEnqueue(t *testing.T) {
 		}, {
 			name: "EnqueueBatch", want: []statement{
 				query("message.batch_enqueue", "emails",
-					`[["{\"To\":\"ada\"}",0,null,0,null,null],["{\"To\":\"bob\"}",0,null,0,null,null],["{\"To\":\"eve\"}",0,null,0,null,null]]`).
+					`[["{\"To\":\"ada\"}"],["{\"To\":\"bob\"}"],["{\"To\":\"eve\"}"]]`).
 					row(9, nil).row(7, nil).row(8, nil),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
