@@ -105,7 +105,7 @@ func (c *recorder) take() ([]recording, bool) {
 	defer c.mu.Unlock()
 	n := min(len(c.queue), maxRecord)
 	batch := slices.Clone(c.queue[:n])
-	c.queue = c.queue[n:]
+	c.queue = slices.Delete(c.queue, 0, n)
 	return batch, c.doubt
 }
 

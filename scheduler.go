@@ -56,6 +56,7 @@ func (r *running) dispatch() {
 			return
 		}
 		d := l.waiting[0]
+		l.waiting[0] = nil // or the slice would keep it while the queue is idle
 		l.waiting = l.waiting[1:]
 		if r.begin(d) {
 			l.busy++
