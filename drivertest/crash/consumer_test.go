@@ -96,11 +96,11 @@ func effect(ctx context.Context, tx *sql.Tx, kind string, run int64) error {
 	return spurious()
 }
 
-// consume takes messages by hand, on two goroutines of one worker row.
+// consume takes messages by hand, on four goroutines of one worker row.
 func (c *child) consume(ctx context.Context) error {
 	queue := c.queue(byHand)
 	var all sync.WaitGroup
-	for n := range uint64(2) {
+	for n := range uint64(4) {
 		all.Go(func() {
 			random := c.random(n)
 			for ctx.Err() == nil {
@@ -129,10 +129,10 @@ func (c *child) consume(ctx context.Context) error {
 // settle does one of the things that can be done with a message in hand. It
 // does them too late at times.
 func (c *child) settle(ctx context.Context, random *rand.Rand, queue *pgqrs.Queue[task], m *pgqrs.Message[task]) error {
-	switch random.IntN(60) {
+	switch random.IntN(20) {
 	case 0:
 		spend(ctx, lease+lease/4)
-	case 1, 2, 3, 4, 5, 6:
+	case 1, 2:
 		spend(ctx, lease/4)
 		from := time.Now()
 		if err := queue.Extend(ctx, lease, m); err != nil {
