@@ -74,8 +74,9 @@ func (f *facts) auditMessages(a *audit) {
 		}
 		if first, ok := tokens[payload.Token]; ok {
 			a.double("%s was enqueued once and is stored as messages %d and %d", payload.Token, first, id)
+		} else {
+			tokens[payload.Token] = id
 		}
-		tokens[payload.Token] = id
 		if payload.Ordered && f.orders[payload.Token] == 0 {
 			a.breach("message %d is there, and the row of its transaction is not", id)
 		}
@@ -99,11 +100,13 @@ func (f *facts) auditMessages(a *audit) {
 // has the right output.
 func (f *facts) auditRuns(a *audit) {
 	keys := map[string]int64{}
-	for id, r := range f.runs {
+	for _, id := range slices.Sorted(maps.Keys(f.runs)) {
+		r := f.runs[id]
 		if first, ok := keys[r.Key]; ok {
 			a.double("%s was started as runs %d and %d", r.Key, first, id)
+		} else {
+			keys[r.Key] = id
 		}
-		keys[r.Key] = id
 		var payload struct{ Input amount }
 		var got receipt
 		if err := json.Unmarshal(r.Input, &payload); err != nil {
