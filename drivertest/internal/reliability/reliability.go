@@ -17,9 +17,9 @@ const (
 	reportVariable = "PGQRS_SOAK_REPORT"
 )
 
-// Soak returns how long the long form of a test is to go on, from the
-// environment variable PGQRS_SOAK, such as "5m". Zero asks for the short form,
-// which every run of the tests includes.
+// Soak returns how long the long form of a test is to go on, with all its
+// subtests, from the environment variable PGQRS_SOAK, such as "5m". Zero asks
+// for the short form, which every run of the tests includes.
 func Soak(t testing.TB) time.Duration {
 	t.Helper()
 	text := os.Getenv(soakVariable)
