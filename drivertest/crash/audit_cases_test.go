@@ -82,6 +82,7 @@ func TestTheAuditFinds(t *testing.T) {
 		"a delivery after an ack":                   {"doubled", func(f *facts) { add(f, entry{Event: acked, ID: 1, Claim: 1}) }},
 		"a message without its order":               {"broken", func(f *facts) { delete(f.orders, "b") }},
 		"a wrong output":                            {"broken", func(f *facts) { r := f.runs[9]; r.Output = json.RawMessage(`{"Price": 1}`); f.runs[9] = r }},
+		"a run without its key":                     {"broken", func(f *facts) { f.ledger[2].Token = ""; r := f.runs[9]; r.Key = ""; f.runs[9] = r }},
 		"an effect of nothing":                      {"broken", func(f *facts) { f.effects[happening{bookedEffect, 77}] = 1 }},
 		"one claim in two hands":                    {"broken", func(f *facts) { add(f, f.ledger[3]) }},
 		"leases that overlap":                       {"broken", func(f *facts) { f.ledger[4].Until = f.ledger[3].Until.Add(lease - 50*time.Millisecond) }},

@@ -117,6 +117,9 @@ func (f *facts) auditRuns(a *audit) {
 			a.lose("run %d did not succeed: it is %s %s", id, r.Status, r.Error)
 			continue
 		}
+		if r.Key != keyOf(payload.Input.N) {
+			a.breach("run %d of %+v has the key %q: its message was stored, and then not all of the run", id, payload.Input, r.Key)
+		}
 		want := receipt{payload.Input.price(), payload.Input.reserved()}
 		if err := json.Unmarshal(r.Output, &got); err != nil || got != want {
 			a.breach("run %d of %+v returned %s, want %+v", id, payload.Input, r.Output, want)

@@ -44,13 +44,12 @@ func (c *child) produce(ctx context.Context) error {
 	all.Go(func() {
 		for n := c.Runs; ctx.Err() == nil; {
 			// A run whose id the process before this one did not live to write down is started again with its key.
-			key := fmt.Sprintf("run-%d", n)
-			run, err := c.workflow().Start(ctx, amount{N: n}, pgqrs.Key(key))
+			run, err := c.workflow().Start(ctx, amount{N: n}, pgqrs.Key(keyOf(n)))
 			if err != nil {
 				complain(ctx, err)
 				continue
 			}
-			c.ledger.write(entry{Event: started, Token: key, ID: run.ID()})
+			c.ledger.write(entry{Event: started, Token: keyOf(n), ID: run.ID()})
 			n++
 			rest(10 * time.Millisecond)
 		}
@@ -72,7 +71,7 @@ func (c *child) enqueue(ctx context.Context, random *rand.Rand, token func() str
 	var err error
 	switch {
 	case random.IntN(4) == 0:
-		ids, err = c.enqueueOrder(ctx, queue, tasks)
+		ids, err = c.enqueueOrder(ctx, queue, tasks, random.IntN(8) == 0)
 	case len(tasks) == 1:
 		ids = make([]int64, 1)
 		ids[0], err = queue.Enqueue(ctx, tasks[0])
@@ -90,7 +89,8 @@ func (c *child) enqueue(ctx context.Context, random *rand.Rand, token func() str
 	return nil
 }
 
-func (c *child) enqueueOrder(ctx context.Context, queue *pgqrs.Queue[task], tasks []task) ([]int64, error) {
+// enqueueOrder enqueues in a transaction, or gives that up in the end.
+func (c *child) enqueueOrder(ctx context.Context, queue *pgqrs.Queue[task], tasks []task, giveUp bool) ([]int64, error) {
 	tx, err := c.store.DB().BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -103,11 +103,14 @@ func (c *child) enqueueOrder(ctx context.Context, queue *pgqrs.Queue[task], task
 		}
 	}
 	ids, err := queue.WithTx(tx).EnqueueBatch(ctx, tasks)
-	if err != nil {
+	if err != nil || giveUp {
 		return nil, err
 	}
 	return ids, tx.Commit()
 }
+
+// keyOf is the key of a run.
+func keyOf(n int) string { return fmt.Sprintf("run-%d", n) }
 
 // watchBacklog says whether too much is left to do.
 func (c *child) watchBacklog(ctx context.Context, full *atomic.Bool) {
