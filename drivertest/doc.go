@@ -12,6 +12,7 @@
 //	encrypted, memory          SQLite of ncruces, on encrypted files and in memory
 //	generic                    any driver, named by environment variables
 //	interop                    PostgreSQL and SQLite, shared with pgqrs 0.15.3 in Python
+//	crash, volume              PostgreSQL and SQLite: processes that are killed, and many messages
 //
 // Run them all from this directory with
 //

@@ -55,6 +55,23 @@ func (f *facts) audit() audit {
 	return a
 }
 
+// print fails the test with what is wrong.
+func (a audit) print(t *testing.T) {
+	t.Helper()
+	for _, kind := range []struct {
+		name string
+		list []string
+	}{{"lost", a.lost}, {"doubled", a.doubled}, {"broken", a.broken}} {
+		for i, text := range kind.list {
+			if i == 10 {
+				t.Errorf("%s: %d more", kind.name, len(kind.list)-i)
+				break
+			}
+			t.Errorf("%s: %s", kind.name, text)
+		}
+	}
+}
+
 // auditMessages: what was acknowledged is there, and all that is there has
 // reached its end, once, together with the row of its transaction.
 func (f *facts) auditMessages(a *audit) {
