@@ -20,7 +20,7 @@ minutes=${1:-30}
 # What shares the time: a package, its share in hundredths, and how many of its
 # tests each go on for as long as PGQRS_SOAK says.
 plan='
-crash  40 1
+crash  40 2
 faults 36 2
 model  24 2
 '

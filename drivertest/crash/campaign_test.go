@@ -103,16 +103,6 @@ func (c *campaign) spawn(i int) *process {
 	return p
 }
 
-// bury counts what was acknowledged to a child that is dead.
-func (c *campaign) bury(p *process) {
-	c.t.Helper()
-	for _, e := range readLedger(c.t, p.Ledger) {
-		if e.Event == started {
-			c.runs++
-		}
-	}
-}
-
 // strike kills one child, or at times all at once, at a random instant, and
 // replaces it.
 func (c *campaign) strike() {
@@ -140,7 +130,7 @@ func (c *campaign) strike() {
 			c.t.Fatalf("%s ended before it was killed: %v\n%s", p.Name, p.err, &p.stderr)
 		}
 		c.kills++
-		c.bury(p)
+		c.runs += countStarted(readLedger(c.t, p.Ledger))
 		c.children[first+i] = c.spawn(first + i)
 	}
 }

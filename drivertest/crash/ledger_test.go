@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -41,11 +42,14 @@ type entry struct {
 
 // A ledger is a file of one process, outside of the database. What is written
 // outlives the process, whenever that is killed.
-type ledger struct{ file *os.File }
+type ledger struct {
+	file *os.File
+	held *sync.RWMutex // keeps entries out while it is locked
+}
 
 func openLedger(path string) (ledger, error) {
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	return ledger{file}, err
+	return ledger{file, new(sync.RWMutex)}, err
 }
 
 // write appends entries by one call of the operating system. A process that
@@ -59,6 +63,8 @@ func (l ledger) write(entries ...entry) {
 		}
 		lines = append(append(lines, line...), '\n')
 	}
+	l.held.RLock()
+	defer l.held.RUnlock()
 	if _, err := l.file.Write(lines); err != nil {
 		panic(err)
 	}
@@ -110,4 +116,15 @@ func parseLedger(text []byte) ([]entry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// countStarted counts the runs that were acknowledged.
+func countStarted(entries []entry) int {
+	n := 0
+	for _, e := range entries {
+		if e.Event == started {
+			n++
+		}
+	}
+	return n
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -37,7 +38,7 @@ func TestALossOfPowerUndoesNothingOrTheLastCommits(t *testing.T) {
 			p := &powerCampaign{t: t, random: rand.New(rand.NewPCG(seed, 0)), synchronous: synchronous, dir: t.TempDir(), ledgers: t.TempDir()}
 			makeTables(t, p.file())
 			failures := 0
-			for end := time.Now().Add(each); failures < enoughFailures || p.runs() < enoughRuns || time.Now().Before(end); failures++ {
+			for end := time.Now().Add(each); failures < enoughFailures || p.runs < enoughRuns || time.Now().Before(end); failures++ {
 				p.round()
 			}
 			store := p.finish()
@@ -66,7 +67,9 @@ type powerCampaign struct {
 	synchronous string
 	dir         string // of the database as the latest failure left it
 	ledgers     string
+	held        sync.RWMutex // all ledgers
 	rounds      int
+	runs        int // that were acknowledged before the latest failure
 }
 
 // file is the DSN of the database for Open.
@@ -95,18 +98,27 @@ func (p *powerCampaign) round() {
 	stop := p.work(store, "producer", "worker", "consumer")
 	instant := time.NewTimer(time.Duration(200+p.random.IntN(500)) * time.Millisecond)
 	<-instant.C
-	// What is in the ledgers now was acknowledged before the failure. What is added after is taken back.
+	// All that is in the ledgers was written before the failure, since they are held. What comes after is taken back.
+	p.held.Lock()
 	told := takeSnapshot(p.t, p.ledgers)
 	next := p.t.TempDir()
-	if err := disk.fail(p.random, next); err != nil {
+	err = disk.fail(p.random, next)
+	p.held.Unlock()
+	stop()
+	if err != nil {
 		p.t.Fatal(err)
 	}
-	stop()
 	told.restore(p.t)
-	if err := db.Close(); err != nil {
+	p.runs += countStarted(readLedger(p.t, p.ledger("producer")))
+	if err := errors.Join(db.Close(), os.RemoveAll(p.dir)); err != nil {
 		p.t.Error(err)
 	}
 	p.dir = next
+}
+
+// ledger is the path of the ledger that a role has in this round.
+func (p *powerCampaign) ledger(role string) string {
+	return filepath.Join(p.ledgers, fmt.Sprintf("%05d-%s", p.rounds, role))
 }
 
 // work sets roles to work in this process. What it returns ends them.
@@ -115,13 +127,14 @@ func (p *powerCampaign) work(store *pgqrs.Store, roleNames ...string) (stop func
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	for _, role := range roleNames {
-		name := fmt.Sprintf("%05d-%s", p.rounds, role)
-		path := filepath.Join(p.ledgers, name)
+		path := p.ledger(role)
+		name := filepath.Base(path)
 		l, err := openLedger(path)
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		c := &child{store: store, ledger: l, assignment: assignment{Name: name, Seed: p.random.Uint64(), Runs: p.runs()}}
+		l.held = &p.held
+		c := &child{store: store, ledger: l, assignment: assignment{Name: name, Seed: p.random.Uint64(), Runs: p.runs}}
 		all.Go(func() {
 			defer l.file.Close()
 			if err := roles[role](c, ctx); err != nil {
@@ -133,16 +146,6 @@ func (p *powerCampaign) work(store *pgqrs.Store, roleNames ...string) (stop func
 		cancel()
 		all.Wait()
 	}
-}
-
-func (p *powerCampaign) runs() int {
-	n := 0
-	for _, e := range readLedgers(p.t, p.ledgers) {
-		if e.Event == started {
-			n++
-		}
-	}
-	return n
 }
 
 // finish opens the database on a disk that works, and waits until all that is
