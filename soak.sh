@@ -39,10 +39,13 @@ soak() {
 }
 
 soak volume 1 # takes as long as a million messages take
-left=$((minutes * 60 - SECONDS))
-((left > 60)) || left=60
+shares=100
 while read -r package share tests; do
-	[[ -z $package ]] || soak "$package" $((left * share / 100 / tests))
+	[[ -n $package ]] || continue
+	left=$((minutes * 60 - SECONDS))
+	((left > 60)) || left=60
+	soak "$package" $((left * share / shares / tests))
+	shares=$((shares - share))
 done <<<"$plan"
 
 printf '\n== %d minutes with %s, %d processors, %s\n\n' $((SECONDS / 60)) "$(go env GOVERSION)" "$(nproc)" "$(uname -sm)"
