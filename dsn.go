@@ -38,7 +38,7 @@ func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Ope
 // in it. Those that are fields of Config too may be given there instead.
 //
 //	schema=NAME                             Config.Schema, on PostgreSQL; all other parameters are the driver's there
-//	synchronous=full                        a commit survives a loss of power; normal may lose the last few then, and nothing else
+//	synchronous=full                        a commit survives a loss of power; normal may lose those since the last checkpoint then, and nothing else
 //	mvcc=1                                  Config.Concurrent
 //	vfs=auto|syscall|io_uring|memory        Config.VFS
 //	encryption_key=HEX, cipher=NAME         Config.EncryptionKey, Config.Cipher

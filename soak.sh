@@ -21,8 +21,8 @@ minutes=${1:-30}
 # tests each go on for as long as PGQRS_SOAK says.
 plan='
 crash  40 2
-faults 36 2
-model  24 2
+faults 36 3
+model  24 4
 '
 
 scratch=$(mktemp -d)
