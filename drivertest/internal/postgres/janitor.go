@@ -17,7 +17,9 @@ type janitor struct {
 	stdin io.Closer
 }
 
+// A paused server has to go on before it can end; it kills what does not end with it.
 const janitorScript = `cat >/dev/null
+kill -CONT "$(head -n 1 "$3/postmaster.pid" 2>/dev/null)" 2>/dev/null
 "$1" stop --silent --mode=immediate --pgdata="$3"
 rm -rf "$2"`
 

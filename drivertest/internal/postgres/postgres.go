@@ -6,7 +6,7 @@
 // shares. That server is private: started on first use in a temporary
 // directory, reachable through a unix socket in it and nothing else, and gone
 // when the test binary ends, however it ends. [Private] starts one more, for
-// tests that stop or kill the server itself.
+// tests that stop, kill or pause the server itself.
 //
 // The binaries initdb, postgres and pg_ctl are taken from PATH, or else from
 // the newest /usr/lib/postgresql/*/bin. Where there are none the test fails if

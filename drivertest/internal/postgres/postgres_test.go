@@ -50,11 +50,51 @@ func TestServer(t *testing.T) {
 		t.Errorf("a table is gone after a crash and a restart: %v", err)
 	}
 
-	if err := s.Stop(); err != nil {
+	if err := s.Abort(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Start("no_such_setting=1"); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
 		t.Errorf("Start with a bad setting: %v, want the server's own words", err)
+	}
+}
+
+func TestPause(t *testing.T) {
+	s := Private(t)
+	db, err := sql.Open("postgres", s.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Ping(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() { answered <- db.Ping() }()
+	paused, err := processes(s.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range paused {
+		if !p.stopped {
+			t.Errorf("process %d of a paused server is not stopped", p.pid)
+		}
+	}
+	if len(paused) < 3 {
+		t.Errorf("a server with a connection has %d processes", len(paused))
+	}
+	select {
+	case err := <-answered:
+		t.Errorf("a paused server answers (%v)", err)
+	default:
+	}
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("a server that was paused: %v", err)
 	}
 }
 
@@ -68,11 +108,14 @@ func wantWorkMem(t *testing.T, db *sql.DB, want string) {
 	}
 }
 
-// TestJanitor kills a process that has a server, and waits for the server's
+// TestJanitor kills a process that has a server, which is paused, and waits for the server's
 // directory to go.
 func TestJanitor(t *testing.T) {
 	if os.Getenv("PGQRS_TEST_JANITOR") != "" {
 		s := Private(t)
+		if err := s.Pause(); err != nil {
+			t.Fatal(err)
+		}
 		os.Stdout.WriteString("directory " + s.dir + "\n")
 		select {}
 	}

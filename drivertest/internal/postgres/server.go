@@ -141,6 +141,10 @@ func (s *Server) Stop() error { return s.signal(syscall.SIGINT) }
 // Kill ends the server as a crash would. The next Start recovers.
 func (s *Server) Kill() error { return s.signal(syscall.SIGKILL) }
 
+// Abort shuts the server down at once, as pg_ctl's immediate mode does: no
+// connection is told more than that, and the next Start recovers.
+func (s *Server) Abort() error { return s.signal(syscall.SIGQUIT) }
+
 // Restart stops the server and starts it with these settings.
 func (s *Server) Restart(settings ...string) error {
 	if err := s.Stop(); err != nil {
@@ -166,7 +170,7 @@ func (s *Server) signal(sig os.Signal) error {
 func (s *Server) Close() error {
 	var err error
 	if s.running() {
-		err = s.signal(syscall.SIGQUIT)
+		err = errors.Join(s.Resume(), s.Abort())
 	}
 	return errors.Join(err, s.janitor.dismiss())
 }

@@ -1,0 +1,87 @@
+//go:build unix
+
+package postgres
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Pause stops all processes of the server as they are, until Resume: it keeps
+// its connections, takes new ones and answers nobody. It needs the /proc of Linux.
+func (s *Server) Pause() error {
+	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP); err != nil { // first, so that it makes no more
+		return fmt.Errorf("pause postgres: %w", err)
+	}
+	for {
+		all, err := processes(s.cmd.Process.Pid)
+		if err != nil {
+			return errors.Join(err, s.Resume())
+		}
+		running := 0
+		for _, p := range all {
+			if p.stopped {
+				continue
+			}
+			running++
+			if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return errors.Join(fmt.Errorf("pause postgres: %w", err), s.Resume())
+			}
+		}
+		if running == 0 {
+			return nil
+		}
+	}
+}
+
+// Resume lets a paused server go on.
+func (s *Server) Resume() error {
+	all, err := processes(s.cmd.Process.Pid)
+	for _, p := range all {
+		if e := syscall.Kill(p.pid, syscall.SIGCONT); !errors.Is(e, syscall.ESRCH) {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("resume postgres: %w", err)
+	}
+	return nil
+}
+
+// A process is one of the server's.
+type process struct {
+	pid     int
+	stopped bool // or dead
+}
+
+// processes lists a process and its children. It needs the /proc of Linux.
+func processes(parent int) ([]process, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err == nil && len(stats) == 0 {
+		err = errors.New("there is no /proc to find the server's processes in")
+	}
+	var all []process
+	for _, path := range stats {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+		if err != nil {
+			return nil, err
+		}
+		// pid (name) state ppid ...; the name may hold anything.
+		fields := bytes.Fields(raw[bytes.LastIndexByte(raw, ')')+1:])
+		if len(fields) < 2 || pid != parent && string(fields[1]) != strconv.Itoa(parent) {
+			continue
+		}
+		all = append(all, process{pid, bytes.ContainsAny(fields[0], "TZX")})
+	}
+	return all, err
+}
