@@ -124,7 +124,7 @@ func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
 	}
 	outs, err := c.together(ctx, ins)
 	// A statement that was refused for what one caller sent must not fail the others.
-	retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !connectionLost(err) && !retryable(err)
+	retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !away(err) && !retryable(err)
 	for i, w := range batch {
 		w.err, w.retry = err, retry
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -305,19 +306,31 @@ func retryable(err error) bool {
 	return containsAny(err, busyTexts)
 }
 
-// connectionLost reports whether an error says that the connection to the
-// database, or the database itself, went away.
-func connectionLost(err error) bool {
+// awayTexts are how the SQLite family says that its file cannot be used just now.
+var awayTexts = []string{
+	"database or disk is full",
+	"disk i/o error",
+	"readonly database",
+	"unable to open database file",
+}
+
+// away reports whether an error says that the database cannot be used just
+// now, whatever is asked of it: it or the connection to it is gone, it takes no
+// more connections, is read-only, or its disk is full.
+func away(err error) bool {
 	var network *net.OpError
-	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) ||
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
 		return true
 	}
 	switch state := sqlState(err); state {
-	case "57P01", "57P02", "57P03": // the server is shutting down, crashed or starting up
+	case "":
+		return containsAny(err, awayTexts)
+	case "25006", "25P03": // read_only_sql_transaction, idle_in_transaction_session_timeout
 		return true
 	default:
-		return strings.HasPrefix(state, "08") // connection exception
+		// Connection exceptions, insufficient resources, the server's coming and going, errors of its system.
+		return slices.ContainsFunc([]string{"08", "53", "57P", "58"}, func(class string) bool { return strings.HasPrefix(state, class) })
 	}
 }
 

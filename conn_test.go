@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -368,6 +369,16 @@ func TestHandleTxUnderConcurrentFindsOutThatItsTransactionIsGone(t *testing.T) {
 			}
 			f.wantLog(t, append(slices.Clone(begun), test.log...)...)
 		})
+	}
+}
+
+func TestHandleTxWhoseFunctionEndsTheTransactionIsPermanent(t *testing.T) {
+	for name, end := range map[string]func(*sql.Tx) error{"committed": (*sql.Tx).Commit, "rolled back": (*sql.Tx).Rollback} {
+		_, s := newFake(t, Config{}, Postgres, func(call) ([][]driver.Value, error) { return row(int64(7)), nil })
+		err := handleTx(t, s, &MessageInfo{ID: 7, WorkerID: 1, Claim: 1, Raw: []byte("1")}, func(_ context.Context, tx *sql.Tx, _ *Message[int]) error { return end(tx) })
+		if !errors.Is(err, ErrPermanent) || !strings.Contains(err.Error(), "ended the transaction") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -2,8 +2,12 @@ package pgqrs
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +49,33 @@ func TestMissingSchemaIsRecognized(t *testing.T) {
 		check(fmt.Errorf("prepare: %w", coded{state}), want)
 	}
 	check(errors.New("driver: bad connection"), false)
+}
+
+func TestDatabaseThatIsAwayIsRecognized(t *testing.T) {
+	check := func(err error, want bool) {
+		t.Helper()
+		if away(err) != want {
+			t.Errorf("%q: away is %v", err, !want)
+		}
+	}
+	for _, err := range []error{driver.ErrBadConn, sql.ErrConnDone, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: errors.New("reset")}} {
+		check(fmt.Errorf("book: %w", err), true)
+	}
+	for state, want := range map[string]bool{
+		"57P01": true, "57P03": true, "08006": true, "53100": true, "53300": true, "58030": true, "25006": true, "25P03": true,
+		"57014": false, "25P02": false, "23505": false, "42601": false, "40001": false, "22P02": false,
+	} {
+		check(coded{state}, want)
+	}
+	for _, text := range driverTexts {
+		for x, want := range map[string]bool{
+			"database or disk is full": true, "disk I/O error": true, "attempt to write a readonly database": true, "unable to open database file": true,
+			"UNIQUE constraint failed: t.a": false, "database is locked": false, "no such table: t": false,
+		} {
+			check(fmt.Errorf(text, x), want)
+		}
+	}
+	check(sql.ErrTxDone, false) // that is whoever ended the transaction
 }
 
 func TestBusyErrorsAreRecognized(t *testing.T) {

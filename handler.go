@@ -51,7 +51,8 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 // HandleTx returns a handler that calls fn with a transaction, in which the
 // message is acked after fn: what fn does there and the ack happen together or
 // not at all. If the lease is lost meanwhile, or fn returns an error, the
-// transaction is rolled back. fn must not commit it, may run again after a
+// transaction is rolled back. If the database is to blame, the message comes
+// back after a second, and the attempt does not count. fn must not commit it, may run again after a
 // conflict, and should do nothing but SQL. On SQLite and Turso the transaction
 // holds the write lock from its beginning. On PostgreSQL it is READ COMMITTED.
 //
@@ -71,7 +72,12 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		}
 		m.hold.inTx.Store(true)
 		defer m.hold.inTx.Store(false)
-		return q.store.inTx(ctx, func(tx *sql.Tx) error { return q.workTx(ctx, tx, m, fn) })
+		err = q.store.inTx(ctx, func(tx *sql.Tx) error { return q.workTx(ctx, tx, m, fn) })
+		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !setback(err) {
+			return err
+		}
+		q.store.log.Warn("pgqrs: message is put off because of the database", "queue", q.name, "message", m.ID, "err", err)
+		return &setbackError{err}
 	}
 	return h
 }
@@ -88,7 +94,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn fun
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
 	if err := fn(ctx, tx, m); err != nil {
-		return err
+		return &ownError{err}
 	}
 	if err := q.store.intact(ctx, tx); err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
@@ -96,11 +102,14 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn fun
 	if m.hold.settled.Load() {
 		return nil
 	}
-	return bound.Ack(ctx, m)
+	if err := bound.Ack(ctx, m); !errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil {
+		return err
+	}
+	return errTxDone
 }
 
 // errEnded is for user code that went on after an error which ended its transaction.
-var errEnded = Permanent(errors.New("the database ended the transaction at a conflict, and the function did not return that error: what it did before is undone, and what it did after is committed"))
+var errEnded = error(&ownError{Permanent(errors.New("the database ended the transaction at a conflict, and the function did not return that error: what it did before is undone, and what it did after is committed"))})
 
 // intact finds out whether the engine has ended a transaction that inTx began,
 // before anything is recorded in it.

@@ -128,6 +128,13 @@ type snoozeError struct{ after time.Duration }
 
 func (e *snoozeError) Error() string { return fmt.Sprintf("pgqrs: snoozed for %v", e.after) }
 
+// A setbackError is the database's: what it kept from being done is done a
+// second later, and the attempt does not count.
+type setbackError struct{ err error }
+
+func (e *setbackError) Error() string { return e.err.Error() }
+func (e *setbackError) Unwrap() error { return e.err }
+
 // An outcome is what becomes of a delivery.
 type outcome struct {
 	kind  outcomeKind
@@ -153,11 +160,14 @@ func (p Policy) outcome(attempt int, err error) outcome {
 	var snooze *snoozeError
 	var after *retryAfterError
 	var suspended *suspension
+	var setback *setbackError
 	switch {
 	case err == nil:
 		return outcome{kind: acked}
 	case errors.As(err, &suspended):
 		return outcome{kind: released, delay: suspended.after}
+	case errors.As(err, &setback):
+		return outcome{kind: released, delay: time.Second}
 	case errors.As(err, &snooze):
 		return outcome{kind: released, delay: snooze.after}
 	case errors.Is(err, ErrPermanent), p.exhausted(attempt):

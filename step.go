@@ -301,13 +301,20 @@ func (r *Run) DoTx(ctx context.Context, name string, fn func(context.Context, *s
 	return err
 }
 
-// An ownError is the step function's own, not the database's.
+// An ownError is that of a step's or handler's function, not the database's.
 type ownError struct{ err error }
 
 func (e *ownError) Error() string { return e.err.Error() }
 func (e *ownError) Unwrap() error { return e.err }
 
-// own reports whether a step's error is its function's, a panic's or a timeout's.
+// errTxDone is for a function that ended the transaction it was given.
+var errTxDone = &ownError{Permanent(errors.New("the function ended the transaction"))}
+
+// setback reports whether what ended a transaction with user code in it is the
+// database's trouble, and no failure of that code.
+func setback(err error) bool { return err != nil && (away(err) || !own(err)) }
+
+// own reports whether an error is user code's, a panic's or a timeout's.
 func own(err error) bool {
 	var e *ownError
 	var p *panicked
@@ -349,7 +356,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	switch {
 	case errors.Is(err, errAdopted):
 		return r.adopted(ctx, name)
-	case err != nil && (connectionLost(err) || !own(err)):
+	case setback(err):
 		return nil, r.setback(err)
 	case err != nil:
 		return r.stepFailed(ctx, name, rec, cleaning, err)
@@ -383,7 +390,7 @@ func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(conte
 	}
 	switch {
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil:
-		return nil, "", &ownError{Permanent(errors.New("the function ended the transaction"))}
+		return nil, "", errTxDone
 	case errors.Is(err, errEnded):
 		return nil, "", &ownError{err}
 	case err != nil:

@@ -3,9 +3,11 @@ package pgqrstest
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ var faultCases = []testcase{
 	{"an ack whose answer was lost is not taken for lost work", "work would be done twice, or an operator be alarmed for nothing", faultAck},
 	{"a failure whose answer was lost is recorded once", "one failure would count as two attempts", faultFail},
 	{"HandleTx whose commit's answer was lost has its effect once", "an effect would happen twice", faultCommit},
+	{"a database that fails under HandleTx is no failure of its function: no attempt is burned", "a database's restart would bury work in the dead letters", faultTx},
 	{"a message claimed ahead whose lease could not be renewed costs no attempt", "an outage would burn attempts of messages that nobody has touched", faultWaiting},
 	{"a worker that was stopped during an outage stays stopped", "a stop order would be ignored", faultStop},
 	{"Run on a database without the schema returns ErrNotInstalled", "a worker would wait without end for tables that nobody makes", faultNoSchema},
@@ -168,6 +171,36 @@ func faultCommit(t *testing.T, e *env) {
 	equal(t, "attempts", m.Attempt, 1)
 	equal(t, "last error", m.LastError, "")
 	equal(t, "effects", count(), 2)
+}
+
+func faultTx(t *testing.T, e *env) {
+	count := e.effects(t)
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[string](store, "orders").With(atOnce(1))
+	var broken atomic.Bool
+	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[string]) error {
+		if broken.Swap(false) {
+			return fmt.Errorf("book: %w", driver.ErrBadConn)
+		}
+		_, err := tx.ExecContext(ctx, effect)
+		return err
+	})))
+	for i, where := range []string{"pgqrs:message.check", "pgqrs:message.ack", txCommit, "the function"} {
+		f, happened := once(where, refused)
+		if where == "the function" {
+			broken.Store(true)
+		} else {
+			net.fail(f)
+		}
+		id := enqueue(t, q, where)
+		m := e.awaitState(t, id, pgqrs.Archived)
+		equal(t, "attempts of what failed in "+where, m.Attempt, 1)
+		equal(t, "effects of what failed in "+where, count(), i+1)
+		if where != "the function" {
+			receive(t, where+" has failed", happened)
+		}
+	}
+	equal(t, "how often the log says so", strings.Count(e.log.String(), "message is put off because of the database"), 4)
 }
 
 func faultWaiting(t *testing.T, e *env) {
