@@ -59,7 +59,7 @@ func Open(t testing.TB, driver string) *sql.DB {
 // OpenOn is [Open] on the server of the given DSN.
 func OpenOn(t testing.TB, driver, dsn string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open(driver, schemaOn(t, driver, dsn))
+	db, err := sql.Open(driver, SchemaOn(t, driver, dsn))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,10 +72,11 @@ func OpenOn(t testing.TB, driver, dsn string) *sql.DB {
 // ends. Connections made with the returned DSN have it as their search_path.
 func Schema(t testing.TB, driver string) (dsn string) {
 	t.Helper()
-	return schemaOn(t, driver, server(t))
+	return SchemaOn(t, driver, server(t))
 }
 
-func schemaOn(t testing.TB, driver, dsn string) string {
+// SchemaOn is [Schema] on the server of the given DSN.
+func SchemaOn(t testing.TB, driver, dsn string) string {
 	t.Helper()
 	schema := "pgqrs_test_" + strings.ToLower(rand.Text())
 	if err := run(driver, dsn, "CREATE SCHEMA "+schema); err != nil {

@@ -170,7 +170,8 @@ func (s *Server) signal(sig os.Signal) error {
 func (s *Server) Close() error {
 	var err error
 	if s.running() {
-		err = errors.Join(s.Resume(), s.Abort())
+		_ = s.cmd.Process.Signal(syscall.SIGCONT) // it may be paused; it kills what does not end with it
+		err = s.Abort()
 	}
 	return errors.Join(err, s.janitor.dismiss())
 }

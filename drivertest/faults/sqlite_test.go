@@ -1,0 +1,5 @@
+package faults_test
+
+const neighbourFile = "PGQRS_TEST_NEIGHBOUR"
+
+func neighbour(path string) int { return 1 }
