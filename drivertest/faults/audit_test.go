@@ -3,6 +3,8 @@ package faults_test
 import (
 	"database/sql"
 	"fmt"
+
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
 )
 
 // A found is how a message or run ended, as the tables say.
@@ -17,7 +19,7 @@ func (w *workload) audit(db *sql.DB, fault, injected string, runs int) {
 	w.t.Helper()
 	messages := w.messages(db)
 	ended := w.endedRuns(db)
-	row := Row{Fault: fault, Injected: injected, Runs: runs}
+	row := reliability.Row{Fault: fault, Injected: injected, Runs: runs}
 	miss := func(count *int, format string, args ...any) {
 		*count++
 		if *count < 10 {
@@ -65,10 +67,10 @@ func (w *workload) audit(db *sql.DB, fault, injected string, runs int) {
 		}
 	}
 	w.t.Logf("%d messages, %d of them runs; %d calls failed, such as: %v", row.Messages, len(ended), len(w.failures), w.sample())
-	if row.Messages == 0 || len(w.started) == 0 {
-		w.t.Errorf("the test did nothing: %d messages, %d runs", row.Messages, len(w.started))
+	if len(w.bad) == 0 || len(w.started) == 0 {
+		w.t.Errorf("%d messages and %d runs prove nothing", len(w.bad), len(w.started))
 	}
-	Report(w.t, row)
+	reliability.Report(w.t, row)
 }
 
 func (w *workload) sample() error {

@@ -1,8 +1,8 @@
 // Package faults_test lets databases fail under an application at work, and
 // afterwards counts what was lost and what was done twice: nothing may be.
 //
-// Each fault is injected a few times, which is over in seconds. Where
-// PGQRS_SOAK holds a duration, such as 10m, each goes on for that long.
+// In the short form each fault is injected a few times. In the long form, of
+// which package reliability tells, the faults of a database share the time.
 package faults_test
 
 import (
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
 )
 
 func TestMain(m *testing.M) {
@@ -23,17 +24,24 @@ func TestMain(m *testing.M) {
 
 const patience = time.Minute // for whatever has to happen
 
-// rounds counts the injections of a fault: n of them, or as many as PGQRS_SOAK has time for.
-func rounds(t *testing.T, n int) iter.Seq[int] {
+// A fault is a way in which a database fails.
+type fault struct {
+	name string
+	test func(t *testing.T, share time.Duration)
+}
+
+// inject injects faults one after the other. The long form shares its time among them.
+func inject(t *testing.T, faults []fault) {
 	t.Helper()
-	var soak time.Duration
-	if text := os.Getenv("PGQRS_SOAK"); text != "" {
-		var err error
-		if soak, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("PGQRS_SOAK: %v", err)
-		}
+	share := reliability.Soak(t) / time.Duration(len(faults))
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) { f.test(t, share) })
 	}
-	end := time.Now().Add(soak)
+}
+
+// rounds counts injections of a fault: n of them, or as many as there is time for.
+func rounds(n int, share time.Duration) iter.Seq[int] {
+	end := time.Now().Add(share)
 	return func(yield func(int) bool) {
 		for i := 1; i <= n || time.Now().Before(end); i++ {
 			if !yield(i) {

@@ -1,9 +1,12 @@
 package faults_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
@@ -13,23 +16,21 @@ import (
 	_ "github.com/lib/pq"
 )
 
-// applications has the drivers of PostgreSQL, each by the name it registers.
-var applications = []string{"postgres", "pgx"}
-
 // A lab is a PostgreSQL server that is to fail, with a schema for one application.
 type lab struct {
 	*postgres.Server
-	dsn string  // of the application
 	db  *sql.DB // the application's
 	own *sql.DB // the test's
 }
 
-func newLab(t *testing.T, server *postgres.Server, driver string) *lab {
+// newLab opens a pool for the application with a driver and, besides the
+// defaults, parameters for its DSN.
+func newLab(t *testing.T, server *postgres.Server, driver, params string) *lab {
 	t.Helper()
 	dsn := postgres.SchemaOn(t, "postgres", server.DSN())
-	l := &lab{Server: server, dsn: dsn + " application_name=application"}
-	l.own, l.db = open(t, "postgres", dsn), open(t, driver, l.dsn)
+	l := &lab{Server: server, own: open(t, "postgres", dsn), db: open(t, driver, dsn+" application_name=application"+params)}
 	l.db.SetMaxOpenConns(pool.Max)
+	l.db.SetMaxIdleConns(pool.Max / 2) // idle ones are to fail too
 	return l
 }
 
@@ -50,34 +51,56 @@ func (l *lab) exec(t *testing.T, text string, args ...any) {
 	}
 }
 
-// eachDriver runs a test on both drivers.
-func eachDriver(t *testing.T, server *postgres.Server, test func(*testing.T, *lab)) {
-	for _, driver := range applications {
-		t.Run(driver, func(t *testing.T) { test(t, newLab(t, server, driver)) })
-	}
+// set sets a parameter of the server for all sessions, those that are open too.
+func (l *lab) set(t *testing.T, name, value string) {
+	t.Helper()
+	l.exec(t, "ALTER SYSTEM SET "+name+" = "+value)
+	l.exec(t, "SELECT pg_reload_conf()")
+}
+
+func (l *lab) work(t *testing.T) *workload {
+	t.Helper()
+	return work(t, l.db, pgqrs.Postgres, pgqrs.Config{})
 }
 
 func TestPostgres(t *testing.T) {
 	server := postgres.Private(t)
-	t.Run("a connection that the server ends at any moment", func(t *testing.T) { eachDriver(t, server, testTerminated) })
-	t.Run("an immediate shutdown and a restart", func(t *testing.T) { eachDriver(t, server, testRestarted) })
+	var faults []fault
+	add := func(name string, drivers []string, test func(t *testing.T, server *postgres.Server, driver string, share time.Duration)) {
+		for _, driver := range drivers {
+			faults = append(faults, fault{name + ", " + map[string]string{"postgres": "lib_pq", "pgx": "pgx"}[driver],
+				func(t *testing.T, share time.Duration) { test(t, server, driver, share) }})
+		}
+	}
+	both, libpq := []string{"postgres", "pgx"}, []string{"postgres"}
+	add("the server ends connections", both, testTerminated)
+	add("the server goes down and comes back", both, testRestarted)
+	add("the server hangs", both, testPaused)
+	add("others take all connections", libpq, testCrowded)
+	add("the server is read-only", libpq, testReadOnly)
+	add("the disk is full", libpq, testFullDisk)
+	add("a stranger keeps a transaction open", libpq, testHeldOpen)
+	inject(t, faults)
 }
 
-func testTerminated(t *testing.T, l *lab) {
-	w := work(t, l.db, pgqrs.Postgres, pgqrs.Config{})
+func testTerminated(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	l := newLab(t, server, driver, "")
+	w := l.work(t)
 	runs := 0
-	for runs = range rounds(t, 40) {
-		l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE application_name = 'application' ORDER BY random() LIMIT 1`)
+	for runs = range rounds(40, share) {
+		l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'application'
+			ORDER BY $1 AND state = 'idle', random() LIMIT 1`, runs%2 == 0)
 		w.progress(5)
 	}
-	w.finish(l.own, "PostgreSQL: a connection ends at any moment", "pg_terminate_backend", runs)
+	w.finish(l.own, "PostgreSQL ends connections, "+driver, "pg_terminate_backend at random", runs)
 }
 
-func testRestarted(t *testing.T, l *lab) {
-	w := work(t, l.db, pgqrs.Postgres, pgqrs.Config{})
+func testRestarted(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	l := newLab(t, server, driver, "")
+	w := l.work(t)
+	l.own.SetMaxIdleConns(0) // none of its own are to be found dead
 	runs := 0
-	for runs = range rounds(t, 2) {
+	for runs = range rounds(2, share) {
 		w.progress(50)
 		if err := l.Abort(); err != nil {
 			t.Fatal(err)
@@ -86,10 +109,149 @@ func testRestarted(t *testing.T, l *lab) {
 		if err := l.Start(); err != nil {
 			t.Fatal(err)
 		}
-		l.own.SetMaxIdleConns(0) // those that it has are dead
 		w.progress(50)
 	}
-	w.finish(l.own, "PostgreSQL: the server goes down and comes back", "immediate shutdown and restart", runs)
+	w.finish(l.own, "PostgreSQL goes down and comes back, "+driver, "immediate shutdown, start", runs)
 }
 
-var _ = fmt.Sprint
+// While the server hangs every call has to return by itself.
+func testPaused(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	l := newLab(t, server, driver, "")
+	w := l.work(t)
+	runs := 0
+	for runs = range rounds(2, share) {
+		w.progress(50)
+		l.pause(t, func() { w.refusals(2 * producers) })
+		w.progress(50)
+	}
+	w.finish(l.own, "PostgreSQL hangs, "+driver, "SIGSTOP, SIGCONT", runs, "deadline exceeded")
+}
+
+// pause calls meanwhile while the server hangs.
+func (l *lab) pause(t *testing.T, meanwhile func()) {
+	t.Helper()
+	if err := l.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	meanwhile()
+}
+
+func testCrowded(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	const limit = 24
+	restart(t, server, fmt.Sprintf("max_connections=%d", limit))
+	t.Cleanup(func() { restart(t, server) })
+	l := newLab(t, server, driver, "")
+	w := l.work(t)
+	l.db.SetMaxIdleConns(1) // so that it needs new ones all the time
+	runs := 0
+	for runs = range rounds(2, share) {
+		w.progress(50)
+		crowd := l.crowd(t, server.DSN(), limit)
+		w.refusals(20)
+		crowd()
+		w.progress(50)
+	}
+	w.finish(l.own, "PostgreSQL takes no more connections", "other sessions take them all", runs, "too many clients", "slots are reserved", "deadline exceeded")
+}
+
+func restart(t *testing.T, server *postgres.Server, settings ...string) {
+	t.Helper()
+	if err := server.Restart(settings...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// crowd takes every connection there is, and those that become free, until leave is called.
+func (l *lab) crowd(t *testing.T, dsn string, limit int) (leave func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		others, err := sql.Open("postgres", dsn)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer others.Close()
+		for ctx.Err() == nil {
+			conn, err := others.Conn(ctx)
+			if err == nil {
+				defer conn.Close()
+			}
+		}
+	}()
+	leave = func() { stop(); <-gone }
+	t.Cleanup(leave)
+	return leave
+}
+
+func testReadOnly(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	l := newLab(t, server, driver, "")
+	t.Cleanup(func() { l.set(t, "default_transaction_read_only", "off") })
+	w := l.work(t)
+	runs := 0
+	for runs = range rounds(3, share) {
+		w.progress(50)
+		l.set(t, "default_transaction_read_only", "on")
+		w.refusals(50)
+		l.set(t, "default_transaction_read_only", "off")
+		w.progress(50)
+	}
+	w.finish(l.own, "PostgreSQL is read-only", "default_transaction_read_only", runs, "read-only transaction")
+}
+
+func testFullDisk(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	disk, err := server.Mkdir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mountSmall(t, disk, "64m")
+	admin := open(t, "postgres", server.DSN())
+	if _, err := admin.Exec("CREATE TABLESPACE small LOCATION '" + disk + "'"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := admin.Exec("DROP TABLESPACE small"); err != nil {
+			t.Error(err)
+		}
+	})
+	l := newLab(t, server, driver, " default_tablespace=small")
+	w := l.work(t)
+	runs := 0
+	for runs = range rounds(2, min(share, time.Minute)) { // what is archived takes room too
+		w.progress(50)
+		filler := fill(t, disk)
+		w.refusals(20)
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		w.progress(50)
+	}
+	w.finish(l.own, "PostgreSQL's disk is full", "tablespace on a small tmpfs", runs, "No space left on device")
+}
+
+// A transaction that is open keeps what is dead since in the tables: the claim has to find its rows all the same.
+func testHeldOpen(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	l := newLab(t, server, driver, "")
+	w := l.work(t)
+	w.progress(1)
+	tx, err := l.own.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	var n int
+	if err := tx.QueryRow("SELECT count(*) FROM pgqrs_messages").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	for range rounds(10, share) {
+		w.progress(100)
+	}
+	w.finish(l.own, "PostgreSQL cannot vacuum", "a transaction held open by somebody else", 1)
+}

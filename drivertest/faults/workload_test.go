@@ -49,7 +49,7 @@ type item struct {
 }
 
 const (
-	callTimeout   = 5 * time.Second      // of a producer's call
+	callTimeout   = 2 * time.Second      // of a producer's call
 	producePeriod = 5 * time.Millisecond // between two of a producer's
 	producers     = 3
 )

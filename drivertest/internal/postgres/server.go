@@ -166,6 +166,15 @@ func (s *Server) signal(sig os.Signal) error {
 	}
 }
 
+// Mkdir makes a directory that the server can write, which goes with the cluster.
+func (s *Server) Mkdir() (string, error) {
+	dir, err := os.MkdirTemp(s.dir, "disk-")
+	if err != nil || s.owner.credential == nil {
+		return dir, err
+	}
+	return dir, os.Chown(dir, int(s.owner.credential.Uid), int(s.owner.credential.Gid))
+}
+
 // Close ends the server, if it runs, and removes the cluster.
 func (s *Server) Close() error {
 	var err error
