@@ -26,7 +26,7 @@ func (w *workload) audit(db *sql.DB, fault, injected string, runs int) {
 			w.t.Errorf(format, args...)
 		}
 	}
-	for id, bad := range w.bad {
+	for id, bad := range w.Bad {
 		m, ok := messages[id]
 		switch {
 		case !ok:
@@ -35,7 +35,7 @@ func (w *workload) audit(db *sql.DB, fault, injected string, runs int) {
 			miss(&row.Lost, "message %d ended dead: %v, want %v, after %d attempts", id, m.dead, bad, m.attempts)
 		}
 	}
-	for _, id := range w.started {
+	for _, id := range w.Started {
 		if _, ok := ended[id]; !ok {
 			miss(&row.Lost, "run %d: its id was returned, and it is gone", id)
 		}
@@ -67,8 +67,8 @@ func (w *workload) audit(db *sql.DB, fault, injected string, runs int) {
 		}
 	}
 	w.t.Logf("%d messages, %d of them runs; %d calls failed, such as: %v", row.Messages, len(ended), len(w.failures), w.sample())
-	if len(w.bad) == 0 || len(w.started) == 0 {
-		w.t.Errorf("%d messages and %d runs prove nothing", len(w.bad), len(w.started))
+	if len(w.Bad) == 0 || len(w.Started) == 0 {
+		w.t.Errorf("%d messages and %d runs prove nothing", len(w.Bad), len(w.Started))
 	}
 	reliability.Report(w.t, row)
 }

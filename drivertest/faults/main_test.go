@@ -6,6 +6,7 @@
 package faults_test
 
 import (
+	"fmt"
 	"iter"
 	"os"
 	"testing"
@@ -16,8 +17,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(neighbourFile); path != "" {
-		os.Exit(neighbour(path))
+	if task := os.Getenv(taskVariable); task != "" {
+		if err := perform(task, os.Getenv(fileVariable)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	postgres.Main(m)
 }

@@ -6,185 +6,38 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A workload is an application at work on a database that fails. It enqueues
-// orders, which a Worker books in a transaction with their ack; mails, which it
-// handles without one; and starts runs, which book twice. Every tenth order and
-// mail is bad: it has to end in the dead letters, and leave no booking.
-//
-// A booking is a row in a table that forbids nothing, so that a second one shows.
+// A workload is an application in this process, under a test.
 type workload struct {
-	t     *testing.T
-	store *pgqrs.Store
-	log   *journal
-
-	orders, mails *pgqrs.Queue[item]
-	runs          *pgqrs.Workflow[item, int]
-
-	stopProducing, stopWorking func()
-	working                    chan error // what Worker.Run returned
-
-	handled atomic.Int64 // messages, to see progress by
-	sent    atomic.Int64 // items
-
-	mu       sync.Mutex
-	bad      map[int64]bool // messages whose ids were returned, and whether they are bad
-	started  []int64        // runs whose ids were returned
-	failures []error        // of the producers
+	*application
+	t *testing.T
 }
 
-// An item is what messages and runs carry.
-type item struct {
-	N   int64
-	Bad bool
-}
-
-const (
-	callTimeout   = 2 * time.Second      // of a producer's call
-	producePeriod = 5 * time.Millisecond // between two of a producer's
-	producers     = 3
-)
-
-// work installs the tables and starts an application on the pool.
+// work starts an application on the pool.
 func work(t *testing.T, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *workload {
 	t.Helper()
-	w := &workload{t: t, log: &journal{}, bad: map[int64]bool{}, working: make(chan error, 1)}
-	c.Logger = slog.New(slog.NewTextHandler(w.log, nil))
-	w.store = c.New(db, d)
-	if err := w.store.Install(t.Context()); err != nil {
+	a, err := newApplication(t.Context(), db, d, c, "first")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.ExecContext(t.Context(), "CREATE TABLE IF NOT EXISTS bookings (kind TEXT NOT NULL, id BIGINT NOT NULL)"); err != nil {
-		t.Fatal(err)
-	}
-	w.orders = pgqrs.NewQueue[item](w.store, "orders")
-	w.mails = pgqrs.NewQueue[item](w.store, "mails")
-	w.runs = pgqrs.NewWorkflow[item, int](w.store, "runs")
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the last of the log:\n%s", w.log)
+			t.Logf("the last of the log:\n%s", a.log)
 		}
 	})
-
-	ctx, stop := context.WithCancel(context.Background())
-	w.stopWorking = stop
-	t.Cleanup(stop)
-	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{w.orders.HandleTx(w.bookOrder), w.mails.Handle(w.sendMail), w.runs.Handle(w.run)}}
-	go func() { w.working <- worker.Run(ctx) }()
-	w.produce()
-	return w
-}
-
-func (w *workload) produce() {
-	ctx, stop := context.WithCancel(context.Background())
-	var producing sync.WaitGroup
-	w.stopProducing = func() { stop(); producing.Wait() }
-	w.t.Cleanup(w.stopProducing)
-	for range producers {
-		producing.Go(func() {
-			tick := time.NewTicker(producePeriod)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-					w.send(w.sent.Add(1))
-				}
-			}
-		})
-	}
-}
-
-// send is one call of a producer. It is not ended by the end of the producer: a
-// call that was cut short would not show whether it hangs.
-func (w *workload) send(n int64) {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	var ids []int64
-	var run int64
-	var err error
-	it := item{n, n%10 == 0}
-	switch n % 8 {
-	case 0:
-		var h *pgqrs.RunHandle[int]
-		if h, err = w.runs.Start(ctx, item{N: n}, pgqrs.Key(fmt.Sprint(n))); err == nil {
-			run = h.ID()
-		}
-	case 1, 2, 3:
-		ids, err = one(w.mails.Enqueue(ctx, it))
-	case 4:
-		ids, err = w.orders.EnqueueBatch(ctx, []item{it, it, it})
-	default:
-		ids, err = one(w.orders.Enqueue(ctx, it))
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil {
-		w.failures = append(w.failures, err)
-		return
-	}
-	for _, id := range ids {
-		w.bad[id] = it.Bad
-	}
-	if run != 0 {
-		w.started = append(w.started, run)
-	}
-}
-
-func one(id int64, err error) ([]int64, error) { return []int64{id}, err }
-
-var errBad = pgqrs.Permanent(errors.New("a bad item"))
-
-func (w *workload) bookOrder(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[item]) error {
-	defer w.handled.Add(1)
-	if err := book(ctx, tx, "order", m.ID); err != nil {
-		return err
-	}
-	if m.Payload.Bad {
-		return errBad
-	}
-	return nil
-}
-
-func (w *workload) sendMail(ctx context.Context, m *pgqrs.Message[item]) error {
-	defer w.handled.Add(1)
-	if m.Payload.Bad {
-		return errBad
-	}
-	return nil
-}
-
-func (w *workload) run(ctx context.Context, run *pgqrs.Run, it item) (int, error) {
-	defer w.handled.Add(1)
-	err := run.DoTx(ctx, "reserve", func(ctx context.Context, tx *sql.Tx) error { return book(ctx, tx, "reserve", run.ID()) })
-	if err != nil {
-		return 0, err
-	}
-	price, err := pgqrs.Step(ctx, run, "price", func(context.Context) (int, error) { return int(it.N), nil })
-	if err != nil {
-		return 0, err
-	}
-	if err := run.Sleep(ctx, "a moment", 20*time.Millisecond); err != nil {
-		return 0, err
-	}
-	return pgqrs.StepTx(ctx, run, "charge", func(ctx context.Context, tx *sql.Tx) (int, error) {
-		return price, book(ctx, tx, "charge", run.ID())
-	})
-}
-
-func book(ctx context.Context, tx *sql.Tx, kind string, id int64) error {
-	_, err := tx.ExecContext(ctx, fmt.Sprintf("INSERT INTO bookings (kind, id) VALUES ('%s', %d)", kind, id))
-	return err
+	a.start()
+	t.Cleanup(a.stop)
+	t.Cleanup(a.producing)
+	return &workload{a, t}
 }
 
 // progress returns once n more messages have been handled: the fault is over, or does not stop the work.
@@ -219,18 +72,59 @@ func (w *workload) refusals(n int) {
 	})
 }
 
+// allReturn makes calls to a database that does not answer: each has to return
+// when its ctx ends, and to say that it did.
+func (w *workload) allReturn() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	calls := map[string]func() error{
+		"enqueue":       func() error { _, err := w.mails.Enqueue(ctx, item{}); return err },
+		"enqueue a key": func() error { _, err := w.mails.Enqueue(ctx, item{}, pgqrs.Key("hangs")); return err },
+		"enqueue many":  func() error { _, err := w.mails.EnqueueBatch(ctx, make([]item, 3)); return err },
+		"dequeue": func() error {
+			_, err := pgqrs.NewQueue[item](w.store, "by hand").Dequeue(ctx, 1, time.Minute)
+			return err
+		},
+		"start":  func() error { _, err := w.runs.Start(ctx, item{}); return err },
+		"queues": func() error { _, err := w.store.Queues(ctx); return err },
+		"pause":  func() error { return w.store.PauseQueue(ctx, "by hand") },
+		"runs":   func() error { _, err := w.store.Runs(ctx, pgqrs.RunFilter{}); return err },
+	}
+	type answer struct {
+		call string
+		err  error
+	}
+	answers := make(chan answer, len(calls))
+	for name, call := range calls {
+		go func() { answers <- answer{name, call()} }()
+	}
+	late := time.After(patience)
+	for range len(calls) {
+		select {
+		case a := <-answers:
+			if delete(calls, a.call); !errors.Is(a.err, context.DeadlineExceeded) {
+				w.t.Errorf("%s, of a database that does not answer: %v", a.call, a.err)
+			}
+		case <-late:
+			w.t.Errorf("calls that have not returned %v after their ctx ended: %q", patience, slices.Collect(maps.Keys(calls)))
+			return
+		}
+	}
+}
+
 // finish stops the producers, waits until all is done on a database that is
 // well again, ends the Worker, and counts. What failed must have said what was
 // being done and, if words are given, one of them.
 func (w *workload) finish(db *sql.DB, fault string, injected string, runs int, words ...string) {
 	w.t.Helper()
-	w.stopProducing()
+	w.producing()
 	eventually(w.t, "all messages in the archive", func() (bool, error) {
 		left := -1
 		err := db.QueryRow("SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NULL").Scan(&left)
 		return left == 0, errors.Join(err, fmt.Errorf("%d left", left), w.stillRuns())
 	})
-	w.stopWorking()
+	w.stop()
 	select {
 	case err := <-w.working:
 		if err != nil {

@@ -1,0 +1,182 @@
+package faults_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// An application works on a database that fails. It enqueues orders, which a
+// Worker books in a transaction with their ack; mails, which it handles without
+// one; and starts runs, which book twice. Every tenth order and mail is bad: it
+// has to end in the dead letters, and leave no booking.
+//
+// A booking is a row in a table that forbids nothing, so that a second one shows.
+type application struct {
+	name          string // of its runs' keys
+	store         *pgqrs.Store
+	log           *journal
+	orders, mails *pgqrs.Queue[item]
+	runs          *pgqrs.Workflow[item, int]
+
+	producing, stop func() // end the producers, and the Worker
+	working         chan error
+
+	handled atomic.Int64 // messages, to see progress by
+	sent    atomic.Int64 // items
+
+	mu sync.Mutex
+	receipts
+	failures []error // of the producers
+}
+
+// Receipts are what the producers were told.
+type receipts struct {
+	Bad     map[int64]bool // messages whose ids were returned, and whether they are bad
+	Started []int64        // runs whose ids were returned
+}
+
+// An item is what messages and runs carry.
+type item struct {
+	N   int64
+	Bad bool
+}
+
+const (
+	callTimeout   = 2 * time.Second      // of a producer's call
+	producePeriod = 5 * time.Millisecond // between two of a producer's
+	producers     = 3
+)
+
+// newApplication installs the tables.
+func newApplication(ctx context.Context, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config, name string) (*application, error) {
+	a := &application{name: name, log: &journal{}, receipts: receipts{Bad: map[int64]bool{}}, working: make(chan error, 1)}
+	c.Logger = slog.New(slog.NewTextHandler(a.log, nil))
+	a.store = c.New(db, d)
+	a.orders = pgqrs.NewQueue[item](a.store, "orders")
+	a.mails = pgqrs.NewQueue[item](a.store, "mails")
+	a.runs = pgqrs.NewWorkflow[item, int](a.store, "runs")
+	if err := a.store.Install(ctx); err != nil {
+		return nil, err
+	}
+	_, err := db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS bookings (kind TEXT NOT NULL, id BIGINT NOT NULL)")
+	return a, err
+}
+
+// start starts the Worker and the producers.
+func (a *application) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	a.stop = stop
+	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{a.orders.HandleTx(a.bookOrder), a.mails.Handle(a.sendMail), a.runs.Handle(a.run)}}
+	go func() { a.working <- worker.Run(ctx) }()
+	a.produce()
+}
+
+func (a *application) produce() {
+	ctx, stop := context.WithCancel(context.Background())
+	var producing sync.WaitGroup
+	a.producing = func() { stop(); producing.Wait() }
+	for range producers {
+		producing.Go(func() {
+			tick := time.NewTicker(producePeriod)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					a.send(a.sent.Add(1))
+				}
+			}
+		})
+	}
+}
+
+// send is one call of a producer. It is not ended by the end of the producer: a
+// call that was cut short would not show whether it hangs.
+func (a *application) send(n int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	var ids []int64
+	var run int64
+	var err error
+	it := item{n, n%10 == 0}
+	switch n % 8 {
+	case 0:
+		var h *pgqrs.RunHandle[int]
+		if h, err = a.runs.Start(ctx, item{N: n}, pgqrs.Key(fmt.Sprintf("%s %d", a.name, n))); err == nil {
+			run = h.ID()
+		}
+	case 1, 2, 3:
+		ids, err = one(a.mails.Enqueue(ctx, it))
+	case 4:
+		ids, err = a.orders.EnqueueBatch(ctx, []item{it, it, it})
+	default:
+		ids, err = one(a.orders.Enqueue(ctx, it))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.failures = append(a.failures, err)
+		return
+	}
+	for _, id := range ids {
+		a.Bad[id] = it.Bad
+	}
+	if run != 0 {
+		a.Started = append(a.Started, run)
+	}
+}
+
+func one(id int64, err error) ([]int64, error) { return []int64{id}, err }
+
+var errBad = pgqrs.Permanent(errors.New("a bad item"))
+
+func (a *application) bookOrder(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[item]) error {
+	defer a.handled.Add(1)
+	if err := book(ctx, tx, "order", m.ID); err != nil {
+		return err
+	}
+	if m.Payload.Bad {
+		return errBad
+	}
+	return nil
+}
+
+func (a *application) sendMail(ctx context.Context, m *pgqrs.Message[item]) error {
+	defer a.handled.Add(1)
+	if m.Payload.Bad {
+		return errBad
+	}
+	return nil
+}
+
+func (a *application) run(ctx context.Context, run *pgqrs.Run, it item) (int, error) {
+	defer a.handled.Add(1)
+	err := run.DoTx(ctx, "reserve", func(ctx context.Context, tx *sql.Tx) error { return book(ctx, tx, "reserve", run.ID()) })
+	if err != nil {
+		return 0, err
+	}
+	price, err := pgqrs.Step(ctx, run, "price", func(context.Context) (int, error) { return int(it.N), nil })
+	if err != nil {
+		return 0, err
+	}
+	if err := run.Sleep(ctx, "a moment", 20*time.Millisecond); err != nil {
+		return 0, err
+	}
+	return pgqrs.StepTx(ctx, run, "charge", func(ctx context.Context, tx *sql.Tx) (int, error) {
+		return price, book(ctx, tx, "charge", run.ID())
+	})
+}
+
+func book(ctx context.Context, tx *sql.Tx, kind string, id int64) error {
+	_, err := tx.ExecContext(ctx, fmt.Sprintf("INSERT INTO bookings (kind, id) VALUES ('%s', %d)", kind, id))
+	return err
+}

@@ -1,0 +1,117 @@
+package faults_test
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// What a process that spawn starts is to do, and on which file.
+const (
+	taskVariable = "PGQRS_TEST_TASK"
+	fileVariable = "PGQRS_TEST_FILE"
+)
+
+// A child is another process that works on a SQLite file.
+type child struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.Closer
+	out   *bufio.Scanner
+	said  string // at its end
+	ended bool
+}
+
+// spawn starts this binary again and returns once it has begun with its task.
+func spawn(t *testing.T, path, task string) *child {
+	t.Helper()
+	c := &child{t: t, cmd: exec.Command(os.Args[0])}
+	c.cmd.Env = append(os.Environ(), fileVariable+"="+path, taskVariable+"="+task)
+	c.cmd.Stderr = os.Stderr
+	stdin, err := c.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.stdin, c.out = stdin, bufio.NewScanner(stdout)
+	c.out.Buffer(nil, 16<<20)
+	t.Cleanup(func() { c.end() })
+	if c.out.Scan(); c.out.Text() != "begun" {
+		t.Fatalf("the process for %q said %q, not that it has begun", task, c.out.Text())
+	}
+	return c
+}
+
+// end has the child end, and returns its last line.
+func (c *child) end() string {
+	c.t.Helper()
+	if c.ended {
+		return c.said
+	}
+	c.ended = true
+	c.stdin.Close()
+	for c.out.Scan() {
+		c.said = c.out.Text()
+	}
+	if err := c.cmd.Wait(); err != nil {
+		c.t.Errorf("another process: %v", err)
+	}
+	return c.said
+}
+
+// perform is a child's main. It goes on until its standard input ends.
+func perform(task, path string) error {
+	db, err := sql.Open("sqlite3", fileDSN(path))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if task == "lock" {
+		return lock(db)
+	}
+	a, err := newApplication(context.Background(), db, pgqrs.SQLite, pgqrs.Config{}, task)
+	if err != nil {
+		return err
+	}
+	a.start()
+	awaitEnd()
+	a.producing()
+	a.stop()
+	return errors.Join(<-a.working, a.store.Close(), json.NewEncoder(os.Stdout).Encode(a.receipts))
+}
+
+// lock keeps the write lock.
+func lock(db *sql.DB) error {
+	ctx := context.Background()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	awaitEnd()
+	_, err = conn.ExecContext(ctx, "ROLLBACK")
+	return err
+}
+
+func awaitEnd() {
+	fmt.Println("begun")
+	io.Copy(io.Discard, os.Stdin)
+}
