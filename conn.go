@@ -11,7 +11,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -28,7 +27,6 @@ const (
 	maxTries        = 25                     // of one operation, when the database asks to try again
 	maxRetryWait    = 250 * time.Millisecond // between two of them
 	rollbackTimeout = 5 * time.Second
-	hotAfter        = 10 // executions of a text before it is prepared
 )
 
 // A conn runs statements: on the pool, or in a transaction.
@@ -74,9 +72,9 @@ func (c conn) query(ctx context.Context, text string, args []any) (*sql.Rows, er
 	if c.tx != nil {
 		return c.tx.QueryContext(ctx, text, args...)
 	}
-	if stmt := c.store.prepared.get(ctx, c.store.db, text); stmt != nil {
+	if stmt := c.store.prepared.get(ctx, c.store.core, text); stmt != nil {
 		rows, err := stmt.QueryContext(ctx, args...)
-		if !c.store.prepared.gone(err, c.store) {
+		if !c.store.prepared.gone(err, c.store.core) {
 			return rows, err
 		}
 	}
@@ -99,9 +97,9 @@ func (c conn) execResult(ctx context.Context, text string, args []any) (sql.Resu
 	if c.tx != nil {
 		return c.tx.ExecContext(ctx, text, args...)
 	}
-	if stmt := c.store.prepared.get(ctx, c.store.db, text); stmt != nil {
+	if stmt := c.store.prepared.get(ctx, c.store.core, text); stmt != nil {
 		result, err := stmt.ExecContext(ctx, args...)
-		if !c.store.prepared.gone(err, c.store) {
+		if !c.store.prepared.gone(err, c.store.core) {
 			return result, err
 		}
 	}
@@ -357,73 +355,4 @@ func containsAny(err error, texts []string) bool {
 		}
 	}
 	return false
-}
-
-// A preparedCache holds a statement for each text that is run often on the
-// pool. A pooler that cannot keep them (PostgreSQL's errors 26000 and 42P05)
-// ends it for good.
-type preparedCache struct {
-	mu    sync.Mutex
-	off   bool
-	texts map[string]*preparedText
-}
-
-type preparedText struct {
-	uses int
-	stmt *sql.Stmt
-}
-
-// get returns the prepared statement of a text, or nil while it is not worth one.
-func (p *preparedCache) get(ctx context.Context, db *sql.DB, text string) *sql.Stmt {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.off {
-		return nil
-	}
-	entry := p.texts[text]
-	if entry == nil {
-		if p.texts == nil {
-			p.texts = map[string]*preparedText{}
-		}
-		entry = &preparedText{}
-		p.texts[text] = entry
-	}
-	entry.uses++
-	if entry.stmt == nil && entry.uses > hotAfter {
-		stmt, err := db.PrepareContext(ctx, text)
-		if err != nil {
-			entry.uses = 0
-			return nil // running the text will tell what is wrong
-		}
-		entry.stmt = stmt
-	}
-	return entry.stmt
-}
-
-// gone reports whether err says that the server does not know the prepared
-// statement. Nothing was run then.
-func (p *preparedCache) gone(err error, s *Store) bool {
-	if state := sqlState(err); state != "26000" && state != "42P05" {
-		return false
-	}
-	s.log.Warn("pgqrs: the server does not keep prepared statements; going on without", "err", err)
-	if err := p.close(); err != nil {
-		s.log.Warn("pgqrs: closing prepared statements", "err", err)
-	}
-	return true
-}
-
-// close closes all statements and prepares no more.
-func (p *preparedCache) close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.off = true
-	var errs []error
-	for _, entry := range p.texts {
-		if entry.stmt != nil {
-			errs = append(errs, entry.stmt.Close())
-		}
-	}
-	p.texts = nil
-	return errors.Join(errs...)
 }

@@ -75,6 +75,7 @@ type dialect struct {
 	release     string             // fails with "no such savepoint" if that has ended since. Exec; no arguments
 	mvcc        string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
 	concurrency string             // Report.Concurrency without Config.Concurrent
+	session     string             // tells the server's sessions apart, which a pooler may change underneath. Query; no arguments; 1 row: text. Empty: there are none
 	schemas     bool               // whether Config.Schema makes sense
 
 	schema  schemaSQL

@@ -73,6 +73,7 @@ var postgres = dialect{
 	migrations:  "postgres",
 	isolation:   sql.LevelReadCommitted,
 	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
+	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
 	concurrency: "multi-process",
 	schemas:     true,
 

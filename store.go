@@ -21,9 +21,10 @@ type Config struct {
 	// that search_path decides.
 	Schema string
 
-	// NoPrepare turns prepared statements off. Set it behind a pooler that
-	// hands each transaction to another server connection and cannot carry
-	// them over. Without it the Store finds out from the first error.
+	// NoPrepare turns prepared statements off, which a Store makes of what it
+	// has sent a hundred times. Set it behind a pooler that hands each
+	// transaction to another server connection, where they are not safe. Without
+	// it the Store looks for such a pooler before it prepares the first.
 	NoPrepare bool
 
 	// Concurrent opens write transactions with BEGIN CONCURRENT, on a Turso
@@ -300,6 +301,8 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 		return nil
 	}
 	switch {
+	case unprepared(err):
+		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
 	case missing(err) && !errors.Is(err, ErrNotInstalled):
 		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):

@@ -1,0 +1,213 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"time"
+)
+
+// A preparedCache holds a statement for each text that is run often on the
+// pool. Behind a pooler that hands each transaction to another server
+// connection it prepares nothing: lib/pq names statements 1, 2, 3, and another
+// connection may have a statement of the same name that does something else.
+// So it looks before it prepares the first one. What that does not show, the
+// errors of a statement that is not there (26000), or of one that is already
+// (42P05), do.
+type preparedCache struct {
+	mu      sync.Mutex
+	off     bool
+	looking bool      // for a pooler
+	looked  bool      // and there is none
+	later   time.Time // not to look before then
+	texts   map[string]*preparedText
+}
+
+type preparedText struct {
+	uses int
+	busy bool // being prepared
+	stmt *sql.Stmt
+}
+
+const (
+	hotAfter  = 10               // executions of a text before it is prepared
+	lookWait  = time.Second      // for two connections, to look for a pooler on
+	lookTimes = 3                // as it may use the same server connection by chance
+	lookLater = 10 * time.Minute // after two could not be had
+)
+
+// get returns the prepared statement of a text, or nil while it is not worth
+// one. It waits for nobody else: what a call waits for ends with its own ctx.
+func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt {
+	entry, stmt := p.use(text)
+	if entry == nil {
+		return stmt
+	}
+	if !p.look(ctx, s, entry) {
+		return nil
+	}
+	stmt, err := s.db.PrepareContext(ctx, text)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	entry.busy = false
+	switch {
+	case err != nil:
+		entry.uses = 0
+		return nil // running the text will tell what is wrong
+	case p.off:
+		_ = stmt.Close() // the Store was closed, or a pooler found, meanwhile
+		return nil
+	}
+	entry.stmt = stmt
+	return stmt
+}
+
+// use counts a use of a text and returns its statement. If the caller is to
+// prepare one it returns the entry for it, which is marked busy, instead.
+func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		return nil, nil
+	}
+	entry := p.texts[text]
+	if entry == nil {
+		if p.texts == nil {
+			p.texts = map[string]*preparedText{}
+		}
+		entry = &preparedText{}
+		p.texts[text] = entry
+	}
+	entry.uses++
+	if entry.stmt == nil && entry.uses > hotAfter && !entry.busy && !p.looking && time.Now().After(p.later) {
+		entry.busy, p.looking = true, !p.looked
+		return entry, nil
+	}
+	return nil, entry.stmt
+}
+
+// look reports whether statements can be prepared.
+func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) bool {
+	p.mu.Lock()
+	looking := p.looking
+	p.mu.Unlock()
+	if !looking {
+		return true
+	}
+	pooled, err := s.behindPooler(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looking = false
+	switch {
+	case err != nil: // a small pool with nothing to spare, perhaps
+		entry.busy, p.later = false, time.Now().Add(lookLater)
+		return false
+	case pooled:
+		p.stop(s, "pgqrs: a pooler changes the server connection under each transaction; preparing no statements")
+		return false
+	}
+	p.looked = true
+	return true
+}
+
+// stop prepares no more. The caller holds p.mu.
+func (p *preparedCache) stop(s *core, why string, args ...any) {
+	if !p.off {
+		p.off = true
+		s.log.Warn(why, args...)
+	}
+}
+
+// behindPooler reports whether two connections of the pool share those of the server.
+func (s *core) behindPooler(ctx context.Context) (bool, error) {
+	if s.dialect.session == "" {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	waiting, stop := context.WithTimeout(ctx, lookWait)
+	defer stop()
+	one, err := s.db.Conn(waiting)
+	if err != nil {
+		return false, err
+	}
+	defer one.Close()
+	other, err := s.db.Conn(waiting)
+	if err != nil {
+		return false, err
+	}
+	defer other.Close()
+	own, err := s.sessionOf(ctx, one)
+	for range lookTimes {
+		if err != nil {
+			return false, err
+		}
+		var shared bool
+		if shared, err = s.shares(ctx, one, other, own); shared {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// shares reports whether a transaction on other takes the session of one, or
+// leaves it another.
+func (s *core) shares(ctx context.Context, one, other *sql.Conn, own string) (bool, error) {
+	tx, err := other.BeginTx(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback()
+	theirs, err := s.sessionOf(ctx, tx)
+	if err != nil || theirs == own {
+		return err == nil, err
+	}
+	again, err := s.sessionOf(ctx, one)
+	return err == nil && again != own, err
+}
+
+func (s *core) sessionOf(ctx context.Context, on interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}) (id string, err error) {
+	err = on.QueryRowContext(ctx, s.dialect.session).Scan(&id)
+	return id, err
+}
+
+// poolerAdvice is what an error says that a driver's own prepared statements have met.
+const poolerAdvice = "lib/pq needs binary_parameters=yes there, pgx default_query_exec_mode=exec; see docs/BACKENDS.md"
+
+// unprepared reports whether an error says that a prepared statement is not on
+// the server connection, or that another is.
+func unprepared(err error) bool {
+	state := sqlState(err)
+	return state == "26000" || state == "42P05"
+}
+
+// gone reports whether err says that the server does not know the prepared
+// statement. Nothing was run then.
+func (p *preparedCache) gone(err error, s *core) bool {
+	if !unprepared(err) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop(s, "pgqrs: the server does not keep prepared statements; going on without", "err", err)
+	return true
+}
+
+// close closes all statements and prepares no more.
+func (p *preparedCache) close() error {
+	p.mu.Lock()
+	p.off = true
+	texts := p.texts
+	p.texts = nil
+	p.mu.Unlock()
+	var errs []error
+	for _, entry := range texts {
+		if entry.stmt != nil {
+			errs = append(errs, entry.stmt.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

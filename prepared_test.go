@@ -1,0 +1,177 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql/driver"
+	"slices"
+	"testing"
+	"time"
+)
+
+// sessions answers what is asked for the server's sessions with these, one
+// after the other, and all else with id 1. It fails what err says.
+func sessions(err error, ids ...string) func(call) ([][]driver.Value, error) {
+	return func(c call) ([][]driver.Value, error) {
+		if c.tag() != "session.id" {
+			return row(int64(1)), nil
+		}
+		if len(ids) == 0 {
+			return nil, err
+		}
+		id := ids[0]
+		ids = ids[1:]
+		return row(id), nil
+	}
+}
+
+func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, sessions(nil, "1", "2", "1", "2", "1", "3", "1"))
+	q := NewQueue[int](s, "q")
+	enqueueTimes(t, q, hotAfter)
+	if calls := f.log(); count(calls, "query") != hotAfter || len(calls) != hotAfter {
+		t.Errorf("the first %d uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", hotAfter, count(calls, "query"), len(calls))
+	}
+	enqueueTimes(t, q, 2)
+	f.wantLog(t, "query session.id", "begin Default", "query session.id", "query session.id", "rollback", "begin Default", "query session.id", "query session.id", "rollback",
+		"begin Default", "query session.id", "query session.id", "rollback", "prepare message.enqueue", "run message.enqueue", "run message.enqueue")
+	if _, err := s.Queues(t.Context()); err == nil {
+		t.Error("Queues took a row of one column") // it is another text, and cold
+	}
+	f.wantLog(t, "query queue.stats")
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	f.wantLog(t, "close message.enqueue")
+}
+
+func TestNoPrepareNeverPrepares(t *testing.T) {
+	f, s := newFake(t, Config{NoPrepare: true}, Postgres, nil)
+	enqueueTimes(t, NewQueue[int](s, "q"), 150)
+	if calls := f.log(); count(calls, "query") != 150 || len(calls) != 150 {
+		t.Errorf("150 uses made %d queries among %d calls", count(calls, "query"), len(calls))
+	}
+}
+
+func TestNothingIsPreparedInTheCallersTransaction(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, nil)
+	tx, err := s.DB().BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	enqueueTimes(t, NewQueue[int](s, "q").WithTx(tx), 150)
+	if n := count(f.log(), "prepare"); n != 0 {
+		t.Errorf("%d prepares", n)
+	}
+}
+
+func TestPoolerWithoutPreparedStatementsIsFoundOut(t *testing.T) {
+	for _, state := range []string{"26000", "42P05"} {
+		t.Run(state, func(t *testing.T) {
+			f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+				if c.how == "run" {
+					return nil, coded{state}
+				}
+				return row(int64(1)), nil
+			})
+			q := NewQueue[int](s, "q")
+			enqueueTimes(t, q, hotAfter)
+			f.log()
+			enqueueTimes(t, q, 2)
+			f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "query message.enqueue", "query message.enqueue")
+			enqueueTimes(t, q, 150)
+			if n := count(f.log(), "prepare"); n != 0 {
+				t.Errorf("%d prepares after the pooler was found out", n)
+			}
+		})
+	}
+}
+
+func TestPrepareThatFailsDoesNotFailTheCall(t *testing.T) {
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.how == "prepare" {
+			return nil, errBroken
+		}
+		return row(int64(1)), nil
+	})
+	q := NewQueue[int](s, "q")
+	enqueueTimes(t, q, hotAfter)
+	f.log()
+	enqueueTimes(t, q, 1)
+	f.wantLog(t, "prepare message.enqueue", "query message.enqueue")
+}
+
+// lib/pq names its statements 1, 2, 3. Behind a pooler another connection may
+// have left one of that name that does something else.
+func TestNothingIsPreparedBehindAPooler(t *testing.T) {
+	for name, ids := range map[string][]string{
+		"a transaction takes the session":                {"1", "1"},
+		"a transaction leaves another session":           {"1", "2", "3"},
+		"the third time a transaction takes the session": {"1", "2", "1", "2", "1", "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, s := newFake(t, Config{}, Postgres, sessions(errBroken, ids...))
+			enqueueTimes(t, NewQueue[int](s, "q"), 300)
+			calls := f.log()
+			if n := count(calls, "prepare"); n != 0 {
+				t.Errorf("%d prepares", n)
+			}
+			if n := len(slices.DeleteFunc(calls, func(c call) bool { return c.tag() != "session.id" })); n != len(ids) {
+				t.Errorf("the sessions were asked for %d times, want %d", n, len(ids))
+			}
+		})
+	}
+}
+
+func TestLookForAPoolerThatFailsIsNotMadeAgainSoon(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, sessions(errBroken, "1", "2"))
+	enqueueTimes(t, NewQueue[int](s, "q"), 300)
+	calls := f.log()
+	if n := count(calls, "prepare"); n != 0 {
+		t.Errorf("%d prepares", n)
+	}
+	if n := count(calls, "begin"); n != 1 {
+		t.Errorf("%d looks", n)
+	}
+}
+
+// A pool of one connection has none to look with.
+func TestPoolOfOneConnectionGoesOnWithoutPreparing(t *testing.T) {
+	f, s := newFake(t, Config{}, Postgres, nil)
+	s.DB().SetMaxOpenConns(1)
+	enqueueTimes(t, NewQueue[int](s, "q"), 300)
+	if calls := f.log(); len(calls) != 300 {
+		t.Errorf("%d calls, want 300 queries", len(calls))
+	}
+}
+
+// While one call prepares, on a database that does not answer, others go on.
+func TestCallsDoNotWaitForAnothersPrepare(t *testing.T) {
+	preparing, answer := make(chan struct{}), make(chan struct{})
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.how == "prepare" {
+			close(preparing)
+			<-answer
+		}
+		return row(int64(1)), nil
+	})
+	enqueueTimes(t, NewQueue[int](s, "q"), hotAfter)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := NewQueue[int](s, "q").Enqueue(context.Background(), 1)
+		ended <- err
+	}()
+	<-preparing
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := NewQueue[int](s, "q").Enqueue(ctx, 1, Key("shares no statement")); err != nil {
+		t.Error(err)
+	}
+	close(answer)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := count(f.log(), "prepare"); n != 1 {
+		t.Errorf("%d prepares", n)
+	}
+}
