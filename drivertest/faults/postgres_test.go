@@ -261,4 +261,7 @@ func testHeldOpen(t *testing.T, server *postgres.Server, driver string, share ti
 		w.progress(100)
 	}
 	w.finish(l.own, "PostgreSQL cannot vacuum", "a transaction held open by somebody else", 1)
+	if w.log.has("a pooler") {
+		t.Errorf("the Store saw a pooler where there is none:\n%s", w.log)
+	}
 }

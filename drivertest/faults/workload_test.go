@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -172,16 +173,37 @@ func containsAny(text string, words []string) bool {
 type journal struct {
 	mu   sync.Mutex
 	text []byte
+	told map[string]bool // messages there were
 }
+
+var messageField = regexp.MustCompile(`msg="([^"]*)"`)
 
 func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.text = append(j.text, p...)
+	if m := messageField.FindSubmatch(p); m != nil {
+		if j.told == nil {
+			j.told = map[string]bool{}
+		}
+		j.told[string(m[1])] = true
+	}
 	if n := len(j.text) - 32<<10; n > 0 {
 		j.text = j.text[n:]
 	}
 	return len(p), nil
+}
+
+// has reports whether a message ever held a text.
+func (j *journal) has(text string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for message := range j.told {
+		if strings.Contains(message, text) {
+			return true
+		}
+	}
+	return false
 }
 
 func (j *journal) String() string {
