@@ -26,6 +26,8 @@ type application struct {
 	orders, mails *pgqrs.Queue[item]
 	runs          *pgqrs.Workflow[item, int]
 
+	pace pace
+
 	producing, stop func() // end the producers, and the Worker
 	working         chan error
 
@@ -41,6 +43,12 @@ type application struct {
 type receipts struct {
 	Bad     map[int64]bool // messages whose ids were returned, and whether they are bad
 	Started []int64        // runs whose ids were returned
+}
+
+// A pace is how fast an application works. Zero is as fast as it can, with leases of the default length.
+type pace struct {
+	Lease  time.Duration
+	Orders time.Duration // of work on each, after its booking
 }
 
 // An item is what messages and runs carry.
@@ -74,7 +82,7 @@ func newApplication(ctx context.Context, db *sql.DB, d pgqrs.Dialect, c pgqrs.Co
 func (a *application) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
-	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{a.orders.HandleTx(a.bookOrder), a.mails.Handle(a.sendMail), a.runs.Handle(a.run)}}
+	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{a.orders.HandleTx(a.bookOrder), a.mails.Handle(a.sendMail), a.runs.Handle(a.run)}, Lease: a.pace.Lease}
 	go func() { a.working <- worker.Run(ctx) }()
 	a.produce()
 }
@@ -147,7 +155,14 @@ func (a *application) bookOrder(ctx context.Context, tx *sql.Tx, m *pgqrs.Messag
 	if m.Payload.Bad {
 		return errBad
 	}
-	return nil
+	work := time.NewTimer(a.pace.Orders)
+	defer work.Stop()
+	select {
+	case <-work.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (a *application) sendMail(ctx context.Context, m *pgqrs.Message[item]) error {

@@ -10,18 +10,26 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// What a process that spawn starts is to do, and on which file.
-const (
-	taskVariable = "PGQRS_TEST_TASK"
-	fileVariable = "PGQRS_TEST_FILE"
-)
+// taskVariable holds the task of a process that spawn starts.
+const taskVariable = "PGQRS_TEST_TASK"
 
-// A child is another process that works on a SQLite file.
+// A task is what a child does, on which database.
+type task struct {
+	Name    string
+	Driver  string
+	DSN     string
+	Dialect pgqrs.Dialect
+	Lock    bool // take the write lock and nothing else
+	Pace    pace
+}
+
+// A child is another process that works on the same database.
 type child struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -32,10 +40,14 @@ type child struct {
 }
 
 // spawn starts this binary again and returns once it has begun with its task.
-func spawn(t *testing.T, path, task string) *child {
+func spawn(t *testing.T, do task) *child {
 	t.Helper()
+	raw, err := json.Marshal(do)
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := &child{t: t, cmd: exec.Command(os.Args[0])}
-	c.cmd.Env = append(os.Environ(), fileVariable+"="+path, taskVariable+"="+task)
+	c.cmd.Env = append(os.Environ(), taskVariable+"="+string(raw))
 	c.cmd.Stderr = os.Stderr
 	stdin, err := c.cmd.StdinPipe()
 	if err != nil {
@@ -52,7 +64,7 @@ func spawn(t *testing.T, path, task string) *child {
 	c.out.Buffer(nil, 16<<20)
 	t.Cleanup(func() { c.end() })
 	if c.out.Scan(); c.out.Text() != "begun" {
-		t.Fatalf("the process for %q said %q, not that it has begun", task, c.out.Text())
+		t.Fatalf("the process for %q said %q, not that it has begun", do.Name, c.out.Text())
 	}
 	return c
 }
@@ -74,20 +86,40 @@ func (c *child) end() string {
 	return c.said
 }
 
+// hang calls meanwhile while the child is stopped as it is.
+func (c *child) hang(meanwhile func()) {
+	c.t.Helper()
+	c.signal(syscall.SIGSTOP)
+	defer c.signal(syscall.SIGCONT)
+	meanwhile()
+}
+
+func (c *child) signal(sig os.Signal) {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(sig); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // perform is a child's main. It goes on until its standard input ends.
-func perform(task, path string) error {
-	db, err := sql.Open("sqlite3", fileDSN(path))
+func perform(raw string) error {
+	var do task
+	if err := json.Unmarshal([]byte(raw), &do); err != nil {
+		return err
+	}
+	db, err := sql.Open(do.Driver, do.DSN)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if task == "lock" {
+	if do.Lock {
 		return lock(db)
 	}
-	a, err := newApplication(context.Background(), db, pgqrs.SQLite, pgqrs.Config{}, task)
+	a, err := newApplication(context.Background(), db, do.Dialect, pgqrs.Config{}, do.Name)
 	if err != nil {
 		return err
 	}
+	a.pace = do.Pace
 	a.start()
 	awaitEnd()
 	a.producing()

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if task := os.Getenv(taskVariable); task != "" {
-		if err := perform(task, os.Getenv(fileVariable)); err != nil {
+		if err := perform(task); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

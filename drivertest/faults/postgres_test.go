@@ -3,8 +3,10 @@ package faults_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,9 +18,13 @@ import (
 	_ "github.com/lib/pq"
 )
 
+// drivers names the drivers of PostgreSQL by what they register.
+var drivers = map[string]string{"postgres": "lib/pq", "pgx": "pgx"}
+
 // A lab is a PostgreSQL server that is to fail, with a schema for one application.
 type lab struct {
 	*postgres.Server
+	dsn string
 	db  *sql.DB // the application's
 	own *sql.DB // the test's
 }
@@ -28,7 +34,8 @@ type lab struct {
 func newLab(t *testing.T, server *postgres.Server, driver, params string) *lab {
 	t.Helper()
 	dsn := postgres.SchemaOn(t, "postgres", server.DSN())
-	l := &lab{Server: server, own: open(t, "postgres", dsn), db: open(t, driver, dsn+" application_name=application"+params)}
+	l := &lab{Server: server, own: open(t, "postgres", dsn), dsn: dsn + " application_name=application" + params}
+	l.db = open(t, driver, l.dsn)
 	l.db.SetMaxOpenConns(pool.Max)
 	l.db.SetMaxIdleConns(pool.Max / 2) // idle ones are to fail too
 	return l
@@ -64,11 +71,12 @@ func (l *lab) work(t *testing.T) *workload {
 }
 
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	server := postgres.Private(t)
 	var faults []fault
-	add := func(name string, drivers []string, test func(t *testing.T, server *postgres.Server, driver string, share time.Duration)) {
-		for _, driver := range drivers {
-			faults = append(faults, fault{name + ", " + map[string]string{"postgres": "lib_pq", "pgx": "pgx"}[driver],
+	add := func(name string, on []string, test func(t *testing.T, server *postgres.Server, driver string, share time.Duration)) {
+		for _, driver := range on {
+			faults = append(faults, fault{name + ", " + strings.ReplaceAll(drivers[driver], "/", "_"),
 				func(t *testing.T, share time.Duration) { test(t, server, driver, share) }})
 		}
 	}
@@ -79,6 +87,7 @@ func TestPostgres(t *testing.T) {
 	add("others take all connections", libpq, testCrowded)
 	add("the server is read-only", libpq, testReadOnly)
 	add("the disk is full", libpq, testFullDisk)
+	add("a process of the application hangs", libpq, testHangingProcess)
 	add("a stranger keeps a transaction open", libpq, testHeldOpen)
 	inject(t, faults)
 }
@@ -87,12 +96,12 @@ func testTerminated(t *testing.T, server *postgres.Server, driver string, share 
 	l := newLab(t, server, driver, "")
 	w := l.work(t)
 	runs := 0
-	for runs = range rounds(40, share) {
+	for runs = range rounds(30, share) {
 		l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'application'
 			ORDER BY $1 AND state = 'idle', random() LIMIT 1`, runs%2 == 0)
 		w.progress(5)
 	}
-	w.finish(l.own, "PostgreSQL ends connections, "+driver, "pg_terminate_backend at random", runs)
+	w.finish(l.own, "PostgreSQL ends connections, "+drivers[driver], "pg_terminate_backend at random", runs)
 }
 
 func testRestarted(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
@@ -111,7 +120,7 @@ func testRestarted(t *testing.T, server *postgres.Server, driver string, share t
 		}
 		w.progress(50)
 	}
-	w.finish(l.own, "PostgreSQL goes down and comes back, "+driver, "immediate shutdown, start", runs)
+	w.finish(l.own, "PostgreSQL goes down and comes back, "+drivers[driver], "immediate shutdown, start", runs)
 }
 
 // While the server hangs calls return when their ctx ends, on pgx. lib/pq waits
@@ -120,7 +129,7 @@ func testPaused(t *testing.T, server *postgres.Server, driver string, share time
 	l := newLab(t, server, driver, "")
 	w := l.work(t)
 	runs := 0
-	for runs = range rounds(2, share) {
+	for runs = range rounds(1, share) {
 		w.progress(50)
 		l.pause(t, func() {
 			if driver == "pgx" {
@@ -131,7 +140,7 @@ func testPaused(t *testing.T, server *postgres.Server, driver string, share time
 		})
 		w.progress(50)
 	}
-	w.finish(l.own, "PostgreSQL hangs, "+driver, "SIGSTOP, SIGCONT", runs, "deadline exceeded")
+	w.finish(l.own, "PostgreSQL hangs, "+drivers[driver], "SIGSTOP, SIGCONT", runs, "deadline exceeded")
 }
 
 // pause calls meanwhile while the server hangs.
@@ -264,4 +273,38 @@ func testHeldOpen(t *testing.T, server *postgres.Server, driver string, share ti
 	if w.log.has("a pooler") {
 		t.Errorf("the Store saw a pooler where there is none:\n%s", w.log)
 	}
+}
+
+// A process that hangs for longer than its leases is overtaken. What it then
+// has left to do, in transactions that are still open, must not be done again.
+func testHangingProcess(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
+	l := newLab(t, server, driver, "")
+	p := pace{Lease: time.Second, Orders: 20 * time.Millisecond}
+	w := workAt(t, p, l.db, pgqrs.Postgres, pgqrs.Config{})
+	w.leasesEnd = true
+	c := spawn(t, task{Name: "hangs", Driver: driver, DSN: l.dsn, Dialect: pgqrs.Postgres, Pace: p})
+	runs := 0
+	for runs = range rounds(3, share) {
+		w.progress(100)
+		c.hang(func() { l.overtake(t) })
+	}
+	w.join(c)
+	w.finish(l.own, "a process hangs, PostgreSQL", "SIGSTOP for longer than its leases", runs)
+}
+
+// overtake returns when every message that is leased now is done, but for those
+// that an open transaction has just acked: they are locked until it ends.
+func (l *lab) overtake(t *testing.T) {
+	t.Helper()
+	const leased = "SELECT COALESCE(array_agg(id), '{}') FROM pgqrs_messages WHERE archived_at IS NULL AND consumer_worker_id IS NOT NULL"
+	var ids string
+	if err := l.own.QueryRow(leased).Scan(&ids); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what the process held is done by another", func() (bool, error) {
+		left := -1
+		err := l.own.QueryRow(`SELECT count(*) FROM
+			(SELECT 1 FROM pgqrs_messages WHERE archived_at IS NULL AND id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED) unlocked`, ids).Scan(&left)
+		return left == 0, errors.Join(err, fmt.Errorf("%d left", left))
+	})
 }

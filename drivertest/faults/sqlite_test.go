@@ -3,9 +3,7 @@ package faults_test
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -34,6 +32,7 @@ func openFile(t *testing.T, path string) *sql.DB {
 }
 
 func TestSQLite(t *testing.T) {
+	t.Parallel()
 	inject(t, []fault{
 		{"another process keeps the write lock", testLocked},
 		{"the disk is full, as the pages are counted", testMaxPages},
@@ -58,7 +57,7 @@ func testLocked(t *testing.T, share time.Duration) {
 	runs := 0
 	for runs = range rounds(1, share) {
 		w.progress(50)
-		locker := spawn(t, path, "lock")
+		locker := spawn(t, task{Driver: "sqlite3", DSN: fileDSN(path), Lock: true})
 		w.refusals(3 * producers)
 		locker.end()
 		w.progress(50)
@@ -134,18 +133,13 @@ func testShared(t *testing.T, share time.Duration) {
 	w.progress(1)
 	children := make([]*child, 7)
 	for i := range children {
-		children[i] = spawn(t, path, fmt.Sprint("work ", i))
+		children[i] = spawn(t, task{Name: fmt.Sprint("neighbour ", i), Driver: "sqlite3", DSN: fileDSN(path), Dialect: pgqrs.SQLite})
 	}
 	for range rounds(4, share) {
 		w.progress(50)
 	}
 	for _, c := range children {
-		var told receipts
-		if err := json.Unmarshal([]byte(c.end()), &told); err != nil {
-			t.Fatal(err)
-		}
-		maps.Copy(w.Bad, told.Bad)
-		w.Started = append(w.Started, told.Started...)
+		w.join(c)
 	}
 	w.finish(db, "SQLite: eight processes on one file", "workers and a producer in each", 8)
 }

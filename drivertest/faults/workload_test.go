@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,10 +22,18 @@ import (
 type workload struct {
 	*application
 	t *testing.T
+
+	leasesEnd bool // the fault outlasts leases, so that attempts are burned
 }
 
 // work starts an application on the pool.
 func work(t *testing.T, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *workload {
+	t.Helper()
+	return workAt(t, pace{}, db, d, c)
+}
+
+// workAt is work at a pace.
+func workAt(t *testing.T, p pace, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *workload {
 	t.Helper()
 	a, err := newApplication(t.Context(), db, d, c, "first")
 	if err != nil {
@@ -35,10 +44,11 @@ func work(t *testing.T, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *workload {
 			t.Logf("the last of the log:\n%s", a.log)
 		}
 	})
+	a.pace = p
 	a.start()
 	t.Cleanup(a.stop)
 	t.Cleanup(a.producing)
-	return &workload{a, t}
+	return &workload{application: a, t: t}
 }
 
 // progress returns once n more messages have been handled: the fault is over, or does not stop the work.
@@ -112,6 +122,19 @@ func (w *workload) allReturn() {
 			return
 		}
 	}
+}
+
+// join ends a child and takes over what its producers were told.
+func (w *workload) join(c *child) {
+	w.t.Helper()
+	var told receipts
+	if err := json.Unmarshal([]byte(c.end()), &told); err != nil {
+		w.t.Fatalf("a child's last words: %v", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.Copy(w.Bad, told.Bad)
+	w.Started = append(w.Started, told.Started...)
 }
 
 // finish stops the producers, waits until all is done on a database that is
