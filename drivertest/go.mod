@@ -10,6 +10,7 @@ require (
 	github.com/pgqrs/pgqrs-go v0.0.0
 	github.com/tursodatabase/go-libsql v0.0.0-20251219133454-43644db490ff
 	modernc.org/sqlite v1.61.1
+	pgregory.net/rapid v1.3.0
 )
 
 require (
