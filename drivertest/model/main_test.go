@@ -7,7 +7,6 @@
 package model_test
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"flag"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 	"pgregory.net/rapid"
 
@@ -83,24 +83,21 @@ func (e engine) now(ctx context.Context, db *sql.DB) (time.Time, error) {
 	}
 }
 
-// soak is how long each test is to go on, if it can.
-func soak(t *testing.T) time.Duration {
-	d, err := time.ParseDuration(cmp.Or(os.Getenv("PGQRS_SOAK"), "0s"))
-	if err != nil {
-		t.Fatalf("PGQRS_SOAK: %v", err)
-	}
-	return d
-}
-
-// eachEngine runs sequences on each engine, as often as soak says.
-func eachEngine(t *testing.T, sequence func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T)) {
+// eachEngine runs sequences on each engine, as often as PGQRS_SOAK says. A
+// sequence returns how many messages it put through.
+func eachEngine(t *testing.T, what string, sequence func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) int) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
 			s := e.open(t)
-			end := time.Now().Add(soak(t))
+			row := reliability.Row{Fault: what + ", " + e.name, Injected: "random sequences, compared with a model after each operation"}
+			end := time.Now().Add(reliability.Soak(t))
 			for ok := true; ok; ok = time.Now().Before(end) {
-				rapid.Check(t, func(rt *rapid.T) { sequence(t, e, s, rt) })
+				rapid.Check(t, func(rt *rapid.T) {
+					row.Messages += sequence(t, e, s, rt)
+					row.Runs++
+				})
 			}
+			reliability.Report(t, row)
 		})
 	}
 }

@@ -18,15 +18,16 @@ import (
 // TestQueue does random operations on two queues, by two consumers, and
 // compares everything that can be seen of the queues with the model after each.
 func TestQueue(t *testing.T) {
-	eachEngine(t, func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) {
+	eachEngine(t, "any order of operations on queues", func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) int {
 		m := newQueueMachine(t, e, s, rt)
 		defer m.close()
+		m.enqueueBatch(rt)
 		rt.Repeat(map[string]func(*rapid.T){
 			"":            m.compare,
 			"enqueue":     m.enqueue,
 			"batch":       m.enqueueBatch,
 			"dequeue":     m.dequeue,
-			"dequeue one": m.dequeue,
+			"dequeue too": m.dequeue,
 			"ack":         m.ack,
 			"release":     m.release,
 			"fail":        m.fail,
@@ -45,6 +46,7 @@ func TestQueue(t *testing.T) {
 			"list":        m.list,
 		})
 		m.list(rt)
+		return len(m.ids)
 	})
 }
 
