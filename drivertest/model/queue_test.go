@@ -34,20 +34,19 @@ func TestQueue(t *testing.T) {
 			"extend":      m.extend,
 			"delete":      m.deleteHeld,
 			"transaction": m.transaction,
-			"remove":      m.remove,
-			"redrive":     m.redrive,
-			"redrive all": m.redriveAll,
-			"purge":       m.purge,
-			"pause":       m.pause,
-			"drop":        m.drop,
-			"suspend":     m.suspend,
-			"restart":     m.restart,
+			"operator":    oneOf(m.remove, m.redrive, m.redriveAll, m.purge),
+			"surrounding": oneOf(m.pause, m.drop, m.suspend, m.restart),
 			"advance":     m.advance,
 			"list":        m.list,
 		})
 		m.list(rt)
 		return len(m.ids)
 	})
+}
+
+// oneOf makes several rare operations one.
+func oneOf(ops ...func(*rapid.T)) func(*rapid.T) {
+	return func(rt *rapid.T) { ops[rapid.IntRange(0, len(ops)-1).Draw(rt, "operation")](rt) }
 }
 
 // Delays and leases are whole hours, and time is moved by whole hours: what a
@@ -280,7 +279,7 @@ func (m *queueMachine) drawHands(rt *rapid.T) []*pgqrs.Message[int] {
 		rt.Skip("nothing was ever delivered")
 	}
 	recent := m.hands[max(0, len(m.hands)-8):]
-	if len(m.settled) > 0 && rapid.IntRange(0, 2).Draw(rt, "again") == 0 {
+	if len(m.settled) > 0 && rapid.Bool().Draw(rt, "again") {
 		return m.settled
 	}
 	return rapid.SliceOfNDistinct(rapid.SampledFrom(recent), 1, 3, func(msg *pgqrs.Message[int]) int64 { return msg.ID }).Draw(rt, "deliveries")
