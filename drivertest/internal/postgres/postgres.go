@@ -159,6 +159,13 @@ func Private(t testing.TB, settings ...string) *Server {
 
 // check ends the test if no server could be started. Only a missing
 // installation is forgiven, and not in CI.
+// Available reports whether there is a server to make schemas on, for tests
+// that have something to do without one too. Where CI is set there has to be one.
+func Available() bool {
+	_, err := findInstallation(debianBin)
+	return err == nil || os.Getenv("PGQRS_TEST_POSTGRES") != "" || os.Getenv("CI") != ""
+}
+
 func check(t testing.TB, err error) {
 	t.Helper()
 	switch {
