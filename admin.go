@@ -64,6 +64,11 @@ func (s *Store) queues(ctx context.Context, names []string, scan func(*sql.Rows)
 		return err
 	}
 	var arg any
+	for _, name := range names {
+		if err := checkFindable("queue name", name); err != nil {
+			return err
+		}
+	}
 	if len(names) > 0 {
 		list, err := jsonTexts(names)
 		if err != nil {
@@ -90,6 +95,9 @@ func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error 
 	if err := s.usable(); err != nil {
 		return err
 	}
+	if err := checkFindable("queue name", name); err != nil {
+		return err
+	}
 	var ids []int64
 	err := s.single(ctx, func(c conn) (err error) {
 		ids, err = c.ids(ctx, s.dialect.queue.pause, name, paused)
@@ -110,6 +118,9 @@ func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error 
 // them first). An enqueue that is under way either is seen or makes the queue anew.
 func (s *Store) DropQueue(ctx context.Context, name string) error {
 	err := s.usable()
+	if err == nil {
+		err = checkFindable("queue name", name)
+	}
 	if err == nil {
 		err = s.alone(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
 	}
@@ -198,6 +209,9 @@ func (s *Store) listing(f MessageFilter) (string, []any, error) {
 		return "", nil, fmt.Errorf("MessageFilter.Limit %d is not between 0 and %d", f.Limit, adminChunk)
 	case f.Limit == 0:
 		f.Limit = 100
+	}
+	if err := checkFindable("queue name", f.Queue); err != nil {
+		return "", nil, err
 	}
 	var at any
 	var id int64

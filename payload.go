@@ -205,6 +205,18 @@ func checkName(what, name string) error {
 	return nil
 }
 
+// checkFindable reports why there can be nothing of a name, so that no dialect
+// has to be asked: PostgreSQL takes neither of these, and would end a caller's transaction.
+func checkFindable(what, name string) error {
+	switch {
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: %s %q is not valid UTF-8", ErrNotFound, what, name)
+	case strings.Contains(name, "\x00"):
+		return fmt.Errorf("%w: %s %q has a zero byte", ErrNotFound, what, name)
+	}
+	return nil
+}
+
 // errorText is an error as last_error holds it: valid UTF-8 without NUL, of bounded length.
 func errorText(err error) string {
 	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "\uFFFD")

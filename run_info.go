@@ -77,6 +77,9 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	if f.Limit < 0 || f.Limit > adminChunk {
 		return nil, fmt.Errorf("RunFilter.Limit %d is not between 0 and %d", f.Limit, adminChunk)
 	}
+	if err := checkFindable("workflow name", f.Workflow); err != nil {
+		return nil, err
+	}
 	if f.Limit == 0 {
 		f.Limit = 100
 	}

@@ -273,6 +273,9 @@ func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle[Out], error) {
 	var id int64
 	err := h.change(ctx, "rerun", func(c conn) error {
+		if err := checkFindable("step name", step); err != nil {
+			return err
+		}
 		info, err := c.run(ctx, h.id)
 		if err != nil {
 			return err

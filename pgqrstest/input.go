@@ -20,6 +20,9 @@ var inputCases = []testcase{
 	{"a queue name may have 255 characters, whatever their bytes", "names in other scripts would be cut to a fraction of the promised length", inputLongName},
 	{"a policy that makes no sense is refused by every call", "a negative number from a configuration file would retry for ever or never", inputBadPolicy},
 	{"text that looks like SQL, JSON, dates or wildcards goes through unharmed", "a customer's name could delete the queue, or come back changed", inputHostile},
+	{"text like that names workflows, run keys, steps and signals unharmed", "a run could not be found by what it was started for, or take another's steps", inputHostileRuns},
+	{"a name that nothing can have is not found, on every database alike", "an operator's typing mistake would end the transaction, on PostgreSQL alone, with an error about encodings", inputNowhere},
+	{"a name of 10,000 characters is refused, a header and a payload are not", "it would be cut to another's name, or fail deep in the database", inputLongNames},
 	{"a cancelled ctx ends each call with an error that matches context.Canceled", "a request that was given up would go on, or be reported as a database failure", inputCancelled},
 	{"a call whose ctx is cancelled stores nothing", "a caller that was told of a failure would find the work done", inputCancelledNothing},
 }
