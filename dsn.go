@@ -203,7 +203,10 @@ func parseURL(dsn, rest string) (source, error) {
 var badPort = regexp.MustCompile(`:[0-9]*[^0-9:\],][^:\]]*(,|$)`)
 
 // A pgURL is the parts of a PostgreSQL URL. Several hosts, which pgx takes, are one here.
-type pgURL struct{ user, password, host, database, query string }
+type pgURL struct {
+	user, password, host, database, query string
+	written                               string // the password before it was decoded
+}
 
 func splitURL(rest string) (u pgURL, ok bool) {
 	rest, u.query, _ = strings.Cut(strings.TrimPrefix(rest, "//"), "?")
@@ -213,6 +216,7 @@ func splitURL(rest string) (u pgURL, ok bool) {
 		u.user, u.password, _ = strings.Cut(u.host[:i], ":")
 		u.host = u.host[i+1:]
 	}
+	u.written = u.password
 	for _, part := range []*string{&u.user, &u.password, &u.database} {
 		decoded, err := url.PathUnescape(*part)
 		if err != nil {

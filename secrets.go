@@ -46,6 +46,8 @@ func secretsOf(dsn, key string) secrets {
 	for piece := range strings.SplitSeq(query, "&") {
 		if o, err := parseOption(piece); err == nil && (o.name == "encryption_key" || strings.Contains(o.name, "password")) {
 			hide.add(o.value)
+			_, written, _ := strings.Cut(piece, "=")
+			hide.addWritten(written)
 		}
 	}
 	if _, rest, found := strings.Cut(dsn, "://"); found {
@@ -80,12 +82,21 @@ func (s *secrets) add(secret string) {
 // database's name as well is hidden only where it stands as a password: a
 // message without these names would be of no use.
 func (s *secrets) addPassword(u pgURL) {
+	s.addWritten(u.written)
 	switch u.password {
 	case "":
 	case u.user, u.host, u.database:
 		s.addInPlace(u.password)
 	default:
 		s.add(u.password)
+	}
+}
+
+// addWritten adds a password as it stands in the DSN if that is a way to write
+// it which add does not think of: anything may be percent-encoded.
+func (s *secrets) addWritten(password string) {
+	if strings.Contains(password, "%") {
+		*s = append(*s, password)
 	}
 }
 

@@ -71,6 +71,9 @@ func TestErrorsOfDriversAreCleaned(t *testing.T) {
 		{"turso", "turso:q.db?encryption%5Fkey=" + testKey, testKey, "encryption_hexkey=[redacted]&"},
 		{"postgres", "postgres://ada:hunter2@h/db", "hunter2", "postgres://ada:[redacted]@h/db"},
 		{"postgres", "postgres://ada:hun%2Fter%222@h/db", "ter", "postgres://ada:[redacted]@h/db"},
+		{"postgres", "postgres://ada:hun%74er2@h/db", "er2", "postgres://ada:[redacted]@h/db"},
+		{"postgres", "postgres://ada:%61da@h/db", "%61da", "postgres://ada:[redacted]@h/db"},
+		{"postgres", "postgres://h/db?password=hun%74er2&user=ada", "er2", "postgres://h/db?password=[redacted]&user=ada"},
 		{"postgres", "postgres://h/db?user=ada&password=hunter2&sslpassword=x%26y", "hunter2", "postgres://h/db?user=ada&password=[redacted]&sslpassword=[redacted]"},
 		{"postgres", "postgres://ada:ada@h/db", ":ada@", "postgres://ada[redacted]h/db"},
 		{"postgres", "postgres://ada:o@h/db", ":o@", `cannot open "postgres://ada:[redacted]@h/db"`},
@@ -152,5 +155,27 @@ func FuzzDSN(f *testing.F) {
 				}
 			}
 		}
+	})
+}
+
+func FuzzPassword(f *testing.F) {
+	for _, c := range [][2]string{
+		{"ada", "h/db"}, {"", "h"}, {"ada", "h/db?sslmode=disable"}, {"ada", "h:port/db"}, {"ada", "h/db#x"}, {"ada%zz", "h/db"}, {"ada", "h/d@b"}, {"ada", "h/db?schema=a&schema=b"},
+		{"ada", "h/db?schema=a-b"}, {"ada", "h/db?%zz"}, {"a/b", "h"}, {"a?b", "h"}, {"a@b", "h"}, {"a:b", "h"}, {"ada", "[::1]:5432/db"}, {"ada", "h1,h2:x/db"}, {"", "@"}, {"a\x00", "h"},
+	} {
+		f.Add(c[0], c[1])
+	}
+	for _, l := range linkedDrivers {
+		l.open = func(dsn string) (driver.Conn, error) { return nil, fmt.Errorf("cannot open %q, that is %s", dsn, dsn) }
+	}
+	const secret = "correct-horse%2Dbattery"
+	// Whoever the user is, and whatever follows the password, an error does not show that.
+	f.Fuzz(func(t *testing.T, user, rest string) {
+		_, err := Open(context.Background(), "postgres://"+user+":"+secret+"@"+rest)
+		if err == nil {
+			t.Fatalf("%q, %q: opened on a driver that opens nothing", user, rest)
+		}
+		wantHidden(t, "the error", err.Error(), secret)
+		wantHidden(t, "the error", err.Error(), "correct-horse-battery")
 	})
 }
