@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math/big"
 	"reflect"
 	"regexp"
@@ -258,6 +259,30 @@ func FuzzEncodeString(f *testing.F) {
 		var back string
 		if err == nil && (json.Unmarshal([]byte(text), &back) != nil || back != s) {
 			t.Fatalf("%q became %q, and that %q", s, text, back)
+		}
+	})
+}
+
+func FuzzHeaders(f *testing.F) {
+	for _, s := range []string{"", "trace", "\x00", "\xff", "\uFFFD", "\\u0000", "<&>\u2028", "\x1f\"", "😀", strings.Repeat("x", 64<<10)} {
+		f.Add(s, "value")
+		f.Add("name", s)
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		headers := map[string]string{name: value, "other": name}
+		stored, err := encodeHeaders(headers)
+		if err != nil {
+			all := name + value
+			bad := !utf8.ValidString(all) || strings.Contains(all, "\x00")
+			if !errors.Is(err, ErrInvalidPayload) || !bad && len(all) < 5<<10 {
+				t.Fatalf("%q: %v", headers, err)
+			}
+			return
+		}
+		row := messageRow{headers: []byte(stored.(string))}
+		var m MessageInfo
+		if err := row.fill(&m); err != nil || !maps.Equal(m.Headers, headers) {
+			t.Fatalf("%q came back as %q, %v", headers, m.Headers, err)
 		}
 	})
 }

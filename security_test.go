@@ -1,0 +1,208 @@
+package pgqrs
+
+import (
+	"database/sql"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// What stands in statements with a per cent sign: formats of SQLite's clock
+// and durations, a pattern, a remainder. Everything else is suspect.
+var percents = regexp.MustCompile(`'%Y-%m-%d %H:%M:%f'|'-?%\.6f seconds'|LIKE 'pgqrs%'`)
+
+func TestStatementsHoldNothingToBeFilledIn(t *testing.T) {
+	eachText(t, func(t *testing.T, d Dialect, path, text string) {
+		for _, mark := range []string{"%", "{{", "${", "#{", "\x00"} {
+			if strings.Contains(percents.ReplaceAllString(text, ""), mark) {
+				t.Errorf("%s: %s has %q, as if something was put in there: %s", d, path, mark, text)
+			}
+		}
+	})
+}
+
+// sources parses the library's own files.
+func sources(t *testing.T) map[string]*ast.File {
+	t.Helper()
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]*ast.File{}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = file
+	}
+	if len(files) < 30 {
+		t.Fatalf("only %d files were found", len(files))
+	}
+	return files
+}
+
+// dialectFile are those with the statements, and no logic.
+var dialectFile = regexp.MustCompile(`^dialect_(postgres|sqlite|turso)(_\w+)?\.go$`)
+
+// In the files of the dialects a text is made of literals and constants alone:
+// what is added to a text is one of them, and nothing is called.
+func TestStatementsAreMadeOfConstants(t *testing.T) {
+	files := sources(t)
+	constants := map[string]bool{}
+	for name, file := range files {
+		if dialectFile.MatchString(name) {
+			ast.Inspect(file, func(n ast.Node) bool {
+				if decl, ok := n.(*ast.GenDecl); ok && decl.Tok == token.CONST {
+					for _, spec := range decl.Specs {
+						for _, id := range spec.(*ast.ValueSpec).Names {
+							constants[id.Name] = true
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+	sums := 0
+	for name, file := range files {
+		if !dialectFile.MatchString(name) {
+			continue
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if _, inPlace := n.Fun.(*ast.FuncLit); !inPlace || len(n.Args) > 0 {
+					t.Errorf("%s calls %v; it should hold text alone", name, n.Fun)
+				}
+			case *ast.BinaryExpr:
+				for _, part := range []ast.Expr{n.X, n.Y} {
+					if !constant(part, constants) {
+						t.Errorf("%s adds %T %v to a text; it should be a constant", name, part, part)
+					}
+				}
+				sums++
+			}
+			return true
+		})
+	}
+	if sums < 100 || len(constants) < 30 {
+		t.Errorf("only %d sums and %d constants were found; the test has gone blind", sums, len(constants))
+	}
+}
+
+func constant(e ast.Expr, constants map[string]bool) bool {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return true
+	case *ast.Ident:
+		return constants[e.Name]
+	case *ast.BinaryExpr:
+		return e.Op == token.ADD && constant(e.X, constants) && constant(e.Y, constants)
+	default:
+		return false
+	}
+}
+
+// builtTexts are the statements that are put together, by the file: Config.Schema has been
+// checked to be a plain identifier, and a PRAGMA is one of the library's own with a value that is
+// a constant, a key in hexadecimal or the name of a known cipher.
+var builtTexts = map[string]string{
+	"install.go":       `/* pgqrs:schema.make */ CREATE SCHEMA "`,
+	"dsn_connector.go": `PRAGMA `,
+}
+
+var looksLikeSQL = regexp.MustCompile(`^\s*(/\*|(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA|BEGIN|SET|WITH|LOCK|SAVEPOINT)\s)`)
+
+// Outside the dialects no text that looks like SQL is added to or formatted, but for builtTexts.
+func TestNoStatementIsBuiltFromInput(t *testing.T) {
+	found := map[string]string{}
+	for name, file := range sources(t) {
+		if dialectFile.MatchString(name) {
+			continue
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			var parts []ast.Expr
+			switch n := n.(type) {
+			case *ast.BinaryExpr:
+				parts = []ast.Expr{n.X, n.Y}
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Sprintf", "Sprint", "Appendf", "Fprintf", "Join", "Replace", "ReplaceAll"}, f.Sel.Name) {
+					parts = n.Args
+				}
+			}
+			for _, part := range parts {
+				lit, ok := part.(*ast.BasicLit)
+				if !ok || lit.Kind != token.STRING {
+					continue
+				}
+				if text, err := strconv.Unquote(lit.Value); err == nil && looksLikeSQL.MatchString(text) {
+					if builtTexts[name] != text {
+						t.Errorf("%s puts together the statement %s", name, text)
+					}
+					found[name] = text
+				}
+			}
+			return true
+		})
+	}
+	for name, text := range builtTexts {
+		if found[name] != text {
+			t.Errorf("%s builds no %q any more; take it from the list", name, text)
+		}
+	}
+}
+
+// Migrations are run as they are, but for the schema.
+func TestMigrationsHoldNothingToBeFilledIn(t *testing.T) {
+	n := 0
+	err := fs.WalkDir(migrations, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		n++
+		text, err := fs.ReadFile(migrations, path)
+		for _, mark := range []string{"%s", "%d", "%v", "%q", "{{", "${"} {
+			if strings.Contains(string(text), mark) {
+				t.Errorf("%s has %q", path, mark)
+			}
+		}
+		return err
+	})
+	if err != nil || n < 2 {
+		t.Errorf("%d migrations, %v", n, err)
+	}
+}
+
+func FuzzSchema(f *testing.F) {
+	for _, name := range []string{"", "jobs", "_", "a$1b", "$a", "1a", `a"b`, `a"; DROP TABLE x; --`, "a.b", "a b", "ä", "a\x00", "\xff", "a\n", "a$", "${1}", strings.Repeat("a", 63), strings.Repeat("a", 64)} {
+		f.Add(name)
+	}
+	text := postgres.message.enqueue
+	f.Fuzz(func(t *testing.T, name string) {
+		plain := 0 < len(name) && len(name) <= 63 && !('0' <= name[0] && name[0] <= '9') && name[0] != '$'
+		for _, r := range name {
+			plain = plain && (isWord(r) || r == '$')
+		}
+		_, err := Config{Schema: name}.check(new(sql.DB), Postgres)
+		if accepted := err == nil; accepted != (plain || name == "") {
+			t.Fatalf("%q: %v", name, err)
+		}
+		if err == nil && name != "" && qualify(text, name) != qualifiedByHand(text, name) {
+			t.Fatalf("%q becomes %s", name, qualify(text, name))
+		}
+		if _, err := (Config{Schema: name}).check(new(sql.DB), SQLite); (err == nil) != (name == "") {
+			t.Fatalf("%q on SQLite: %v", name, err)
+		}
+	})
+}
