@@ -1,0 +1,161 @@
+package model_test
+
+import (
+	"slices"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// A modelRun is what a run of a script is documented to do, in memory. A
+// script is a list of steps by their kind:
+//
+//	ok      returns
+//	flaky   fails the first time, and is to be tried again after retryIn
+//	bad     fails for good, but not when it is taken again
+//	sleep   sleeps for sleepFor
+//	wait    waits for a signal, for waitFor at most
+type modelRun struct {
+	script  []string
+	status  pgqrs.State
+	started bool
+	done    int   // steps with a result
+	calls   []int // of the functions of steps
+	results []string
+
+	waits   bool          // for left, in the step that is next
+	left    time.Duration // until it has waited long enough
+	signals int           // that nothing has taken
+	held    time.Duration // until the lease of a worker that died ends; 0: nobody's
+}
+
+const (
+	retryIn  = 2 * time.Hour
+	sleepFor = 2 * time.Hour
+	waitFor  = 3 * time.Hour
+)
+
+func newModelRun(script []string) *modelRun {
+	return &modelRun{script: script, status: pgqrs.Queued, calls: make([]int, len(script))}
+}
+
+func (r *modelRun) ended() bool {
+	return slices.Contains([]pgqrs.State{pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}, r.status)
+}
+
+// execute is what workers do with it until it has to wait.
+func (r *modelRun) execute() {
+	if r.ended() || r.held > 0 {
+		return
+	}
+	switch r.status {
+	case pgqrs.Paused:
+		return
+	case pgqrs.Cancelling:
+		r.status = pgqrs.Cancelled
+		return
+	}
+	r.status, r.started = pgqrs.Running, true
+	for r.done < len(r.script) {
+		if !r.step(r.script[r.done]) {
+			return
+		}
+	}
+	r.status = pgqrs.Succeeded
+}
+
+// step takes the next step, and reports whether that ended with a result.
+func (r *modelRun) step(kind string) bool {
+	n := r.done
+	if r.waits && r.left > 0 && !(kind == "wait" && r.signals > 0) {
+		return false
+	}
+	waited := r.waits
+	r.waits = false
+	result := kind
+	switch kind {
+	case "bad":
+		r.calls[n]++
+		if r.calls[n] == 1 {
+			r.status = pgqrs.Failed
+			return false
+		}
+	case "flaky":
+		r.calls[n]++
+		if r.calls[n] == 1 {
+			return r.wait(retryIn)
+		}
+	case "sleep":
+		if !waited {
+			return r.wait(sleepFor)
+		}
+	case "wait":
+		switch {
+		case r.signals > 0:
+			r.signals--
+		case waited:
+			result = "timeout"
+		default:
+			return r.wait(waitFor)
+		}
+	default:
+		r.calls[n]++
+	}
+	r.done++
+	r.results = append(r.results, result)
+	return true
+}
+
+func (r *modelRun) wait(d time.Duration) bool {
+	r.waits, r.left = true, d
+	return false
+}
+
+func (r *modelRun) advance(d time.Duration) {
+	r.left -= d
+	r.held = max(0, r.held-d)
+}
+
+// The calls of an operator report whether they could be done.
+
+func (r *modelRun) signal() bool {
+	if !r.ended() {
+		r.signals++
+	}
+	return !r.ended()
+}
+
+func (r *modelRun) cancel() bool {
+	ok := !r.ended()
+	if ok {
+		r.status = pgqrs.Cancelling
+	}
+	return ok
+}
+
+func (r *modelRun) pause() bool {
+	ok := slices.Contains([]pgqrs.State{pgqrs.Queued, pgqrs.Running, pgqrs.Paused}, r.status)
+	if ok {
+		r.status = pgqrs.Paused
+	}
+	return ok
+}
+
+func (r *modelRun) resume() bool {
+	ok := r.status == pgqrs.Paused
+	switch {
+	case ok && r.started:
+		r.status = pgqrs.Running
+	case ok:
+		r.status = pgqrs.Queued
+	}
+	return ok
+}
+
+func (r *modelRun) retry() bool {
+	ok := r.status == pgqrs.Failed
+	if ok {
+		r.status = pgqrs.Running
+	}
+	return ok
+}
