@@ -65,15 +65,20 @@ func (s *secrets) add(secret string) {
 		decoded = secret
 	}
 	for _, text := range []string{secret, decoded, url.QueryEscape(decoded), url.PathEscape(decoded)} {
-		quoted := strconv.Quote(text)
-		for _, form := range []string{text, quoted[1 : len(quoted)-1], strings.ToLower(text), strings.ToUpper(text)} {
-			switch {
-			case form == "":
-			case len(form) < 8 && !strings.ContainsFunc(form, isWordRune):
-				s.addInPlace(form) // it is in every text
-			default:
-				*s = append(*s, form)
-			}
+		s.addText(text)
+	}
+}
+
+// addText adds a text as it is, in quotes, and in either case.
+func (s *secrets) addText(text string) {
+	quoted := strconv.Quote(text)
+	for _, form := range []string{text, quoted[1 : len(quoted)-1], strings.ToLower(text), strings.ToUpper(text)} {
+		switch {
+		case form == "":
+		case len(form) < 8 && !strings.ContainsFunc(form, isWordRune):
+			s.addInPlace(form) // it is in every text
+		default:
+			*s = append(*s, form)
 		}
 	}
 }
@@ -96,7 +101,7 @@ func (s *secrets) addPassword(u pgURL) {
 // it which add does not think of: anything may be percent-encoded.
 func (s *secrets) addWritten(password string) {
 	if strings.Contains(password, "%") {
-		*s = append(*s, password)
+		s.addText(password)
 	}
 }
 
