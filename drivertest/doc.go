@@ -14,6 +14,11 @@
 //	interop                    PostgreSQL and SQLite, shared with pgqrs 0.15.3 in Python
 //	crash, volume              PostgreSQL and SQLite: processes that are killed, and many messages
 //
+// Other packages look for what no example thinks of, on SQLite (ncruces) and PostgreSQL (lib/pq):
+//
+//	model                      random operations, held against models; histories of concurrent consumers
+//	fuzz                       messages of any content
+//
 // Run them all from this directory with
 //
 //	go test ./...
