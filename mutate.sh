@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Takes guards out of the library, one at a time, in a copy of the tree, and
+# proves that the tests notice. It prints for each mutation how long that took
+# and which test failed first, and fails if any mutation survived.
+#
+#	./mutate.sh            all of drivertest/internal/mutate/mutations.txt
+#	./mutate.sh NAME...    those
+#
+# It needs Go, git and PostgreSQL's server binaries, and takes about five minutes.
+set -euo pipefail
+cd "$(dirname "$0")"
+exec go run ./drivertest/internal/mutate "$@"
