@@ -1,4 +1,5 @@
-// Package ncruces_test runs the conformance suite on github.com/ncruces/go-sqlite3/driver.
+// Package ncruces_test runs the conformance suite on github.com/ncruces/go-sqlite3/driver,
+// and fails the cases that leave anything open.
 package ncruces_test
 
 import (
@@ -8,6 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 
 	_ "github.com/ncruces/go-sqlite3/driver"
@@ -21,5 +23,7 @@ func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 
 func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
-	return sqlite.Open(t, "sqlite3", sqlite.URI(t, params)), pgqrs.SQLite
+	db := sqlite.Use(t, tap.Open(t, "sqlite3", sqlite.URI(t, params)))
+	tap.WantNoLeak(t, db)
+	return db, pgqrs.SQLite
 }

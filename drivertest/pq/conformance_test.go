@@ -1,4 +1,5 @@
-// Package pq_test runs the conformance suite on github.com/lib/pq.
+// Package pq_test runs the conformance suite on github.com/lib/pq, and fails
+// the cases that leave anything open.
 package pq_test
 
 import (
@@ -8,6 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 
 	_ "github.com/lib/pq"
@@ -20,5 +22,8 @@ func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
 func TestConnections(t *testing.T) { pool.Check(t, open) }
 
 func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
-	return postgres.Open(t, "postgres"), pgqrs.Postgres
+	db := tap.Open(t, "postgres", postgres.Schema(t, "postgres"))
+	db.SetMaxOpenConns(pool.Max)
+	tap.WantNoLeak(t, db)
+	return db, pgqrs.Postgres
 }
