@@ -1,0 +1,229 @@
+package races_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
+)
+
+func orders(of side) *pgqrs.Workflow[int, string] {
+	return pgqrs.NewWorkflow[int, string](of.store, "orders")
+}
+
+// An ending is a run that a worker of side a is about to end.
+type ending struct {
+	*pgqrs.RunHandle[string] // of side b
+	s                        *scene
+	gate                     chan struct{} // its function waits for this
+}
+
+func (s *scene) ending() *ending {
+	s.Helper()
+	e := &ending{s: s, gate: make(chan struct{})}
+	begun := make(chan struct{}, 1)
+	s.work(orders(s.a).Handle(func(context.Context, *pgqrs.Run, int) (string, error) {
+		begun <- struct{}{}
+		<-e.gate
+		return "done", nil
+	}))
+	e.RunHandle = value(orders(s.b).Start(s.Context(), 1))(s)
+	receive(s, "the function has begun", begun)
+	return e
+}
+
+// end has the function return, and waits until the stop holds what ends the run.
+func (e *ending) end(at *tap.Stop) {
+	e.s.Helper()
+	close(e.gate)
+	at.Wait(e.s)
+}
+
+// want waits for the run's end and looks at it.
+func (e *ending) want(status pgqrs.State) {
+	e.s.Helper()
+	var info pgqrs.RunInfo
+	e.s.eventually("the run has ended", func() bool {
+		info = value(e.Info(e.s.Context()))(e.s)
+		return !info.EndedAt.IsZero()
+	})
+	equal(e.s, "status", info.Status, status)
+	equal(e.s, "whether it has a result", info.Output != nil, status == pgqrs.Succeeded)
+	e.s.eventually("its message is archived", func() bool { return e.s.state(info.MessageID) == pgqrs.Archived })
+}
+
+// A change is one that comes against the end of a run.
+type change struct {
+	do    func(*ending) error
+	first string      // of its statements
+	ends  pgqrs.State // the run, if the change comes first
+	check func(s *scene, done bool)
+}
+
+// againstEnd runs a change before, within and after the transaction that ends
+// a run, and that within and after the change.
+func againstEnd(t *testing.T, c change) {
+	run := func(s *scene, do func(*ending) error) {
+		e := s.ending()
+		err := do(e)
+		status := c.ends
+		if err != nil {
+			s.wantError(err, pgqrs.ErrState)
+			status = pgqrs.Succeeded
+		}
+		e.want(status)
+		if c.check != nil {
+			c.check(s, err == nil)
+		}
+	}
+	onBoth(t, "the change comes first", func(s *scene) {
+		run(s, func(e *ending) error {
+			finish := s.a.tap.Before(s, "pgqrs:begin")
+			e.end(finish)
+			s.must(c.do(e))
+			finish.Go()
+			return nil
+		})
+	})
+	onBoth(t, "the end comes first", func(s *scene) {
+		run(s, func(e *ending) error {
+			finish := s.a.tap.After(s, "pgqrs:commit")
+			e.end(finish)
+			err := c.do(e)
+			finish.Go()
+			s.wantError(err, pgqrs.ErrState)
+			return err
+		})
+	})
+	for _, tag := range []string{"pgqrs:run.finish", "pgqrs:message.ack"} {
+		onPostgres(t, "the change comes after "+tag+" of the end", func(s *scene) {
+			run(s, func(e *ending) error {
+				finish := s.a.tap.After(s, tag)
+				e.end(finish)
+				done := async(func() error { return c.do(e) })
+				if c.first == "pgqrs:run.wake" && tag == "pgqrs:run.finish" {
+					// It needs the message alone, which the end has not come to yet.
+					s.must(receive(s, "the change is done", done))
+					finish.Go()
+					return nil
+				}
+				s.wantWait(s.b, done)
+				finish.Go()
+				err := receive(s, "the change is done", done)
+				s.wantError(err, pgqrs.ErrState)
+				return err
+			})
+		})
+	}
+	onPostgres(t, "the end comes after "+c.first+" of the change", func(s *scene) {
+		run(s, func(e *ending) error {
+			begun := s.b.tap.After(s, c.first)
+			done := async(func() error { return c.do(e) })
+			begun.Wait(s)
+			ended := s.a.tap.After(s, "pgqrs:commit")
+			close(e.gate)
+			if !s.waitsForLock(s.a, ended.Held) {
+				s.Fatal("the end did not wait for the change")
+			}
+			ended.Go()
+			begun.Go()
+			s.must(receive(s, "the change is done", done))
+			return nil
+		})
+	})
+}
+
+func TestCancelAgainstEnd(t *testing.T) {
+	againstEnd(t, change{
+		do:    func(e *ending) error { return e.Cancel(e.s.Context()) },
+		first: "pgqrs:run.cancel",
+		ends:  pgqrs.Cancelled,
+	})
+}
+
+func TestPauseAgainstEnd(t *testing.T) {
+	againstEnd(t, change{
+		do:    func(e *ending) error { return e.Pause(e.s.Context()) },
+		first: "pgqrs:run.pause",
+		ends:  pgqrs.Succeeded, // it has nothing more to do that could be paused
+	})
+}
+
+const news pgqrs.Signal[string] = "news"
+
+func TestSignalAgainstEnd(t *testing.T) {
+	againstEnd(t, change{
+		do:    func(e *ending) error { return news.Send(e.s.Context(), e.s.b.store, e.ID(), "late") },
+		first: "pgqrs:run.wake",
+		ends:  pgqrs.Succeeded,
+		check: func(s *scene, done bool) {
+			want := 0
+			if done {
+				want = 1
+			}
+			equal(s, "signals stored", s.count("SELECT count(*) FROM pgqrs_workflow_signals"), want)
+		},
+	})
+}
+
+// waiting starts a run that waits for news for a moment, and then for as long as it takes.
+func (s *scene) waiting(first time.Duration) *pgqrs.RunHandle[string] {
+	s.Helper()
+	s.work(orders(s.a).Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (string, error) {
+		v, err := news.Wait(ctx, run, first)
+		if errors.Is(err, pgqrs.ErrTimeout) {
+			v, err = news.Wait(ctx, run, 0)
+			return v + ", late", err
+		}
+		return v, err
+	}))
+	return value(orders(s.b).Start(s.Context(), 1))(s)
+}
+
+func TestSignalAgainstWait(t *testing.T) {
+	result := func(s *scene, run *pgqrs.RunHandle[string], want string) {
+		s.Helper()
+		equal(s, "result", value(run.Result(s.Context()))(s), want)
+	}
+	onBoth(t, "the signal comes as the run, which has found none, is being put to sleep", func(s *scene) {
+		sleep := s.a.tap.Before(s, "pgqrs:message.release")
+		run := s.waiting(0)
+		sleep.Wait(s)
+		s.must(news.Send(s.Context(), s.b.store, run.ID(), "sent"))
+		sleep.Go()
+		result(s, run, "sent")
+	})
+	onBoth(t, "the signal comes as the run sleeps", func(s *scene) {
+		sleep := s.a.tap.After(s, "pgqrs:message.release")
+		run := s.waiting(0)
+		sleep.Wait(s)
+		s.must(news.Send(s.Context(), s.b.store, run.ID(), "sent"))
+		sleep.Go()
+		result(s, run, "sent")
+	})
+	onBoth(t, "the signal comes as the end of the time is being recorded", func(s *scene) {
+		asleep := s.a.tap.After(s, "pgqrs:step.save")
+		run := s.waiting(time.Millisecond)
+		asleep.Wait(s)
+		timeout := s.a.tap.Before(s, "pgqrs:step.save")
+		asleep.Go()
+		timeout.Wait(s)
+		s.must(news.Send(s.Context(), s.b.store, run.ID(), "sent"))
+		timeout.Go()
+		result(s, run, "sent, late")
+	})
+	onBoth(t, "the signal comes when the time is up, before the run looks", func(s *scene) {
+		asleep := s.a.tap.After(s, "pgqrs:step.save")
+		run := s.waiting(time.Millisecond)
+		asleep.Wait(s)
+		look := s.a.tap.Before(s, "pgqrs:begin")
+		asleep.Go()
+		look.Wait(s)
+		s.must(news.Send(s.Context(), s.b.store, run.ID(), "sent"))
+		look.Go()
+		result(s, run, "sent")
+	})
+}
