@@ -139,7 +139,9 @@ func (t *tree) sound(ctx context.Context, list []mutation) error {
 func (t *tree) test(ctx context.Context, what target) (failed string, passed []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-timeout=3m", "-run="+what.run, "./"+what.pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout=3m",
+		"-vet=off", "-gcflags=github.com/pgqrs/...=-N -l", "-ldflags=-s -w", // to compile in less time
+		"-run="+what.run, "./"+what.pkg)
 	cmd.Dir, cmd.Env = t.dir, t.env
 	// The tests are children of go test: all end together.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
