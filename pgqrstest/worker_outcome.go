@@ -22,6 +22,7 @@ var outcomeCases = []testcase{
 	{"runtime.Goexit in a handler is a failure like any other", "a t.FailNow in a handler would block a slot for ever", outcomeGoexit},
 	{"a payload that does not decode dies, and the worker lives on", "one bad message would stop a queue", outcomeUndecodable},
 	{"an attempt that takes too long ends with the cause ErrTimeout, and counts", "a handler that hangs would hold its slot for ever", outcomeTimeout},
+	{"a handler that ignores its ctx and returns nil has done its work, past its Timeout and past Grace", "work that is done would be done again", outcomeIgnoresCtx},
 	{"a message that its handler settled is left at that", "what a handler decided would be overruled, or its context cancelled", outcomeSettled},
 	{"a message past its last attempt dies without being handled", "a message that kills its process would do so for ever", outcomeOverdrawn},
 	{"HandleTx commits the effect and the ack together", "an effect would happen without its ack, or the ack without its effect", outcomeTx},
@@ -148,6 +149,31 @@ func outcomeGoexit(t *testing.T, e *env) {
 		wantText(t, "last error", m.LastError, "Goexit")
 	}
 	e.awaitState(t, ids[2], pgqrs.Archived)
+}
+
+func outcomeIgnoresCtx(t *testing.T, e *env) {
+	begun := make(chan struct{}, 2)
+	late := func(ctx context.Context, _ *pgqrs.Message[int]) error {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return nil
+	}
+	timed := pgqrs.NewQueue[int](e.store, "timed").With(pgqrs.Policy{Timeout: time.Millisecond})
+	drained := pgqrs.NewQueue[int](e.store, "drained")
+	w := fast(timed.Handle(late), drained.Handle(late))
+	w.Grace = time.Millisecond
+	stop := start(t, w)
+	ids := []int64{enqueue(t, timed, 1), enqueue(t, drained, 1)}
+	for range ids {
+		receive(t, "a handler has begun", begun)
+	}
+	e.awaitState(t, ids[0], pgqrs.Archived)
+	must(t, stop())
+	for _, id := range ids {
+		m := e.info(t, id)
+		equal(t, "state", m.State, pgqrs.Archived)
+		equal(t, "attempts", m.Attempt, 1)
+	}
 }
 
 func outcomeUndecodable(t *testing.T, e *env) {
