@@ -5,8 +5,9 @@
 #
 #	./mutate.sh            all of drivertest/internal/mutate/mutations.txt
 #	./mutate.sh NAME...    those
+#	./mutate.sh -jobs 8    eight at a time, in place of one a core, and two at least
 #
-# It needs Go, git and PostgreSQL's server binaries, and takes about five minutes.
+# It needs Go, git and PostgreSQL's server binaries, and takes about ten minutes on two idle cores.
 set -euo pipefail
 cd "$(dirname "$0")"
 exec go run ./drivertest/internal/mutate "$@"

@@ -4,14 +4,16 @@
 // which test did and how long that took. It exits with status 1 if a mutation survived, does not
 // apply, or does not compile, or if the tests fail without any.
 //
-//	mutate             all of them
-//	mutate NAME...     those
+//	mutate                   all of them
+//	mutate NAME...           those
+//	mutate -jobs 8 NAME...   so many at a time, in place of one a core, and two at least
 package main
 
 import (
 	"context"
 	_ "embed"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -29,13 +31,15 @@ var source string
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := mutate(ctx, os.Args[1:]); err != nil {
+	jobs := flag.Int("jobs", max(2, runtime.NumCPU()), "mutations to try at a time")
+	flag.Parse()
+	if err := mutate(ctx, *jobs, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		os.Exit(1)
 	}
 }
 
-func mutate(ctx context.Context, names []string) (err error) {
+func mutate(ctx context.Context, jobs int, names []string) (err error) {
 	list, err := parse(source)
 	if err != nil {
 		return err
@@ -43,7 +47,7 @@ func mutate(ctx context.Context, names []string) (err error) {
 	if list, err = choose(list, names); err != nil {
 		return err
 	}
-	trees, err := newTrees(ctx, min(len(list), max(2, runtime.NumCPU())))
+	trees, err := newTrees(ctx, max(1, min(len(list), jobs)))
 	defer func() { err = errors.Join(err, trees.remove()) }()
 	if err != nil {
 		return err
