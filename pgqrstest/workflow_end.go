@@ -16,6 +16,7 @@ import (
 var workflowEndCases = []testcase{
 	{"a run that returns a result is SUCCESS, and Result has it, typed", "a caller would not learn what became of the order", endSuccess},
 	{"a run whose function returns an error is ERROR at once, and Result returns it as a *RunError", "a run that failed would begin again, or its reason be lost", endError},
+	{"a run whose function ignores its ctx and returns past Grace has ended", "work that is done would be done again", endLate},
 	{"a panic of the function ends its run as ERROR, with its stack", "a bug would be repeated for hours before anybody learns of it", endPanic},
 	{"a run ends and its message is acked together or not at all", "a run would be finished and worked again, or acked and never finished", endTogether},
 	{"a worker that has lost its run does not end it", "a run would end with the result of a worker that nobody counts on any more", endLost},
@@ -77,6 +78,26 @@ func endError(t *testing.T, e *env) {
 	equal(t, "calls", calls.len(), 1)
 	equal(t, "state", e.info(t, r.MessageID).State, pgqrs.Archived)
 	eventually(t, "it is in the log", func() bool { return e.log.has("run failed") && e.log.has("no tea: boom") })
+}
+
+func endLate(t *testing.T, e *env) {
+	begun := make(chan struct{}, 1)
+	w := fast(play(e.store, func(ctx context.Context, _ *pgqrs.Run, _ int) (receipt, error) {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return receipt{"tea", 3}, nil
+	}))
+	w.Grace = time.Millisecond
+	stop := start(t, w)
+	h := e.run(t)
+	receive(t, "the function has begun", begun)
+	must(t, stop())
+	r := e.runInfo(t, h.ID())
+	equal(t, "status", r.Status, pgqrs.Succeeded)
+	sameJSON(t, r.Output, `{"item":"tea","total":3}`)
+	m := e.info(t, r.MessageID)
+	equal(t, "state", m.State, pgqrs.Archived)
+	equal(t, "attempts", m.Attempt, 1)
 }
 
 func endPanic(t *testing.T, e *env) {
