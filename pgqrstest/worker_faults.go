@@ -17,6 +17,7 @@ import (
 var faultCases = []testcase{
 	{"a worker survives a database that is away for a while, and nothing is lost or counted", "a database's restart would end every worker, or bury work in the dead letters", faultAway},
 	{"messages of a claim whose answer was lost are given back uncounted, at once", "a network error would hide messages for a lease, and burn an attempt", faultClaim},
+	{"what a handler has in hand stays its own when the answer of a later claim is lost", "a network error would have a message handled by two at once", faultClaimHeld},
 	{"messages of a claim whose answer was lost are given back when the worker ends", "a deploy in an outage would burn an attempt", faultClaimDrain},
 	{"an ack whose answer was lost is not taken for lost work", "work would be done twice, or an operator be alarmed for nothing", faultAck},
 	{"a failure whose answer was lost is recorded once", "one failure would count as two attempts", faultFail},
@@ -80,6 +81,35 @@ func faultClaim(t *testing.T, e *env) {
 		want = append(want, fmt.Sprint(id, " ", 1))
 	}
 	equal(t, "messages handled", handled.len(), len(want))
+}
+
+func faultClaimHeld(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	q := pgqrs.NewQueue[int](store, "held").With(pgqrs.Policy{Concurrency: 2})
+	begun, gate := make(chan int, 10), make(chan struct{})
+	w := fast(q.Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {
+		begun <- m.Payload
+		if m.Payload == 1 {
+			<-gate
+		}
+		return ctx.Err()
+	}))
+	w.Lease = time.Hour
+	start(t, w)
+	near := pgqrs.NewQueue[int](e.store, "held")
+	first := enqueue(t, near, 1)
+	equal(t, "what is in hand", receive(t, "a message is handled", begun), 1)
+	f, happened := once("pgqrs:message.claim", muted)
+	net.fail(f)
+	second := enqueue(t, near, 2)
+	receive(t, "the claim's answer is lost", happened)
+	equal(t, "attempts of the other", e.awaitState(t, second, pgqrs.Archived).Attempt, 1)
+	equal(t, "state of what is in hand", e.info(t, first).State, pgqrs.Leased)
+	close(gate)
+	m := e.awaitState(t, first, pgqrs.Archived)
+	equal(t, "attempts", m.Attempt, 1)
+	equal(t, "claims", m.Claim, 1)
+	equal(t, "messages handled besides", len(begun), 1)
 }
 
 func faultClaimDrain(t *testing.T, e *env) {
