@@ -25,6 +25,7 @@
 //
 // mattn and libsql need cgo and a C compiler. The PostgreSQL packages need
 // either the server's binaries or the variable PGQRS_TEST_POSTGRES; package
-// internal/postgres says how they are found. Where CI is set in the
-// environment a missing PostgreSQL is a failure, elsewhere a skip.
+// postgres, which the tests of other modules use too, says how they are found.
+// Where CI is set in the environment a missing PostgreSQL is a failure,
+// elsewhere a skip.
 package drivertest

@@ -23,8 +23,8 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
 // The short form goes on for so many kills on each engine, and until so many

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
 func TestMain(m *testing.M) {

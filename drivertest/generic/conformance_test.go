@@ -9,8 +9,8 @@ import (
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 

@@ -17,8 +17,8 @@ import (
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 
 	_ "github.com/lib/pq"
 	_ "modernc.org/sqlite"

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
 // The environment of a process that is to be killed.

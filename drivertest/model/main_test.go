@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 	"pgregory.net/rapid"
 
 	_ "github.com/lib/pq"

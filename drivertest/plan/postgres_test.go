@@ -16,7 +16,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
 func TestMain(m *testing.M) { postgres.Main(m) }

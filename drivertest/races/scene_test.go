@@ -18,9 +18,9 @@ import (
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 
 	_ "github.com/lib/pq"
 	_ "github.com/ncruces/go-sqlite3/driver"

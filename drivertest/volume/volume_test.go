@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/reliability"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 
 	_ "github.com/lib/pq"
 	_ "github.com/ncruces/go-sqlite3/driver"

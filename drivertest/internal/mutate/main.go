@@ -22,7 +22,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgqrs/pgqrs-go/drivertest/internal/postgres"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
 //go:embed mutations.txt
