@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+// An app is the command with what surrounds it.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	asks          bool // whether somebody is there to answer a question
+	progress      bool // whether err shows a progress bar
+	width, height int  // of the terminal that out is; 0 if it is none
+}
+
+// A call is one invocation of a command on a database.
+type call struct {
+	*cli.Command
+	*app
+	store *pgqrs.Store
+}
+
+// run runs the command line and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	err := a.root().Run(ctx, args)
+	if err == nil {
+		return exitDone
+	}
+	code := exitCode(err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(a.err, "pgqrs:", clean(strings.TrimPrefix(text, "pgqrs: ")))
+	}
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		fmt.Fprintf(a.err, "Try %s -help.\n", usage.command)
+	}
+	return code
+}
+
+// root returns the tree of commands.
+func (a *app) root() *cli.Command {
+	cli.HelpPrinter = printHelp
+	root := &cli.Command{
+		Name:  "pgqrs",
+		Usage: "operate durable queues and workflows",
+		Description: "Shows what stands in the queues of a database, why, and runs it again. pgqrs COMMAND -help says more of a command.\n\n" +
+			"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing found, 4 not confirmed, 5 not possible in this state.",
+		Writer: a.out, ErrWriter: a.err, Reader: a.in,
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run decides
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "dsn", Usage: "the `DATABASE`: postgres://..., sqlite:FILE or turso:FILE", Sources: cli.EnvVars("PGQRS_DSN")},
+			&cli.BoolFlag{Name: "json", Usage: "print JSON, one object a line"},
+			&cli.BoolFlag{Name: "yes", Usage: "do not ask before something is lost"},
+		},
+		Commands: []*cli.Command{
+			a.queues(), a.stats(), a.messages(), a.dead(), a.workers(), a.runs(),
+			a.enqueue(), a.pause(), a.resume(), a.purge(), a.drop(),
+			a.install(), a.uninstall(), a.verify(),
+		},
+	}
+	complete(root)
+	return root
+}
+
+// complete gives every command what all of them have.
+func complete(cmd *cli.Command) {
+	if cmd.Command("list") != nil {
+		cmd.DefaultCommand = "list"
+	}
+	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error { return misuse(cmd, "%w", err) }
+	if len(cmd.Commands) == 0 {
+		cmd.HideHelpCommand = true // it would take an argument for itself
+	} else if cmd.Action == nil {
+		cmd.Action = group
+	}
+	for _, sub := range cmd.Commands {
+		complete(sub)
+	}
+}
+
+// group is the action of a command that only has others: its help, if nothing else was asked for.
+func group(ctx context.Context, cmd *cli.Command) error {
+	if cmd.Args().Present() {
+		return misuse(cmd, "there is no command %q", cmd.Args().First())
+	}
+	if cmd == cmd.Root() {
+		return cli.ShowRootCommandHelp(cmd)
+	}
+	return cli.ShowSubcommandHelp(cmd)
+}
+
+// on returns the action that calls fn with the database that was named.
+// The command takes least to most arguments; -1 is no limit.
+func (a *app) on(least, most int, fn func(context.Context, call) error) cli.ActionFunc {
+	return func(ctx context.Context, cmd *cli.Command) (err error) {
+		if err := checkArguments(cmd, least, most); err != nil {
+			return err
+		}
+		dsn := cmd.String("dsn")
+		if dsn == "" {
+			return misuse(cmd, "which database? Set -dsn or PGQRS_DSN")
+		}
+		store, err := pgqrs.Open(ctx, dsn)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, store.Close()) }()
+		return fn(ctx, call{cmd, a, store})
+	}
+}
+
+func checkArguments(cmd *cli.Command, least, most int) error {
+	switch n := cmd.Args().Len(); {
+	case n < least:
+		return misuse(cmd, "it needs %s", cmd.ArgsUsage)
+	case most >= 0 && n > most:
+		return misuse(cmd, "too many arguments: %q", cmd.Args().Get(most))
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
+)
+
+func TestQueues(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.enqueue("emails", `{"to": "ada"}`, `{"to": "bob"}`)
+		s.kill("emails", "no such address")
+		s.enqueue("emails", `{"to": "cyd"}`)
+		s.enqueue("reports", `1`)
+		s.run("queues", "queues emails", "queues emails -json", "queues nowhere",
+			"pause emails reports", "queues emails", "resume emails reports", "pause nowhere",
+			"stats -over 0", "stats -over 0 -json",
+			"purge emails -state dead", "purge emails -state dead -yes", "purge emails -state no-such-state", "purge emails", "purge nowhere -state dead -yes",
+			"drop reports", "purge reports -state ready -yes -json", "drop reports", "drop reports", "queues")
+		s.golden("queues")
+	})
+}
+
+func TestMessages(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.run("enqueue emails '{\"to\": \"ada\"}'", "enqueue emails -key welcome -priority 2 -header lang=en '{\"to\": \"bob\"}'",
+			"enqueue emails -delay 1h '\"later\"'", "messages emails", "messages list emails -state scheduled", "messages list emails -limit 1",
+			"messages show 1 2", "messages show 2 -json", "messages show 99", "messages show x", "messages list nowhere",
+			"messages list emails -limit 0", "messages delete 1", "messages delete 1 99 -yes", "messages delete 1 -yes", "messages emails")
+		ms, err := s.queue("emails").Dequeue(s.Context(), 1, time.Hour)
+		s.check(err)
+		s.run("messages list emails -state leased")
+		s.check(s.queue("emails").Ack(s.Context(), ms...))
+		s.run("messages list emails -state archived", "messages list emails -state archived -json", "messages list emails -state dead")
+		s.golden("messages")
+	})
+}
+
+func TestPagesHaveEachMessageOnce(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.enqueue("emails", `1`, `2`, `3`, `4`, `5`)
+		page := s.do("", "messages", "list", "emails", "-limit", "3")
+		_, cursor, _ := strings.Cut(page.err, "-after '")
+		rest := s.do("", "messages", "list", "emails", "-limit", "3", "-after", strings.TrimSuffix(cursor, "'\n"), "-json")
+		if got := strings.Count(page.out, "\n") - 1 + strings.Count(rest.out, "\n"); got != 5 || rest.err != "" {
+			s.Errorf("two pages have %d messages, want 5:\n%s%s%s", got, page.out, rest.out, rest.err)
+		}
+		if all := s.do("", "messages", "list", "emails", "-limit", "2", "-all", "-json"); strings.Count(all.out, "\n") != 5 {
+			s.Errorf("-all lists:\n%s", all.out)
+		}
+	})
+}
+
+func TestDead(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.run("dead", "dead redrive -all nowhere")
+		s.enqueue("emails", `{"to": "ada"}`, `{"to": "bob"}`, `{"to": "cyd"}`)
+		s.kill("emails", "no such address")
+		s.enqueue("reports", `7`)
+		s.kill("reports", "disk full")
+		s.run("dead", "dead list emails", "dead list emails -json", "dead redrive 1", "dead redrive 1", "dead redrive", "dead redrive 1 -all emails",
+			"dead list emails", "dead redrive 2 99", "dead redrive -all emails -json", "dead redrive -all emails", "dead redrive -all reports", "queues")
+		s.golden("dead")
+	})
+}
+
+func TestRedriveOfATakenKey(t *testing.T) {
+	onEach(t, func(s *shell) {
+		_, err := s.queue("emails").Enqueue(s.Context(), json.RawMessage("1"), pgqrs.Key("k"))
+		s.check(err)
+		s.kill("emails", "boom")
+		_, err = s.queue("emails").Enqueue(s.Context(), json.RawMessage("2"), pgqrs.Key("k"))
+		s.check(err)
+		if o := s.do("", "dead", "redrive", "1"); o.code != exitState {
+			s.Errorf("exit code %d, want %d: %s", o.code, exitState, o.err)
+		}
+		if o := s.do("", "enqueue", "emails", "3", "-key", "k", "-unique"); o.code != exitState {
+			s.Errorf("exit code %d, want %d: %s", o.code, exitState, o.err)
+		}
+	})
+}
+
+func TestWorkers(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.run("workers", "workers suspend 1")
+		ctx, cancel := context.WithCancel(s.Context())
+		defer cancel()
+		w := &pgqrs.Worker{Name: "host", Handlers: []pgqrs.Handler{
+			s.queue("emails").Handle(func(context.Context, *pgqrs.Message[json.RawMessage]) error { return nil }),
+		}}
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		s.status("polling")
+		s.run("workers", "workers -json", "workers suspend 1", "workers suspend 1", "workers resume 1")
+		s.status("polling")
+		s.run("workers interrupt 1", "workers suspend 99")
+		s.status("suspended")
+		s.run("workers list", "workers shutdown 1", "workers shutdown 1 -yes")
+		select {
+		case err := <-ended:
+			s.check(err)
+		case <-time.After(time.Minute):
+			s.Fatal("the worker goes on")
+		}
+		s.run("workers", "workers -all", "workers resume 1")
+		s.golden("workers")
+	})
+}
+
+// status waits until the only worker has a status.
+func (s *shell) status(want string) {
+	s.Helper()
+	s.until("the worker's status is "+want, func() bool {
+		workers, err := s.store.Workers(s.Context())
+		s.check(err)
+		return len(workers) == 1 && workers[0].Status == want
+	})
+}
+
+// until waits for a condition.
+func (s *shell) until(what string, met func() bool) {
+	s.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !met() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			s.Fatalf("after a minute it is not so that %s", what)
+		}
+	}
+}
+
+func TestRuns(t *testing.T) {
+	onEach(t, func(s *shell) {
+		const approved pgqrs.Signal[string] = "approved"
+		broken := true
+		checkout := pgqrs.NewWorkflow[string, string](s.store, "checkout")
+		handler := checkout.Handle(func(ctx context.Context, run *pgqrs.Run, order string) (string, error) {
+			charge, err := pgqrs.Step(ctx, run, "charge", func(context.Context) (string, error) { return "paid " + order, nil })
+			if err != nil {
+				return "", err
+			}
+			if _, err := approved.Wait(ctx, run, 0); err != nil {
+				return "", err
+			}
+			return charge, run.Do(ctx, "ship", func(context.Context) error {
+				if broken {
+					return pgqrs.Permanent(errors.New("no carrier"))
+				}
+				return nil
+			})
+		})
+		for _, order := range []string{"tea", "milk"} {
+			_, err := checkout.Start(s.Context(), order, pgqrs.Key(order))
+			s.check(err)
+		}
+		s.run("runs")
+		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
+		s.run("runs list -status running", "runs show 1", "runs signal 1 approved '\"yes\"'", "runs signal 1 approved 'yes'", "runs signal 99 approved",
+			"runs pause 2", "runs resume 2", "runs cancel 2", "runs cancel 2 -yes", "runs retry 1")
+		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
+		s.run("runs", "runs show 1", "runs list -status error -workflow checkout -json", "runs list -status none", "runs list -limit 1", "runs list -limit 1 -after 2")
+		broken = false
+		s.run("runs rerun 1 ship", "runs retry 1", "runs rerun 1 no-such-step", "runs resume 1")
+		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
+		s.run("runs list -since 1h", "runs show 3", "runs show 3 -json", "runs show 99", "runs signal 3 approved")
+		s.golden("runs")
+	})
+}
+
+func TestSchema(t *testing.T) {
+	onEach(t, func(s *shell) {
+		verify := s.do("", "verify", "-json")
+		var report reportView
+		if err := json.Unmarshal([]byte(verify.out), &report); err != nil || !report.OK || report.Dialect != s.store.Dialect() {
+			s.Errorf("verify prints %s, %v", verify.out, err)
+		}
+		if o := s.do("", "verify"); o.code != exitDone || !strings.Contains(o.out, report.Engine) {
+			s.Errorf("verify exits with %d and prints\n%s", o.code, o.out)
+		}
+		if o := s.do("", "uninstall"); o.code != exitNotConfirmed {
+			s.Errorf("uninstall exits with %d without an answer", o.code)
+		}
+		for _, step := range []struct {
+			args string
+			code int
+		}{{"uninstall -yes", exitDone}, {"queues", exitFailed}, {"verify", exitFailed}, {"install", exitDone}, {"install -json", exitDone}, {"verify", exitDone}} {
+			if o := s.do("", strings.Fields(step.args)...); o.code != step.code {
+				s.Errorf("%s exits with %d, want %d: %s%s", step.args, o.code, step.code, o.out, o.err)
+			}
+		}
+	})
+}
+
+func TestNoDatabase(t *testing.T) {
+	t.Setenv("PGQRS_DSN", "")
+	for args, code := range map[string]int{
+		"queues": exitUsage, "-dsn nonsense queues": exitFailed, "-dsn": exitUsage, "nonsense": exitUsage, "help nonsense": exitUsage, "help": exitDone, "": exitDone,
+	} {
+		var out, err strings.Builder
+		a := &app{in: strings.NewReader(""), out: &out, err: &err}
+		if got := a.run(t.Context(), append([]string{"pgqrs"}, strings.Fields(args)...)); got != code || strings.Contains(out.String()+err.String(), "pgqrs: pgqrs:") {
+			t.Errorf("pgqrs %s exits with %d, want %d:\n%s%s", args, got, code, out.String(), err.String())
+		}
+	}
+}
+
+func TestTheDSNMayStandInTheEnvironment(t *testing.T) {
+	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
+	t.Setenv("PGQRS_DSN", s.dsn)
+	var out, err strings.Builder
+	a := &app{in: strings.NewReader(""), out: &out, err: &err}
+	if code := a.run(t.Context(), []string{"pgqrs", "verify"}); code != exitDone {
+		t.Errorf("verify exits with %d: %s", code, err.String())
+	}
+}
+
+func TestQuestions(t *testing.T) {
+	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
+	for answer, code := range map[string]int{"": exitNotConfirmed, "\n": exitNotConfirmed, "n\n": exitNotConfirmed, "yes please\n": exitNotConfirmed, "y\n": exitDone, "YES\n": exitDone, "y": exitDone} {
+		s.enqueue("emails", "1")
+		o := s.with(&app{asks: true}, answer, "purge", "emails", "-state", "ready")
+		if o.code != code || !strings.Contains(o.err, `queue "emails"? [y/N]`) {
+			t.Errorf("the answer %q leads to exit code %d, want %d: %s", answer, o.code, code, o.err)
+		}
+	}
+}

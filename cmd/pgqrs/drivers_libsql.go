@@ -1,0 +1,5 @@
+//go:build libsql
+
+package main
+
+import _ "github.com/tursodatabase/go-libsql"

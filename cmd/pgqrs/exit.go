@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+// The exit codes. They are promised in the documentation of the command.
+const (
+	exitDone = iota
+	exitFailed
+	exitUsage
+	exitNotFound
+	exitNotConfirmed
+	exitState
+)
+
+var errNotConfirmed = errors.New("not confirmed")
+
+// A usageError is a command line that makes no sense.
+type usageError struct {
+	command string // whose help says more
+	err     error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func misuse(cmd *cli.Command, format string, args ...any) error {
+	return &usageError{cmd.FullName(), fmt.Errorf(format, args...)}
+}
+
+// notFound says that what a command was to work on is not there.
+func notFound(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", pgqrs.ErrNotFound, fmt.Sprintf(format, args...))
+}
+
+// exitCode returns the code for an error of a command.
+func exitCode(err error) int {
+	var usage *usageError
+	var library cli.ExitCoder // of cli itself, which uses it for unknown commands only
+	switch {
+	case errors.As(err, &usage), errors.As(err, &library):
+		return exitUsage
+	case errors.Is(err, errNotConfirmed):
+		return exitNotConfirmed
+	case errors.Is(err, pgqrs.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, pgqrs.ErrState), errors.Is(err, pgqrs.ErrDuplicate):
+		return exitState
+	}
+	return exitFailed
+}

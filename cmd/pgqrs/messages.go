@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+func (a *app) messages() *cli.Command {
+	return &cli.Command{
+		Name: "messages", Category: look, Usage: "list, show and delete messages",
+		Commands: []*cli.Command{
+			{
+				Name: "list", ArgsUsage: "QUEUE", Usage: "list the messages of a queue that are in a state",
+				Description: "Ready, scheduled and leased ones come by when they are due or their lease ends, archived and dead ones the latest first.",
+				Flags:       append([]cli.Flag{stateFlag(pgqrs.Ready)}, pageFlags("CURSOR")...),
+				Action: a.on(1, 1, func(ctx context.Context, c call) error {
+					state, err := c.state()
+					if err != nil {
+						return err
+					}
+					return c.listMessages(ctx, c.Args().First(), state)
+				}),
+			},
+			{
+				Name: "show", ArgsUsage: "ID...", Usage: "show messages: payload, error, attempts",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					ids, err := c.ids(c.Args().Slice())
+					if err != nil {
+						return err
+					}
+					return c.showMessages(ctx, ids)
+				}),
+			},
+			{
+				Name: "delete", ArgsUsage: "ID...", Usage: "delete messages, with the runs that hang on them",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					ids, err := c.ids(c.Args().Slice())
+					if err != nil {
+						return err
+					}
+					if err := c.confirm("delete %s", plural(int64(len(ids)), "message")); err != nil {
+						return err
+					}
+					n, err := c.store.Delete(ctx, ids...)
+					return c.counted(n, err, "deleted")
+				}),
+			},
+		},
+	}
+}
+
+// counted says how many messages something was done to. None at all is not found.
+func (c call) counted(n int64, err error, what string) error {
+	if err == nil && n == 0 {
+		return notFound("no message was %s", what)
+	}
+	return errors.Join(c.done(map[string]any{what: n}, "%s %s.", plural(n, "message"), what), err)
+}
+
+func stateFlag(value pgqrs.State) cli.Flag {
+	return &cli.StringFlag{
+		Name: "state", Value: string(value),
+		Usage: "those in `STATE`, which is ready, scheduled, leased, archived or dead",
+	}
+}
+
+// state returns what -state says.
+func (c call) state() (pgqrs.State, error) {
+	state := pgqrs.State(strings.ToLower(c.String("state")))
+	if state == "" {
+		return "", misuse(c.Command, "it needs -state")
+	}
+	if !slices.Contains([]pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
+		return "", misuse(c.Command, "-state %q is not ready, scheduled, leased, archived or dead", string(state))
+	}
+	return state, nil
+}
+
+// pageFlags are those of a command that lists a page at a time.
+func pageFlags(cursor string) []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "limit", Value: 50, Usage: "list up to `N`, at most 1000", Validator: func(n int) error {
+			if n < 1 || n > 1000 {
+				return fmt.Errorf("%d is not between 1 and 1000", n)
+			}
+			return nil
+		}},
+		&cli.StringFlag{Name: "after", Usage: "go on after `" + cursor + "`, which the page before ends with"},
+		&cli.BoolFlag{Name: "all", Usage: "list all pages"},
+	}
+}
+
+// ids reads ids from arguments.
+func (c call) ids(args []string) ([]int64, error) {
+	ids := make([]int64, len(args))
+	for i, arg := range args {
+		id, err := strconv.ParseInt(arg, 10, 64)
+		if err != nil {
+			return nil, misuse(c.Command, "%q is not an id", arg)
+		}
+		ids[i] = id
+	}
+	return ids, nil
+}
+
+// listMessages lists a page of messages, or with -all every page.
+func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State) error {
+	if _, err := c.queue(ctx, queue); err != nil {
+		return err
+	}
+	f := pgqrs.MessageFilter{Queue: queue, State: state, After: c.String("after"), Limit: c.Int("limit")}
+	columns := messageColumns(state)
+	for {
+		page, err := c.store.Messages(ctx, f)
+		if err != nil {
+			return err
+		}
+		if f.After == c.String("after") || len(page) > 0 {
+			if err := list(c, string(state)+" messages", page, columns, viewMessage); err != nil {
+				return err
+			}
+		}
+		if len(page) < f.Limit {
+			return nil
+		}
+		f.After = page[len(page)-1].Cursor
+		if !c.Bool("all") {
+			return c.more("-after '" + f.After + "'")
+		}
+	}
+}
+
+// more says how to get the next page. With -json each line has its cursor.
+func (c call) more(flags string) error {
+	if c.Bool("json") {
+		return nil
+	}
+	return c.note("There may be more: %s", flags)
+}
+
+// messageColumns are those that mean something in a state.
+func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
+	type m = pgqrs.MessageInfo
+	id := column[m]{title: "ID", fn: func(m m) any { return m.ID }}
+	attempt := column[m]{title: "ATTEMPT", fn: func(m m) any { return m.Attempt }}
+	key := column[m]{title: "KEY", fn: func(m m) any { return m.Key }}
+	due := column[m]{title: "DUE", fn: func(m m) any { return m.DueAt }}
+	lease := column[m]{title: "LEASED UNTIL", fn: func(m m) any { return m.LeasedUntil }}
+	worker := column[m]{title: "WORKER", fn: func(m m) any { return m.WorkerID }}
+	ended := column[m]{title: "ENDED", fn: func(m m) any { return m.EndedAt }}
+	failure := column[m]{title: "ERROR", long: true, fn: func(m m) any { return m.LastError }}
+	payload := column[m]{title: "PAYLOAD", long: true, fn: func(m m) any { return compacted(m.Raw) }}
+	switch state {
+	case pgqrs.Leased:
+		return []column[m]{id, lease, worker, attempt, key, failure, payload}
+	case pgqrs.Archived:
+		return []column[m]{id, ended, attempt, key, payload}
+	case pgqrs.Dead:
+		return []column[m]{id, ended, attempt, key, failure, payload}
+	}
+	return []column[m]{id, due, attempt, key, failure, payload}
+}
+
+func (c call) showMessages(ctx context.Context, ids []int64) error {
+	found, err := c.store.Messages(ctx, pgqrs.MessageFilter{IDs: ids})
+	if err != nil {
+		return err
+	}
+	for i, m := range found {
+		if c.Bool("json") {
+			err = writeJSON(c.out, viewMessage(m))
+		} else {
+			if i > 0 {
+				fmt.Fprintln(c.out)
+			}
+			err = c.showMessage(m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if !slices.ContainsFunc(found, func(m pgqrs.MessageInfo) bool { return m.ID == id }) {
+			return notFound("message %d", id)
+		}
+	}
+	return nil
+}
+
+func (c call) showMessage(m pgqrs.MessageInfo) error {
+	fields := []field{
+		{"message", m.ID}, {"queue", m.Queue}, {"state", string(m.State)}, {"attempts", m.Attempt},
+		{"priority", m.Priority}, {"key", m.Key},
+		{"enqueued", m.EnqueuedAt}, {"due", m.DueAt}, {"leased until", m.LeasedUntil}, {"ended", m.EndedAt},
+	}
+	if m.WorkerID != 0 {
+		fields = append(fields, field{"worker", m.WorkerID})
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+		fields = append(fields, field{"header", name + ": " + m.Headers[name]})
+	}
+	fields = append(fields, field{"error", m.LastError}, field{"payload", indented(m.Raw)})
+	return writeFields(c.out, fields...)
+}
+
+// A messageView is a message as JSON.
+type messageView struct {
+	ID          int64             `json:"id"`
+	Queue       string            `json:"queue"`
+	State       pgqrs.State       `json:"state"`
+	Attempt     int               `json:"attempt"`
+	Priority    int               `json:"priority"`
+	Key         string            `json:"key,omitempty"`
+	Headers     map[string]string `json:"headers,omitempty"`
+	EnqueuedAt  time.Time         `json:"enqueued_at,omitzero"`
+	DueAt       time.Time         `json:"due_at,omitzero"`
+	LeasedUntil time.Time         `json:"leased_until,omitzero"`
+	EndedAt     time.Time         `json:"ended_at,omitzero"`
+	WorkerID    int64             `json:"worker_id,omitempty"`
+	Error       string            `json:"error,omitempty"`
+	Payload     any               `json:"payload"` // a string, if what is stored is not JSON
+	Cursor      string            `json:"cursor,omitempty"`
+}
+
+func viewMessage(m pgqrs.MessageInfo) messageView {
+	return messageView{
+		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Headers,
+		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), m.Cursor,
+	}
+}

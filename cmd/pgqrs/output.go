@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+const maxShown = 16 << 10 // bytes of a payload, or an error, that are shown in full to people
+
+// list writes things as a table, or with -json as a line each of what view makes of them.
+func list[T, V any](c call, what string, things []T, columns []column[T], view func(T) V) error {
+	if c.Bool("json") {
+		for _, thing := range things {
+			if err := writeJSON(c.out, view(thing)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(things) == 0 {
+		return c.note("no %s", what)
+	}
+	return writeTable(c.out, c.width, things, columns)
+}
+
+// done says what was done: to people by a sentence, with -json by an object.
+func (c call) done(object map[string]any, format string, args ...any) error {
+	if c.Bool("json") {
+		return writeJSON(c.out, object)
+	}
+	_, err := fmt.Fprintln(c.out, clean(fmt.Sprintf(format, args...)))
+	return err
+}
+
+// note tells people something that is no result.
+func (c call) note(format string, args ...any) error {
+	_, err := fmt.Fprintln(c.err, clean(fmt.Sprintf(format, args...)))
+	return err
+}
+
+// writeJSON writes v on a line, with escapes in place of what a terminal could take for a command.
+func writeJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(append(escapeJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), '\n'))
+	return err
+}
+
+// escapeJSON writes what does not print as \u. All of it stands in strings.
+func escapeJSON(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		switch high, low := utf16.EncodeRune(r); {
+		case unicode.IsPrint(r) && (r != utf8.RuneError || size > 1):
+			out = append(out, text[:size]...)
+		case high != unicode.ReplacementChar:
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		text = text[size:]
+	}
+	return out
+}
+
+// raw is stored JSON as it goes into an object: as it is, or as a string if it is none.
+func raw(stored json.RawMessage) any {
+	switch {
+	case len(stored) == 0:
+		return nil
+	case json.Valid(stored):
+		return stored
+	}
+	return string(stored)
+}
+
+// compacted is stored JSON on a line, or the beginning of it. Databases differ in the spaces that they keep.
+func compacted(stored json.RawMessage) string {
+	var b bytes.Buffer
+	if len(stored) > maxShown || json.Compact(&b, stored) != nil {
+		return string(stored[:min(len(stored), maxShown)])
+	}
+	return b.String()
+}
+
+// indented is stored JSON as people read it.
+func indented(stored json.RawMessage) string {
+	var b bytes.Buffer
+	if len(stored) > maxShown || json.Indent(&b, stored, "", "  ") != nil {
+		return string(stored)
+	}
+	return b.String()
+}
+
+// seconds is a duration as it stands in JSON.
+func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
+
+// plural writes a number of things: 1 message, 2 messages.
+func plural(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if !strings.HasSuffix(noun, "s") {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+const (
+	look   = "Look"
+	change = "Change"
+)
+
+func (a *app) queues() *cli.Command {
+	return &cli.Command{
+		Name: "queues", Category: look, ArgsUsage: "[QUEUE...]", Usage: "what is in each queue",
+		Action: a.on(0, -1, func(ctx context.Context, c call) error {
+			queues, err := c.store.Queues(ctx, c.Args().Slice()...)
+			if err != nil {
+				return err
+			}
+			if c.Args().Present() && len(queues) == 0 {
+				return notFound("no queue of that name")
+			}
+			return list(c, "queues", queues, queueColumns, viewQueue)
+		}),
+	}
+}
+
+var queueColumns = []column[pgqrs.QueueInfo]{
+	{title: "QUEUE", fn: func(q pgqrs.QueueInfo) any { return q.Name }},
+	{title: "READY", fn: func(q pgqrs.QueueInfo) any { return q.Ready }},
+	{title: "OLDEST", fn: func(q pgqrs.QueueInfo) any { return oldest(q) }},
+	{title: "SCHEDULED", fn: func(q pgqrs.QueueInfo) any { return q.Scheduled }},
+	{title: "LEASED", fn: func(q pgqrs.QueueInfo) any { return q.Leased }},
+	{title: "DEAD", fn: func(q pgqrs.QueueInfo) any { return q.Dead }},
+	{title: "ARCHIVED", fn: func(q pgqrs.QueueInfo) any { return q.Archived }},
+	{title: "PAUSED", fn: func(q pgqrs.QueueInfo) any { return q.PausedAt }},
+}
+
+// oldest is how long the oldest ready message has waited, if there is one.
+func oldest(q pgqrs.QueueInfo) any {
+	if q.Ready == 0 {
+		return nil
+	}
+	return q.OldestReady
+}
+
+// A queueView is a queue as JSON.
+type queueView struct {
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	PausedAt  time.Time `json:"paused_at,omitzero"`
+	Ready     int64     `json:"ready"`
+	Scheduled int64     `json:"scheduled"`
+	Leased    int64     `json:"leased"`
+	Dead      int64     `json:"dead"`
+	Archived  int64     `json:"archived"`
+	Oldest    float64   `json:"oldest_ready_seconds"`
+}
+
+func viewQueue(q pgqrs.QueueInfo) queueView {
+	return queueView{q.Name, q.CreatedAt, q.PausedAt, q.Ready, q.Scheduled, q.Leased, q.Dead, q.Archived, seconds(q.OldestReady)}
+}
+
+// queue returns a queue, which must exist: most calls of the library find nothing in one that does not.
+func (c call) queue(ctx context.Context, name string) (pgqrs.QueueInfo, error) {
+	queues, err := c.store.Queues(ctx, name)
+	if err == nil && len(queues) == 0 {
+		err = notFound("queue %q", name)
+	}
+	if err != nil {
+		return pgqrs.QueueInfo{}, err
+	}
+	return queues[0], nil
+}
+
+func (a *app) pause() *cli.Command {
+	return &cli.Command{
+		Name: "pause", Category: change, ArgsUsage: "QUEUE...", Usage: "stop deliveries from queues, in all processes",
+		Description: "What is leased stays so; messages can be enqueued meanwhile.",
+		Action: a.on(1, -1, func(ctx context.Context, c call) error {
+			return c.eachQueue(func(name string) error { return c.store.PauseQueue(ctx, name) }, "paused")
+		}),
+	}
+}
+
+func (a *app) resume() *cli.Command {
+	return &cli.Command{
+		Name: "resume", Category: change, ArgsUsage: "QUEUE...", Usage: "take back pause",
+		Action: a.on(1, -1, func(ctx context.Context, c call) error {
+			return c.eachQueue(func(name string) error { return c.store.ResumeQueue(ctx, name) }, "resumed")
+		}),
+	}
+}
+
+func (a *app) drop() *cli.Command {
+	return &cli.Command{
+		Name: "drop", Category: change, ArgsUsage: "QUEUE...", Usage: "delete queues that are empty",
+		Action: a.on(1, -1, func(ctx context.Context, c call) error {
+			return c.eachQueue(func(name string) error { return c.store.DropQueue(ctx, name) }, "dropped")
+		}),
+	}
+}
+
+// eachQueue does something to each queue that was named, and says so.
+func (c call) eachQueue(do func(name string) error, what string) error {
+	for _, name := range c.Args().Slice() {
+		if err := do(name); err != nil {
+			return err
+		}
+		if err := c.done(map[string]any{"queue": name, "done": what}, "Queue %q is %s.", name, what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) purge() *cli.Command {
+	return &cli.Command{
+		Name: "purge", Category: change, ArgsUsage: "QUEUE", Usage: "delete all messages of a queue that are in a state",
+		Description: "The runs that hang on them are deleted too.",
+		Flags:       []cli.Flag{stateFlag("")},
+		Action: a.on(1, 1, func(ctx context.Context, c call) error {
+			state, err := c.state()
+			if err != nil {
+				return err
+			}
+			name := c.Args().First()
+			q, err := c.queue(ctx, name)
+			if err != nil {
+				return err
+			}
+			if err := c.confirm("delete %s of queue %q", plural(inState(q, state), string(state)+" message"), name); err != nil {
+				return err
+			}
+			n, err := c.store.Purge(ctx, name, state)
+			if err != nil {
+				return err
+			}
+			return c.done(map[string]any{"queue": name, "state": state, "deleted": n}, "%s deleted.", plural(n, "message"))
+		}),
+	}
+}
+
+func inState(q pgqrs.QueueInfo, state pgqrs.State) int64 {
+	return map[pgqrs.State]int64{
+		pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Leased: q.Leased, pgqrs.Archived: q.Archived, pgqrs.Dead: q.Dead,
+	}[state]
+}

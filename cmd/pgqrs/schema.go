@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+const setUp = "Set up"
+
+func (a *app) install() *cli.Command {
+	return &cli.Command{
+		Name: "install", Category: setUp, Usage: "make the tables, or bring them up to date",
+		Description: "It loses nothing and may be repeated, also while workers run.",
+		Action: a.on(0, 0, func(ctx context.Context, c call) error {
+			if err := c.store.Install(ctx); err != nil {
+				return err
+			}
+			report, err := c.store.Verify(ctx)
+			if err != nil {
+				return err
+			}
+			return c.done(map[string]any{"schema": report.Schema}, "The schema is at version %d.", report.Schema)
+		}),
+	}
+}
+
+func (a *app) uninstall() *cli.Command {
+	return &cli.Command{
+		Name: "uninstall", Category: setUp, Usage: "drop the tables with all that is in them",
+		Action: a.on(0, 0, func(ctx context.Context, c call) error {
+			if err := c.confirm("drop the tables of pgqrs with every queue, message and run in them"); err != nil {
+				return err
+			}
+			if err := c.store.Uninstall(ctx); err != nil {
+				return err
+			}
+			return c.done(map[string]any{"uninstalled": true}, "The tables are gone.")
+		}),
+	}
+}
+
+func (a *app) verify() *cli.Command {
+	return &cli.Command{
+		Name: "verify", Category: setUp, Usage: "look whether the schema and the settings are right",
+		Description: "It changes nothing, and exits with 1 if install is needed.",
+		Action: a.on(0, 0, func(ctx context.Context, c call) error {
+			report, err := c.store.Verify(ctx)
+			if err != nil {
+				return err
+			}
+			if err := c.report(report); err != nil {
+				return err
+			}
+			if !report.OK() {
+				return fmt.Errorf("%w: the schema is not what this version needs", pgqrs.ErrNotInstalled)
+			}
+			return nil
+		}),
+	}
+}
+
+// A reportView is what verify prints as JSON.
+type reportView struct {
+	OK          bool          `json:"ok"`
+	Dialect     pgqrs.Dialect `json:"dialect"`
+	Engine      string        `json:"engine"`
+	Concurrency string        `json:"concurrency"`
+	Schema      int64         `json:"schema"`
+	Library     int64         `json:"library"`
+	Missing     []string      `json:"missing,omitempty"`
+	Newer       []string      `json:"newer,omitempty"`
+	Warnings    []string      `json:"warnings,omitempty"`
+}
+
+func (c call) report(r pgqrs.Report) error {
+	if c.Bool("json") {
+		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Concurrency, r.Schema, r.Library, r.Missing, r.Newer, r.Warnings})
+	}
+	fields := []field{
+		{"dialect", string(r.Dialect)}, {"engine", r.Engine}, {"concurrency", r.Concurrency},
+		{"schema", fmt.Sprintf("%d; this version makes %d", r.Schema, r.Library)},
+	}
+	for _, more := range []struct {
+		name string
+		list []string
+	}{{"missing", r.Missing}, {"newer", r.Newer}, {"warning", r.Warnings}} {
+		for _, text := range more.list {
+			fields = append(fields, field{more.name, text})
+		}
+	}
+	return writeFields(c.out, fields...)
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// showRuns shows the runs that were named, with their steps.
+func (c call) showRuns(ctx context.Context) error {
+	ids, err := c.ids(c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		if i > 0 && !c.Bool("json") {
+			fmt.Fprintln(c.out)
+		}
+		if err := c.showRun(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c call) showRun(ctx context.Context, id int64) error {
+	run, err := c.store.Run(id).Info(ctx)
+	if err != nil {
+		return err
+	}
+	steps, err := c.store.Run(id).Steps(ctx)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		view := viewRun(run)
+		for _, s := range steps {
+			view.Steps = append(view.Steps, viewStep(s))
+		}
+		return writeJSON(c.out, view)
+	}
+	if err := writeFields(c.out, runFields(run)...); err != nil {
+		return err
+	}
+	return c.writeTree(run, steps)
+}
+
+func runFields(r pgqrs.RunInfo) []field {
+	fields := []field{
+		{"run", r.ID}, {"workflow", r.Workflow}, {"status", string(r.Status)}, {"message", r.MessageID}, {"key", r.Key},
+		{"created", r.CreatedAt}, {"started", r.StartedAt}, {"paused", r.PausedAt}, {"ended", r.EndedAt}, {"took", took(r.StartedAt, r.EndedAt)},
+		{"goes on", r.DueAt},
+	}
+	if r.ParentID != 0 {
+		fields = append(fields, field{"parent", fmt.Sprintf("run %d, step %s", r.ParentID, r.ParentStep)})
+	}
+	return append(fields, field{"warning", r.Warning}, field{"error", r.Error}, field{"input", indented(r.Input)}, field{"output", indented(r.Output)})
+}
+
+// A leaf is a line of the tree of steps.
+type leaf struct {
+	branch string
+	pgqrs.StepInfo
+}
+
+// writeTree writes the steps of a run as the branches of it.
+func (c call) writeTree(run pgqrs.RunInfo, steps []pgqrs.StepInfo) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	leaves := make([]leaf, len(steps))
+	for i, s := range steps {
+		leaves[i] = leaf{"├─ ", s}
+	}
+	leaves[len(leaves)-1].branch = "└─ "
+	fmt.Fprintln(c.out)
+	return writeTable(c.out, c.width, leaves, []column[leaf]{
+		{title: "STEP", fn: func(l leaf) any { return l.branch + l.Name }},
+		{title: "STATUS", fn: func(l leaf) any { return string(l.Status) }},
+		{title: "AT", fn: func(l leaf) any { return after(run, l.StartedAt) }},
+		{title: "TOOK", fn: func(l leaf) any { return took(l.StartedAt, l.EndedAt) }},
+		{title: "RETRIES", fn: func(l leaf) any { return l.Retries }},
+		{title: "RESULT", long: true, fn: func(l leaf) any { return result(l.StepInfo) }},
+	})
+}
+
+// after is when a step began, counted from the beginning of its run.
+func after(run pgqrs.RunInfo, at time.Time) any {
+	begin := run.StartedAt
+	if begin.IsZero() {
+		begin = run.CreatedAt
+	}
+	switch {
+	case at.IsZero():
+		return nil
+	case at.Before(begin):
+		return "before" // its result is that of the run which this one does again
+	}
+	return at.Sub(begin)
+}
+
+// result is what there is to say of a step: when it is tried again, its error or its result.
+func result(s pgqrs.StepInfo) string {
+	var parts []string
+	if s.RetryIn > 0 {
+		parts = append(parts, "goes on in "+span(s.RetryIn))
+	}
+	if s.Error != "" {
+		parts = append(parts, s.Error)
+	}
+	if len(s.Output) > 0 {
+		parts = append(parts, compacted(s.Output))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// A stepView is a step as JSON.
+type stepView struct {
+	Name      string      `json:"name"`
+	Status    pgqrs.State `json:"status"`
+	Output    any         `json:"output,omitempty"`
+	Error     string      `json:"error,omitempty"`
+	Retries   int         `json:"retries"`
+	RetryIn   float64     `json:"retry_in_seconds,omitempty"`
+	StartedAt time.Time   `json:"started_at,omitzero"`
+	EndedAt   time.Time   `json:"ended_at,omitzero"`
+	Took      any         `json:"took_seconds,omitempty"`
+}
+
+func viewStep(s pgqrs.StepInfo) stepView {
+	v := stepView{s.Name, s.Status, raw(s.Output), s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil}
+	if d, ok := took(s.StartedAt, s.EndedAt).(time.Duration); ok {
+		v.Took = seconds(d)
+	}
+	return v
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+)
+
+// A column shows one thing of each row. What fn returns is a string, a number,
+// a time, a duration, or nil for nothing.
+type column[T any] struct {
+	title string
+	fn    func(T) any
+	long  bool // free text, which gives way if the table is too wide
+}
+
+const (
+	maxCell  = 60  // of what is not free text
+	maxLong  = 80  // of what is
+	minLong  = 12  // which it keeps in any case
+	maxTable = 160 // where there is no terminal
+)
+
+// writeTable writes rows in columns, cut to a width in cells of a terminal; 0 is that of no terminal.
+func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) error {
+	grid := make([][]string, 1+len(rows))
+	widths := make([]int, len(columns))
+	right := make([]bool, len(columns))
+	for c, col := range columns {
+		most := maxCell
+		if col.long {
+			most = maxLong
+		}
+		grid[0] = append(grid[0], col.title)
+		for r, row := range rows {
+			value := col.fn(row)
+			right[c] = right[c] || number(value)
+			grid[r+1] = append(grid[r+1], clip(cell(value), most))
+		}
+		for r := range grid {
+			widths[c] = max(widths[c], ansi.StringWidth(grid[r][c]))
+		}
+	}
+	shrink(widths, columns, width)
+	for _, cells := range grid {
+		if _, err := fmt.Fprintln(w, align(cells, widths, right)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shrink takes what is too much from the widest columns of free text.
+func shrink[T any](widths []int, columns []column[T], width int) {
+	if width == 0 {
+		width = maxTable
+	}
+	for {
+		total, widest := 2*(len(widths)-1), -1
+		for c, w := range widths {
+			total += w
+			if columns[c].long && w > minLong && (widest < 0 || w > widths[widest]) {
+				widest = c
+			}
+		}
+		if total <= width || widest < 0 {
+			return
+		}
+		widths[widest]--
+	}
+}
+
+// align writes a line of a table, with two spaces between columns.
+func align(cells []string, widths []int, right []bool) string {
+	var b strings.Builder
+	for c, text := range cells {
+		if c > 0 {
+			b.WriteString("  ")
+		}
+		if ansi.StringWidth(text) > widths[c] {
+			text = ansi.Truncate(text, widths[c], ellipsis)
+		}
+		pad := strings.Repeat(" ", widths[c]-ansi.StringWidth(text))
+		if right[c] {
+			b.WriteString(pad + text)
+		} else {
+			b.WriteString(text + pad)
+		}
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+func number(value any) bool {
+	switch value.(type) {
+	case int, int64, float64, time.Duration:
+		return true
+	}
+	return false
+}
+
+func cell(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case int:
+		return strconv.Itoa(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	case time.Time:
+		return moment(v)
+	case time.Duration:
+		return span(v)
+	}
+	return fmt.Sprint(value)
+}
+
+// A field is a line of what is shown of one thing.
+type field struct {
+	name  string
+	value any
+}
+
+// writeFields writes what there is of one thing, a line each.
+func writeFields(w io.Writer, fields ...field) error {
+	fields = slices.DeleteFunc(fields, func(f field) bool { return cell(f.value) == "" })
+	width := 0
+	for _, f := range fields {
+		width = max(width, len(f.name))
+	}
+	for _, f := range fields {
+		text := strings.ReplaceAll(lines(cell(f.value), maxShown), "\n", "\n"+strings.Repeat(" ", width+2))
+		if _, err := fmt.Fprintf(w, "%-*s  %s\n", width, f.name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

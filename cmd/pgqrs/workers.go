@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+func (a *app) workers() *cli.Command {
+	return &cli.Command{
+		Name: "workers", Category: look, Usage: "list and control workers",
+		Description: "A worker has a row for each of its queues; what is done to a row is done to the worker in that queue.",
+		Commands: []*cli.Command{
+			{
+				Name: "list", Usage: "list workers, with what they hold",
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "also those that have stopped"}},
+				Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.listWorkers(ctx) }),
+			},
+			{
+				Name: "suspend", ArgsUsage: "ID...", Usage: "make workers claim no more, until resume",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					return c.eachWorker(ctx, c.store.SuspendWorker, "suspended")
+				}),
+			},
+			{
+				Name: "resume", ArgsUsage: "ID...", Usage: "take back suspend and interrupt",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					return c.eachWorker(ctx, c.store.ResumeWorker, "resumed")
+				}),
+			},
+			{
+				Name: "interrupt", ArgsUsage: "ID...", Usage: "ask workers to suspend themselves with their next heartbeat",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					return c.eachWorker(ctx, c.store.InterruptWorker, "interrupted")
+				}),
+			},
+			{
+				Name: "shutdown", ArgsUsage: "ID...", Usage: "make workers stop for good, after what they have begun",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					if err := c.confirm("stop %s for good", plural(int64(c.Args().Len()), "worker")); err != nil {
+						return err
+					}
+					return c.eachWorker(ctx, c.store.StopWorker, "stopped")
+				}),
+			},
+		},
+	}
+}
+
+func (c call) listWorkers(ctx context.Context) error {
+	all, err := c.store.Workers(ctx)
+	if err != nil {
+		return err
+	}
+	var workers []pgqrs.WorkerInfo
+	for _, w := range all {
+		if c.Bool("all") || w.Status != "stopped" {
+			workers = append(workers, w)
+		}
+	}
+	return list(c, "workers", workers, workerColumns, viewWorker)
+}
+
+var workerColumns = []column[pgqrs.WorkerInfo]{
+	{title: "ID", fn: func(w pgqrs.WorkerInfo) any { return w.ID }},
+	{title: "WORKER", fn: func(w pgqrs.WorkerInfo) any { return w.Name }},
+	{title: "QUEUE", fn: func(w pgqrs.WorkerInfo) any { return w.Queue }},
+	{title: "STATUS", fn: func(w pgqrs.WorkerInfo) any { return w.Status }},
+	{title: "HOLDS", fn: func(w pgqrs.WorkerInfo) any { return w.Held }},
+	{title: "STARTED", fn: func(w pgqrs.WorkerInfo) any { return w.StartedAt }},
+	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return w.HeartbeatAt }},
+}
+
+// eachWorker does something to each worker that was named, and says so.
+func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) error, what string) error {
+	ids, err := c.ids(c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := do(ctx, id); err != nil {
+			return err
+		}
+		if err := c.done(map[string]any{"worker": id, "done": what}, "Worker %d is %s.", id, what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A workerView is a worker as JSON.
+type workerView struct {
+	ID          int64     `json:"id"`
+	Name        string    `json:"name"`
+	Queue       string    `json:"queue,omitempty"`
+	Status      string    `json:"status"`
+	Held        int64     `json:"held"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	HeartbeatAt time.Time `json:"heartbeat_at,omitzero"`
+	ShutdownAt  time.Time `json:"shutdown_at,omitzero"`
+}
+
+func viewWorker(w pgqrs.WorkerInfo) workerView {
+	return workerView{w.ID, w.Name, w.Queue, w.Status, w.Held, w.StartedAt, w.HeartbeatAt, w.ShutdownAt}
+}
