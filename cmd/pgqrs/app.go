@@ -62,7 +62,7 @@ func (a *app) root() *cli.Command {
 		Commands: []*cli.Command{
 			a.queues(), a.stats(), a.messages(), a.dead(), a.workers(), a.runs(),
 			a.enqueue(), a.pause(), a.resume(), a.purge(), a.drop(),
-			a.install(), a.uninstall(), a.verify(),
+			a.install(), a.uninstall(), a.verify(), a.demo(),
 		},
 	}
 	complete(root)

@@ -11,6 +11,7 @@ require (
 	github.com/pgqrs/pgqrs-go/drivertest v0.0.0
 	github.com/tursodatabase/go-libsql v0.0.0-20251219133454-43644db490ff
 	github.com/urfave/cli/v3 v3.14.0
+	golang.org/x/sync v0.24.0
 )
 
 require (
