@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -61,7 +62,7 @@ func (a *app) root() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			a.queues(), a.stats(), a.messages(), a.dead(), a.workers(), a.runs(),
-			a.enqueue(), a.pause(), a.resume(), a.purge(), a.drop(),
+			a.enqueue(), a.work(), a.pause(), a.resume(), a.purge(), a.drop(),
 			a.install(), a.uninstall(), a.verify(), a.demo(),
 		},
 	}
@@ -107,7 +108,8 @@ func (a *app) on(least, most int, fn func(context.Context, call) error) cli.Acti
 		if dsn == "" {
 			return misuse(cmd, "which database? Set -dsn or PGQRS_DSN")
 		}
-		store, err := pgqrs.Open(ctx, dsn)
+		logger := slog.New(slog.NewTextHandler(&sharedWriter{w: a.err}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		store, err := pgqrs.Config{Logger: logger}.Open(ctx, dsn)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+func (a *app) work() *cli.Command {
+	two := 2
+	return &cli.Command{
+		Name: "work", Category: change, ArgsUsage: "QUEUE COMMAND", Usage: "run a shell command for each message of a queue",
+		Description: "The payload is the command's standard input, and its exit code decides. 0 acks the message. 65 sends it to the dead letters. " +
+			"75 means not now: it comes back in a minute, and the attempt does not count. After any other code, or a signal, it is tried again after a backoff, " +
+			"and in the end goes to the dead letters. The end of what the command writes to standard error is kept as the message's error.\n\n" +
+			"  pgqrs work emails 'jq -r .to | xargs ./send'\n\n" +
+			"PGQRS_ID, PGQRS_QUEUE, PGQRS_ATTEMPT, PGQRS_PRIORITY, PGQRS_KEY and PGQRS_HEADERS (JSON) are in its environment. " +
+			"If there are more arguments, they are the command's, and no shell takes them apart; flags stand before COMMAND.\n\n" +
+			"It goes on until it is interrupted; commands that run then have 30 s to finish.",
+		StopOnNthArg: &two,
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "run `N` commands at a time"},
+			&cli.DurationFlag{Name: "timeout", Usage: "end a command after `TIME`; its attempt has failed then"},
+			&cli.IntFlag{Name: "attempts", Value: 5, Usage: "give a message `N` attempts; -1 is no limit"},
+			&cli.DurationFlag{Name: "lease", Value: 30 * time.Second, Usage: "let others take a message `TIME` after this process went silent"},
+			&cli.StringFlag{Name: "name", Usage: "the worker's `NAME`, in place of one made of host and process"},
+			&cli.BoolFlag{Name: "drain", Usage: "end once no message is ready or leased"},
+		},
+		Action: a.on(2, -1, func(ctx context.Context, c call) error { return c.work(ctx) }),
+	}
+}
+
+func (c call) work(ctx context.Context) error {
+	queue := pgqrs.NewQueue[json.RawMessage](c.store, c.Args().First()).With(pgqrs.Policy{
+		MaxAttempts: c.Int("attempts"), Timeout: c.Duration("timeout"),
+	})
+	out, complaints := &sharedWriter{w: c.out}, &sharedWriter{w: c.err}
+	worker := &pgqrs.Worker{
+		Name: c.String("name"), Concurrency: c.Int("concurrency"), Lease: c.Duration("lease"),
+		Handlers: []pgqrs.Handler{queue.Handle(func(ctx context.Context, m *pgqrs.Message[json.RawMessage]) error {
+			return runCommand(ctx, c.Args().Tail(), m, out, complaints)
+		})},
+	}
+	if !c.Bool("drain") {
+		return worker.Run(ctx)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- worker.Run(ctx) }()
+	err := c.untilDrained(ctx, c.Args().First(), ended)
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+// untilDrained returns when a queue has nothing ready or leased, or when the worker has ended.
+func (c call) untilDrained(ctx context.Context, name string, ended chan error) error {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		queues, err := c.store.Queues(ctx, name)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if len(queues) == 0 || queues[0].Ready+queues[0].Leased == 0 {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			return nil
+		case <-tick.C:
+		}
+	}
+}
