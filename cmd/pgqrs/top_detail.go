@@ -1,0 +1,102 @@
+package main
+
+import (
+	"cmp"
+	"io"
+	"slices"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// A detail is what is shown of one queue.
+type detail struct {
+	queue    string
+	panel    int
+	messages []pgqrs.MessageInfo
+	runs     []pgqrs.RunInfo
+	err      error
+}
+
+// A panel is one way to look at a queue.
+type panel struct {
+	title string
+	state pgqrs.State // lists messages, if it is set
+}
+
+const (
+	workersPanel = 1
+	runsPanel    = 2
+)
+
+var panels = []panel{
+	{"dead letters", pgqrs.Dead}, workersPanel: {title: "workers"}, runsPanel: {title: "runs"},
+	{"leased messages", pgqrs.Leased}, {"ready messages", pgqrs.Ready}, {"scheduled messages", pgqrs.Scheduled},
+}
+
+const detailRows = 20
+
+// closer returns a function that looks at the selected queue.
+func (s *screen) closer() func() detail {
+	ctx, store, d := s.ctx, s.store, detail{queue: s.selected, panel: s.panel}
+	return func() detail {
+		switch state := panels[d.panel].state; {
+		case d.queue == "":
+		case state != "":
+			d.messages, d.err = store.Messages(ctx, pgqrs.MessageFilter{Queue: d.queue, State: state, Limit: detailRows})
+		case d.panel == runsPanel:
+			d.runs, d.err = store.Runs(ctx, pgqrs.RunFilter{Workflow: d.queue, Limit: detailRows})
+		}
+		return d
+	}
+}
+
+// writeDetail writes the table of the panel.
+func (s *screen) writeDetail(w io.Writer, width int) error {
+	switch state := panels[s.panel].state; {
+	case s.detail.queue != s.selected || s.detail.panel != s.panel:
+		return nil // not there yet
+	case state != "":
+		return writeTable(w, width, s.detail.messages, messageColumns(state))
+	case s.panel == runsPanel:
+		return writeTable(w, width, s.detail.runs, runColumns)
+	}
+	var mine []pgqrs.WorkerInfo
+	for _, worker := range s.last.workers {
+		if worker.Queue == s.selected {
+			mine = append(mine, worker)
+		}
+	}
+	return writeTable(w, width, mine, workerColumns)
+}
+
+// An order is a way to sort queues.
+type order struct {
+	title   string
+	compare func(a, b pace) int
+}
+
+// orders begin with what is most of a thing, but for the name.
+var orders = []order{
+	{"name", func(a, b pace) int { return cmp.Compare(a.Name, b.Name) }},
+	{"ready", func(a, b pace) int { return cmp.Compare(b.Ready, a.Ready) }},
+	{"oldest", func(a, b pace) int { return cmp.Compare(b.OldestReady, a.OldestReady) }},
+	{"leased", func(a, b pace) int { return cmp.Compare(b.Leased, a.Leased) }},
+	{"dead", func(a, b pace) int { return cmp.Compare(b.Dead, a.Dead) }},
+	{"in/s", func(a, b pace) int { return cmp.Compare(b.in, a.in) }},
+	{"done/s", func(a, b pace) int { return cmp.Compare(b.done, a.done) }},
+}
+
+func (s *screen) sort() {
+	slices.SortStableFunc(s.paces, func(a, b pace) int {
+		c := orders[s.order].compare(a, b)
+		if s.backward {
+			c = -c
+		}
+		return cmp.Or(c, cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// index is where the selected queue stands; 0 if it is gone.
+func (s *screen) index() int {
+	return max(0, slices.IndexFunc(s.paces, func(p pace) bool { return p.Name == s.selected }))
+}
