@@ -15,7 +15,7 @@ const helpWidth = 80
 // printHelp writes the help of a command. It is a cli.HelpPrinterFunc; the template is of no use to it.
 func printHelp(w io.Writer, _ string, data any) {
 	cmd := data.(*cli.Command)
-	fmt.Fprintf(w, "%s - %s\n\n", cmd.FullName(), cmd.Usage)
+	fmt.Fprintf(w, "%s\n\n", wrap(cmd.FullName()+" - "+cmd.Usage, 0))
 	writeUsage(w, cmd)
 	if cmd.Description != "" {
 		fmt.Fprintf(w, "\n%s\n", wrap(cmd.Description, 0))

@@ -152,7 +152,7 @@ func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
 	type m = pgqrs.MessageInfo
 	id := column[m]{title: "ID", fn: func(m m) any { return m.ID }}
 	attempt := column[m]{title: "ATTEMPT", fn: func(m m) any { return m.Attempt }}
-	key := column[m]{title: "KEY", fn: func(m m) any { return m.Key }}
+	key := column[m]{title: "KEY", long: true, fn: func(m m) any { return m.Key }}
 	due := column[m]{title: "DUE", fn: func(m m) any { return m.DueAt }}
 	lease := column[m]{title: "LEASED UNTIL", fn: func(m m) any { return m.LeasedUntil }}
 	worker := column[m]{title: "WORKER", fn: func(m m) any { return m.WorkerID }}

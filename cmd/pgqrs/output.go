@@ -60,10 +60,14 @@ func writeJSON(w io.Writer, v any) error {
 // escapeJSON writes what does not print as \u. All of it stands in strings.
 func escapeJSON(text []byte) []byte {
 	out := make([]byte, 0, len(text))
+	marks := 0
 	for len(text) > 0 {
 		r, size := utf8.DecodeRune(text)
+		if marks++; !unicode.Is(unicode.M, r) {
+			marks = 0
+		}
 		switch high, low := utf16.EncodeRune(r); {
-		case unicode.IsPrint(r) && (r != utf8.RuneError || size > 1):
+		case unicode.IsPrint(r) && (r != utf8.RuneError || size > 1) && marks <= maxMarks:
 			out = append(out, text[:size]...)
 		case high != unicode.ReplacementChar:
 			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)

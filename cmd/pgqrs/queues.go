@@ -30,7 +30,7 @@ func (a *app) queues() *cli.Command {
 }
 
 var queueColumns = []column[pgqrs.QueueInfo]{
-	{title: "QUEUE", fn: func(q pgqrs.QueueInfo) any { return q.Name }},
+	{title: "QUEUE", long: true, fn: func(q pgqrs.QueueInfo) any { return q.Name }},
 	{title: "READY", fn: func(q pgqrs.QueueInfo) any { return q.Ready }},
 	{title: "OLDEST", fn: func(q pgqrs.QueueInfo) any { return oldest(q) }},
 	{title: "SCHEDULED", fn: func(q pgqrs.QueueInfo) any { return q.Scheduled }},

@@ -104,11 +104,11 @@ func (c call) listRuns(ctx context.Context) error {
 
 var runColumns = []column[pgqrs.RunInfo]{
 	{title: "RUN", fn: func(r pgqrs.RunInfo) any { return r.ID }},
-	{title: "WORKFLOW", fn: func(r pgqrs.RunInfo) any { return r.Workflow }},
+	{title: "WORKFLOW", long: true, fn: func(r pgqrs.RunInfo) any { return r.Workflow }},
 	{title: "STATUS", fn: func(r pgqrs.RunInfo) any { return string(r.Status) }},
 	{title: "STARTED", fn: func(r pgqrs.RunInfo) any { return r.StartedAt }},
 	{title: "TOOK", fn: func(r pgqrs.RunInfo) any { return took(r.StartedAt, r.EndedAt) }},
-	{title: "KEY", fn: func(r pgqrs.RunInfo) any { return r.Key }},
+	{title: "KEY", long: true, fn: func(r pgqrs.RunInfo) any { return r.Key }},
 	{title: "ERROR", long: true, fn: func(r pgqrs.RunInfo) any { return r.Error }},
 }
 

@@ -115,20 +115,26 @@ func (s *shell) golden(name string) {
 	for _, m := range masks {
 		got = m.pattern.ReplaceAllString(got, m.with)
 	}
+	isGolden(s.T, name, got)
+}
+
+// isGolden compares text with a file.
+func isGolden(t *testing.T, name, got string) {
+	t.Helper()
 	file := filepath.Join("testdata", name+".golden")
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			s.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 	want, err := os.ReadFile(file)
 	if err != nil {
-		s.Fatal(err)
+		t.Fatal(err)
 	}
 	gots, wants := strings.Split(got, "\n"), strings.Split(string(want), "\n")
 	for i := range max(len(gots), len(wants)) {
 		if i >= len(gots) || i >= len(wants) || gots[i] != wants[i] {
-			s.Fatalf("line %d differs from %s (go test -run %s -update writes it).\nGot:\n%s", i+1, file, s.Name(), got)
+			t.Fatalf("line %d differs from %s, which go test -run '%s' -update would write.\nGot:\n%s", i+1, file, t.Name(), got)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (c call) stats(ctx context.Context) error {
 }
 
 var paceColumns = []column[pace]{
-	{title: "QUEUE", fn: func(p pace) any { return p.Name }},
+	{title: "QUEUE", long: true, fn: func(p pace) any { return p.Name }},
 	{title: "READY", fn: func(p pace) any { return p.Ready }},
 	{title: "OLDEST", fn: func(p pace) any { return oldest(p.QueueInfo) }},
 	{title: "SCHEDULED", fn: func(p pace) any { return p.Scheduled }},

@@ -78,7 +78,7 @@ func (c call) writeTree(run pgqrs.RunInfo, steps []pgqrs.StepInfo) error {
 	leaves[len(leaves)-1].branch = "└─ "
 	fmt.Fprintln(c.out)
 	return writeTable(c.out, c.width, leaves, []column[leaf]{
-		{title: "STEP", fn: func(l leaf) any { return l.branch + l.Name }},
+		{title: "STEP", long: true, fn: func(l leaf) any { return l.branch + l.Name }},
 		{title: "STATUS", fn: func(l leaf) any { return string(l.Status) }},
 		{title: "AT", fn: func(l leaf) any { return after(run, l.StartedAt) }},
 		{title: "TOOK", fn: func(l leaf) any { return took(l.StartedAt, l.EndedAt) }},

@@ -16,12 +16,11 @@ import (
 type column[T any] struct {
 	title string
 	fn    func(T) any
-	long  bool // free text, which gives way if the table is too wide
+	long  bool // text of any length, which gives way if the table is too wide
 }
 
 const (
-	maxCell  = 60  // of what is not free text
-	maxLong  = 80  // of what is
+	maxLong  = 80  // cells of a long text
 	minLong  = 12  // which it keeps in any case
 	maxTable = 160 // where there is no terminal
 )
@@ -32,15 +31,11 @@ func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) er
 	widths := make([]int, len(columns))
 	right := make([]bool, len(columns))
 	for c, col := range columns {
-		most := maxCell
-		if col.long {
-			most = maxLong
-		}
 		grid[0] = append(grid[0], col.title)
 		for r, row := range rows {
 			value := col.fn(row)
 			right[c] = right[c] || number(value)
-			grid[r+1] = append(grid[r+1], clip(cell(value), most))
+			grid[r+1] = append(grid[r+1], clip(cell(value), maxLong))
 		}
 		for r := range grid {
 			widths[c] = max(widths[c], ansi.StringWidth(grid[r][c]))

@@ -26,9 +26,7 @@ func clip(text string, width int) string {
 	used, marks, kept := 0, 0, 0 // kept: length of b that leaves a cell for the ellipsis
 	for len(text) > 0 {
 		r, size := utf8.DecodeRuneInString(text)
-		if unicode.Is(unicode.M, r) {
-			marks++
-		} else {
+		if marks++; !unicode.Is(unicode.M, r) {
 			marks = 0
 		}
 		shown := text[:size]

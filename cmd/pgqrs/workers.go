@@ -65,8 +65,8 @@ func (c call) listWorkers(ctx context.Context) error {
 
 var workerColumns = []column[pgqrs.WorkerInfo]{
 	{title: "ID", fn: func(w pgqrs.WorkerInfo) any { return w.ID }},
-	{title: "WORKER", fn: func(w pgqrs.WorkerInfo) any { return w.Name }},
-	{title: "QUEUE", fn: func(w pgqrs.WorkerInfo) any { return w.Queue }},
+	{title: "WORKER", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Name }},
+	{title: "QUEUE", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Queue }},
 	{title: "STATUS", fn: func(w pgqrs.WorkerInfo) any { return w.Status }},
 	{title: "HOLDS", fn: func(w pgqrs.WorkerInfo) any { return w.Held }},
 	{title: "STARTED", fn: func(w pgqrs.WorkerInfo) any { return w.StartedAt }},

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/urfave/cli/v3"
+)
+
+// help returns what pgqrs prints for the arguments.
+func help(t *testing.T, args ...string) string {
+	t.Helper()
+	var out, err strings.Builder
+	a := &app{in: strings.NewReader(""), out: &out, err: &err}
+	if code := a.run(t.Context(), append([]string{"pgqrs"}, args...)); code != exitDone || err.Len() > 0 {
+		t.Fatalf("pgqrs %v exits with %d: %s", args, code, err.String())
+	}
+	return out.String()
+}
+
+func TestHelpFitsInto80Columns(t *testing.T) {
+	root := (&app{}).root()
+	err := root.Walk(func(cmd *cli.Command) error {
+		for _, line := range strings.Split(help(t, append(path(root, cmd), "-help")...), "\n") {
+			if ansi.StringWidth(line) > helpWidth {
+				t.Errorf("the help of %s has a line of %d: %s", cmd.Name, ansi.StringWidth(line), line)
+			}
+			if strings.TrimRight(line, " ") != line {
+				t.Errorf("the help of %s has a line that ends in spaces: %q", cmd.Name, line)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// path returns the words that lead from one command to another.
+func path(from, to *cli.Command) []string {
+	for _, sub := range from.Commands {
+		if sub == to {
+			return []string{sub.Name}
+		}
+		if words := path(sub, to); words != nil {
+			return append([]string{sub.Name}, words...)
+		}
+	}
+	return nil
+}
+
+func TestHelpNamesEveryCommand(t *testing.T) {
+	text := help(t, "help")
+	for _, cmd := range (&app{}).root().Commands {
+		if !strings.Contains(text, "\n  "+cmd.Name) || cmd.Usage == "" {
+			t.Errorf("pgqrs help does not say what %s does:\n%s", cmd.Name, text)
+		}
+	}
+	for _, args := range [][]string{{}, {"-help"}, {"--help"}} {
+		if got := help(t, args...); got != text {
+			t.Errorf("pgqrs %v prints something else than pgqrs help:\n%s", args, got)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var text strings.Builder
+	for _, args := range [][]string{{"help"}, {"messages", "-help"}, {"help", "enqueue"}, {"dead", "redrive", "-help"}} {
+		text.WriteString("$ pgqrs " + strings.Join(args, " ") + "\n" + help(t, args...) + "\n")
+	}
+	isGolden(t, "help", text.String())
+}
