@@ -4,7 +4,7 @@ const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.outp
 	r.created_at, r.started_at, r.paused_at, r.completed_at, m.vt, COALESCE(m.read_ct, 0)`
 
 const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
-	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, s.created_at, s.completed_at`
+	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at`
 
 // postgresHolding is the message of a run, while the lease that was bound as arg stands.
 const postgresHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
@@ -18,7 +18,7 @@ const postgresRunOf = `(SELECT r.status::text FROM pgqrs_workflow_runs r WHERE r
 const postgresSave = `
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
 		SELECT arg.run_id, arg.name, arg.status::pgqrs_workflow_status, arg.output::jsonb, arg.error::jsonb, arg.retries, arg.now + arg.delay,
-			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.delay IS NULL THEN arg.now END
+			arg.now, arg.now, arg.now - arg.took, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.delay IS NULL THEN arg.now END
 		FROM arg` + postgresHolding + `
 		ON CONFLICT (run_id, step_name) DO UPDATE
 		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
@@ -186,14 +186,15 @@ var postgresSteps = stepSQL{
 	save: []string{`/* pgqrs:step.save */
 		WITH arg AS MATERIALIZED (
 			SELECT $1::bigint AS run_id, $2::text AS name, $3::bigint AS message_id, $4::bigint AS worker_id, $5::bigint AS claim_ct,
-				$6::text AS status, $7::text AS output, $8::text AS error, $9::int AS retries, $10::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
+				$6::text AS status, $7::text AS output, $8::text AS error, $9::int AS retries, $10::bigint * interval '1 microsecond' AS delay,
+				$11::bigint * interval '1 microsecond' AS took, clock_timestamp() AS now
 		)` + postgresSave + `
 		RETURNING ` + postgresRunOf},
 	saveBatch: []string{`/* pgqrs:step.batch_save */
 		WITH arg AS MATERIALIZED (
 			SELECT (j.value ->> 0)::bigint AS run_id, j.value ->> 1 AS name, (j.value ->> 2)::bigint AS message_id, (j.value ->> 3)::bigint AS worker_id,
 				(j.value ->> 4)::bigint AS claim_ct, j.value ->> 5 AS status, j.value ->> 6 AS output, j.value ->> 7 AS error, (j.value ->> 8)::int AS retries,
-				(j.value ->> 9)::bigint * interval '1 microsecond' AS delay, clock_timestamp() AS now
+				(j.value ->> 9)::bigint * interval '1 microsecond' AS delay, (j.value ->> 10)::bigint * interval '1 microsecond' AS took, clock_timestamp() AS now
 			FROM json_array_elements($1::json) AS j (value)
 		)` + postgresSave + `
 		RETURNING run_id, step_name, ` + postgresRunOf},

@@ -5,7 +5,7 @@ const sqliteRun = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, CAST(r.in
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
 
 const sqliteStep = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), s.retry_count,
-	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(s.created_at AS BLOB), CAST(s.completed_at AS BLOB)`
+	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB)`
 
 // sqliteHolding is the message of a run, while the lease that was bound as arg stands.
 const sqliteHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
@@ -17,13 +17,13 @@ const sqliteRunOf = `(SELECT r.status FROM pgqrs_workflow_runs r WHERE r.id = ru
 
 // What step.save and its batch write, by one statement or, on Turso, two.
 const (
-	sqliteStepArg = ` (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, now)`
+	sqliteStepArg = ` (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, took, now)`
 	sqliteSaveOne = `
-		WITH arg` + sqliteStepArg + ` AS (SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
+		WITH arg` + sqliteStepArg + ` AS (SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
 	sqliteSaveMany = `
 		WITH arg` + sqliteStepArg + ` AS (
 			SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]'),
-				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), ` + sqliteNow + `
+				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value, '$[10]'), ` + sqliteNow + `
 			FROM json_each(?)
 		)`
 	// sqliteSave makes the rows of arg, unless a lease is lost.
@@ -31,7 +31,8 @@ const (
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
 		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
 			CASE WHEN arg.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.wait / 1000000.0)) END,
-			arg.now, arg.now, arg.now, CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
+			arg.now, arg.now, strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('-%.6f seconds', arg.took / 1000000.0)),
+			CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
 		FROM arg` + sqliteHolding + `
 		WHERE true`
 	// sqliteSaveOver writes those that are there, unless they have ended.

@@ -67,7 +67,8 @@ type stepSQL struct {
 	// get reads one step. Query; run, step; 1 row: stepColumns, or none.
 	get string
 	// save records a step, fenced by the lease, unless it has ended already. On Turso a second text takes over where there is a row.
-	// Query; run, step, message, worker, claim, status, output or NULL, error or NULL, retries, delay until the next try or NULL;
+	// Query; run, step, message, worker, claim, status, output or NULL, error or NULL, retries, delay until the next try or NULL,
+	// how long its function took;
 	// 1 row: the run's status; none if the lease is lost or the step has ended.
 	save []string
 	// saveBatch is save for several steps, no two the same. What the second text returns may have been returned before. Query; JSON array of save's arguments; rows: run, step, the run's status.

@@ -60,7 +60,7 @@ type StepInfo struct {
 	// RetryIn is how long it has yet to wait, when it was read; zero if it does
 	// not, or is due. A step that has ended for good has an EndedAt.
 	RetryIn   time.Duration
-	StartedAt time.Time // of the first attempt that was recorded
+	StartedAt time.Time // when the function was called for the first attempt that was recorded
 	EndedAt   time.Time
 }
 

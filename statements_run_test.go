@@ -47,7 +47,7 @@ func loads(rows ...[]driver.Value) statement {
 
 // saves is the statement that records a step, while the run is RUNNING.
 func saves(name, status string, output, failure driver.Value, retries int, delay driver.Value) statement {
-	return query("step.save", 5, name, 7, 3, 9, status, output, failure, retries, delay).row("RUNNING")
+	return query("step.save", 5, name, 7, 3, 9, status, output, failure, retries, delay, sqlmock.AnyArg()).row("RUNNING")
 }
 
 // succeeds is saves of a step without a result.
@@ -127,18 +127,18 @@ func TestStatementsOfExecution(t *testing.T) {
 			want: does(query("run.begin", 7, 3, 9), inVain(query("run.exists", 7).ids(5))),
 		}, {
 			name: "a lease that is lost during a step", call: executing(pay), err: pgqrs.ErrSuspended,
-			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil), query("step.get", 5, "pay")),
+			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil, sqlmock.AnyArg()), query("step.get", 5, "pay")),
 		}, {
 			name: "a lease that is lost at the end", call: executing(pay), err: pgqrs.ErrSuspended,
 			want: does(begins("RUNNING", true), saves("pay", "SUCCESS", `"paid"`, nil, 0, nil),
 				inVain(query("run.finish", 5, "SUCCESS", `"paid"`, nil).row("SUCCESS", nil), query("message.ack", `[[7,3,9]]`))),
 		}, {
 			name: "a step that somebody else ended first", call: executing(pay),
-			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil),
+			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil, sqlmock.AnyArg()),
 				query("step.get", 5, "pay").row(stepRow("pay", "SUCCESS", `"first"`, nil, nil)...), ends("SUCCESS", `"first"`, nil)),
 		}, {
 			name: "a database that is gone", call: executing(pay), err: pgqrs.ErrSuspended,
-			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil).fails(errDisk)),
+			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil, sqlmock.AnyArg()).fails(errDisk)),
 		}, {
 			name: "a dead letter with a run", want: inOne(query("run.exists", 7).ids(5), query("run.finish", 5, "ERROR", nil, `"bounced"`).row("ERROR", nil),
 				query("message.fail", `[[7,3,9,null,"bounced"]]`).ids(7)),
@@ -291,7 +291,7 @@ func TestStatementsOfStepTx(t *testing.T) {
 		}, {
 			name: "StepTx whose function fails", call: book, err: pgqrs.ErrSuspended,
 			want: does(begins("RUNNING", true), txBegin, opens.row("RUNNING"), own.fails(errDisk), txRollback,
-				query("step.save", 5, "book", 7, 3, 9, "ERROR", nil, sqlmock.AnyArg(), 1, sqlmock.AnyArg()).row("RUNNING")),
+				query("step.save", 5, "book", 7, 3, 9, "ERROR", nil, sqlmock.AnyArg(), 1, sqlmock.AnyArg(), sqlmock.AnyArg()).row("RUNNING")),
 		}, {
 			name: "StepTx that somebody else ended first", call: book,
 			want: does(begins("RUNNING", true), txBegin, opens, txRollback, query("step.get", 5, "book").row(stepRow("book", "SUCCESS", `"first"`, nil, nil)...), ends("SUCCESS", `"first"`, nil)),

@@ -75,18 +75,26 @@ func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (a
 }
 
 func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func(context.Context) (any, error)) ([]byte, error) {
-	cleaning := r.isCleaning()
+	from := r.beginning()
 	v, err := r.attempt(ctx, name, fn)
 	if err != nil {
-		return r.stepFailed(ctx, name, rec, cleaning, err)
+		return r.stepFailed(ctx, name, rec, from, err)
 	}
 	output, err := r.encode(v)
 	if err != nil {
-		return r.stepFailed(ctx, name, rec, cleaning, Permanent(err))
+		return r.stepFailed(ctx, name, rec, from, Permanent(err))
 	}
-	done := step{status: Succeeded, output: output, retries: retriesOf(rec)}
+	done := step{status: Succeeded, output: output, retries: retriesOf(rec), took: time.Since(from.at)}
 	return r.put(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
 }
+
+// A beginning is how things stood when the function of a step was called.
+type beginning struct {
+	at       time.Time
+	cleaning bool
+}
+
+func (r *Run) beginning() beginning { return beginning{time.Now(), r.isCleaning()} }
 
 // bytesOf is what encode returned, as it would be read back.
 func bytesOf(output any) []byte {
@@ -212,11 +220,11 @@ func (e *execution) ofLease(ctx context.Context) context.Context {
 
 // stepFailed records a failed attempt: for another one later, or for good. One
 // that a cancellation cut short has not failed; those of the cleaning up are not cut short.
-func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, cleaning bool, cause error) ([]byte, error) {
+func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, from beginning, cause error) ([]byte, error) {
 	if r.lease != nil && context.Cause(r.lease) != nil {
 		return nil, r.suspend(0, context.Cause(r.lease)) // it was cut short
 	}
-	if errors.Is(context.Cause(ctx), ErrCancelled) && !cleaning {
+	if errors.Is(context.Cause(ctx), ErrCancelled) && !from.cleaning {
 		return nil, r.refuse(name)
 	}
 	if stop := r.suspended(); stop != nil && ctx.Err() != nil {
@@ -234,7 +242,7 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, clea
 		result.kind = died // nobody would run a test's run again
 	}
 	f := failure{Transient: result.kind != died, Code: codeOf(cause), Message: errorText(cause)}
-	st := step{status: Failed, retries: retries}
+	st := step{status: Failed, retries: retries, took: time.Since(from.at)}
 	switch result.kind {
 	case died:
 		st.failure = f.encode()
@@ -343,7 +351,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 		r.m.hold.inTx.Store(true)
 		defer r.m.hold.inTx.Store(false)
 	}
-	cleaning := r.isCleaning()
+	from := r.beginning()
 	var output any
 	var status State
 	_, err := r.attempt(ctx, name, func(ctx context.Context) (any, error) {
@@ -359,7 +367,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	case setback(err):
 		return nil, r.setback(err)
 	case err != nil:
-		return r.stepFailed(ctx, name, rec, cleaning, err)
+		return r.stepFailed(ctx, name, rec, from, err)
 	}
 	r.note(status)
 	return bytesOf(output), nil

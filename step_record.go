@@ -15,7 +15,7 @@ type stepRecord struct {
 	failure []byte
 	retries int
 	wait    sql.NullInt64 // microseconds from when it was read
-	created timestamp
+	started timestamp
 	ended   timestamp
 }
 
@@ -25,7 +25,7 @@ func (s *stepRecord) final() bool {
 
 func scanStep(rows *sql.Rows) (*stepRecord, error) {
 	var s stepRecord
-	return &s, rows.Scan(&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.created, &s.ended)
+	return &s, rows.Scan(&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended)
 }
 
 // A step is what save writes.
@@ -35,6 +35,7 @@ type step struct {
 	failure any
 	retries int
 	delay   any // microseconds, or nil
+	took    time.Duration
 }
 
 // A saving is a step that is to be recorded, fenced by the lease on its run's message.
@@ -47,7 +48,7 @@ type saving struct {
 
 // args is a saving as step.save takes it.
 func (x saving) args() []any {
-	return []any{x.run, x.name, x.m.ID, x.m.WorkerID, x.m.Claim, string(x.status), x.output, x.failure, x.retries, x.delay}
+	return []any{x.run, x.name, x.m.ID, x.m.WorkerID, x.m.Claim, string(x.status), x.output, x.failure, x.retries, x.delay, x.took.Microseconds()}
 }
 
 // shareable reports whether a step may be recorded together with others.

@@ -2,11 +2,13 @@ package pgqrstest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -18,7 +20,34 @@ var workflowStepCases = []testcase{
 	{"what is recorded is what a replay returns, and ErrInvalidPayload if it does not decode", "a record of an old version would be taken for a zero value", stepTampered},
 	{"recorded steps are not read for a fresh run, and by one statement for a replay", "a run of ten steps would cost ten statements more", stepLoads},
 	{"a step name asked for twice is ErrStepReused, and a bad one is refused", "the second of two charges would silently return the first one's record", stepNames},
+	{"a step's times say how long its function took, also those of StepTx, of a failed one, and of several at once", "nobody could see which step is slow", stepTimes},
 	{"steps run at once in goroutines, and are replayed together", "a fan-out would lose its records", stepConcurrent},
+}
+
+func stepTimes(t *testing.T, e *env) {
+	const least = 50 * time.Millisecond
+	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		slow := func(context.Context) error { <-time.After(least); return nil }
+		var wg sync.WaitGroup
+		for _, name := range []string{"a", "b", "c", "d"} {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				_ = run.Do(ctx, name, slow)
+			}()
+		}
+		wg.Wait()
+		_ = run.Do(ctx, "failed", func(ctx context.Context) error { return pgqrs.Permanent(errors.Join(slow(ctx), errBoom)) })
+		return receipt{}, run.DoTx(ctx, "tx", func(ctx context.Context, _ *sql.Tx) error { return slow(ctx) })
+	})
+	value(h.Result(t.Context()))(t)
+	steps := value(h.Steps(t.Context()))(t)
+	equal(t, "steps", len(steps), 6)
+	for _, s := range steps {
+		if took := s.EndedAt.Sub(s.StartedAt); took < least-time.Millisecond { // SQLite has milliseconds
+			t.Errorf("step %q is recorded to have taken %v, want %v at least", s.Name, took, least)
+		}
+	}
 }
 
 func stepReplay(t *testing.T, e *env) {
