@@ -47,7 +47,6 @@ func (a *app) run(ctx context.Context, args []string) int {
 
 // root returns the tree of commands.
 func (a *app) root() *cli.Command {
-	cli.HelpPrinter = printHelp
 	root := &cli.Command{
 		Name:  "pgqrs",
 		Usage: "operate durable queues and workflows",

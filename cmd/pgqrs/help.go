@@ -12,6 +12,8 @@ import (
 
 const helpWidth = 80
 
+func init() { cli.HelpPrinter = printHelp } // the library has no other place for it
+
 // printHelp writes the help of a command. It is a cli.HelpPrinterFunc; the template is of no use to it.
 func printHelp(w io.Writer, _ string, data any) {
 	cmd := data.(*cli.Command)

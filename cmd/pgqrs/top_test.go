@@ -141,6 +141,9 @@ func TestTopLeavesOutAnAnswerThatComesTooLate(t *testing.T) {
 	if text := strings.Join(s.lines(), "\n"); strings.Contains(text, "4711") {
 		t.Errorf("it shows the dead letters of another queue:\n%s", text)
 	}
+	if s.detail.queue != "orders" {
+		t.Errorf("the answer for %q took the place of that for orders", s.detail.queue)
+	}
 }
 
 func TestTopFitsTheScreen(t *testing.T) {

@@ -73,10 +73,13 @@ func TestACommandNeedNotReadItsMessage(t *testing.T) {
 func TestACommandIsEndedAfterItsTimeout(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
 	s.enqueue("jobs", `1`)
-	o := s.do("", "work", "-drain", "-timeout", "100ms", "-attempts", "1", "jobs", "sleep 600 & wait")
+	told := filepath.Join(t.TempDir(), "told")
+	child := "(trap 'touch " + told + "; exit' TERM; while :; do sleep 0.01; done) & wait"
+	o := s.do("", "work", "-drain", "-timeout", "1s", "-attempts", "1", "jobs", child)
 	if m := s.message(1); m.State != pgqrs.Dead || !strings.Contains(m.LastError, "timeout") {
 		t.Errorf("the message is %s: %s\n%s", m.State, m.LastError, o.err)
 	}
+	s.until("what the command had started was told to end too", func() bool { _, err := os.Stat(told); return err == nil })
 }
 
 func TestAnInterruptLetsCommandsFinish(t *testing.T) {
