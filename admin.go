@@ -41,10 +41,13 @@ type MessageFilter struct {
 const adminChunk = 1000 // messages in one transaction or page
 
 // Queues describes the named queues, or all, by name. Names that do not exist are left out.
-// It counts every row of a queue, the archived ones by an index alone.
+// It counts every row of a queue, the archived ones by an index alone; see Depths.
 func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error) {
+	if err := s.usable(); err != nil {
+		return nil, wrap(ctx, err, "list queues")
+	}
 	var list []QueueInfo
-	err := s.queues(ctx, names, func(rows *sql.Rows) error {
+	err := s.eachQueue(ctx, s.dialect.queue.stats, names, func(rows *sql.Rows) error {
 		var q QueueInfo
 		var created, paused timestamp
 		var oldest int64
@@ -59,10 +62,8 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 	return list, nil
 }
 
-func (s *Store) queues(ctx context.Context, names []string, scan func(*sql.Rows) error) error {
-	if err := s.usable(); err != nil {
-		return err
-	}
+// eachQueue runs a query that takes the names of queues, none for all.
+func (s *Store) eachQueue(ctx context.Context, text string, names []string, scan func(*sql.Rows) error) error {
 	var arg any
 	for _, name := range names {
 		if err := checkFindable("queue name", name); err != nil {
@@ -76,7 +77,7 @@ func (s *Store) queues(ctx context.Context, names []string, scan func(*sql.Rows)
 		}
 		arg = list
 	}
-	return conn{s, s.tx}.rows(ctx, s.dialect.queue.stats, []any{arg}, scan)
+	return conn{s, s.tx}.rows(ctx, text, []any{arg}, scan)
 }
 
 // PauseQueue stops deliveries from a queue, in all processes, until

@@ -120,6 +120,10 @@ type queueSQL struct {
 	// stats counts a queue's messages by state. Query; JSON array of [name], or NULL for all, by name;
 	// rows: id, name, created_at, paused_at, ready, scheduled, leased, archived, dead, age of the oldest ready one in microseconds.
 	stats string
+	// depth is stats within bounds: it counts no further than depthLimit, which stands in the text, for Turso 0.7.2 does not begin a
+	// bound LIMIT anew for the next queue. "Just" is within a minute. Query; JSON array of [name], or NULL for all, by name; rows: name,
+	// paused_at, ready, scheduled and leased, leased, dead, just archived, just dead, age of the oldest ready one in microseconds.
+	depth string
 	// freeze keeps enqueuers out until the transaction ends, and makes those fail that did not see its end: on PostgreSQL by
 	// a SHARE ROW EXCLUSIVE lock on messages. Exec, in this order; no arguments.
 	freeze []string

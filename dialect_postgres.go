@@ -53,6 +53,10 @@ const (
 			WHERE o.queue_id = q.id AND `
 )
 
+// postgresDepthBands reads the live messages of a queue q, a priority at a time.
+const postgresDepthBands = `SELECT m.vt FROM (VALUES (2), (1), (0), (-1)) AS band (priority) CROSS JOIN LATERAL (
+					SELECT id, vt FROM pgqrs_messages WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND `
+
 // postgresLeases reads a JSON array of lease tuples.
 const postgresLeases = `
 	SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS worker_id, (j.value ->> 2)::bigint AS claim_ct, j.value ->> 3 AS delay, j.value ->> 4 AS error`
@@ -127,6 +131,22 @@ var postgres = dialect{
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
 				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0)
+			FROM arg CROSS JOIN pgqrs_queues q
+			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
+			ORDER BY q.queue_name`,
+		depth: `/* pgqrs:queue.depth */
+			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now, clock_timestamp() - interval '1 minute' AS since),
+			` + postgresHeld + `
+			SELECT q.queue_name, q.paused_at,
+				(SELECT count(*) FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
+				(SELECT count(*) FROM (` + postgresDepthBands + `vt > (SELECT now FROM arg) ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
+				(SELECT count(*) FROM held WHERE queue_id = q.id AND vt > (SELECT now FROM arg)),
+				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
+				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL
+					AND archived_at > (SELECT since FROM arg) ORDER BY archived_at, id LIMIT ` + depthLimit + `) c),
+				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at > (SELECT since FROM arg) ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
+				COALESCE((SELECT (extract(epoch FROM (SELECT now FROM arg) - min(c.vt)) * 1000000)::bigint
+					FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT 1) m) c), 0)
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,

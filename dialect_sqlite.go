@@ -81,6 +81,13 @@ const (
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
 )
 
+// What queue.depth counts of a queue q, a priority at a time.
+const (
+	sqliteDepthBands    = `(SELECT count(*) FROM (SELECT m.id FROM json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt `
+	sqliteDepthFirst    = `COALESCE((SELECT vt FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
+	sqliteDepthFirstEnd = ` ORDER BY vt, id LIMIT 1), '~')`
+)
+
 var sqlite = dialect{
 	migrations:  "sqlite",
 	isolation:   sql.LevelDefault,
@@ -145,6 +152,20 @@ var sqlite = dialect{
 			)
 			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0)
 			FROM count ORDER BY name`,
+		depth: `/* pgqrs:queue.depth */
+			WITH arg (names, now, since) AS MATERIALIZED (SELECT ?, ` + sqliteNow + `, strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 minute'))
+			SELECT CAST(q.queue_name AS BLOB), CAST(q.paused_at AS BLOB),
+				` + sqliteDepthBands + `<= (SELECT now FROM arg) LIMIT ` + depthLimit + `)),
+				` + sqliteDepthBands + `> (SELECT now FROM arg) LIMIT ` + depthLimit + `)),
+				(SELECT count(*) FROM pgqrs_messages WHERE +queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND consumer_worker_id > 0 AND vt > (SELECT now FROM arg)),
+				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL LIMIT ` + depthLimit + `)),
+				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL AND archived_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
+				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL AND failed_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
+				COALESCE(CAST((julianday((SELECT now FROM arg)) - julianday(NULLIF(min(` + sqliteDepthFirst + `2` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `1` + sqliteDepthFirstEnd + `, ` +
+			sqliteDepthFirst + `0` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `-1` + sqliteDepthFirstEnd + `), '~'))) * 86400000000 AS INTEGER), 0)
+			FROM pgqrs_queues q
+			WHERE (SELECT names FROM arg) IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
+			ORDER BY q.queue_name`,
 		freeze: []string{`/* pgqrs:queue.freeze */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0`},
 		inUse: `/* pgqrs:queue.in_use */
 			WITH arg (name, silence) AS (SELECT ?, printf('-%.6f seconds', ? / 1000000.0))

@@ -273,3 +273,11 @@ func TestSchemaNamesArePlainIdentifiers(t *testing.T) {
 		}
 	}
 }
+
+func TestDepthsCountsAsFarAsItSays(t *testing.T) {
+	for d, def := range dialects {
+		if n := strings.Count(def.queue.depth, "LIMIT "+strconv.Itoa(DepthLimit)+")"); n < 5 {
+			t.Errorf("%s: %d of the five counts end at %d", d, n, DepthLimit)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/DATA-DOG/go-sqlmock"
 
@@ -42,6 +43,20 @@ func TestStatementsOfAdministration(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Queues(ctx, "emails", `a "b"`)
 				return err
+			},
+		}, {
+			name: "Depths", want: []statement{query("queue.depth", nil).row("emails", instant, 1, 4, 3, 2, 5, 0, 2_000_000)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Depths(ctx)
+				want := pgqrs.QueueDepth{Name: "emails", PausedAt: instant.UTC(), Ready: 1, Scheduled: 1, Leased: 3, Dead: 2, Archived: 5, OldestReady: 2 * time.Second}
+				return errors.Join(err, differ("queues", len(list), 1), differ("depth", list[0], want))
+			},
+		}, {
+			name: "Depths of a queue whose scheduled and leased messages reach the limit",
+			want: []statement{query("queue.depth", `[["emails"]]`).row("emails", nil, 0, 100_000, 100_005, 0, 0, 0, 0)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Depths(ctx, "emails")
+				return errors.Join(err, differ("queues", len(list), 1), differ("depth", list[0], pgqrs.QueueDepth{Name: "emails", Scheduled: pgqrs.DepthLimit, Leased: pgqrs.DepthLimit}))
 			},
 		}, {
 			name: "PauseQueue", want: []statement{query("queue.pause", "emails", true).ids(1)},

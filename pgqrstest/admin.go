@@ -16,6 +16,8 @@ var adminCases = []testcase{
 	{"Queues lists all queues or the named ones, by name", "an operator would look at the wrong queue, or miss one", adminQueues},
 	{"the counts of a queue follow its messages through every state", "a dashboard would show work that is not there, or hide work that is stuck", adminCounts},
 	{"the age of the oldest ready message grows with time and ignores delayed messages", "an alarm on a queue that falls behind would never ring, or ring for messages that are not due", adminOldest},
+	{"Depths counts what waits as Queues does, for all queues or the named ones", "two views of one queue would contradict each other, in the middle of an incident", adminDepths},
+	{"Depths says what was archived and what died in the last minute", "nobody could see whether a queue moves, and how fast", adminPace},
 	{"live messages are listed by due time, page by page, each once", "going through a long listing would skip messages or show them twice", adminLivePages},
 	{"archived and dead messages are listed newest first, page by page, each once", "at 3 a.m. the latest failure must stand at the top", adminEndedPages},
 	{"messages with equal times are listed page by page, each once", "a batch shares one instant: pages would repeat or drop parts of it", adminTies},
@@ -150,11 +152,15 @@ func adminOldest(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "parcels")
 	enqueue(t, q, 1, pgqrs.Delay(5*time.Hour))
 	equal(t, "age with nothing ready", e.stats(t, "parcels").OldestReady, 0)
+	equal(t, "age with nothing ready, by Depths", e.depth(t, "parcels").OldestReady, 0)
 	enqueue(t, q, 2)
 	Advance(t, e.store, 2*time.Hour)
 	enqueue(t, q, 3)
-	if age := e.stats(t, "parcels").OldestReady; age < 119*time.Minute || age > 4*time.Hour {
-		t.Fatalf("the oldest message has been ready for %v; want the two hours that passed", age)
+	enqueue(t, q, 4, pgqrs.Priority(2))
+	for _, age := range []time.Duration{e.stats(t, "parcels").OldestReady, e.depth(t, "parcels").OldestReady} {
+		if age < 119*time.Minute || age > 4*time.Hour {
+			t.Fatalf("the oldest message has been ready for %v; want the two hours that passed", age)
+		}
 	}
 }
 

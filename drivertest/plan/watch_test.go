@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
 )
 
 // A watcher is a driver.Connector that shows every statement to look before it
@@ -168,6 +170,7 @@ func value[T any](v T, err error) func(t *testing.T) T {
 // is asked for, which are 100 at most here. Those not named may read no more.
 var reads = map[string]int64{
 	"queue.stats":            all,           // counts them
+	"queue.depth":            deep,          // counts some of each state
 	"message.list_leased":    leased + 1000, // sorts those that are leased
 	"message.list_scheduled": leased + 1000, // passes over those that are leased
 	"message.disown":         leased + 1000, // looks for expired ones among those that are leased
@@ -179,6 +182,7 @@ const (
 	asked  = 100
 	leased = 10_000
 	all    = 2_000_000
+	deep   = 5*pgqrs.DepthLimit + leased
 )
 
 // operations are the tags that operate must have sent, or this test tests nothing.
