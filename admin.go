@@ -29,6 +29,9 @@ type MessageFilter struct {
 	// IDs lists messages by id, in its order, whatever their queue and state.
 	// If it is not empty, the other fields must be.
 	IDs []int64
+	// Key lists the unfinished message of that key in Queue, if there is one.
+	// If it is not empty, the fields below Queue must be.
+	Key string
 	// Queue and State say which messages to list otherwise. Both are required.
 	Queue string
 	State State
@@ -175,6 +178,12 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	if f.Key != "" {
+		var err error
+		if f, err = s.keyed(ctx, f); err != nil || len(f.IDs) == 0 {
+			return nil, err
+		}
+	}
 	text, args, err := s.listing(f)
 	if err != nil {
 		return nil, err
@@ -189,6 +198,19 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 		return nil
 	})
 	return ms, err
+}
+
+// keyed returns a filter for the id of the unfinished message of f's key; without an id if there is none.
+func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, error) {
+	if f.Queue == "" || len(f.IDs) > 0 || f.State != "" || f.After != "" || f.Limit != 0 {
+		return f, errors.New("MessageFilter with a Key has no Queue, or other fields")
+	}
+	found, err := conn{s, s.tx}.pairs(ctx, s.dialect.message.keyed, f.Queue, []any{f.Key})
+	f = MessageFilter{}
+	for _, id := range found {
+		f.IDs = append(f.IDs, id)
+	}
+	return f, err
 }
 
 // listing returns the statement that a filter asks for.

@@ -88,6 +88,18 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return err
 			},
 		}, {
+			name: "Messages by key", want: []statement{query("message.keyed", "emails", `[["k"]]`).row("k", 7), query("message.get", `[7]`)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", Key: "k"})
+				return err
+			},
+		}, {
+			name: "Messages by a key that none has", want: []statement{query("message.keyed", "emails", `[["k"]]`)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", Key: "k"})
+				return err
+			},
+		}, {
 			name: "Messages after a cursor", want: []statement{query("message.list_dead", "emails", cursorTime, 7, 20)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", State: pgqrs.Dead, After: cursorTime + "/7", Limit: 20})

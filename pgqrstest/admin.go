@@ -22,6 +22,7 @@ var adminCases = []testcase{
 	{"archived and dead messages are listed newest first, page by page, each once", "at 3 a.m. the latest failure must stand at the top", adminEndedPages},
 	{"messages with equal times are listed page by page, each once", "a batch shares one instant: pages would repeat or drop parts of it", adminTies},
 	{"messages are listed by id whatever their queue and state", "somebody with an id from a log could not find out what became of the message", adminByID},
+	{"the unfinished message of a key is found by it", "somebody with an order's number could not find the message that holds the order up", adminByKey},
 	{"a filter that makes no sense is an error that names what is wrong", "a mistyped state or a cut-off cursor would read as an empty queue", adminBadFilters},
 	{"a payload that does not decode is listed, redriven and deleted all the same", "the very messages an operator has to look at would be out of reach", adminUndecodable},
 	{"a dead letter carries its last error and its attempts", "nobody could tell why a message died", adminDeadLetter},

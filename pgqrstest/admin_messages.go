@@ -105,6 +105,17 @@ func adminByID(t *testing.T, e *env) {
 	}
 }
 
+func adminByKey(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "parcels")
+	dead := deadLetter(t, q, pgqrs.Key("2026-11-22"))
+	f := pgqrs.MessageFilter{Queue: "parcels", Key: "2026-11-22"}
+	equal(t, "messages of a key that is free again", len(value(e.store.Messages(t.Context(), f))(t)), 0)
+	id := enqueue(t, q, "live", pgqrs.Key("2026-11-22"), pgqrs.Delay(time.Hour))
+	enqueue(t, pgqrs.NewQueue[string](e.store, "letters"), "other", pgqrs.Key("2026-11-22"))
+	equalSlices(t, "messages of the key", infoIDs(value(e.store.Messages(t.Context(), f))(t)), []int64{id})
+	equal(t, "state of the first", e.info(t, dead).State, pgqrs.Dead)
+}
+
 func adminBadFilters(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "parcels")
 	enqueue(t, q, 1)
@@ -123,6 +134,9 @@ func adminBadFilters(t *testing.T, e *env) {
 		{pgqrs.MessageFilter{Queue: "parcels", State: pgqrs.Ready, After: "noon/7"}, "After"},
 		{pgqrs.MessageFilter{IDs: []int64{1}, Queue: "parcels"}, "IDs"},
 		{pgqrs.MessageFilter{IDs: []int64{1}, State: pgqrs.Ready}, "IDs"},
+		{pgqrs.MessageFilter{Key: "k"}, "Key"},
+		{pgqrs.MessageFilter{Key: "k", Queue: "parcels", State: pgqrs.Ready}, "Key"},
+		{pgqrs.MessageFilter{Key: "k", Queue: "parcels", IDs: []int64{1}}, "Key"},
 	} {
 		ms, err := e.store.Messages(t.Context(), c.filter)
 		if err == nil || len(ms) > 0 || !strings.Contains(err.Error(), c.want) {
