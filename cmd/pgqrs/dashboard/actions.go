@@ -1,0 +1,141 @@
+package dashboard
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// A doing does something to a queue by name or to a message, worker or run by id, and returns to how many.
+type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (int64, error)
+
+// An action is something that a form of the dashboard does.
+type action struct {
+	do doing
+	// back is the page to go on with.
+	back func(name string, id int64) string
+	// said is what it has done; %s stands for how many.
+	said string
+}
+
+var actions = map[string]action{
+	"redrive":     {onID((*pgqrs.Store).Redrive), pageOf("message"), "Redriven: it is ready again, with all its attempts before it."},
+	"redrive-all": {onQueue((*pgqrs.Store).RedriveAll), deadPage, "Redriven: %s dead letters."},
+	"delete":      {onID((*pgqrs.Store).Delete), deadPage, "Deleted: %s message."},
+	"pause":       {done((*pgqrs.Store).PauseQueue), queuePage, "Paused: it delivers nothing until it is resumed."},
+	"resume":      {done((*pgqrs.Store).ResumeQueue), queuePage, "Resumed."},
+
+	"suspend-worker": {changed((*pgqrs.Store).SuspendWorker), workersPage, "Suspended: the worker claims nothing until it is resumed."},
+	"resume-worker":  {changed((*pgqrs.Store).ResumeWorker), workersPage, "Resumed."},
+	"stop-worker":    {changed((*pgqrs.Store).StopWorker), workersPage, "Stopped: the worker finishes what it has begun."},
+
+	"cancel-run": {onRun((*runHandle).Cancel), pageOf("run"), "It is being cancelled."},
+	"pause-run":  {onRun((*runHandle).Pause), pageOf("run"), "Paused: it stops before its next step."},
+	"resume-run": {onRun((*runHandle).Resume), pageOf("run"), "Resumed."},
+	"retry-run":  {onRun((*runHandle).Retry), pageOf("run"), "It goes on from the step that failed."},
+}
+
+// act does what a form asks for, and sends the browser on to a page.
+func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		d.refuse(w, http.StatusMethodNotAllowed, "Actions are sent by the buttons of this dashboard.")
+		return
+	}
+	if !d.options.Actions {
+		d.refuse(w, http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions.")
+		return
+	}
+	if err := d.cross.Check(r); err != nil {
+		d.log.Warn("dashboard: action from another site refused", "error", err, "origin", r.Header.Get("Origin"))
+		d.refuse(w, http.StatusForbidden, "This action came from another site's page, and was not done.")
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		d.show(w, nil, fmt.Errorf("%w: %w", errInput, err))
+		return
+	}
+	what, name := field(r, "do"), field(r, "name")
+	a, ok := actions[what]
+	if !ok {
+		d.show(w, nil, fmt.Errorf("%w: there is no action %q", errInput, brief(what)))
+		return
+	}
+	id, err := strconv.ParseInt(field(r, "id"), 10, 64)
+	if err != nil && field(r, "id") != "" {
+		d.show(w, nil, fmt.Errorf("%w: %q is not an id", errInput, brief(field(r, "id"))))
+		return
+	}
+	n, err := a.do(ctx, d.store, name, id)
+	d.samples.forget()
+	d.log.Info("dashboard: action", "action", what, "queue", name, "id", id, "done", n, "error", err)
+	if err != nil {
+		d.show(w, nil, err)
+		return
+	}
+	// Not http.Redirect, which would make the address absolute, without the prefix.
+	w.Header().Set("Location", a.back(name, id)+"done="+what+"&n="+strconv.FormatInt(n, 10))
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// said is what an action has done, on the page that it has sent the browser to.
+func said(r *http.Request) string {
+	a, ok := actions[field(r, "done")]
+	n, err := strconv.ParseInt(field(r, "n"), 10, 64)
+	switch {
+	case !ok || err != nil:
+		return ""
+	case n == 0:
+		return "Nothing was done: things stood differently already."
+	case strings.Contains(a.said, "%s"):
+		return fmt.Sprintf(a.said, number(n))
+	}
+	return a.said
+}
+
+type runHandle = pgqrs.RunHandle[json.RawMessage]
+
+func onID(f func(*pgqrs.Store, context.Context, ...int64) (int64, error)) doing {
+	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) { return f(s, ctx, id) }
+}
+
+func onQueue(f func(*pgqrs.Store, context.Context, string) (int64, error)) doing {
+	return func(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) { return f(s, ctx, name) }
+}
+
+func done(f func(*pgqrs.Store, context.Context, string) error) doing {
+	return func(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) {
+		return 1, f(s, ctx, name)
+	}
+}
+
+func changed(f func(*pgqrs.Store, context.Context, int64) error) doing {
+	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) { return 1, f(s, ctx, id) }
+}
+
+func onRun(f func(*runHandle, context.Context) error) doing {
+	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) {
+		return 1, f(s.Run(id), ctx)
+	}
+}
+
+// The pages that actions lead to, as addresses that end where a query goes on.
+
+func pageOf(page string) func(string, int64) string {
+	return func(_ string, id int64) string { return page + "?id=" + strconv.FormatInt(id, 10) + "&" }
+}
+
+func queuePage(name string, _ int64) string { return "queue?name=" + url.QueryEscape(name) + "&" }
+
+func deadPage(name string, _ int64) string {
+	return "queue?name=" + url.QueryEscape(name) + "&state=dead&"
+}
+
+func workersPage(string, int64) string { return "workers?" }

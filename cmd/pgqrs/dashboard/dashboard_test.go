@@ -1,0 +1,374 @@
+package dashboard_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+)
+
+// get reads a page and wants its status.
+func get(t *testing.T, address string, status int) string {
+	t.Helper()
+	answer, err := http.Get(address)
+	must(t, err)
+	return read(t, answer, status)
+}
+
+func read(t *testing.T, answer *http.Response, status int) string {
+	t.Helper()
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	must(t, err)
+	if answer.StatusCode != status {
+		t.Fatalf("%s: status %d; want %d\n%s", answer.Request.URL, answer.StatusCode, status, body)
+	}
+	return string(body)
+}
+
+// post sends an action with headers, and does not follow where it leads.
+func post(t *testing.T, address string, form url.Values, headers ...string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"action", strings.NewReader(form.Encode()))
+	must(t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	answer, err := (&http.Client{Transport: http.DefaultTransport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(r)
+	must(t, err)
+	return answer
+}
+
+// want reports what a page lacks.
+func want(t *testing.T, page string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(page, text) {
+			t.Errorf("the page lacks %q:\n%.3000s", text, page)
+		}
+	}
+}
+
+func stateOf(t *testing.T, store *pgqrs.Store, id int64) pgqrs.State {
+	t.Helper()
+	list, err := store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{id}})
+	must(t, err)
+	if len(list) == 0 {
+		return "gone"
+	}
+	return list[0].State
+}
+
+var everyPage = []string{"", "queue?name=emails", "queue?name=emails&state=dead", "queue?name=emails&state=scheduled", "queue?name=emails&state=leased",
+	"queue?name=emails&state=archived", "message?id=1", "workers", "workers?all=1", "runs", "runs?workflow=x&status=ERROR", "search", "search?q=emails"}
+
+func TestPagesCarryHeadersAndNoInlineStyleOrScript(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{Actions: true})
+	enqueue(t, store, "emails", "hello")
+	for _, page := range append(everyPage, "style.css", "live.js", "icon.svg", "nowhere") {
+		answer, err := http.Get(address + page)
+		must(t, err)
+		status := http.StatusOK
+		if page == "nowhere" {
+			status = http.StatusNotFound
+		}
+		body := read(t, answer, status)
+		policy := answer.Header.Get("Content-Security-Policy")
+		if !strings.HasPrefix(policy, "default-src 'none';") || strings.Contains(policy, "unsafe") {
+			t.Errorf("%q: Content-Security-Policy is %q", page, policy)
+		}
+		if got := answer.Header.Get("X-Content-Type-Options"); got != "nosniff" {
+			t.Errorf("%q: X-Content-Type-Options is %q", page, got)
+		}
+		if bad := regexp.MustCompile(`(?i)<style|\sstyle=|<script>|\son[a-z]+=|javascript:`).FindString(body); bad != "" && page != "live.js" {
+			t.Errorf("%q has %q, which the policy forbids", page, bad)
+		}
+	}
+}
+
+func TestLinksAreRelativeAndLeadToPages(t *testing.T) {
+	d := newDemo(t)
+	address := serve(t, d.store, dashboard.Options{Actions: true})
+	bury(t, d.store, "no worker", mail{To: "bounce@example.com"}, errors.New("no"))
+	enqueue(t, d.store, `a/b?c&d="e"<f>`, 1)
+	run, err := d.checkout.Start(t.Context(), "A-1")
+	must(t, err)
+	seen := map[string]bool{}
+	todo := []string{address, fmt.Sprintf("%srun?id=%d", address, run.ID())}
+	link := regexp.MustCompile(`(?:href|src|action)="([^"]*)"`)
+	for len(todo) > 0 && len(seen) < 200 {
+		page := todo[0]
+		todo = todo[1:]
+		if seen[page] || strings.HasSuffix(page, ".js") {
+			continue
+		}
+		seen[page] = true
+		base, err := url.Parse(page)
+		must(t, err)
+		for _, found := range link.FindAllStringSubmatch(get(t, page, http.StatusOK), -1) {
+			ref := strings.ReplaceAll(found[1], "&amp;", "&")
+			if strings.HasPrefix(ref, "/") || strings.Contains(ref, "://") {
+				t.Errorf("%s: link %q is not relative", page, ref)
+			}
+			if next, err := base.Parse(ref); err != nil {
+				t.Errorf("%s: link %q: %v", page, ref, err)
+			} else if ref != "action" {
+				todo = append(todo, next.String())
+			}
+		}
+	}
+	for _, page := range []string{"queue?name=no%20worker&state=dead", "queue?name=a%2fb%3fc%26d%3d%22e%22%3cf%3e"} {
+		if !seen[address+page] {
+			t.Errorf("no link leads to %s, of %d pages", page, len(seen))
+		}
+	}
+}
+
+func TestMountedWithoutItsSlashItRedirects(t *testing.T) {
+	h := http.StripPrefix("/ops/queues", dashboard.Handler(openStore(t), dashboard.Options{}))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/ops/queues", nil))
+	if got := w.Header().Get("Location"); w.Code != http.StatusTemporaryRedirect || got != "./queues/" {
+		t.Fatalf("status %d, location %q", w.Code, got)
+	}
+}
+
+func TestHostilePayloadsShowHarmlessly(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{Actions: true})
+	script := `</pre><script>alert(1)</script><img src=x onerror=alert(2)>`
+	turned := "a\u202egnp.exe \u200b"
+	ids := []int64{
+		bury(t, store, "emails", script, errors.New(script), pgqrs.Headers(map[string]string{"<b>": script})),
+		bury(t, store, "emails", "bell\a escape\x1b[31m "+turned, errors.New("bell\a \x1b[2J"+turned)),
+		bury(t, store, "emails", strings.Repeat("x", 1<<20-64), errors.New(strings.Repeat("long ", 40_000))),
+		bury(t, store, "emails", "bytes", errors.New("not UTF-8: \xff\xfe\xc3(")),
+		enqueue(t, store, script, script, pgqrs.Key(script)),
+	}
+	pages := []string{"", "queue?name=emails&state=dead", "queue?name=" + url.QueryEscape(script), "search?q=" + url.QueryEscape(script), "search?q=%ff%1b%00", "search?q=" + strings.Repeat("<b>", 200), "queue?name=%ff%1b<script>", "runs?workflow=%ff%00<script>", "queue?name=emails&state=<script>"}
+	for _, id := range ids {
+		pages = append(pages, fmt.Sprintf("message?id=%d", id))
+	}
+	for _, page := range pages {
+		answer, err := http.Get(address + page)
+		must(t, err)
+		body, err := io.ReadAll(answer.Body)
+		must(t, errors.Join(err, answer.Body.Close()))
+		if answer.StatusCode >= 500 {
+			t.Errorf("%q: status %d", page, answer.StatusCode)
+		}
+		if !utf8.Valid(body) {
+			t.Errorf("%q is not UTF-8", page)
+		}
+		if i := bytes.IndexFunc(body, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == '\u202e' || r == '\u200b' }); i >= 0 {
+			t.Errorf("%q has the character %q", page, body[i:i+3])
+		}
+		for _, bad := range []string{"<script>", "<img"} {
+			if i := bytes.Index(body, []byte(bad)); i >= 0 {
+				t.Errorf("%q has %q unescaped: %.200q", page, bad, body[i:])
+			}
+		}
+		if len(body) > 200<<10 {
+			t.Errorf("%q has %d bytes", page, len(body))
+		}
+	}
+	want(t, get(t, fmt.Sprintf("%smessage?id=%d", address, ids[1]), http.StatusOK), `\u202e`, `\u001b[2J`)
+	want(t, get(t, fmt.Sprintf("%smessage?id=%d", address, ids[2]), http.StatusOK), "Only the first 64 KiB are shown", "1023.9 KiB")
+}
+
+func TestAPayloadIsDownloadedAsItIsStored(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{})
+	payload := strings.Repeat("<script>", 100_000)
+	id := enqueue(t, store, "emails", payload)
+	answer, err := http.Get(fmt.Sprintf("%spayload?id=%d", address, id))
+	must(t, err)
+	var got string
+	must(t, json.Unmarshal([]byte(read(t, answer, http.StatusOK)), &got))
+	if got != payload {
+		t.Error("the payload is another")
+	}
+	if kind, how := answer.Header.Get("Content-Type"), answer.Header.Get("Content-Disposition"); kind != "application/octet-stream" || !strings.HasPrefix(how, "attachment") {
+		t.Errorf("type %q, disposition %q: a browser might show it", kind, how)
+	}
+}
+
+func TestReadOnlyRefusesEveryAction(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{})
+	id := bury(t, store, "emails", "x", errors.New("no"))
+	for _, do := range []string{"redrive", "delete", "redrive-all", "pause", "no such action"} {
+		form := url.Values{"do": {do}, "id": {fmt.Sprint(id)}, "name": {"emails"}}
+		want(t, read(t, post(t, address, form, "Sec-Fetch-Site", "same-origin"), http.StatusForbidden), "This dashboard is read-only")
+	}
+	if got := stateOf(t, store, id); got != pgqrs.Dead {
+		t.Errorf("the message is %s", got)
+	}
+	for _, page := range []string{"", "queue?name=emails", fmt.Sprintf("message?id=%d", id), "workers"} {
+		if strings.Contains(get(t, address+page, http.StatusOK), `method="post"`) {
+			t.Errorf("%q has a form", page)
+		}
+	}
+}
+
+func TestActionsFromOtherSitesAreRefused(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{Actions: true, TrustedOrigins: []string{"https://ops.example.com"}})
+	id := bury(t, store, "emails", "x", errors.New("no"))
+	form := url.Values{"do": {"delete"}, "id": {fmt.Sprint(id)}, "name": {"emails"}}
+	for _, headers := range [][]string{
+		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example.com"}, {"Origin", "null"},
+	} {
+		want(t, read(t, post(t, address, form, headers...), http.StatusForbidden), "another site")
+	}
+	answer, err := http.Get(address + "action?" + form.Encode())
+	must(t, err)
+	want(t, read(t, answer, http.StatusMethodNotAllowed), "sent by the buttons")
+	if got := stateOf(t, store, id); got != pgqrs.Dead {
+		t.Fatalf("the message is %s", got)
+	}
+	read(t, post(t, address, form, "Sec-Fetch-Site", "cross-site", "Origin", "https://ops.example.com"), http.StatusSeeOther)
+	if got := stateOf(t, store, id); got != "gone" {
+		t.Errorf("the message is %s after an action from a trusted origin", got)
+	}
+}
+
+func TestActionsDoWhatTheySayAndLeadBelowThePrefix(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{Actions: true})
+	id := bury(t, store, "emails", "x", errors.New("no"))
+	act := func(form url.Values) string {
+		t.Helper()
+		answer := post(t, address, form, "Sec-Fetch-Site", "same-origin")
+		read(t, answer, http.StatusSeeOther)
+		where, err := answer.Location()
+		must(t, err)
+		if !strings.HasPrefix(where.String(), address) {
+			t.Fatalf("it leads to %s", where)
+		}
+		return get(t, where.String(), http.StatusOK)
+	}
+	want(t, act(url.Values{"do": {"redrive"}, "id": {fmt.Sprint(id)}}), "Redriven", `<span class="state ready">`)
+	want(t, act(url.Values{"do": {"redrive"}, "id": {fmt.Sprint(id)}}), "Nothing was done")
+	want(t, act(url.Values{"do": {"pause"}, "name": {"emails"}}), "Paused", `<span class="state paused">`)
+	want(t, act(url.Values{"do": {"resume"}, "name": {"emails"}}), "Resumed")
+	want(t, act(url.Values{"do": {"delete"}, "id": {fmt.Sprint(id)}, "name": {"emails"}}), "Deleted: 1 message")
+	if got := stateOf(t, store, id); got != "gone" {
+		t.Errorf("the message is %s", got)
+	}
+	first, second := bury(t, store, "emails", "x", errors.New("no")), bury(t, store, "emails", "y", errors.New("no"))
+	want(t, act(url.Values{"do": {"redrive-all"}, "name": {"emails"}}), "Redriven: 2 dead letters")
+	if a, b := stateOf(t, store, first), stateOf(t, store, second); a != pgqrs.Ready || b != pgqrs.Ready {
+		t.Errorf("the messages are %s and %s", a, b)
+	}
+	want(t, read(t, post(t, address, url.Values{"do": {"pause"}, "name": {"nobody's"}}), http.StatusNotFound), "not there", "nobody&#39;s")
+	want(t, read(t, post(t, address, url.Values{"do": {"explode"}}), http.StatusBadRequest), "no action")
+	want(t, read(t, post(t, address, url.Values{"do": {"delete"}, "id": {"1 or 1"}}), http.StatusBadRequest), "not an id")
+}
+
+func TestAKeyThatIsTakenIsExplained(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{Actions: true})
+	id := bury(t, store, "emails", "x", errors.New("no"), pgqrs.Key("k"))
+	enqueue(t, store, "emails", "y", pgqrs.Key("k"))
+	want(t, read(t, post(t, address, url.Values{"do": {"redrive"}, "id": {fmt.Sprint(id)}}), http.StatusConflict), "key has been taken")
+}
+
+func TestMessagesAreListedPageByPageEachOnce(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{})
+	payloads := make([]int, 120)
+	ids, err := pgqrs.NewQueue[int](store, "emails").EnqueueBatch(t.Context(), payloads)
+	must(t, err)
+	seen := map[string]int{}
+	pages := 0
+	for page := "queue?name=emails"; page != ""; pages++ {
+		body := get(t, address+page, http.StatusOK)
+		for _, found := range regexp.MustCompile(`href="message\?id=(\d+)"`).FindAllStringSubmatch(body, -1) {
+			seen[found[1]]++
+		}
+		page = ""
+		if next := regexp.MustCompile(`rel="next" href="([^"]+)"`).FindStringSubmatch(body); next != nil {
+			page = strings.ReplaceAll(next[1], "&amp;", "&")
+		}
+	}
+	if pages != 3 || len(seen) != len(ids) {
+		t.Errorf("%d messages on %d pages; want %d on 3", len(seen), pages, len(ids))
+	}
+	for id, n := range seen {
+		if n != 1 {
+			t.Errorf("message %s was listed %d times", id, n)
+		}
+	}
+	want(t, get(t, address+"queue?name=emails&after=yesterday", http.StatusBadRequest), "not a Cursor")
+}
+
+func TestSearchFindsByIDByKeyAndByText(t *testing.T) {
+	d := newDemo(t)
+	address := serve(t, d.store, dashboard.Options{})
+	id := enqueue(t, d.store, "invoices", map[string]string{"customer": "Grace Hopper"}, pgqrs.Key("order:4711"), pgqrs.Delay(time.Hour))
+	dead := bury(t, d.store, "invoices", 1, errors.New("the printer is on fire"))
+	run, err := d.checkout.Start(t.Context(), "the order of Barbara Liskov", pgqrs.Key("run:42"))
+	must(t, err)
+	message, deadMessage, runPage := fmt.Sprintf(`href="message?id=%d"`, id), fmt.Sprintf(`href="message?id=%d"`, dead), fmt.Sprintf(`href="run?id=%d"`, run.ID())
+	for query, link := range map[string]string{
+		fmt.Sprint(id): message, "order:4711": message, "grace hopp": message, "PRINTER": deadMessage, "run:42": runPage, "barbara": runPage,
+	} {
+		want(t, get(t, address+"search?q="+url.QueryEscape(query), http.StatusOK), link)
+	}
+	want(t, get(t, address+"search?q=nothing+of+the+kind", http.StatusOK), "Nothing was found", "messages and")
+}
+
+func TestEmptyPagesSayWhatToDo(t *testing.T) {
+	address := serve(t, openStore(t), dashboard.Options{})
+	want(t, get(t, address, http.StatusOK), "There are no queues yet", "Enqueue")
+	want(t, get(t, address+"workers", http.StatusOK), "No worker lives")
+	want(t, get(t, address+"runs", http.StatusOK), "There are no runs yet")
+	want(t, get(t, address+"message?id=7", http.StatusNotFound), "It is not there")
+	want(t, get(t, address+"message?id=seven", http.StatusBadRequest), "not an id")
+	want(t, get(t, address+"queue?name=emails", http.StatusNotFound), "emails")
+	answer, err := http.Post(address, "text/plain", nil)
+	must(t, err)
+	want(t, read(t, answer, http.StatusMethodNotAllowed), "only be read")
+}
+
+func TestADatabaseWithoutTablesIsExplained(t *testing.T) {
+	store := openStore(t)
+	must(t, store.Uninstall(t.Context()))
+	address := serve(t, store, dashboard.Options{})
+	want(t, get(t, address, http.StatusServiceUnavailable), "pgqrs install")
+}
+
+func TestARunShowsItsStepsAsATimeline(t *testing.T) {
+	d := newDemo(t)
+	address := serve(t, d.store, dashboard.Options{Actions: true})
+	run, err := d.checkout.Start(t.Context(), "A-1001")
+	must(t, err)
+	page := fmt.Sprintf("%srun?id=%d", address, run.ID())
+	eventually(t, "the run waits for its signal", func() bool {
+		body := get(t, page, http.StatusOK)
+		return strings.Contains(body, "cool off") && strings.Contains(body, ">waiting<")
+	})
+	must(t, approved.Send(t.Context(), d.store, run.ID(), true))
+	_, err = run.Result(t.Context())
+	must(t, err)
+	body := get(t, page, http.StatusOK)
+	want(t, body, "reserve", "charge", "approved", "ship", `<rect class="bar succeeded"`, `<span class="state succeeded">succeeded</span>`, "pay_8c1f")
+	if strings.Contains(body, "data-live") {
+		t.Error("the page of a run that has ended renews itself")
+	}
+}

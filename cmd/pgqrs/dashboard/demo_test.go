@@ -1,0 +1,149 @@
+package dashboard_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/ncruces/go-sqlite3/driver"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+)
+
+// openStore returns a store on a new SQLite file.
+func openStore(t *testing.T) *pgqrs.Store {
+	t.Helper()
+	path := filepath.ToSlash(filepath.Join(t.TempDir(), "demo.db"))
+	db, err := sql.Open("sqlite3", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(off)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	store := pgqrs.New(db, pgqrs.SQLite)
+	must(t, store.Install(t.Context()))
+	return store
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually polls a condition for a minute.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+// serve mounts a dashboard below a prefix, and returns its address.
+func serve(t *testing.T, store *pgqrs.Store, options dashboard.Options) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("/ops/queues/", http.StripPrefix("/ops/queues", dashboard.Handler(store, options)))
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.URL + "/ops/queues/"
+}
+
+// enqueue stores a message and returns its id.
+func enqueue[T any](t *testing.T, store *pgqrs.Store, queue string, payload T, options ...pgqrs.Option) int64 {
+	t.Helper()
+	id, err := pgqrs.NewQueue[T](store, queue).Enqueue(t.Context(), payload, options...)
+	must(t, err)
+	return id
+}
+
+// bury stores a message and makes it a dead letter.
+func bury[T any](t *testing.T, store *pgqrs.Store, queue string, payload T, cause error, options ...pgqrs.Option) int64 {
+	t.Helper()
+	q := pgqrs.NewQueue[T](store, queue)
+	id, err := q.Enqueue(t.Context(), payload, append(options, pgqrs.Priority(2))...)
+	must(t, err)
+	ms, err := q.Dequeue(t.Context(), 1, time.Minute)
+	must(t, err)
+	if len(ms) != 1 || ms[0].ID != id {
+		t.Fatalf("dequeued %d messages; want message %d", len(ms), id)
+	}
+	must(t, q.Fail(t.Context(), pgqrs.Permanent(cause), ms...))
+	return id
+}
+
+type mail struct {
+	To      string `json:"to"`
+	Subject string `json:"subject"`
+}
+
+// A demo is a store with work in it, and a worker that does some of it.
+type demo struct {
+	store    *pgqrs.Store
+	mended   chan struct{} // closed: mail to bounce@example.com goes through
+	checkout *pgqrs.Workflow[string, string]
+}
+
+const approved pgqrs.Signal[bool] = "approved"
+
+// newDemo makes a store whose worker sends mail and runs checkouts until the test ends.
+func newDemo(t *testing.T) *demo {
+	t.Helper()
+	store := openStore(t)
+	d := &demo{store: store, mended: make(chan struct{}), checkout: pgqrs.NewWorkflow[string, string](store, "checkout")}
+	send := pgqrs.NewQueue[mail](store, "emails").Handle(func(ctx context.Context, m *pgqrs.Message[mail]) error {
+		select {
+		case <-d.mended:
+		default:
+			if strings.HasPrefix(m.Payload.To, "bounce") {
+				return pgqrs.Permanent(fmt.Errorf("smtp: 550 no such mailbox: %s", m.Payload.To))
+			}
+		}
+		return nil
+	})
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() {
+		done <- (&pgqrs.Worker{Name: "web-1", Handlers: []pgqrs.Handler{send, d.checkout.Handle(d.sell)}}).Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		must(t, <-done)
+	})
+	return d
+}
+
+// sell is a workflow with a step that fails once, a sleep, and a signal that it waits for.
+func (d *demo) sell(ctx context.Context, run *pgqrs.Run, order string) (string, error) {
+	if _, err := pgqrs.Step(ctx, run, "reserve", func(context.Context) ([]string, error) { return []string{"gopher", "mug"}, nil }); err != nil {
+		return "", err
+	}
+	failed := false
+	payment, err := pgqrs.Step(ctx, run.With(pgqrs.Policy{MaxAttempts: 2, Backoff: pgqrs.Exponential(300*time.Millisecond, time.Second)}), "charge", func(context.Context) (string, error) {
+		if order == "A-1003" && !failed {
+			failed = true
+			return "", errors.New("card declined: insufficient funds")
+		}
+		return "pay_8c1f", nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := run.Sleep(ctx, "cool off", 400*time.Millisecond); err != nil {
+		return "", err
+	}
+	if _, err := approved.Wait(ctx, run, 0); err != nil {
+		return "", err
+	}
+	return payment, run.Do(ctx, "ship", func(context.Context) error { return nil })
+}

@@ -1,0 +1,66 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+type header struct{ Name, Value string }
+
+// message shows one message.
+func (d *dashboard) message(ctx context.Context, r *http.Request) (*view, error) {
+	m, err := d.find(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	body := struct {
+		pgqrs.MessageInfo
+		HeaderList    []header
+		Cut           bool // the payload is longer than what is shown
+		Redrivable    bool
+		PayloadLength int
+	}{MessageInfo: m, Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
+		Redrivable: m.State == pgqrs.Dead || m.State == pgqrs.Archived}
+	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+		body.HeaderList = append(body.HeaderList, header{name, m.Headers[name]})
+	}
+	return &view{Page: "message", Title: "Message " + strconv.FormatInt(m.ID, 10), Live: true, Said: said(r), Body: body}, nil
+}
+
+// find reads the message that a request names.
+func (d *dashboard) find(ctx context.Context, r *http.Request) (pgqrs.MessageInfo, error) {
+	id, err := idOf(r)
+	if err != nil {
+		return pgqrs.MessageInfo{}, err
+	}
+	list, err := d.store.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{id}})
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%w: message %d", pgqrs.ErrNotFound, id)
+	}
+	if err != nil {
+		return pgqrs.MessageInfo{}, err
+	}
+	return list[0], nil
+}
+
+// payload hands a message's payload out as a file, byte by byte as it is stored.
+func (d *dashboard) payload(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+	m, err := d.find(ctx, r)
+	if err != nil {
+		d.show(w, nil, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="message-%d.json"`, m.ID))
+	h.Set("Content-Length", strconv.Itoa(len(m.Raw)))
+	if r.Method == http.MethodGet {
+		w.Write(m.Raw) // an error means that nobody reads it
+	}
+}

@@ -1,0 +1,127 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// A queueRow is a queue on the overview.
+type queueRow struct {
+	pgqrs.QueueDepth
+	Inflow int64
+	Known  bool // whether Inflow is
+	Depth  chart
+}
+
+var (
+	depthSeries = series{"depth", waiting}
+	readySeries = series{"ready", func(q pgqrs.QueueDepth) int64 { return q.Ready }}
+	deadSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.Dead }}
+	doneSeries  = series{"done", func(q pgqrs.QueueDepth) int64 { return q.Archived }}
+	diedSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.Died }}
+)
+
+// overview shows all queues.
+func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error) {
+	now, ring, err := d.samples.take(ctx, d.store)
+	if err != nil {
+		return nil, err
+	}
+	var rows []queueRow
+	var total pgqrs.QueueDepth
+	for _, q := range now.queues {
+		row := queueRow{QueueDepth: q, Depth: draw("waiting", q.Name, now, ring, depthSeries)}
+		row.Inflow, row.Known = inflow(now, ring, q.Name)
+		rows = append(rows, row)
+		total.Ready += q.Ready
+		total.Scheduled += q.Scheduled
+		total.Leased += q.Leased
+		total.Dead += q.Dead
+		total.Archived += q.Archived
+		total.OldestReady = max(total.OldestReady, q.OldestReady)
+	}
+	body := struct {
+		Queues []queueRow
+		Total  pgqrs.QueueDepth
+	}{rows, total}
+	return &view{Page: "overview", Title: "Queues", Live: true, Said: said(r), Body: body}, nil
+}
+
+const pageSize = 50
+
+// A tab is a state of a queue's messages.
+type tab struct {
+	State   pgqrs.State
+	Count   int64
+	Counted bool // archived ones are not
+	Chosen  bool
+}
+
+// queue shows a queue and its messages of one state, a page at a time.
+func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
+	name := field(r, "name")
+	now, ring, err := d.samples.take(ctx, d.store)
+	if err != nil {
+		return nil, err
+	}
+	q, ok := now.find(name)
+	if !ok {
+		return nil, fmt.Errorf("%w: queue %q", pgqrs.ErrNotFound, brief(name))
+	}
+	state := pgqrs.State(field(r, "state"))
+	if state == "" {
+		state = pgqrs.Ready
+	}
+	if !slices.Contains(messageStates, state) {
+		return nil, fmt.Errorf("%w: there is no state %q", errInput, brief(string(state)))
+	}
+	list, next, err := d.list(ctx, name, state, field(r, "after"))
+	if err != nil {
+		return nil, err
+	}
+	row := queueRow{QueueDepth: q}
+	row.Inflow, row.Known = inflow(now, ring, name)
+	body := struct {
+		Queue    queueRow
+		Charts   []chart
+		Tabs     []tab
+		State    pgqrs.State
+		Messages []pgqrs.MessageInfo
+		Next     string // where the next page begins, if there is one
+		Later    bool   // this is not the first page
+		Now      time.Time
+	}{row, []chart{
+		draw("waiting", name, now, ring, depthSeries, readySeries),
+		draw("done in a minute", name, now, ring, doneSeries, diedSeries),
+		draw("dead letters", name, now, ring, deadSeries),
+	}, tabs(q, state), state, list, next, field(r, "after") != "", now.at}
+	return &view{Page: "queue", Title: printable(name), Live: true, Said: said(r), Body: body}, nil
+}
+
+// list reads a page of messages, and where the next one begins, if there is one.
+func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.State, after string) (list []pgqrs.MessageInfo, next string, err error) {
+	list, err = d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state, After: after, Limit: pageSize + 1})
+	if err != nil && after != "" && ctx.Err() == nil {
+		return nil, "", fmt.Errorf("%w: %w", errInput, err)
+	}
+	if len(list) > pageSize {
+		list = list[:pageSize]
+		next = list[pageSize-1].Cursor
+	}
+	return list, next, err
+}
+
+func tabs(q pgqrs.QueueDepth, chosen pgqrs.State) []tab {
+	counts := map[pgqrs.State]int64{pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Leased: q.Leased, pgqrs.Dead: q.Dead}
+	var list []tab
+	for _, s := range messageStates {
+		n, counted := counts[s]
+		list = append(list, tab{s, n, counted, s == chosen})
+	}
+	return list
+}

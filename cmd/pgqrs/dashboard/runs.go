@@ -1,0 +1,151 @@
+package dashboard
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+var runStates = []pgqrs.State{pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
+
+// A runRow is a run on their list.
+type runRow struct {
+	pgqrs.RunInfo
+	Took time.Duration // from its making on; until now if it has not ended
+}
+
+// runs lists runs, the latest first, a page at a time.
+func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
+	f := pgqrs.RunFilter{Workflow: field(r, "workflow"), Status: pgqrs.State(field(r, "status")), Limit: pageSize + 1}
+	if f.Status != "" && !slices.Contains(runStates, f.Status) {
+		return nil, fmt.Errorf("%w: there is no status %q", errInput, brief(string(f.Status)))
+	}
+	if before := field(r, "before"); before != "" {
+		id, err := strconv.ParseInt(before, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q is not a run", errInput, brief(before))
+		}
+		f.Before = id
+	}
+	list, err := d.store.Runs(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	body := struct {
+		Filter   pgqrs.RunFilter
+		Statuses []pgqrs.State
+		Runs     []runRow
+		Next     int64 // the run that the next page begins before, if there is one
+	}{Filter: f, Statuses: runStates}
+	if len(list) > pageSize {
+		list = list[:pageSize]
+		body.Next = list[pageSize-1].ID
+	}
+	for _, info := range list {
+		body.Runs = append(body.Runs, runRow{info, endOf(info).Sub(info.CreatedAt)})
+	}
+	return &view{Page: "runs", Title: "Runs", Live: true, Body: body}, nil
+}
+
+// endOf is when a run ended, or now.
+func endOf(info pgqrs.RunInfo) time.Time {
+	if info.EndedAt.IsZero() {
+		return time.Now()
+	}
+	return info.EndedAt
+}
+
+// A mark is a line of a run's timeline.
+type mark struct {
+	pgqrs.StepInfo
+	Word, Class string
+	Bar         bar
+	Took        time.Duration
+	Inherited   bool // recorded by the run that this one was rerun from
+}
+
+// run shows a run and its steps.
+func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
+	id, err := idOf(r)
+	if err != nil {
+		return nil, err
+	}
+	handle := d.store.Run(id)
+	info, err := handle.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := handle.Steps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	end := endOf(info)
+	body := struct {
+		pgqrs.RunInfo
+		Took, Queued time.Duration
+		QueuedBar    bar
+		Marks        []mark
+		Ended        bool
+	}{RunInfo: info, Took: end.Sub(info.CreatedAt), Marks: timeline(info, steps, end), Ended: !info.EndedAt.IsZero()}
+	began := info.StartedAt
+	if began.IsZero() {
+		began = end
+	}
+	body.Queued, body.QueuedBar = began.Sub(info.CreatedAt), between(info.CreatedAt, began, info.CreatedAt, end)
+	return &view{Page: "run", Title: "Run " + strconv.FormatInt(id, 10), Live: info.EndedAt.IsZero(), Said: said(r), Body: body}, nil
+}
+
+// timeline places steps on a line from the run's making to its end. A step is
+// recorded when it first ends or waits. So it began, as far as is known, when
+// the record before it was written.
+func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark {
+	first := info.StartedAt
+	if first.IsZero() {
+		first = info.CreatedAt
+	}
+	var list []mark
+	for i, s := range steps {
+		m := mark{StepInfo: s}
+		m.Word, m.Class = stepWord(s)
+		from, to := s.StartedAt, s.EndedAt
+		if to.IsZero() {
+			to = end
+		}
+		if s.Retries > 0 || !from.Before(s.EndedAt) && !s.EndedAt.IsZero() {
+			from = first
+			for _, before := range steps[:i] {
+				if t := before.EndedAt; t.After(from) && !t.After(s.StartedAt) {
+					from = t
+				}
+			}
+		}
+		m.Inherited = !s.EndedAt.IsZero() && s.EndedAt.Before(info.CreatedAt)
+		m.Bar, m.Took = between(from, to, info.CreatedAt, end), max(0, to.Sub(from))
+		list = append(list, m)
+	}
+	slices.SortStableFunc(list, func(a, b mark) int { return cmp.Compare(a.Bar.X, b.Bar.X) })
+	return list
+}
+
+// stepWord is how a step stands, and the class of its colour.
+func stepWord(s pgqrs.StepInfo) (word, class string) {
+	switch {
+	case s.Status == pgqrs.Succeeded:
+		return "done", "succeeded"
+	case s.Status == pgqrs.Failed && !s.EndedAt.IsZero():
+		return "failed", "failed"
+	case s.Status == pgqrs.Failed:
+		return "to be retried", "scheduled"
+	case s.Status == pgqrs.Paused:
+		return "waiting", "scheduled"
+	case s.RetryIn > 0:
+		return "sleeping", "scheduled"
+	}
+	return "running", "running"
+}

@@ -1,0 +1,224 @@
+package dashboard
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// How far a search for text goes: so many messages of each state of a queue
+// and runs of all workflows, and altogether no more than these.
+const (
+	searchedEach  = 500
+	searchedBytes = 32 << 20
+	searchedTime  = 3 * time.Second
+	searchedKeys  = 200 // queues whose keys are looked at
+	foundMost     = 100
+	longestKey    = 255 // characters
+)
+
+// A finding is a message or run that a search has found.
+type finding struct {
+	Kind  string // message or run
+	ID    int64
+	Where string // its queue or workflow
+	State pgqrs.State
+	Why   string // what matches
+	Text  string // around the match
+}
+
+type search struct {
+	Query    string
+	Findings []finding
+	Messages int    // looked through
+	Runs     int    // looked through
+	Cut      string // why not more were
+	bytes    int
+}
+
+// search finds messages and runs by id, by key, and by text.
+func (d *dashboard) search(ctx context.Context, r *http.Request) (*view, error) {
+	s := &search{Query: strings.TrimSpace(field(r, "q"))}
+	v := &view{Page: "search", Title: "Search", Query: printable(s.Query), Body: s}
+	if s.Query == "" {
+		return v, nil
+	}
+	now, _, err := d.samples.take(ctx, d.store)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.searchIDs(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := d.searchKeys(ctx, s, now.queues); err != nil {
+		return nil, err
+	}
+	within, cancel := context.WithTimeout(ctx, searchedTime)
+	defer cancel()
+	err = d.searchText(within, s, now.queues)
+	if within.Err() != nil && ctx.Err() == nil {
+		err, s.Cut = nil, fmt.Sprintf("after %v", searchedTime)
+	}
+	return v, err
+}
+
+func (d *dashboard) searchIDs(ctx context.Context, s *search) error {
+	id, err := strconv.ParseInt(s.Query, 10, 64)
+	if err != nil {
+		return nil
+	}
+	list, err := d.store.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{id}})
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		s.add(messageFinding(m, "id", m.Raw))
+	}
+	info, err := d.store.Run(id).Info(ctx)
+	switch {
+	case errors.Is(err, pgqrs.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	s.add(runFinding(info, "id", info.Input))
+	return nil
+}
+
+// searchKeys finds unfinished messages and runs by their key.
+func (d *dashboard) searchKeys(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
+	if strings.ContainsFunc(s.Query, unicode.IsControl) || utf8.RuneCountInString(s.Query) > longestKey {
+		return nil // the library stores no such key
+	}
+	for _, q := range queues[:min(len(queues), searchedKeys)] {
+		list, err := d.store.Messages(ctx, pgqrs.MessageFilter{Queue: q.Name, Key: s.Query})
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			s.add(messageFinding(m, "key", m.Raw))
+		}
+		run, err := pgqrs.NewWorkflow[json.RawMessage, json.RawMessage](d.store, q.Name).Find(ctx, s.Query)
+		if errors.Is(err, pgqrs.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		info, err := run.Info(ctx)
+		if err != nil {
+			return err
+		}
+		s.add(runFinding(info, "key", info.Input))
+	}
+	return nil
+}
+
+// searchText looks through the first messages of each state of each queue, the
+// dead ones first, and the latest runs.
+func (d *dashboard) searchText(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
+	for _, state := range []pgqrs.State{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Archived} {
+		for _, q := range queues {
+			f := pgqrs.MessageFilter{Queue: q.Name, State: state, Limit: pageSize}
+			for range searchedEach / pageSize {
+				list, err := d.store.Messages(ctx, f)
+				if err != nil {
+					return err
+				}
+				for _, m := range list {
+					s.look(m)
+				}
+				if s.Cut != "" || len(list) < pageSize {
+					break
+				}
+				f.After = list[len(list)-1].Cursor
+			}
+			if s.Cut != "" {
+				return nil
+			}
+		}
+	}
+	return d.searchRuns(ctx, s)
+}
+
+func (d *dashboard) searchRuns(ctx context.Context, s *search) error {
+	f := pgqrs.RunFilter{Limit: pageSize}
+	for range searchedEach / pageSize {
+		runs, err := d.store.Runs(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, info := range runs {
+			s.lookAtRun(info)
+		}
+		if s.Cut != "" || len(runs) < pageSize {
+			return nil
+		}
+		f.Before = runs[len(runs)-1].ID
+	}
+	return nil
+}
+
+func (s *search) look(m pgqrs.MessageInfo) {
+	s.Messages++
+	headers, _ := json.Marshal(m.Headers) // a map of strings
+	s.match(messageFinding(m, "payload", nil), m.Raw)
+	s.match(messageFinding(m, "error", nil), []byte(m.LastError))
+	s.match(messageFinding(m, "key", nil), []byte(m.Key))
+	s.match(messageFinding(m, "headers", nil), headers)
+}
+
+func (s *search) lookAtRun(info pgqrs.RunInfo) {
+	s.Runs++
+	s.match(runFinding(info, "input", nil), info.Input)
+	s.match(runFinding(info, "output", nil), info.Output)
+	s.match(runFinding(info, "error", nil), []byte(info.Error))
+	s.match(runFinding(info, "key", nil), []byte(info.Key))
+}
+
+// match adds a finding if the text has what is searched, in capitals or not.
+func (s *search) match(f finding, text []byte) {
+	s.bytes += len(text)
+	if s.bytes > searchedBytes {
+		s.Cut = "after " + size(searchedBytes)
+	}
+	at := bytes.Index(bytes.ToLower(text), bytes.ToLower([]byte(s.Query)))
+	if at < 0 {
+		return
+	}
+	from := max(0, min(at, len(text))-40) // lower case may be longer
+	f.Text = brief(text[from:])
+	s.add(f)
+}
+
+// add adds a finding, unless it has been found already.
+func (s *search) add(f finding) {
+	for _, old := range s.Findings {
+		if old.Kind == f.Kind && old.ID == f.ID {
+			return
+		}
+	}
+	if len(s.Findings) >= foundMost {
+		s.Cut = fmt.Sprintf("after %d findings", foundMost)
+		return
+	}
+	s.Findings = append(s.Findings, f)
+}
+
+func messageFinding(m pgqrs.MessageInfo, why string, text []byte) finding {
+	return finding{"message", m.ID, m.Queue, m.State, why, brief(text)}
+}
+
+func runFinding(info pgqrs.RunInfo, why string, text []byte) finding {
+	return finding{"run", info.ID, info.Workflow, info.Status, why, brief(text)}
+}

@@ -1,0 +1,130 @@
+package dashboard
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// files are served as they are.
+var files = map[string]http.Handler{
+	"style.css": file("style.css", "text/css; charset=utf-8"),
+	"live.js":   file("live.js", "text/javascript; charset=utf-8"),
+	"icon.svg":  file("icon.svg", "image/svg+xml"),
+}
+
+func file(name, kind string) http.Handler {
+	content, err := fs.ReadFile(assets, "assets/"+name)
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Cache-Control", "no-cache")
+		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+	})
+}
+
+// A view is a page to be shown.
+type view struct {
+	Page  string // names the template, and the entry of the menu
+	Title string
+	Said  string // what an action has done
+	Live  bool   // the page renews itself
+	Body  any
+
+	Site    string // Options.Title
+	Actions bool
+	Query   string // in the search box
+}
+
+var templates = parseTemplates("overview", "queue", "message", "workers", "runs", "run", "search", "problem")
+
+func parseTemplates(names ...string) map[string]*template.Template {
+	base := template.New("").Funcs(template.FuncMap{
+		"number": number, "capped": capped, "span": span, "ago": ago, "clock": clock, "stamp": stamp,
+		"text": printable, "pretty": pretty, "brief": brief[string], "line": brief[json.RawMessage], "size": size, "word": word,
+	})
+	template.Must(base.ParseFS(assets, "assets/layout.html"))
+	pages := map[string]*template.Template{}
+	for _, name := range names {
+		pages[name] = template.Must(template.Must(base.Clone()).ParseFS(assets, "assets/"+name+".html"))
+	}
+	return pages
+}
+
+// show writes a page, or what became of it.
+func (d *dashboard) show(w http.ResponseWriter, v *view, err error) {
+	if err != nil {
+		status, sentence := problem(err)
+		if status >= http.StatusInternalServerError {
+			d.log.Error("dashboard: page", "error", err)
+		}
+		d.write(w, status, problemView(sentence, err.Error()))
+		return
+	}
+	d.write(w, http.StatusOK, v)
+}
+
+// refuse writes a page with a sentence.
+func (d *dashboard) refuse(w http.ResponseWriter, status int, sentence string) {
+	d.write(w, status, problemView(sentence, ""))
+}
+
+func problemView(sentence, detail string) *view {
+	return &view{Page: "problem", Title: "Problem", Body: struct{ Sentence, Detail string }{sentence, detail}}
+}
+
+func (d *dashboard) write(w http.ResponseWriter, status int, v *view) {
+	v.Site, v.Actions = d.options.Title, d.options.Actions
+	var page bytes.Buffer
+	if err := templates[v.Page].ExecuteTemplate(&page, "layout", v); err != nil {
+		d.log.Error("dashboard: template", "page", v.Page, "error", err)
+		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(page.Bytes()) // an error means that nobody reads it
+}
+
+// field reads a field of a form or query, without what no database takes as text.
+func field(r *http.Request, name string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(r.FormValue(name), "\ufffd"), "\x00", "\ufffd")
+}
+
+// idOf reads an id from a request.
+func idOf(r *http.Request) (int64, error) {
+	id, err := strconv.ParseInt(field(r, "id"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %q is not an id", errInput, brief(field(r, "id")))
+	}
+	return id, nil
+}
+
+var messageStates = []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
+
+// word is how a state reads.
+func word(s pgqrs.State) string {
+	switch s {
+	case pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled:
+		return strings.ToLower(string(s))
+	case pgqrs.Succeeded:
+		return "succeeded"
+	case pgqrs.Failed:
+		return "failed"
+	}
+	return string(s)
+}

@@ -1,0 +1,69 @@
+package dashboard
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// silence is after what time without a heartbeat a worker is given up for dead.
+const silence = 30 * time.Second
+
+const maxWorkers = 500 // rows on the page
+
+// A workerRow is a worker on its page.
+type workerRow struct {
+	pgqrs.WorkerInfo
+	Word   string // its status; silent if it should have been heard of
+	Silent bool
+}
+
+// workers shows the workers that live, or all.
+func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error) {
+	list, err := d.store.Workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := field(r, "all") != ""
+	body := struct {
+		Workers       []workerRow
+		All           bool
+		Stopped, Left int
+	}{All: all}
+	for _, w := range list {
+		if w.Status == "stopped" {
+			body.Stopped++
+			if !all && w.Held == 0 {
+				continue
+			}
+		}
+		row := workerRow{WorkerInfo: w, Word: w.Status}
+		// A queue's consumer by hand sends a heartbeat with its calls only.
+		if row.Silent = w.Status != "stopped" && w.Status != "ready" && time.Since(w.HeartbeatAt) > silence; row.Silent {
+			row.Word = "silent"
+		}
+		body.Workers = append(body.Workers, row)
+	}
+	slices.SortStableFunc(body.Workers, func(a, b workerRow) int {
+		if order := last(a.Status == "stopped") - last(b.Status == "stopped"); order != 0 {
+			return order
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	if n := len(body.Workers); n > maxWorkers {
+		body.Workers, body.Left = body.Workers[:maxWorkers], n-maxWorkers
+	}
+	return &view{Page: "workers", Title: "Workers", Live: true, Said: said(r), Body: body}, nil
+}
+
+// last sorts those that have stopped behind the others.
+func last(stopped bool) int {
+	if stopped {
+		return 1
+	}
+	return 0
+}
