@@ -8,8 +8,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A chart is a line over the last minutes, as points of an SVG that is
-// chartWidth wide and chartHeight high. Where nobody looked, the line breaks.
+// A chart is lines over the minutes for which there are samples, as paths of an
+// SVG that is chartWidth wide and chartHeight high. Where nobody looked, the line breaks.
 type chart struct {
 	Title string
 	Max   int64
@@ -24,6 +24,7 @@ const (
 	chartWidth  = 300
 	chartHeight = 60
 	maxGap      = 15 * time.Second // between two samples of one line
+	shortest    = time.Minute      // that a chart stands for
 )
 
 // A series is one line of a chart.
@@ -34,7 +35,10 @@ type series struct {
 
 // draw makes a chart of a queue from samples.
 func draw(title, queue string, now sample, ring []sample, all ...series) chart {
-	c := chart{Title: title, Since: kept}
+	c := chart{Title: title, Since: shortest}
+	if len(ring) > 0 {
+		c.Since = max(shortest, now.at.Sub(ring[0].at).Round(time.Second))
+	}
 	for _, s := range ring {
 		if q, ok := s.find(queue); ok {
 			for _, one := range all {
@@ -47,13 +51,13 @@ func draw(title, queue string, now sample, ring []sample, all ...series) chart {
 		c.Max = max(c.Max, c.Now)
 	}
 	for _, one := range all {
-		c.Lines = append(c.Lines, line{Class: one.class, Path: trace(queue, now, ring, one.value, max(c.Max, 1))})
+		c.Lines = append(c.Lines, line{Class: one.class, Path: c.trace(queue, now, ring, one.value)})
 	}
 	return c
 }
 
 // trace is the path of one line.
-func trace(queue string, now sample, ring []sample, value func(pgqrs.QueueDepth) int64, top int64) string {
+func (c chart) trace(queue string, now sample, ring []sample, value func(pgqrs.QueueDepth) int64) string {
 	var path strings.Builder
 	var before time.Time
 	for _, s := range ring {
@@ -61,8 +65,8 @@ func trace(queue string, now sample, ring []sample, value func(pgqrs.QueueDepth)
 		if !ok {
 			continue
 		}
-		x := chartWidth * (1 - float64(now.at.Sub(s.at))/float64(kept))
-		y := chartHeight - 1 - (chartHeight-2)*float64(value(q))/float64(top)
+		x := chartWidth * (1 - float64(now.at.Sub(s.at))/float64(c.Since))
+		y := chartHeight - 1 - (chartHeight-2)*float64(value(q))/float64(max(c.Max, 1))
 		if s.at.Sub(before) > maxGap {
 			fmt.Fprintf(&path, "M%.1f %.1f", x-1, y) // so that a lone point shows
 		}

@@ -123,15 +123,15 @@ func newDemo(t *testing.T) *demo {
 	return d
 }
 
-// sell is a workflow with a step that fails once, a sleep, and a signal that it waits for.
+const declined = "A-1003" // is an order that cannot be charged
+
+// sell is a workflow with a sleep, and a signal that it waits for.
 func (d *demo) sell(ctx context.Context, run *pgqrs.Run, order string) (string, error) {
 	if _, err := pgqrs.Step(ctx, run, "reserve", func(context.Context) ([]string, error) { return []string{"gopher", "mug"}, nil }); err != nil {
 		return "", err
 	}
-	failed := false
 	payment, err := pgqrs.Step(ctx, run.With(pgqrs.Policy{MaxAttempts: 2, Backoff: pgqrs.Exponential(300*time.Millisecond, time.Second)}), "charge", func(context.Context) (string, error) {
-		if order == "A-1003" && !failed {
-			failed = true
+		if order == declined {
 			return "", errors.New("card declined: insufficient funds")
 		}
 		return "pay_8c1f", nil

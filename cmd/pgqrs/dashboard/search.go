@@ -198,6 +198,9 @@ func (s *search) match(f finding, text []byte) {
 	}
 	from := max(0, min(at, len(text))-40) // lower case may be longer
 	f.Text = brief(text[from:])
+	if from > 0 {
+		f.Text = "…" + f.Text
+	}
 	s.add(f)
 }
 

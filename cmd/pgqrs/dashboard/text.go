@@ -97,11 +97,13 @@ func span(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "-" + span(-d)
-	case d < time.Millisecond:
+	case d == 0:
 		return "0 s"
+	case d < time.Millisecond:
+		return "<1 ms"
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
-	case d < 10*time.Second:
+	case d < 10*time.Second && d%time.Second != 0:
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
@@ -121,6 +123,8 @@ func ago(t time.Time) string {
 		return "–"
 	case d > 1000*24*time.Hour || d < -1000*24*time.Hour:
 		return "far off"
+	case d > -time.Second && d < time.Second:
+		return "now"
 	case d < 0:
 		return "in " + span(-d.Truncate(time.Second))
 	}
