@@ -111,13 +111,13 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 	}
 	var list []mark
 	for i, s := range steps {
-		m := mark{StepInfo: s}
+		m := mark{StepInfo: s, Inherited: !s.EndedAt.IsZero() && s.EndedAt.Before(info.CreatedAt)}
 		m.Word, m.Class = stepWord(s)
 		from, to := s.StartedAt, s.EndedAt
 		if to.IsZero() {
 			to = end
 		}
-		if s.Retries > 0 || !from.Before(s.EndedAt) && !s.EndedAt.IsZero() {
+		if atOnce := !s.EndedAt.IsZero() && !from.Before(s.EndedAt); !m.Inherited && (s.Retries > 0 || atOnce) {
 			from = first
 			for _, before := range steps[:i] {
 				if t := before.EndedAt; t.After(from) && !t.After(s.StartedAt) {
@@ -125,7 +125,6 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 				}
 			}
 		}
-		m.Inherited = !s.EndedAt.IsZero() && s.EndedAt.Before(info.CreatedAt)
 		m.Bar, m.Took = between(from, to, info.CreatedAt, end), max(0, to.Sub(from))
 		list = append(list, m)
 	}

@@ -97,8 +97,6 @@ func span(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "-" + span(-d)
-	case d == 0:
-		return "0 s"
 	case d < time.Millisecond:
 		return "<1 ms"
 	case d < time.Second:

@@ -1,0 +1,27 @@
+package dashboard
+
+import (
+	"testing"
+	"time"
+)
+
+func TestTextsReadWell(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "<1 ms", 7 * time.Millisecond: "7 ms", 1500 * time.Millisecond: "1.5 s", 59 * time.Second: "59 s",
+		61 * time.Second: "1 m 01 s", 25*time.Hour + time.Minute: "1 d 01 h", 3*time.Hour + 4*time.Minute: "3 h 04 m",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v is %q; want %q", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000"} {
+		if got := number(n); got != want {
+			t.Errorf("%d is %q; want %q", n, got, want)
+		}
+	}
+	for in, want := range map[string]string{"a\n\tb": "a\n\tb", "\x1b[2J": `\u001b[2J`, "\xffé": `\xffé`, "\u202e\U000e0001": `\u202e\U000e0001`, "日本\u00a0": `日本\u00a0`} {
+		if got := printable(in); got != want {
+			t.Errorf("%q is %q; want %q", in, got, want)
+		}
+	}
+}
