@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	fresh      = time.Second      // how long a sample serves all pages
+	fresh      = time.Second      // how long a sample serves all pages; ten times as long as it took, if that is more,
+	freshest   = 10 * time.Second // up to this
 	spacing    = 2 * time.Second  // between two that are kept
 	kept       = 10 * time.Minute // of them
 	keptPoints = 50_000           // one a queue and sample
@@ -19,10 +20,11 @@ const (
 
 // samples are the last minutes of queue depths. One is taken when a page asks
 // for it and the last is not fresh; so while nobody looks there are none, and
-// however many look the database is asked once a second.
+// however many look the database is asked once a second at most.
 type samples struct {
 	mu     sync.Mutex
 	last   sample
+	took   time.Duration // to take the last
 	ring   []sample // by time
 	points int      // in the ring
 }
@@ -45,17 +47,22 @@ func (s sample) find(name string) (pgqrs.QueueDepth, bool) {
 func (s *samples) take(ctx context.Context, store *pgqrs.Store) (sample, []sample, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if s.last.at.IsZero() || now.Sub(s.last.at) >= fresh {
+	if now := time.Now(); s.due(now) {
 		queues, err := store.Depths(ctx)
 		if err != nil {
 			return sample{}, nil, err
 		}
 		slices.SortFunc(queues, func(a, b pgqrs.QueueDepth) int { return strings.Compare(a.Name, b.Name) })
-		s.last = sample{now, queues}
+		s.last, s.took = sample{now, queues}, time.Since(now)
 		s.keep(s.last)
 	}
 	return s.last, slices.Clone(s.ring), nil
+}
+
+// due reports whether the last sample is not fresh. One that was costly stays so
+// for longer, so that looking at deep queues is never what keeps a database busy.
+func (s *samples) due(now time.Time) bool {
+	return s.last.at.IsZero() || now.Sub(s.last.at) >= min(max(fresh, 10*s.took), freshest)
 }
 
 // forget makes the next page ask again, because an action has changed something.

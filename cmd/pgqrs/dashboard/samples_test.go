@@ -48,6 +48,18 @@ func TestSamplesAreNotKeptMoreOftenThanTheyAreSpaced(t *testing.T) {
 	}
 }
 
+func TestACostlySampleServesForLonger(t *testing.T) {
+	for took, serves := range map[time.Duration]time.Duration{time.Millisecond: time.Second, 500 * time.Millisecond: 5 * time.Second, time.Minute: 10 * time.Second} {
+		s := samples{last: sample{at: noon}, took: took}
+		if s.due(noon.Add(serves-1)) || !s.due(noon.Add(serves)) {
+			t.Errorf("a sample that took %v does not serve for %v", took, serves)
+		}
+	}
+	if first := new(samples); !first.due(noon) {
+		t.Error("the first is not due")
+	}
+}
+
 func TestInflowIsWhatCameInAMinute(t *testing.T) {
 	at := func(seconds int, q pgqrs.QueueDepth) sample {
 		q.Name = "emails"
