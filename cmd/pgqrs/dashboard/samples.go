@@ -25,8 +25,8 @@ type samples struct {
 	mu     sync.Mutex
 	last   sample
 	took   time.Duration // to take the last
-	ring   []sample // by time
-	points int      // in the ring
+	ring   []sample      // by time
+	points int           // in the ring
 }
 
 type sample struct {
