@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,6 +19,9 @@ func TestTextsReadWell(t *testing.T) {
 		if got := number(n); got != want {
 			t.Errorf("%d is %q; want %q", n, got, want)
 		}
+	}
+	if n := len(printable(strings.Repeat("é", 1<<20))); n != shownText {
+		t.Errorf("of a long text %d bytes are shown; want %d", n, shownText)
 	}
 	for in, want := range map[string]string{"a\n\tb": "a\n\tb", "\x1b[2J": `\u001b[2J`, "\xffé": `\xffé`, "\u202e\U000e0001": `\u202e\U000e0001`, "日本\u00a0": `日本\u00a0`} {
 		if got := printable(in); got != want {
