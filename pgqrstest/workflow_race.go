@@ -21,6 +21,7 @@ var raceCases = []testcase{
 	{"Cancel against the putting off of a run: it ends", "a cancelled run would sleep on for ever", raceCancelRelease},
 	{"of two executions of one run only the one with the lease records anything", "a worker that was held up would overwrite its successor's work", raceExecutions},
 	{"a result that a later execution has recorded is adopted by the one that lost its lease", "two executions would take different turns", raceAdopts},
+	{"a run that pgqrs 0.15 has ended while it is executed stays as it ended", "a failure that an operator has seen would turn into a success", raceForeignEnd},
 	{"Retry against Cancel: a failed run goes on, or goes on and is cancelled", "a run would be left between the states", raceRetryCancel},
 	{"two Cancels and two Retries at once do it once", "two operators would do it twice, or fail for no reason", raceTwice},
 }
@@ -200,6 +201,24 @@ func raceAdopts(t *testing.T, e *env) {
 	must(t, receive(t, "the first's step returns, with the second's result", first.returned))
 	eventually(t, "the log says that the first came too late", func() bool { return e.log.has("lease") })
 	equal(t, "run afterwards", fmt.Sprint(e.runInfo(t, h.ID())), fmt.Sprint(before))
+}
+
+func raceForeignEnd(t *testing.T, e *env) {
+	begun, gate := make(chan struct{}, 1), make(chan struct{})
+	start(t, fast(play(e.store, func(context.Context, *pgqrs.Run, int) (receipt, error) {
+		begun <- struct{}{}
+		<-gate
+		return receipt{Item: "ours"}, nil
+	})))
+	h := e.run(t)
+	receive(t, "the function has begun", begun)
+	e.poke(t, `UPDATE pgqrs_workflow_runs SET status = 'ERROR', error = '"theirs"' WHERE id = %d`, h.ID())
+	close(gate)
+	e.awaitState(t, e.runInfo(t, h.ID()).MessageID, pgqrs.Archived)
+	r := e.runInfo(t, h.ID())
+	equal(t, "status", r.Status, pgqrs.Failed)
+	equal(t, "error", r.Error, "theirs")
+	equal(t, "output", string(r.Output), "")
 }
 
 func raceRetryCancel(t *testing.T, e *env) {
