@@ -5,7 +5,7 @@
 #	COUNT=10 ./test.sh    runs each test ten times
 #
 # It needs Go, a C compiler, PostgreSQL's server binaries, Node with npm, and
-# where CI is set Python 3.11 with venv and cargo.
+# where CI is set Python 3.11 with venv, cargo, PgBouncer and Chromium.
 set -euo pipefail
 cd "$(dirname "$0")"
 
