@@ -175,6 +175,9 @@ func parseURL(dsn, rest string) (source, error) {
 	}
 	var theirs []string
 	for piece := range strings.SplitSeq(u.query, "&") {
+		if name, _, _ := strings.Cut(piece, "="); strings.Contains(name, "@") {
+			return src, errMalformed // and the name may be a password
+		}
 		o, err := parseOption(piece)
 		switch {
 		case err != nil:
