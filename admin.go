@@ -205,6 +205,9 @@ func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, erro
 	if f.Queue == "" || len(f.IDs) > 0 || f.State != "" || f.After != "" || f.Limit != 0 {
 		return f, errors.New("MessageFilter with a Key has no Queue, or other fields")
 	}
+	if err := errors.Join(checkFindable("queue name", f.Queue), checkFindable("key", f.Key)); err != nil {
+		return f, err
+	}
 	found, err := conn{s, s.tx}.pairs(ctx, s.dialect.message.keyed, f.Queue, []any{f.Key})
 	f = MessageFilter{}
 	for _, id := range found {
