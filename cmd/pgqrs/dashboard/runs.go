@@ -101,9 +101,9 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 	return &view{Page: "run", Title: "Run " + strconv.FormatInt(id, 10), Live: info.EndedAt.IsZero(), Said: said(r), Body: body}, nil
 }
 
-// timeline places steps on a line from the run's making to its end. A step is
-// recorded when it first ends or waits. So it began, as far as is known, when
-// the record before it was written.
+// timeline places steps on a line from the run's making to its end. A step
+// whose record has no beginning of its own began, as far as is known, when the
+// record before it was written.
 func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark {
 	first := info.StartedAt
 	if first.IsZero() {
@@ -117,7 +117,7 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 		if to.IsZero() {
 			to = end
 		}
-		if atOnce := !s.EndedAt.IsZero() && !from.Before(s.EndedAt); !m.Inherited && (s.Retries > 0 || atOnce) {
+		if atOnce := !s.EndedAt.IsZero() && !from.Before(s.EndedAt); !m.Inherited && atOnce {
 			from = first
 			for _, before := range steps[:i] {
 				if t := before.EndedAt; t.After(from) && !t.After(s.StartedAt) {
