@@ -11,6 +11,7 @@
 //	libsql                     libSQL (dialect Turso), on a file
 //	encrypted, memory          SQLite of ncruces, on encrypted files and in memory
 //	generic                    any driver, named by environment variables
+//	faults                     PostgreSQL and SQLite that fail under an application at work
 //	interop                    PostgreSQL and SQLite, shared with pgqrs 0.15.3 in Python
 //	crash, volume              PostgreSQL and SQLite: processes that are killed, and many messages
 //
@@ -27,5 +28,6 @@
 // either the server's binaries or the variable PGQRS_TEST_POSTGRES; package
 // postgres, which the tests of other modules use too, says how they are found.
 // Where CI is set in the environment a missing PostgreSQL is a failure,
-// elsewhere a skip.
+// elsewhere a skip. So is a missing PgBouncer, and a right to mount that is
+// missing, for package faults.
 package drivertest

@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -21,10 +22,12 @@ import (
 // A booking is a row in a table that forbids nothing, so that a second one shows.
 type application struct {
 	name          string // of its runs' keys
-	store         *pgqrs.Store
 	log           *journal
+	store         *pgqrs.Store // of the producers
 	orders, mails *pgqrs.Queue[item]
 	runs          *pgqrs.Workflow[item, int]
+
+	back *pgqrs.Store // of the Worker, which thus hears of news by the database alone
 
 	pace pace
 
@@ -47,6 +50,7 @@ type receipts struct {
 
 // A pace is how fast an application works. Zero is as fast as it can, with leases of the default length.
 type pace struct {
+	Sends  time.Duration // between two of a producer's calls; zero: 5 ms
 	Lease  time.Duration
 	Orders time.Duration // of work on each, after its booking
 }
@@ -58,16 +62,15 @@ type item struct {
 }
 
 const (
-	callTimeout   = 2 * time.Second      // of a producer's call
-	producePeriod = 5 * time.Millisecond // between two of a producer's
-	producers     = 3
+	callTimeout = 2 * time.Second // of a producer's call
+	producers   = 3
 )
 
 // newApplication installs the tables.
 func newApplication(ctx context.Context, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config, name string) (*application, error) {
 	a := &application{name: name, log: &journal{}, receipts: receipts{Bad: map[int64]bool{}}, working: make(chan error, 1)}
 	c.Logger = slog.New(slog.NewTextHandler(a.log, nil))
-	a.store = c.New(db, d)
+	a.store, a.back = c.New(db, d), c.New(db, d)
 	a.orders = pgqrs.NewQueue[item](a.store, "orders")
 	a.mails = pgqrs.NewQueue[item](a.store, "mails")
 	a.runs = pgqrs.NewWorkflow[item, int](a.store, "runs")
@@ -82,10 +85,17 @@ func newApplication(ctx context.Context, db *sql.DB, d pgqrs.Dialect, c pgqrs.Co
 func (a *application) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
-	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{a.orders.HandleTx(a.bookOrder), a.mails.Handle(a.sendMail), a.runs.Handle(a.run)}, Lease: a.pace.Lease}
+	worker := &pgqrs.Worker{Lease: a.pace.Lease, PollInterval: 50 * time.Millisecond, Handlers: []pgqrs.Handler{
+		pgqrs.NewQueue[item](a.back, "orders").HandleTx(a.bookOrder),
+		pgqrs.NewQueue[item](a.back, "mails").Handle(a.sendMail),
+		pgqrs.NewWorkflow[item, int](a.back, "runs").Handle(a.run),
+	}}
 	go func() { a.working <- worker.Run(ctx) }()
 	a.produce()
 }
+
+// close closes the Stores.
+func (a *application) close() error { return errors.Join(a.store.Close(), a.back.Close()) }
 
 func (a *application) produce() {
 	ctx, stop := context.WithCancel(context.Background())
@@ -93,7 +103,7 @@ func (a *application) produce() {
 	a.producing = func() { stop(); producing.Wait() }
 	for range producers {
 		producing.Go(func() {
-			tick := time.NewTicker(producePeriod)
+			tick := time.NewTicker(cmp.Or(a.pace.Sends, 5*time.Millisecond))
 			defer tick.Stop()
 			for {
 				select {

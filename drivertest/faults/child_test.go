@@ -124,7 +124,7 @@ func perform(raw string) error {
 	awaitEnd()
 	a.producing()
 	a.stop()
-	return errors.Join(<-a.working, a.store.Close(), json.NewEncoder(os.Stdout).Encode(a.receipts))
+	return errors.Join(<-a.working, a.close(), json.NewEncoder(os.Stdout).Encode(a.receipts))
 }
 
 // lock keeps the write lock.

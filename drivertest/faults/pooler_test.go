@@ -11,7 +11,6 @@ import (
 )
 
 func TestPooler(t *testing.T) {
-	t.Parallel()
 	server := postgres.Private(t)
 	var faults []fault
 	for _, f := range []struct {

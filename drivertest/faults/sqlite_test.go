@@ -32,7 +32,6 @@ func openFile(t *testing.T, path string) *sql.DB {
 }
 
 func TestSQLite(t *testing.T) {
-	t.Parallel()
 	inject(t, []fault{
 		{"another process keeps the write lock", testLocked},
 		{"the disk is full, as the pages are counted", testMaxPages},
@@ -133,7 +132,7 @@ func testShared(t *testing.T, share time.Duration) {
 	w.progress(1)
 	children := make([]*child, 7)
 	for i := range children {
-		children[i] = spawn(t, task{Name: fmt.Sprint("neighbour ", i), Driver: "sqlite3", DSN: fileDSN(path), Dialect: pgqrs.SQLite})
+		children[i] = spawn(t, task{Name: fmt.Sprint("neighbour ", i), Driver: "sqlite3", DSN: fileDSN(path), Dialect: pgqrs.SQLite, Pace: pace{Sends: 50 * time.Millisecond}})
 	}
 	for range rounds(4, share) {
 		w.progress(50)

@@ -48,7 +48,9 @@ func workAt(t *testing.T, p pace, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *
 	a.start()
 	t.Cleanup(a.stop)
 	t.Cleanup(a.producing)
-	return &workload{application: a, t: t}
+	w := &workload{application: a, t: t}
+	w.progress(1) // a Worker that cannot even begin says so, and ends
+	return w
 }
 
 // progress returns once n more messages have been handled: the fault is over, or does not stop the work.
@@ -157,8 +159,8 @@ func (w *workload) finish(db *sql.DB, fault string, injected string, runs int, w
 	case <-time.After(patience):
 		w.t.Fatalf("the Worker does not end")
 	}
-	if err := w.store.Close(); err != nil {
-		w.t.Errorf("close the Store: %v", err)
+	if err := w.close(); err != nil {
+		w.t.Errorf("close the Stores: %v", err)
 	}
 	w.checkErrors(words)
 	w.audit(db, fault, injected, runs)
