@@ -23,7 +23,7 @@ var advanceTexts = map[pgqrs.Dialect][]string{
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_workflow_runs SET created_at = created_at - a.d, started_at = started_at - a.d, paused_at = paused_at - a.d, completed_at = completed_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
-		`UPDATE pgqrs_workflow_steps SET created_at = created_at - a.d, completed_at = completed_at - a.d, retry_at = retry_at - a.d
+		`UPDATE pgqrs_workflow_steps SET created_at = created_at - a.d, started_at = started_at - a.d, completed_at = completed_at - a.d, retry_at = retry_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 	},
 	pgqrs.SQLite: sqliteAdvance,
@@ -53,6 +53,7 @@ var sqliteAdvance = []string{
 	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
 		UPDATE pgqrs_workflow_steps SET
 			created_at = strftime('%Y-%m-%d %H:%M:%f', created_at, (SELECT d FROM a)),
+			started_at = strftime('%Y-%m-%d %H:%M:%f', started_at, (SELECT d FROM a)),
 			completed_at = strftime('%Y-%m-%d %H:%M:%f', completed_at, (SELECT d FROM a)),
 			retry_at = strftime('%Y-%m-%d %H:%M:%f', retry_at, (SELECT d FROM a))`,
 }
