@@ -59,7 +59,8 @@ func (c *coalescer[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	c.waiting = append(c.waiting, w)
 	c.mu.Unlock()
 	if err := c.wait(ctx, w); err != nil {
-		return w.out, err
+		var none Out // w may be written yet
+		return none, err
 	}
 	if w.retry {
 		return c.alone(ctx, in)
