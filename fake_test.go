@@ -41,7 +41,7 @@ func (c call) tag() string {
 func (c call) String() string { return strings.TrimSpace(c.how + " " + c.tag()) }
 
 // newFake returns a Store on a fake. A nil answer gives id 1 to every query.
-func newFake(t *testing.T, c Config, d Dialect, answer func(call) ([][]driver.Value, error)) (*fake, *Store) {
+func newFake(t testing.TB, c Config, d Dialect, answer func(call) ([][]driver.Value, error)) (*fake, *Store) {
 	t.Helper()
 	if answer == nil {
 		answer = func(call) ([][]driver.Value, error) { return row(int64(1)), nil }
