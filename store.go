@@ -22,7 +22,7 @@ type Config struct {
 	Schema string
 
 	// NoPrepare turns prepared statements off, which a Store makes of what it
-	// has sent a hundred times. Set it behind a pooler that hands each
+	// has sent ten times. Set it behind a pooler that hands each
 	// transaction to another server connection, where they are not safe. Without
 	// it the Store looks for such a pooler before it prepares the first.
 	NoPrepare bool
