@@ -121,12 +121,17 @@ type retryAfterError struct {
 func (e *retryAfterError) Error() string { return e.err.Error() }
 func (e *retryAfterError) Unwrap() error { return e.err }
 
-// Snooze says: not now, again in d. It is no failure, and the attempt does not count.
+// ErrSnoozed matches what [Snooze] returns.
+var ErrSnoozed = errors.New("pgqrs: snoozed")
+
+// Snooze says: not now, again in d. It is no failure, and the attempt does not
+// count. Middleware and an Observer tell it from one by ErrSnoozed, which it matches.
 func Snooze(d time.Duration) error { return &snoozeError{max(0, d)} }
 
 type snoozeError struct{ after time.Duration }
 
-func (e *snoozeError) Error() string { return fmt.Sprintf("pgqrs: snoozed for %v", e.after) }
+func (e *snoozeError) Error() string        { return fmt.Sprintf("pgqrs: snoozed for %v", e.after) }
+func (e *snoozeError) Is(target error) bool { return target == ErrSnoozed }
 
 // A setbackError is the database's: what it kept from being done is done a
 // second later, and the attempt does not count.

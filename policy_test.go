@@ -123,3 +123,14 @@ func TestPoliciesThatMakeNoSense(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSnoozeIsToldFromAFailure(t *testing.T) {
+	if err := fmt.Errorf("later: %w", Snooze(time.Minute)); !errors.Is(err, ErrSnoozed) {
+		t.Errorf("%v does not match ErrSnoozed", err)
+	}
+	for _, err := range []error{errors.New("broken"), RetryAfter(time.Minute, errors.New("busy")), &suspension{}} {
+		if errors.Is(err, ErrSnoozed) {
+			t.Errorf("%v matches ErrSnoozed", err)
+		}
+	}
+}
