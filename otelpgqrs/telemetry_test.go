@@ -107,7 +107,7 @@ func (p *probe) sums(t *testing.T, name, by string) map[string]int64 {
 
 func text(set attribute.Set, key string) string {
 	value, _ := set.Value(attribute.Key(key))
-	return value.Emit()
+	return value.String()
 }
 
 func must(t *testing.T, err error) {
@@ -139,7 +139,7 @@ func TestAHandlerIsInTheTraceOfWhoEnqueued(t *testing.T) {
 	span := p.span(t, "process emails")
 	equal(t, "the trace", span.SpanContext().TraceID(), request.SpanContext().TraceID())
 	equal(t, "the parent", span.Parent().SpanID(), request.SpanContext().SpanID())
-	equal(t, "the message", text(attribute.NewSet(span.Attributes()...), "messaging.message.id"), attribute.Int64Value(id).Emit())
+	equal(t, "the message", text(attribute.NewSet(span.Attributes()...), "messaging.message.id"), attribute.Int64Value(id).String())
 	equal(t, "the header of the application", headers["tenant"], "acme")
 	for name, want := range map[string]int64{"messaging.client.sent.messages": 1, "messaging.client.consumed.messages": 1, "messaging.process.duration": 1, "pgqrs.message.wait": 1} {
 		equal(t, name, p.sums(t, name, "messaging.destination.name")["emails"], want)
