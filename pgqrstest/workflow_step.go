@@ -21,6 +21,7 @@ var workflowStepCases = []testcase{
 	{"recorded steps are not read for a fresh run, and by one statement for a replay", "a run of ten steps would cost ten statements more", stepLoads},
 	{"a step name asked for twice is ErrStepReused, and a bad one is refused", "the second of two charges would silently return the first one's record", stepNames},
 	{"a step's times say how long its function took, also those of StepTx, of a failed one, and of several at once", "nobody could see which step is slow", stepTimes},
+	{"a step's result is recorded although the ctx that the step was called with has ended meanwhile", "a caller that stops waiting would have the customer charged again", stepOutlastsCtx},
 	{"steps run at once in goroutines, and are replayed together", "a fan-out would lose its records", stepConcurrent},
 }
 
@@ -48,6 +49,23 @@ func stepTimes(t *testing.T, e *env) {
 			t.Errorf("step %q is recorded to have taken %v, want %v at least", s.Name, took, least)
 		}
 	}
+}
+
+func stepOutlastsCtx(t *testing.T, e *env) {
+	var calls tally[string]
+	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		waiting, stop := context.WithCancel(ctx)
+		defer stop()
+		_, err := pgqrs.Step(waiting, run, "charge", func(context.Context) (int, error) {
+			calls.add("charge")
+			stop()
+			return 20, nil
+		})
+		return receipt{}, err
+	})
+	finished(t, h)
+	equalSlices(t, "calls", calls.all(), []string{"charge"})
+	equal(t, "status of the step", e.step(t, h.ID(), "charge").Status, pgqrs.Succeeded)
 }
 
 func stepReplay(t *testing.T, e *env) {
