@@ -19,7 +19,7 @@ func (s *Server) Pause() error {
 	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP); err != nil { // first, so that it makes no more
 		return fmt.Errorf("pause postgres: %w", err)
 	}
-	for {
+	for quiet := 0; quiet < 2; { // what was made while the first list was read is in the second
 		all, err := processes(s.cmd.Process.Pid)
 		if err != nil {
 			return errors.Join(err, s.Resume())
@@ -34,10 +34,12 @@ func (s *Server) Pause() error {
 				return errors.Join(fmt.Errorf("pause postgres: %w", err), s.Resume())
 			}
 		}
-		if running == 0 {
-			return nil
+		quiet++
+		if running > 0 {
+			quiet = 0
 		}
 	}
+	return nil
 }
 
 // Resume lets a paused server go on.
