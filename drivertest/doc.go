@@ -28,6 +28,6 @@
 // either the server's binaries or the variable PGQRS_TEST_POSTGRES; package
 // postgres, which the tests of other modules use too, says how they are found.
 // Where CI is set in the environment a missing PostgreSQL is a failure,
-// elsewhere a skip. So is a missing PgBouncer, for package faults, which also
-// needs the right to mount for its full disks and skips them without it.
+// elsewhere a skip. So is a missing PgBouncer, and a right to mount that is
+// missing, for package faults.
 package drivertest

@@ -17,7 +17,7 @@ func mountSmall(t *testing.T, dir, size string) {
 	if err == nil {
 		err = syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%s,mode=0700,uid=%d,gid=%d", size, owner.Uid, owner.Gid))
 	}
-	if errors.Is(err, os.ErrPermission) { // nothing that a setup could install
+	if errors.Is(err, os.ErrPermission) && os.Getenv("CI") == "" {
 		t.Skip("a full disk needs the right to mount a small one: run this as root")
 	}
 	if err != nil {
