@@ -24,9 +24,8 @@ type Tx interface {
 }
 
 const (
-	maxTries        = 25                     // of one operation, when the database asks to try again
-	maxRetryWait    = 250 * time.Millisecond // between two of them
-	rollbackTimeout = 5 * time.Second
+	maxTries     = 25                     // of one operation, when the database asks to try again
+	maxRetryWait = 250 * time.Millisecond // between two of them
 )
 
 // A conn runs statements: on the pool, or in a transaction.
@@ -133,96 +132,6 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 	return s.retry(ctx, func() error { return fn(conn{s, nil}) })
 }
 
-// atomic runs several statements in one transaction: the caller's, or one of
-// its own, which it opens by the dialect's text on a connection of its own,
-// because BeginTx cannot say IMMEDIATE or CONCURRENT. The whole fn runs again
-// when the database asks for it, but never in a caller's transaction: what it
-// leaves outside itself must be that of its last run. The Store of its conn is
-// bound to the transaction.
-func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
-	begin := s.dialect.begin
-	if s.cfg.Concurrent {
-		begin = s.dialect.concurrent
-	}
-	return s.transaction(ctx, begin, fn)
-}
-
-// alone is atomic for what changes the schema, which BEGIN CONCURRENT does not
-// allow, or relies on what it did not find: nobody writes beside it.
-func (s *Store) alone(ctx context.Context, fn func(conn) error) error {
-	return s.transaction(ctx, s.dialect.begin, fn)
-}
-
-// transaction runs fn in the caller's transaction, or in one of its own, whose news it tells once that has committed.
-func (s *Store) transaction(ctx context.Context, begin string, fn func(conn) error) error {
-	if s.tx != nil {
-		return fn(conn{s, s.tx})
-	}
-	var news []func()
-	err := s.retry(ctx, func() error {
-		news = nil
-		return s.transact(ctx, begin, &news, fn)
-	})
-	if err != nil {
-		return err
-	}
-	for _, tell := range news {
-		tell()
-	}
-	return nil
-}
-
-func (s *Store) transact(ctx context.Context, begin string, news *[]func(), fn func(conn) error) error {
-	pinned, err := s.db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer pinned.Close()
-	if _, err := pinned.ExecContext(ctx, begin); err != nil {
-		if s.cfg.Concurrent {
-			err = noConcurrent(err)
-		}
-		// A driver that gave up waiting may have begun all the same.
-		return errors.Join(err, rollback(ctx, pinned))
-	}
-	done := false
-	defer func() {
-		if !done { // fn panicked
-			_ = rollback(ctx, pinned)
-		}
-	}()
-	err = fn(conn{&Store{core: s.core, tx: pinned, news: news}, pinned})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err == nil {
-		// Past this point a cancelled ctx could only hide whether it took place.
-		_, err = pinned.ExecContext(context.WithoutCancel(ctx), "/* pgqrs:commit */ COMMIT")
-	}
-	done = true
-	if err != nil {
-		return errors.Join(err, rollback(ctx, pinned))
-	}
-	return nil
-}
-
-// rollback ends a transaction that failed. The engine may have ended it
-// already; any other trouble costs the connection, since some drivers would
-// hand it to the next user in mid-transaction.
-func rollback(ctx context.Context, pinned *sql.Conn) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-	defer cancel()
-	_, err := pinned.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK")
-	if err == nil || strings.Contains(err.Error(), "no transaction is active") {
-		return nil
-	}
-	_ = pinned.Raw(func(any) error { return driver.ErrBadConn })
-	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
-		return nil // the connection is gone, and the transaction with it
-	}
-	return fmt.Errorf("rollback: %w", err)
-}
-
 // retry runs fn until it succeeds, fails for good, or has been tried often enough.
 func (s *Store) retry(ctx context.Context, fn func() error) error {
 	for try := 1; ; try++ {
@@ -294,6 +203,10 @@ func noConcurrent(err error) error {
 
 // retryable reports whether the same work may succeed if it runs again.
 func retryable(err error) bool {
+	var stale *unpreparedError
+	if errors.As(err, &stale) {
+		return true
+	}
 	switch sqlState(err) {
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return true

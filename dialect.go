@@ -68,7 +68,8 @@ func unknownDialect(d Dialect) error {
 type dialect struct {
 	migrations  string             // the directory below migrations/
 	isolation   sql.IsolationLevel // of transactions handed to user code
-	begin       string             // opens a write transaction of the library's own
+	lock        string             // takes the write lock in a transaction of the library's own, where one that begins by reading may not write later. Exec; no arguments
+	begin       string             // opens a transaction that nobody writes beside
 	concurrent  string             // the same under Config.Concurrent; empty: not to be had
 	spread      string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread
 	savepoint   string             // marks a transaction for user code under Config.Concurrent, where engines end one underneath. Exec; no arguments

@@ -41,6 +41,20 @@ var (
 	txRollback = statement{how: "rollback"}
 )
 
+// ownBegin is how a transaction of the library's own begins.
+var ownBegin = statement{how: "own begin"}
+
+// on returns what the statement is on a dialect.
+func (s statement) on(d pgqrs.Dialect) []statement {
+	switch {
+	case s.how != "own begin":
+		return []statement{s}
+	case d == pgqrs.Postgres:
+		return []statement{txBegin}
+	}
+	return []statement{txBegin, exec("lock")}
+}
+
 // row adds a row to what a query returns.
 func (s statement) row(values ...driver.Value) statement {
 	s.rows, s.columns = append(s.rows[:len(s.rows):len(s.rows)], values), len(values)
@@ -112,7 +126,9 @@ func newMockWith(t *testing.T, c pgqrs.Config, d pgqrs.Dialect, want ...statemen
 		t.Fatal(err)
 	}
 	for _, s := range want {
-		s.expect(mock)
+		for _, part := range s.on(d) {
+			part.expect(mock)
+		}
 	}
 	t.Cleanup(func() {
 		if err := mock.ExpectationsWereMet(); err != nil {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
 
 // A preparedCache holds a statement for each text that is run often on the
-// pool. Behind a pooler that hands each transaction to another server
+// pool. Transactions of the library's own use them too. Behind a pooler that hands each transaction to another server
 // connection it prepares nothing: lib/pq names statements 1, 2, 3, and another
 // connection may have a statement of the same name that does something else.
 // So it looks before it prepares the first one. What that does not show, the
@@ -22,6 +23,7 @@ type preparedCache struct {
 	looked  bool      // and there is none
 	later   time.Time // not to look before then
 	texts   map[string]*preparedText
+	wanted  []string // texts that transactions run often, which cannot prepare them
 }
 
 type preparedText struct {
@@ -71,6 +73,44 @@ func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
 	if p.off {
 		return nil, nil
 	}
+	entry := p.entry(text)
+	entry.uses++
+	if entry.stmt == nil && entry.uses > hotAfter && !entry.busy && !p.looking && time.Now().After(p.later) {
+		entry.busy, p.looking = true, !p.looked
+		return entry, nil
+	}
+	return nil, entry.stmt
+}
+
+// known is get for a transaction: it holds a connection, and must not wait for
+// another. It leaves a note that the text is worth a statement.
+func (p *preparedCache) known(text string) *sql.Stmt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		return nil
+	}
+	entry := p.entry(text)
+	entry.uses++
+	if entry.stmt == nil && entry.uses > hotAfter && !entry.busy && !slices.Contains(p.wanted, text) {
+		p.wanted = append(p.wanted, text)
+	}
+	return entry.stmt
+}
+
+// catchUp prepares what transactions would have liked to be prepared.
+func (p *preparedCache) catchUp(ctx context.Context, s *core) {
+	p.mu.Lock()
+	wanted := p.wanted
+	p.wanted = nil
+	p.mu.Unlock()
+	for _, text := range wanted {
+		p.get(ctx, s, text)
+	}
+}
+
+// entry returns the entry of a text. The caller holds p.mu.
+func (p *preparedCache) entry(text string) *preparedText {
 	entry := p.texts[text]
 	if entry == nil {
 		if p.texts == nil {
@@ -79,12 +119,7 @@ func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
 		entry = &preparedText{}
 		p.texts[text] = entry
 	}
-	entry.uses++
-	if entry.stmt == nil && entry.uses > hotAfter && !entry.busy && !p.looking && time.Now().After(p.later) {
-		entry.busy, p.looking = true, !p.looked
-		return entry, nil
-	}
-	return nil, entry.stmt
+	return entry
 }
 
 // look reports whether statements can be prepared.

@@ -175,3 +175,54 @@ func TestCallsDoNotWaitForAnothersPrepare(t *testing.T) {
 		t.Errorf("%d prepares", n)
 	}
 }
+
+// endTimes deletes a message n times, each time in a transaction of the library's own.
+func endTimes(t *testing.T, s *Store, n int) {
+	t.Helper()
+	for range n {
+		if _, err := s.Delete(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A transaction holds a connection, which may be the only one: what it would
+// have liked to be prepared is prepared after it.
+func TestTransactionsRunWhatIsPrepared(t *testing.T) {
+	f, s := newFake(t, Config{}, SQLite, nil)
+	s.DB().SetMaxOpenConns(1)
+	endTimes(t, s, hotAfter)
+	if n := count(f.log(), "prepare"); n != 0 {
+		t.Errorf("%d prepares while the statements were cold", n)
+	}
+	endTimes(t, s, 2)
+	texts := []string{"lock", "message.lock", "message.remove_steps", "message.remove_signals", "message.remove_runs", "message.remove_rows"}
+	as := func(hows ...string) (list []string) {
+		for i, text := range texts {
+			list = append(list, hows[min(i, len(hows)-1)]+" "+text)
+		}
+		return list
+	}
+	cold := as("exec", "query", "exec")
+	want := slices.Concat([]string{"begin Default"}, cold, []string{"commit"}, as("prepare"), []string{"begin Default"}, as("run"), []string{"commit"})
+	f.wantLog(t, want...)
+}
+
+func TestTransactionBehindAPoolerBeginsAgainWithoutPreparedStatements(t *testing.T) {
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.how == "run" {
+			return nil, coded{"26000"}
+		}
+		return row(int64(1)), nil
+	})
+	endTimes(t, s, hotAfter+1)
+	f.log()
+	endTimes(t, s, 1)
+	calls := f.log()
+	if n := count(calls, "run"); n != 1 {
+		t.Errorf("%d prepared statements were run, want the first alone", n)
+	}
+	if begun, ended := count(calls, "begin"), count(calls, "commit"); begun != 2 || ended != 1 {
+		t.Errorf("%d transactions began and %d were committed, want 2 and 1", begun, ended)
+	}
+}

@@ -28,8 +28,8 @@ const cursorTime = "2026-01-02 02:04:05.0006Z"
 
 func TestStatementsOfAdministration(t *testing.T) {
 	purged := []statement{
-		exec("begin"), query("message.lock", `[7,8]`, "archived").ids(7, 8),
-		exec("message.remove_steps", `[7,8]`), exec("message.remove_signals", `[7,8]`), exec("message.remove_runs", `[7,8]`), exec("message.remove_rows", `[7,8]`).ids(7, 8), exec("commit"),
+		ownBegin, query("message.lock", `[7,8]`, "archived").ids(7, 8),
+		exec("message.remove_steps", `[7,8]`), exec("message.remove_signals", `[7,8]`), exec("message.remove_runs", `[7,8]`), exec("message.remove_rows", `[7,8]`).ids(7, 8), txCommit,
 	}
 	operations := []operation{
 		{
@@ -107,15 +107,15 @@ func TestStatementsOfAdministration(t *testing.T) {
 			},
 		}, {
 			name: "Store.Delete", want: []statement{
-				exec("begin"), query("message.lock", `[7,8]`, "").ids(8),
-				exec("message.remove_steps", `[8]`), exec("message.remove_signals", `[8]`), exec("message.remove_runs", `[8]`), exec("message.remove_rows", `[8]`).ids(8), exec("commit"),
+				ownBegin, query("message.lock", `[7,8]`, "").ids(8),
+				exec("message.remove_steps", `[8]`), exec("message.remove_signals", `[8]`), exec("message.remove_runs", `[8]`), exec("message.remove_rows", `[8]`).ids(8), txCommit,
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				n, err := s.Delete(ctx, 7, 8)
 				return errors.Join(err, differ("deleted", n, 1))
 			},
 		}, {
-			name: "Store.Delete of ids that are not there", want: []statement{exec("begin"), query("message.lock", `[7]`, ""), exec("commit")},
+			name: "Store.Delete of ids that are not there", want: []statement{ownBegin, query("message.lock", `[7]`, ""), txCommit},
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Delete(ctx, 7); return err },
 		}, {
 			name: "Store.Delete of no ids",

@@ -41,12 +41,12 @@ func storing(key driver.Value) statement {
 
 // inOne puts statements between those of the library's own transaction.
 func inOne(all ...statement) []statement {
-	return append(append([]statement{exec("begin")}, all...), exec("commit"))
+	return append(append([]statement{ownBegin}, all...), txCommit)
 }
 
 // inVain is inOne that is rolled back.
 func inVain(all ...statement) []statement {
-	return append(append([]statement{exec("begin")}, all...), exec("rollback"))
+	return append(append([]statement{ownBegin}, all...), txRollback)
 }
 
 var (
@@ -297,10 +297,10 @@ func TestUsersMockOfStartIsFourLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	mock.ExpectExec("pgqrs:begin").WillReturnResult(sqlmock.NewResult(0, 0))
+	mock.ExpectBegin()
 	mock.ExpectQuery("pgqrs:message.enqueue").WillReturnRows(oneRow(7))
 	mock.ExpectQuery("pgqrs:run.insert").WillReturnRows(sqlmock.NewRows([]string{"run", "message"}).AddRow(5, 7))
-	mock.ExpectExec("pgqrs:commit").WillReturnResult(sqlmock.NewResult(0, 0))
+	mock.ExpectCommit()
 	if _, err := welcome(pgqrs.New(db, pgqrs.Postgres)).Start(t.Context(), email{"ada"}); err != nil {
 		t.Error(err)
 	}

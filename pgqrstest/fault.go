@@ -19,12 +19,15 @@ type fault int
 const (
 	none    fault = iota
 	refused       // the database never sees it
-	muted         // the database runs it, and the answer is lost: in a transaction of the library's own, that of its COMMIT
+	muted         // the database runs it, and the answer is lost: in a transaction that the library began, that of its COMMIT
 	refuted       // the database runs it, but refuses the COMMIT because of a conflict; what is no transaction's it refuses itself
 )
 
-// txCommit is the text of the COMMIT of a *sql.Tx.
-const txCommit = "COMMIT of a *sql.Tx"
+// The texts of what is no statement, but a call of a *sql.Tx.
+const (
+	txBegin  = "/* pgqrs:begin */ BEGIN of a *sql.Tx"
+	txCommit = "/* pgqrs:commit */ COMMIT of a *sql.Tx"
+)
 
 // errLost is what the caller of a faulty statement gets. The connection is gone then.
 var errLost = errors.New("connection lost by the test")
@@ -141,7 +144,7 @@ type farConn struct {
 	n    *network
 	conn *sql.Conn
 	tx   *sql.Tx // the one that is open, if any
-	own  bool    // a transaction of the library's own is open
+	own  bool    // a transaction that the library began is open
 	end  fault   // what happens to its COMMIT
 	lost bool
 }
@@ -170,7 +173,7 @@ func (c *farConn) run(text string, send func(pgqrs.Tx) error, drop func() error)
 	return errors.Join(errLost, drop())
 }
 
-// later follows the library's own transactions: what is muted or refuted in
+// later follows the library's transactions: what is muted or refuted in
 // one happens to its COMMIT.
 func (c *farConn) later(text string, kind fault) fault {
 	switch {
@@ -230,7 +233,7 @@ func plain(args []driver.NamedValue) []any {
 
 // BeginTx implements [driver.ConnBeginTx].
 func (c *farConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	if c.n.fault("BEGIN") != none {
+	if c.later(txBegin, c.n.fault(txBegin)) != none {
 		c.lost = true
 		return nil, errLost
 	}
@@ -246,7 +249,7 @@ func (c *farConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 func (c *farConn) Commit() error {
 	tx := c.tx
 	c.tx = nil
-	kind := c.n.fault(txCommit)
+	kind := c.later(txCommit, c.n.fault(txCommit))
 	switch kind {
 	case none:
 		return tx.Commit()
@@ -263,7 +266,7 @@ func (c *farConn) Commit() error {
 // Rollback implements [driver.Tx].
 func (c *farConn) Rollback() error {
 	tx := c.tx
-	c.tx = nil
+	c.tx, c.own = nil, false
 	return tx.Rollback()
 }
 

@@ -93,12 +93,14 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if !ok {
 		return nil, errOld
 	}
+	c.tap.pass(ctx, txBegin, false)
 	t, err := inner.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	c.tap.count(func(n *counts) { n.txs++ })
-	return &tx{Tx: t, tap: c.tap}, nil
+	c.tap.pass(ctx, txBegin, true)
+	return &tx{Tx: t, tap: c.tap, ctx: ctx}, nil
 }
 
 // Ping implements [driver.Pinger].
@@ -197,12 +199,22 @@ func (r *rows) Close() error {
 type tx struct {
 	driver.Tx
 	tap *Tap
+	ctx context.Context
 }
+
+// The texts of what is no statement, but a call of a *sql.Tx.
+const (
+	txBegin  = "/* pgqrs:begin */"
+	txCommit = "/* pgqrs:commit */"
+)
 
 // Commit implements [driver.Tx].
 func (x *tx) Commit() error {
-	defer x.tap.count(func(n *counts) { n.txs-- })
-	return x.Tx.Commit()
+	x.tap.pass(x.ctx, txCommit, false)
+	err := x.Tx.Commit()
+	x.tap.count(func(n *counts) { n.txs-- })
+	x.tap.pass(x.ctx, txCommit, true)
+	return err
 }
 
 // Rollback implements [driver.Tx].

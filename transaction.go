@@ -1,0 +1,214 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const rollbackTimeout = 5 * time.Second
+
+// A transaction is one of the library's own.
+type transaction interface {
+	Tx
+	Commit(context.Context) error
+	Rollback(context.Context) error
+}
+
+// atomic runs several statements in one transaction: the caller's, or one of
+// its own. The whole fn runs again when the database asks for it, but never in
+// a caller's transaction: what it leaves outside itself must be that of its
+// last run. The Store of its conn is bound to the transaction.
+func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
+	if s.cfg.Concurrent {
+		return s.transact(ctx, s.beginBy(s.dialect.concurrent), fn)
+	}
+	return s.transact(ctx, s.begin, fn)
+}
+
+// alone is atomic for what changes the schema, which BEGIN CONCURRENT does not
+// allow, or relies on what it did not find: nobody writes beside it.
+func (s *Store) alone(ctx context.Context, fn func(conn) error) error {
+	return s.transact(ctx, s.beginBy(s.dialect.begin), fn)
+}
+
+// transact runs fn in the caller's transaction, or in one of its own, whose news it tells once that has committed.
+func (s *Store) transact(ctx context.Context, begin func(context.Context, *sql.Conn) (transaction, error), fn func(conn) error) error {
+	if s.tx != nil {
+		return fn(conn{s, s.tx})
+	}
+	var news []func()
+	err := s.retry(ctx, func() error {
+		news = nil
+		return s.transactOnce(ctx, begin, &news, fn)
+	})
+	if err != nil {
+		return err
+	}
+	for _, tell := range news {
+		tell()
+	}
+	s.prepared.catchUp(ctx, s.core)
+	return nil
+}
+
+func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *sql.Conn) (transaction, error), news *[]func(), fn func(conn) error) error {
+	pinned, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer pinned.Close()
+	tx, err := begin(ctx, pinned)
+	if err != nil {
+		return err
+	}
+	done := false
+	defer func() {
+		if !done { // fn panicked
+			_ = rollback(ctx, tx, pinned)
+		}
+	}()
+	err = fn(conn{&Store{core: s.core, tx: tx, news: news}, tx})
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		// Past this point a cancelled ctx could only hide whether it took place.
+		err = tx.Commit(context.WithoutCancel(ctx))
+	}
+	done = true
+	if err != nil {
+		return errors.Join(err, rollback(ctx, tx, pinned))
+	}
+	return nil
+}
+
+// rollback ends a transaction that failed. The engine may have ended it
+// already; any other trouble costs the connection, since some drivers would
+// hand it to the next user in mid-transaction.
+func rollback(ctx context.Context, tx transaction, pinned *sql.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	err := tx.Rollback(ctx)
+	if err == nil || strings.Contains(err.Error(), "no transaction is active") {
+		return nil
+	}
+	_ = pinned.Raw(func(any) error { return driver.ErrBadConn })
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return nil // the connection is gone, and the transaction with it
+	}
+	return fmt.Errorf("rollback: %w", err)
+}
+
+// begin opens a transaction of database/sql, in which prepared statements can
+// be used. Where a transaction that begins by reading may not write later, it
+// takes the write lock first.
+func (s *Store) begin(ctx context.Context, pinned *sql.Conn) (transaction, error) {
+	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a transaction that does.
+	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, cancel)()
+	tx, err := pinned.BeginTx(limited, &sql.TxOptions{Isolation: s.dialect.isolation})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	own := &poolTx{Tx: tx, store: s.core, pinned: textTx{pinned}, cancel: cancel}
+	if s.dialect.lock != "" {
+		if _, err := own.ExecContext(ctx, s.render(s.dialect.lock)); err != nil {
+			return nil, errors.Join(err, rollback(ctx, own, pinned))
+		}
+	}
+	return own, nil
+}
+
+// A poolTx runs texts that the pool runs often as prepared statements.
+type poolTx struct {
+	*sql.Tx
+	store  *core
+	pinned textTx // its connection
+	cancel context.CancelFunc
+}
+
+// QueryContext implements [Tx].
+func (t *poolTx) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	if stmt := t.store.prepared.known(text); stmt != nil {
+		rows, err := t.StmtContext(ctx, stmt).QueryContext(ctx, args...)
+		return rows, t.checked(err)
+	}
+	return t.Tx.QueryContext(ctx, text, args...)
+}
+
+// ExecContext implements [Tx].
+func (t *poolTx) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	if stmt := t.store.prepared.known(text); stmt != nil {
+		result, err := t.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+		return result, t.checked(err)
+	}
+	return t.Tx.ExecContext(ctx, text, args...)
+}
+
+// checked notes that prepared statements do not stay, and asks to try again without.
+func (t *poolTx) checked(err error) error {
+	if t.store.prepared.gone(err, t.store) {
+		return &unpreparedError{err}
+	}
+	return err
+}
+
+// Commit implements [transaction]. Its driver takes no ctx for it.
+func (t *poolTx) Commit(context.Context) error {
+	err := t.Tx.Commit()
+	t.cancel()
+	return err
+}
+
+// Rollback implements [transaction].
+func (t *poolTx) Rollback(ctx context.Context) error {
+	defer context.AfterFunc(ctx, t.cancel)() // not every driver gives up by itself
+	err := t.Tx.Rollback()
+	t.cancel()
+	if errors.Is(err, sql.ErrTxDone) {
+		return t.pinned.Rollback(ctx) // for database/sql a failed COMMIT has ended it, but not for every engine
+	}
+	return err
+}
+
+// An unpreparedError is that of a prepared statement which the server did not know.
+type unpreparedError struct{ err error }
+
+func (e *unpreparedError) Error() string { return e.err.Error() }
+func (e *unpreparedError) Unwrap() error { return e.err }
+
+// beginBy begins a transaction by a text, because BeginTx cannot say IMMEDIATE or CONCURRENT.
+func (s *Store) beginBy(text string) func(context.Context, *sql.Conn) (transaction, error) {
+	return func(ctx context.Context, pinned *sql.Conn) (transaction, error) {
+		tx := textTx{pinned}
+		if _, err := tx.ExecContext(ctx, text); err != nil {
+			if s.cfg.Concurrent {
+				err = noConcurrent(err)
+			}
+			// A driver that gave up waiting may have begun all the same.
+			return nil, errors.Join(err, rollback(ctx, tx, pinned))
+		}
+		return tx, nil
+	}
+}
+
+// A textTx is a transaction that was begun by a text.
+type textTx struct{ *sql.Conn }
+
+// Commit implements [transaction].
+func (t textTx) Commit(ctx context.Context) error {
+	_, err := t.ExecContext(ctx, "/* pgqrs:commit */ COMMIT")
+	return err
+}
+
+// Rollback implements [transaction].
+func (t textTx) Rollback(ctx context.Context) error {
+	_, err := t.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK")
+	return err
+}
