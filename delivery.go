@@ -263,6 +263,7 @@ func (r *running) cutShort() {
 // A hold is what a Worker and the code that handles a message tell each other.
 type hold struct {
 	settled   atomic.Bool                             // by the handler itself
+	settling  atomic.Int32                            // calls under way that may settle it, and may have done so already
 	draining  atomic.Bool                             // the Worker is to stop
 	inTx      atomic.Bool                             // a transaction is open that ends with the fence
 	interrupt atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function

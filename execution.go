@@ -377,6 +377,10 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	e.lookForLeftOver(status)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
 	defer cancel()
+	if e.m.hold != nil {
+		e.m.hold.settling.Add(1)
+		defer e.m.hold.settling.Add(-1)
+	}
 	var stands State
 	failed := e.store.atomic(ctx, func(c conn) error {
 		var err error

@@ -317,6 +317,12 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 	if err != nil || len(ms) == 0 {
 		return wrap(ctx, err, "%s on queue %q", what, q.name)
 	}
+	for _, m := range ms {
+		if settles && m.hold != nil {
+			m.hold.settling.Add(1)
+			defer m.hold.settling.Add(-1)
+		}
+	}
 	done, err := run()
 	if err != nil {
 		return wrap(ctx, err, "%s on queue %q", what, q.name)

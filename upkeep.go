@@ -61,7 +61,7 @@ func (r *running) renew(ctx context.Context) {
 		}
 	}
 	for id, d := range asked {
-		if r.held[id] != d || d.finished || d.m.hold.settled.Load() {
+		if r.held[id] != d || d.finished || d.m.hold.settled.Load() || d.m.hold.settling.Load() > 0 {
 			continue
 		}
 		// While the database does not say, the lease is taken for lost when it would have ended. But on

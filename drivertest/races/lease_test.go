@@ -2,10 +2,13 @@ package races_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
 )
 
 func TestAckAgainstReclaim(t *testing.T) {
@@ -181,4 +184,43 @@ func TestUpkeepAgainstOthers(t *testing.T) {
 		s.must(tx.Commit())
 		equal(s, "state", s.state(id), pgqrs.Ready)
 	})
+}
+
+// The renewal finds that the message has left its lease, before the handler
+// that settled it has heard of that.
+func TestRenewalAgainstSettlement(t *testing.T) {
+	onBoth(t, "the ctx of a handler that acked its message goes on", func(s *scene) {
+		acked := s.a.tap.After(s, "pgqrs:message.ack")
+		ended := make(chan error, 1)
+		s.work(s.a.jobs().Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {
+			ended <- errors.Join(s.a.jobs().Ack(ctx, m), context.Cause(ctx))
+			return nil
+		}))
+		s.enqueue(s.b)
+		s.passesRenewal(acked)
+		s.must(receive(s, "the handler has acked", ended))
+	})
+	onBoth(t, "a run that has ended logs no lost lease", func(s *scene) {
+		e := s.ending()
+		committed := s.a.tap.After(s, "pgqrs:commit")
+		e.end(committed)
+		s.passesRenewal(committed)
+		e.want(pgqrs.Succeeded)
+		if log := s.a.log.String(); strings.Contains(log, "lease lost") {
+			s.Errorf("the worker logged: %s", log)
+		}
+	})
+}
+
+// passesRenewal holds a statement until a renewal, and what it leads to, is over.
+func (s *scene) passesRenewal(at *tap.Stop) {
+	s.Helper()
+	at.Wait(s)
+	renewed := s.a.tap.After(s, "pgqrs:message.renew")
+	renewed.Wait(s)
+	reported := s.a.tap.Before(s, "pgqrs:worker.heartbeat")
+	renewed.Go()
+	reported.Wait(s)
+	at.Go()
+	reported.Go()
 }

@@ -13,6 +13,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +37,26 @@ type side struct {
 	db    *sql.DB
 	store *pgqrs.Store
 	tap   *tap.Tap
+	log   *notes
+}
+
+// notes are what a Store logs.
+type notes struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements [io.Writer].
+func (n *notes) Write(b []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.text.Write(b)
+}
+
+func (n *notes) String() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.text.String()
 }
 
 // A scene is a database and two sides of it.
@@ -83,9 +106,10 @@ func (s *scene) side(driver, dsn, name string) side {
 	s.Helper()
 	db := sqlite.Use(s, tap.Open(s, driver, dsn))
 	db.SetMaxOpenConns(pool.Max)
-	store := pgqrs.New(db, s.dialect)
+	log := new(notes)
+	store := pgqrs.Config{Logger: slog.New(slog.NewTextHandler(log, nil))}.New(db, s.dialect)
 	s.Cleanup(func() { s.must(store.Close()) })
-	return side{name, db, store, tap.Of(db)}
+	return side{name, db, store, tap.Of(db), log}
 }
 
 func installed(s *scene) *scene {
