@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -44,7 +45,8 @@ type network struct {
 }
 
 // fail sets what happens to statements from now on, by their text. The
-// function is not called by two statements at a time.
+// function may be called by several at a time: what it does meanwhile may have
+// to wait for one of the others.
 func (n *network) fail(f func(text string) fault) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -56,24 +58,21 @@ func (n *network) heal() { n.fail(nil) }
 
 func (n *network) fault(text string) fault {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.fails == nil {
+	f := n.fails
+	n.mu.Unlock()
+	if f == nil {
 		return none
 	}
-	return n.fails(text)
+	return f(text)
 }
 
 // once is a fault of the first statement with the tag, and of no other. The
 // channel is closed when it has happened.
 func once(tag string, kind fault) (f func(text string) fault, happened <-chan struct{}) {
 	done := make(chan struct{})
+	var met atomic.Bool
 	return func(text string) fault {
-		select {
-		case <-done:
-			return none
-		default:
-		}
-		if !strings.Contains(text, tag) {
+		if !strings.Contains(text, tag) || !met.CompareAndSwap(false, true) {
 			return none
 		}
 		close(done)
@@ -84,16 +83,15 @@ func once(tag string, kind fault) (f func(text string) fault, happened <-chan st
 // conflict is a fault of the first statement with the tag: it meets a conflict.
 // When it is tried again, meanwhile has been called, unless it is nil.
 func conflict(tag string, meanwhile func()) func(text string) fault {
-	met := false
+	var met atomic.Bool
+	var then sync.Once
 	return func(text string) fault {
-		again := met && (strings.Contains(text, tag) || strings.Contains(text, "pgqrs:begin"))
-		switch {
-		case again && meanwhile != nil:
-			meanwhile()
-			meanwhile = nil
-		case !met && strings.Contains(text, tag):
-			met = true
+		found := strings.Contains(text, tag)
+		if found && met.CompareAndSwap(false, true) {
 			return refuted
+		}
+		if met.Load() && meanwhile != nil && (found || strings.Contains(text, "pgqrs:begin")) {
+			then.Do(meanwhile)
 		}
 		return none
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,10 +117,12 @@ func endTogether(t *testing.T, e *env) {
 		store, net := e.farStore(t)
 		h := e.run(t)
 		began := strings.Count(e.log.String(), "put off because of the database")
-		var ending bool
+		var ending atomic.Bool
 		net.fail(func(text string) fault {
-			ending = ending || strings.Contains(text, "pgqrs:run.finish")
-			if ending && strings.Contains(text, tag) {
+			if strings.Contains(text, "pgqrs:run.finish") {
+				ending.Store(true)
+			}
+			if ending.Load() && strings.Contains(text, tag) {
 				return refused
 			}
 			return none
