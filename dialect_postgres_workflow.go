@@ -25,6 +25,16 @@ const postgresSave = `
 			updated_at = excluded.updated_at, completed_at = excluded.completed_at
 		WHERE ` + postgresOpenStep
 
+// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. The latter sorts by an
+// expression, lest the primary key is read from its end until there are enough children.
+const (
+	postgresListing = `$1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
+				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before`
+	postgresListed = `pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id < arg.before AND (arg.workflow IS NULL OR w.name = arg.workflow) AND (arg.status IS NULL OR r.status = arg.status::pgqrs_workflow_status)
+			AND (arg.since IS NULL OR r.created_at >= arg.since) AND (arg.until IS NULL OR r.created_at < arg.until)`
+)
+
 var postgresWorkflow = workflowSQL{
 	make: `/* pgqrs:workflow.make */
 		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = $1 ON CONFLICT (name) DO NOTHING`,
@@ -152,16 +162,17 @@ var postgresWorkflow = workflowSQL{
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = $1`,
 	list: `/* pgqrs:run.list */
-		WITH arg AS MATERIALIZED (
-			SELECT $1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
-				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before
-		)
+		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `)
 		SELECT ` + postgresRun + `
-		FROM arg CROSS JOIN pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
-		WHERE r.id < arg.before AND (arg.workflow IS NULL OR w.name = arg.workflow) AND (arg.status IS NULL OR r.status = arg.status::pgqrs_workflow_status)
-			AND (arg.since IS NULL OR r.created_at >= arg.since) AND (arg.until IS NULL OR r.created_at < arg.until)
+		FROM arg CROSS JOIN ` + postgresListed + `
 		ORDER BY r.id DESC
 		LIMIT $6::bigint`,
+	childList: `/* pgqrs:run.child_list */
+		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `, $6::bigint AS parent)
+		SELECT ` + postgresRun + `
+		FROM arg CROSS JOIN ` + postgresListed + ` AND r.parent_run_id = arg.parent
+		ORDER BY r.id + 0 DESC
+		LIMIT $7::bigint`,
 	warn: `/* pgqrs:run.warn */
 		UPDATE pgqrs_workflow_runs SET warning = a.text FROM (SELECT $1::bigint AS id, $2::text AS text) a WHERE pgqrs_workflow_runs.id = a.id`,
 	expired: `/* pgqrs:run.expired */

@@ -54,6 +54,15 @@ const (
 		RETURNING ` + sqliteRunOf
 )
 
+// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. See postgresListed.
+const (
+	sqliteListing = `?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?`
+	sqliteListed  = `pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id < (SELECT before FROM arg)
+			AND w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.status = COALESCE((SELECT status FROM arg), r.status)
+			AND r.created_at >= COALESCE((SELECT since FROM arg), '') AND r.created_at < COALESCE((SELECT until FROM arg), '~')`
+)
+
 var sqliteWorkflow = workflowSQL{
 	make: `/* pgqrs:workflow.make */
 		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = ? ON CONFLICT (name) DO NOTHING`,
@@ -183,15 +192,16 @@ var sqliteWorkflow = workflowSQL{
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = ?`,
 	list: `/* pgqrs:run.list */
-		WITH arg (workflow, status, since, until, before) AS (
-			SELECT ?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?
-		)
+		WITH arg (workflow, status, since, until, before) AS (SELECT ` + sqliteListing + `)
 		SELECT ` + sqliteRun + `
-		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
-		WHERE r.id < (SELECT before FROM arg)
-			AND w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.status = COALESCE((SELECT status FROM arg), r.status)
-			AND r.created_at >= COALESCE((SELECT since FROM arg), '') AND r.created_at < COALESCE((SELECT until FROM arg), '~')
+		FROM ` + sqliteListed + `
 		ORDER BY r.id DESC
+		LIMIT ? + 0`,
+	childList: `/* pgqrs:run.child_list */
+		WITH arg (workflow, status, since, until, before, parent) AS (SELECT ` + sqliteListing + `, ?)
+		SELECT ` + sqliteRun + `
+		FROM ` + sqliteListed + ` AND r.parent_run_id = (SELECT parent FROM arg)
+		ORDER BY r.id + 0 DESC
 		LIMIT ? + 0`,
 	warn: `/* pgqrs:run.warn */
 		WITH arg (id, text) AS (VALUES (?, ?))

@@ -39,6 +39,8 @@ type RunInfo struct {
 type RunFilter struct {
 	Workflow string
 	Status   State
+	// Parent is the id of a run whose children to list: the runs that its steps started.
+	Parent int64
 	// Since and Until bound when they were started: since <= CreatedAt < until.
 	Since, Until time.Time
 	// Before is the id of the last run of the page before.
@@ -86,7 +88,7 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	if f.Before == 0 {
 		f.Before = 1<<63 - 1
 	}
-	args := []any{nil, nil, nil, nil, f.Before, f.Limit}
+	args := []any{nil, nil, nil, nil, f.Before}
 	if f.Workflow != "" {
 		args[0] = f.Workflow
 	}
@@ -102,8 +104,12 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	if !f.Until.IsZero() {
 		args[3] = f.Until.UnixMicro()
 	}
+	text := s.dialect.workflow.list
+	if f.Parent != 0 {
+		text, args = s.dialect.workflow.childList, append(args, f.Parent)
+	}
 	var list []RunInfo
-	err := conn{s, s.tx}.rows(ctx, s.dialect.workflow.list, args, func(rows *sql.Rows) error {
+	err := conn{s, s.tx}.rows(ctx, text, append(args, f.Limit), func(rows *sql.Rows) error {
 		info, err := scanRun(rows)
 		list = append(list, info)
 		return err

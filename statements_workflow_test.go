@@ -212,6 +212,12 @@ func TestStatementsOfHandles(t *testing.T) {
 				return errors.Join(err, differ("error", list[0].Error, "bounced"), differ("due", list[0].DueAt.IsZero(), true))
 			},
 		}, {
+			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, 1<<63-1, 5, 100)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, Status: pgqrs.Queued})
+				return err
+			},
+		}, {
 			name: "all Runs", want: []statement{query("run.list", nil, nil, nil, nil, 1<<63-1, 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Runs(ctx, pgqrs.RunFilter{}); return err },
 		},

@@ -25,6 +25,7 @@ var childCases = []testcase{
 	{"a cancelled child is an error of its parent's Child that matches ErrCancelled", "a parent would take it for a success", childCancelled},
 	{"a workflow can be its own child", "trees could not be worked through", childRecursion},
 	{"children that cannot be started are an error of the call, and nothing is started", "a parent would try for ever, or half of them run", childRefused},
+	{"Runs of a Parent are its children, not theirs, by the other fields too", "an operator could not find what a run waits for", childListed},
 	{"no children at all return at once", "an empty list would make its run wait for ever", childNone},
 }
 
@@ -271,6 +272,28 @@ func childCancelled(t *testing.T, e *env) {
 	must(t, e.store.Run(kid.ID).Cancel(t.Context()))
 	info := e.awaitRun(t, run.ID(), pgqrs.Failed)
 	wantText(t, "error", info.Error, fmt.Sprintf("run %d of workflow %q", kid.ID, "lineage"), "cancelled")
+}
+
+func childListed(t *testing.T, e *env) {
+	w, h := lineage(e.store)
+	f := newFamily(e.store)
+	start(t, fast(append(f.handlers(), h)...))
+	finished(t, launch(t, f.parents, []int{1})) // another one's child
+	parent := launch(t, f.parents, []int{1, -1, 2})
+	e.awaitRun(t, parent.ID(), pgqrs.Failed)
+	kids := f.childRuns(t, e)[:3]
+	equalSlices(t, "children", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID()}), []int64{kids[0].ID, kids[1].ID, kids[2].ID})
+	equalSlices(t, "those that failed", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Status: pgqrs.Failed}), []int64{kids[1].ID})
+	equalSlices(t, "those of another workflow", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Workflow: "parents"}), []int64{})
+	equalSlices(t, "the first page", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Limit: 2}), []int64{kids[0].ID, kids[1].ID})
+	equalSlices(t, "the second page", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Limit: 2, Before: kids[1].ID}), []int64{kids[2].ID})
+	equalSlices(t, "children of a child", e.runIDs(t, pgqrs.RunFilter{Parent: kids[0].ID}), []int64{})
+
+	eldest := launch(t, w, 2)
+	line := generations(t, e, 3)
+	equalSlices(t, "children without theirs", e.runIDs(t, pgqrs.RunFilter{Parent: eldest.ID()}), []int64{line[1].ID})
+	must(t, eldest.Cancel(t.Context()))
+	e.awaitRun(t, line[0].ID, pgqrs.Cancelled)
 }
 
 func childRecursion(t *testing.T, e *env) {
