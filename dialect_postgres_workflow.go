@@ -25,14 +25,22 @@ const postgresSave = `
 			updated_at = excluded.updated_at, completed_at = excluded.completed_at
 		WHERE ` + postgresOpenStep
 
-// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. The latter sorts by an
-// expression, lest the primary key is read from its end until there are enough children.
+// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. A condition that may be
+// void is a CASE, which the planner takes for likely; otherwise it would read and sort all runs for a page of them. For the
+// same reason run.child_list sorts by an expression: the primary key is no way to find children.
 const (
 	postgresListing = `$1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
 				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before`
-	postgresListed = `pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
-		WHERE r.id < arg.before AND (arg.workflow IS NULL OR w.name = arg.workflow) AND (arg.status IS NULL OR r.status = arg.status::pgqrs_workflow_status)
-			AND (arg.since IS NULL OR r.created_at >= arg.since) AND (arg.until IS NULL OR r.created_at < arg.until)`
+	postgresListed = `
+		SELECT ` + postgresRun + `
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id = ANY (ARRAY(
+			SELECT o.id FROM pgqrs_workflow_runs o
+			WHERE o.id < (SELECT before FROM arg)
+				AND CASE WHEN (SELECT workflow FROM arg) IS NULL THEN true ELSE o.workflow_id = (SELECT f.id FROM arg JOIN pgqrs_workflows f ON f.name = arg.workflow) END
+				AND CASE WHEN (SELECT status FROM arg) IS NULL THEN true ELSE o.status = (SELECT status FROM arg)::pgqrs_workflow_status END
+				AND CASE WHEN (SELECT since FROM arg) IS NULL THEN true ELSE o.created_at >= (SELECT since FROM arg) END
+				AND CASE WHEN (SELECT until FROM arg) IS NULL THEN true ELSE o.created_at < (SELECT until FROM arg) END`
 )
 
 var postgresWorkflow = workflowSQL{
@@ -162,17 +170,16 @@ var postgresWorkflow = workflowSQL{
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = $1`,
 	list: `/* pgqrs:run.list */
-		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `)
-		SELECT ` + postgresRun + `
-		FROM arg CROSS JOIN ` + postgresListed + `
-		ORDER BY r.id DESC
-		LIMIT $6::bigint`,
+		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `)` + postgresListed + `
+			ORDER BY o.id DESC
+			LIMIT $6::bigint))
+		ORDER BY r.id DESC`,
 	childList: `/* pgqrs:run.child_list */
-		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `, $6::bigint AS parent)
-		SELECT ` + postgresRun + `
-		FROM arg CROSS JOIN ` + postgresListed + ` AND r.parent_run_id = arg.parent
-		ORDER BY r.id + 0 DESC
-		LIMIT $7::bigint`,
+		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `, $6::bigint AS parent)` + postgresListed + `
+				AND o.parent_run_id = (SELECT parent FROM arg)
+			ORDER BY o.id + 0 DESC
+			LIMIT $7::bigint))
+		ORDER BY r.id DESC`,
 	warn: `/* pgqrs:run.warn */
 		UPDATE pgqrs_workflow_runs SET warning = a.text FROM (SELECT $1::bigint AS id, $2::text AS text) a WHERE pgqrs_workflow_runs.id = a.id`,
 	expired: `/* pgqrs:run.expired */

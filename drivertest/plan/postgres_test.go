@@ -49,6 +49,7 @@ func TestPostgres(t *testing.T) {
 	c, err := pq.NewConnector(postgres.Schema(t, "postgres"))
 	must(t, err)
 	p := &postgresPlans{t: t, failed: map[string]bool{}}
+	p.check = p.checkMessages
 	w := &watcher{Connector: c, look: p.look}
 	w.reset()
 	db := watchedDB(t, w)
@@ -85,6 +86,7 @@ type postgresPlans struct {
 	t      *testing.T
 	when   string // what is looked at; empty: nothing yet
 	failed map[string]bool
+	check  func(tag, kind, raw string) error // looks at a plan as JSON
 }
 
 // look explains a statement as the planner sees it with its arguments, and as
@@ -192,7 +194,7 @@ func (n node) most() (most node, count int64) {
 	return most, count
 }
 
-func (p *postgresPlans) check(tag, kind, raw string) error {
+func (p *postgresPlans) checkMessages(tag, kind, raw string) error {
 	var explained []struct{ Plan node }
 	if err := json.Unmarshal([]byte(raw), &explained); err != nil {
 		return err

@@ -68,7 +68,7 @@ type sqlitePlans struct {
 }
 
 func (p *sqlitePlans) look(_ context.Context, c driver.Conn, tag, text string, args []driver.NamedValue) error {
-	conn := c.(interface{ Raw() *sqlite3.Conn }).Raw()
+	conn := rawSQLite(c)
 	plan, err := explain(conn, text)
 	if err != nil {
 		return err
@@ -101,6 +101,8 @@ func (p *sqlitePlans) look(_ context.Context, c driver.Conn, tag, text string, a
 	}
 	return nil
 }
+
+func rawSQLite(c driver.Conn) *sqlite3.Conn { return c.(interface{ Raw() *sqlite3.Conn }).Raw() }
 
 var claimBand = regexp.MustCompile(`SEARCH pgqrs_messages USING INDEX pgqrs_messages_claim \(queue_id=\? AND priority=\? AND vt<\?\)`)
 

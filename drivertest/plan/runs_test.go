@@ -1,0 +1,96 @@
+//go:build unix
+
+package plan_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"testing"
+
+	"github.com/lib/pq"
+	sqlitedriver "github.com/ncruces/go-sqlite3/driver"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
+)
+
+// fillRuns adds 200,000 runs. The 10th, 20th and 30th were started by the 7th.
+var fillRuns = []string{
+	`INSERT INTO pgqrs_queues (queue_name) VALUES ('orders')`,
+	`INSERT INTO pgqrs_workflows (name, queue_id) SELECT queue_name, id FROM pgqrs_queues`,
+	`WITH RECURSIVE number (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < 200000)
+	INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, parent_run_id, parent_step)
+	SELECT w.id, i, 'SUCCESS', CASE WHEN i IN (10, 20, 30) THEN 7 WHEN i > 1000 THEN i - 500 END, CASE WHEN i IN (10, 20, 30) OR i > 1000 THEN 'kids' END
+	FROM number CROSS JOIN pgqrs_workflows w`,
+}
+
+// listRuns asks for the pages of runs that an operator sees, on tables that were never analyzed, and after.
+func listRuns(t *testing.T, db *sql.DB, d pgqrs.Dialect, w *watcher) {
+	t.Helper()
+	s := pgqrs.Config{NoPrepare: true}.New(db, d)
+	must(t, s.Install(t.Context()))
+	for _, text := range fillRuns {
+		_, err := db.ExecContext(t.Context(), text)
+		must(t, err)
+	}
+	for _, analyze := range []string{"", "ANALYZE", "DEALLOCATE ALL"} {
+		if analyze == "DEALLOCATE ALL" && d != pgqrs.Postgres {
+			continue
+		}
+		_, err := db.ExecContext(t.Context(), analyze)
+		must(t, err)
+		for _, c := range []struct {
+			f    pgqrs.RunFilter
+			runs int
+		}{
+			{pgqrs.RunFilter{Limit: 50}, 50},
+			{pgqrs.RunFilter{Limit: 50, Before: 1000}, 50},
+			{pgqrs.RunFilter{Parent: 7}, 3},
+			{pgqrs.RunFilter{Parent: 7, Status: pgqrs.Succeeded, Limit: 2, Before: 30}, 2},
+		} {
+			if got := len(value(s.Runs(t.Context(), c.f))(t)); got != c.runs {
+				t.Errorf("%+v lists %d runs, want %d", c.f, got, c.runs)
+			}
+		}
+	}
+	for _, tag := range []string{"run.list", "run.child_list"} {
+		if !w.has(tag) {
+			t.Errorf("%s was not sent", tag)
+		}
+	}
+}
+
+func TestListsOfRunsReadNoOthersOnPostgres(t *testing.T) {
+	c, err := pq.NewConnector(postgres.Schema(t, "postgres"))
+	must(t, err)
+	p := &postgresPlans{t: t, check: func(tag, kind, raw string) error {
+		var explained []struct{ Plan node }
+		if err := json.Unmarshal([]byte(raw), &explained); err != nil {
+			return err
+		}
+		if pages := explained[0].Plan.Hit + explained[0].Plan.Read; pages > 500 {
+			t.Errorf("%s, %s, reads %d pages\n%s", tag, kind, pages, raw)
+		}
+		return nil
+	}}
+	w := &watcher{Connector: c, look: p.look}
+	w.reset()
+	listRuns(t, watchedDB(t, w), pgqrs.Postgres, w)
+}
+
+func TestListsOfRunsReadNoOthersOnSQLite(t *testing.T) {
+	c, err := (&sqlitedriver.SQLite{}).OpenConnector(sqlite.URI(t, "_pragma=journal_mode(wal)&_pragma=synchronous(off)"))
+	must(t, err)
+	w := &watcher{Connector: c, look: func(_ context.Context, c driver.Conn, tag, text string, args []driver.NamedValue) error {
+		steps, err := count(rawSQLite(c), text, args)
+		if steps > 10_000 {
+			t.Errorf("%s takes %d steps", tag, steps)
+		}
+		return err
+	}}
+	w.reset()
+	listRuns(t, watchedDB(t, w), pgqrs.SQLite, w)
+}
