@@ -176,6 +176,75 @@ func TestRuns(t *testing.T) {
 	})
 }
 
+func TestRunsShowTheirChildren(t *testing.T) {
+	onEach(t, func(s *shell) {
+		const arrived pgqrs.Signal[bool] = "arrived"
+		parcel := pgqrs.NewWorkflow[string, string](s.store, "parcel")
+		order := pgqrs.NewWorkflow[[]string, int](s.store, "order")
+		month := pgqrs.NewWorkflow[int, int](s.store, "month")
+		handlers := []pgqrs.Handler{
+			parcel.Handle(func(ctx context.Context, run *pgqrs.Run, what string) (string, error) {
+				if err := run.Do(ctx, "pack", func(context.Context) error { return nil }); err != nil {
+					return "", err
+				}
+				switch what {
+				case "glass":
+					return "", errors.New("it broke")
+				case "piano":
+					_, err := arrived.Wait(ctx, run, 0)
+					return "carried", err
+				}
+				return "sent", nil
+			}),
+			order.Handle(func(ctx context.Context, run *pgqrs.Run, things []string) (int, error) {
+				sent, err := parcel.Children(ctx, run, "parcels", things)
+				if errors.Is(err, pgqrs.ErrSuspended) {
+					return 0, err
+				}
+				return len(sent), run.Do(ctx, "invoice", func(context.Context) error { return nil })
+			}),
+			month.Handle(func(ctx context.Context, run *pgqrs.Run, n int) (int, error) {
+				return order.Child(ctx, run, "order", make([]string, n))
+			}),
+		}
+		work := func() { pgqrstest.Drain(s.T, s.store, []string{"parcel", "order", "month"}, handlers...) }
+		_, err := order.Start(s.Context(), []string{"book", "glass", "piano"})
+		s.check(err)
+		work()
+		s.run("runs show 1", "runs show 1 -json", "runs list -parent 1", "runs list -parent 1 -status error", "runs list -parent 0")
+		s.check(arrived.Send(s.Context(), s.store, 4, true))
+		work()
+		_, err = month.Start(s.Context(), 2)
+		s.check(err)
+		work()
+		s.run("runs show 1", "runs show 5", "runs show 7")
+		s.golden("children")
+	})
+}
+
+func TestATreeOfRunsEnds(t *testing.T) {
+	onEach(t, func(s *shell) {
+		leaf := pgqrs.NewWorkflow[int, int](s.store, "leaf")
+		tree := pgqrs.NewWorkflow[int, int](s.store, "tree")
+		_, err := tree.Start(s.Context(), maxFamily)
+		s.check(err)
+		pgqrstest.Drain(s.T, s.store, []string{"leaf", "tree"},
+			leaf.Handle(func(_ context.Context, _ *pgqrs.Run, n int) (int, error) { return n, nil }),
+			tree.Handle(func(ctx context.Context, run *pgqrs.Run, n int) (int, error) {
+				all, err := leaf.Children(ctx, run, "leaves", make([]int, n))
+				return len(all), err
+			}))
+		o := s.do("", "runs", "show", "1")
+		if n := strings.Count(o.out, ", leaf"); n != maxFamily-1 || !strings.Contains(o.out, "└─ … older runs: pgqrs runs list -parent 1") || strings.Contains(o.out, "run 2, leaf") {
+			s.Errorf("it shows %d children:\n%s%s", n, o.out, o.err)
+		}
+		o = s.do("", "runs", "show", "1", "-json")
+		if n := strings.Count(o.out, `"workflow":"leaf","message_id"`); n != maxFamily-1 || !strings.Contains(o.out, `"more_runs":true`) {
+			s.Errorf("as JSON it shows %d children: %s%s", n, o.out, o.err)
+		}
+	})
+}
+
 func TestSchema(t *testing.T) {
 	onEach(t, func(s *shell) {
 		verify := s.do("", "verify", "-json")

@@ -104,7 +104,7 @@ func (c call) ids(args []string) ([]int64, error) {
 	ids := make([]int64, len(args))
 	for i, arg := range args {
 		id, err := strconv.ParseInt(arg, 10, 64)
-		if err != nil {
+		if err != nil || id < 1 {
 			return nil, misuse(c.Command, "%q is not an id", arg)
 		}
 		ids[i] = id

@@ -25,8 +25,9 @@ func (a *app) runs() *cli.Command {
 		Commands: []*cli.Command{
 			a.runsList(),
 			{
-				Name: "show", ArgsUsage: "ID...", Usage: "show runs: input, result, and the tree of their steps",
-				Action: a.on(1, -1, func(ctx context.Context, c call) error { return c.showRuns(ctx) }),
+				Name: "show", ArgsUsage: "ID...", Usage: "show runs: input, result, and the tree of their steps and children",
+				Description: "A tree has up to 100 runs, the latest children of each. Times are counted from the beginning of the run at its top.",
+				Action:      a.on(1, -1, func(ctx context.Context, c call) error { return c.showRuns(ctx) }),
 			},
 			each("pause", "stop runs before their next step, until resume", "paused", func(ctx context.Context, r run) error { return r.Pause(ctx) }),
 			each("resume", "take back pause", "resumed", func(ctx context.Context, r run) error { return r.Resume(ctx) }),
@@ -60,6 +61,7 @@ func (a *app) runsList() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "workflow", Usage: "those of `WORKFLOW`"},
 			&cli.StringFlag{Name: "status", Usage: "those with `STATUS`: queued, running, paused, cancelling, cancelled, success or error"},
+			&cli.StringFlag{Name: "parent", Usage: "those that the steps of run `ID` started"},
 			&cli.DurationFlag{Name: "since", Usage: "those started within `TIME`, such as 24h"},
 		}, pageFlags("ID")...),
 		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.listRuns(ctx) }),
@@ -75,12 +77,14 @@ func (c call) listRuns(ctx context.Context) error {
 	if c.IsSet("since") {
 		f.Since = time.Now().Add(-c.Duration("since"))
 	}
-	if after := c.String("after"); after != "" {
-		ids, err := c.ids([]string{after})
-		if err != nil {
-			return err
+	for flag, id := range map[string]*int64{"parent": &f.Parent, "after": &f.Before} {
+		if text := c.String(flag); text != "" {
+			ids, err := c.ids([]string{text})
+			if err != nil {
+				return err
+			}
+			*id = ids[0]
 		}
-		f.Before = ids[0]
 	}
 	for first := true; ; first = false {
 		page, err := c.store.Runs(ctx, f)
@@ -197,11 +201,12 @@ type runView struct {
 	EndedAt    time.Time   `json:"ended_at,omitzero"`
 	DueAt      time.Time   `json:"due_at,omitzero"`
 	Steps      []stepView  `json:"steps,omitempty"`
+	MoreRuns   bool        `json:"more_runs,omitempty"` // older ones than its steps have
 }
 
 func viewRun(r pgqrs.RunInfo) runView {
 	return runView{
 		r.ID, r.Workflow, r.MessageID, r.Status, r.Key, raw(r.Input), raw(r.Output), r.Error, r.Warning, r.ParentID, r.ParentStep, r.Attempts,
-		r.CreatedAt, r.StartedAt, r.PausedAt, r.EndedAt, r.DueAt, nil,
+		r.CreatedAt, r.StartedAt, r.PausedAt, r.EndedAt, r.DueAt, nil, false,
 	}
 }

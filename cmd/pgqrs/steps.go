@@ -9,7 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// showRuns shows the runs that were named, with their steps.
+// showRuns shows the runs that were named, with their steps and children.
 func (c call) showRuns(ctx context.Context) error {
 	ids, err := c.ids(c.Args().Slice())
 	if err != nil {
@@ -31,21 +31,18 @@ func (c call) showRun(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
-	steps, err := c.store.Run(id).Steps(ctx)
+	room := maxFamily - 1
+	t, err := c.tree(ctx, run, &room)
 	if err != nil {
 		return err
 	}
 	if c.Bool("json") {
-		view := viewRun(run)
-		for _, s := range steps {
-			view.Steps = append(view.Steps, viewStep(s))
-		}
-		return writeJSON(c.out, view)
+		return writeJSON(c.out, t.view())
 	}
 	if err := writeFields(c.out, runFields(run)...); err != nil {
 		return err
 	}
-	return c.writeTree(run, steps)
+	return t.write(c)
 }
 
 func runFields(r pgqrs.RunInfo) []field {
@@ -60,34 +57,7 @@ func runFields(r pgqrs.RunInfo) []field {
 	return append(fields, field{"warning", r.Warning}, field{"error", r.Error}, field{"input", indented(r.Input)}, field{"output", indented(r.Output)})
 }
 
-// A leaf is a line of the tree of steps.
-type leaf struct {
-	branch string
-	pgqrs.StepInfo
-}
-
-// writeTree writes the steps of a run as the branches of it.
-func (c call) writeTree(run pgqrs.RunInfo, steps []pgqrs.StepInfo) error {
-	if len(steps) == 0 {
-		return nil
-	}
-	leaves := make([]leaf, len(steps))
-	for i, s := range steps {
-		leaves[i] = leaf{"├─ ", s}
-	}
-	leaves[len(leaves)-1].branch = "└─ "
-	fmt.Fprintln(c.out)
-	return writeTable(c.out, c.width, leaves, []column[leaf]{
-		{title: "STEP", long: true, fn: func(l leaf) any { return l.branch + l.Name }},
-		{title: "STATUS", fn: func(l leaf) any { return string(l.Status) }},
-		{title: "AT", fn: func(l leaf) any { return after(run, l.StartedAt) }},
-		{title: "TOOK", fn: func(l leaf) any { return took(l.StartedAt, l.EndedAt) }},
-		{title: "RETRIES", fn: func(l leaf) any { return l.Retries }},
-		{title: "RESULT", long: true, fn: func(l leaf) any { return result(l.StepInfo) }},
-	})
-}
-
-// after is when a step began, counted from the beginning of its run.
+// after is when a step or a child began, counted from the beginning of its run.
 func after(run pgqrs.RunInfo, at time.Time) any {
 	begin := run.StartedAt
 	if begin.IsZero() {
@@ -128,10 +98,11 @@ type stepView struct {
 	StartedAt time.Time   `json:"started_at,omitzero"`
 	EndedAt   time.Time   `json:"ended_at,omitzero"`
 	Took      any         `json:"took_seconds,omitempty"`
+	Runs      []runView   `json:"runs,omitempty"` // that it started
 }
 
 func viewStep(s pgqrs.StepInfo) stepView {
-	v := stepView{s.Name, s.Status, raw(s.Output), s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil}
+	v := stepView{s.Name, s.Status, raw(s.Output), s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil, nil}
 	if d, ok := took(s.StartedAt, s.EndedAt).(time.Duration); ok {
 		v.Took = seconds(d)
 	}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// maxFamily is how many runs a tree has: one, its children, and theirs.
+const maxFamily = 100
+
+// A tree is a run with its steps, and the runs that these started.
+type tree struct {
+	pgqrs.RunInfo
+	branches []branch
+	cut      bool // whether it has children that are left out, older ones than those that are there
+}
+
+// A branch is a step.
+type branch struct {
+	pgqrs.StepInfo
+	runs []*tree
+}
+
+// tree reads a run and what it started, up to room further runs.
+func (c call) tree(ctx context.Context, run pgqrs.RunInfo, room *int) (*tree, error) {
+	t := &tree{RunInfo: run}
+	steps, err := c.store.Run(run.ID).Steps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	children, err := c.store.Runs(ctx, pgqrs.RunFilter{Parent: run.ID, Limit: *room + 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(children) > *room {
+		children, t.cut = children[:*room], true
+	}
+	*room -= len(children)
+	slices.Reverse(children) // the oldest first
+	under := map[string][]*tree{}
+	for _, child := range children {
+		sub, err := c.tree(ctx, child, room)
+		if err != nil {
+			return nil, err
+		}
+		under[child.ParentStep] = append(under[child.ParentStep], sub)
+	}
+	for _, s := range steps {
+		t.branches = append(t.branches, branch{s, under[s.Name]})
+	}
+	return t, nil
+}
+
+// A leaf is a line below a run: a step or a run.
+type leaf struct {
+	name           string // behind what it hangs on
+	status         pgqrs.State
+	started, ended time.Time
+	retries        any // of a step
+	result         string
+}
+
+// leaves are the lines below a run, which hang on a trunk.
+func (t *tree) leaves(trunk string) []leaf {
+	var list []leaf
+	for i, b := range t.branches {
+		twig, below := fork(trunk, i == len(t.branches)-1 && !t.cut)
+		step := leaf{twig + b.Name, b.Status, b.StartedAt, b.EndedAt, b.Retries, result(b.StepInfo)}
+		if len(b.runs) > 0 {
+			step.result = "" // it says again what the runs do
+		}
+		list = append(list, step)
+		for j, run := range b.runs {
+			twig, further := fork(below, j == len(b.runs)-1)
+			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.Status, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, compacted(run.Output))})
+			list = append(list, run.leaves(further)...)
+		}
+	}
+	if t.cut {
+		twig, _ := fork(trunk, true)
+		list = append(list, leaf{name: fmt.Sprintf("%s%s older runs: pgqrs runs list -parent %d", twig, ellipsis, t.ID)})
+	}
+	return list
+}
+
+// fork returns what stands before a line that hangs on a trunk, and before those that hang on it.
+func fork(trunk string, last bool) (twig, below string) {
+	if last {
+		return trunk + "└─ ", trunk + "   "
+	}
+	return trunk + "├─ ", trunk + "│  "
+}
+
+// write writes what is below a run. Times are counted from its beginning.
+func (t *tree) write(c call) error {
+	leaves := t.leaves("")
+	if len(leaves) == 0 {
+		return nil
+	}
+	fmt.Fprintln(c.out)
+	return writeTable(c.out, c.width, leaves, []column[leaf]{
+		{title: "STEP", long: true, fn: func(l leaf) any { return l.name }},
+		{title: "STATUS", fn: func(l leaf) any { return string(l.status) }},
+		{title: "AT", fn: func(l leaf) any { return after(t.RunInfo, l.started) }},
+		{title: "TOOK", fn: func(l leaf) any { return took(l.started, l.ended) }},
+		{title: "RETRIES", fn: func(l leaf) any { return l.retries }},
+		{title: "RESULT", long: true, fn: func(l leaf) any { return l.result }},
+	})
+}
+
+// view is the tree as JSON.
+func (t *tree) view() runView {
+	v := viewRun(t.RunInfo)
+	v.MoreRuns = t.cut
+	for _, b := range t.branches {
+		s := viewStep(b.StepInfo)
+		for _, run := range b.runs {
+			s.Runs = append(s.Runs, run.view())
+		}
+		v.Steps = append(v.Steps, s)
+	}
+	return v
+}
