@@ -163,6 +163,9 @@ func TestADashboardInABrowser(t *testing.T) {
 	if width < 1 {
 		t.Errorf("the bar of a step is %v wide", width)
 	}
+	b.click(`.timeline .child a`)
+	b.shows("child of run")
+	b.shows("a box with a ")
 	if list := b.complaints(); len(list) > 0 {
 		t.Errorf("the browser complains: %q", list)
 	}

@@ -352,23 +352,3 @@ func TestADatabaseWithoutTablesIsExplained(t *testing.T) {
 	address := serve(t, store, dashboard.Options{})
 	want(t, get(t, address, http.StatusServiceUnavailable), "pgqrs install")
 }
-
-func TestARunShowsItsStepsAsATimeline(t *testing.T) {
-	d := newDemo(t)
-	address := serve(t, d.store, dashboard.Options{Actions: true})
-	run, err := d.checkout.Start(t.Context(), "A-1001")
-	must(t, err)
-	page := fmt.Sprintf("%srun?id=%d", address, run.ID())
-	eventually(t, "the run waits for its signal", func() bool {
-		body := get(t, page, http.StatusOK)
-		return strings.Contains(body, "cool off") && strings.Contains(body, ">waiting<")
-	})
-	must(t, approved.Send(t.Context(), d.store, run.ID(), true))
-	_, err = run.Result(t.Context())
-	must(t, err)
-	body := get(t, page, http.StatusOK)
-	want(t, body, "reserve", "charge", "approved", "ship", `<rect class="bar succeeded"`, `<span class="state succeeded">succeeded</span>`, "pay_8c1f")
-	if strings.Contains(body, "data-live") {
-		t.Error("the page of a run that has ended renews itself")
-	}
-}

@@ -92,6 +92,7 @@ type demo struct {
 	store    *pgqrs.Store
 	mended   chan struct{} // closed: mail to bounce@example.com goes through
 	checkout *pgqrs.Workflow[string, string]
+	parcel   *pgqrs.Workflow[string, string]
 }
 
 const approved pgqrs.Signal[bool] = "approved"
@@ -100,7 +101,7 @@ const approved pgqrs.Signal[bool] = "approved"
 func newDemo(t *testing.T) *demo {
 	t.Helper()
 	store := openStore(t)
-	d := &demo{store: store, mended: make(chan struct{}), checkout: pgqrs.NewWorkflow[string, string](store, "checkout")}
+	d := &demo{store: store, mended: make(chan struct{}), checkout: pgqrs.NewWorkflow[string, string](store, "checkout"), parcel: pgqrs.NewWorkflow[string, string](store, "parcel")}
 	send := pgqrs.NewQueue[mail](store, "emails").Handle(func(ctx context.Context, m *pgqrs.Message[mail]) error {
 		select {
 		case <-d.mended:
@@ -114,7 +115,7 @@ func newDemo(t *testing.T) *demo {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() {
-		done <- (&pgqrs.Worker{Name: "web-1", Handlers: []pgqrs.Handler{send, d.checkout.Handle(d.sell)}}).Run(ctx)
+		done <- (&pgqrs.Worker{Name: "web-1", Handlers: []pgqrs.Handler{send, d.checkout.Handle(d.sell), d.parcel.Handle(ship)}}).Run(ctx)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -125,7 +126,7 @@ func newDemo(t *testing.T) *demo {
 
 const declined = "A-1003" // is an order that cannot be charged
 
-// sell is a workflow with a sleep, and a signal that it waits for.
+// sell is a workflow with a sleep, a signal that it waits for, and children.
 func (d *demo) sell(ctx context.Context, run *pgqrs.Run, order string) (string, error) {
 	if _, err := pgqrs.Step(ctx, run, "reserve", func(context.Context) ([]string, error) { return []string{"gopher", "mug"}, nil }); err != nil {
 		return "", err
@@ -145,5 +146,11 @@ func (d *demo) sell(ctx context.Context, run *pgqrs.Run, order string) (string, 
 	if _, err := approved.Wait(ctx, run, 0); err != nil {
 		return "", err
 	}
-	return payment, run.Do(ctx, "ship", func(context.Context) error { return nil })
+	_, err = d.parcel.Children(ctx, run, "ship", []string{"gopher", "mug"})
+	return payment, err
+}
+
+// ship is the workflow of the children.
+func ship(ctx context.Context, run *pgqrs.Run, thing string) (string, error) {
+	return pgqrs.Step(ctx, run, "pack", func(context.Context) (string, error) { return "a box with a " + thing, nil })
 }

@@ -33,6 +33,13 @@ func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
 		}
 		f.Before = id
 	}
+	if parent := field(r, "parent"); parent != "" {
+		id, err := strconv.ParseInt(parent, 10, 64)
+		if err != nil || id < 1 {
+			return nil, fmt.Errorf("%w: %q is not a run", errInput, brief(parent))
+		}
+		f.Parent = id
+	}
 	list, err := d.store.Runs(ctx, f)
 	if err != nil {
 		return nil, err
@@ -68,6 +75,13 @@ type mark struct {
 	Bar         bar
 	Took        time.Duration
 	Inherited   bool // recorded by the run that this one was rerun from
+	Children    []childMark
+}
+
+// A childMark is a run that a step started, on the timeline of its parent.
+type childMark struct {
+	runRow
+	Bar bar
 }
 
 // run shows a run and its steps.
@@ -85,6 +99,10 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	children, err := d.store.Runs(ctx, pgqrs.RunFilter{Parent: id, Limit: pageSize + 1})
+	if err != nil {
+		return nil, err
+	}
 	end := endOf(info)
 	body := struct {
 		pgqrs.RunInfo
@@ -92,7 +110,9 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 		QueuedBar    bar
 		Marks        []mark
 		Ended        bool
-	}{RunInfo: info, Took: end.Sub(info.CreatedAt), Marks: timeline(info, steps, end), Ended: !info.EndedAt.IsZero()}
+		More         bool // it has older children than those that are shown
+	}{RunInfo: info, Took: end.Sub(info.CreatedAt), Marks: timeline(info, steps, end), Ended: !info.EndedAt.IsZero(), More: len(children) > pageSize}
+	addChildren(body.Marks, children[:min(len(children), pageSize)], info, end)
 	began := info.StartedAt
 	if began.IsZero() {
 		began = end
@@ -130,6 +150,18 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 	}
 	slices.SortStableFunc(list, func(a, b mark) int { return cmp.Compare(a.Bar.X, b.Bar.X) })
 	return list
+}
+
+// addChildren puts the runs that steps started below these, the oldest first.
+func addChildren(marks []mark, children []pgqrs.RunInfo, info pgqrs.RunInfo, end time.Time) {
+	for _, child := range slices.Backward(children) {
+		i := slices.IndexFunc(marks, func(m mark) bool { return m.Name == child.ParentStep })
+		if i < 0 {
+			continue // its step was not there yet when the steps were read
+		}
+		ended := endOf(child)
+		marks[i].Children = append(marks[i].Children, childMark{runRow{child, ended.Sub(child.CreatedAt)}, between(child.CreatedAt, ended, info.CreatedAt, end)})
+	}
 }
 
 // stepWord is how a step stands, and the class of its colour.
