@@ -48,7 +48,7 @@ func (c call) redrive(ctx context.Context) error {
 		n, err := c.store.Redrive(ctx, ids...)
 		return c.counted(n, err, "redriven")
 	}
-	if _, err := c.queue(ctx, queue); err != nil {
+	if err := c.exists(ctx, queue); err != nil {
 		return err
 	}
 	n, err := c.store.RedriveAll(ctx, queue)
@@ -63,7 +63,7 @@ func (c call) listAllDead(ctx context.Context) error {
 	if c.String("after") != "" {
 		return misuse(c.Command, "-after needs a queue")
 	}
-	queues, err := c.store.Queues(ctx)
+	queues, err := c.store.Depths(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (c call) listAllDead(ctx context.Context) error {
 			if !none {
 				fmt.Fprintln(c.out)
 			}
-			fmt.Fprintf(c.out, "%s: %d\n", clean(q.Name), q.Dead)
+			fmt.Fprintf(c.out, "%s: %v\n", clean(q.Name), bounded(q.Dead))
 		}
 		none = false
 		if err := c.listMessages(ctx, q.Name, pgqrs.Dead); err != nil {

@@ -114,7 +114,7 @@ func (c call) ids(args []string) ([]int64, error) {
 
 // listMessages lists a page of messages, or with -all every page.
 func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State) error {
-	if _, err := c.queue(ctx, queue); err != nil {
+	if err := c.exists(ctx, queue); err != nil {
 		return err
 	}
 	f := pgqrs.MessageFilter{Queue: queue, State: state, After: c.String("after"), Limit: c.Int("limit")}

@@ -10,12 +10,13 @@ import (
 // A snapshot is what queues and workers look like at one time.
 type snapshot struct {
 	at      time.Time
-	queues  []pgqrs.QueueInfo
+	queues  []pgqrs.QueueDepth
 	workers []pgqrs.WorkerInfo
 }
 
+// takeSnapshot takes no longer the more history there is.
 func takeSnapshot(ctx context.Context, store *pgqrs.Store) (snapshot, error) {
-	queues, err := store.Queues(ctx)
+	queues, err := store.Depths(ctx)
 	if err != nil {
 		return snapshot{}, err
 	}
@@ -29,57 +30,56 @@ func takeSnapshot(ctx context.Context, store *pgqrs.Store) (snapshot, error) {
 	return s, err
 }
 
-// A pace is a queue with how fast it moves, in messages a second.
+// A pace is a queue with how fast it moves.
 type pace struct {
-	pgqrs.QueueInfo
-	workers        int64
-	in, done, died float64
+	pgqrs.QueueDepth
+	workers int64
+	growth  float64 // of its unfinished messages, in messages a second
+	known   bool    // whether growth is
 }
 
-// paces compares a snapshot with one before it. What was deleted in between is missing from the rates.
+// paces compares a snapshot with one before it.
 func (s snapshot) paces(before snapshot) []pace {
-	old := map[int64]pgqrs.QueueInfo{}
+	old := map[string]pgqrs.QueueDepth{}
 	for _, q := range before.queues {
-		old[q.ID] = q
+		old[q.Name] = q
 	}
 	workers := map[string]int64{}
 	for _, w := range s.workers {
 		workers[w.Queue]++
 	}
 	took := s.at.Sub(before.at).Seconds()
-	rate := func(now, then int64) float64 {
-		if took <= 0 || now < then {
-			return 0
-		}
-		return float64(now-then) / took
-	}
 	list := make([]pace, len(s.queues))
 	for i, q := range s.queues {
-		list[i] = pace{QueueInfo: q, workers: workers[q.Name]}
-		if then, ok := old[q.ID]; ok {
-			list[i].in, list[i].done, list[i].died = rate(total(q), total(then)), rate(q.Archived, then.Archived), rate(q.Dead, then.Dead)
+		list[i] = pace{QueueDepth: q, workers: workers[q.Name]}
+		if then, ok := old[q.Name]; ok && took > 0 && counted(q) && counted(then) {
+			list[i].growth, list[i].known = float64(unfinished(q)-unfinished(then))/took, true
 		}
 	}
 	return list
 }
 
-// total is how many messages a queue has, in whatever state.
-func total(q pgqrs.QueueInfo) int64 { return q.Ready + q.Scheduled + q.Leased + q.Archived + q.Dead }
+func unfinished(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Leased }
+
+// counted reports whether the unfinished messages were counted to their end.
+func counted(q pgqrs.QueueDepth) bool {
+	return max(q.Ready, q.Scheduled, q.Leased) < pgqrs.DepthLimit
+}
 
 // sum is all queues as if they were one.
 func sum(list []pace) pace {
-	all := pace{QueueInfo: pgqrs.QueueInfo{Name: "TOTAL"}}
+	all := pace{QueueDepth: pgqrs.QueueDepth{Name: "TOTAL"}, known: true}
 	for _, p := range list {
 		all.Ready += p.Ready
 		all.Scheduled += p.Scheduled
 		all.Leased += p.Leased
 		all.Archived += p.Archived
 		all.Dead += p.Dead
+		all.Died += p.Died
 		all.OldestReady = max(all.OldestReady, p.OldestReady)
 		all.workers += p.workers
-		all.in += p.in
-		all.done += p.done
-		all.died += p.died
+		all.growth += p.growth
+		all.known = all.known && p.known
 	}
 	return all
 }

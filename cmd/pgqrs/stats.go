@@ -2,17 +2,22 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/pgqrs/pgqrs-go"
 	"github.com/urfave/cli/v3"
 )
 
 func (a *app) stats() *cli.Command {
 	return &cli.Command{
-		Name: "stats", Category: look, Usage: "depth, rates and workers of each queue, and of all",
-		Description: "The rates are messages a second between two looks at the database. What was deleted in between is missing from them.",
-		Flags:       []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure rates over `TIME`; 0 measures none"}},
-		Action:      a.on(0, 0, func(ctx context.Context, c call) error { return c.stats(ctx) }),
+		Name: "stats", Category: look, Usage: "depth, pace and workers of each queue, and of all",
+		Description: fmt.Sprintf("GROWTH is by how many a second the ready, scheduled and leased messages became more, or fewer, between two looks. "+
+			"DONE/MIN are the messages of the last minute that have not been deleted or redriven since. "+
+			"It counts no history, and of each kind up to %d; queues counts everything.", pgqrs.DepthLimit),
+		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`; 0 measures none"}},
+		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.stats(ctx) }),
 	}
 }
 
@@ -41,14 +46,18 @@ func (c call) stats(ctx context.Context) error {
 
 var paceColumns = []column[pace]{
 	{title: "QUEUE", long: true, fn: func(p pace) any { return p.Name }},
-	{title: "READY", fn: func(p pace) any { return p.Ready }},
-	{title: "OLDEST", fn: func(p pace) any { return oldest(p.QueueInfo) }},
-	{title: "SCHEDULED", fn: func(p pace) any { return p.Scheduled }},
-	{title: "LEASED", fn: func(p pace) any { return p.Leased }},
-	{title: "DEAD", fn: func(p pace) any { return p.Dead }},
-	{title: "IN/S", fn: func(p pace) any { return p.in }},
-	{title: "DONE/S", fn: func(p pace) any { return p.done }},
-	{title: "DIED/S", fn: func(p pace) any { return p.died }},
+	{title: "READY", fn: func(p pace) any { return bounded(p.Ready) }},
+	{title: "OLDEST", fn: func(p pace) any { return oldest(p.Ready, p.OldestReady) }},
+	{title: "SCHEDULED", fn: func(p pace) any { return bounded(p.Scheduled) }},
+	{title: "LEASED", fn: func(p pace) any { return bounded(p.Leased) }},
+	{title: "DEAD", fn: func(p pace) any { return bounded(p.Dead) }},
+	{title: "GROWTH", fn: func(p pace) any {
+		if !p.known {
+			return nil
+		}
+		return p.growth
+	}},
+	{title: "DONE/MIN", fn: func(p pace) any { return bounded(p.Archived) }},
 	{title: "WORKERS", fn: func(p pace) any { return p.workers }},
 	{title: "", fn: func(p pace) any {
 		if p.PausedAt.IsZero() {
@@ -58,15 +67,35 @@ var paceColumns = []column[pace]{
 	}},
 }
 
-// A paceView is a queue with its rates as JSON.
+// A bounded is a count of Store.Depths, which goes no further than DepthLimit.
+type bounded int64
+
+func (n bounded) String() string {
+	if n >= pgqrs.DepthLimit {
+		return strconv.Itoa(pgqrs.DepthLimit) + "+"
+	}
+	return strconv.FormatInt(int64(n), 10)
+}
+
+// A paceView is a queue with its pace as JSON.
 type paceView struct {
-	queueView
-	Workers int64   `json:"workers"`
-	In      float64 `json:"in_per_second"`
-	Done    float64 `json:"done_per_second"`
-	Died    float64 `json:"died_per_second"`
+	Name      string    `json:"name"`
+	PausedAt  time.Time `json:"paused_at,omitzero"`
+	Ready     int64     `json:"ready"`
+	Scheduled int64     `json:"scheduled"`
+	Leased    int64     `json:"leased"`
+	Dead      int64     `json:"dead"`
+	Oldest    float64   `json:"oldest_ready_seconds"`
+	Workers   int64     `json:"workers"`
+	Growth    *float64  `json:"growth_per_second"`
+	Done      int64     `json:"done_last_minute"`
+	Died      int64     `json:"died_last_minute"`
 }
 
 func viewPace(p pace) paceView {
-	return paceView{viewQueue(p.QueueInfo), p.workers, p.in, p.done, p.died}
+	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Leased, p.Dead, seconds(p.OldestReady), p.workers, nil, p.Archived, p.Died}
+	if p.known {
+		v.Growth = &p.growth
+	}
+	return v
 }

@@ -92,7 +92,7 @@ func align(cells []string, widths []int, right []bool) string {
 
 func number(value any) bool {
 	switch value.(type) {
-	case int, int64, float64, time.Duration:
+	case int, int64, bounded, float64, time.Duration:
 		return true
 	}
 	return false

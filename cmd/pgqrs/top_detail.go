@@ -82,8 +82,8 @@ var orders = []order{
 	{"oldest", func(a, b pace) int { return cmp.Compare(b.OldestReady, a.OldestReady) }},
 	{"leased", func(a, b pace) int { return cmp.Compare(b.Leased, a.Leased) }},
 	{"dead", func(a, b pace) int { return cmp.Compare(b.Dead, a.Dead) }},
-	{"in/s", func(a, b pace) int { return cmp.Compare(b.in, a.in) }},
-	{"done/s", func(a, b pace) int { return cmp.Compare(b.done, a.done) }},
+	{"growth", func(a, b pace) int { return cmp.Compare(b.growth, a.growth) }},
+	{"done/min", func(a, b pace) int { return cmp.Compare(b.Archived, a.Archived) }},
 }
 
 func (s *screen) sort() {

@@ -13,17 +13,17 @@ import (
 )
 
 // newScreen returns a screen on an empty database of a queue each for the names.
-func newScreen(t *testing.T, width, height int, queues ...pgqrs.QueueInfo) *screen {
+func newScreen(t *testing.T, width, height int, queues ...pgqrs.QueueDepth) *screen {
 	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
 	top := &screen{ctx: t.Context(), store: s.store, interval: time.Second, width: width, height: height}
 	top.Update(glance{snapshot: snapshot{at: time.Unix(1000, 0), queues: queues}})
 	return top
 }
 
-var threeQueues = []pgqrs.QueueInfo{
-	{ID: 1, Name: "emails", Ready: 5, Dead: 2, Archived: 100, OldestReady: time.Minute},
-	{ID: 2, Name: "orders", Ready: 9, Leased: 1},
-	{ID: 3, Name: "reports", Ready: 7, OldestReady: time.Hour, PausedAt: time.Unix(1, 0)},
+var threeQueues = []pgqrs.QueueDepth{
+	{Name: "emails", Ready: 5, Dead: 2, Archived: 100, OldestReady: time.Minute},
+	{Name: "orders", Ready: 9, Leased: 1},
+	{Name: "reports", Ready: 7, OldestReady: time.Hour, PausedAt: time.Unix(1, 0)},
 }
 
 // press presses keys, and shows the screen what it asks for then.
@@ -97,18 +97,24 @@ func TestTopShowsEachPanel(t *testing.T) {
 	}
 }
 
-func TestTopCountsRates(t *testing.T) {
+func TestTopShowsGrowth(t *testing.T) {
 	s := newScreen(t, 100, 24, threeQueues...)
-	later := threeQueues[0]
-	later.Ready, later.Archived, later.Dead = 25, 120, 4 // 42 came, 20 were done, 2 died
-	s.Update(glance{snapshot: snapshot{at: time.Unix(1002, 0), queues: []pgqrs.QueueInfo{later}}})
-	if p := s.paces[0]; p.in != 21 || p.done != 10 || p.died != 1 {
-		t.Errorf("in %v done %v died %v, want 21, 10 and 1 a second", p.in, p.done, p.died)
+	look := func(at int64, q pgqrs.QueueDepth) string {
+		s.Update(glance{snapshot: snapshot{at: time.Unix(at, 0), queues: []pgqrs.QueueDepth{q}}})
+		return strings.Join(s.lines(), "\n")
 	}
-	later.Archived = 0 // they were pruned
-	s.Update(glance{snapshot: snapshot{at: time.Unix(1003, 0), queues: []pgqrs.QueueInfo{later}}})
-	if p := s.paces[0]; p.in != 0 || p.done != 0 {
-		t.Errorf("after messages were pruned: in %v done %v, want none below 0", p.in, p.done)
+	q := threeQueues[0]
+	q.Ready, q.Scheduled, q.Leased = 25, 3, 7
+	if text := look(1002, q); s.paces[0].growth != 15 || !strings.Contains(text, " 15.0 ") {
+		t.Errorf("30 more in 2 s are a growth of %v:\n%s", s.paces[0].growth, text)
+	}
+	q.Ready = 15
+	if look(1003, q); s.paces[0].growth != -10 {
+		t.Errorf("10 less in 1 s are a growth of %v", s.paces[0].growth)
+	}
+	q.Scheduled = pgqrs.DepthLimit
+	if text := look(1004, q); s.paces[0].known || !strings.Contains(text, "100000+") {
+		t.Errorf("of a count that was not finished it shows growth %v:\n%s", s.paces[0].growth, text)
 	}
 }
 
@@ -147,9 +153,9 @@ func TestTopLeavesOutAnAnswerThatComesTooLate(t *testing.T) {
 }
 
 func TestTopFitsTheScreen(t *testing.T) {
-	queues := make([]pgqrs.QueueInfo, 100)
+	queues := make([]pgqrs.QueueDepth, 100)
 	for i := range queues {
-		queues[i] = pgqrs.QueueInfo{ID: int64(i), Name: fmt.Sprintf("queue-%02d-%s", i, strings.Repeat("长", i)), Ready: 1 << 40}
+		queues[i] = pgqrs.QueueDepth{Name: fmt.Sprintf("queue-%02d-%s", i, strings.Repeat("长", i)), Ready: 1 << 40}
 	}
 	for _, size := range []struct{ width, height int }{{80, 24}, {40, 10}, {200, 60}, {20, 4}, {1, 1}} {
 		s := newScreen(t, size.width, size.height, queues...)

@@ -46,8 +46,8 @@ func (s *screen) summary() string {
 		return "pgqrs top: looking at the database"
 	}
 	all := sum(s.paces)
-	text := fmt.Sprintf("pgqrs top  %s  %s  ready %d  leased %d  dead %d  in %.1f/s  done %.1f/s  by %s",
-		s.store.Dialect(), s.last.at.Format("15:04:05"), all.Ready, all.Leased, all.Dead, all.in, all.done, orders[s.order].title)
+	text := fmt.Sprintf("pgqrs top  %s  %s  ready %v  leased %v  dead %v  done %v/min  by %s",
+		s.store.Dialect(), s.last.at.Format("15:04:05"), bounded(all.Ready), bounded(all.Leased), bounded(all.Dead), bounded(all.Archived), orders[s.order].title)
 	if s.backward {
 		text += ", reversed"
 	}

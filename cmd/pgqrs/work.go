@@ -62,7 +62,7 @@ func (c call) untilDrained(ctx context.Context, name string, ended chan error) e
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		queues, err := c.store.Queues(ctx, name)
+		queues, err := c.store.Depths(ctx, name)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
