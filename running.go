@@ -96,27 +96,48 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	return r
 }
 
-// register makes a row for each lane. A name that is in use may be that of a
-// process that died: it waits until that would have shown.
+// register makes a row for each lane. It outlasts a database that is away.
 func (r *running) register(ctx context.Context) error {
-	deadline := time.Now().Add(silence + 5*time.Second)
 	for _, l := range r.lanes {
-		for {
-			id, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
-			if err == nil {
-				l.worker.Store(id)
-				break
-			}
-			if !errors.Is(err, ErrState) || time.Now().After(deadline) {
-				return err
-			}
-			r.log.Warn("pgqrs: waiting for a worker of the same name to be given up", "queue", l.queue)
-			if !pause(ctx, time.Second) {
-				return ctx.Err()
-			}
+		if err := r.registerLane(ctx, l); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// registerLane makes the row of a lane. A name that is in use may be that of a
+// process that died, or of a row made by a try whose answer was lost: it waits
+// until that would have shown.
+func (r *running) registerLane(ctx context.Context, l *lane) error {
+	const patience = silence + 5*time.Second
+	deadline := time.Now().Add(patience)
+	wait := 50 * time.Millisecond
+	for {
+		limited, cancel := context.WithTimeout(ctx, statementTimeout)
+		id, err := r.store.register(limited, l.queue, r.rowName(l), "polling")
+		late := limited.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			l.worker.Store(id)
+			return nil
+		case ctx.Err() != nil:
+			return err
+		case away(err), retryable(err), late:
+			r.log.Warn("pgqrs: could not make the worker's row; trying again", "queue", l.queue, "err", err)
+			wait = min(2*wait, 5*time.Second)
+			deadline = time.Now().Add(wait + patience)
+		case errors.Is(err, ErrState) && time.Now().Before(deadline):
+			r.log.Warn("pgqrs: waiting for a worker of the same name to be given up", "queue", l.queue)
+			wait = time.Second
+		default:
+			return err
+		}
+		if !pause(ctx, wait) {
+			return ctx.Err()
+		}
+	}
 }
 
 func (r *running) rowName(l *lane) string { return r.Name + "/" + l.queue }

@@ -57,10 +57,15 @@ const (
 
 // Run works until ctx is done. Then it claims no more, gives handlers Grace to
 // finish, ends their ctx, and gives back what they had not finished, without
-// burning an attempt. It returns nil, unless it could not start, or handlers
-// did not return even then: an error names their messages, which are delivered
-// again when their leases end. It also returns nil after all its rows were
-// stopped by [Store.StopWorker].
+// burning an attempt. It returns nil, unless handlers did not return even
+// then: an error names their messages, which are delivered again when their
+// leases end. It also returns nil after all its rows were stopped by
+// [Store.StopWorker].
+//
+// A database that is away when Run begins is waited for, as it is later. Run
+// returns an error at once where waiting would not help: of a field that makes
+// no sense, one matching ErrNotInstalled, ErrUnsupported or ErrState, or what
+// else the database has against the Worker's row.
 func (w *Worker) Run(ctx context.Context) error {
 	settings, err := w.settings()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ const (
 )
 
 // errLost is what the caller of a faulty statement gets. The connection is gone then.
-var errLost = errors.New("connection lost by the test")
+var errLost = fmt.Errorf("connection lost by the test: %w", io.ErrUnexpectedEOF)
 
 // errConflict asks to try again.
 var errConflict = errors.New("database is locked, says the test")

@@ -25,6 +25,8 @@ var faultCases = []testcase{
 	{"a database that fails under HandleTx is no failure of its function: no attempt is burned", "a database's restart would bury work in the dead letters", faultTx},
 	{"a message claimed ahead whose lease could not be renewed costs no attempt", "an outage would burn attempts of messages that nobody has touched", faultWaiting},
 	{"a worker that was stopped during an outage stays stopped", "a stop order would be ignored", faultStop},
+	{"a worker that starts while the database is away begins when that is back", "a deploy during an outage would leave no workers", faultStart},
+	{"a worker whose first answer is lost begins all the same", "a worker would be kept out by its own row", faultStartMuted},
 	{"Run on a database without the schema returns ErrNotInstalled", "a worker would wait without end for tables that nobody makes", faultNoSchema},
 }
 
@@ -280,6 +282,34 @@ func faultStop(t *testing.T, e *env) {
 	net.heal()
 	must(t, receive(t, "Run returns by itself", ended))
 	equal(t, "status", e.worker(t, "w/a").Status, "stopped")
+}
+
+func faultStart(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	h, got := handling(pgqrs.NewQueue[string](store, "start"))
+	enqueue(t, pgqrs.NewQueue[string](e.store, "start"), "x")
+	net.fail(everything)
+	start(t, fast(h))
+	eventually(t, "the worker has tried twice", func() bool {
+		return strings.Count(e.log.String(), "could not make the worker's row; trying again") >= 2
+	})
+	net.heal()
+	equal(t, "payload", receive(t, "the message is handled", got), "x")
+}
+
+func faultStartMuted(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	h, got := handling(pgqrs.NewQueue[string](store, "start"))
+	enqueue(t, pgqrs.NewQueue[string](e.store, "start"), "x")
+	f, happened := once("pgqrs:worker.register", muted)
+	net.fail(f)
+	w := fast(h)
+	w.Name = "one"
+	start(t, w)
+	receive(t, "the answer is lost", happened)
+	eventually(t, "the worker meets its own row", func() bool { return e.log.has("waiting for a worker of the same name to be given up") })
+	e.poke(t, "UPDATE pgqrs_workers SET heartbeat_at = '2020-01-01 00:00:00' WHERE name = 'one/start'")
+	equal(t, "payload", receive(t, "the message is handled", got), "x")
 }
 
 func faultNoSchema(t *testing.T, e *env) {
