@@ -22,6 +22,8 @@ type QueueInfo struct {
 	Ready, Scheduled, Leased, Archived, Dead int64
 	// OldestReady is how long the message that has waited longest has been ready.
 	OldestReady time.Duration
+	// Policy is what the code that handles the queue has written.
+	Policy PolicyInfo
 }
 
 // MessageFilter says which messages to list.
@@ -54,8 +56,12 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 		var q QueueInfo
 		var created, paused timestamp
 		var oldest int64
-		err := rows.Scan(&q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest)
+		var policy []byte
+		err := rows.Scan(&q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy)
 		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, time.Duration(oldest)*time.Microsecond
+		if err == nil {
+			q.Policy, err = decodePolicy(q.Name, policy)
+		}
 		list = append(list, q)
 		return err
 	})

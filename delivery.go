@@ -41,7 +41,7 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		}
 		l.doubtful.Store(false)
 	}
-	ms, err := r.store.claim(ctx, l.queue, l.worker.Load(), n, r.Lease, alone)
+	ms, err := r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
 	if err != nil {
 		// It may have committed all the same.
 		l.doubtful.Store(true)
@@ -51,7 +51,7 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 	r.mu.Lock()
 	for _, m := range ms {
 		m.hold = new(hold)
-		d := &delivery{m: m, lane: l, until: from.Add(r.Lease)}
+		d := &delivery{m: m, lane: l, until: from.Add(l.lease)}
 		if old := r.held[m.ID]; old != nil {
 			r.lose(old) // its lease ended, and this worker took the message again
 		}

@@ -24,6 +24,8 @@ type QueueDepth struct {
 	Archived, Died int64
 	// OldestReady is how long the message that has waited longest has been ready.
 	OldestReady time.Duration
+	// Policy is what the code that handles the queue has written.
+	Policy PolicyInfo
 }
 
 // Depths describes the named queues, or all, by name. Names that do not exist
@@ -44,7 +46,11 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var q QueueDepth
 		var paused timestamp
 		var waiting, oldest int64
-		err := rows.Scan(&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest)
+		var policy []byte
+		err := rows.Scan(&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy)
+		if err == nil {
+			q.Policy, err = decodePolicy(q.Name, policy)
+		}
 		q.PausedAt, q.OldestReady = paused.Time, time.Duration(oldest)*time.Microsecond
 		q.Leased = min(q.Leased, DepthLimit)
 		q.Scheduled = waiting

@@ -81,6 +81,7 @@ type dialect struct {
 
 	schema  schemaSQL
 	queue   queueSQL
+	policy  policySQL
 	message messageSQL
 	lease   leaseSQL
 	worker  workerSQL
@@ -119,11 +120,12 @@ type queueSQL struct {
 	// pause sets (true) or clears (false) paused_at. Query; name, paused; 1 row: id, or none if there is no such queue.
 	pause string
 	// stats counts a queue's messages by state. Query; JSON array of [name], or NULL for all, by name;
-	// rows: id, name, created_at, paused_at, ready, scheduled, leased, archived, dead, age of the oldest ready one in microseconds.
+	// rows: id, name, created_at, paused_at, ready, scheduled, leased, archived, dead, age of the oldest ready one in microseconds,
+	// policy as a JSON array of what policy.configure took.
 	stats string
 	// depth is stats within bounds: it counts no further than depthLimit, which stands in the text, for Turso 0.7.2 does not begin a
 	// bound LIMIT anew for the next queue. "Just" is within a minute. Query; JSON array of [name], or NULL for all, by name; rows: name,
-	// paused_at, ready, scheduled and leased, leased, dead, just archived, just dead, age of the oldest ready one in microseconds.
+	// paused_at, ready, scheduled and leased, leased, dead, just archived, just dead, age of the oldest ready one in microseconds, policy as in stats.
 	depth string
 	// freeze keeps enqueuers out until the transaction ends, and makes those fail that did not see its end: on PostgreSQL by
 	// a SHARE ROW EXCLUSIVE lock on messages. Exec, in this order; no arguments.

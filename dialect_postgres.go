@@ -130,7 +130,8 @@ var postgres = dialect{
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
-				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0)
+				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0),
+				` + postgresPolicyOf + `
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
@@ -146,7 +147,8 @@ var postgres = dialect{
 					AND archived_at > (SELECT since FROM arg) ORDER BY archived_at, id LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at > (SELECT since FROM arg) ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
 				COALESCE((SELECT (extract(epoch FROM (SELECT now FROM arg) - min(c.vt)) * 1000000)::bigint
-					FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT 1) m) c), 0)
+					FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT 1) m) c), 0),
+				` + postgresPolicyOf + `
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
@@ -440,6 +442,7 @@ var postgres = dialect{
 				FOR UPDATE SKIP LOCKED))`,
 	},
 
+	policy:   postgresPolicies,
 	workflow: postgresWorkflow,
 	step:     postgresSteps,
 	signal:   postgresSignals,

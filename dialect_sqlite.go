@@ -140,18 +140,19 @@ var sqlite = dialect{
 			RETURNING id`,
 		stats: `/* pgqrs:queue.stats */
 			WITH arg (names, now) AS (SELECT ?, ` + sqliteNow + `),
-			count (id, name, created_at, paused_at, ready, waiting, leased, archived, dead, oldest) AS (
+			count (id, name, created_at, paused_at, ready, waiting, leased, archived, dead, oldest, policy) AS (
 				SELECT q.id, q.queue_name, q.created_at, q.paused_at,
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
-					(SELECT CAST((julianday(arg.now) - julianday(min(vt))) * 86400000000 AS INTEGER) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now)
+					(SELECT CAST((julianday(arg.now) - julianday(min(vt))) * 86400000000 AS INTEGER) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
+					` + sqlitePolicyOf + `
 				FROM arg CROSS JOIN pgqrs_queues q
 				WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			)
-			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0)
+			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0), policy
 			FROM count ORDER BY name`,
 		depth: `/* pgqrs:queue.depth */
 			WITH arg (names, now, since) AS MATERIALIZED (SELECT ?, ` + sqliteNow + `, strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 minute'))
@@ -163,7 +164,8 @@ var sqlite = dialect{
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL AND archived_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL AND failed_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
 				COALESCE(CAST((julianday((SELECT now FROM arg)) - julianday(NULLIF(min(` + sqliteDepthFirst + `2` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `1` + sqliteDepthFirstEnd + `, ` +
-			sqliteDepthFirst + `0` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `-1` + sqliteDepthFirstEnd + `), '~'))) * 86400000000 AS INTEGER), 0)
+			sqliteDepthFirst + `0` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `-1` + sqliteDepthFirstEnd + `), '~'))) * 86400000000 AS INTEGER), 0),
+				` + sqlitePolicyOf + `
 			FROM pgqrs_queues q
 			WHERE (SELECT names FROM arg) IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			ORDER BY q.queue_name`,
@@ -409,6 +411,7 @@ var sqlite = dialect{
 				LIMIT ? + 0)`,
 	},
 
+	policy:   sqlitePolicies,
 	workflow: sqliteWorkflow,
 	step:     sqliteSteps,
 	signal:   sqliteSignals,

@@ -9,8 +9,14 @@ import (
 	"time"
 )
 
-// A Policy says how often and how fast work is tried again. A zero field means
-// its default.
+// A Policy says how often and how fast work is tried again, and how much of it
+// goes on at a time. A zero field means its default. Of steps (see [Run.With])
+// the first three fields count; the others are of a queue or workflow.
+//
+// A [Worker] writes the policies of its handlers to the rows of their queues
+// when it starts, and [Queue.Configure] does so by hand: operators see them
+// there, and the limits that hold in all processes (MaxHeld, Rate and those of
+// groups) are read from there, whoever wrote them last.
 type Policy struct {
 	// MaxAttempts is how many deliveries a message may have before it goes to
 	// the dead letters; -1 means no limit. Zero means 5.
@@ -24,10 +30,66 @@ type Policy struct {
 	// Concurrency bounds how many messages of the queue one Worker handles at
 	// a time. Zero means as many as the Worker does.
 	Concurrency int
+	// Lease is how long a message of the queue stays with a Worker that has
+	// gone silent. Zero means Worker.Lease; less than 100 ms is an error.
+	Lease time.Duration
 	// Retention is how long a Worker that handles the queue keeps archived
 	// messages; negative means for ever. Zero means 7 days. Dead letters are
 	// kept until they are redriven or purged.
 	Retention time.Duration
+	// DeadLetter names another queue, which gets a copy of each message that
+	// dies in this one. Empty means none.
+	DeadLetter string
+
+	// MaxHeld bounds how many messages of the queue are leased at a time, in
+	// all processes. Zero means no limit.
+	MaxHeld int
+	// Rate bounds how many deliveries of the queue begin, in all processes.
+	// Zero means no limit.
+	Rate Rate
+
+	// GroupConcurrency is how many messages of one group are leased at a time,
+	// in all processes. Zero means 1, which keeps them in order.
+	GroupConcurrency int
+	// GroupRate bounds how many deliveries of one group begin, in all
+	// processes. Zero means no limit.
+	GroupRate Rate
+	// SkipFailed lets a group go on past a failed message while that waits for
+	// its retry. Otherwise it holds its group up until it is done or dead.
+	SkipFailed bool
+}
+
+// A Rate is N in each Per, on average, and no more than N at once: a bucket of N
+// tokens, of which one comes back every Per/N. The zero Rate is no limit; more
+// than 10,000 a second is an error.
+type Rate struct {
+	N   int
+	Per time.Duration
+}
+
+// String says the rate in words, such as "100 per 1m".
+func (r Rate) String() string {
+	if r == (Rate{}) {
+		return "no limit"
+	}
+	return fmt.Sprintf("%d per %s", r.N, shortDuration(r.Per))
+}
+
+// interval is what lies between two, in microseconds.
+func (r Rate) interval() int64 {
+	n := int64(r.N)
+	return (r.Per.Microseconds() + n - 1) / n
+}
+
+func (r Rate) check(name string) error {
+	switch {
+	case r == (Rate{}):
+	case r.N <= 0 || r.N > math.MaxInt32 || r.Per <= 0:
+		return fmt.Errorf("%s is %d per %v", name, r.N, r.Per)
+	case r.Per/time.Duration(r.N) < 100*time.Microsecond:
+		return fmt.Errorf("%s is %v, which is more than 10000 a second", name, r)
+	}
+	return nil
 }
 
 const (
@@ -41,11 +103,25 @@ var defaultBackoff = Exponential(time.Second, time.Hour)
 // attempt up to max, each varied at random by up to a quarter either way, so
 // that what failed together does not come back together.
 func Exponential(first, max time.Duration) func(attempt int) time.Duration {
-	return func(attempt int) time.Duration {
-		d := float64(first) * math.Pow(2, float64(attempt-1))
-		d = min(d, float64(max)) * (0.75 + rand.Float64()/2)
-		return time.Duration(d)
+	return exponential{first, max}.wait
+}
+
+// exponential is a type of its own so that a policy can say what its bounds are.
+type exponential struct{ first, max time.Duration }
+
+// Attempts that no message has, for which wait returns its bounds.
+const firstWait, lastWait = 0, -1
+
+func (e exponential) wait(attempt int) time.Duration {
+	switch attempt {
+	case firstWait:
+		return e.first
+	case lastWait:
+		return e.max
 	}
+	d := float64(e.first) * math.Pow(2, float64(attempt-1))
+	d = min(d, float64(e.max)) * (0.75 + rand.Float64()/2)
+	return time.Duration(d)
 }
 
 // exhausted reports whether the given attempt was the last one, or past it.
@@ -77,8 +153,18 @@ func (p Policy) check() error {
 		return fmt.Errorf("Policy.Timeout is %v", p.Timeout)
 	case p.Concurrency < 0:
 		return fmt.Errorf("Policy.Concurrency is %d", p.Concurrency)
+	case p.Lease != 0 && p.Lease < minLease:
+		return fmt.Errorf("Policy.Lease %v is shorter than 100 ms", p.Lease)
+	case p.MaxHeld < 0 || p.MaxHeld > math.MaxInt32:
+		return fmt.Errorf("Policy.MaxHeld is %d", p.MaxHeld)
+	case p.GroupConcurrency < 0 || p.GroupConcurrency > math.MaxInt32:
+		return fmt.Errorf("Policy.GroupConcurrency is %d", p.GroupConcurrency)
+	case p.DeadLetter != "":
+		if err := checkName("Policy.DeadLetter", p.DeadLetter); err != nil {
+			return err
+		}
 	}
-	return nil
+	return errors.Join(p.Rate.check("Policy.Rate"), p.GroupRate.check("Policy.GroupRate"))
 }
 
 // ErrPermanent matches errors made by [Permanent].

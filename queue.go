@@ -53,6 +53,9 @@ func (q *Queue[T]) usable() error {
 	if err := checkName("queue name", q.name); err != nil {
 		return err
 	}
+	if q.policy.DeadLetter == q.name {
+		return errors.New("Policy.DeadLetter is the queue itself")
+	}
 	return q.policy.check()
 }
 

@@ -1,6 +1,7 @@
 package pgqrs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type lane struct {
 	worker   atomic.Int64 // id of its row
 	doubtful atomic.Bool  // a claim may have committed unheard
 	waker    waker
+	lease    time.Duration
 
 	// The rest belongs to the scheduler.
 	limit     int // handlers at a time
@@ -85,7 +87,7 @@ func newRunning(ctx context.Context, w *Worker) *running {
 		for i := len(w.Middleware) - 1; i >= 0; i-- {
 			h.work = w.Middleware[i](h.work)
 		}
-		l := &lane{Handler: h, limit: w.Concurrency, more: true}
+		l := &lane{Handler: h, lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, more: true}
 		if c := h.policy.Concurrency; c > 0 {
 			l.limit = min(c, w.Concurrency)
 		}
@@ -96,44 +98,56 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	return r
 }
 
-// register makes a row for each lane. It outlasts a database that is away.
+// register makes a row for each lane, and writes their policies. It outlasts a database that is away.
 func (r *running) register(ctx context.Context) error {
-	for _, l := range r.lanes {
+	rows := make([]policyRow, len(r.lanes))
+	for i, l := range r.lanes {
 		if err := r.registerLane(ctx, l); err != nil {
 			return err
 		}
+		rows[i] = l.policy.row(l.queue)
 	}
-	return nil
+	return r.outlast(ctx, "write the policies of queues", func(ctx context.Context) error { return r.store.configure(ctx, rows) })
 }
 
 // registerLane makes the row of a lane. A name that is in use may be that of a
 // process that died, or of a row made by a try whose answer was lost: it waits
 // until that would have shown.
 func (r *running) registerLane(ctx context.Context, l *lane) error {
-	const patience = silence + 5*time.Second
-	deadline := time.Now().Add(patience)
-	wait := 50 * time.Millisecond
+	var deadline time.Time
 	for {
-		limited, cancel := context.WithTimeout(ctx, statementTimeout)
-		id, err := r.store.register(limited, l.queue, r.rowName(l), "polling")
-		late := limited.Err() != nil
-		cancel()
-		switch {
-		case err == nil:
+		err := r.outlast(ctx, "make the worker's row", func(ctx context.Context) error {
+			id, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
 			l.worker.Store(id)
-			return nil
-		case ctx.Err() != nil:
 			return err
-		case away(err), retryable(err), late:
-			r.log.Warn("pgqrs: could not make the worker's row; trying again", "queue", l.queue, "err", err)
-			wait = min(2*wait, 5*time.Second)
-			deadline = time.Now().Add(wait + patience)
-		case errors.Is(err, ErrState) && time.Now().Before(deadline):
-			r.log.Warn("pgqrs: waiting for a worker of the same name to be given up", "queue", l.queue)
-			wait = time.Second
-		default:
+		})
+		if !errors.Is(err, ErrState) {
 			return err
 		}
+		if deadline.IsZero() {
+			deadline = time.Now().Add(silence + 5*time.Second)
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+		r.log.Warn("pgqrs: waiting for a worker of the same name to be given up", "queue", l.queue)
+		if !pause(ctx, time.Second) {
+			return ctx.Err()
+		}
+	}
+}
+
+// outlast does something again until the database is there to do it.
+func (r *running) outlast(ctx context.Context, what string, do func(context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		limited, cancel := context.WithTimeout(ctx, statementTimeout)
+		err := do(limited)
+		late := limited.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil || !away(err) && !retryable(err) && !late {
+			return err
+		}
+		r.log.Warn("pgqrs: could not start; trying again", "what", what, "err", err)
 		if !pause(ctx, wait) {
 			return ctx.Err()
 		}

@@ -33,7 +33,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 	}
 	operations := []operation{
 		{
-			name: "Queues", want: []statement{query("queue.stats", nil).row(1, "emails", instant, nil, 1, 2, 3, 4, 5, 6)},
+			name: "Queues", want: []statement{query("queue.stats", nil).row(1, "emails", instant, nil, 1, 2, 3, 4, 5, 6, nil)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Queues(ctx)
 				return errors.Join(err, differ("queues", len(list), 1))
@@ -45,7 +45,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return err
 			},
 		}, {
-			name: "Depths", want: []statement{query("queue.depth", nil).row("emails", instant, 1, 4, 3, 2, 5, 0, 2_000_000)},
+			name: "Depths", want: []statement{query("queue.depth", nil).row("emails", instant, 1, 4, 3, 2, 5, 0, 2_000_000, nil)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Depths(ctx)
 				want := pgqrs.QueueDepth{Name: "emails", PausedAt: instant.UTC(), Ready: 1, Scheduled: 1, Leased: 3, Dead: 2, Archived: 5, OldestReady: 2 * time.Second}
@@ -53,7 +53,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 			},
 		}, {
 			name: "Depths of a queue whose scheduled and leased messages reach the limit",
-			want: []statement{query("queue.depth", `[["emails"]]`).row("emails", nil, 0, 100_000, 100_005, 0, 0, 0, 0)},
+			want: []statement{query("queue.depth", `[["emails"]]`).row("emails", nil, 0, 100_000, 100_005, 0, 0, 0, 0, nil)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Depths(ctx, "emails")
 				return errors.Join(err, differ("queues", len(list), 1), differ("depth", list[0], pgqrs.QueueDepth{Name: "emails", Scheduled: pgqrs.DepthLimit, Leased: pgqrs.DepthLimit}))

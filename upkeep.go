@@ -10,7 +10,11 @@ import (
 
 // beat renews leases and heartbeats until ctx is done.
 func (r *running) beat(ctx context.Context) {
-	tick := time.NewTicker(min(r.Lease/6, maxHeartbeat))
+	shortest := r.Lease
+	for _, l := range r.lanes {
+		shortest = min(shortest, l.lease)
+	}
+	tick := time.NewTicker(min(shortest/6, maxHeartbeat))
 	defer tick.Stop()
 	for {
 		select {
@@ -24,27 +28,37 @@ func (r *running) beat(ctx context.Context) {
 	}
 }
 
-// renew extends every lease in hand by one statement, and ends the handlers of those that are lost.
+// renew extends every lease in hand, by one statement for each length of lease
+// that the policies have, and ends the handlers of those that are lost.
 func (r *running) renew(ctx context.Context) {
-	from := time.Now()
-	asked := map[int64]*delivery{}
-	var leases []any
+	held := map[time.Duration]map[int64]*delivery{} // by lease and id
 	r.mu.Lock()
 	for id, d := range r.held {
 		if !d.lost {
-			asked[id] = d
-			leases = append(leases, d.m.lease())
+			if held[d.lane.lease] == nil {
+				held[d.lane.lease] = map[int64]*delivery{}
+			}
+			held[d.lane.lease][id] = d
 		}
 	}
 	r.mu.Unlock()
-	if len(leases) == 0 {
-		return
+	for lease, asked := range held {
+		r.renewFor(ctx, lease, asked)
 	}
-	limited, cancel := context.WithTimeout(ctx, min(statementTimeout, r.Lease/2))
+}
+
+// renewFor makes leases end so long from now.
+func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
+	from := time.Now()
+	var leases []any
+	for _, d := range asked {
+		leases = append(leases, d.m.lease())
+	}
+	limited, cancel := context.WithTimeout(ctx, min(statementTimeout, lease/2))
 	defer cancel()
 	var ids []int64
 	err := r.store.single(limited, func(c conn) (err error) {
-		ids, err = c.lease(limited, r.store.dialect.lease.renew, leases, r.Lease.Microseconds())
+		ids, err = c.lease(limited, r.store.dialect.lease.renew, leases, lease.Microseconds())
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
@@ -55,7 +69,7 @@ func (r *running) renew(ctx context.Context) {
 	if err == nil {
 		for _, id := range ids {
 			if d := asked[id]; d != nil {
-				d.until = from.Add(r.Lease)
+				d.until = from.Add(lease)
 				delete(asked, id)
 			}
 		}

@@ -35,6 +35,7 @@ type Worker struct {
 	Concurrency int
 	// Lease is how long a message stays with a Worker that has gone silent. It
 	// is renewed while the Worker lives. Zero means 30 s; less than 100 ms is an error.
+	// Policy.Lease wins over it.
 	Lease time.Duration
 	// PollInterval is how often an idle Worker looks for messages that another
 	// process enqueued or that have become due, give or take some jitter; after
@@ -51,8 +52,9 @@ const (
 	prefetchTime     = 50 * time.Millisecond // of work to have at hand
 	maxUnrecorded    = 2000                  // outcomes waiting to be written
 	maxHeartbeat     = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
-	statementTimeout = 10 * time.Second      // of a worker's own statements
-	cutWait          = 2 * time.Second       // for handlers to return after Grace
+	minLease         = 100 * time.Millisecond
+	statementTimeout = 10 * time.Second // of a worker's own statements
+	cutWait          = 2 * time.Second  // for handlers to return after Grace
 )
 
 // Run works until ctx is done. Then it claims no more, gives handlers Grace to
@@ -95,7 +97,7 @@ func (w *Worker) settings() (*Worker, error) {
 	switch {
 	case s.Concurrency < 0:
 		return nil, fmt.Errorf("Worker.Concurrency is %d", s.Concurrency)
-	case s.Lease < 100*time.Millisecond:
+	case s.Lease < minLease:
 		return nil, fmt.Errorf("Worker.Lease %v is shorter than 100 ms", s.Lease)
 	case s.PollInterval < 0:
 		return nil, fmt.Errorf("Worker.PollInterval is %v", s.PollInterval)

@@ -50,6 +50,7 @@ func features() []feature {
 		{"keys", keyCases},
 		{"payload", payloadCases},
 		{"limits", limitCases},
+		{"policies", policyCases},
 		{"lease", leaseCases},
 		{"settle", settleCases},
 		{"consumer", consumerCases},

@@ -291,7 +291,7 @@ func faultStart(t *testing.T, e *env) {
 	net.fail(everything)
 	start(t, fast(h))
 	eventually(t, "the worker has tried twice", func() bool {
-		return strings.Count(e.log.String(), "could not make the worker's row; trying again") >= 2
+		return strings.Count(e.log.String(), "could not start; trying again") >= 2
 	})
 	net.heal()
 	equal(t, "payload", receive(t, "the message is handled", got), "x")
