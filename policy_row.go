@@ -51,9 +51,9 @@ func (p PolicyInfo) String() string {
 	add(p.GroupConcurrency > 1, "%d at a time in a group", p.GroupConcurrency)
 	add(p.GroupRate != Rate{}, "%v in a group", p.GroupRate)
 	add(p.SkipFailed, "groups skip what failed")
+	add(p.DeadLetter != "", "dead letters to %q", p.DeadLetter)
 	add(p.Retention > 0, "archived kept for %s", shortDuration(p.Retention))
 	add(p.Retention < 0, "archived kept for ever")
-	add(p.DeadLetter != "", "dead letters to %q", p.DeadLetter)
 	return strings.Join(parts, ", ")
 }
 

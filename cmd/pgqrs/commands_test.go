@@ -23,6 +23,8 @@ func TestQueues(t *testing.T) {
 			"stats -over 0", "stats -over 0 -json",
 			"purge emails -state dead", "purge emails -state dead -yes", "purge emails -state no-such-state", "purge emails", "purge nowhere -state dead -yes",
 			"drop reports", "purge reports -state ready -yes -json", "drop reports", "drop reports", "queues")
+		s.check(s.queue("emails").With(pgqrs.Policy{MaxHeld: 2, Rate: pgqrs.Rate{N: 100, Per: time.Minute}, DeadLetter: "graveyard"}).Configure(s.Context()))
+		s.run("queues", "queues -json")
 		s.golden("queues")
 	})
 }

@@ -352,3 +352,11 @@ func TestADatabaseWithoutTablesIsExplained(t *testing.T) {
 	address := serve(t, store, dashboard.Options{})
 	want(t, get(t, address, http.StatusServiceUnavailable), "pgqrs install")
 }
+
+func TestQueuePageShowsThePolicy(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{})
+	q := pgqrs.NewQueue[string](store, "emails").With(pgqrs.Policy{MaxHeld: 12, DeadLetter: `<b>`})
+	must(t, q.Configure(t.Context()))
+	want(t, get(t, address+"queue?name=emails", http.StatusOK), "Policy: 5 attempts", "12 leased at a time", "&lt;b&gt;")
+}
