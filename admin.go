@@ -57,7 +57,7 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 		var created, paused timestamp
 		var oldest int64
 		var policy []byte
-		err := rows.Scan(&q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy)
+		err := scanRow(rows, &q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy)
 		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, time.Duration(oldest)*time.Microsecond
 		if err == nil {
 			q.Policy, err = decodePolicy(q.Name, policy)

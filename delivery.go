@@ -41,7 +41,15 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		}
 		l.doubtful.Store(false)
 	}
-	ms, err := r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
+	var ms []*MessageInfo
+	var err error
+	if l.limited.Load() {
+		ms, a.room, err = r.store.claimLimited(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
+		a.asked = a.room.n
+		l.limited.Store(err != nil || a.room.limited)
+	} else {
+		ms, err = r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
+	}
 	if err != nil {
 		// It may have committed all the same.
 		l.doubtful.Store(true)
@@ -247,6 +255,7 @@ func (r *running) forget(d *delivery) {
 	if r.held[d.m.ID] == d {
 		delete(r.held, d.m.ID)
 	}
+	r.ease(d.lane)
 }
 
 // cutShort ends the ctx of every handler that runs.

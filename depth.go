@@ -47,7 +47,7 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var paused timestamp
 		var waiting, oldest int64
 		var policy []byte
-		err := rows.Scan(&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy)
+		err := scanRow(rows, &q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy)
 		if err == nil {
 			q.Policy, err = decodePolicy(q.Name, policy)
 		}

@@ -82,6 +82,7 @@ type dialect struct {
 	schema  schemaSQL
 	queue   queueSQL
 	policy  policySQL
+	limit   limitSQL
 	message messageSQL
 	lease   leaseSQL
 	worker  workerSQL
@@ -204,11 +205,12 @@ type leaseSQL struct {
 // workerSQL is for worker rows.
 type workerSQL struct {
 	// register makes a worker's row, which is marked as this library's, or takes over one of the same name that stopped or went silent.
-	// Query; queue, name, status, microseconds after which a silent worker is dead; 1 row: id; none if there is no such
-	// queue or the name is in use.
+	// Query; queue, name, status, microseconds after which a silent worker is dead; 1 row: id, whether the queue has a limit (see
+	// limitSQL); none if there is no such queue or the name is in use.
 	register string
-	// heartbeat says that workers live, but for stopped ones. Query; JSON array of ids; rows: id, and status, or "silent" for one
-	// that expire stopped, or pgqrs 0.15 did because it had been silent: for 3 s or more, and by no call of this library.
+	// heartbeat says that workers live, but for stopped ones. Query; JSON array of ids; rows: id; status, or "silent" for one
+	// that expire stopped, or pgqrs 0.15 did because it had been silent: for 3 s or more, and by no call of this library; whether
+	// the queue has a limit.
 	heartbeat string
 	// poll looks for due messages. Query; JSON array of worker ids; rows: id of each active worker whose unpaused queue has some.
 	poll string

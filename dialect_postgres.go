@@ -391,12 +391,12 @@ var postgres = dialect{
 			ON CONFLICT (name) DO UPDATE
 			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL, go_state = excluded.go_state
 			WHERE pgqrs_workers.status = 'stopped' OR pgqrs_workers.heartbeat_at < excluded.heartbeat_at - (SELECT silence FROM arg)
-			RETURNING id`,
+			RETURNING id, ` + postgresLimited,
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE clock_timestamp() END
 			WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
 			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= heartbeat_at + interval '3 seconds')
-				THEN 'silent' ELSE status::text END`,
+				THEN 'silent' ELSE status::text END, ` + postgresLimited,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -443,6 +443,7 @@ var postgres = dialect{
 	},
 
 	policy:   postgresPolicies,
+	limit:    postgresLimits,
 	workflow: postgresWorkflow,
 	step:     postgresSteps,
 	signal:   postgresSignals,

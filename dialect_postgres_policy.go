@@ -4,6 +4,35 @@ package pgqrs
 const postgresPolicyOf = `json_build_array(q.policy::text, q.max_held, q.rate_interval, q.rate_burst,
 				q.group_limit, q.group_interval, q.group_burst, q.group_skip::int, q.dead_letter)::text`
 
+// postgresLimited says whether the queue of a row of pgqrs_workers has a limit.
+const postgresLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
+
+// What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
+// ahead than a burst is the work of a clock that has gone back since, and begins anew.
+const postgresAhead = `CASE WHEN q.rate_at <= arg.now + (q.rate_interval * q.rate_burst + 60000000) * interval '1 microsecond'
+				THEN GREATEST(0, (extract(epoch FROM q.rate_at - arg.now) * 1000000)::bigint) ELSE 0 END`
+
+var postgresLimits = limitSQL{
+	lock: `/* pgqrs:limit.lock */
+		SELECT q.id FROM pgqrs_queues q
+		WHERE q.id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = $1::bigint) AND (q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL)
+		FOR NO KEY UPDATE`,
+	room: `/* pgqrs:limit.room */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now),
+		` + postgresHeld + `, bucket AS MATERIALIZED (
+			SELECT q.max_held, q.rate_interval, q.rate_interval * q.rate_burst AS full_bucket, ` + postgresAhead + ` AS ahead
+			FROM arg JOIN pgqrs_queues q ON q.id = arg.queue_id
+		)
+		SELECT LEAST((SELECT n FROM arg), b.max_held - CASE WHEN b.max_held IS NOT NULL THEN
+				(SELECT count(*) FROM held WHERE queue_id = (SELECT queue_id FROM arg) AND vt > (SELECT now FROM arg)) END, (b.full_bucket - b.ahead) / b.rate_interval),
+			GREATEST(0, COALESCE(b.ahead - (b.full_bucket - b.rate_interval), 0)), b.rate_interval IS NOT NULL
+		FROM bucket b`,
+	take: `/* pgqrs:limit.take */
+		UPDATE pgqrs_queues q SET rate_at = arg.now + (` + postgresAhead + ` + arg.n * q.rate_interval) * interval '1 microsecond'
+		FROM (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now) arg
+		WHERE q.id = arg.queue_id AND q.rate_interval IS NOT NULL`,
+}
+
 var postgresPolicies = policySQL{
 	configure: `/* pgqrs:queue.configure */
 		WITH given AS MATERIALIZED (

@@ -367,11 +367,11 @@ var sqlite = dialect{
 				WHERE w.name = arg.name AND w.status <> 'stopped' AND w.heartbeat_at >= strftime('%Y-%m-%d %H:%M:%f', arg.now, arg.silence))
 			ON CONFLICT (name) DO UPDATE
 			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL, go_state = excluded.go_state
-			RETURNING id`,
+			RETURNING id, ` + sqliteLimited,
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE ` + sqliteNow + ` END WHERE id IN (SELECT value FROM json_each(?))
 			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= strftime('%Y-%m-%d %H:%M:%f', heartbeat_at, '3 seconds'))
-				THEN 'silent' ELSE status END`,
+				THEN 'silent' ELSE status END, ` + sqliteLimited,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -412,6 +412,7 @@ var sqlite = dialect{
 	},
 
 	policy:   sqlitePolicies,
+	limit:    sqliteLimits,
 	workflow: sqliteWorkflow,
 	step:     sqliteSteps,
 	signal:   sqliteSignals,

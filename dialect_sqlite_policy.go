@@ -4,6 +4,38 @@ package pgqrs
 const sqlitePolicyOf = `CAST(json_array(q.policy, q.max_held, q.rate_interval, q.rate_burst,
 					q.group_limit, q.group_interval, q.group_burst, q.group_skip, q.dead_letter) AS BLOB)`
 
+// sqliteLimited says whether the queue of a row of pgqrs_workers has a limit.
+const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
+
+// What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
+// ahead than a burst is the work of a clock that has gone back since, and begins anew.
+const (
+	sqliteMicros = `CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)`
+	sqliteAhead  = `CASE WHEN rate_at <= (SELECT now FROM arg) + rate_interval * rate_burst + 60000000 THEN max(0, rate_at - (SELECT now FROM arg)) ELSE 0 END`
+)
+
+var sqliteLimits = limitSQL{
+	lock: `/* pgqrs:limit.lock */
+		SELECT q.id FROM pgqrs_queues q
+		WHERE q.id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = ?) AND (q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL)`,
+	room: `/* pgqrs:limit.room */
+		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `),
+		bucket (max_held, rate_interval, full_bucket, ahead) AS (
+			SELECT max_held, rate_interval, rate_interval * rate_burst, ` + sqliteAhead + `
+			FROM pgqrs_queues WHERE id = (SELECT queue_id FROM arg)
+		)
+		SELECT min((SELECT n FROM arg),
+				CASE WHEN max_held IS NULL THEN (SELECT n FROM arg) ELSE max_held - (SELECT count(*) FROM pgqrs_messages WHERE +queue_id = (SELECT queue_id FROM arg)
+					AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND consumer_worker_id > 0 AND vt > ` + sqliteNow + `) END,
+				COALESCE((full_bucket - ahead) / rate_interval, (SELECT n FROM arg))),
+			max(0, COALESCE(ahead - (full_bucket - rate_interval), 0)), rate_interval IS NOT NULL
+		FROM bucket`,
+	take: `/* pgqrs:limit.take */
+		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `)
+		UPDATE pgqrs_queues SET rate_at = (SELECT now FROM arg) + ` + sqliteAhead + ` + (SELECT n FROM arg) * rate_interval
+		WHERE id = (SELECT queue_id FROM arg) AND rate_interval IS NOT NULL`,
+}
+
 var sqlitePolicies = policySQL{
 	configure: `/* pgqrs:queue.configure */
 		UPDATE pgqrs_queues

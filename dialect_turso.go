@@ -14,6 +14,11 @@ var turso = func() dialect {
 	d.spread = tursoSpread
 	d.schema.objects = tursoObjects
 	d.step = tursoSteps
+	// Differs because in MVCC mode two transactions keep out of each other's way only if both write the same row.
+	d.limit.lock = `/* pgqrs:limit.lock */
+		UPDATE pgqrs_queues SET queue_name = queue_name
+		WHERE id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = ?) AND (max_held IS NOT NULL OR rate_interval IS NOT NULL)
+		RETURNING id`
 	// Differs because in MVCC mode a transaction that has not seen this one fails only if both write the same row, or this one changes the schema.
 	d.queue.freeze = []string{
 		`/* pgqrs:queue.freeze */ CREATE TABLE pgqrs_freeze (id INTEGER)`,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -112,32 +111,41 @@ func (s *Store) settleTogether(ctx context.Context, calls [][]settlement) ([][]i
 func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	collided := false
-	err := s.single(ctx, func(c conn) error {
-		ms = nil
+	err := s.single(ctx, func(c conn) (err error) {
 		if collided {
 			s.collisions.Store(queue, time.Now())
 		}
 		collided = true // if this is not the last time
 		text, args := s.claiming(queue, n)
-		return c.rows(ctx, text, append([]any{worker, lease.Microseconds(), alone, n}, args...), func(rows *sql.Rows) error {
-			m, err := scanDelivery(rows)
-			if err != nil {
-				return err
-			}
-			ms = append(ms, m)
-			return nil
-		})
+		ms, err = c.claim(ctx, text, append([]any{worker, lease.Microseconds(), alone, n}, args...))
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	return arrange(ms, queue, worker), nil
+}
+
+// claim runs the statement of a claim.
+func (c conn) claim(ctx context.Context, text string, args []any) ([]*MessageInfo, error) {
+	var ms []*MessageInfo
+	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
+		m, err := scanDelivery(rows)
+		ms = append(ms, m)
+		return err
+	})
+	return ms, err
+}
+
+// arrange sorts what a worker has claimed for delivery.
+func arrange(ms []*MessageInfo, queue string, worker int64) []*MessageInfo {
 	for _, m := range ms {
 		m.Queue, m.State, m.WorkerID = queue, Leased, worker
 	}
 	slices.SortFunc(ms, func(a, b *MessageInfo) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.DueAt.Compare(b.DueAt), cmp.Compare(a.ID, b.ID))
 	})
-	return ms, nil
+	return ms
 }
 
 const (
@@ -169,146 +177,57 @@ func (s *Store) observeClaim(ctx context.Context, m *MessageInfo) {
 // marked stopped and its name may be taken. Leases do not depend on it.
 const silence = 30 * time.Second
 
-// register makes a worker's row, and the queue's if need be.
-func (s *Store) register(ctx context.Context, queue, name, status string) (int64, error) {
+// register makes a worker's row, and the queue's if need be. It returns the
+// row's id, and whether the queue has a limit.
+func (s *Store) register(ctx context.Context, queue, name, status string) (id int64, limited bool, err error) {
 	for range 2 {
-		var ids []int64
-		err := s.single(ctx, func(c conn) (err error) {
-			ids, err = c.ids(ctx, s.dialect.worker.register, queue, name, status, silence.Microseconds())
-			return err
+		err = s.single(ctx, func(c conn) error {
+			id = 0
+			return c.rows(ctx, s.dialect.worker.register, []any{queue, name, status, silence.Microseconds()}, func(rows *sql.Rows) error {
+				var has sql.NullBool
+				err := scanRow(rows, &id, &has)
+				limited = has.Bool
+				return err
+			})
 		})
-		if err != nil {
-			return 0, err
-		}
-		if len(ids) > 0 {
-			return ids[0], nil
+		if err != nil || id != 0 {
+			return id, limited, err
 		}
 		err = s.single(ctx, func(c conn) error {
 			_, err := c.exec(ctx, s.dialect.queue.make, queue)
 			return err
 		})
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 	}
-	return 0, fmt.Errorf("%w: a live worker has the name %q", ErrState, name)
+	return 0, false, fmt.Errorf("%w: a live worker has the name %q", ErrState, name)
 }
 
-// heartbeat says that workers live and returns the status of each that still has a row.
-func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]string, error) {
+// A workerState is what a worker's row says.
+type workerState struct {
+	status  string
+	limited bool // its queue has a limit
+}
+
+// heartbeat says that workers live and returns the state of each that still has a row.
+func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]workerState, error) {
 	list, err := jsonList(workers)
 	if err != nil {
 		return nil, err
 	}
-	var status map[int64]string
+	var states map[int64]workerState
 	err = s.single(ctx, func(c conn) error {
-		status = map[int64]string{}
+		states = map[int64]workerState{}
 		return c.rows(ctx, s.dialect.worker.heartbeat, []any{list}, func(rows *sql.Rows) error {
 			var id int64
-			var word string
-			err := rows.Scan(&id, &word)
-			status[id] = word
+			var state workerState
+			var limited sql.NullBool
+			err := scanRow(rows, &id, &state.status, &limited)
+			state.limited = limited.Bool
+			states[id] = state
 			return err
 		})
 	})
-	return status, err
-}
-
-// A consumer is the worker row behind one queue's Dequeue calls.
-type consumer struct {
-	queue string
-	turn  chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
-
-	mu sync.Mutex
-	id int64 // 0: not registered
-}
-
-// consumer returns the one of a queue.
-func (s *Store) consumer(queue string) (*consumer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("%w: the Store is closed", ErrState)
-	}
-	c := s.consumers[queue]
-	if c == nil {
-		c = &consumer{queue: queue, turn: make(chan struct{}, 1)}
-		s.consumers[queue] = c
-	}
-	return c, nil
-}
-
-// worker returns the row's id, which it makes if there is none.
-func (c *consumer) worker(ctx context.Context, s *Store) (int64, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.id != 0 {
-		return c.id, nil
-	}
-	id, err := s.register(ctx, c.queue, uniqueName()+"/"+c.queue, "ready")
-	c.id = id
-	return id, err
-}
-
-// claim leases messages. When none came it finds out whether the row is to
-// blame: it may have been suspended, or been taken for dead while idle.
-func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Duration) ([]*MessageInfo, error) {
-	for {
-		id, err := c.worker(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		ms, err := c.claimAs(ctx, s, id, n, lease)
-		if err != nil || len(ms) > 0 {
-			return ms, err
-		}
-		status, err := s.heartbeat(ctx, []int64{id})
-		if err != nil {
-			return nil, err
-		}
-		switch word := status[id]; word {
-		case "ready", "polling":
-			return nil, nil
-		case "interrupted":
-			if _, err := s.moveWorker(ctx, id, "suspended"); err != nil {
-				return nil, err
-			}
-			fallthrough
-		case "suspended":
-			return nil, fmt.Errorf("%w: worker %d was %s; ResumeWorker lets it go on", ErrState, id, word)
-		}
-		c.forget(id)
-	}
-}
-
-func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease time.Duration) ([]*MessageInfo, error) {
-	if s.cfg.Concurrent {
-		select {
-		case c.turn <- struct{}{}:
-			defer func() { <-c.turn }()
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	return s.claim(ctx, c.queue, id, n, lease, true)
-}
-
-// forget drops a row that is stopped or gone, so that the next call makes another.
-func (c *consumer) forget(id int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.id == id {
-		c.id = 0
-	}
-}
-
-// stop marks the row stopped.
-func (c *consumer) stop(ctx context.Context, s *Store) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.id == 0 {
-		return nil
-	}
-	_, err := s.moveWorker(ctx, c.id, "stopped")
-	return err
+	return states, err
 }

@@ -137,6 +137,9 @@ func (p Policy) overdrawn(attempt int) bool { return p.exhausted(attempt - 1) }
 // retention is how long archived messages are kept; negative: for ever.
 func (p Policy) retention() time.Duration { return cmp.Or(p.Retention, defaultRetention) }
 
+// limited reports whether claims of the queue are limited; those of groups are not by this.
+func (p Policy) limited() bool { return p.MaxHeld > 0 || p.Rate != Rate{} }
+
 func (p Policy) wait(attempt int) time.Duration {
 	if p.Backoff == nil {
 		return defaultBackoff(attempt)

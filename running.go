@@ -50,17 +50,21 @@ type lane struct {
 	Handler
 	worker   atomic.Int64 // id of its row
 	doubtful atomic.Bool  // a claim may have committed unheard
+	limited  atomic.Bool  // its queue has a limit
+	opened   atomic.Bool  // the time for which gate was closed is over
+	eased    atomic.Bool  // this worker has finished with a message since the latest claim began
 	waker    waker
 	lease    time.Duration
 
 	// The rest belongs to the scheduler.
 	limit     int // handlers at a time
 	busy      int
-	waiting   []*delivery   // claimed, and waiting for a slot
-	more      bool          // there may be messages
-	needsSlot bool          // the next message is to be claimed only into a free slot
-	off       bool          // suspended
-	stopped   bool          // for good
+	waiting   []*delivery // claimed, and waiting for a slot
+	more      bool        // there may be messages
+	needsSlot bool        // the next message is to be claimed only into a free slot
+	off       bool        // suspended
+	stopped   bool        // for good
+	gate      gate
 	average   time.Duration // of what a handler takes
 }
 
@@ -69,6 +73,7 @@ type answer struct {
 	lane  *lane
 	asked int
 	alone bool
+	room  room
 	ms    []*delivery
 	due   map[int64]bool // workers with messages due
 	err   error
@@ -117,8 +122,9 @@ func (r *running) registerLane(ctx context.Context, l *lane) error {
 	var deadline time.Time
 	for {
 		err := r.outlast(ctx, "make the worker's row", func(ctx context.Context) error {
-			id, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
+			id, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
 			l.worker.Store(id)
+			l.limited.Store(limited || l.policy.limited())
 			return err
 		})
 		if !errors.Is(err, ErrState) {
@@ -193,6 +199,9 @@ func (r *running) drain() <-chan time.Time {
 	for _, l := range r.lanes {
 		r.giveBack(l.waiting)
 		l.waiting = nil
+		if l.gate.closed {
+			l.gate.timer.Stop()
+		}
 	}
 	return time.After(r.Grace)
 }

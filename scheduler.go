@@ -70,7 +70,7 @@ func (r *running) dispatch() {
 func (r *running) hungry() int {
 	n := 0
 	for _, l := range r.lanes {
-		if l.more && !l.off && !l.stopped && !r.draining && len(l.waiting) == 0 && l.busy == 0 {
+		if l.more && !l.gate.closed && !l.off && !l.stopped && !r.draining && len(l.waiting) == 0 && l.busy == 0 {
 			n++
 		}
 	}
@@ -112,6 +112,7 @@ func (r *running) ask(poll *time.Timer) {
 	})
 	if l != nil {
 		r.asking = true
+		l.eased.Store(false)
 		go func() { r.answers <- r.claim(l, n, alone) }()
 	}
 }
@@ -119,7 +120,7 @@ func (r *running) ask(poll *time.Timer) {
 // want says how many messages to claim for a lane, and whether one that may
 // be poison is welcome: it must go straight into a free slot.
 func (r *running) want(l *lane) (n int, alone bool) {
-	if !l.more || l.off || l.stopped || r.unrecorded() > maxUnrecorded {
+	if !l.more || l.gate.closed || l.off || l.stopped || r.unrecorded() > maxUnrecorded {
 		return 0, false
 	}
 	free := min(r.Concurrency-r.busy, l.limit-l.busy)
@@ -128,7 +129,7 @@ func (r *running) want(l *lane) (n int, alone bool) {
 		return 0, false
 	}
 	prefetch := 0
-	if l.average > 0 {
+	if l.average > 0 && !l.limited.Load() {
 		prefetch = min(maxPrefetch, int(float64(l.limit)*float64(prefetchTime)/float64(l.average)))
 	}
 	if len(l.waiting) > max(free, prefetch/2) {
@@ -168,6 +169,8 @@ func (r *running) answered(a answer, poll *time.Timer) {
 func (r *running) claimed(a answer, poll *time.Timer) {
 	l := a.lane
 	switch n := len(a.ms); {
+	case a.room.closed():
+		r.close(l, a.room)
 	case n == 0 && !a.alone:
 		l.needsSlot = true
 	case n == 0:
@@ -191,6 +194,7 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 // rung looks who rang.
 func (r *running) rung(poll *time.Timer) {
 	for _, l := range r.lanes {
+		l.open()
 		if l.waker.now.Swap(false) {
 			l.more = true
 		}
@@ -238,7 +242,7 @@ func (r *running) setPoll(poll *time.Timer, d time.Duration) {
 func (r *running) idle() []int64 {
 	var ids []int64
 	for _, l := range r.lanes {
-		if !l.more && !l.off && !l.stopped {
+		if !l.more && !l.gate.closed && !l.off && !l.stopped {
 			ids = append(ids, l.worker.Load())
 		}
 	}

@@ -2,6 +2,7 @@ package pgqrs_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -31,6 +32,50 @@ func TestStatementsOfPolicies(t *testing.T) {
 				Lease: 5 * time.Minute, Retention: -1, DeadLetter: "graveyard", MaxHeld: 3, Rate: pgqrs.Rate{N: 3, Per: time.Second},
 				GroupConcurrency: 4, GroupRate: pgqrs.Rate{N: 6, Per: time.Hour}, SkipFailed: true,
 			}),
+		},
+	})
+}
+
+func TestStatementsOfLimitedDequeue(t *testing.T) {
+	begin, commit := exec("begin"), exec("commit")
+	limited := register.row(3, true)
+	lock := query("limit.lock", 3).ids(1)
+	claimOf := func(n int) statement { return query("message.claim", 3, 30_000_000, true, n) }
+	runOperations(t, []operation{
+		{
+			name: "Dequeue within a rate", call: dequeuing(2), want: []statement{
+				limited, begin, lock, query("limit.room", 1, 10).row(4, 0, true),
+				claimOf(4).row(delivery(7, ada, 1)...).row(delivery(8, ada, 1)...), exec("limit.take", 1, 2), commit,
+			},
+		}, {
+			name: "Dequeue with as many leased as may be", call: dequeuing(0), err: pgqrs.ErrRateLimited,
+			want: []statement{limited, begin, lock, query("limit.room", 1, 10).row(-1, 0, false), commit},
+		}, {
+			name: "Dequeue above a rate", want: []statement{limited, begin, lock, query("limit.room", 1, 10).row(0, 1_500_000, true), commit},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				var limit *pgqrs.RateLimitError
+				_, err := emails(s).Dequeue(ctx, 10, 30*time.Second)
+				if !errors.As(err, &limit) {
+					return err
+				}
+				return differ("wait", limit.Wait, 1500*time.Millisecond)
+			},
+		}, {
+			name: "Dequeue within a limit on leases", call: dequeuing(1),
+			want: []statement{limited, begin, lock, query("limit.room", 1, 10).row(1, 0, false), claimOf(1).row(delivery(7, ada, 1)...), commit},
+		}, {
+			name: "Dequeue from a limited queue that has nothing", call: dequeuing(0),
+			want: []statement{limited, begin, lock, query("limit.room", 1, 10).row(10, 0, true), claimOf(10), commit, heartbeat.row(3, "ready", true)},
+		}, {
+			name: "Dequeue from a queue whose limit was lifted, and then set again",
+			want: []statement{
+				limited, begin, query("limit.lock", 3), claimOf(10), commit, heartbeat.row(3, "ready", false),
+				claimOf(10), heartbeat.row(3, "ready", true),
+				begin, lock, query("limit.room", 1, 10).row(10, 0, false), claimOf(10).row(delivery(7, ada, 1)...), commit,
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				return errors.Join(dequeuing(0)(ctx, s), dequeuing(0)(ctx, s), dequeuing(1)(ctx, s))
+			},
 		},
 	})
 }

@@ -127,7 +127,7 @@ func (r *running) report(parent context.Context) {
 	for _, l := range r.lanes {
 		ids = append(ids, l.worker.Load())
 	}
-	words, err := r.store.heartbeat(ctx, ids)
+	states, err := r.store.heartbeat(ctx, ids)
 	if err != nil {
 		if parent.Err() == nil {
 			r.log.Warn("pgqrs: could not heartbeat; trying again", "err", err)
@@ -137,9 +137,11 @@ func (r *running) report(parent context.Context) {
 	told := map[*lane]string{}
 	for _, l := range r.lanes {
 		id := l.worker.Load()
-		word, ok := words[id]
+		state, ok := states[id]
+		word := state.status
 		if !ok || word == "silent" {
 			word, err = "polling", r.reregister(ctx, l)
+			state.limited = l.limited.Load()
 		} else if next := map[string]string{"interrupted": "suspended", "ready": "polling"}[word]; next != "" {
 			word = next // as asked to, or because it was resumed
 			_, err = r.store.moveWorker(ctx, id, word)
@@ -149,6 +151,7 @@ func (r *running) report(parent context.Context) {
 			return
 		}
 		told[l] = word
+		l.limited.Store(state.limited)
 	}
 	select {
 	case <-r.statuses: // what the scheduler has not read is out of date
@@ -158,9 +161,10 @@ func (r *running) report(parent context.Context) {
 }
 
 func (r *running) reregister(ctx context.Context, l *lane) error {
-	id, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
+	id, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
 	if err == nil {
 		l.worker.Store(id)
+		l.limited.Store(limited)
 		r.log.Warn("pgqrs: worker row was given up or deleted; made it anew", "queue", l.queue, "id", id)
 	}
 	return err

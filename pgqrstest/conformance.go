@@ -51,6 +51,7 @@ func features() []feature {
 		{"payload", payloadCases},
 		{"limits", limitCases},
 		{"policies", policyCases},
+		{"queue limits", queueLimitCases},
 		{"lease", leaseCases},
 		{"settle", settleCases},
 		{"consumer", consumerCases},

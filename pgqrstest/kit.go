@@ -25,6 +25,7 @@ var advanceTexts = map[pgqrs.Dialect][]string{
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_workflow_steps SET created_at = created_at - a.d, started_at = started_at - a.d, completed_at = completed_at - a.d, retry_at = retry_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
+		`UPDATE pgqrs_queues SET rate_at = rate_at - $1::bigint * interval '1 microsecond' WHERE rate_at IS NOT NULL`,
 	},
 	pgqrs.SQLite: sqliteAdvance,
 	pgqrs.Turso:  sqliteAdvance,
@@ -56,10 +57,11 @@ var sqliteAdvance = []string{
 			started_at = strftime('%Y-%m-%d %H:%M:%f', started_at, (SELECT d FROM a)),
 			completed_at = strftime('%Y-%m-%d %H:%M:%f', completed_at, (SELECT d FROM a)),
 			retry_at = strftime('%Y-%m-%d %H:%M:%f', retry_at, (SELECT d FROM a))`,
+	`UPDATE pgqrs_queues SET rate_at = rate_at - ? WHERE rate_at IS NOT NULL`,
 }
 
 // Advance lets time pass for everything in the store's tables: delays,
-// backoffs and leases come that much closer to their end. It needs tables that
+// backoffs, leases and what rates keep back come that much closer to their end. It needs tables that
 // the database finds without Config.Schema.
 func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	t.Helper()

@@ -7,7 +7,7 @@ ALTER TABLE pgqrs_queues ADD COLUMN policy TEXT
 -- +goose StatementEnd
 
 -- Limits that hold in all processes. NULL: none. An interval is the microseconds between two messages; rate_at is when the next
--- one would be due if they came evenly, and may be ahead of the clock by what rate_burst allows.
+-- one would be due if they came evenly, in microseconds since 1970, and may be ahead of the clock by what rate_burst allows.
 -- +goose StatementBegin
 ALTER TABLE pgqrs_queues ADD COLUMN max_held INTEGER
 -- +goose StatementEnd
@@ -21,7 +21,7 @@ ALTER TABLE pgqrs_queues ADD COLUMN rate_burst INTEGER
 -- +goose StatementEnd
 
 -- +goose StatementBegin
-ALTER TABLE pgqrs_queues ADD COLUMN rate_at TEXT
+ALTER TABLE pgqrs_queues ADD COLUMN rate_at INTEGER
 -- +goose StatementEnd
 
 -- The same for each group of the queue. group_skip: whether a failed message lets its group go on while it waits for its retry.

@@ -1,0 +1,148 @@
+package pgqrs
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A consumer is the worker row behind one queue's Dequeue calls.
+type consumer struct {
+	queue string
+	turn  chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
+
+	mu      sync.Mutex
+	id      int64     // 0: not registered
+	limited bool      // its queue has a limit
+	asOf    time.Time // when the row said so
+}
+
+// consumerBeat is after how long a Dequeue heartbeats first: the row must not
+// go silent while messages come, and may have news.
+const consumerBeat = 10 * time.Second
+
+// consumer returns the one of a queue.
+func (s *Store) consumer(queue string) (*consumer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("%w: the Store is closed", ErrState)
+	}
+	c := s.consumers[queue]
+	if c == nil {
+		c = &consumer{queue: queue, turn: make(chan struct{}, 1)}
+		s.consumers[queue] = c
+	}
+	return c, nil
+}
+
+// worker returns the row's id, which it makes if there is none, whether the
+// queue has a limit, and whether that is so old that the row should be asked again.
+func (c *consumer) worker(ctx context.Context, s *Store) (id int64, limited, old bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.id == 0 {
+		c.id, c.limited, err = s.register(ctx, c.queue, uniqueName()+"/"+c.queue, "ready")
+		c.asOf = time.Now()
+	}
+	return c.id, c.limited, time.Since(c.asOf) > consumerBeat, err
+}
+
+// claim leases messages. When none came it finds out whether the row is to
+// blame: it may have been suspended, or been taken for dead while idle.
+func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Duration) ([]*MessageInfo, error) {
+	for {
+		id, limited, old, err := c.worker(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if old {
+			if err := c.beat(ctx, s, id); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		ms, err := c.claimAs(ctx, s, id, n, lease, limited)
+		if err != nil || len(ms) > 0 {
+			return ms, err
+		}
+		if err := c.beat(ctx, s, id); err != nil {
+			return nil, err
+		}
+		if now, _, _, err := c.worker(ctx, s); now == id || err != nil {
+			return nil, err // its row is well, and there is nothing for it
+		}
+	}
+}
+
+// beat heartbeats the row and takes in what it says. It forgets one that is
+// stopped or gone, so that the next call makes another.
+func (c *consumer) beat(ctx context.Context, s *Store, id int64) error {
+	states, err := s.heartbeat(ctx, []int64{id})
+	if err != nil {
+		return err
+	}
+	switch state := states[id]; state.status {
+	case "ready", "polling":
+		c.know(id, state.limited)
+		return nil
+	case "interrupted":
+		if _, err := s.moveWorker(ctx, id, "suspended"); err != nil {
+			return err
+		}
+		fallthrough
+	case "suspended":
+		return fmt.Errorf("%w: worker %d was %s; ResumeWorker lets it go on", ErrState, id, state.status)
+	}
+	c.forget(id)
+	return nil
+}
+
+// know notes what the row said just now.
+func (c *consumer) know(id int64, limited bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.id == id {
+		c.limited, c.asOf = limited, time.Now()
+	}
+}
+
+func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease time.Duration, limited bool) ([]*MessageInfo, error) {
+	if s.cfg.Concurrent {
+		select {
+		case c.turn <- struct{}{}:
+			defer func() { <-c.turn }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if !limited {
+		return s.claim(ctx, c.queue, id, n, lease, true)
+	}
+	ms, room, err := s.claimLimited(ctx, c.queue, id, n, lease, true)
+	if err == nil && room.closed() {
+		err = fmt.Errorf("the limits of its policy allow no delivery now: %w", &RateLimitError{Wait: max(room.wait, heldWait)})
+	}
+	return ms, err
+}
+
+// forget drops a row that is stopped or gone, so that the next call makes another.
+func (c *consumer) forget(id int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.id == id {
+		c.id = 0
+	}
+}
+
+// stop marks the row stopped.
+func (c *consumer) stop(ctx context.Context, s *Store) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.id == 0 {
+		return nil
+	}
+	_, err := s.moveWorker(ctx, c.id, "stopped")
+	return err
+}
