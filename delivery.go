@@ -230,7 +230,7 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 func (r *running) bury(d *delivery, cause error) error {
 	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
 	defer cancel()
-	return r.store.bury(ctx, d.m, cause)
+	return r.store.bury(ctx, d.m, cause, d.lane.policy.DeadLetter)
 }
 
 // record queues an outcome for writing.

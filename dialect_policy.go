@@ -6,6 +6,9 @@ type policySQL struct {
 	// Exec; JSON array of [queue, policy as a string of JSON, messages held at most or null, rate's interval or null, its burst or null,
 	// messages of a group at a time, interval of a group's rate or null, its burst or null, whether groups skip what failed, dead-letter queue or null].
 	configure string
+	// deadLetter copies dead messages to another queue, which exists, with headers that say where they come from. It leaves those
+	// that are copies of that queue's own dead letters. Query; queue, JSON array of ids; rows: id of the copies.
+	deadLetter string
 }
 
 // limitSQL is for claims from queues whose rows have a limit: MaxHeld or Rate. The three run in one transaction, with lease.claim

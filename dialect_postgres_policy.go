@@ -49,4 +49,14 @@ var postgresPolicies = policySQL{
 		WHERE q.queue_name = g.name
 			AND (q.policy, q.max_held, q.rate_interval, q.rate_burst, q.group_limit, q.group_interval, q.group_burst, q.group_skip, q.dead_letter)
 				IS DISTINCT FROM (g.policy, g.max_held, g.rate_interval, g.rate_burst, g.group_limit, g.group_interval, g.group_burst, g.group_skip, g.dead_letter)`,
+	deadLetter: `/* pgqrs:message.dead_letter */
+		WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS ids, clock_timestamp() AS now)
+		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, COALESCE(m.headers, '{}') || jsonb_build_object('dead-letter-queue', q.queue_name,
+			'dead-letter-id', m.id::text, 'dead-letter-attempts', m.read_ct::text, 'dead-letter-error', COALESCE(m.last_error, ''))
+		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
+		JOIN pgqrs_messages m ON m.id = ANY (ARRAY(SELECT json_array_elements_text(a.ids)::bigint FROM arg a)) JOIN pgqrs_queues q ON q.id = m.queue_id
+		WHERE m.failed_at IS NOT NULL AND COALESCE(m.headers ->> 'dead-letter-queue', '') <> arg.queue
+		ORDER BY m.id
+		RETURNING id`,
 }

@@ -54,4 +54,14 @@ var sqlitePolicies = policySQL{
 				AND pgqrs_queues.rate_interval IS g.rate_interval AND pgqrs_queues.rate_burst IS g.rate_burst
 				AND pgqrs_queues.group_limit IS g.group_limit AND pgqrs_queues.group_interval IS g.group_interval AND pgqrs_queues.group_burst IS g.group_burst
 				AND pgqrs_queues.group_skip IS g.group_skip AND pgqrs_queues.dead_letter IS g.dead_letter)`,
+	deadLetter: `/* pgqrs:message.dead_letter */
+		WITH arg (queue, ids, now) AS (SELECT ?, ?, ` + sqliteNow + `)
+		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, json_patch(COALESCE(m.headers, '{}'), json_object('dead-letter-queue', q.queue_name,
+			'dead-letter-id', CAST(m.id AS TEXT), 'dead-letter-attempts', CAST(m.read_ct AS TEXT), 'dead-letter-error', COALESCE(m.last_error, '')))
+		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
+		JOIN pgqrs_messages m ON m.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) JOIN pgqrs_queues q ON q.id = m.queue_id
+		WHERE m.failed_at IS NOT NULL AND COALESCE(json_extract(m.headers, '$."dead-letter-queue"'), '') <> arg.queue
+		ORDER BY m.id
+		RETURNING id`,
 }

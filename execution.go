@@ -111,7 +111,7 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 }
 
 // bury ends the run of a message that goes to the dead letters, together with it.
-func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error) error {
+func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
 	message, err := marshal(errorText(cause))
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error) error {
 				return err
 			}
 		}
-		done, err := c.store.settle(ctx, []settlement{{m, outcome{kind: died, err: cause}}})
+		done, err := c.store.settle(ctx, []settlement{{m, outcome{kind: died, err: cause}, deadLetter}})
 		if err == nil && len(done) == 0 {
 			err = lostError([]int64{m.ID})
 		}
@@ -387,7 +387,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
 			return err
 		}
-		done, err := c.store.settle(ctx, []settlement{{e.m, outcome{kind: acked}}})
+		done, err := c.store.settle(ctx, []settlement{{m: e.m}})
 		if err == nil && len(done) == 0 {
 			err = lostError([]int64{e.m.ID})
 		}

@@ -14,6 +14,7 @@ import (
 type settlement struct {
 	m *MessageInfo
 	outcome
+	deadLetter string // the queue that gets a copy if it dies; empty: none
 }
 
 // lease is the lease tuple of a message, for a list, with what else the statement takes.
@@ -37,6 +38,7 @@ func (c conn) lease(ctx context.Context, text string, leases []any, before ...an
 func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) {
 	slices.SortFunc(list, func(a, b settlement) int { return cmp.Compare(a.m.ID, b.m.ID) })
 	var acks, releases, fails []any
+	var dead []settlement
 	for _, x := range list {
 		switch x.kind {
 		case acked:
@@ -46,6 +48,10 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 		case retried:
 			fails = append(fails, x.m.lease(x.delay.Microseconds(), errorText(x.err)))
 		case died:
+			if x.deadLetter != "" {
+				dead = append(dead, x)
+				continue
+			}
 			fails = append(fails, x.m.lease(nil, errorText(x.err)))
 		}
 	}
@@ -67,7 +73,11 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 		}
 		done = append(done, ids...)
 	}
-	return done, nil
+	if len(dead) == 0 {
+		return done, nil
+	}
+	ids, err := s.bequeath(ctx, dead)
+	return append(done, ids...), err
 }
 
 // settleShared is settle for a caller that is one of many.

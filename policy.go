@@ -38,7 +38,11 @@ type Policy struct {
 	// kept until they are redriven or purged.
 	Retention time.Duration
 	// DeadLetter names another queue, which gets a copy of each message that
-	// dies in this one. Empty means none.
+	// dies in this one, in the same transaction. The copy has the headers of
+	// the message, and dead-letter-queue, -id, -attempts and -error; the dead letter itself
+	// stays where it is, for Redrive. What dies of the copies that came from the
+	// other queue is not copied back. A run of a workflow that fails is no
+	// dead letter. Empty means none.
 	DeadLetter string
 
 	// MaxHeld bounds how many messages of the queue are leased at a time, in

@@ -171,7 +171,7 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 			err = overdrawn(info)
 		}
 		if err != nil {
-			dead = append(dead, settlement{info, outcome{kind: died, err: err}})
+			dead = append(dead, settlement{info, outcome{kind: died, err: err}, q.policy.DeadLetter})
 			continue
 		}
 		q.store.observeClaim(ctx, info)
@@ -290,7 +290,7 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 	return q.report(ctx, what, ms, true, func() ([]int64, error) {
 		list := make([]settlement, len(ms))
 		for i, m := range ms {
-			list[i] = settlement{&m.MessageInfo, decide(m)}
+			list[i] = settlement{&m.MessageInfo, decide(m), q.policy.DeadLetter}
 		}
 		return q.store.settleShared(ctx, list)
 	})

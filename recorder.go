@@ -113,7 +113,7 @@ func (c *recorder) take() ([]recording, bool) {
 func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) error {
 	list := make([]settlement, len(batch))
 	for i, x := range batch {
-		list[i] = settlement{x.d.m, x.outcome}
+		list[i] = settlement{x.d.m, x.outcome, x.d.lane.policy.DeadLetter}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()

@@ -79,3 +79,40 @@ func TestStatementsOfLimitedDequeue(t *testing.T) {
 		},
 	})
 }
+
+func TestStatementsOfDeadLetters(t *testing.T) {
+	mortal := func(s *pgqrs.Store) *pgqrs.Queue[email] {
+		return pgqrs.NewQueue[email](s, "emails").With(pgqrs.Policy{DeadLetter: "graveyard"})
+	}
+	errBounced := errors.New("bounced")
+	burial := []statement{
+		exec("begin"), query("message.fail", `[[7,3,9,null,"bounced"]]`).ids(7),
+		exec("queue.make", "graveyard"), query("message.dead_letter", "graveyard", `[7]`).ids(8), exec("commit"),
+	}
+	fail := func(ms ...*pgqrs.Message[email]) func(context.Context, *pgqrs.Store) error {
+		return func(ctx context.Context, s *pgqrs.Store) error { return mortal(s).Fail(ctx, errBounced, ms...) }
+	}
+	runOperations(t, []operation{
+		{name: "Fail of the last attempt", call: fail(held(7, 5)), want: burial},
+		{
+			name: "Fail of the last attempt after the lease was lost", call: fail(held(7, 5)), err: pgqrs.ErrLeaseLost,
+			want: []statement{exec("begin"), query("message.fail", `[[7,3,9,null,"bounced"]]`), exec("commit")},
+		}, {
+			name: "Fail of the last attempt and of an earlier one", call: func(ctx context.Context, s *pgqrs.Store) error {
+				return mortal(s).Fail(ctx, pgqrs.RetryAfter(time.Second, errBounced), held(7, 5), held(6, 1))
+			},
+			want: append([]statement{query("message.fail", `[[6,3,9,1000000,"bounced"]]`).ids(6)}, burial...),
+		}, {
+			name: "Dequeue of a payload that does not decode", want: []statement{
+				register.ids(3), claim.row(delivery(7, `{"To":1}`, 1)...),
+				exec("begin"), query("message.fail", deadLetter(7, "pgqrs: invalid payload: payload of message 7 does not decode")).ids(7),
+				exec("queue.make", "graveyard"), query("message.dead_letter", "graveyard", `[7]`).ids(8), exec("commit"),
+				claim, heartbeat.row(3, "ready", false),
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := mortal(s).Dequeue(ctx, 10, 30*time.Second)
+				return err
+			},
+		},
+	})
+}

@@ -52,6 +52,7 @@ func features() []feature {
 		{"limits", limitCases},
 		{"policies", policyCases},
 		{"queue limits", queueLimitCases},
+		{"dead letters", deadLetterCases},
 		{"lease", leaseCases},
 		{"settle", settleCases},
 		{"consumer", consumerCases},
