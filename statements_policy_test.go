@@ -37,7 +37,7 @@ func TestStatementsOfPolicies(t *testing.T) {
 }
 
 func TestStatementsOfLimitedDequeue(t *testing.T) {
-	begin, commit := exec("begin"), exec("commit")
+	begin, commit := ownBegin, txCommit
 	limited := register.row(3, true)
 	lock := query("limit.lock", 3).ids(1)
 	claimOf := func(n int) statement { return query("message.claim", 3, 30_000_000, true, n) }
@@ -86,8 +86,8 @@ func TestStatementsOfDeadLetters(t *testing.T) {
 	}
 	errBounced := errors.New("bounced")
 	burial := []statement{
-		exec("begin"), query("message.fail", `[[7,3,9,null,"bounced"]]`).ids(7),
-		exec("queue.make", "graveyard"), query("message.dead_letter", "graveyard", `[7]`).ids(8), exec("commit"),
+		ownBegin, query("message.fail", `[[7,3,9,null,"bounced"]]`).ids(7),
+		exec("queue.make", "graveyard"), query("message.dead_letter", "graveyard", `[7]`).ids(8), txCommit,
 	}
 	fail := func(ms ...*pgqrs.Message[email]) func(context.Context, *pgqrs.Store) error {
 		return func(ctx context.Context, s *pgqrs.Store) error { return mortal(s).Fail(ctx, errBounced, ms...) }
@@ -96,7 +96,7 @@ func TestStatementsOfDeadLetters(t *testing.T) {
 		{name: "Fail of the last attempt", call: fail(held(7, 5)), want: burial},
 		{
 			name: "Fail of the last attempt after the lease was lost", call: fail(held(7, 5)), err: pgqrs.ErrLeaseLost,
-			want: []statement{exec("begin"), query("message.fail", `[[7,3,9,null,"bounced"]]`), exec("commit")},
+			want: []statement{ownBegin, query("message.fail", `[[7,3,9,null,"bounced"]]`), txCommit},
 		}, {
 			name: "Fail of the last attempt and of an earlier one", call: func(ctx context.Context, s *pgqrs.Store) error {
 				return mortal(s).Fail(ctx, pgqrs.RetryAfter(time.Second, errBounced), held(7, 5), held(6, 1))
@@ -105,8 +105,8 @@ func TestStatementsOfDeadLetters(t *testing.T) {
 		}, {
 			name: "Dequeue of a payload that does not decode", want: []statement{
 				register.ids(3), claim.row(delivery(7, `{"To":1}`, 1)...),
-				exec("begin"), query("message.fail", deadLetter(7, "pgqrs: invalid payload: payload of message 7 does not decode")).ids(7),
-				exec("queue.make", "graveyard"), query("message.dead_letter", "graveyard", `[7]`).ids(8), exec("commit"),
+				ownBegin, query("message.fail", deadLetter(7, "pgqrs: invalid payload: payload of message 7 does not decode")).ids(7),
+				exec("queue.make", "graveyard"), query("message.dead_letter", "graveyard", `[7]`).ids(8), txCommit,
 				claim, heartbeat.row(3, "ready", false),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
