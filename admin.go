@@ -73,9 +73,14 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 
 // eachQueue runs a query that takes the names of queues, none for all.
 func (s *Store) eachQueue(ctx context.Context, text string, names []string, scan func(*sql.Rows) error) error {
+	return s.eachNamed(ctx, "queue name", text, names, scan)
+}
+
+// eachNamed runs a query that takes names, none for all.
+func (s *Store) eachNamed(ctx context.Context, what, text string, names []string, scan func(*sql.Rows) error) error {
 	var arg any
 	for _, name := range names {
-		if err := checkFindable("queue name", name); err != nil {
+		if err := checkFindable(what, name); err != nil {
 			return err
 		}
 	}

@@ -90,6 +90,7 @@ type dialect struct {
 	workflow workflowSQL
 	step     stepSQL
 	signal   signalSQL
+	schedule scheduleSQL
 }
 
 // schemaSQL is for Install, Uninstall and Verify.
@@ -236,7 +237,7 @@ var dialects = map[Dialect]*dialect{
 }
 
 var (
-	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals)|worker_status|pgqrs_workflow_status)\b`)
+	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals|schedules|schedule_runs)|worker_status|pgqrs_workflow_status)\b`)
 	schemaNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
 )
 

@@ -92,7 +92,7 @@ var postgres = dialect{
 			WITH known AS (
 				SELECT to_regclass(name) AS oid
 				FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
-					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
+					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('pgqrs_schedules'), ('pgqrs_schedule_runs'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
 			), tables AS (
 				SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
 			)
@@ -113,7 +113,7 @@ var postgres = dialect{
 			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
 		},
 		drop: []string{
-			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
+			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
 			`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
 		},
 	},
@@ -447,4 +447,5 @@ var postgres = dialect{
 	workflow: postgresWorkflow,
 	step:     postgresSteps,
 	signal:   postgresSignals,
+	schedule: postgresSchedules,
 }

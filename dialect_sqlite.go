@@ -120,6 +120,8 @@ var sqlite = dialect{
 			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
 		},
 		drop: []string{
+			`/* pgqrs:schema.drop_schedule_runs */ DROP TABLE IF EXISTS pgqrs_schedule_runs`,
+			`/* pgqrs:schema.drop_schedules */ DROP TABLE IF EXISTS pgqrs_schedules`,
 			`/* pgqrs:schema.drop_signals */ DROP TABLE IF EXISTS pgqrs_workflow_signals`,
 			`/* pgqrs:schema.drop_steps */ DROP TABLE IF EXISTS pgqrs_workflow_steps`,
 			`/* pgqrs:schema.drop_runs */ DROP TABLE IF EXISTS pgqrs_workflow_runs`,
@@ -416,4 +418,5 @@ var sqlite = dialect{
 	workflow: sqliteWorkflow,
 	step:     sqliteSteps,
 	signal:   sqliteSignals,
+	schedule: sqliteSchedules,
 }

@@ -233,6 +233,9 @@ func (q *Queue[T]) Configure(ctx context.Context) error {
 
 // configure writes policies to queues that exist.
 func (s *Store) configure(ctx context.Context, rows []policyRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
 	list, err := jsonList(rows)
 	if err != nil {
 		return err

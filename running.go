@@ -22,11 +22,12 @@ type running struct {
 	lanes []*lane
 	base  context.Context // of handlers and statements: Run's values, never done
 
-	recorder recorder
-	answers  chan answer
-	finished chan *delivery
-	statuses chan map[*lane]string
-	bell     chan struct{}
+	recorder   recorder
+	timekeeper *timekeeper
+	answers    chan answer
+	finished   chan *delivery
+	statuses   chan map[*lane]string
+	bell       chan struct{}
 
 	mu   sync.Mutex
 	held map[int64]*delivery // every message leased to it, by id
@@ -80,7 +81,7 @@ type answer struct {
 }
 
 func newRunning(ctx context.Context, w *Worker) *running {
-	store := w.Handlers[0].store
+	store := w.store()
 	r := &running{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
 		base:    context.WithoutCancel(ctx),
@@ -100,10 +101,11 @@ func newRunning(ctx context.Context, w *Worker) *running {
 		r.lanes = append(r.lanes, l)
 	}
 	r.recorder = recorder{r: r, work: make(chan struct{}, 1)}
+	r.timekeeper = newTimekeeper(r)
 	return r
 }
 
-// register makes a row for each lane, and writes their policies. It outlasts a database that is away.
+// register makes a row for each lane and each schedule, and writes the policies of queues. It outlasts a database that is away.
 func (r *running) register(ctx context.Context) error {
 	rows := make([]policyRow, len(r.lanes))
 	for i, l := range r.lanes {
@@ -112,7 +114,10 @@ func (r *running) register(ctx context.Context) error {
 		}
 		rows[i] = l.policy.row(l.queue)
 	}
-	return r.outlast(ctx, "write the policies of queues", func(ctx context.Context) error { return r.store.configure(ctx, rows) })
+	if err := r.outlast(ctx, "write the policies of queues", func(ctx context.Context) error { return r.store.configure(ctx, rows) }); err != nil {
+		return err
+	}
+	return r.outlast(ctx, "make the rows of schedules", r.timekeeper.register)
 }
 
 // registerLane makes the row of a lane. A name that is in use may be that of a
@@ -170,8 +175,9 @@ func (r *running) run(ctx context.Context) error {
 	var upkeep, beating sync.WaitGroup
 	upkeepCtx, stopUpkeep := context.WithCancel(ctx)
 	beatCtx, stopBeating := context.WithCancel(r.base)
-	upkeep.Add(1)
+	upkeep.Add(2)
 	go func() { defer upkeep.Done(); r.maintain(upkeepCtx) }()
+	go func() { defer upkeep.Done(); r.timekeeper.run(upkeepCtx) }()
 	beating.Add(2)
 	go func() { defer beating.Done(); r.beat(beatCtx) }()
 	go func() { defer beating.Done(); r.recorder.run(beatCtx) }()

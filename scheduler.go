@@ -278,11 +278,12 @@ func (r *running) obey(words map[*lane]string) {
 	}
 }
 
+// allStopped reports whether somebody has stopped all lanes.
 func (r *running) allStopped() bool {
 	for _, l := range r.lanes {
 		if !l.stopped {
 			return false
 		}
 	}
-	return true
+	return len(r.lanes) > 0
 }

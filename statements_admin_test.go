@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -204,8 +205,12 @@ func applied(t *testing.T, d pgqrs.Dialect) statement {
 		t.Fatal(files, err)
 	}
 	s := query("schema.versions")
-	for i, name := range files {
-		s = s.row(i+1, strings.TrimSuffix(name[5:], ".up.sql"), 1)
+	for _, name := range files {
+		version, err := strconv.Atoi(name[:4])
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = s.row(version, strings.TrimSuffix(name[5:], ".up.sql"), 1)
 	}
 	return s
 }
@@ -316,7 +321,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			want := []statement{exec("begin"), query("schema.lock"), query("schema.objects")}
 			drops := map[pgqrs.Dialect][]string{
 				pgqrs.Postgres: {"tables", "types"},
-				pgqrs.SQLite:   {"signals", "steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
+				pgqrs.SQLite:   {"schedule_runs", "schedules", "signals", "steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
 			}
 			for _, what := range drops[d] {
 				want = append(want, exec("schema.drop_"+what))

@@ -216,6 +216,7 @@ func (r *running) prune(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
 	r.pruneRuns(ctx, list)
+	r.timekeeper.prune(ctx)
 	r.tidyShared(ctx)
 }
 

@@ -25,6 +25,9 @@ import (
 type Worker struct {
 	// Handlers is the code to run, one for each queue. All must be of one Store.
 	Handlers []Handler
+	// Schedules are run beside the handlers, or without any; see [Schedule].
+	// Their targets must be of the same Store.
+	Schedules []Schedule
 	// Middleware wraps every handler; the first is the outermost.
 	Middleware []func(WorkFunc) WorkFunc
 	// Name tells workers apart. It must not be used twice at a time: Run waits
@@ -103,10 +106,10 @@ func (w *Worker) settings() (*Worker, error) {
 		return nil, fmt.Errorf("Worker.PollInterval is %v", s.PollInterval)
 	case s.Grace < 0:
 		return nil, fmt.Errorf("Worker.Grace is %v", s.Grace)
-	case len(s.Handlers) == 0:
-		return nil, errors.New("no handlers")
+	case len(s.Handlers)+len(s.Schedules) == 0:
+		return nil, errors.New("no handlers and no schedules")
 	}
-	return &s, errors.Join(checkName("worker name", s.Name), s.checkHandlers())
+	return &s, errors.Join(checkName("worker name", s.Name), s.checkHandlers(), s.checkSchedules())
 }
 
 func (w *Worker) checkHandlers() error {
@@ -125,6 +128,31 @@ func (w *Worker) checkHandlers() error {
 		queues[h.queue] = true
 	}
 	return nil
+}
+
+func (w *Worker) checkSchedules() error {
+	names := map[string]bool{}
+	for _, s := range w.Schedules {
+		if err := s.check(); err != nil {
+			return err
+		}
+		switch {
+		case s.Target.store.core != w.store().core:
+			return fmt.Errorf("%w: handlers and schedules of two Stores in one Worker", ErrUnsupported)
+		case names[s.Name]:
+			return fmt.Errorf("two schedules named %q", s.Name)
+		}
+		names[s.Name] = true
+	}
+	return nil
+}
+
+// store is that of the handlers or, without any, of the schedules.
+func (w *Worker) store() *Store {
+	if len(w.Handlers) > 0 {
+		return w.Handlers[0].store
+	}
+	return w.Schedules[0].Target.store
 }
 
 // uniqueName is a name that no other worker has.

@@ -1,0 +1,234 @@
+package pgqrs
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A Rule says at which instants a [Schedule] runs. Next returns the first one
+// after t, or the zero time if there is none. t is in the Schedule's Zone.
+// Next is called again for what it was asked before, and by other processes,
+// and must answer the same. Schedules of github.com/robfig/cron/v3 are Rules;
+// package cronpgqrs makes Rules of cron texts.
+type Rule interface {
+	Next(t time.Time) time.Time
+}
+
+// Every is the Rule of the multiples of d, a second at least, since the
+// beginning of the year 1 in UTC: every hour is on the hour, every 24 hours at
+// midnight UTC, every 7 times that on Mondays. So all processes agree, and a
+// restart moves nothing. A calendar's days and a zone's clock are for cron texts.
+func Every(d time.Duration) Rule { return every(d) }
+
+type every time.Duration
+
+func (d every) Next(t time.Time) time.Time {
+	return t.Truncate(time.Duration(d)).Add(time.Duration(d))
+}
+
+func (d every) String() string { return "every " + time.Duration(d).String() }
+
+// A Schedule enqueues a message or starts a run again and again, as a [Rule]
+// says. It is given to a [Worker], and any number of them may have the same:
+// each instant is enqueued once, by whichever comes first, in one transaction
+// with the advance to the next. There is no leader.
+//
+// It has a row in the database, by its Name, which each Worker that starts with
+// the Schedule brings up to date. If the Rule's text or the Zone is another
+// then, what is to come is computed anew from that moment. Of Workers with
+// different rules for one name, as during a deployment, only those that have
+// the text in the row run the Schedule, which are those that started last; the
+// others stand aside, but take over when an instant has been overdue for a minute.
+//
+// The message carries [ScheduleHeader] and [DueHeader] and, unless its Target
+// has one, a key of both, as "nightly@2026-11-22T03:00:00Z".
+type Schedule struct {
+	// Name tells schedules apart: up to 200 characters.
+	Name string
+	// Rule says when. Instants between two milliseconds are moved to the later one.
+	Rule Rule
+	// Text is the Rule for operators to read, and by which a change of it is
+	// noticed. Empty means what the Rule's String method returns; without
+	// one an empty Text is an error.
+	Text string
+	// Zone is the time zone in which the Rule is asked. Nil means UTC;
+	// time.Local, which is another on each host, is an error.
+	Zone *time.Location
+	// CatchUp is how many instants that have passed are made up for: the latest
+	// ones, the oldest of them first. Zero means 1; the most is 1000; -1 means that
+	// what is missed, because a later one is due too or it is more than a minute
+	// late, is not run at all. What fell into a pause is never made up for.
+	CatchUp int
+	// Target is what to enqueue. Queue.Target and Workflow.Target make it.
+	Target Target
+}
+
+// Headers of a message that a Schedule enqueued.
+const (
+	// ScheduleHeader has the Schedule's name.
+	ScheduleHeader = "pgqrs-schedule"
+	// DueHeader has the instant that it is for, as time.RFC3339Nano in UTC. It is missing if the Schedule was run by hand.
+	DueHeader = "pgqrs-due"
+)
+
+// A Target is what a [Schedule] enqueues. Queue.Target and Workflow.Target make it.
+type Target struct {
+	store   *Store
+	queue   string
+	runs    bool // it starts runs of the workflow of that name
+	item    item // without what Config.Headers adds
+	headers map[string]string
+	err     error // why it cannot be enqueued
+}
+
+// Target returns what a [Schedule] is to enqueue: a message with the payload, by the
+// options of [Queue.Enqueue], but for Delay and At. With a Key nothing is
+// enqueued while the message of an earlier instant is unfinished.
+func (q *Queue[T]) Target(payload T, opts ...Option) Target {
+	t := Target{store: q.store, queue: q.name, err: q.usable()}
+	t.fill(payload, opts, func(raw []byte) []byte { return raw })
+	return t
+}
+
+// Target returns what a [Schedule] is to start: a run with the input, by the options
+// of [Workflow.Start], but for Delay, At, Key and Unique. Its key is that of the instant.
+func (w *Workflow[In, Out]) Target(in In, opts ...Option) Target {
+	t := Target{store: w.store, queue: w.name, runs: true, err: w.queue().usable()}
+	t.fill(workflowPayload[In]{in}, opts, inputOf)
+	if t.err == nil && t.item.key != nil {
+		t.err = fmt.Errorf("%w: a Key for a schedule's runs, of which it would let the first one start alone", ErrUnsupported)
+	}
+	return t
+}
+
+// fill encodes what is to be enqueued.
+func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
+	if t.err == nil && t.store.tx != nil {
+		t.err = t.store.pooled("Target")
+	}
+	var o options
+	if t.err == nil {
+		t.err = o.apply(append(slices.Clip(opts), noEach))
+	}
+	if t.err == nil && (o.at != nil || o.delay != 0) {
+		t.err = errors.New("Delay or At; its schedule's rule says when")
+	}
+	if t.err == nil {
+		t.headers = o.headers
+		t.item, t.err = t.store.item(payload, o)
+		t.item.unique = false
+	}
+	if t.err == nil {
+		t.err = t.store.cfg.Limits.admit([]item{t.item}, content)
+	}
+	if t.err != nil {
+		t.err = &operationError{fmt.Sprintf("target on queue %q", t.queue), t.err}
+	}
+}
+
+const (
+	maxScheduleName = 200
+	maxCatchUp      = 1000
+	maxInstants     = 100_000     // that have passed, and are looked at for the latest ones
+	missedAfter     = time.Minute // an instant is late
+)
+
+// check reports why the schedule cannot be run, if so.
+func (s *Schedule) check() error {
+	err := checkName("schedule name", s.Name)
+	if err == nil && len([]rune(s.Name)) > maxScheduleName {
+		err = fmt.Errorf("schedule name %.20q... has more than %d characters", s.Name, maxScheduleName)
+	}
+	if err != nil {
+		return err
+	}
+	e, isEvery := s.Rule.(every)
+	switch {
+	case s.Rule == nil:
+		err = errors.New("no Rule")
+	case isEvery && time.Duration(e) < time.Second:
+		err = fmt.Errorf("Every(%v) is less than a second", time.Duration(e))
+	case s.text() == "":
+		err = fmt.Errorf("no Text, and %T has no String method", s.Rule)
+	case s.Zone == time.Local:
+		err = errors.New("Zone is time.Local, which is another on each host; use time.LoadLocation")
+	case s.CatchUp < -1 || s.CatchUp > maxCatchUp:
+		err = fmt.Errorf("CatchUp %d is not between -1 and %d", s.CatchUp, maxCatchUp)
+	case s.Target.store == nil:
+		err = errors.New("no Target; make it by Queue.Target or Workflow.Target")
+	default:
+		err = s.Target.err
+	}
+	if err != nil {
+		return &operationError{fmt.Sprintf("schedule %q", s.Name), err}
+	}
+	return nil
+}
+
+// text is the rule for operators.
+func (s *Schedule) text() string {
+	if named, ok := s.Rule.(fmt.Stringer); ok && s.Text == "" {
+		return named.String()
+	}
+	return s.Text
+}
+
+func (s *Schedule) zone() *time.Location {
+	if s.Zone == nil {
+		return time.UTC
+	}
+	return s.Zone
+}
+
+// after returns the first instant after t, in UTC, or the zero time if there is none.
+func (s *Schedule) after(t time.Time) (next time.Time, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicError(v)
+		}
+	}()
+	next = s.Rule.Next(t.In(s.zone()))
+	if next.IsZero() || next.UTC().Year() > 9999 {
+		return time.Time{}, nil
+	}
+	if !next.After(t) {
+		return time.Time{}, fmt.Errorf("the rule's Next(%v) is %v, which is not after it", t.In(s.zone()), next)
+	}
+	// As the tables keep it.
+	if whole := next.Truncate(time.Millisecond); whole.Before(next) {
+		next = whole.Add(time.Millisecond)
+	}
+	return next.UTC(), nil
+}
+
+// due returns which of the instants from first on that have come by now are to
+// be run, and the first one after now, or the zero time if there is none.
+func (s *Schedule) due(first, now time.Time) (due []time.Time, next time.Time, err error) {
+	most := max(1, s.CatchUp)
+	if e, ok := s.Rule.(every); ok { // it need not look at all of them
+		if latest := now.Truncate(time.Duration(e)).Add(-time.Duration(e) * time.Duration(most-1)); latest.After(first) {
+			first = latest
+		}
+	}
+	next = first
+	for n := 0; !next.IsZero() && !next.After(now); n++ {
+		if len(due) == most {
+			due = slices.Delete(due, 0, 1)
+		}
+		due = append(due, next)
+		if n < maxInstants {
+			next, err = s.after(next)
+		} else {
+			next, err = s.after(now)
+		}
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+	}
+	if s.CatchUp < 0 && now.Sub(due[len(due)-1]) > missedAfter {
+		due = nil
+	}
+	return due, next, nil
+}

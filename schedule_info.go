@@ -1,0 +1,337 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// ScheduleInfo is the row of a [Schedule]: what it is, and when it runs next.
+type ScheduleInfo struct {
+	ID   int64
+	Name string
+	// Queue is that of the target, which for Workflow bears the workflow's name.
+	Queue    string
+	Workflow bool
+	Payload  json.RawMessage // of the message; a workflow's is {"input": In}
+	Priority int
+	Key      string // if the target has one
+	Headers  map[string]string
+	Rule     string // the text
+	Zone     string
+	CatchUp  int // -1: nothing
+
+	CreatedAt, UpdatedAt time.Time
+	PausedAt             time.Time // zero unless paused
+	// NextAt is when it runs next; while it is paused, when it would. The zero
+	// time means never again. One that has passed means that no worker has the Schedule.
+	NextAt time.Time
+	// Last is its latest run; nil before the first one.
+	Last *ScheduleRun
+}
+
+// ScheduleRun is a run of a [Schedule]: one instant, or one by hand.
+type ScheduleRun struct {
+	// DueAt is the instant, and RanAt when it was enqueued. By hand they are the same.
+	DueAt, RanAt time.Time
+	ByHand       bool
+	// Held says that nothing was enqueued, because the message of the target's key was
+	// unfinished. MessageID is that one's then.
+	Held      bool
+	MessageID int64
+	RunID     int64 // of a workflow's run
+	// State is that of the run, or else of the message. It is empty once that is gone.
+	State State
+}
+
+// Schedules describes the named schedules, or all, by name. Names that do not exist are left out.
+func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo, error) {
+	if err := s.usable(); err != nil {
+		return nil, wrap(ctx, err, "list schedules")
+	}
+	var list []ScheduleInfo
+	err := s.eachNamed(ctx, "schedule name", s.dialect.schedule.list, names, func(rows *sql.Rows) error {
+		var i ScheduleInfo
+		var key sql.NullString
+		var payload, headers []byte
+		var created, updated, paused, next timestamp
+		var last scheduleRunRow
+		err := rows.Scan(append([]any{&i.ID, &i.Name, &i.Queue, &i.Workflow, &payload, &i.Priority, &key, &headers, &i.Rule, &i.Zone, &i.CatchUp,
+			&created, &updated, &paused, &next}, last.into()...)...)
+		if err == nil && len(headers) > 0 {
+			err = json.Unmarshal(headers, &i.Headers)
+		}
+		i.Payload, i.Key = payload, key.String
+		i.CreatedAt, i.UpdatedAt, i.PausedAt, i.NextAt = created.Time, updated.Time, paused.Time, next.Time
+		if run := last.run(); !run.DueAt.IsZero() {
+			i.Last = &run
+		}
+		list = append(list, i)
+		return err
+	})
+	if err != nil {
+		return nil, wrap(ctx, err, "list schedules")
+	}
+	return list, nil
+}
+
+// ScheduleRuns lists the latest runs of a schedule, the latest first, up to
+// limit of the 1000 that are kept. It returns an error matching ErrNotFound if
+// there is no such schedule.
+func (s *Store) ScheduleRuns(ctx context.Context, name string, limit int) ([]ScheduleRun, error) {
+	list, err := s.scheduleRuns(ctx, name, limit)
+	return list, wrap(ctx, err, "list the runs of schedule %q", name)
+}
+
+func (s *Store) scheduleRuns(ctx context.Context, name string, limit int) ([]ScheduleRun, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if err := checkFindable("schedule name", name); err != nil {
+		return nil, err
+	}
+	if limit < 1 || limit > adminChunk {
+		return nil, fmt.Errorf("limit %d is not between 1 and %d", limit, adminChunk)
+	}
+	var list []ScheduleRun
+	err := conn{s, s.tx}.rows(ctx, s.dialect.schedule.history, []any{name, limit}, func(rows *sql.Rows) error {
+		var row scheduleRunRow
+		err := rows.Scan(row.into()...)
+		list = append(list, row.run())
+		return err
+	})
+	if err != nil || len(list) > 0 {
+		return list, err
+	}
+	found, err := s.Schedules(ctx, name)
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
+	return nil, err
+}
+
+// A scheduleRunRow is a run's columns, in the order the dialects select them.
+type scheduleRunRow struct {
+	due, ran     timestamp
+	byHand, held sql.NullBool
+	message, id  sql.NullInt64
+	state        sql.NullString
+}
+
+func (r *scheduleRunRow) into() []any {
+	return []any{&r.due, &r.ran, &r.byHand, &r.held, &r.message, &r.id, &r.state}
+}
+
+func (r *scheduleRunRow) run() ScheduleRun {
+	return ScheduleRun{DueAt: r.due.Time, RanAt: r.ran.Time, ByHand: r.byHand.Bool, Held: r.held.Bool,
+		MessageID: r.message.Int64, RunID: r.id.Int64, State: State(r.state.String)}
+}
+
+// PauseSchedule stops a schedule, in all processes, until ResumeSchedule. It
+// can still be run by hand. It returns an error matching ErrNotFound if there
+// is no such schedule.
+func (s *Store) PauseSchedule(ctx context.Context, name string) error {
+	return wrap(ctx, s.pauseSchedule(ctx, name, true), "pause schedule %q", name)
+}
+
+// ResumeSchedule takes back PauseSchedule. What was due meanwhile is not made up for.
+func (s *Store) ResumeSchedule(ctx context.Context, name string) error {
+	return wrap(ctx, s.pauseSchedule(ctx, name, false), "resume schedule %q", name)
+}
+
+func (s *Store) pauseSchedule(ctx context.Context, name string, paused bool) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := checkFindable("schedule name", name); err != nil {
+		return err
+	}
+	var ids []int64
+	err := s.single(ctx, func(c conn) (err error) {
+		ids, err = c.ids(ctx, s.dialect.schedule.pause, name, paused)
+		return err
+	})
+	if err == nil && len(ids) == 0 {
+		err = ErrNotFound
+	}
+	return err
+}
+
+// DeleteSchedule deletes a schedule with its history; what it has enqueued
+// stays. A Worker that has it in its code makes it anew when it starts. It
+// returns an error matching ErrNotFound if there is no such schedule.
+func (s *Store) DeleteSchedule(ctx context.Context, name string) error {
+	err := s.usable()
+	if err == nil {
+		err = checkFindable("schedule name", name)
+	}
+	if err == nil {
+		err = s.atomic(ctx, func(c conn) error {
+			var n int64
+			for _, text := range s.dialect.schedule.remove {
+				var err error
+				if n, err = c.exec(ctx, text, name); err != nil {
+					return err
+				}
+			}
+			if n == 0 {
+				return ErrNotFound
+			}
+			return nil
+		})
+	}
+	return wrap(ctx, err, "delete schedule %q", name)
+}
+
+// RunSchedule enqueues what a schedule would, now, paused or not. It needs no
+// code of the schedule, and changes nothing about when that runs next. It
+// returns an error matching ErrNotFound if there is no such schedule.
+func (s *Store) RunSchedule(ctx context.Context, name string) (ScheduleRun, error) {
+	var run ScheduleRun
+	err := s.usable()
+	if err == nil {
+		err = checkFindable("schedule name", name)
+	}
+	if err == nil {
+		err = outsideStep(ctx)
+	}
+	if err == nil {
+		err = s.atomic(ctx, func(c conn) (err error) {
+			run, err = c.runSchedule(ctx, name)
+			return err
+		})
+	}
+	return run, wrap(ctx, err, "run schedule %q", name)
+}
+
+func (c conn) runSchedule(ctx context.Context, name string) (ScheduleRun, error) {
+	id, target, err := c.takeSchedule(ctx, name)
+	if err != nil {
+		return ScheduleRun{}, err
+	}
+	items, err := c.store.scheduled(ctx, name, target, []time.Time{{}})
+	if err != nil {
+		return ScheduleRun{}, err
+	}
+	runs, err := c.runTarget(ctx, target, items)
+	if err != nil {
+		return ScheduleRun{}, err
+	}
+	runs[0].ByHand = true
+	instants, err := c.recordRuns(ctx, id, runs)
+	if err != nil {
+		return ScheduleRun{}, err
+	}
+	runs[0].DueAt, runs[0].RanAt = instants[0], instants[0]
+	return runs[0], nil
+}
+
+// takeSchedule reads what a schedule enqueues.
+func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target, err error) {
+	err = c.rows(ctx, c.store.dialect.schedule.take, []any{name}, func(rows *sql.Rows) error {
+		var key sql.NullString
+		var payload, headers []byte
+		err := rows.Scan(&id, &t.queue, &t.runs, &payload, &t.item.priority, &key, &headers)
+		if err == nil && len(headers) > 0 {
+			err = json.Unmarshal(headers, &t.headers)
+		}
+		t.item.payload = string(payload)
+		if key.Valid {
+			t.item.key = key.String
+		}
+		return err
+	})
+	if err == nil && id == 0 {
+		err = ErrNotFound
+	}
+	return id, t, err
+}
+
+// scheduled returns the items that a schedule enqueues for instants; the zero time is one by hand.
+func (s *Store) scheduled(ctx context.Context, name string, t Target, instants []time.Time) ([]item, error) {
+	items := make([]item, len(instants))
+	for i, at := range instants {
+		headers := map[string]string{}
+		if s.cfg.Headers != nil {
+			maps.Copy(headers, s.cfg.Headers(ctx))
+		}
+		maps.Copy(headers, t.headers)
+		headers[ScheduleHeader] = name
+		it := t.item
+		if !at.IsZero() {
+			due := at.UTC().Format(time.RFC3339Nano)
+			headers[DueHeader] = due
+			if it.key == nil {
+				it.key = name + "@" + due
+			}
+		}
+		var err error
+		if it.headers, err = encodeHeaders(headers); err != nil {
+			return nil, err
+		}
+		items[i] = it
+	}
+	return items, nil
+}
+
+// runTarget enqueues items, or starts runs of them.
+func (c conn) runTarget(ctx context.Context, t Target, items []item) ([]ScheduleRun, error) {
+	runs := make([]ScheduleRun, len(items))
+	if t.runs {
+		ids, err := c.store.insertRuns(ctx, t.queue, items, nil)
+		for i := range ids {
+			runs[i].RunID = ids[i]
+		}
+		return runs, err
+	}
+	e, err := c.store.store(ctx, t.queue, items)
+	if err != nil {
+		return nil, err
+	}
+	for i, id := range e.ids {
+		runs[i].MessageID = id
+	}
+	for _, i := range e.taken {
+		runs[i].Held = true
+	}
+	c.store.announce(ctx, t.queue, e.stored)
+	return runs, nil
+}
+
+// recordRuns adds runs to a schedule's history and returns the instants of
+// those added, which are all but what it had before.
+func (c conn) recordRuns(ctx context.Context, id int64, runs []ScheduleRun) ([]time.Time, error) {
+	list := make([][]any, len(runs))
+	for i, run := range runs {
+		list[i] = []any{microseconds(run.DueAt), run.ByHand, run.Held, nil, nil}
+		if run.MessageID != 0 {
+			list[i][3] = run.MessageID
+		}
+		if run.RunID != 0 {
+			list[i][4] = run.RunID
+		}
+	}
+	arg, err := jsonList(list)
+	if err != nil {
+		return nil, err
+	}
+	var added []time.Time
+	err = c.rows(ctx, c.store.dialect.schedule.record, []any{id, arg}, func(rows *sql.Rows) error {
+		var at timestamp
+		err := rows.Scan(&at)
+		added = append(added, at.Time)
+		return err
+	})
+	return added, err
+}
+
+// microseconds is an instant as the statements take it; nil for the zero time.
+func microseconds(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}

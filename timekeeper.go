@@ -1,0 +1,250 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"time"
+)
+
+// A timekeeper runs the schedules of a Worker. It asks the database, in one
+// statement for all of them, when the next instant has come, and else once a
+// minute, because the database's clock may jump.
+type timekeeper struct {
+	r         *running
+	schedules []*Schedule
+	told      map[string]string // what the log has last been told of a schedule
+}
+
+const (
+	maxLook    = time.Minute            // between two looks
+	minLook    = 500 * time.Millisecond // the same
+	failedLook = 2 * time.Second        // after one that failed
+	takeOver   = time.Minute            // an instant has been overdue under another's rule
+	keptRuns   = 1000                   // in a schedule's history
+	lateLook   = 5 * time.Millisecond   // after an instant, so that the wait does not end just before it
+)
+
+// A scheduleRow is what decides when a schedule runs, by the database.
+type scheduleRow struct {
+	now             time.Time
+	id              int64 // 0: there is no row
+	rule, zone      string
+	changes         int64
+	next            time.Time // zero: never
+	paused, resumed time.Time
+}
+
+func newTimekeeper(r *running) *timekeeper {
+	k := &timekeeper{r: r, told: map[string]string{}}
+	for _, s := range r.Schedules {
+		k.schedules = append(k.schedules, &s)
+	}
+	return k
+}
+
+// register brings the rows of the schedules up to date.
+func (k *timekeeper) register(ctx context.Context) error {
+	if len(k.schedules) == 0 {
+		return nil
+	}
+	rows, err := k.find(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range k.schedules {
+		next, err := s.after(rows[s.Name].now)
+		if err == nil {
+			err = k.put(ctx, s, next)
+		}
+		if err != nil {
+			return wrap(ctx, err, "schedule %q", s.Name)
+		}
+	}
+	return nil
+}
+
+// find reads the schedules' rows, by name.
+func (k *timekeeper) find(ctx context.Context) (map[string]scheduleRow, error) {
+	var names []string
+	for _, s := range k.schedules {
+		names = append(names, s.Name)
+	}
+	list, err := jsonTexts(names)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]scheduleRow{}
+	err = conn{k.r.store, nil}.rows(ctx, k.r.store.dialect.schedule.find, []any{list}, func(rows *sql.Rows) error {
+		var name string
+		var id sql.NullInt64
+		var row scheduleRow
+		var rule, zone sql.NullString
+		var now, next, paused, resumed timestamp
+		err := rows.Scan(&name, &now, &id, &rule, &zone, &row.changes, &next, &paused, &resumed)
+		row.now, row.id, row.rule, row.zone = now.Time, id.Int64, rule.String, zone.String
+		row.next, row.paused, row.resumed = next.Time, paused.Time, resumed.Time
+		found[name] = row
+		return err
+	})
+	return found, err
+}
+
+// put writes a schedule's definition to its row.
+func (k *timekeeper) put(ctx context.Context, s *Schedule, next time.Time) error {
+	t := s.Target
+	headers, err := encodeHeaders(t.headers)
+	if err != nil {
+		return err
+	}
+	catchUp := s.CatchUp
+	if catchUp == 0 {
+		catchUp = 1
+	}
+	return k.r.store.single(ctx, func(c conn) error {
+		_, err := c.ids(ctx, c.store.dialect.schedule.put, s.Name, t.queue, t.runs, t.item.payload, t.item.priority, t.item.key, headers,
+			s.text(), s.zone().String(), catchUp, microseconds(next))
+		return err
+	})
+}
+
+// run keeps the schedules until ctx is done.
+func (k *timekeeper) run(ctx context.Context) {
+	for len(k.schedules) > 0 && pause(ctx, k.look(ctx)) {
+	}
+}
+
+// look runs what is due, and returns how long to wait before the next look.
+func (k *timekeeper) look(parent context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(parent, statementTimeout)
+	defer cancel()
+	began := time.Now()
+	rows, err := k.find(ctx)
+	if err != nil {
+		k.failed(parent, "pgqrs: could not look for schedules; trying again", err)
+		return failedLook
+	}
+	wait := maxLook
+	for _, s := range k.schedules {
+		row := rows[s.Name]
+		next, err := k.keep(ctx, s, row)
+		if err != nil {
+			k.failed(parent, "pgqrs: could not run schedule "+s.Name+"; trying again", err)
+			wait = min(wait, failedLook)
+		} else if !next.IsZero() {
+			wait = min(wait, next.Sub(row.now)+lateLook)
+		}
+	}
+	return max(minLook, wait-time.Since(began))
+}
+
+func (k *timekeeper) failed(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		k.r.log.Warn(what, "err", err)
+	}
+}
+
+// keep runs what is due of a schedule, and returns when to look at it again;
+// the zero time means no sooner than one must.
+func (k *timekeeper) keep(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
+	if row.id == 0 {
+		k.tell(s, "pgqrs: schedule was deleted; it is made anew when a worker starts")
+		return time.Time{}, nil
+	}
+	if row.rule != s.text() || row.zone != s.zone().String() {
+		return k.standAside(ctx, s, row)
+	}
+	delete(k.told, s.Name)
+	if row.next.IsZero() || row.next.After(row.now) {
+		first, err := s.after(row.now)
+		if err != nil || first.IsZero() || !row.next.IsZero() && !first.Before(row.next) {
+			return row.next, err
+		}
+		return first, k.tick(ctx, s, row, nil, first) // the clock was set back
+	}
+	due, next, err := s.due(row.next, row.now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	due = slices.DeleteFunc(due, func(at time.Time) bool { return !row.paused.IsZero() || at.Before(row.resumed) })
+	return next, k.tick(ctx, s, row, due, next)
+}
+
+// standAside leaves a schedule to those who have the rule that its row has,
+// unless they do not run it.
+func (k *timekeeper) standAside(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
+	if overdue := row.next.Add(takeOver); row.next.IsZero() || overdue.After(row.now) {
+		k.tell(s, "pgqrs: a worker that started later has another rule for the schedule, which stands")
+		return overdue, nil
+	}
+	k.r.log.Warn("pgqrs: nobody runs the schedule by the rule that a worker which started later had; taking over", "schedule", s.Name)
+	return row.now, k.put(ctx, s, row.next)
+}
+
+// tell logs something about a schedule, once.
+func (k *timekeeper) tell(s *Schedule, what string) {
+	if k.told[s.Name] != what {
+		k.told[s.Name] = what
+		k.r.log.Warn(what, "schedule", s.Name)
+	}
+}
+
+// A repetition is a tick with instants that the history has already.
+type repetition struct{ left []time.Time }
+
+func (*repetition) Error() string { return "pgqrs: some instants have been run before" }
+
+// tick runs the instants that are due and advances the schedule to the next
+// one, in one transaction, unless another worker has done so.
+func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) error {
+	for {
+		err := k.r.store.atomic(ctx, func(c conn) error { return c.tick(ctx, s, row, due, next) })
+		var again *repetition
+		if !errors.As(err, &again) {
+			return err
+		}
+		due = again.left
+	}
+}
+
+func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) error {
+	mine, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
+	if err != nil || len(mine) == 0 || len(due) == 0 {
+		return err
+	}
+	items, err := c.store.scheduled(ctx, s.Name, s.Target, due)
+	if err != nil {
+		return err
+	}
+	runs, err := c.runTarget(ctx, s.Target, items)
+	if err != nil {
+		return err
+	}
+	for i, at := range due {
+		runs[i].DueAt = at
+	}
+	added, err := c.recordRuns(ctx, row.id, runs)
+	if err == nil && len(added) < len(due) {
+		slices.SortFunc(added, time.Time.Compare)
+		return &repetition{added}
+	}
+	return err
+}
+
+// prune deletes what is too old in the schedules' histories.
+func (k *timekeeper) prune(ctx context.Context) {
+	if len(k.schedules) == 0 {
+		return
+	}
+	var names []string
+	for _, s := range k.schedules {
+		names = append(names, s.Name)
+	}
+	list, err := jsonTexts(names)
+	if err != nil {
+		k.r.upkeepFailed(ctx, "prune the history of schedules", err)
+		return
+	}
+	k.r.chunks(ctx, "prune the history of schedules", k.r.store.dialect.schedule.prune, list, keptRuns, upkeepChunk)
+}
