@@ -79,6 +79,7 @@ func features() []feature {
 		{"workflow steptx", workflowStepTxCases},
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},
+		{"schedules", scheduleCases},
 	}
 }
 

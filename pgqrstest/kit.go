@@ -26,6 +26,8 @@ var advanceTexts = map[pgqrs.Dialect][]string{
 		`UPDATE pgqrs_workflow_steps SET created_at = created_at - a.d, started_at = started_at - a.d, completed_at = completed_at - a.d, retry_at = retry_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_queues SET rate_at = rate_at - $1::bigint * interval '1 microsecond' WHERE rate_at IS NOT NULL`,
+		`UPDATE pgqrs_schedules SET created_at = created_at - a.d, updated_at = updated_at - a.d, paused_at = paused_at - a.d, resumed_at = resumed_at - a.d, next_at = next_at - a.d
+			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 	},
 	pgqrs.SQLite: sqliteAdvance,
 	pgqrs.Turso:  sqliteAdvance,
@@ -58,11 +60,20 @@ var sqliteAdvance = []string{
 			completed_at = strftime('%Y-%m-%d %H:%M:%f', completed_at, (SELECT d FROM a)),
 			retry_at = strftime('%Y-%m-%d %H:%M:%f', retry_at, (SELECT d FROM a))`,
 	`UPDATE pgqrs_queues SET rate_at = rate_at - ? WHERE rate_at IS NOT NULL`,
+	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
+		UPDATE pgqrs_schedules SET
+			created_at = strftime('%Y-%m-%d %H:%M:%f', created_at, (SELECT d FROM a)),
+			updated_at = strftime('%Y-%m-%d %H:%M:%f', updated_at, (SELECT d FROM a)),
+			paused_at = strftime('%Y-%m-%d %H:%M:%f', paused_at, (SELECT d FROM a)),
+			resumed_at = strftime('%Y-%m-%d %H:%M:%f', resumed_at, (SELECT d FROM a)),
+			next_at = strftime('%Y-%m-%d %H:%M:%f', next_at, (SELECT d FROM a))`,
 }
 
 // Advance lets time pass for everything in the store's tables: delays,
-// backoffs, leases and what rates keep back come that much closer to their end. It needs tables that
-// the database finds without Config.Schema.
+// backoffs, leases and what rates keep back come that much closer to their end,
+// and schedules to their next instant. A running Worker finds out about schedules within a
+// minute; one that starts, at once. It needs tables that the database finds
+// without Config.Schema.
 func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	t.Helper()
 	// The messages last: a worker must not find a run's message due before its step is.

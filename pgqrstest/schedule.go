@@ -1,0 +1,594 @@
+package pgqrstest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+var scheduleCases = []testcase{
+	{"an instant that has come is enqueued with its payload, options, key and headers", "a nightly job would not run, or not know for which night", scheduleRuns},
+	{"a schedule of a workflow starts a run for each instant, which is found by its key", "a nightly workflow would not start, or not be found", scheduleStarts},
+	{"of several workers with one schedule one enqueues each instant", "a report would be sent once for each process", scheduleOnce},
+	{"a restart moves nothing, and an instant that passed meanwhile is run once", "a deploy at three would cost the nightly job, or repeat it", scheduleRestart},
+	{"of the instants that were missed as many as CatchUp are run, the latest, from old to new", "an outage would be followed by a flood, or by nothing", scheduleMissed},
+	{"a target with a key enqueues nothing while the message before is unfinished", "slow jobs would pile up", scheduleHeld},
+	{"what fell into a pause is not made up for, whether or not a worker saw it", "a schedule that was stopped on purpose would run all the same", schedulePaused},
+	{"RunSchedule enqueues at once what a schedule would, paused or not, and does not disturb it", "an operator could not run a job again without its code", scheduleByHand},
+	{"RunSchedule in the caller's transaction runs if and only if that commits", "a job would run for a change that never was", scheduleByHandTx},
+	{"a rule with another text is followed from the start of its worker on", "a changed rule would never take effect, or make up for instants that it never had", scheduleChanged},
+	{"the worker that started last decides on the rule, and the others take over if it does not run it", "two versions would fight during a deployment, or none would run the schedule", scheduleVersions},
+	{"a clock that goes back stops no schedule, and runs no instant again", "a schedule would be silent until the wrong time has come, or repeat itself", scheduleClockBack},
+	{"an instant is enqueued and recorded together or not at all, and tried again", "a lost connection would cost a night, or run it twice", scheduleAtomic},
+	{"a deleted schedule runs no more until a worker with it starts", "an operator could not get rid of one", scheduleDeleted},
+	{"the rule is asked in the schedule's zone, and by the database's clock", "jobs would run at the wrong hour", scheduleZone},
+	{"a rule that panics or goes backwards does not keep the others from running", "one bad rule would end the process or stop all schedules", scheduleBadRule},
+	{"the kit's Advance brings schedules closer to their next instant", "users could not test what their schedules do", scheduleAdvance},
+	{"the history says what became of each run, the latest first, and is pruned", "nobody could tell whether last night's job was done", scheduleHistory},
+	{"what cannot be a schedule is refused when the worker starts, with what is wrong", "a mistake would show at three in the morning", scheduleRefused},
+	{"calls about a schedule that does not exist return ErrNotFound", "a typo would look like success", scheduleNone},
+}
+
+// A grid is a rule of instants that a case is not overtaken by: half a step from now, if it was made now.
+type grid struct {
+	base time.Time
+	step time.Duration
+}
+
+func newGrid(step time.Duration) grid {
+	return grid{time.Now().Truncate(time.Second).Add(-step / 2).UTC(), step}
+}
+
+func (g grid) Next(t time.Time) time.Time {
+	return g.base.Add((t.Sub(g.base)/g.step + 1) * g.step)
+}
+
+func (g grid) String() string { return "each " + g.step.String() }
+
+// last returns the nth latest instant, from 0 on.
+func (g grid) last(n int) time.Time { return g.base.Add(-time.Duration(n) * g.step) }
+
+// ticking runs a worker that has schedules and nothing else.
+func ticking(t *testing.T, schedules ...pgqrs.Schedule) (stop func() error) {
+	t.Helper()
+	return start(t, &pgqrs.Worker{Schedules: schedules})
+}
+
+// schedule reads the one named.
+func (e *env) schedule(t *testing.T, name string) pgqrs.ScheduleInfo {
+	t.Helper()
+	list := value(e.store.Schedules(t.Context(), name))(t)
+	if len(list) != 1 {
+		t.Fatalf("there are %d schedules named %q; want 1", len(list), name)
+	}
+	return list[0]
+}
+
+// runsOf reads a schedule's history, the oldest first.
+func (e *env) runsOf(t *testing.T, name string) []pgqrs.ScheduleRun {
+	t.Helper()
+	runs, err := e.store.ScheduleRuns(t.Context(), name, 1000)
+	if !errors.Is(err, pgqrs.ErrNotFound) { // a worker may be about to make it
+		must(t, err)
+	}
+	slices.Reverse(runs)
+	return runs
+}
+
+// awaitNext waits until a schedule is advanced to an instant.
+func (e *env) awaitNext(t *testing.T, name string, next time.Time) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("schedule %q is advanced to %v", name, next), func() bool {
+		list := value(e.store.Schedules(t.Context(), name))(t)
+		return len(list) > 0 && list[0].NextAt.Equal(next)
+	})
+}
+
+// setNext sets a schedule's next instant, as if time had passed or the clock had jumped.
+func (e *env) setNext(t *testing.T, name string, at time.Time) {
+	t.Helper()
+	e.poke(t, "UPDATE pgqrs_schedules SET next_at = '%s', tick_ct = tick_ct + 1 WHERE name = '%s'", e.timeText(at), name)
+}
+
+// timeText is a time as a literal.
+func (e *env) timeText(at time.Time) string {
+	zone := map[pgqrs.Dialect]string{pgqrs.Postgres: "+00"}[e.dialect]
+	return at.UTC().Format("2006-01-02 15:04:05.000") + zone
+}
+
+// register makes the rows of schedules, and leaves no worker behind. That
+// of a last one says that the worker has come that far.
+func (e *env) register(t *testing.T, schedules ...pgqrs.Schedule) {
+	t.Helper()
+	beacon := schedules[0]
+	beacon.Name = "a beacon"
+	stop := ticking(t, append(schedules, beacon)...)
+	eventually(t, "the schedules are there", func() bool { return len(value(e.store.Schedules(t.Context(), beacon.Name))(t)) > 0 })
+	must(t, stop())
+	must(t, e.store.DeleteSchedule(t.Context(), beacon.Name))
+}
+
+// instants returns when runs were due.
+func instants(runs []pgqrs.ScheduleRun) (list []string) {
+	for _, r := range runs {
+		list = append(list, r.DueAt.UTC().Format(time.RFC3339Nano))
+	}
+	return list
+}
+
+func texts(times ...time.Time) (list []string) {
+	for _, at := range times {
+		list = append(list, at.UTC().Format(time.RFC3339Nano))
+	}
+	return list
+}
+
+func scheduleRuns(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[string](e.store, "reports"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "nightly", Rule: g, Target: q.Target("all of it", pgqrs.Priority(1), pgqrs.Headers(map[string]string{"team": "a"}))}
+	e.register(t, s)
+	info := e.schedule(t, "nightly")
+	equal(t, "next instant", info.NextAt, g.last(-1))
+	equal(t, "rule", info.Rule+" "+info.Zone, "each 1h0m0s UTC")
+	equal(t, "whether it has run", info.Last == nil, true)
+	e.setNext(t, "nightly", g.last(0))
+	ticking(t, s)
+	e.awaitNext(t, "nightly", g.last(-1))
+	m := dequeueOne(t, q)
+	due := texts(g.last(0))[0]
+	equal(t, "payload", m.Payload, "all of it")
+	equal(t, "priority", m.Priority, 1)
+	equal(t, "key", m.Key, "nightly@"+due)
+	equal(t, "headers", fmt.Sprint(m.Headers), fmt.Sprint(map[string]string{"team": "a", pgqrs.ScheduleHeader: "nightly", pgqrs.DueHeader: due}))
+	last := e.schedule(t, "nightly").Last
+	equal(t, "message of the latest run", last.MessageID, m.ID)
+	equal(t, "its instant", last.DueAt, g.last(0))
+	equal(t, "its state", last.State, pgqrs.Leased)
+	equal(t, "whether it was by hand", last.ByHand, false)
+}
+
+func scheduleStarts(t *testing.T, e *env) {
+	w, g := pgqrs.NewWorkflow[string, string](e.store, "books"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "close", Rule: g, CatchUp: 2, Target: w.Target("May")}
+	e.register(t, s)
+	e.setNext(t, "close", g.last(1))
+	worker := fast(w.Handle(func(_ context.Context, _ *pgqrs.Run, in string) (string, error) { return in + " is closed", nil }))
+	worker.Schedules = []pgqrs.Schedule{s}
+	start(t, worker)
+	e.awaitNext(t, "close", g.last(-1))
+	runs := e.runsOf(t, "close")
+	equalSlices(t, "instants", instants(runs), texts(g.last(1), g.last(0)))
+	for _, r := range runs {
+		run := value(w.Find(t.Context(), "close@"+instants([]pgqrs.ScheduleRun{r})[0]))(t)
+		equal(t, "run", r.RunID, run.ID())
+		equal(t, "result", finished(t, run), "May is closed")
+		equal(t, "message", r.MessageID, e.runInfo(t, run.ID()).MessageID)
+	}
+	equal(t, "state", e.runsOf(t, "close")[0].State, pgqrs.Succeeded)
+	equal(t, "whether it starts runs", e.schedule(t, "close").Workflow, true)
+}
+
+func scheduleOnce(t *testing.T, e *env) {
+	for range 4 {
+		own := pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), "often")
+		ticking(t, pgqrs.Schedule{Name: "often", Rule: pgqrs.Every(time.Second), Target: own.Target(1)})
+	}
+	var runs []pgqrs.ScheduleRun
+	eventually(t, "four instants have come", func() bool {
+		runs = e.runsOf(t, "often")
+		return len(runs) >= 4
+	})
+	seen := map[string]bool{}
+	for _, at := range instants(runs) {
+		if seen[at] || !strings.HasSuffix(at, "Z") || strings.Contains(at, ".") {
+			t.Errorf("the instant %s is recorded again, or is no whole second", at)
+		}
+		seen[at] = true
+	}
+	must(t, e.store.PauseSchedule(t.Context(), "often"))
+	runs = e.runsOf(t, "often")
+	equal(t, "messages", e.stats(t, "often").Ready, int64(len(runs)))
+}
+
+func scheduleRestart(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[int](e.store, "q"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target(1)}
+	for range 3 {
+		e.register(t, s)
+		equal(t, "next instant", e.schedule(t, "s").NextAt, g.last(-1))
+	}
+	e.setNext(t, "s", g.last(0)) // half an hour late
+	for range 2 {
+		stop := ticking(t, s)
+		e.awaitNext(t, "s", g.last(-1))
+		must(t, stop())
+	}
+	equalSlices(t, "instants", instants(e.runsOf(t, "s")), texts(g.last(0)))
+	equal(t, "messages", e.stats(t, "q").Ready, 1)
+}
+
+func scheduleMissed(t *testing.T, e *env) {
+	g := newGrid(time.Hour)
+	for _, c := range []struct{ catchUp, runs int }{{0, 1}, {1, 1}, {3, 3}, {1000, 6}, {-1, 0}} {
+		name := fmt.Sprint("catch up ", c.catchUp)
+		s := pgqrs.Schedule{Name: name, Rule: g, CatchUp: c.catchUp, Target: pgqrs.NewQueue[int](e.store, name).Target(1)}
+		e.register(t, s)
+		e.setNext(t, name, g.last(5))
+		stop := ticking(t, s)
+		e.awaitNext(t, name, g.last(-1))
+		must(t, stop())
+		var want []time.Time
+		for n := c.runs - 1; n >= 0; n-- {
+			want = append(want, g.last(n))
+		}
+		runs := e.runsOf(t, name)
+		equalSlices(t, name, instants(runs), texts(want...))
+		if !slices.IsSortedFunc(runs, func(a, b pgqrs.ScheduleRun) int { return int(a.MessageID - b.MessageID) }) {
+			t.Errorf("%s: the messages are not in the order of their instants", name)
+		}
+	}
+	q := pgqrs.NewQueue[int](e.store, "by the second")
+	s := pgqrs.Schedule{Name: "by the second", Rule: pgqrs.Every(time.Second), CatchUp: -1, Target: q.Target(1)}
+	e.register(t, s)
+	e.setNext(t, s.Name, time.Now().Truncate(time.Second).AddDate(-1, 0, 0))
+	ticking(t, s)
+	eventually(t, "of a year's seconds the latest is run, which is not late", func() bool { return len(e.runsOf(t, s.Name)) > 0 })
+	if late := e.runsOf(t, s.Name)[0]; late.RanAt.Sub(late.DueAt) > time.Minute {
+		t.Errorf("the instant %v was run %v late", late.DueAt, late.RanAt.Sub(late.DueAt))
+	}
+}
+
+func scheduleHeld(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[int](e.store, "slow"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "slow", Rule: g, CatchUp: 3, Target: q.Target(1, pgqrs.Key("one at a time"))}
+	e.register(t, s)
+	e.setNext(t, "slow", g.last(2))
+	stop := ticking(t, s)
+	e.awaitNext(t, "slow", g.last(-1))
+	must(t, stop())
+	runs := e.runsOf(t, "slow")
+	equal(t, "runs", len(runs), 3)
+	m := dequeueOne(t, q)
+	for i, r := range runs {
+		equal(t, "whether it was held", r.Held, i > 0)
+		equal(t, "message", r.MessageID, m.ID)
+	}
+	must(t, q.Ack(t.Context(), m))
+	run := value(e.store.RunSchedule(t.Context(), "slow"))(t)
+	equal(t, "whether it is held when that is done", run.Held, false)
+}
+
+func schedulePaused(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[int](e.store, "q"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target(1)}
+	e.register(t, s)
+	must(t, e.store.PauseSchedule(t.Context(), "s"))
+	must(t, e.store.PauseSchedule(t.Context(), "s"))
+	equal(t, "whether it is paused", e.schedule(t, "s").PausedAt.IsZero(), false)
+	e.setNext(t, "s", g.last(0))
+	stop := ticking(t, s)
+	e.awaitNext(t, "s", g.last(-1)) // a worker saw it
+	must(t, stop())
+	e.setNext(t, "s", g.last(0))
+	must(t, e.store.ResumeSchedule(t.Context(), "s"))
+	stop = ticking(t, s)
+	e.awaitNext(t, "s", g.last(-1)) // no worker saw it before it was resumed
+	must(t, stop())
+	equal(t, "runs", len(e.runsOf(t, "s")), 0)
+	e.poke(t, "UPDATE pgqrs_schedules SET resumed_at = '%s'", e.timeText(g.last(1)))
+	e.setNext(t, "s", g.last(0))
+	ticking(t, s)
+	eventually(t, "what is due after that is run", func() bool { return len(e.runsOf(t, "s")) == 1 })
+	equal(t, "whether it is paused", e.schedule(t, "s").PausedAt.IsZero(), true)
+}
+
+func scheduleByHand(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour)
+	w := pgqrs.NewWorkflow[string, string](e.store, "w")
+	s := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target("it", pgqrs.Priority(2), pgqrs.Headers(map[string]string{"a": "b"}))}
+	e.register(t, s)
+	e.register(t, pgqrs.Schedule{Name: "w", Rule: g, Target: w.Target("in")})
+	must(t, e.store.PauseSchedule(t.Context(), "s"))
+	before := e.schedule(t, "s")
+	other := e.newStore(t, pgqrs.Config{}) // which has no code of it
+	for n := range 2 {
+		run := value(other.RunSchedule(t.Context(), "s"))(t)
+		m := dequeueOne(t, q)
+		equal(t, "message", run.MessageID, m.ID)
+		equal(t, "payload", m.Payload, "it")
+		equal(t, "priority", m.Priority, 2)
+		equal(t, "headers", fmt.Sprint(m.Headers), fmt.Sprint(map[string]string{"a": "b", pgqrs.ScheduleHeader: "s"}))
+		equal(t, "runs", len(e.runsOf(t, "s")), n+1)
+	}
+	after := e.schedule(t, "s")
+	equal(t, "next instant", after.NextAt, before.NextAt)
+	equal(t, "paused since", after.PausedAt, before.PausedAt)
+	equal(t, "whether the last was by hand", after.Last.ByHand, true)
+	run := value(other.RunSchedule(t.Context(), "w"))(t)
+	start(t, fast(w.Handle(func(_ context.Context, _ *pgqrs.Run, in string) (string, error) { return in + " and out", nil })))
+	equal(t, "result", finished(t, w.Run(run.RunID)), "in and out")
+}
+
+func scheduleByHandTx(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "q")
+	e.register(t, pgqrs.Schedule{Name: "s", Rule: pgqrs.Every(time.Hour), Target: q.Target("it")})
+	for _, commit := range []bool{false, true} {
+		tx := value(e.db.BeginTx(t.Context(), nil))(t)
+		run := value(e.store.WithTx(tx).RunSchedule(t.Context(), "s"))(t)
+		if !commit {
+			must(t, tx.Rollback())
+			equal(t, "runs", len(e.runsOf(t, "s")), 0)
+			continue
+		}
+		must(t, tx.Commit())
+		equal(t, "message", dequeueOne(t, q).ID, run.MessageID)
+		equal(t, "runs", len(e.runsOf(t, "s")), 1)
+	}
+}
+
+func scheduleChanged(t *testing.T, e *env) {
+	q, hourly, daily := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour), newGrid(24*time.Hour)
+	e.register(t, pgqrs.Schedule{Name: "s", Rule: daily, Target: q.Target("old")})
+	e.setNext(t, "s", daily.last(3))
+	stop := ticking(t, pgqrs.Schedule{Name: "s", Rule: hourly, Target: q.Target("new")})
+	e.awaitNext(t, "s", hourly.last(-1))
+	equal(t, "rule", e.schedule(t, "s").Rule, "each 1h0m0s")
+	must(t, stop())
+	equal(t, "runs", len(e.runsOf(t, "s")), 0)
+	run := value(e.store.RunSchedule(t.Context(), "s"))(t)
+	equal(t, "payload", string(e.info(t, run.MessageID).Raw), `"new"`)
+	e.setNext(t, "s", hourly.last(0))
+	e.register(t, pgqrs.Schedule{Name: "s", Rule: hourly, Zone: time.FixedZone("Here", 3600), Target: q.Target("new")})
+	equal(t, "next instant by another zone", e.schedule(t, "s").NextAt, hourly.last(-1))
+	equal(t, "zone", e.schedule(t, "s").Zone, "Here")
+}
+
+func scheduleVersions(t *testing.T, e *env) {
+	q, hourly, daily := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour), newGrid(24*time.Hour)
+	older := pgqrs.Schedule{Name: "s", Rule: daily, Target: q.Target("old")}
+	newer := pgqrs.Schedule{Name: "s", Rule: hourly, Target: q.Target("new")}
+	beside := pgqrs.Schedule{Name: "beside", Rule: pgqrs.Every(time.Second), Target: q.Target("beside")} // makes it look each second
+	ticking(t, older, beside)
+	e.awaitNext(t, "s", daily.last(-1))
+	stop := ticking(t, newer)
+	e.awaitNext(t, "s", hourly.last(-1))
+	eventually(t, "the older one stands aside", func() bool { return e.log.has("another rule for the schedule, which stands") })
+	must(t, stop())
+	just := time.Now().Add(-30 * time.Second).Truncate(time.Second)
+	e.setNext(t, "s", just)
+	looks := len(e.runsOf(t, "beside"))
+	eventually(t, "the older one has looked", func() bool { return len(e.runsOf(t, "beside")) > looks+1 })
+	equal(t, "rule of one that is not overdue for long", e.schedule(t, "s").Rule, "each 1h0m0s")
+	e.setNext(t, "s", hourly.last(0))
+	e.awaitNext(t, "s", daily.last(-1))
+	equalSlices(t, "instants", instants(e.runsOf(t, "s")), texts(hourly.last(0)))
+	equal(t, "rule of the one that took over", e.schedule(t, "s").Rule, "each 24h0m0s")
+}
+
+func scheduleClockBack(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[int](e.store, "q"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target(1)}
+	e.register(t, s)
+	// As if the clock had been a day ahead, and tomorrow's instant had been run then.
+	e.setNext(t, "s", g.last(-25))
+	e.poke(t, "INSERT INTO pgqrs_schedule_runs (schedule_id, due_at) SELECT id, '%s' FROM pgqrs_schedules", e.timeText(g.last(0)))
+	stop := ticking(t, s)
+	e.awaitNext(t, "s", g.last(-1))
+	must(t, stop())
+	// Its time comes again, with another that is new.
+	e.setNext(t, "s", g.last(1))
+	s.CatchUp = 2
+	ticking(t, s)
+	e.awaitNext(t, "s", g.last(-1))
+	equal(t, "messages", e.stats(t, "q").Ready, 1)
+	equal(t, "key", dequeueOne(t, q).Key, "s@"+texts(g.last(1))[0])
+	equalSlices(t, "instants", instants(e.runsOf(t, "s")), texts(g.last(1), g.last(0)))
+}
+
+func scheduleAtomic(t *testing.T, e *env) {
+	g := newGrid(time.Hour)
+	for _, c := range []struct {
+		tag  string
+		kind fault
+	}{{"pgqrs:schedule.advance", refused}, {"pgqrs:schedule.record", refused}, {"pgqrs:schedule.record", muted}, {"pgqrs:schedule.record", refuted}} {
+		store, net := e.farStore(t)
+		name := fmt.Sprint(c.tag[len("pgqrs:schedule."):], c.kind)
+		s := pgqrs.Schedule{Name: name, Rule: g, Target: pgqrs.NewQueue[int](store, name).Target(1)}
+		e.register(t, s)
+		e.setNext(t, name, g.last(0))
+		fails, happened := once(c.tag, c.kind)
+		net.fail(fails)
+		stop := ticking(t, s)
+		receiveClosed(t, "the fault", happened)
+		e.awaitNext(t, name, g.last(-1))
+		must(t, stop())
+		equalSlices(t, name, instants(e.runsOf(t, name)), texts(g.last(0)))
+		equal(t, "messages", e.stats(t, name).Ready, 1)
+	}
+}
+
+// receiveClosed waits for a channel to be closed.
+func receiveClosed(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(tooLong):
+		t.Fatalf("not within %v: %s", tooLong, what)
+	}
+}
+
+func scheduleDeleted(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[int](e.store, "q")
+	s := pgqrs.Schedule{Name: "s", Rule: pgqrs.Every(time.Second), Target: q.Target(1)}
+	beside := pgqrs.Schedule{Name: "beside", Rule: pgqrs.Every(time.Second), Target: q.Target(2)}
+	ticking(t, s, beside)
+	eventually(t, "it has run", func() bool { return len(e.runsOf(t, "s")) > 0 })
+	must(t, e.store.DeleteSchedule(t.Context(), "s"))
+	looks := len(e.runsOf(t, "beside"))
+	eventually(t, "the worker has looked", func() bool { return len(e.runsOf(t, "beside")) > looks+1 })
+	equal(t, "schedules", len(value(e.store.Schedules(t.Context()))(t)), 1)
+	e.register(t, s)
+	equal(t, "runs of the one that is made anew", e.schedule(t, "s").Last == nil || e.schedule(t, "s").Last.RanAt.After(e.schedule(t, "s").CreatedAt), true)
+}
+
+// A watched is a rule that tells in which zone it was asked, and for when.
+type watched struct {
+	grid
+	asked *tally[time.Time]
+}
+
+func (w watched) Next(t time.Time) time.Time {
+	w.asked.add(t)
+	return w.grid.Next(t)
+}
+
+func scheduleZone(t *testing.T, e *env) {
+	rule := watched{newGrid(time.Hour), &tally[time.Time]{}}
+	zone := time.FixedZone("Here", 2*3600)
+	s := pgqrs.Schedule{Name: "s", Rule: rule, Zone: zone, Target: pgqrs.NewQueue[int](e.store, "q").Target(1)}
+	e.register(t, s)
+	for _, at := range rule.asked.all() {
+		equal(t, "zone", at.Location().String(), "Here")
+		equal(t, "the clock's time is the database's, to a millisecond", at.Truncate(time.Microsecond).Equal(at), true)
+	}
+	equal(t, "whether the rule was asked", rule.asked.len() > 0, true)
+}
+
+// A brittle rule works the first time.
+type brittle struct {
+	grid
+	then func(t time.Time) time.Time
+}
+
+func (b brittle) Next(t time.Time) time.Time {
+	if t.Equal(b.last(0)) {
+		return b.then(t)
+	}
+	return b.grid.Next(t)
+}
+
+func scheduleBadRule(t *testing.T, e *env) {
+	g := newGrid(time.Hour)
+	q := pgqrs.NewQueue[int](e.store, "q")
+	bad := map[string]func(time.Time) time.Time{
+		"panics":    func(time.Time) time.Time { panic("no more") },
+		"stays":     func(t time.Time) time.Time { return t },
+		"backwards": func(t time.Time) time.Time { return t.Add(-time.Second) },
+	}
+	var all []pgqrs.Schedule
+	for name, then := range bad {
+		all = append(all, pgqrs.Schedule{Name: name, Rule: brittle{g, then}, Target: q.Target(1)})
+	}
+	all = append(all, pgqrs.Schedule{Name: "z good", Rule: g, Target: q.Target(2)})
+	e.register(t, all...)
+	for _, s := range all {
+		e.setNext(t, s.Name, g.last(0))
+	}
+	ticking(t, all...)
+	e.awaitNext(t, "z good", g.last(-1))
+	for name := range bad {
+		eventually(t, "the log names "+name, func() bool { return e.log.has("could not run schedule " + name) })
+		equal(t, "runs of "+name, len(e.runsOf(t, name)), 0)
+	}
+}
+
+func scheduleHistory(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "s", Rule: g, CatchUp: 4, Target: q.Target("it")}
+	e.register(t, s)
+	e.setNext(t, "s", g.last(3))
+	stop := ticking(t, s)
+	e.awaitNext(t, "s", g.last(-1))
+	must(t, stop())
+	ms := dequeue(t, q, 10)
+	equal(t, "messages", len(ms), 4)
+	must(t, q.Ack(t.Context(), ms[0]))
+	must(t, q.Fail(t.Context(), pgqrs.Permanent(errors.New("no")), ms[1]))
+	equal(t, "deleted", value(e.store.Delete(t.Context(), ms[2].ID))(t), 1)
+	var states []pgqrs.State
+	for _, r := range value(e.store.ScheduleRuns(t.Context(), "s", 100))(t) {
+		states = append(states, r.State)
+	}
+	equalSlices(t, "states", states, []pgqrs.State{pgqrs.Leased, "", pgqrs.Dead, pgqrs.Archived})
+	equal(t, "runs on a page of two", len(value(e.store.ScheduleRuns(t.Context(), "s", 2))(t)), 2)
+	rows := make([]string, 1100)
+	for i := range rows {
+		rows[i] = fmt.Sprintf("(%d, '%s')", e.schedule(t, "s").ID, e.timeText(g.last(10+i)))
+	}
+	e.poke(t, "INSERT INTO pgqrs_schedule_runs (schedule_id, due_at) VALUES %s", strings.Join(rows, ", "))
+	ticking(t, s)
+	count := func() (n int) {
+		must(t, e.db.QueryRowContext(t.Context(), "SELECT count(*) FROM pgqrs_schedule_runs").Scan(&n))
+		return n
+	}
+	eventually(t, "the history is pruned", func() bool { return count() == 1000 })
+	runs := value(e.store.ScheduleRuns(t.Context(), "s", 1000))(t)
+	equal(t, "the oldest that is kept", runs[999].DueAt, g.last(10+995))
+}
+
+func scheduleRefused(t *testing.T, e *env) {
+	q, w := pgqrs.NewQueue[any](e.store, "q"), pgqrs.NewWorkflow[any, any](e.store, "w")
+	good := pgqrs.Schedule{Name: "s", Rule: pgqrs.Every(time.Hour), Target: q.Target(1)}
+	for what, c := range map[string]struct {
+		change func(s *pgqrs.Schedule)
+		says   string
+	}{
+		"no name":             {func(s *pgqrs.Schedule) { s.Name = "" }, "empty schedule name"},
+		"a long name":         {func(s *pgqrs.Schedule) { s.Name = strings.Repeat("n", 201) }, "more than 200 characters"},
+		"no rule":             {func(s *pgqrs.Schedule) { s.Rule = nil }, "no Rule"},
+		"a rule too often":    {func(s *pgqrs.Schedule) { s.Rule = pgqrs.Every(time.Millisecond) }, "less than a second"},
+		"a negative rule":     {func(s *pgqrs.Schedule) { s.Rule = pgqrs.Every(-time.Hour) }, "less than a second"},
+		"a rule with no text": {func(s *pgqrs.Schedule) { s.Rule = struct{ pgqrs.Rule }{pgqrs.Every(time.Hour)} }, "no Text"},
+		"the host's zone":     {func(s *pgqrs.Schedule) { s.Zone = time.Local }, "time.Local"},
+		"too much catch-up":   {func(s *pgqrs.Schedule) { s.CatchUp = 1001 }, "CatchUp 1001"},
+		"no target":           {func(s *pgqrs.Schedule) { s.Target = pgqrs.Target{} }, "no Target"},
+		"a bad payload":       {func(s *pgqrs.Schedule) { s.Target = q.Target(make(chan int)) }, "payload"},
+		"a delay":             {func(s *pgqrs.Schedule) { s.Target = q.Target(1, pgqrs.Delay(time.Second)) }, "Delay or At"},
+		"an instant":          {func(s *pgqrs.Schedule) { s.Target = w.Target(1, pgqrs.At(time.Now())) }, "Delay or At"},
+		"a key for runs":      {func(s *pgqrs.Schedule) { s.Target = w.Target(1, pgqrs.Key("k")) }, "Key"},
+		"a bad queue name":    {func(s *pgqrs.Schedule) { s.Target = pgqrs.NewQueue[int](e.store, "").Target(1) }, "queue name"},
+		"another store":       {func(s *pgqrs.Schedule) { s.Target = pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), "q").Target(1) }, "two Stores"},
+	} {
+		s := good
+		c.change(&s)
+		h := q.Handle(func(context.Context, *pgqrs.Message[any]) error { return nil })
+		err := (&pgqrs.Worker{Handlers: []pgqrs.Handler{h}, Schedules: []pgqrs.Schedule{s}}).Run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: got the error %v; want one that says %q", what, err, c.says)
+		}
+	}
+	err := (&pgqrs.Worker{Schedules: []pgqrs.Schedule{good, good}}).Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "two schedules") {
+		t.Errorf("the same name twice: got the error %v", err)
+	}
+	equal(t, "schedules", len(value(e.store.Schedules(t.Context()))(t)), 0)
+}
+
+func scheduleNone(t *testing.T, e *env) {
+	for _, name := range []string{"none", "\xff", "a\x00b"} {
+		_, err := e.store.RunSchedule(t.Context(), name)
+		wantError(t, err, pgqrs.ErrNotFound)
+		_, err = e.store.ScheduleRuns(t.Context(), name, 10)
+		wantError(t, err, pgqrs.ErrNotFound)
+		wantError(t, e.store.PauseSchedule(t.Context(), name), pgqrs.ErrNotFound)
+		wantError(t, e.store.ResumeSchedule(t.Context(), name), pgqrs.ErrNotFound)
+		wantError(t, e.store.DeleteSchedule(t.Context(), name), pgqrs.ErrNotFound)
+	}
+	equal(t, "schedules", len(value(e.store.Schedules(t.Context(), "none"))(t)), 0)
+}
+
+func scheduleAdvance(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "q")
+	s := pgqrs.Schedule{Name: "s", Rule: pgqrs.Every(24 * time.Hour), Target: q.Target("it")}
+	e.register(t, s)
+	Advance(t, e.store, 24*time.Hour)
+	ticking(t, s)
+	eventually(t, "it has run", func() bool { return len(e.runsOf(t, "s")) == 1 })
+	equal(t, "payload", dequeueOne(t, q).Payload, "it")
+}
