@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -28,7 +29,17 @@ func (d every) Next(t time.Time) time.Time {
 	return t.Truncate(time.Duration(d)).Add(time.Duration(d))
 }
 
-func (d every) String() string { return "every " + time.Duration(d).String() }
+// String leaves out what is nothing: every 1h30m.
+func (d every) String() string {
+	text := time.Duration(d).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return "every " + text
+}
 
 // A Schedule enqueues a message or starts a run again and again, as a [Rule]
 // says. It is given to a [Worker], and any number of them may have the same:

@@ -247,6 +247,33 @@ func TestATreeOfRunsEnds(t *testing.T) {
 	})
 }
 
+func TestSchedules(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.run("schedules", "schedules run nightly")
+		ctx, cancel := context.WithCancel(s.Context())
+		defer cancel()
+		checkout := pgqrs.NewWorkflow[string, string](s.store, "checkout")
+		w := &pgqrs.Worker{Schedules: []pgqrs.Schedule{
+			{Name: "nightly", Rule: pgqrs.Every(24 * 365 * time.Hour), Target: s.queue("reports").Target(json.RawMessage(`{"all":true}`), pgqrs.Priority(1), pgqrs.Key("report"))},
+			{Name: "weekly", Rule: pgqrs.Every(7 * 24 * 365 * time.Hour), CatchUp: -1, Target: checkout.Target("tea")},
+		}}
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		s.until("both are there", func() bool {
+			list, err := s.store.Schedules(s.Context())
+			s.check(err)
+			return len(list) == 2
+		})
+		cancel()
+		s.check(<-ended)
+		s.run("schedules", "schedules list nightly -json", "schedules list weekly -json", "schedules list nowhere", "schedules pause nightly weekly", "schedules pause nowhere", "schedules list nightly",
+			"schedules resume weekly", "schedules history nightly", "schedules history nowhere", "schedules run nightly weekly", "schedules run weekly -json", "schedules run nightly",
+			"schedules history nightly", "schedules history nightly -limit 1 -json", "schedules history weekly", "schedules list weekly", "schedules history nightly -limit 0",
+			"schedules delete weekly", "schedules delete weekly -yes", "schedules delete weekly -yes", "messages list reports")
+		s.golden("schedules")
+	})
+}
+
 func TestSchema(t *testing.T) {
 	onEach(t, func(s *shell) {
 		verify := s.do("", "verify", "-json")

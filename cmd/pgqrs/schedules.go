@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/urfave/cli/v3"
+)
+
+func (a *app) schedules() *cli.Command {
+	return &cli.Command{
+		Name: "schedules", Category: look, Usage: "list, pause and run what is enqueued by the clock",
+		Commands: []*cli.Command{
+			{
+				Name: "list", ArgsUsage: "[SCHEDULE...]", Usage: "list schedules, with when they run next and what became of the last run",
+				Action: a.on(0, -1, func(ctx context.Context, c call) error { return c.listSchedules(ctx) }),
+			},
+			{
+				Name: "history", ArgsUsage: "SCHEDULE", Usage: "list the latest runs of a schedule",
+				Flags: []cli.Flag{&cli.IntFlag{Name: "limit", Value: 20, Usage: "how many, up to 1000"}},
+				Action: a.on(1, 1, func(ctx context.Context, c call) error {
+					runs, err := c.store.ScheduleRuns(ctx, c.Args().First(), c.Int("limit"))
+					if err != nil {
+						return err
+					}
+					return list(c, "runs", runs, scheduleRunColumns, viewScheduleRun)
+				}),
+			},
+			{
+				Name: "pause", ArgsUsage: "SCHEDULE...", Usage: "stop schedules, in all processes",
+				Description: "What falls into the pause is not made up for.",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					return c.eachSchedule(ctx, c.store.PauseSchedule, "paused")
+				}),
+			},
+			{
+				Name: "resume", ArgsUsage: "SCHEDULE...", Usage: "take back pause",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					return c.eachSchedule(ctx, c.store.ResumeSchedule, "resumed")
+				}),
+			},
+			{
+				Name: "run", ArgsUsage: "SCHEDULE...", Usage: "enqueue now what schedules would, paused or not",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					for _, name := range c.Args().Slice() {
+						if err := c.runSchedule(ctx, name); err != nil {
+							return err
+						}
+					}
+					return nil
+				}),
+			},
+			{
+				Name: "delete", ArgsUsage: "SCHEDULE...", Usage: "delete schedules with their history",
+				Description: "What they have enqueued stays. A worker that has one in its code makes it anew when it starts.",
+				Action: a.on(1, -1, func(ctx context.Context, c call) error {
+					if err := c.confirm("delete %s", plural(int64(c.Args().Len()), "schedule")); err != nil {
+						return err
+					}
+					return c.eachSchedule(ctx, c.store.DeleteSchedule, "deleted")
+				}),
+			},
+		},
+	}
+}
+
+func (c call) listSchedules(ctx context.Context) error {
+	schedules, err := c.store.Schedules(ctx, c.Args().Slice()...)
+	if err != nil {
+		return err
+	}
+	if c.Args().Present() && len(schedules) == 0 {
+		return notFound("no schedule of that name")
+	}
+	return list(c, "schedules", schedules, scheduleColumns, viewSchedule)
+}
+
+// eachSchedule does something to each schedule that was named, and says so.
+func (c call) eachSchedule(ctx context.Context, do func(context.Context, string) error, what string) error {
+	for _, name := range c.Args().Slice() {
+		if err := do(ctx, name); err != nil {
+			return err
+		}
+		if err := c.done(map[string]any{"schedule": name, "done": what}, "Schedule %q is %s.", name, what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c call) runSchedule(ctx context.Context, name string) error {
+	run, err := c.store.RunSchedule(ctx, name)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("enqueued message %d", run.MessageID)
+	switch {
+	case run.RunID != 0:
+		what = fmt.Sprintf("started run %d", run.RunID)
+	case run.Held:
+		what = fmt.Sprintf("enqueued nothing: message %d of the same key is unfinished", run.MessageID)
+	}
+	object := map[string]any{"schedule": name, "done": "run", "held": run.Held}
+	if run.RunID != 0 {
+		object["run"] = run.RunID
+	} else {
+		object["message"] = run.MessageID
+	}
+	return c.done(object, "Schedule %q has %s.", name, what)
+}
+
+var scheduleColumns = []column[pgqrs.ScheduleInfo]{
+	{title: "SCHEDULE", long: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Name }},
+	{title: "RULE", long: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Rule + " " + s.Zone }},
+	{title: "QUEUE", long: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Queue }},
+	{title: "NEXT", fn: func(s pgqrs.ScheduleInfo) any { return s.NextAt }},
+	{title: "PAUSED", fn: func(s pgqrs.ScheduleInfo) any { return s.PausedAt }},
+	{title: "LAST", fn: func(s pgqrs.ScheduleInfo) any { return lastOf(s).DueAt }},
+	{title: "STATE", fn: func(s pgqrs.ScheduleInfo) any { return became(lastOf(s)) }},
+}
+
+// lastOf is a schedule's latest run; zero if there is none.
+func lastOf(s pgqrs.ScheduleInfo) pgqrs.ScheduleRun {
+	if s.Last == nil {
+		return pgqrs.ScheduleRun{}
+	}
+	return *s.Last
+}
+
+// became says what became of a run.
+func became(r pgqrs.ScheduleRun) any {
+	switch {
+	case r.DueAt.IsZero():
+		return nil
+	case r.Held:
+		return "held"
+	case r.State == "":
+		return "gone"
+	}
+	return string(r.State)
+}
+
+var scheduleRunColumns = []column[pgqrs.ScheduleRun]{
+	{title: "DUE", fn: func(r pgqrs.ScheduleRun) any { return r.DueAt }},
+	{title: "RAN", fn: func(r pgqrs.ScheduleRun) any { return r.RanAt }},
+	{title: "BY HAND", fn: func(r pgqrs.ScheduleRun) any { return map[bool]any{true: "yes"}[r.ByHand] }},
+	{title: "MESSAGE", fn: func(r pgqrs.ScheduleRun) any { return idOrNone(r.MessageID) }},
+	{title: "RUN", fn: func(r pgqrs.ScheduleRun) any { return idOrNone(r.RunID) }},
+	{title: "STATE", fn: func(r pgqrs.ScheduleRun) any { return became(r) }},
+}
+
+func idOrNone(id int64) any {
+	if id == 0 {
+		return nil
+	}
+	return id
+}
+
+// A scheduleView is a schedule as JSON.
+type scheduleView struct {
+	Name      string            `json:"name"`
+	Queue     string            `json:"queue"`
+	Workflow  bool              `json:"workflow,omitempty"`
+	Rule      string            `json:"rule"`
+	Zone      string            `json:"zone"`
+	CatchUp   int               `json:"catch_up"`
+	Payload   any               `json:"payload"`
+	Priority  int               `json:"priority,omitempty"`
+	Key       string            `json:"key,omitempty"`
+	Headers   map[string]string `json:"headers,omitempty"`
+	NextAt    time.Time         `json:"next_at,omitzero"`
+	PausedAt  time.Time         `json:"paused_at,omitzero"`
+	CreatedAt time.Time         `json:"created_at,omitzero"`
+	UpdatedAt time.Time         `json:"updated_at,omitzero"`
+	Last      *scheduleRunView  `json:"last,omitempty"`
+}
+
+func viewSchedule(s pgqrs.ScheduleInfo) scheduleView {
+	view := scheduleView{s.Name, s.Queue, s.Workflow, s.Rule, s.Zone, s.CatchUp, raw(s.Payload), s.Priority, s.Key, s.Headers,
+		s.NextAt, s.PausedAt, s.CreatedAt, s.UpdatedAt, nil}
+	if s.Last != nil {
+		last := viewScheduleRun(*s.Last)
+		view.Last = &last
+	}
+	return view
+}
+
+// A scheduleRunView is a run of a schedule as JSON.
+type scheduleRunView struct {
+	DueAt   time.Time   `json:"due_at,omitzero"`
+	RanAt   time.Time   `json:"ran_at,omitzero"`
+	ByHand  bool        `json:"by_hand,omitempty"`
+	Held    bool        `json:"held,omitempty"`
+	Message int64       `json:"message,omitempty"`
+	Run     int64       `json:"run,omitempty"`
+	State   pgqrs.State `json:"state,omitempty"`
+}
+
+func viewScheduleRun(r pgqrs.ScheduleRun) scheduleRunView {
+	return scheduleRunView{r.DueAt, r.RanAt, r.ByHand, r.Held, r.MessageID, r.RunID, r.State}
+}
