@@ -22,3 +22,17 @@ func InRun(ctx context.Context) context.Context {
 func InStep(ctx context.Context) context.Context {
 	return context.WithValue(InRun(ctx), stepKey{}, true)
 }
+
+// Tick makes the rows of the schedules and runs what is due, as a Worker does when it starts.
+func (w *Worker) Tick(ctx context.Context) error {
+	settings, err := w.settings()
+	if err != nil {
+		return err
+	}
+	k := newRunning(ctx, settings).timekeeper
+	if err := k.register(ctx); err != nil {
+		return err
+	}
+	k.look(ctx)
+	return nil
+}

@@ -160,7 +160,7 @@ func (s *Schedule) check() error {
 	case s.Rule == nil:
 		err = errors.New("no Rule")
 	case isEvery && time.Duration(e) < time.Second:
-		err = fmt.Errorf("Every(%v) is less than a second", time.Duration(e))
+		err = fmt.Errorf("rule Every(%v) is less than a second", time.Duration(e))
 	case s.text() == "":
 		err = fmt.Errorf("no Text, and %T has no String method", s.Rule)
 	case s.Zone == time.Local:
