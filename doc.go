@@ -22,6 +22,9 @@
 // [Policy] says, and in the end sends it to the dead letters. Dequeue, Ack and
 // Fail do the same by hand.
 //
+// A [Schedule], given to a Worker, enqueues messages or starts runs by the
+// clock, once for each instant, however many Workers have it.
+//
 // A [Workflow] is a function in steps. Its code has a [Run], through which it
 // takes each [Step], sleeps, waits for a [Signal] and starts children; whoever
 // started it has a [RunHandle], to wait for the result and change its course.

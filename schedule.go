@@ -164,7 +164,7 @@ func (s *Schedule) check() error {
 	case s.text() == "":
 		err = fmt.Errorf("no Text, and %T has no String method", s.Rule)
 	case s.Zone == time.Local:
-		err = errors.New("Zone is time.Local, which is another on each host; use time.LoadLocation")
+		err = errors.New("its Zone is time.Local, which is another on each host; use time.LoadLocation")
 	case s.CatchUp < -1 || s.CatchUp > maxCatchUp:
 		err = fmt.Errorf("CatchUp %d is not between -1 and %d", s.CatchUp, maxCatchUp)
 	case s.Target.store == nil:
