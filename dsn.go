@@ -89,7 +89,7 @@ func (c Config) open(ctx context.Context, src source, hide secrets) (*Store, err
 		return nil, errors.Join(err, pool.Close())
 	}
 	if p.note != "" {
-		s.log.Warn("pgqrs: " + p.note)
+		s.log.Warn("pgqrs: a part of the DSN is left aside", "why", p.note)
 	}
 	if err := s.retry(ctx, func() error { return pool.PingContext(ctx) }); err != nil {
 		return nil, errors.Join(p.explain(err), pool.Close())

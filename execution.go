@@ -259,7 +259,7 @@ func (e *execution) warn(text string) {
 	if e.store == nil {
 		return
 	}
-	e.store.log.Warn("pgqrs: "+text, "workflow", e.workflow, "run", e.id)
+	e.store.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
 	defer cancel()
 	err := e.store.single(ctx, func(c conn) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -139,7 +140,7 @@ func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) 
 		entry.busy, p.later = false, time.Now().Add(lookLater)
 		return false
 	case pooled:
-		p.stop(s, "pgqrs: a pooler changes the server connection under each transaction; preparing no statements")
+		p.stop(s, "a pooler changes the server connection under each transaction")
 		return false
 	}
 	p.looked = true
@@ -147,10 +148,10 @@ func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) 
 }
 
 // stop prepares no more. The caller holds p.mu.
-func (p *preparedCache) stop(s *core, why string, args ...any) {
+func (p *preparedCache) stop(s *core, why string) {
 	if !p.off {
 		p.off = true
-		s.log.Warn(why, args...)
+		s.log.Warn("pgqrs: going on without prepared statements", "why", why)
 	}
 }
 
@@ -227,7 +228,7 @@ func (p *preparedCache) gone(err error, s *core) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stop(s, "pgqrs: the server does not keep prepared statements; going on without", "err", err)
+	p.stop(s, fmt.Sprintf("the server does not keep prepared statements: %v", err))
 	return true
 }
 

@@ -267,7 +267,7 @@ func (r *running) obey(words map[*lane]string) {
 		wasOff := l.off || l.stopped
 		l.off, l.stopped = word == "suspended" || word == "interrupted", l.stopped || word == "stopped"
 		if nowOff := l.off || l.stopped; nowOff != wasOff {
-			r.log.Info("pgqrs: worker is "+word, "queue", l.queue)
+			r.log.Info("pgqrs: the worker's status has changed", "queue", l.queue, "status", word)
 			if nowOff {
 				r.giveBack(l.waiting)
 				l.waiting = nil

@@ -265,6 +265,6 @@ func (r *running) chunks(ctx context.Context, what, text string, args ...any) {
 
 func (r *running) upkeepFailed(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
-		r.log.Warn("pgqrs: could not "+what+"; trying again later", "err", err)
+		r.log.Warn("pgqrs: upkeep failed; trying again later", "what", what, "err", err)
 	}
 }
