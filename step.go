@@ -175,6 +175,10 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 	r.mu.Lock()
 	r.ran = append(r.ran, name)
 	r.mu.Unlock()
+	observer := r.observer()
+	if observer.Stepping != nil {
+		ctx = cmp.Or(observer.Stepping(ctx, r.id, name), ctx)
+	}
 	start := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
@@ -183,11 +187,19 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 		if err != nil && errors.Is(context.Cause(ctx), ErrTimeout) {
 			err = fmt.Errorf("%w after %v: %w", ErrTimeout, r.policy.Timeout, err)
 		}
-		if r.store != nil && r.store.cfg.Observer != nil && r.store.cfg.Observer.Stepped != nil {
-			r.store.cfg.Observer.Stepped(ctx, r.id, name, time.Since(start), err)
+		if observer.Stepped != nil {
+			observer.Stepped(ctx, r.id, name, time.Since(start), err)
 		}
 	}()
 	return fn(context.WithValue(ctx, stepKey{}, true))
+}
+
+// observer is the Store's, or one that is told nothing.
+func (e *execution) observer() Observer {
+	if e.store == nil || e.store.cfg.Observer == nil {
+		return Observer{}
+	}
+	return *e.store.cfg.Observer
 }
 
 // stepContext returns the ctx of a step: the caller's, or, while the run

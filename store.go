@@ -74,6 +74,9 @@ type Observer struct {
 	Claimed func(ctx context.Context, m *MessageInfo)
 	// Finished is called by a Worker when a handler has returned: after how long, and with what.
 	Finished func(ctx context.Context, m *MessageInfo, took time.Duration, err error)
+	// Stepping is called in a workflow before the function of a step is, for each attempt. What it returns is the ctx that
+	// the function and Stepped get; it must descend from the one that Stepping is given. A nil one changes nothing.
+	Stepping func(ctx context.Context, runID int64, step string) context.Context
 	// Stepped is called in a workflow when the function of a step has returned: after how long, and with what.
 	Stepped func(ctx context.Context, runID int64, step string, took time.Duration, err error)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -39,23 +38,32 @@ func (t *Telemetry) Middleware(next pgqrs.WorkFunc) pgqrs.WorkFunc {
 	}
 }
 
-// stepSpan is a span for what has just ended.
-func (t *Telemetry) stepSpan(ctx context.Context, runID int64, step string, took time.Duration, err error) {
-	now := time.Now()
-	_, span := t.tracer.Start(ctx, "step "+step, trace.WithTimestamp(now.Add(-took)), trace.WithAttributes(
+// spanKey is the key of a step's span in the ctx of its function.
+type spanKey struct{}
+
+// startStep gives a step a span, and its function a ctx that has it.
+func (t *Telemetry) startStep(ctx context.Context, runID int64, step string) context.Context {
+	ctx, span := t.tracer.Start(ctx, "step "+step, trace.WithAttributes(
 		attribute.Int64("pgqrs.run.id", runID),
 		attribute.String("pgqrs.step.name", step),
 	))
-	end(span, err, trace.WithTimestamp(now))
+	return context.WithValue(ctx, spanKey{}, span)
+}
+
+// endStep ends the span of a step.
+func endStep(ctx context.Context, err error) {
+	if span, ok := ctx.Value(spanKey{}).(trace.Span); ok {
+		end(span, err)
+	}
 }
 
 // end ends a span, with the error if there was one.
-func end(span trace.Span, err error, o ...trace.SpanEndOption) {
+func end(span trace.Span, err error) {
 	if attributes := failure(err); attributes != nil {
 		span.SetAttributes(attributes...)
 		span.SetStatus(codes.Error, err.Error())
 	}
-	span.End(o...)
+	span.End()
 }
 
 // of are the attributes of whatever is about a queue.

@@ -9,7 +9,8 @@
 // Whoever enqueues with a span in ctx sends its context along in the message's
 // headers (W3C traceparent, unless Options.Propagator says otherwise). The
 // span of the handler continues that trace, and a step of a workflow has a
-// span below that of the delivery which took it. A run that sleeps or is tried again
+// span below that of the delivery which took it, in the ctx that its function
+// gets: what that calls and enqueues is below the step. A run that sleeps or is tried again
 // has a span for each delivery, all in the trace of who started it.
 //
 // Instruments, by the semantic conventions for messaging where they have one:
@@ -26,6 +27,7 @@
 package otelpgqrs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,9 +138,16 @@ func (t *Telemetry) observer(before pgqrs.Observer) *pgqrs.Observer {
 			before.Finished(ctx, m, took, err)
 		}
 	}
+	after.Stepping = func(ctx context.Context, runID int64, step string) context.Context {
+		ctx = t.startStep(ctx, runID, step)
+		if before.Stepping != nil {
+			return cmp.Or(before.Stepping(ctx, runID, step), ctx)
+		}
+		return ctx
+	}
 	after.Stepped = func(ctx context.Context, runID int64, step string, took time.Duration, err error) {
 		t.step.Record(ctx, took.Seconds(), metric.WithAttributes(failure(err)...))
-		t.stepSpan(ctx, runID, step, took, err)
+		endStep(ctx, err)
 		if before.Stepped != nil {
 			before.Stepped(ctx, runID, step, took, err)
 		}

@@ -176,18 +176,26 @@ func TestStepsAreBelowTheDeliveryThatTookThem(t *testing.T) {
 	var took time.Duration
 	p := newProbe(t, pgqrs.Config{Observer: &pgqrs.Observer{Stepped: func(_ context.Context, _ int64, _ string, d time.Duration, _ error) { took = d }}})
 	w := pgqrs.NewWorkflow[string, string](p.Store, "greet")
+	mails := pgqrs.NewQueue[string](p.Store, "mails")
 	h := w.Handle(func(ctx context.Context, run *pgqrs.Run, name string) (string, error) {
-		return pgqrs.Step(ctx, run, "render", func(context.Context) (string, error) { return "hello " + name, nil })
+		return pgqrs.Step(ctx, run, "render", func(ctx context.Context) (string, error) {
+			_, span := p.tracer.Tracer("test").Start(ctx, "query")
+			span.End()
+			_, err := mails.Enqueue(ctx, name)
+			return "hello " + name, err
+		})
 	})
 	ctx, request := p.tracer.Tracer("test").Start(t.Context(), "request")
 	_, err := w.Start(ctx, "ada")
 	must(t, err)
 	request.End()
-	p.work(t, 3, h)
+	p.work(t, 5, h, mails.Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
 	delivery, step := p.span(t, "process greet"), p.span(t, "step render")
 	equal(t, "the trace of the delivery", delivery.SpanContext().TraceID(), request.SpanContext().TraceID())
 	equal(t, "the parent of the step", step.Parent().SpanID(), delivery.SpanContext().SpanID())
-	if took == 0 || step.EndTime().Sub(step.StartTime()) != took {
+	equal(t, "the parent of what the step calls", p.span(t, "query").Parent().SpanID(), step.SpanContext().SpanID())
+	equal(t, "the parent of what the step enqueued", p.span(t, "process mails").Parent().SpanID(), step.SpanContext().SpanID())
+	if took == 0 || step.EndTime().Sub(step.StartTime()) < took {
 		t.Errorf("the span is %v long, and the step took %v", step.EndTime().Sub(step.StartTime()), took)
 	}
 	equal(t, "pgqrs.step.duration", p.sums(t, "pgqrs.step.duration", "error.type")[""], 1)

@@ -22,7 +22,7 @@ var workerCases = []testcase{
 	{"does not let a busy queue starve another", "mail would not go out as long as a bulk import runs", workerFair},
 	{"calls middleware from the outside in, with the message, and takes the error it returns", "tracing and error mapping are written as middleware", workerMiddleware},
 	{"tells the Observer what it claims and how it ended", "metrics would be wrong", workerObserver},
-	{"tells the Observer which steps ran, and not which were replayed", "metrics would be wrong", workerObserverSteps},
+	{"tells the Observer which steps ran, not which were replayed, and gives its ctx to their functions", "metrics would be wrong, and what a step calls be missing from its trace", workerObserverSteps},
 	{"logs a failure with queue, message and attempt", "an operator could not find the message that fails", workerLogs},
 	{"handles a message at once when this process enqueues it", "a job would wait for the next poll for no reason", workerWakes},
 	{"handles a message soon after the caller's transaction commits", "a job would wait for the next poll for no reason", workerWakesTx},
@@ -314,10 +314,18 @@ func workerObserver(t *testing.T, e *env) {
 
 func workerObserverSteps(t *testing.T, e *env) {
 	var stepped tally[string]
+	var got tally[any]
 	boom := errors.New("boom")
+	type key struct{}
 	store := e.newStore(t, pgqrs.Config{Observer: &pgqrs.Observer{
-		Stepped: func(_ context.Context, run int64, step string, took time.Duration, err error) {
-			stepped.add(fmt.Sprint(run, step, took > 0, errors.Is(err, boom)))
+		Stepping: func(ctx context.Context, run int64, step string) context.Context {
+			if step == "first" {
+				return nil // changes nothing
+			}
+			return context.WithValue(ctx, key{}, fmt.Sprint(run, step))
+		},
+		Stepped: func(ctx context.Context, run int64, step string, took time.Duration, err error) {
+			stepped.add(fmt.Sprint(run, step, took > 0, errors.Is(err, boom), ctx.Value(key{})))
 		},
 	}})
 	w := pgqrs.NewWorkflow[int, int](store, "watched")
@@ -325,7 +333,10 @@ func workerObserverSteps(t *testing.T, e *env) {
 		if err := run.Do(ctx, "first", func(context.Context) error { return nil }); err != nil {
 			return 0, err
 		}
-		return n, run.With(atOnce(2)).Do(ctx, "second", func(context.Context) error { return boom })
+		return n, run.With(atOnce(2)).Do(ctx, "second", func(ctx context.Context) error {
+			got.add(ctx.Value(key{}))
+			return boom
+		})
 	})))
 	run := value(w.Start(t.Context(), 1))(t)
 	_, err := run.Result(t.Context())
@@ -334,7 +345,9 @@ func workerObserverSteps(t *testing.T, e *env) {
 		t.Fatalf("error is %v; want a *RunError", err)
 	}
 	id := run.ID()
-	equalSlices(t, "stepped", stepped.all(), []string{fmt.Sprint(id, "first", true, false), fmt.Sprint(id, "second", true, true), fmt.Sprint(id, "second", true, true)})
+	second := fmt.Sprint(id, "second")
+	equalSlices(t, "stepped", stepped.all(), []string{fmt.Sprint(id, "first", true, false, nil), fmt.Sprint(second, true, true, second), fmt.Sprint(second, true, true, second)})
+	equalSlices(t, "what Stepping gave the function", got.all(), []any{second, second})
 }
 
 func workerLogs(t *testing.T, e *env) {
