@@ -4,12 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/urfave/cli/v3"
 )
 
 func TestQueues(t *testing.T) {
@@ -296,6 +302,65 @@ func TestSchema(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A command that is in no golden file has a test of what it does.
+var roundTrips = map[string]func(*testing.T){
+	"enqueue": TestEnqueue, "work": TestTheExitCodeOfACommandDecides, "top": TestTopLooksAtTheDatabase, "serve": TestServe,
+	"install": TestSchema, "uninstall": TestSchema, "verify": TestSchema, "demo": TestDemo,
+}
+
+func TestEveryCommandHasAGoldenFileOrARoundTrip(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.golden")
+	if err != nil || len(files) == 0 {
+		t.Fatal("there are no golden files", err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	root := (&app{}).root()
+	err = root.Walk(func(cmd *cli.Command) error {
+		name := strings.Join(path(root, cmd), " ")
+		if cmd.Action == nil || name == "" || roundTrips[name] != nil {
+			return nil
+		}
+		if !regexp.MustCompile(`(?m)^\$ pgqrs ` + name + `( |$)`).MatchString(all.String()) {
+			t.Errorf("pgqrs %s is in no golden file, and has no test in roundTrips", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "demo.db")
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out strings.Builder
+	ended := make(chan int, 1)
+	go func() {
+		a := &app{in: strings.NewReader(""), out: &out, err: io.Discard}
+		ended <- a.run(ctx, []string{"pgqrs", "demo", "-file", file, "-interval", "20ms"})
+	}()
+	s := newShell(t, "sqlite:"+file)
+	s.until("the shop has done something", func() bool {
+		queues, err := s.store.Queues(t.Context())
+		return err == nil && slices.ContainsFunc(queues, func(q pgqrs.QueueInfo) bool { return q.Archived > 0 })
+	})
+	interrupt()
+	if code := <-ended; code != exitDone || !strings.Contains(out.String(), "pgqrs -dsn sqlite:"+file+" top") {
+		t.Errorf("demo exits with %d and prints %s", code, out.String())
+	}
+	if o := s.do("", "demo", "-interval", "0s"); o.code != exitUsage {
+		t.Errorf("without an interval demo exits with %d", o.code)
+	}
 }
 
 func TestNoDatabase(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
 // hostile are texts that do harm where they are printed as they are.
@@ -93,33 +95,77 @@ func TestBytesThatAreNoTextAreHarmless(t *testing.T) {
 	s.looksHarmless("letters")
 }
 
+func TestHostileRunsAreHarmless(t *testing.T) {
+	onEach(t, func(s *shell) {
+		evil := pgqrs.NewWorkflow[int, string](s.store, "evil \u202ewolf")
+		kid := pgqrs.NewWorkflow[string, string](s.store, "<b>kid \u2066")
+		_, err := evil.Start(s.Context(), 1, pgqrs.Key(hostile[5]))
+		s.check(err)
+		handlers := []pgqrs.Handler{
+			evil.Handle(func(ctx context.Context, run *pgqrs.Run, n int) (string, error) {
+				for i, text := range hostile {
+					_, err := pgqrs.Step(ctx, run, fmt.Sprintf("%d <script> \u202e\u200b", i), func(context.Context) (string, error) { return text, nil })
+					if err != nil {
+						return "", err
+					}
+				}
+				_, err := kid.Children(ctx, run, "\u202esdik", hostile[:4])
+				return "", err
+			}),
+			kid.Handle(func(ctx context.Context, run *pgqrs.Run, text string) (string, error) {
+				return text, run.With(pgqrs.Policy{MaxAttempts: 1}).Do(ctx, "pack \u202e", func(context.Context) error { return errors.New(text) })
+			}),
+		}
+		pgqrstest.Drain(s.T, s.store, []string{"evil \u202ewolf", "<b>kid \u2066"}, handlers...)
+		if o := s.do("", "runs", "show", "1"); strings.Count(o.out, "\n") < len(hostile)+8 {
+			s.Fatalf("the tree is not there:\n%s%s", o.out, o.err)
+		}
+		for _, args := range []string{"runs", "runs list -parent 1", "runs show 1", "runs show 2 3"} {
+			s.printsHarmlessly(args)
+		}
+		s.topIsHarmless("evil \u202ewolf")
+	})
+}
+
 // looksHarmless looks at the dead letters of a queue in every way.
 func (s *shell) looksHarmless(queue string) {
 	s.Helper()
 	for _, args := range []string{"queues", "stats -over 0", "dead list", "dead list " + queue, "messages show 1 2 3", "workers"} {
-		o := s.do("", strings.Fields(args)...)
-		if o.code != exitDone {
-			s.Errorf("%s exits with %d: %.200s", args, o.code, o.err)
-		}
-		if strings.Contains(args, "show") {
-			harmless(s.T, args, o.out, 0)
-		} else {
-			harmless(s.T, args, o.out, maxTable)
-			harmless(s.T, args+" on a terminal", s.with(&app{width: 100, height: 24}, "", strings.Fields(args)...).out, 100)
-		}
-		o = s.do("", append(strings.Fields(args), "-json")...)
-		harmless(s.T, args+" -json", o.out, 0)
-		for _, line := range strings.Split(strings.TrimSpace(o.out), "\n") {
-			if !json.Valid([]byte(line)) {
-				s.Errorf("%s -json prints %.200q", args, line)
-			}
-		}
+		s.printsHarmlessly(args)
 	}
 	if o := s.do("", "messages", "show", "1", "no\x1bid"); o.code != exitUsage {
 		s.Errorf("a hostile argument leads to exit code %d", o.code)
 	} else {
 		harmless(s.T, "an error", o.err, 0)
 	}
+	s.topIsHarmless(queue)
+}
+
+// printsHarmlessly runs a command in every way it may print.
+func (s *shell) printsHarmlessly(args string) {
+	s.Helper()
+	o := s.do("", strings.Fields(args)...)
+	if o.code != exitDone {
+		s.Errorf("%s exits with %d: %.200s", args, o.code, o.err)
+	}
+	if strings.Contains(args, "show") {
+		harmless(s.T, args, o.out, 0)
+	} else {
+		harmless(s.T, args, o.out, maxTable)
+		harmless(s.T, args+" on a terminal", s.with(&app{width: 100, height: 24}, "", strings.Fields(args)...).out, 100)
+	}
+	o = s.do("", append(strings.Fields(args), "-json")...)
+	harmless(s.T, args+" -json", o.out, 0)
+	for _, line := range strings.Split(strings.TrimSpace(o.out), "\n") {
+		if !json.Valid([]byte(line)) {
+			s.Errorf("%s -json prints %.200q", args, line)
+		}
+	}
+}
+
+// topIsHarmless looks at every panel of a queue in top.
+func (s *shell) topIsHarmless(queue string) {
+	s.Helper()
 	top := &screen{ctx: s.Context(), store: s.store, interval: time.Second, width: 100, height: 40}
 	top.Update(top.Init()())
 	for top.selected != queue {

@@ -2,6 +2,7 @@ package dashboard_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
 // get reads a page and wants its status.
@@ -163,6 +165,23 @@ func TestHostilePayloadsShowHarmlessly(t *testing.T) {
 	for _, id := range ids {
 		pages = append(pages, fmt.Sprintf("message?id=%d", id))
 	}
+	workflow, kid := "evil \u202e<script>", "<img src=x>\u200b"
+	run, err := pgqrs.NewWorkflow[int, string](store, workflow).Start(t.Context(), 1, pgqrs.Key(turned))
+	must(t, err)
+	pgqrstest.Drain(t, store, []string{workflow, kid},
+		pgqrs.NewWorkflow[int, string](store, workflow).Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (string, error) {
+			_, err := pgqrs.Step(ctx, run, script, func(context.Context) (string, error) { return script + turned + strings.Repeat("x", 1<<20-4096), nil })
+			if err != nil {
+				return "", err
+			}
+			_, err = pgqrs.NewWorkflow[string, string](store, kid).Children(ctx, run, turned, []string{script, turned})
+			return "", err
+		}),
+		pgqrs.NewWorkflow[string, string](store, kid).Handle(func(_ context.Context, _ *pgqrs.Run, text string) (string, error) {
+			return "", errors.New(text + "\x1b[2J")
+		}))
+	pages = append(pages, "runs", fmt.Sprintf("runs?parent=%d", run.ID()), fmt.Sprintf("run?id=%d", run.ID()), fmt.Sprintf("run?id=%d", run.ID()+1))
+	want(t, get(t, fmt.Sprintf("%srun?id=%d", address, run.ID()), http.StatusOK), "&lt;img src=x&gt;\\u200b", "child")
 	for _, page := range pages {
 		answer, err := http.Get(address + page)
 		must(t, err)
