@@ -122,7 +122,7 @@ func (k *timekeeper) look(parent context.Context) time.Duration {
 	began := time.Now()
 	rows, err := k.find(ctx)
 	if err != nil {
-		k.failed(parent, "pgqrs: could not look for schedules; trying again", err)
+		k.failed(parent, "look for schedules", err)
 		return failedLook
 	}
 	wait := maxLook
@@ -130,7 +130,7 @@ func (k *timekeeper) look(parent context.Context) time.Duration {
 		row := rows[s.Name]
 		next, err := k.keep(ctx, s, row)
 		if err != nil {
-			k.failed(parent, "pgqrs: could not run schedule "+s.Name+"; trying again", err)
+			k.failed(parent, "run schedule "+s.Name, err)
 			wait = min(wait, failedLook)
 		} else if !next.IsZero() {
 			wait = min(wait, next.Sub(row.now)+lateLook)
@@ -141,7 +141,7 @@ func (k *timekeeper) look(parent context.Context) time.Duration {
 
 func (k *timekeeper) failed(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
-		k.r.log.Warn(what, "err", err)
+		k.r.log.Warn("pgqrs: schedules have to wait for the database; trying again", "what", what, "err", err)
 	}
 }
 
@@ -149,7 +149,9 @@ func (k *timekeeper) failed(ctx context.Context, what string, err error) {
 // the zero time means no sooner than one must.
 func (k *timekeeper) keep(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
 	if row.id == 0 {
-		k.tell(s, "pgqrs: schedule was deleted; it is made anew when a worker starts")
+		if k.news(s, "deleted") {
+			k.r.log.Warn("pgqrs: schedule was deleted; it is made anew when a worker starts", "schedule", s.Name)
+		}
 		return time.Time{}, nil
 	}
 	if row.rule != s.text() || row.zone != s.zone().String() {
@@ -175,19 +177,20 @@ func (k *timekeeper) keep(ctx context.Context, s *Schedule, row scheduleRow) (ti
 // unless they do not run it.
 func (k *timekeeper) standAside(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
 	if overdue := row.next.Add(takeOver); row.next.IsZero() || overdue.After(row.now) {
-		k.tell(s, "pgqrs: a worker that started later has another rule for the schedule, which stands")
+		if k.news(s, "another rule") {
+			k.r.log.Warn("pgqrs: a worker that started later has another rule for the schedule, which stands", "schedule", s.Name)
+		}
 		return overdue, nil
 	}
 	k.r.log.Warn("pgqrs: nobody runs the schedule by the rule that a worker which started later had; taking over", "schedule", s.Name)
 	return row.now, k.put(ctx, s, row.next)
 }
 
-// tell logs something about a schedule, once.
-func (k *timekeeper) tell(s *Schedule, what string) {
-	if k.told[s.Name] != what {
-		k.told[s.Name] = what
-		k.r.log.Warn(what, "schedule", s.Name)
-	}
+// news reports whether something has not been said about a schedule yet.
+func (k *timekeeper) news(s *Schedule, what string) bool {
+	old := k.told[s.Name]
+	k.told[s.Name] = what
+	return old != what
 }
 
 // A repetition is a tick with instants that the history has already.

@@ -493,7 +493,7 @@ func scheduleBadRule(t *testing.T, e *env) {
 	ticking(t, all...)
 	e.awaitNext(t, "z good", g.last(-1))
 	for name := range bad {
-		eventually(t, "the log names "+name, func() bool { return e.log.has("could not run schedule " + name) })
+		eventually(t, "the log names "+name, func() bool { return e.log.has("run schedule " + name) })
 		equal(t, "runs of "+name, len(e.runsOf(t, name)), 0)
 	}
 }
