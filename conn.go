@@ -236,23 +236,30 @@ var awayTexts = []string{
 }
 
 // away reports whether an error says that the database cannot be used just
-// now, whatever is asked of it: it or the connection to it is gone, it takes no
-// more connections, is read-only, or its disk is full.
+// now, whatever is asked of it: it is unreachable, read-only, or its disk is full.
 func away(err error) bool {
+	switch sqlState(err) {
+	case "":
+		return unreachable(err) || containsAny(err, awayTexts)
+	case "25006": // read_only_sql_transaction
+		return true
+	case "0A000": // feature_not_supported, by a standby
+		return strings.Contains(err.Error(), "during recovery")
+	}
+	return unreachable(err)
+}
+
+// unreachable reports whether an error says that the database or the
+// connection to it is gone, or that it takes no more connections.
+func unreachable(err error) bool {
 	var network *net.OpError
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
 		return true
 	}
-	switch state := sqlState(err); state {
-	case "":
-		return containsAny(err, awayTexts)
-	case "25006", "25P03": // read_only_sql_transaction, idle_in_transaction_session_timeout
-		return true
-	default:
-		// Connection exceptions, insufficient resources, the server's coming and going, errors of its system.
-		return slices.ContainsFunc([]string{"08", "53", "57P", "58"}, func(class string) bool { return strings.HasPrefix(state, class) })
-	}
+	// Connection exceptions, insufficient resources, the server's coming and going, errors of its system, idle_in_transaction_session_timeout.
+	state := sqlState(err)
+	return slices.ContainsFunc([]string{"08", "53", "57P", "58", "25P03"}, func(class string) bool { return strings.HasPrefix(state, class) })
 }
 
 // missing reports whether the error says that a table or column is not there.

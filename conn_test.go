@@ -174,9 +174,9 @@ func TestWriteTransactionsBeginAsTheDialectSays(t *testing.T) {
 		want      string
 		exclusive string // what relies on nobody writing beside it
 	}{
-		{Postgres, Config{}, "/* pgqrs:Read Committed */, /* pgqrs:message.lock */", "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED"},
-		{SQLite, Config{}, "/* pgqrs:Default */, /* pgqrs:lock */ UPDATE", "/* pgqrs:begin */ BEGIN IMMEDIATE"},
-		{Turso, Config{}, "/* pgqrs:Default */, /* pgqrs:lock */ UPDATE", "/* pgqrs:begin */ BEGIN IMMEDIATE"},
+		{Postgres, Config{}, "/* pgqrs:Read Committed */, /* pgqrs:open */ SELECT", "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED"},
+		{SQLite, Config{}, "/* pgqrs:Default */, /* pgqrs:open */ UPDATE", "/* pgqrs:begin */ BEGIN IMMEDIATE"},
+		{Turso, Config{}, "/* pgqrs:Default */, /* pgqrs:open */ UPDATE", "/* pgqrs:begin */ BEGIN IMMEDIATE"},
 		{Turso, Config{Concurrent: true}, "/* pgqrs:begin */ BEGIN CONCURRENT", "/* pgqrs:begin */ BEGIN IMMEDIATE"},
 	} {
 		begins := func(what, want string, answer func(call) ([][]driver.Value, error), do func(*Store) error) {

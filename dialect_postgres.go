@@ -76,6 +76,7 @@ const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgres
 var postgres = dialect{
 	migrations:  "postgres",
 	isolation:   sql.LevelReadCommitted,
+	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', current_setting('default_transaction_read_only'), true)",
 	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
 	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
 	concurrency: "multi-process",

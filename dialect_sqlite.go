@@ -91,7 +91,7 @@ const (
 var sqlite = dialect{
 	migrations:  "sqlite",
 	isolation:   sql.LevelDefault,
-	lock:        "/* pgqrs:lock */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
+	open:        "/* pgqrs:open */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
 	begin:       "/* pgqrs:begin */ BEGIN IMMEDIATE",
 	concurrency: "single-writer",
 

@@ -56,7 +56,7 @@ func tagOf(text string) string {
 }
 
 // inlineTags are those of the statements that stand outside the dialects' structs.
-var inlineTags = []string{"pgqrs:begin", "pgqrs:lock", "pgqrs:session.id", "pgqrs:savepoint", "pgqrs:release", "pgqrs:commit", "pgqrs:rollback", "pgqrs:schema.exists", "pgqrs:schema.make", "pgqrs:schema.mvcc", "pgqrs:message.spread_claim"}
+var inlineTags = []string{"pgqrs:begin", "pgqrs:open", "pgqrs:session.id", "pgqrs:savepoint", "pgqrs:release", "pgqrs:commit", "pgqrs:rollback", "pgqrs:schema.exists", "pgqrs:schema.make", "pgqrs:schema.mvcc", "pgqrs:message.spread_claim"}
 
 // allTags returns every tag that the library sends, sorted.
 func allTags() []string {
@@ -175,7 +175,7 @@ func TestDialectsAgreeOnTagsAndArguments(t *testing.T) {
 func TestTagsFindOneStatementEach(t *testing.T) {
 	for d, def := range dialects {
 		texts := slices.Collect(maps.Values(textsOf(def)))
-		texts = append(texts, def.begin, def.lock, "/* pgqrs:commit */ COMMIT", "/* pgqrs:rollback */ ROLLBACK")
+		texts = append(texts, def.begin, def.open, "/* pgqrs:commit */ COMMIT", "/* pgqrs:rollback */ ROLLBACK")
 		for _, tag := range allTags() {
 			var found []string
 			for _, text := range texts {

@@ -44,15 +44,12 @@ var (
 // ownBegin is how a transaction of the library's own begins.
 var ownBegin = statement{how: "own begin"}
 
-// on returns what the statement is on a dialect.
-func (s statement) on(d pgqrs.Dialect) []statement {
-	switch {
-	case s.how != "own begin":
+// parts returns what the mock sees of the statement.
+func (s statement) parts() []statement {
+	if s.how != "own begin" {
 		return []statement{s}
-	case d == pgqrs.Postgres:
-		return []statement{txBegin}
 	}
-	return []statement{txBegin, exec("lock")}
+	return []statement{txBegin, exec("open")}
 }
 
 // row adds a row to what a query returns.
@@ -126,7 +123,7 @@ func newMockWith(t *testing.T, c pgqrs.Config, d pgqrs.Dialect, want ...statemen
 		t.Fatal(err)
 	}
 	for _, s := range want {
-		for _, part := range s.on(d) {
+		for _, part := range s.parts() {
 			part.expect(mock)
 		}
 	}

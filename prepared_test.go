@@ -196,7 +196,7 @@ func TestTransactionsRunWhatIsPrepared(t *testing.T) {
 		t.Errorf("%d prepares while the statements were cold", n)
 	}
 	endTimes(t, s, 2)
-	texts := []string{"lock", "message.lock", "message.remove_steps", "message.remove_signals", "message.remove_runs", "message.remove_rows"}
+	texts := []string{"open", "message.lock", "message.remove_steps", "message.remove_signals", "message.remove_runs", "message.remove_rows"}
 	as := func(hows ...string) (list []string) {
 		for i, text := range texts {
 			list = append(list, hows[min(i, len(hows)-1)]+" "+text)

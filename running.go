@@ -148,14 +148,15 @@ func (r *running) registerLane(ctx context.Context, l *lane) error {
 	}
 }
 
-// outlast does something again until the database is there to do it.
+// outlast does something again until the database is there. One that cannot be
+// opened or written to is an error: the configuration may be to blame.
 func (r *running) outlast(ctx context.Context, what string, do func(context.Context) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		limited, cancel := context.WithTimeout(ctx, statementTimeout)
 		err := do(limited)
 		late := limited.Err() != nil
 		cancel()
-		if err == nil || ctx.Err() != nil || !away(err) && !retryable(err) && !late {
+		if err == nil || ctx.Err() != nil || !unreachable(err) && !retryable(err) && !late {
 			return err
 		}
 		r.log.Warn("pgqrs: could not start; trying again", "what", what, "err", err)

@@ -297,13 +297,14 @@ func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 }
 
 // The example of the page docs/STATEMENTS.md.
-func TestUsersMockOfStartIsFourLines(t *testing.T) {
+func TestUsersMockOfStartIsFiveLines(t *testing.T) {
 	db, mock, err := sqlmock.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	mock.ExpectBegin()
+	mock.ExpectExec("pgqrs:open").WillReturnResult(sqlmock.NewResult(0, 0))
 	mock.ExpectQuery("pgqrs:message.enqueue").WillReturnRows(oneRow(7))
 	mock.ExpectQuery("pgqrs:run.insert").WillReturnRows(sqlmock.NewRows([]string{"run", "message"}).AddRow(5, 7))
 	mock.ExpectCommit()

@@ -104,9 +104,7 @@ func rollback(ctx context.Context, tx transaction, pinned *sql.Conn) error {
 	return fmt.Errorf("rollback: %w", err)
 }
 
-// begin opens a transaction of database/sql, in which prepared statements can
-// be used. Where a transaction that begins by reading may not write later, it
-// takes the write lock first.
+// begin opens a transaction of database/sql, in which prepared statements can be used.
 func (s *Store) begin(ctx context.Context, pinned *sql.Conn) (transaction, error) {
 	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a transaction that does.
 	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -117,10 +115,8 @@ func (s *Store) begin(ctx context.Context, pinned *sql.Conn) (transaction, error
 		return nil, err
 	}
 	own := &poolTx{Tx: tx, store: s.core, pinned: textTx{pinned}, cancel: cancel}
-	if s.dialect.lock != "" {
-		if _, err := own.ExecContext(ctx, s.render(s.dialect.lock)); err != nil {
-			return nil, errors.Join(err, rollback(ctx, own, pinned))
-		}
+	if _, err := own.ExecContext(ctx, s.render(s.dialect.open)); err != nil {
+		return nil, errors.Join(err, rollback(ctx, own, pinned))
 	}
 	return own, nil
 }
