@@ -122,7 +122,7 @@ func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error 
 		err = ErrNotFound
 	}
 	if err == nil && !paused {
-		s.wake(name)
+		err = s.wake(ctx, name)
 	}
 	return err
 }

@@ -50,6 +50,5 @@ func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
 	if err != nil {
 		return err
 	}
-	c.store.announce(ctx, queue, copies)
-	return nil
+	return c.store.announce(ctx, queue, copies)
 }

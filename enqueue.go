@@ -81,14 +81,15 @@ func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int6
 		if err != nil {
 			return nil, err
 		}
-		s.announce(ctx, queue, []int64{id})
-		return []int64{id}, nil
+		return []int64{id}, s.announce(ctx, queue, []int64{id})
 	}
 	e, err := s.store(ctx, queue, items)
 	if err != nil {
 		return nil, err
 	}
-	s.announce(ctx, queue, e.stored)
+	if err := s.announce(ctx, queue, e.stored); err != nil {
+		return nil, err
+	}
 	return e.ids, e.duplicates()
 }
 
@@ -161,16 +162,28 @@ type enqueuing struct {
 // conflict it begins again from where it was.
 func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Context, conn) error) error {
 	var next enqueuing
-	err := e.store.single(ctx, func(c conn) error {
+	run := e.store.single
+	notifies := e.store.tx == nil && e.store.notifies(e.queue)
+	if notifies {
+		run = e.store.atomic
+	}
+	err := run(ctx, func(c conn) error {
 		next = *e
 		next.ids, next.left = slices.Clone(e.ids), slices.Clone(e.left)
 		next.stored, next.taken = slices.Clone(e.stored), slices.Clone(e.taken)
-		return part(&next, ctx, c)
+		if err := part(&next, ctx, c); err != nil || !notifies || len(next.stored) == 0 {
+			return err
+		}
+		return c.store.notify(ctx, e.queue)
 	})
-	if err == nil {
-		*e = next
+	if err != nil {
+		return err
 	}
-	return err
+	if e.store.tx == nil && !notifies && len(next.stored) > len(e.stored) {
+		e.store.notifyLater(e.queue)
+	}
+	*e = next
+	return nil
 }
 
 // insert stores what is left and can be stored.
@@ -285,14 +298,17 @@ func (e *enqueuing) adopt(first map[any]int64) {
 }
 
 // announce tells who wants to know of stored messages.
-func (s *Store) announce(ctx context.Context, queue string, stored []int64) {
+func (s *Store) announce(ctx context.Context, queue string, stored []int64) error {
 	if len(stored) == 0 {
-		return
+		return nil
 	}
-	s.wake(queue)
+	if err := s.wake(ctx, queue); err != nil {
+		return err
+	}
 	if o := s.cfg.Observer; o != nil && o.Enqueued != nil {
 		s.tell(func() { o.Enqueued(ctx, queue, stored) })
 	}
+	return nil
 }
 
 // duplicates returns an error if a Unique item found its key taken.

@@ -165,7 +165,7 @@ func (c conn) woken(ctx context.Context, text string, args ...any) error {
 		return err
 	})
 	for _, queue := range queues {
-		c.store.wake(queue)
+		err = errors.Join(err, c.store.wake(ctx, queue))
 	}
 	return err
 }

@@ -179,6 +179,10 @@ func (r *running) run(ctx context.Context) error {
 	upkeep.Add(2)
 	go func() { defer upkeep.Done(); r.maintain(upkeepCtx) }()
 	go func() { defer upkeep.Done(); r.timekeeper.run(upkeepCtx) }()
+	if r.store.cfg.Notifier != nil {
+		upkeep.Add(1)
+		go func() { defer upkeep.Done(); r.listen(upkeepCtx) }()
+	}
 	beating.Add(2)
 	go func() { defer beating.Done(); r.beat(beatCtx) }()
 	go func() { defer beating.Done(); r.recorder.run(beatCtx) }()

@@ -58,6 +58,10 @@ type Config struct {
 	// Observer is called as messages move. Nil calls nothing.
 	Observer *Observer
 
+	// Notifier tells Workers in other processes of new messages at once,
+	// rather than by their next poll. Nil leaves it to the polls.
+	Notifier Notifier
+
 	// Headers returns headers for a message that is being enqueued with ctx,
 	// such as a trace context. The Headers option wins over it, key by key.
 	// Nil adds none.
@@ -106,6 +110,7 @@ type Store struct {
 	tx   Tx        // nil: the pool
 	err  error     // why tx cannot be used
 	news *[]func() // of a transaction of the library's own: what to tell once it has committed
+	told *sync.Map // of a transaction: queues that the Notifier was told of, so that it is once
 }
 
 // core is what a Store and its copies in transactions share.
@@ -119,6 +124,7 @@ type core struct {
 	owned   bool  // whether Close closes db
 
 	rate       *bucket // nil: no limit
+	notices    notices
 	prepared   preparedCache
 	texts      sync.Map // text to its rendering for cfg.Schema
 	acks       coalescer[[]settlement, []int64]
@@ -190,7 +196,7 @@ func (s *Store) Dialect() Dialect { return s.name }
 // tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction.
 // Given a *sql.DB or nil, every call returns an error matching ErrUnsupported.
 func (s *Store) WithTx(tx Tx) *Store {
-	bound := &Store{core: s.core, tx: tx}
+	bound := &Store{core: s.core, tx: tx, told: new(sync.Map)}
 	switch t := tx.(type) {
 	case nil:
 		bound.err = fmt.Errorf("%w: WithTx was given nil", ErrUnsupported)
@@ -321,9 +327,11 @@ type waker struct {
 	bell      chan<- struct{} // holds one
 }
 
-// wake rings for a queue: now, or, if the news is in a caller's transaction, soon.
-func (s *Store) wake(queue string) {
+// wake rings for a queue: now, or, if the news is in a caller's transaction,
+// soon. In a transaction it also tells other processes.
+func (s *Store) wake(ctx context.Context, queue string) error {
 	s.tell(func() { s.ring(queue, s.tx != nil && s.news == nil) })
+	return s.notify(ctx, queue)
 }
 
 // tell calls fn; in a transaction of the library's own, once that has committed.

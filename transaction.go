@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -42,10 +43,16 @@ func (s *Store) transact(ctx context.Context, begin func(context.Context, *sql.C
 		return fn(conn{s, s.tx})
 	}
 	var news []func()
-	err := s.retry(ctx, func() error {
-		news = nil
-		return s.transactOnce(ctx, begin, &news, fn)
-	})
+	try := func() error {
+		return s.retry(ctx, func() error {
+			news = nil
+			return s.transactOnce(ctx, begin, &news, fn)
+		})
+	}
+	err := try()
+	if s.mutes(err) {
+		err = try() // without telling other processes
+	}
 	if err != nil {
 		return err
 	}
@@ -72,7 +79,7 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 			_ = rollback(ctx, tx, pinned)
 		}
 	}()
-	err = fn(conn{&Store{core: s.core, tx: tx, news: news}, tx})
+	err = fn(conn{&Store{core: s.core, tx: tx, news: news, told: new(sync.Map)}, tx})
 	if err == nil {
 		err = ctx.Err()
 	}

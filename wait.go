@@ -126,8 +126,7 @@ func (c conn) wakeRun(ctx context.Context, run int64) error {
 		}
 		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.Status)
 	}
-	c.store.wake(queue)
-	return nil
+	return c.store.wake(ctx, queue)
 }
 
 // Wait returns the value of the next signal of that name: the nth Wait in a

@@ -273,8 +273,7 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 			return c.startAgain(ctx, e.stored)
 		}
 	}
-	s.announce(ctx, name, e.stored)
-	return nil
+	return s.announce(ctx, name, e.stored)
 }
 
 // startAgain takes back those of the messages just stored that got no run,

@@ -1,0 +1,186 @@
+package pgqrs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// A Notifier carries the news of new messages to other processes. Nothing
+// depends on it: Workers poll all the same, an enqueue whose transaction is the
+// library's own is stored even if Notify fails, and a Worker whose Listen
+// fails calls it again. It must be safe for concurrent use. The module
+// notifypgqrs has one, on lib/pq.
+type Notifier interface {
+	// Notify sends the queue's name, for those who listen to get once tx
+	// commits. It is called once in a transaction of the caller's for a queue,
+	// whose enqueue returns its error; otherwise no more than once in
+	// 20 ms for a queue, and what comes in between is made up for at their end.
+	Notify(ctx context.Context, tx Tx, queue string) error
+	// Listen calls wake with the name of each queue that it hears of, and with
+	// "" when it may have missed some, as it has before it connected. It
+	// returns when ctx is done or it can hear no more. Every Worker calls it while it runs.
+	Listen(ctx context.Context, wake func(queue string)) error
+}
+
+const (
+	notifyEvery = 20 * time.Millisecond // for one queue, in one Store
+	notifyMuted = 10 * time.Second      // after a failure
+)
+
+// notices keeps a Store from telling its Notifier too often.
+type notices struct {
+	mu     sync.Mutex
+	muted  time.Time // until when nothing is told
+	queues map[string]*notice
+}
+
+type notice struct {
+	latest time.Time
+	late   bool // one more is to come, for what was enqueued since
+}
+
+// notifies reports whether the Notifier is to be told of a queue's next message now.
+func (s *Store) notifies(queue string) bool {
+	if s.cfg.Notifier == nil {
+		return false
+	}
+	s.notices.mu.Lock()
+	defer s.notices.mu.Unlock()
+	n := s.notices.of(queue)
+	return !n.late && time.Since(n.latest) >= notifyEvery && time.Now().After(s.notices.muted)
+}
+
+// of returns what is known of a queue. The caller holds mu.
+func (ns *notices) of(queue string) *notice {
+	if ns.queues == nil {
+		ns.queues = map[string]*notice{}
+	}
+	n := ns.queues[queue]
+	if n == nil {
+		n = &notice{}
+		ns.queues[queue] = n
+	}
+	return n
+}
+
+// notify tells the Notifier of a queue in the store's transaction, if it is in one.
+func (s *Store) notify(ctx context.Context, queue string) error {
+	if s.cfg.Notifier == nil || s.tx == nil {
+		return nil
+	}
+	if _, told := s.told.LoadOrStore(queue, true); told {
+		return nil
+	}
+	if s.news == nil { // the caller's
+		if err := s.cfg.Notifier.Notify(ctx, s.tx, queue); err != nil {
+			return fmt.Errorf("notify: %w", err)
+		}
+		return nil
+	}
+	if !s.notifies(queue) {
+		s.tell(func() { s.notifyLater(queue) })
+		return nil
+	}
+	s.notices.mu.Lock()
+	s.notices.of(queue).latest = time.Now()
+	s.notices.mu.Unlock()
+	if err := s.cfg.Notifier.Notify(ctx, s.tx, queue); err != nil {
+		return &notifyError{err}
+	}
+	return nil
+}
+
+// A notifyError is a failure of the Notifier that is no reason not to do what it was to tell of.
+type notifyError struct{ err error }
+
+func (e *notifyError) Error() string { return fmt.Sprintf("notify: %v", e.err) }
+func (e *notifyError) Unwrap() error { return e.err }
+
+// mutes reports whether a transaction failed because of its notifications,
+// which PostgreSQL may also say at its end, and stops them for a while.
+func (s *Store) mutes(err error) bool {
+	var failed *notifyError
+	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && sqlState(err) != "54000" { // program_limit_exceeded: the queue of notifications is full
+		return false
+	}
+	s.notices.mu.Lock()
+	again := time.Now().Before(s.notices.muted)
+	s.notices.muted = time.Now().Add(notifyMuted)
+	s.notices.mu.Unlock()
+	if !again {
+		s.log.Warn("pgqrs: could not notify other processes, whose polls will do instead", "for", notifyMuted, "err", err)
+	}
+	return true
+}
+
+// notifyLater tells the Notifier of a queue when it may be told again, once for all that comes until then.
+func (s *Store) notifyLater(queue string) {
+	if s.cfg.Notifier == nil {
+		return
+	}
+	s.notices.mu.Lock()
+	defer s.notices.mu.Unlock()
+	n := s.notices.of(queue)
+	if n.late || time.Now().Before(s.notices.muted) {
+		return
+	}
+	n.late = true
+	time.AfterFunc(notifyEvery-time.Since(n.latest), func() { s.notifyLate(queue) })
+}
+
+func (s *Store) notifyLate(queue string) {
+	s.notices.mu.Lock()
+	n := s.notices.of(queue)
+	n.late, n.latest = false, time.Now()
+	s.notices.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+	defer cancel()
+	pool := &Store{core: s.core}
+	if pool.usable() != nil {
+		return
+	}
+	err := pool.atomic(ctx, func(c conn) error { return s.cfg.Notifier.Notify(ctx, c.tx, queue) })
+	if err != nil && pool.usable() == nil {
+		pool.mutes(&notifyError{err})
+	}
+}
+
+const (
+	minListenWait = 100 * time.Millisecond // before Listen is called again
+	maxListenWait = 15 * time.Second
+	goodListen    = time.Minute // after which a failure is taken for the first one
+)
+
+// listen has the lanes claim what the Notifier hears of, until ctx is done.
+func (r *running) listen(ctx context.Context) {
+	wait := minListenWait
+	for {
+		began := time.Now()
+		err := r.store.cfg.Notifier.Listen(ctx, r.heard)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > goodListen {
+			wait = minListenWait
+		}
+		r.log.Warn("pgqrs: cannot hear of messages from other processes; polling alone until that works again", "err", err)
+		if !pause(ctx, wait/2+rand.N(wait)) {
+			return
+		}
+		wait = min(2*wait, maxListenWait)
+	}
+}
+
+// heard has the lane of a queue claim; "" is all lanes.
+func (r *running) heard(queue string) {
+	for _, l := range r.lanes {
+		if queue == "" || queue == l.queue {
+			l.waker.now.Store(true)
+			r.ring()
+		}
+	}
+}
