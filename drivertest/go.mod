@@ -9,6 +9,7 @@ require (
 	github.com/mattn/go-sqlite3 v1.14.53
 	github.com/ncruces/go-sqlite3 v0.35.6
 	github.com/pgqrs/pgqrs-go v0.0.0
+	github.com/pgqrs/pgqrs-go/notifypgqrs v0.0.0
 	github.com/tursodatabase/go-libsql v0.0.0-20251219133454-43644db490ff
 	modernc.org/sqlite v1.61.1
 	pgregory.net/rapid v1.3.0
@@ -39,3 +40,5 @@ require (
 )
 
 replace github.com/pgqrs/pgqrs-go => ../
+
+replace github.com/pgqrs/pgqrs-go/notifypgqrs => ../notifypgqrs
