@@ -34,6 +34,8 @@ const (
 	messages  = 120
 )
 
+const pragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)"
+
 // An order says what a child works on.
 type order struct {
 	Driver, DSN string
@@ -113,7 +115,7 @@ func onBoth(t *testing.T, l limits, check func(t *testing.T, db *sql.DB, d pgqrs
 	for name, o := range map[string]func(t *testing.T) order{
 		"PostgreSQL": func(t *testing.T) order { return order{"postgres", postgres.Schema(t, "postgres"), pgqrs.Postgres, l} },
 		"SQLite": func(t *testing.T) order {
-			return order{"sqlite3", sqlite.URI(t, "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)"), pgqrs.SQLite, l}
+			return order{"sqlite3", sqlite.URI(t, pragmas), pgqrs.SQLite, l}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -272,4 +274,70 @@ func TestProcessesTogetherKeepToTheRate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// BenchmarkClaim times claims of ten messages without a limit and with each, in
+// turns, so that what else the machine does tells on all. It reports medians.
+func BenchmarkClaim(b *testing.B) {
+	for name, open := range map[string]func() (driver, dsn string, d pgqrs.Dialect){
+		"postgres": func() (string, string, pgqrs.Dialect) {
+			return "postgres", postgres.Schema(b, "postgres"), pgqrs.Postgres
+		},
+		"sqlite": func() (string, string, pgqrs.Dialect) { return "sqlite3", sqlite.URI(b, pragmas), pgqrs.SQLite },
+	} {
+		b.Run(name, func(b *testing.B) {
+			driver, dsn, d := open()
+			db, err := sql.Open(driver, dsn)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			store := pgqrs.New(db, d)
+			defer store.Close()
+			if err := store.Install(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			timeClaims(b, store)
+		})
+	}
+}
+
+func timeClaims(b *testing.B, store *pgqrs.Store) {
+	far := pgqrs.Rate{N: 1_000_000_000, Per: 1000 * time.Hour}
+	names := []string{"off", "held", "rate", "both"}
+	queues := map[string]*pgqrs.Queue[int]{}
+	for name, l := range map[string]limits{"off": {}, "held": {MaxHeld: 1_000_000}, "rate": {Rate: far}, "both": {1_000_000, far}} {
+		queues[name] = pgqrs.NewQueue[int](store, name).With(l.policy())
+		if err := queues[name].Configure(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	took := map[string][]time.Duration{}
+	for b.Loop() {
+		for _, name := range names {
+			d, err := timeClaim(b.Context(), queues[name])
+			if err != nil {
+				b.Fatal(err)
+			}
+			took[name] = append(took[name], d)
+		}
+	}
+	for _, name := range names {
+		slices.Sort(took[name])
+		b.ReportMetric(float64(took[name][len(took[name])/2].Microseconds()), name+"-µs")
+	}
+}
+
+// timeClaim says how long a claim of ten messages takes.
+func timeClaim(ctx context.Context, q *pgqrs.Queue[int]) (time.Duration, error) {
+	if _, err := q.EnqueueBatch(ctx, make([]int, 10)); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	ms, err := q.Dequeue(ctx, 10, time.Minute)
+	took := time.Since(began)
+	if err == nil && len(ms) != 10 {
+		err = fmt.Errorf("dequeued %d messages", len(ms))
+	}
+	return took, errors.Join(err, q.Ack(ctx, ms...))
 }
