@@ -297,7 +297,7 @@ func limitAnew(t *testing.T, e *env) {
 	wantClosed(t, q)
 	must(t, q.Configure(t.Context())) // the same again changes nothing
 	wantClosed(t, q)
-	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 2, Per: time.Hour}}).Configure(t.Context()))
+	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 2, Per: 50 * time.Hour}}).Configure(t.Context()))
 	equal(t, "messages after the change", len(dequeue(t, q, 10)), 2)
 	wantClosed(t, q)
 	back := map[pgqrs.Dialect]string{

@@ -20,6 +20,7 @@ func operate(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	operateQueue(t, s, q)
 	operateStore(t, s)
 	operateWorker(t, w, s, q)
+	operateLimits(t, pgqrs.Config{NoPrepare: true}.New(db, d))
 	must(t, s.Close())
 	if left := w.missing(); len(left) > 0 {
 		t.Fatalf("statements that were not sent: %v", left)
@@ -161,4 +162,21 @@ func operateShared(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	if !sent() {
 		t.Fatal("run.shared_join or worker.shared_prune was not sent")
 	}
+}
+
+// operateLimits claims under limits, and has what it claims die.
+func operateLimits(t *testing.T, s *pgqrs.Store) {
+	t.Helper()
+	ctx := t.Context()
+	q := pgqrs.NewQueue[int](s, "big")
+	limited := q.With(pgqrs.Policy{MaxHeld: 1_000_000, Rate: pgqrs.Rate{N: 1_000_000, Per: time.Hour}, DeadLetter: "grave"})
+	must(t, limited.Configure(ctx))
+	value(limited.EnqueueBatch(ctx, make([]int, 10)))(t)
+	ms := value(limited.Dequeue(ctx, 10, time.Minute))(t)
+	if len(ms) != 10 {
+		t.Fatalf("dequeued %d messages; want 10", len(ms))
+	}
+	must(t, limited.Fail(ctx, pgqrs.Permanent(errors.New("x")), ms...))
+	must(t, q.Configure(ctx))
+	must(t, s.Close())
 }

@@ -176,6 +176,7 @@ var reads = map[string]int64{
 	"message.disown":         leased + 1000, // looks for expired ones among those that are leased
 	"worker.list":            leased + 1000, // counts what each worker holds
 	"message.prune":          1000,          // deletes as many
+	"limit.room":             leased + 1000, // counts those that are leased
 }
 
 const (
@@ -187,7 +188,8 @@ const (
 
 // operations are the tags that operate must have sent, or this test tests nothing.
 var operations = strings.Fields(`
-	queue.make queue.pause queue.stats queue.in_use queue.drop_row
+	queue.make queue.configure queue.pause queue.stats queue.in_use queue.drop_row
+	limit.lock limit.room limit.take message.dead_letter
 	message.enqueue message.batch_enqueue message.keyed message.get
 	message.list_ready message.list_scheduled message.list_leased message.list_archived message.list_dead
 	message.lock message.remove_rows message.redrive message.prune message.disown
