@@ -49,7 +49,8 @@ var postgresSchedules = scheduleSQL{
 	pause: `/* pgqrs:schedule.pause */
 		UPDATE pgqrs_schedules s
 		SET paused_at = CASE WHEN arg.paused THEN COALESCE(s.paused_at, clock_timestamp()) END,
-			resumed_at = CASE WHEN arg.paused OR s.paused_at IS NULL THEN s.resumed_at ELSE clock_timestamp() END
+			resumed_at = CASE WHEN arg.paused OR s.paused_at IS NULL THEN s.resumed_at ELSE clock_timestamp() END,
+			tick_ct = s.tick_ct + 1
 		FROM (SELECT $1::text AS name, $2::boolean AS paused) arg WHERE s.name = arg.name
 		RETURNING s.id`,
 	list: `/* pgqrs:schedule.list */
@@ -67,8 +68,8 @@ var postgresSchedules = scheduleSQL{
 			CROSS JOIN LATERAL (SELECT * FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT (SELECT n FROM arg)) r` + postgresScheduleRunFrom + `
 		ORDER BY r.due_at DESC, r.id DESC`,
 	remove: []string{
-		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = (SELECT s.id FROM pgqrs_schedules s WHERE s.name = $1)`,
-		`/* pgqrs:schedule.remove_row */ DELETE FROM pgqrs_schedules WHERE name = $1`,
+		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = $1`,
+		`/* pgqrs:schedule.remove_row */ DELETE FROM pgqrs_schedules WHERE id = $1`,
 	},
 	prune: `/* pgqrs:schedule.prune */
 		WITH arg AS MATERIALIZED (SELECT $1::json AS names, $2::bigint AS stay, $3::bigint AS n)

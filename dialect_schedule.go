@@ -1,7 +1,7 @@
 package pgqrs
 
 // scheduleSQL is for schedules. What a worker does is guarded by the number of
-// changes of next_at that it has seen: of two that see the same one does it.
+// changes that it has seen: of two that see the same one does it.
 type scheduleSQL struct {
 	// put makes a schedule, or writes its definition over one that differs. Then the next instant is the given one, if the rule
 	// or its zone differ; otherwise it stays.
@@ -18,7 +18,7 @@ type scheduleSQL struct {
 	// take reads what a schedule enqueues; on the SQLite family it takes the write lock, on PostgreSQL it locks the row.
 	// Query; name; 1 row: id, queue, whether it starts runs, payload, priority, key, headers; none if there is no such schedule.
 	take string
-	// pause sets (true) or clears (false) paused_at. Query; name, paused; 1 row: id, or none if there is no such schedule.
+	// pause sets (true) or clears (false) paused_at, which is a change for advance. Query; name, paused; 1 row: id, or none if there is no such schedule.
 	pause string
 	// list describes schedules. Query; JSON array of [name], or NULL for all, by name; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
 	// rule, zone, catch-up, created_at, updated_at, paused_at, next instant or NULL, and runColumns of the latest run, NULLs if there is none.
@@ -26,7 +26,7 @@ type scheduleSQL struct {
 	// history lists the runs of a schedule, the latest first. Query; name, limit;
 	// rows (runColumns): instant, ran_at, by hand, held, message, run, state of either or NULL if it is gone.
 	history string
-	// remove deletes a schedule with its history. Exec, in this order; each takes the name. The last one's count is that of the schedules.
+	// remove deletes a schedule, which take has locked, with its history. Exec, in this order; each takes the id.
 	remove []string
 	// prune deletes history past the latest so many runs of a schedule. Exec; JSON array of [name], how many stay, limit.
 	prune string

@@ -55,7 +55,7 @@ var sqliteSchedules = scheduleSQL{
 		WITH arg (name, paused) AS (VALUES (?, ?))
 		UPDATE pgqrs_schedules
 		SET paused_at = CASE WHEN (SELECT paused FROM arg) THEN COALESCE(paused_at, ` + sqliteNow + `) END,
-			resumed_at = CASE WHEN (SELECT paused FROM arg) OR paused_at IS NULL THEN resumed_at ELSE ` + sqliteNow + ` END
+			resumed_at = CASE WHEN (SELECT paused FROM arg) OR paused_at IS NULL THEN resumed_at ELSE ` + sqliteNow + ` END, tick_ct = tick_ct + 1
 		WHERE name = (SELECT arg.name FROM arg)
 		RETURNING id`,
 	list: `/* pgqrs:schedule.list */
@@ -74,8 +74,8 @@ var sqliteSchedules = scheduleSQL{
 		ORDER BY r.due_at DESC, r.id DESC
 		LIMIT ? + 0`,
 	remove: []string{
-		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = (SELECT s.id FROM pgqrs_schedules s WHERE s.name = ?)`,
-		`/* pgqrs:schedule.remove_row */ DELETE FROM pgqrs_schedules WHERE name = ?`,
+		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = ?`,
+		`/* pgqrs:schedule.remove_row */ DELETE FROM pgqrs_schedules WHERE id = ?`,
 	},
 	prune: `/* pgqrs:schedule.prune */
 		WITH arg (names, stay) AS (VALUES (?, ?)),

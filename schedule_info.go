@@ -170,17 +170,13 @@ func (s *Store) DeleteSchedule(ctx context.Context, name string) error {
 	}
 	if err == nil {
 		err = s.atomic(ctx, func(c conn) error {
-			var n int64
+			id, _, err := c.takeSchedule(ctx, name)
 			for _, text := range s.dialect.schedule.remove {
-				var err error
-				if n, err = c.exec(ctx, text, name); err != nil {
-					return err
+				if err == nil {
+					_, err = c.exec(ctx, text, id)
 				}
 			}
-			if n == 0 {
-				return ErrNotFound
-			}
-			return nil
+			return err
 		})
 	}
 	return wrap(ctx, err, "delete schedule %q", name)
@@ -229,7 +225,7 @@ func (c conn) runSchedule(ctx context.Context, name string) (ScheduleRun, error)
 	return runs[0], nil
 }
 
-// takeSchedule reads what a schedule enqueues.
+// takeSchedule locks a schedule and reads what it enqueues.
 func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target, err error) {
 	err = c.rows(ctx, c.store.dialect.schedule.take, []any{name}, func(rows *sql.Rows) error {
 		var key sql.NullString

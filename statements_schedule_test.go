@@ -59,10 +59,10 @@ func TestStatementsOfSchedules(t *testing.T) {
 			name: "ResumeSchedule of none", want: []statement{query("schedule.pause", "none", false)}, err: pgqrs.ErrNotFound,
 			call: func(ctx context.Context, s *pgqrs.Store) error { return s.ResumeSchedule(ctx, "none") },
 		}, {
-			name: "DeleteSchedule", want: inOne(exec("schedule.remove_runs", "nightly"), exec("schedule.remove_row", "nightly").ids(3)),
+			name: "DeleteSchedule", want: inOne(took, exec("schedule.remove_runs", 3), exec("schedule.remove_row", 3)),
 			call: func(ctx context.Context, s *pgqrs.Store) error { return s.DeleteSchedule(ctx, "nightly") },
 		}, {
-			name: "DeleteSchedule of none", want: inVain(exec("schedule.remove_runs", "none"), exec("schedule.remove_row", "none")), err: pgqrs.ErrNotFound,
+			name: "DeleteSchedule of none", want: inVain(query("schedule.take", "none")), err: pgqrs.ErrNotFound,
 			call: func(ctx context.Context, s *pgqrs.Store) error { return s.DeleteSchedule(ctx, "none") },
 		}, {
 			name: "RunSchedule", want: inOne(took, query("message.enqueue", "emails", `{"To":"ada"}`, 0, nil, 1, nil, header).ids(7),

@@ -303,11 +303,18 @@ func (s *scene) claimInVain() (ask func()) {
 // work runs a worker, with leases that no case outlasts, until the test ends.
 func (s *scene) work(handlers ...pgqrs.Handler) {
 	s.Helper()
+	s.run(&pgqrs.Worker{Handlers: handlers, Lease: time.Minute, PollInterval: 10 * time.Millisecond})
+}
+
+// run runs a worker until it is stopped, or the test ends.
+func (s *scene) run(w *pgqrs.Worker) (stop func()) {
+	s.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context()))
-	w := &pgqrs.Worker{Handlers: handlers, Lease: time.Minute, PollInterval: 10 * time.Millisecond}
 	done := async(func() error { return w.Run(ctx) })
-	s.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		s.must(receive(s, "Run returns", done))
 	})
+	s.Cleanup(stop)
+	return stop
 }

@@ -2,7 +2,7 @@
 -- Schedules: what is enqueued again and again, and when. pgqrs 0.15 ignores both tables.
 
 -- What a schedule enqueues stands here too, so that it can be run by hand from a program without its code. tick_ct counts the
--- changes of next_at, which is NULL for a rule that has no more instants.
+-- changes that a worker must have seen. next_at is NULL for a rule that has no more instants.
 -- +goose StatementBegin
 CREATE TABLE IF NOT EXISTS pgqrs_schedules (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
