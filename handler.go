@@ -20,8 +20,8 @@ import (
 // held, and ErrTimeout after Policy.Timeout.
 type WorkFunc func(ctx context.Context, m *MessageInfo) error
 
-// A Handler is code for a queue, to be run by a [Worker]. Queue.Handle and
-// Queue.HandleTx make it.
+// A Handler is code for a queue, to be run by a [Worker]. Queue.Handle,
+// Queue.HandleTx, Queue.HandleBatch and Workflow.Handle make it.
 type Handler struct {
 	store  *Store
 	queue  string
@@ -29,7 +29,8 @@ type Handler struct {
 	work   WorkFunc
 	err    error // why it cannot work
 
-	workflow bool // its messages have runs
+	workflow bool            // its messages have runs
+	batch    func() batching // makes work for one Worker, if that handles several messages at once
 }
 
 // Handle returns a handler that calls fn with each message of the queue; see

@@ -29,6 +29,7 @@ type Policy struct {
 	Timeout time.Duration
 	// Concurrency bounds how many messages of the queue one Worker handles at
 	// a time. Zero means as many as the Worker does.
+	// HandleBatch counts batches, and takes zero for one.
 	Concurrency int
 	// Lease is how long a message of the queue stays with a Worker that has
 	// gone silent. Zero means Worker.Lease; less than 100 ms is an error.

@@ -34,6 +34,7 @@ type running struct {
 
 	// The rest belongs to the scheduler.
 	busy       int  // handlers running
+	batched    int  // of them in batches, which take no slots
 	asking     bool // an answer is on its way
 	draining   bool
 	cut        bool // Grace is over
@@ -58,7 +59,8 @@ type lane struct {
 	lease    time.Duration
 
 	// The rest belongs to the scheduler.
-	limit     int // handlers at a time
+	flush     func() // has what waits in batches begun; nil unless the handler is for batches
+	limit     int    // handlers at a time
 	busy      int
 	waiting   []*delivery // claimed, and waiting for a slot
 	more      bool        // there may be messages
@@ -84,22 +86,30 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	store := w.store()
 	r := &running{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
-		base:    context.WithoutCancel(ctx),
-		answers: make(chan answer, 1), finished: make(chan *delivery, w.Concurrency),
+		base:     context.WithoutCancel(ctx),
+		answers:  make(chan answer, 1),
 		statuses: make(chan map[*lane]string, 1), bell: make(chan struct{}, 1),
 		held: map[int64]*delivery{}, lastActive: time.Now(),
 	}
+	calls := w.Concurrency // of handlers, at most
 	for _, h := range w.Handlers {
-		for i := len(w.Middleware) - 1; i >= 0; i-- {
-			h.work = w.Middleware[i](h.work)
-		}
-		l := &lane{Handler: h, lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, more: true}
+		l := &lane{lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, more: true}
 		if c := h.policy.Concurrency; c > 0 {
 			l.limit = min(c, w.Concurrency)
 		}
+		if h.batch != nil {
+			b := h.batch()
+			h.work, l.flush, l.limit = b.work, b.flush, b.limit
+			calls += l.limit
+		}
+		for i := len(w.Middleware) - 1; i >= 0; i-- {
+			h.work = w.Middleware[i](h.work)
+		}
+		l.Handler = h
 		l.waker.bell = r.bell
 		r.lanes = append(r.lanes, l)
 	}
+	r.finished = make(chan *delivery, calls)
 	r.recorder = recorder{r: r, work: make(chan struct{}, 1)}
 	r.timekeeper = newTimekeeper(r)
 	return r
@@ -212,6 +222,9 @@ func (r *running) drain() <-chan time.Time {
 		l.waiting = nil
 		if l.gate.closed {
 			l.gate.timer.Stop()
+		}
+		if l.flush != nil {
+			l.flush()
 		}
 	}
 	return time.After(r.Grace)

@@ -50,8 +50,10 @@ func (r *running) schedule(ctx context.Context) {
 
 // dispatch starts handlers for waiting messages while there are slots.
 func (r *running) dispatch() {
-	for slots := r.Concurrency - r.hungry(); r.busy < slots; {
-		l := r.turn(&r.lastServed, func(l *lane) bool { return len(l.waiting) > 0 && l.busy < l.limit })
+	for slots := r.Concurrency - r.hungry(); ; {
+		l := r.turn(&r.lastServed, func(l *lane) bool {
+			return len(l.waiting) > 0 && l.busy < l.limit && (l.flush != nil || r.busy-r.batched < slots)
+		})
 		if l == nil {
 			return
 		}
@@ -59,9 +61,17 @@ func (r *running) dispatch() {
 		l.waiting[0] = nil // or the slice would keep it while the queue is idle
 		l.waiting = l.waiting[1:]
 		if r.begin(d) {
-			l.busy++
-			r.busy++
+			r.count(l, 1)
 		}
+	}
+}
+
+// count counts handlers of a lane that begin, or end.
+func (r *running) count(l *lane, n int) {
+	l.busy += n
+	r.busy += n
+	if l.flush != nil {
+		r.batched += n
 	}
 }
 
@@ -70,7 +80,7 @@ func (r *running) dispatch() {
 func (r *running) hungry() int {
 	n := 0
 	for _, l := range r.lanes {
-		if l.more && !l.gate.closed && !l.off && !l.stopped && !r.draining && len(l.waiting) == 0 && l.busy == 0 {
+		if l.flush == nil && l.more && !l.gate.closed && !l.off && !l.stopped && !r.draining && len(l.waiting) == 0 && l.busy == 0 {
 			n++
 		}
 	}
@@ -123,7 +133,10 @@ func (r *running) want(l *lane) (n int, alone bool) {
 	if !l.more || l.gate.closed || l.off || l.stopped || r.unrecorded() > maxUnrecorded {
 		return 0, false
 	}
-	free := min(r.Concurrency-r.busy, l.limit-l.busy)
+	free := l.limit - l.busy
+	if l.flush == nil {
+		free = min(free, r.Concurrency-r.busy+r.batched)
+	}
 	alone = free > 0 && len(l.waiting) == 0
 	if l.needsSlot && !alone {
 		return 0, false
@@ -251,8 +264,7 @@ func (r *running) idle() []int64 {
 
 // freed takes note that a handler has returned.
 func (r *running) freed(d *delivery) {
-	r.busy--
-	d.lane.busy--
+	r.count(d.lane, -1)
 	if d.lane.average == 0 {
 		d.lane.average = max(1, d.took)
 	} else {
