@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +94,7 @@ type demo struct {
 	mended   chan struct{} // closed: mail to bounce@example.com goes through
 	checkout *pgqrs.Workflow[string, string]
 	parcel   *pgqrs.Workflow[string, string]
+	packing  atomic.Int64 // how long a parcel takes to pack
 }
 
 const approved pgqrs.Signal[bool] = "approved"
@@ -115,7 +117,7 @@ func newDemo(t *testing.T) *demo {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() {
-		done <- (&pgqrs.Worker{Name: "web-1", Handlers: []pgqrs.Handler{send, d.checkout.Handle(d.sell), d.parcel.Handle(ship)}}).Run(ctx)
+		done <- (&pgqrs.Worker{Name: "web-1", Handlers: []pgqrs.Handler{send, d.checkout.Handle(d.sell), d.parcel.Handle(d.ship)}}).Run(ctx)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -151,6 +153,12 @@ func (d *demo) sell(ctx context.Context, run *pgqrs.Run, order string) (string, 
 }
 
 // ship is the workflow of the children.
-func ship(ctx context.Context, run *pgqrs.Run, thing string) (string, error) {
-	return pgqrs.Step(ctx, run, "pack", func(context.Context) (string, error) { return "a box with a " + thing, nil })
+func (d *demo) ship(ctx context.Context, run *pgqrs.Run, thing string) (string, error) {
+	return pgqrs.Step(ctx, run, "pack", func(ctx context.Context) (string, error) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(d.packing.Load()) * time.Duration(len(thing))):
+		}
+		return "a box with a " + thing, ctx.Err()
+	})
 }

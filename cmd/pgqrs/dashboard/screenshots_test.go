@@ -65,6 +65,7 @@ func (b *browser) look(scheme string) {
 func (d *demo) live(t *testing.T, b *browser) map[string]string {
 	t.Helper()
 	b.open("")
+	d.packing.Store(int64(700 * time.Millisecond))
 	thumbnails := pgqrs.NewQueue[mail](d.store, "thumbnails")
 	slow := thumbnails.Handle(func(ctx context.Context, m *pgqrs.Message[mail]) error {
 		select {
