@@ -1,6 +1,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,4 +74,50 @@ func TestHelp(t *testing.T) {
 		text.WriteString("$ pgqrs " + strings.Join(args, " ") + "\n" + help(t, args...) + "\n")
 	}
 	isGolden(t, "help", text.String())
+}
+
+// written finds the commands that a page shows: in backquotes, or on a line of their own.
+var written = regexp.MustCompile("`pgqrs ([^`]*)`|(?m)^    pgqrs (.*?)(?:   .*)?$")
+
+func TestThePagesShowCommandsThatExist(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, page := range append(pages, "../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range written.FindAllStringSubmatch(string(text), -1) {
+			for _, line := range strings.Split(found[1]+found[2], " && pgqrs ") {
+				n++
+				if problem := unknown(strings.Fields(line)); problem != "" {
+					t.Errorf("%s shows pgqrs %s: %s", page, line, problem)
+				}
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("only %d commands were found in the pages", n)
+	}
+}
+
+// unknown says which word of a command line is no command or flag; "" if all are.
+func unknown(words []string) string {
+	cmd := (&app{}).root()
+	flags := cmd.Flags
+	for i, word := range words {
+		name, isFlag := strings.CutPrefix(word, "-")
+		switch sub := cmd.Command(word); {
+		case isFlag && !slices.ContainsFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) }):
+			return "there is no flag " + word
+		case sub != nil:
+			cmd, flags = sub, append(slices.Clone(flags), sub.Flags...)
+		case i == 0, !isFlag && word == strings.ToLower(word) && len(cmd.Commands) > 0:
+			return "there is no command " + word
+		}
+	}
+	return ""
 }
