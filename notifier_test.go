@@ -64,7 +64,7 @@ func (w watchText) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-var toldInTx = []string{"begin Read Committed", "query message.enqueue", "exec notify", "commit"}
+var toldInTx = []string{"begin Read Committed", "exec open", "query message.enqueue", "exec notify", "commit"}
 
 func TestEnqueueNotifiesInItsTransactionAndNotTooOften(t *testing.T) {
 	withMessenger(t, nil, func(t *testing.T, f *fake, s *Store, _ *messenger) {
@@ -77,7 +77,7 @@ func TestEnqueueNotifiesInItsTransactionAndNotTooOften(t *testing.T) {
 		f.wantLog(t, toldInTx...)
 		pass(notifyEvery)
 		synctest.Wait()
-		f.wantLog(t, "begin Read Committed", "exec notify", "commit")
+		f.wantLog(t, "begin Read Committed", "exec open", "exec notify", "commit")
 		pass(10 * notifyEvery)
 		f.wantLog(t)
 		enqueueTimes(t, q, 1)
@@ -109,7 +109,7 @@ func TestEnqueueIsStoredThoughNotifyFails(t *testing.T) {
 		q := NewQueue[int](s, "q")
 		m.fails = errBroken
 		enqueueTimes(t, q, 1)
-		f.wantLog(t, "begin Read Committed", "query message.enqueue", "exec notify", "rollback", "begin Read Committed", "query message.enqueue", "commit")
+		f.wantLog(t, "begin Read Committed", "exec open", "query message.enqueue", "exec notify", "rollback", "begin Read Committed", "exec open", "query message.enqueue", "commit")
 		m.fails = nil
 		pass(notifyMuted / 2)
 		enqueueTimes(t, q, 2)
@@ -136,7 +136,7 @@ func TestEnqueueIsStoredThoughNoNotificationFits(t *testing.T) {
 			return row(int64(1)), nil
 		}
 		enqueueTimes(t, NewQueue[int](s, "q"), 2)
-		f.wantLog(t, append(toldInTx, "exec rollback", "begin Read Committed", "query message.enqueue", "commit", "query message.enqueue")...)
+		f.wantLog(t, append(toldInTx, "exec rollback", "begin Read Committed", "exec open", "query message.enqueue", "commit", "query message.enqueue")...)
 	})
 }
 
