@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,8 @@ type QueueInfo struct {
 
 	// Messages by state.
 	Ready, Scheduled, Leased, Archived, Dead int64
+	// Blocked messages wait for others of their groups. They are counted up to DepthLimit.
+	Blocked int64
 	// OldestReady is how long the message that has waited longest has been ready.
 	OldestReady time.Duration
 	// Policy is what the code that handles the queue has written.
@@ -57,7 +60,7 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 		var created, paused timestamp
 		var oldest int64
 		var policy []byte
-		err := scanRow(rows, &q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy)
+		err := scanRow(rows, &q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy, &q.Blocked)
 		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, time.Duration(oldest)*time.Microsecond
 		if err == nil {
 			q.Policy, err = decodePolicy(q.Name, policy)
@@ -264,7 +267,7 @@ func (s *Store) listing(f MessageFilter) (string, []any, error) {
 }
 
 func unknownState(state State) error {
-	return fmt.Errorf("state %q; use Ready, Scheduled, Leased, Archived or Dead", string(state))
+	return fmt.Errorf("state %q; use Ready, Scheduled, Blocked, Leased, Archived or Dead", string(state))
 }
 
 // Delete deletes messages in whatever state, with the runs that hang on them,
@@ -276,7 +279,7 @@ func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 	for chunk := range slices.Chunk(ids, adminChunk) {
 		if err == nil {
 			var more int64
-			more, err = s.remove(ctx, chunk, "")
+			more, err = s.remove(ctx, chunk, "", nil)
 			n += more
 		}
 	}
@@ -284,14 +287,18 @@ func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 }
 
 // Purge deletes all messages of a queue that are in a state, a thousand a
-// transaction, and returns how many. See Delete.
+// transaction, and returns how many. What that lets go stays. See Delete.
 func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, error) {
 	var n int64
+	next := followers{}
 	err := s.eachPage(ctx, queue, state, func(ids []int64) error {
-		more, err := s.remove(ctx, ids, state)
+		more, err := s.remove(ctx, ids, state, next)
 		n += more
 		return err
 	})
+	if err == nil && len(next) > 0 {
+		err = s.atomic(ctx, func(c conn) error { return c.advance(ctx, next) })
+	}
 	return n, wrap(ctx, err, "purge %s messages of queue %q", state, queue)
 }
 
@@ -314,8 +321,9 @@ func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func
 	}
 }
 
-// remove deletes those of the messages that are in a state, or all for "".
-func (s *Store) remove(ctx context.Context, ids []int64, state State) (n int64, err error) {
+// remove deletes those of the messages that are in a state, or all for "", and lets go
+// what follows them, or notes it in later if that is not nil.
+func (s *Store) remove(ctx context.Context, ids []int64, state State, later followers) (n int64, err error) {
 	list, err := jsonList(ids)
 	if err != nil {
 		return 0, err
@@ -330,11 +338,21 @@ func (s *Store) remove(ctx context.Context, ids []int64, state State) (n int64, 
 		if err != nil {
 			return err
 		}
+		var next followers
+		if state != Archived && state != Dead { // those hold up nobody
+			if next, err = c.followersHaving(ctx, locked); err != nil {
+				return err
+			}
+		}
 		for _, text := range s.dialect.message.remove {
 			if n, err = c.exec(ctx, text, locked); err != nil {
 				return err
 			}
 		}
+		if later == nil {
+			return c.advance(ctx, next)
+		}
+		maps.Copy(later, next)
 		return nil
 	})
 	return n, err
@@ -397,6 +415,11 @@ func (s *Store) redrive(ctx context.Context, ids []int64) (done, taken []int64, 
 		return done, nil, err
 	}
 	left, err := s.messages(ctx, MessageFilter{IDs: ids})
+	if err != nil {
+		return done, nil, err
+	}
+	more, err := s.redriveGrouped(ctx, left)
+	done = append(done, more...)
 	for _, m := range left {
 		if (m.State == Dead || m.State == Archived) && !slices.Contains(done, m.ID) {
 			taken = append(taken, m.ID)

@@ -19,6 +19,8 @@ type QueueDepth struct {
 	// Messages by state. Scheduled and leased ones are counted together: where
 	// they come to DepthLimit, so does Scheduled.
 	Ready, Scheduled, Leased, Dead int64
+	// Blocked messages wait for others of their groups.
+	Blocked int64
 	// Archived and Died are the messages that came to these ends in the last
 	// minute and have not been deleted or redriven since.
 	Archived, Died int64
@@ -47,7 +49,7 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var paused timestamp
 		var waiting, oldest int64
 		var policy []byte
-		err := scanRow(rows, &q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy)
+		err := scanRow(rows, &q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked)
 		if err == nil {
 			q.Policy, err = decodePolicy(q.Name, policy)
 		}

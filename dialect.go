@@ -91,6 +91,8 @@ type dialect struct {
 	step     stepSQL
 	signal   signalSQL
 	schedule scheduleSQL
+	group    groupSQL
+	batch    batchSQL
 }
 
 // schemaSQL is for Install, Uninstall and Verify.
@@ -163,7 +165,7 @@ type messageSQL struct {
 	// remove deletes messages and all that hangs on them. Exec, in this order; each takes a JSON array of ids.
 	// The last one's count is that of the messages.
 	remove []string
-	// redrive makes dead or archived messages new: attempts at 0, due now. It passes over those whose key is taken.
+	// redrive makes dead or archived messages new: attempts at 0, due now. It passes over those whose key is taken, and those of groups.
 	// Query; JSON array of ids; rows: id.
 	redrive string
 	// prune deletes archived messages past their retention. Exec; JSON array of [queue, retention], limit.
@@ -237,7 +239,7 @@ var dialects = map[Dialect]*dialect{
 }
 
 var (
-	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals|schedules|schedule_runs)|worker_status|pgqrs_workflow_status)\b`)
+	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals|schedules|schedule_runs|groups)|worker_status|pgqrs_workflow_status)\b`)
 	schemaNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
 )
 

@@ -4,13 +4,16 @@ import "database/sql"
 
 // What a claim returns (deliveryColumns). Each dialect spells the columns so
 // that scanDelivery reads them alike.
-const postgresDelivery = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, m.enqueued_at, m.due_at, m.vt`
+const (
+	postgresDelivery = postgresMessage + `, m.vt`
+	postgresMessage  = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, m.enqueued_at, m.due_at`
+)
 
 // What a listing returns (infoColumns): a delivery and where it stands. One
 // more column follows, the time that orders the listing, as text for its cursor.
-const postgresInfo = postgresDelivery + `, q.queue_name, m.consumer_worker_id, m.archived_at, m.failed_at,
+const postgresInfo = postgresMessage + `, COALESCE(m.parked_vt, m.vt), q.queue_name, m.consumer_worker_id, m.archived_at, m.failed_at,
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
-		WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
 // The planner must come to the same index whether or not the tables were
 // analyzed, and when it plans for any arguments. What makes it: a LATERAL or
@@ -93,7 +96,7 @@ var postgres = dialect{
 			WITH known AS (
 				SELECT to_regclass(name) AS oid
 				FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
-					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('pgqrs_schedules'), ('pgqrs_schedule_runs'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
+					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('pgqrs_schedules'), ('pgqrs_schedule_runs'), ('pgqrs_groups'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
 			), tables AS (
 				SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
 			)
@@ -114,7 +117,7 @@ var postgres = dialect{
 			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
 		},
 		drop: []string{
-			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
+			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_groups, pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
 			`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
 		},
 	},
@@ -126,13 +129,13 @@ var postgres = dialect{
 			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now)
 			SELECT q.id, q.queue_name, q.created_at, q.paused_at,
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
-				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now)
+				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now AND vt < ` + postgresBlocked + `)
 					- (SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
 				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0),
-				` + postgresPolicyOf + `
+				` + postgresPolicyOf + `, ` + postgresBlockedOf + `
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
@@ -141,7 +144,7 @@ var postgres = dialect{
 			` + postgresHeld + `
 			SELECT q.queue_name, q.paused_at,
 				(SELECT count(*) FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
-				(SELECT count(*) FROM (` + postgresDepthBands + `vt > (SELECT now FROM arg) ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
+				(SELECT count(*) FROM (` + postgresDepthBands + `vt > (SELECT now FROM arg) AND vt < ` + postgresBlocked + ` ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM held WHERE queue_id = q.id AND vt > (SELECT now FROM arg)),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL
@@ -149,7 +152,7 @@ var postgres = dialect{
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at > (SELECT since FROM arg) ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
 				COALESCE((SELECT (extract(epoch FROM (SELECT now FROM arg) - min(c.vt)) * 1000000)::bigint
 					FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT 1) m) c), 0),
-				` + postgresPolicyOf + `
+				` + postgresPolicyOf + `, ` + postgresBlockedOf + `
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
@@ -212,7 +215,8 @@ var postgres = dialect{
 		list: map[State]string{
 			Ready: `/* pgqrs:message.list_ready */` + postgresListLive + `(o.vt, o.id) > (COALESCE(arg.at, '-infinity'), arg.id) AND o.vt <= arg.now` + postgresListLiveEnd,
 			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `(o.vt, o.id) > (GREATEST(arg.at, arg.now), CASE WHEN arg.at > arg.now THEN arg.id ELSE 9223372036854775807 END)
-				AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,
+				AND o.vt < ` + postgresBlocked + ` AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,
+			Blocked: `/* pgqrs:message.list_blocked */` + postgresListLive + `(o.vt, o.id) > (` + postgresBlocked + `, arg.id) AND o.parked_vt IS NOT NULL` + postgresListLiveEnd,
 			Leased: `/* pgqrs:message.list_leased */` + postgresListArg + `m.vt` + postgresListFrom + `
 				JOIN pgqrs_messages m ON m.queue_id = q.id
 				WHERE m.id = ANY (ARRAY(
@@ -242,7 +246,8 @@ var postgres = dialect{
 			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg)) AND CASE arg.state
 				WHEN '' THEN true
 				WHEN 'ready' THEN m.archived_at IS NULL AND m.vt <= arg.now
-				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NULL
+				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NULL AND m.parked_vt IS NULL
+				WHEN 'blocked' THEN m.archived_at IS NULL AND m.parked_vt IS NOT NULL
 				WHEN 'leased' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NOT NULL
 				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL
 				WHEN 'dead' THEN m.failed_at IS NOT NULL END
@@ -258,7 +263,7 @@ var postgres = dialect{
 			WITH arg AS MATERIALIZED (SELECT json_array_elements_text($1::json)::bigint AS id),
 			chosen AS MATERIALIZED (
 				SELECT m.id, m.queue_id, m.dedup_key FROM pgqrs_messages m
-				WHERE m.id = ANY (ARRAY(SELECT id FROM arg)) AND m.archived_at IS NOT NULL
+				WHERE m.id = ANY (ARRAY(SELECT id FROM arg)) AND m.archived_at IS NOT NULL AND m.group_key IS NULL
 				ORDER BY m.id
 				FOR UPDATE OF m
 			)
@@ -279,6 +284,7 @@ var postgres = dialect{
 				SELECT m.id FROM arg CROSS JOIN LATERAL (
 					SELECT o.id FROM pgqrs_messages o
 					WHERE o.queue_id = arg.queue_id AND o.archived_at IS NOT NULL AND o.failed_at IS NULL AND o.archived_at < arg.until
+						AND (o.batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = o.batch_id AND b.parked_vt IS NOT NULL))
 						AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = o.id)
 					ORDER BY o.archived_at, o.id
 					FOR UPDATE OF o SKIP LOCKED
@@ -449,4 +455,6 @@ var postgres = dialect{
 	step:     postgresSteps,
 	signal:   postgresSignals,
 	schedule: postgresSchedules,
+	group:    postgresGroupTexts,
+	batch:    postgresBatches,
 }

@@ -52,7 +52,7 @@ var postgresPolicies = policySQL{
 	deadLetter: `/* pgqrs:message.dead_letter */
 		WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS ids, clock_timestamp() AS now)
 		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
-		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, COALESCE(m.headers, '{}') || jsonb_build_object('dead-letter-queue', q.queue_name,
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, COALESCE(m.headers, '{}') - '{pgqrs-group,pgqrs-batch}'::text[] || jsonb_build_object('dead-letter-queue', q.queue_name,
 			'dead-letter-id', m.id::text, 'dead-letter-attempts', m.read_ct::text, 'dead-letter-error', COALESCE(m.last_error, ''))
 		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
 		JOIN pgqrs_messages m ON m.id = ANY (ARRAY(SELECT json_array_elements_text(a.ids)::bigint FROM arg a)) JOIN pgqrs_queues q ON q.id = m.queue_id

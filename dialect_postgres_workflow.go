@@ -120,7 +120,8 @@ var postgresWorkflow = workflowSQL{
 		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id WHERE r.id = $1)`,
 		`/* pgqrs:run.join_parent */
 		UPDATE pgqrs_messages m
-		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END
+		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL AND m.parked_vt IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END,
+			parked_vt = CASE WHEN m.parked_vt IS NOT NULL THEN LEAST(m.parked_vt, clock_timestamp()) END
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id JOIN pgqrs_workflows w ON w.id = p.workflow_id
 		WHERE r.id = $1 AND m.id = p.message_id AND m.archived_at IS NULL
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.parent_run_id = r.parent_run_id AND o.parent_step = r.parent_step
@@ -135,7 +136,7 @@ var postgresWorkflow = workflowSQL{
 				CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
 				CROSS JOIN LATERAL (
 					SELECT id FROM pgqrs_messages
-					WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND vt > arg.now + interval '50 years'
+					WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND parked_vt IS NULL AND vt > arg.now + interval '50 years'
 					ORDER BY vt, id
 				) o
 				JOIN pgqrs_workflow_runs p ON p.message_id = o.id
@@ -150,7 +151,8 @@ var postgresWorkflow = workflowSQL{
 		RETURNING waiting.run_id, waiting.queue_name`,
 	wake: `/* pgqrs:run.wake */
 		UPDATE pgqrs_messages m
-		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END
+		SET woken = true, vt = CASE WHEN m.consumer_worker_id IS NULL AND m.parked_vt IS NULL THEN LEAST(m.vt, clock_timestamp()) ELSE m.vt END,
+			parked_vt = CASE WHEN m.parked_vt IS NOT NULL THEN LEAST(m.parked_vt, clock_timestamp()) END
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
 		WHERE r.id IN (SELECT json_array_elements_text($1::json)::bigint) AND m.id = r.message_id AND m.archived_at IS NULL
 		RETURNING r.id, w.name`,

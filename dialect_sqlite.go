@@ -18,10 +18,10 @@ const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, 
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
 const sqliteInfo = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB), CAST(NULLIF(m.last_error, '') AS BLOB),
-	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(m.vt AS BLOB),
+	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(COALESCE(m.parked_vt, m.vt) AS BLOB),
 	CAST(q.queue_name AS BLOB), m.consumer_worker_id, CAST(m.archived_at AS BLOB), CAST(m.failed_at AS BLOB),
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
-		WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
 // sqliteLeases reads a JSON array of lease tuples.
 const sqliteLeases = `
@@ -65,8 +65,9 @@ const (
 					AND priority = `
 	// SQLite begins at one bound only: the later of now and the cursor. The + keeps it from another.
 	sqliteListScheduled = sqliteListBand + `vt >= (SELECT max(t, COALESCE((SELECT at FROM arg), '')) FROM now)
-					AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
+					AND vt < ` + sqliteBlocked + ` AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
 					AND priority = `
+	sqliteListBlocked = sqliteListBand + `vt = ` + sqliteBlocked + ` AND parked_vt IS NOT NULL AND id > (SELECT id FROM arg) AND priority = `
 	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
 	sqliteListPageEnd = `
 				ORDER BY vt, id LIMIT ? + 0))
@@ -120,6 +121,7 @@ var sqlite = dialect{
 			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
 		},
 		drop: []string{
+			`/* pgqrs:schema.drop_groups */ DROP TABLE IF EXISTS pgqrs_groups`,
 			`/* pgqrs:schema.drop_schedule_runs */ DROP TABLE IF EXISTS pgqrs_schedule_runs`,
 			`/* pgqrs:schema.drop_schedules */ DROP TABLE IF EXISTS pgqrs_schedules`,
 			`/* pgqrs:schema.drop_signals */ DROP TABLE IF EXISTS pgqrs_workflow_signals`,
@@ -142,32 +144,32 @@ var sqlite = dialect{
 			RETURNING id`,
 		stats: `/* pgqrs:queue.stats */
 			WITH arg (names, now) AS (SELECT ?, ` + sqliteNow + `),
-			count (id, name, created_at, paused_at, ready, waiting, leased, archived, dead, oldest, policy) AS (
+			count (id, name, created_at, paused_at, ready, waiting, leased, archived, dead, oldest, policy, blocked) AS (
 				SELECT q.id, q.queue_name, q.created_at, q.paused_at,
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
-					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now),
+					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now AND vt < ` + sqliteBlocked + `),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
 					(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
 					(SELECT CAST((julianday(arg.now) - julianday(min(vt))) * 86400000000 AS INTEGER) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
-					` + sqlitePolicyOf + `
+					` + sqlitePolicyOf + `, ` + sqliteBlockedOf + `
 				FROM arg CROSS JOIN pgqrs_queues q
 				WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			)
-			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0), policy
+			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0), policy, blocked
 			FROM count ORDER BY name`,
 		depth: `/* pgqrs:queue.depth */
 			WITH arg (names, now, since) AS MATERIALIZED (SELECT ?, ` + sqliteNow + `, strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 minute'))
 			SELECT CAST(q.queue_name AS BLOB), CAST(q.paused_at AS BLOB),
 				` + sqliteDepthBands + `<= (SELECT now FROM arg) LIMIT ` + depthLimit + `)),
-				` + sqliteDepthBands + `> (SELECT now FROM arg) LIMIT ` + depthLimit + `)),
+				` + sqliteDepthBands + `> (SELECT now FROM arg) AND m.vt < ` + sqliteBlocked + ` LIMIT ` + depthLimit + `)),
 				(SELECT count(*) FROM pgqrs_messages WHERE +queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND consumer_worker_id > 0 AND vt > (SELECT now FROM arg)),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL LIMIT ` + depthLimit + `)),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL AND archived_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL AND failed_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
 				COALESCE(CAST((julianday((SELECT now FROM arg)) - julianday(NULLIF(min(` + sqliteDepthFirst + `2` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `1` + sqliteDepthFirstEnd + `, ` +
 			sqliteDepthFirst + `0` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `-1` + sqliteDepthFirstEnd + `), '~'))) * 86400000000 AS INTEGER), 0),
-				` + sqlitePolicyOf + `
+				` + sqlitePolicyOf + `, ` + sqliteBlockedOf + `
 			FROM pgqrs_queues q
 			WHERE (SELECT names FROM arg) IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			ORDER BY q.queue_name`,
@@ -235,6 +237,10 @@ var sqlite = dialect{
 				UNION ALL ` + sqliteListScheduled + `1
 				UNION ALL ` + sqliteListScheduled + `0
 				UNION ALL ` + sqliteListScheduled + `-1` + sqliteListPageEnd,
+			Blocked: `/* pgqrs:message.list_blocked */` + sqliteListArg + sqliteListPage + sqliteListBlocked + `2
+				UNION ALL ` + sqliteListBlocked + `1
+				UNION ALL ` + sqliteListBlocked + `0
+				UNION ALL ` + sqliteListBlocked + `-1` + sqliteListPageEnd,
 			Leased: `/* pgqrs:message.list_leased */` + sqliteListArg + `
 				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
 					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
@@ -257,7 +263,8 @@ var sqlite = dialect{
 			WHERE m.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) AND CASE (SELECT state FROM arg)
 				WHEN '' THEN true
 				WHEN 'ready' THEN m.archived_at IS NULL AND m.vt <= (SELECT now FROM arg)
-				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL
+				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.parked_vt IS NULL
+				WHEN 'blocked' THEN m.archived_at IS NULL AND m.parked_vt IS NOT NULL
 				WHEN 'leased' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NOT NULL
 				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL
 				WHEN 'dead' THEN m.failed_at IS NOT NULL END
@@ -271,7 +278,7 @@ var sqlite = dialect{
 		redrive: `/* pgqrs:message.redrive */
 			WITH chosen (id, queue_id, dedup_key) AS (
 				SELECT m.id, m.queue_id, m.dedup_key FROM pgqrs_messages m
-				WHERE m.id IN (SELECT value FROM json_each(?)) AND m.archived_at IS NOT NULL
+				WHERE m.id IN (SELECT value FROM json_each(?)) AND m.archived_at IS NOT NULL AND m.group_key IS NULL
 			)
 			UPDATE pgqrs_messages
 			SET archived_at = NULL, failed_at = NULL, read_ct = 0, vt = ` + sqliteNow + `, due_at = NULL, dequeued_at = NULL, consumer_worker_id = NULL
@@ -289,6 +296,7 @@ var sqlite = dialect{
 			DELETE FROM pgqrs_messages WHERE id IN (
 				SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id
 				WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
+					AND (m.batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.parked_vt IS NOT NULL))
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)
 				LIMIT ? + 0)`,
 		disown: `/* pgqrs:message.disown */
@@ -419,4 +427,6 @@ var sqlite = dialect{
 	step:     sqliteSteps,
 	signal:   sqliteSignals,
 	schedule: sqliteSchedules,
+	group:    sqliteGroupTexts,
+	batch:    sqliteBatches,
 }

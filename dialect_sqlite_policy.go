@@ -57,7 +57,7 @@ var sqlitePolicies = policySQL{
 	deadLetter: `/* pgqrs:message.dead_letter */
 		WITH arg (queue, ids, now) AS (SELECT ?, ?, ` + sqliteNow + `)
 		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
-		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, json_patch(COALESCE(m.headers, '{}'), json_object('dead-letter-queue', q.queue_name,
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, json_patch(COALESCE(m.headers, '{}'), json_object('pgqrs-group', NULL, 'pgqrs-batch', NULL, 'dead-letter-queue', q.queue_name,
 			'dead-letter-id', CAST(m.id AS TEXT), 'dead-letter-attempts', CAST(m.read_ct AS TEXT), 'dead-letter-error', COALESCE(m.last_error, '')))
 		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
 		JOIN pgqrs_messages m ON m.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) JOIN pgqrs_queues q ON q.id = m.queue_id

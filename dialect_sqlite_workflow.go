@@ -145,7 +145,7 @@ var sqliteWorkflow = workflowSQL{
 		`/* pgqrs:run.join_parent */
 		WITH child (parent_run_id, parent_step) AS (SELECT r.parent_run_id, r.parent_step FROM pgqrs_workflow_runs r WHERE r.id = ?)
 		UPDATE pgqrs_messages
-		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END
+		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL AND parked_vt IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END, parked_vt = min(parked_vt, ` + sqliteNow + `)
 		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs p WHERE p.id = (SELECT parent_run_id FROM child)) AND archived_at IS NULL
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.parent_run_id = (SELECT parent_run_id FROM child) AND o.parent_run_id IS NOT NULL
 				AND o.parent_step = (SELECT parent_step FROM child) AND o.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
@@ -159,7 +159,7 @@ var sqliteWorkflow = workflowSQL{
 			FROM pgqrs_queues q CROSS JOIN pgqrs_messages o CROSS JOIN pgqrs_workflow_runs p
 			WHERE q.queue_name IN (SELECT value FROM json_each((SELECT queues FROM arg)))
 				AND o.queue_id = q.id AND o.priority IN (2, 1, 0, -1) AND o.archived_at IS NULL AND o.vt > (SELECT strftime('%Y-%m-%d %H:%M:%f', now, '50 years') FROM arg)
-				AND o.consumer_worker_id IS NULL AND p.message_id = o.id AND p.status = 'RUNNING' AND EXISTS (
+				AND o.consumer_worker_id IS NULL AND o.parked_vt IS NULL AND p.message_id = o.id AND p.status = 'RUNNING' AND EXISTS (
 					SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = p.id AND s.status = 'PAUSED'
 						AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name)
 						AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name
@@ -171,7 +171,7 @@ var sqliteWorkflow = workflowSQL{
 			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
 	wake: `/* pgqrs:run.wake */
 		UPDATE pgqrs_messages
-		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END
+		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL AND parked_vt IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END, parked_vt = min(parked_vt, ` + sqliteNow + `)
 		WHERE id IN (SELECT r.message_id FROM pgqrs_workflow_runs r WHERE r.id IN (SELECT value FROM json_each(?))) AND archived_at IS NULL
 		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
 			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,

@@ -194,7 +194,7 @@ func TestTagsFindOneStatementEach(t *testing.T) {
 // table or type, and no other change.
 func qualifiedByHand(text, schema string) string {
 	names := strings.Fields(`pgqrs_migrations pgqrs_queues pgqrs_workers pgqrs_messages pgqrs_workflows
-		pgqrs_workflow_runs pgqrs_workflow_steps pgqrs_workflow_signals pgqrs_schedules pgqrs_schedule_runs worker_status pgqrs_workflow_status
+		pgqrs_workflow_runs pgqrs_workflow_steps pgqrs_workflow_signals pgqrs_schedules pgqrs_schedule_runs pgqrs_groups worker_status pgqrs_workflow_status
 		_sqlx_migrations pgqrs_schema_version`) // the last two are pgqrs 0.15's own
 	var out strings.Builder
 	for len(text) > 0 {

@@ -3,6 +3,7 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,6 +21,9 @@ type item struct {
 	priority int
 	key      any // string or nil
 	headers  any // JSON as string or nil
+	group    any // string or nil
+	batch    any // id of the message that waits for it, 0 if it waits for others itself, or nil
+	then     *sequel
 	unique   bool
 }
 
@@ -45,6 +49,9 @@ func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]ite
 			if err := own.apply(append(slices.Clip(shared.each(i)), noEach)); err != nil {
 				return nil, &operationError{fmt.Sprintf("item %d", i), err}
 			}
+			if own.then != shared.then {
+				return nil, &operationError{fmt.Sprintf("item %d", i), errors.New("Then is for all of a batch")}
+			}
 		}
 		var err error
 		if items[i], err = s.item(payload, own); err != nil {
@@ -58,7 +65,7 @@ func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]ite
 }
 
 func (s *Store) item(payload any, o options) (item, error) {
-	it := item{delay: o.delay.Microseconds(), priority: o.priority, unique: o.unique}
+	it := item{delay: o.delay.Microseconds(), priority: o.priority, unique: o.unique, then: o.then}
 	if o.at != nil {
 		it.at = max(0, o.at.UnixMicro())
 	}
@@ -68,6 +75,10 @@ func (s *Store) item(payload any, o options) (item, error) {
 	var err error
 	if it.payload, err = s.cfg.Limits.encode(payload); err != nil {
 		return it, err
+	}
+	if o.group != "" {
+		it.group = o.group
+		o.headers = withHeader(o.headers, groupHeader, o.group)
 	}
 	it.headers, err = encodeHeaders(o.headers)
 	return it, err
@@ -97,8 +108,13 @@ func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int6
 const maxShared = 16 << 10
 
 // shareable reports whether an item may be stored together with others'. One
-// with a key may have to wait for a stranger's transaction that has the key.
-func (it item) shareable() bool { return it.key == nil && len(it.payload) <= maxShared }
+// with a key may have to wait for a stranger's transaction that has the key, one of a group for one that has the group.
+func (it item) shareable() bool {
+	return it.key == nil && !it.grouped() && len(it.payload) <= maxShared
+}
+
+// grouped reports whether an item is in a group or a batch.
+func (it item) grouped() bool { return it.group != nil || it.batch != nil }
 
 // enqueues returns what stores a queue's messages, one or several in a statement.
 func (s *core) enqueues(queue string) *coalescer[item, int64] {
@@ -164,7 +180,7 @@ func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Contex
 	var next enqueuing
 	run := e.store.single
 	notifies := e.store.tx == nil && e.store.notifies(e.queue)
-	if notifies {
+	if notifies || e.grouped() {
 		run = e.store.atomic
 	}
 	err := run(ctx, func(c conn) error {
@@ -186,8 +202,13 @@ func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Contex
 	return nil
 }
 
+func (e *enqueuing) grouped() bool { return slices.ContainsFunc(e.items, item.grouped) }
+
 // insert stores what is left and can be stored.
 func (e *enqueuing) insert(ctx context.Context, c conn) error {
+	if e.grouped() {
+		return e.insertGrouped(ctx, c)
+	}
 	if len(e.items) == 1 {
 		it := e.items[0]
 		ids, err := c.ids(ctx, c.store.dialect.message.enqueue, e.queue, it.payload, it.delay, it.at, it.priority, it.key, it.headers)
@@ -200,9 +221,14 @@ func (e *enqueuing) insert(ctx context.Context, c conn) error {
 	if err != nil {
 		return err
 	}
+	return e.insertList(ctx, c, c.store.dialect.message.enqueueBatch, arg)
+}
+
+// insertList stores what is left by a statement that takes it as a list.
+func (e *enqueuing) insertList(ctx context.Context, c conn, text, arg string) error {
 	var plain []int64
 	keyed := map[any]int64{}
-	err = c.rows(ctx, c.store.dialect.message.enqueueBatch, []any{e.queue, arg}, func(rows *sql.Rows) error {
+	err := c.rows(ctx, text, []any{e.queue, arg}, func(rows *sql.Rows) error {
 		var id int64
 		var key sql.NullString
 		if err := rows.Scan(&id, &key); err != nil {

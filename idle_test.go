@@ -127,7 +127,7 @@ func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 // routine leaves out the upkeep.
 func routine(calls []call) []call {
 	return slices.DeleteFunc(calls, func(c call) bool {
-		return slices.Contains([]string{"worker.expire", "message.disown", "message.prune", "run.expired", "schema.shared", "worker.prune"}, c.tag())
+		return slices.Contains([]string{"worker.expire", "message.disown", "group.sweep", "batch.sweep", "group.prune", "message.prune", "run.expired", "schema.shared", "worker.prune"}, c.tag())
 	})
 }
 

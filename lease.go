@@ -34,9 +34,29 @@ func (c conn) lease(ctx context.Context, text string, leases []any, before ...an
 
 // settle writes outcomes, by one statement a kind, and returns the ids of
 // those that were done; the leases of the others are lost. Rows are taken in
-// order of id, so that two calls cannot wait for each other.
+// order of id, so that two calls cannot wait for each other. Where messages are in
+// groups or batches, it is one transaction, which lets go what follows.
 func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) {
 	slices.SortFunc(list, func(a, b settlement) int { return cmp.Compare(a.m.ID, b.m.ID) })
+	next := followersOf(list)
+	if len(next) == 0 {
+		return s.writeOutcomes(ctx, list)
+	}
+	var done []int64
+	err := s.atomic(ctx, func(c conn) (err error) {
+		if done, err = c.store.writeOutcomes(ctx, list); err != nil {
+			return err
+		}
+		return c.advance(ctx, next)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+// writeOutcomes runs settle's statements.
+func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, error) {
 	var acks, releases, fails []any
 	var dead []settlement
 	for _, x := range list {
@@ -84,7 +104,7 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 func (s *Store) settleShared(ctx context.Context, list []settlement) ([]int64, error) {
 	share := s.tx == nil && len(list) <= maxTogether
 	for _, x := range list {
-		share = share && x.kind == acked
+		share = share && x.kind == acked && x.m.Group == "" && x.m.BatchID == 0
 	}
 	if share {
 		return s.acks.do(ctx, list)

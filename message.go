@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -16,6 +17,8 @@ const (
 	Ready State = "ready"
 	// Scheduled messages become ready by themselves: they were delayed, or wait for a retry.
 	Scheduled State = "scheduled"
+	// Blocked messages wait for others of their group, or for a batch.
+	Blocked State = "blocked"
 	// Leased messages are held by a worker.
 	Leased State = "leased"
 	// Archived messages were acked. They are kept for the queue's retention.
@@ -38,7 +41,10 @@ type MessageInfo struct {
 	State    State
 	Raw      json.RawMessage // the payload as stored
 	Priority int
-	Key      string // of the Key or Unique option
+	Key      string      // of the Key or Unique option
+	Group    string      // of the Group option
+	BatchID  int64       // the message that waits for this one; see Then
+	Batch    BatchResult // what became of the batch that this one waited for
 	Headers  map[string]string
 
 	// Attempt counts deliveries: 1 on the first, 0 before it. A delivery that
@@ -48,7 +54,7 @@ type MessageInfo struct {
 	LastError string
 
 	EnqueuedAt time.Time
-	// DueAt is when it became, or becomes, ready.
+	// DueAt is when it became, or becomes, ready. A blocked message does not become ready before it.
 	DueAt time.Time
 	// LeasedUntil is when the lease ends, unless it is extended.
 	LeasedUntil time.Time
@@ -121,7 +127,7 @@ func scanInfo(rows *sql.Rows) (*MessageInfo, error) {
 	switch m.State {
 	case Leased:
 		m.LeasedUntil = r.vt.Time
-	case Ready, Scheduled:
+	case Ready, Scheduled, Blocked:
 		m.DueAt = r.vt.Time
 	}
 	if r.sortedUnder != "" {
@@ -141,8 +147,26 @@ func (r *messageRow) fill(m *MessageInfo) error {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
 			return fmt.Errorf("headers of message %d: %w", m.ID, err)
 		}
+		m.takeOwnHeaders()
 	}
 	return nil
+}
+
+// takeOwnHeaders moves what the library itself put into the headers to where it belongs.
+func (m *MessageInfo) takeOwnHeaders() {
+	if len(m.Headers) == 0 {
+		return
+	}
+	m.Group = m.Headers[groupHeader]
+	for name, into := range map[string]*int64{batchHeader: &m.BatchID, batchDoneHeader: &m.Batch.Done, batchDeadHeader: &m.Batch.Dead} {
+		*into, _ = strconv.ParseInt(m.Headers[name], 10, 64) // nobody else writes them
+	}
+	for _, name := range ownHeaders {
+		delete(m.Headers, name)
+	}
+	if len(m.Headers) == 0 {
+		m.Headers = nil
+	}
 }
 
 // A timestamp scans what the dialects' drivers return for a time: a time.Time,

@@ -18,6 +18,8 @@ type options struct {
 	unique   bool
 	keyed    bool // Key or Unique was given
 	headers  map[string]string
+	group    string
+	then     *sequel
 	each     func(i int) []Option
 	err      error
 }
@@ -58,13 +60,25 @@ func Priority(p int) Option {
 // Headers adds headers, up to 64 KiB as JSON. They reach the consumer in MessageInfo.Headers.
 func Headers(h map[string]string) Option {
 	return func(o *options) {
-		merged := maps.Clone(o.headers)
-		if merged == nil {
-			merged = map[string]string{}
+		for _, name := range ownHeaders {
+			if _, taken := h[name]; taken {
+				o.fail(fmt.Errorf("header %q is the library's own; use Group and Then", name))
+			}
 		}
-		maps.Copy(merged, h)
-		o.headers = merged
+		for name, value := range h {
+			o.headers = withHeader(o.headers, name, value)
+		}
 	}
+}
+
+// withHeader is h with one more header.
+func withHeader(h map[string]string, name, value string) map[string]string {
+	more := maps.Clone(h)
+	if more == nil {
+		more = map[string]string{}
+	}
+	more[name] = value
+	return more
 }
 
 // Key makes enqueueing idempotent: while a message of the same key is

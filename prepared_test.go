@@ -180,7 +180,7 @@ func TestCallsDoNotWaitForAnothersPrepare(t *testing.T) {
 func endTimes(t *testing.T, s *Store, n int) {
 	t.Helper()
 	for range n {
-		if _, err := s.Delete(t.Context(), 1); err != nil {
+		if _, err := s.remove(t.Context(), []int64{1}, Archived, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

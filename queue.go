@@ -111,6 +111,9 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if err != nil {
 		return nil, err
 	}
+	if then := items[0].then; then != nil {
+		return q.store.enqueueBatch(ctx, q.name, items, then)
+	}
 	return q.store.enqueue(ctx, q.name, items)
 }
 
@@ -296,16 +299,26 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 	})
 }
 
-// fenced runs one statement on leases.
+// fenced runs one statement on leases, and lets go what follows those that it ends.
 func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, []any) ([]int64, error)) error {
 	return q.report(ctx, what, ms, what != "extend", func() (done []int64, err error) {
 		leases := make([]any, len(ms))
+		next := followers{}
 		for i, m := range ms {
 			leases[i] = m.lease()
+			if what != "extend" {
+				next.after(q.name, m.Group, m.BatchID)
+			}
 		}
-		err = q.store.single(ctx, func(c conn) error {
-			done, err = run(c, leases)
-			return err
+		do := q.store.single
+		if len(next) > 0 {
+			do = q.store.atomic
+		}
+		err = do(ctx, func(c conn) (err error) {
+			if done, err = run(c, leases); err != nil {
+				return err
+			}
+			return c.advance(ctx, next)
 		})
 		return done, err
 	})

@@ -32,6 +32,8 @@ type running struct {
 	mu   sync.Mutex
 	held map[int64]*delivery // every message leased to it, by id
 
+	swept sweepCursor // the upkeep's
+
 	// The rest belongs to the scheduler.
 	busy       int  // handlers running
 	batched    int  // of them in batches, which take no slots

@@ -34,7 +34,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 	}
 	operations := []operation{
 		{
-			name: "Queues", want: []statement{query("queue.stats", nil).row(1, "emails", instant, nil, 1, 2, 3, 4, 5, 6, nil)},
+			name: "Queues", want: []statement{query("queue.stats", nil).row(1, "emails", instant, nil, 1, 2, 3, 4, 5, 6, nil, 7)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Queues(ctx)
 				return errors.Join(err, differ("queues", len(list), 1))
@@ -46,15 +46,15 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return err
 			},
 		}, {
-			name: "Depths", want: []statement{query("queue.depth", nil).row("emails", instant, 1, 4, 3, 2, 5, 0, 2_000_000, nil)},
+			name: "Depths", want: []statement{query("queue.depth", nil).row("emails", instant, 1, 4, 3, 2, 5, 0, 2_000_000, nil, 7)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Depths(ctx)
-				want := pgqrs.QueueDepth{Name: "emails", PausedAt: instant.UTC(), Ready: 1, Scheduled: 1, Leased: 3, Dead: 2, Archived: 5, OldestReady: 2 * time.Second}
+				want := pgqrs.QueueDepth{Name: "emails", PausedAt: instant.UTC(), Ready: 1, Scheduled: 1, Leased: 3, Dead: 2, Blocked: 7, Archived: 5, OldestReady: 2 * time.Second}
 				return errors.Join(err, differ("queues", len(list), 1), differ("depth", list[0], want))
 			},
 		}, {
 			name: "Depths of a queue whose scheduled and leased messages reach the limit",
-			want: []statement{query("queue.depth", `[["emails"]]`).row("emails", nil, 0, 100_000, 100_005, 0, 0, 0, 0, nil)},
+			want: []statement{query("queue.depth", `[["emails"]]`).row("emails", nil, 0, 100_000, 100_005, 0, 0, 0, 0, nil, 0)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Depths(ctx, "emails")
 				return errors.Join(err, differ("queues", len(list), 1), differ("depth", list[0], pgqrs.QueueDepth{Name: "emails", Scheduled: pgqrs.DepthLimit, Leased: pgqrs.DepthLimit}))
@@ -108,7 +108,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 			},
 		}, {
 			name: "Store.Delete", want: []statement{
-				ownBegin, query("message.lock", `[7,8]`, "").ids(8),
+				ownBegin, query("message.lock", `[7,8]`, "").ids(8), query("group.of", `[8]`),
 				exec("message.remove_steps", `[8]`), exec("message.remove_signals", `[8]`), exec("message.remove_runs", `[8]`), exec("message.remove_rows", `[8]`).ids(8), txCommit,
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
@@ -321,7 +321,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			want := []statement{exec("begin"), query("schema.lock"), query("schema.objects")}
 			drops := map[pgqrs.Dialect][]string{
 				pgqrs.Postgres: {"tables", "types"},
-				pgqrs.SQLite:   {"schedule_runs", "schedules", "signals", "steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
+				pgqrs.SQLite:   {"groups", "schedule_runs", "schedules", "signals", "steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
 			}
 			for _, what := range drops[d] {
 				want = append(want, exec("schema.drop_"+what))
@@ -384,7 +384,7 @@ func TestStatementsInTheCallersTransaction(t *testing.T) {
 		for _, want := range []statement{
 			query("message.enqueue", "emails", ada, 0, nil, 0, nil, nil).ids(7),
 			query("message.ack", `[[7,3,9]]`).ids(7),
-			query("message.lock", `[7]`, "").ids(7),
+			query("message.lock", `[7]`, "").ids(7), query("group.of", `[7]`),
 			exec("message.remove_steps", `[7]`), exec("message.remove_signals", `[7]`), exec("message.remove_runs", `[7]`), exec("message.remove_rows", `[7]`).ids(7),
 		} {
 			want.expect(mock)

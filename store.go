@@ -129,6 +129,7 @@ type core struct {
 	texts      sync.Map // text to its rendering for cfg.Schema
 	acks       coalescer[[]settlement, []int64]
 	saves      coalescer[saving, State]
+	revisits   revisits
 	collisions sync.Map // queue to when a claim of it last had to be made again, a time.Time
 
 	mu        sync.Mutex
@@ -232,6 +233,7 @@ func (s *Store) Close() error {
 	if closed {
 		return nil
 	}
+	s.revisits.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var errs []error

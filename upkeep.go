@@ -193,11 +193,12 @@ func (r *running) maintain(ctx context.Context) {
 	}
 }
 
-// tidy gives up silent workers and clears the owners of expired leases.
+// tidy gives up silent workers, clears the owners of expired leases, and lets go what is held up for no reason.
 func (r *running) tidy(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, silence.Microseconds())
 	r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
+	r.sweep(ctx)
 }
 
 // prune deletes archived messages past their retention and rows of workers long gone.
@@ -215,6 +216,7 @@ func (r *running) prune(ctx context.Context) {
 	}
 	d := r.store.dialect
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
+	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), upkeepChunk)
 	r.pruneRuns(ctx, list)
 	r.timekeeper.prune(ctx)
 	r.tidyShared(ctx)
@@ -229,7 +231,7 @@ func (r *running) pruneRuns(ctx context.Context, retentions string) {
 		limited, cancel := context.WithTimeout(ctx, statementTimeout)
 		ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.expired, retentions, upkeepChunk)
 		if err == nil && len(ids) > 0 {
-			_, err = r.store.remove(limited, ids, Archived)
+			_, err = r.store.remove(limited, ids, Archived, nil)
 		}
 		cancel()
 		if err != nil {

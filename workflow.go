@@ -116,6 +116,9 @@ func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) (
 		payloads[i] = workflowPayload[In]{input}
 	}
 	items, err := w.store.items(ctx, payloads, opts)
+	if err == nil && slices.ContainsFunc(items, func(it item) bool { return it.then != nil }) {
+		err = fmt.Errorf("%w: Then is for messages, not for runs", ErrUnsupported)
+	}
 	if err == nil {
 		err = w.store.cfg.Limits.admit(items, inputOf)
 	}

@@ -16,8 +16,10 @@ import (
 // advanceTexts move every time in the tables back, by a number of microseconds.
 var advanceTexts = map[pgqrs.Dialect][]string{
 	pgqrs.Postgres: {
-		`UPDATE pgqrs_messages SET vt = vt - a.d, enqueued_at = enqueued_at - a.d, due_at = due_at - a.d,
+		`UPDATE pgqrs_messages SET vt = CASE WHEN parked_vt IS NULL THEN vt - a.d ELSE vt END, parked_vt = parked_vt - a.d, enqueued_at = enqueued_at - a.d, due_at = due_at - a.d,
 			dequeued_at = dequeued_at - a.d, archived_at = archived_at - a.d, failed_at = failed_at - a.d
+			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
+		`UPDATE pgqrs_groups SET next_at = next_at - a.d, touched_at = touched_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_workers SET heartbeat_at = heartbeat_at - a.d, started_at = started_at - a.d, shutdown_at = shutdown_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
@@ -36,12 +38,17 @@ var advanceTexts = map[pgqrs.Dialect][]string{
 var sqliteAdvance = []string{
 	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
 		UPDATE pgqrs_messages SET
-			vt = strftime('%Y-%m-%d %H:%M:%f', vt, (SELECT d FROM a)),
+			vt = CASE WHEN parked_vt IS NULL THEN strftime('%Y-%m-%d %H:%M:%f', vt, (SELECT d FROM a)) ELSE vt END,
+			parked_vt = strftime('%Y-%m-%d %H:%M:%f', parked_vt, (SELECT d FROM a)),
 			enqueued_at = strftime('%Y-%m-%d %H:%M:%f', enqueued_at, (SELECT d FROM a)),
 			due_at = strftime('%Y-%m-%d %H:%M:%f', due_at, (SELECT d FROM a)),
 			dequeued_at = strftime('%Y-%m-%d %H:%M:%f', dequeued_at, (SELECT d FROM a)),
 			archived_at = strftime('%Y-%m-%d %H:%M:%f', archived_at, (SELECT d FROM a)),
 			failed_at = strftime('%Y-%m-%d %H:%M:%f', failed_at, (SELECT d FROM a))`,
+	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
+		UPDATE pgqrs_groups SET
+			next_at = strftime('%Y-%m-%d %H:%M:%f', next_at, (SELECT d FROM a)),
+			touched_at = strftime('%Y-%m-%d %H:%M:%f', touched_at, (SELECT d FROM a))`,
 	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
 		UPDATE pgqrs_workers SET
 			heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', heartbeat_at, (SELECT d FROM a)),
@@ -102,7 +109,7 @@ func retry(t testing.TB, fn func() error) {
 // payload match accepts, and fails the test if there is none. A nil match accepts any.
 func RequireEnqueued[T any](t testing.TB, s *pgqrs.Store, queue string, match func(T) bool) pgqrs.Message[T] {
 	t.Helper()
-	for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased} {
+	for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased} {
 		f := pgqrs.MessageFilter{Queue: queue, State: state, Limit: 1000}
 		for {
 			ms, err := s.Messages(t.Context(), f)
@@ -182,11 +189,11 @@ type hurryText struct{ messages, runs, steps string }
 var hurryTexts = map[pgqrs.Dialect]hurryText{
 	pgqrs.Postgres: {
 		messages: `UPDATE pgqrs_messages SET vt = clock_timestamp() WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = $1)
-			AND archived_at IS NULL AND consumer_worker_id IS NULL AND last_error IS NOT NULL AND vt > clock_timestamp()
+			AND archived_at IS NULL AND consumer_worker_id IS NULL AND parked_vt IS NULL AND last_error IS NOT NULL AND vt > clock_timestamp()
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflow_steps s ON s.run_id = r.id AND s.status = 'PAUSED'
 				WHERE r.message_id = pgqrs_messages.id AND (r.status = 'PAUSED' OR s.id IS NOT NULL))`,
 		runs: `UPDATE pgqrs_messages SET vt = clock_timestamp() WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = $1)
-			AND archived_at IS NULL AND consumer_worker_id IS NULL AND vt > clock_timestamp()
+			AND archived_at IS NULL AND consumer_worker_id IS NULL AND parked_vt IS NULL AND vt > clock_timestamp()
 			AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_steps s ON s.run_id = r.id WHERE r.message_id = pgqrs_messages.id
 				AND r.status IN ('RUNNING', 'CANCELLING') AND s.status IN ('RUNNING', 'ERROR') AND s.retry_at > clock_timestamp())`,
 		steps: `UPDATE pgqrs_workflow_steps SET retry_at = clock_timestamp() WHERE status IN ('RUNNING', 'ERROR') AND retry_at > clock_timestamp()
@@ -201,11 +208,11 @@ const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 
 var sqliteHurry = hurryText{
 	messages: `UPDATE pgqrs_messages SET vt = ` + sqliteNow + ` WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?)
-		AND archived_at IS NULL AND consumer_worker_id IS NULL AND last_error IS NOT NULL AND vt > ` + sqliteNow + `
+		AND archived_at IS NULL AND consumer_worker_id IS NULL AND parked_vt IS NULL AND last_error IS NOT NULL AND vt > ` + sqliteNow + `
 		AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflow_steps s ON s.run_id = r.id AND s.status = 'PAUSED'
 				WHERE r.message_id = pgqrs_messages.id AND (r.status = 'PAUSED' OR s.id IS NOT NULL))`,
 	runs: `UPDATE pgqrs_messages SET vt = ` + sqliteNow + ` WHERE queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?)
-		AND archived_at IS NULL AND consumer_worker_id IS NULL AND vt > ` + sqliteNow + `
+		AND archived_at IS NULL AND consumer_worker_id IS NULL AND parked_vt IS NULL AND vt > ` + sqliteNow + `
 		AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_steps s ON s.run_id = r.id WHERE r.message_id = pgqrs_messages.id
 			AND r.status IN ('RUNNING', 'CANCELLING') AND s.status IN ('RUNNING', 'ERROR') AND s.retry_at > ` + sqliteNow + `)`,
 	steps: `UPDATE pgqrs_workflow_steps SET retry_at = ` + sqliteNow + ` WHERE status IN ('RUNNING', 'ERROR') AND retry_at > ` + sqliteNow + `

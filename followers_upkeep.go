@@ -1,0 +1,188 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+	"time"
+)
+
+const (
+	firstRevisit = 50 * time.Millisecond
+	maxRevisit   = time.Second // between two looks at a group
+	maxRevisits  = 20          // then it is left to the sweep
+	sweepPage    = 1000        // groups
+	sweepPages   = 10          // in one round of the upkeep
+	pruneGroups  = time.Hour   // since a group was last used
+)
+
+// revisits are followers of what ended while another transaction had them
+// locked, such as one that was enqueueing to a group. They are looked at again until
+// it has ended. What a process leaves undone the sweep of any Worker finds.
+type revisits struct {
+	mu     sync.Mutex
+	tried  map[follower]int // how often each was looked at in vain
+	wait   time.Duration
+	timer  *time.Timer // nil: there are none
+	closed bool
+}
+
+// revisit has followers looked at again soon.
+func (s *core) revisit(f followers) {
+	r := &s.revisits
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tried == nil {
+		r.tried = map[follower]int{}
+	}
+	for x := range f {
+		r.tried[x] = 0
+	}
+	if r.timer == nil {
+		r.wait = firstRevisit
+		s.revisitLater()
+	}
+}
+
+// revisitLater sets the timer, if there is anything to look at. The caller holds the lock.
+func (s *core) revisitLater() {
+	r := &s.revisits
+	r.timer = nil
+	if len(r.tried) > 0 && !r.closed {
+		r.timer = time.AfterFunc(r.wait, s.revisitNow)
+		r.wait = min(2*r.wait, maxRevisit)
+	}
+}
+
+func (s *core) revisitNow() {
+	r := &s.revisits
+	r.mu.Lock()
+	tried := r.tried
+	r.tried = map[follower]int{}
+	r.mu.Unlock()
+
+	f := make(followers, len(tried))
+	for x := range tried {
+		f[x] = true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+	defer cancel()
+	missed, err := (&Store{core: s}).visit(ctx, f)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil && !r.closed {
+		s.log.Warn("pgqrs: could not let go what waits for messages that have ended; trying again", "err", err)
+	}
+	for x := range missed {
+		if _, anew := r.tried[x]; !anew && tried[x]+1 < maxRevisits {
+			r.tried[x] = tried[x] + 1
+		}
+	}
+	s.revisitLater()
+}
+
+// visit lets go what may follow, and returns what it could not look at.
+func (s *Store) visit(ctx context.Context, f followers) (missed followers, err error) {
+	err = s.atomic(ctx, func(c conn) (err error) {
+		missed, err = c.follow(ctx, f)
+		return err
+	})
+	if err != nil {
+		return f, err
+	}
+	return missed, nil
+}
+
+// stop ends the visits.
+func (r *revisits) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+}
+
+// A sweepCursor is how far a sweep has come.
+type sweepCursor struct {
+	queue int64
+	group string
+}
+
+// sweep looks for what is blocked though nothing is in its way: a process ended
+// at the wrong time, or pgqrs 0.15 ended a message.
+func (r *running) sweep(ctx context.Context) {
+	queues := make([]string, len(r.lanes))
+	for i, l := range r.lanes {
+		queues[i] = l.queue
+	}
+	list, err := jsonTexts(queues)
+	if err == nil {
+		err = r.sweepGroups(ctx, list)
+	}
+	if err == nil {
+		err = r.sweepBatches(ctx, list)
+	}
+	if err != nil {
+		r.upkeepFailed(ctx, "look for messages that are held up", err)
+	}
+}
+
+// sweepGroups looks at so many pages of groups, from where it left off.
+func (r *running) sweepGroups(ctx context.Context, queues string) error {
+	for range sweepPages {
+		n, err := r.sweepPage(ctx, queues)
+		if err != nil {
+			return err
+		}
+		if n < sweepPage {
+			r.swept = sweepCursor{}
+			return nil
+		}
+	}
+	return nil
+}
+
+// sweepPage looks at a page of groups and returns how many those were.
+func (r *running) sweepPage(parent context.Context, queues string) (n int, err error) {
+	ctx, cancel := context.WithTimeout(parent, statementTimeout)
+	defer cancel()
+	stuck := followers{}
+	last := r.swept
+	args := []any{queues, last.queue, last.group, sweepPage}
+	err = conn{r.store, nil}.rows(ctx, r.store.dialect.group.sweep, args, func(rows *sql.Rows) error {
+		n++
+		var g groupName
+		var room bool
+		err := rows.Scan(&last.queue, &g.queue, &g.key, &room)
+		last.group = g.key
+		if room {
+			stuck.after(g.queue, g.key, 0)
+		}
+		return err
+	})
+	if err != nil {
+		return n, err
+	}
+	r.swept = last
+	if len(stuck) > 0 {
+		_, err = r.store.visit(ctx, stuck)
+	}
+	return n, err
+}
+
+// sweepBatches looks for messages that wait for batches which are done.
+func (r *running) sweepBatches(parent context.Context, queues string) error {
+	ctx, cancel := context.WithTimeout(parent, statementTimeout)
+	defer cancel()
+	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.batch.sweep, queues, sweepPage)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	done := followers{}
+	for _, id := range ids {
+		done.after("", "", id)
+	}
+	_, err = r.store.visit(ctx, done)
+	return err
+}
