@@ -11,8 +11,8 @@ import (
 var (
 	caseName    = regexp.MustCompile(`(?m)^\t\{"([^"]+)", `)
 	featureName = regexp.MustCompile(`(?m)^\t\t\{"([^"]+)", \w+Cases\},$`)
-	listed      = regexp.MustCompile(`(?:^- |\| )([a-z]+(?: [a-z]+)?): (.+?)(?: \||$)`)
-	quoted      = regexp.MustCompile("`([a-z]+(?: [a-z]+)?): ([^`]+)`")
+	listed      = regexp.MustCompile(`(?:^- |\| )([a-z]+(?: [a-z]+){0,2}): (.+?)(?: \||$)`)
+	quoted      = regexp.MustCompile("`([a-z]+(?: [a-z]+){0,2}): ([^`]+)`")
 )
 
 // The pages that name cases of the conformance suite as proof may not name
