@@ -81,6 +81,23 @@ func TestPostgres(t *testing.T) {
 	operateShared(t, w, db, pgqrs.Postgres)
 }
 
+func TestGroupsOnPostgres(t *testing.T) {
+	c, err := pq.NewConnector(postgres.Schema(t, "postgres"))
+	must(t, err)
+	p := &postgresPlans{t: t, failed: map[string]bool{}}
+	w := &watcher{Connector: c, look: p.look}
+	w.reset()
+	db := watchedDB(t, w)
+	must(t, pgqrs.New(db, pgqrs.Postgres).Install(t.Context()))
+	for _, text := range []string{`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`, `SET plan_cache_mode = force_generic_plan`, `VACUUM ANALYZE`} {
+		_, err := db.ExecContext(t.Context(), text)
+		must(t, err)
+	}
+	planGroups(t, w, db, pgqrs.Postgres, [][2]string{
+		{"a table that has grown since the plans were made", ""}, {"a table that was never analyzed", "DEALLOCATE ALL"}, {"an analyzed table", "ANALYZE; DEALLOCATE ALL"},
+	}, func(when string) { p.when = when })
+}
+
 // postgresPlans explains statements and checks what their plans read.
 type postgresPlans struct {
 	t      *testing.T

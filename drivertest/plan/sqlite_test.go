@@ -58,6 +58,17 @@ func TestSQLite(t *testing.T) {
 	operateShared(t, w, db, pgqrs.SQLite)
 }
 
+func TestGroupsOnSQLite(t *testing.T) {
+	c, err := (&sqlitedriver.SQLite{}).OpenConnector(sqlite.URI(t, "_pragma=journal_mode(wal)&_pragma=synchronous(off)"))
+	must(t, err)
+	p := &sqlitePlans{t: t, few: map[string]int{}, failed: map[string]bool{}}
+	w := &watcher{Connector: c, look: p.look}
+	w.reset()
+	db := watchedDB(t, w)
+	must(t, pgqrs.New(db, pgqrs.SQLite).Install(t.Context()))
+	planGroups(t, w, db, pgqrs.SQLite, [][2]string{{"a table that was never analyzed", ""}, {"an analyzed table", "ANALYZE"}}, func(when string) { p.when = when })
+}
+
 // sqlitePlans counts the steps that SQLite's machine takes for a statement, and
 // compares those on a full table with those on a small one.
 type sqlitePlans struct {

@@ -177,6 +177,7 @@ var reads = map[string]int64{
 	"worker.list":            leased + 1000, // counts what each worker holds
 	"message.prune":          1000,          // deletes as many
 	"limit.room":             leased + 1000, // counts those that are leased
+	"group.sweep":            10_000,        // looks at two messages of each of 1,000 groups
 }
 
 const (
