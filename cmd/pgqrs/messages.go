@@ -20,7 +20,7 @@ func (a *app) messages() *cli.Command {
 		Commands: []*cli.Command{
 			{
 				Name: "list", ArgsUsage: "QUEUE", Usage: "list the messages of a queue that are in a state",
-				Description: "Ready, scheduled and leased ones come by when they are due or their lease ends, archived and dead ones the latest first.",
+				Description: "Ready, scheduled and leased ones come by when they are due or their lease ends, blocked ones by id, archived and dead ones the latest first.",
 				Flags:       append([]cli.Flag{stateFlag(pgqrs.Ready)}, pageFlags("CURSOR")...),
 				Action: a.on(1, 1, func(ctx context.Context, c call) error {
 					state, err := c.state()
@@ -69,7 +69,7 @@ func (c call) counted(n int64, err error, what string) error {
 func stateFlag(value pgqrs.State) cli.Flag {
 	return &cli.StringFlag{
 		Name: "state", Value: string(value),
-		Usage: "those in `STATE`, which is ready, scheduled, leased, archived or dead",
+		Usage: "those in `STATE`, which is ready, scheduled, blocked, leased, archived or dead",
 	}
 }
 
@@ -79,8 +79,8 @@ func (c call) state() (pgqrs.State, error) {
 	if state == "" {
 		return "", misuse(c.Command, "it needs -state")
 	}
-	if !slices.Contains([]pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
-		return "", misuse(c.Command, "-state %q is not ready, scheduled, leased, archived or dead", string(state))
+	if !slices.Contains([]pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
+		return "", misuse(c.Command, "-state %q is not ready, scheduled, blocked, leased, archived or dead", string(state))
 	}
 	return state, nil
 }
@@ -199,7 +199,7 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 func (c call) showMessage(m pgqrs.MessageInfo) error {
 	fields := []field{
 		{"message", m.ID}, {"queue", m.Queue}, {"state", string(m.State)}, {"attempts", m.Attempt},
-		{"priority", m.Priority}, {"key", m.Key},
+		{"priority", m.Priority}, {"key", m.Key}, {"group", m.Group},
 		{"enqueued", m.EnqueuedAt}, {"due", m.DueAt}, {"leased until", m.LeasedUntil}, {"ended", m.EndedAt},
 	}
 	if m.WorkerID != 0 {
@@ -220,6 +220,8 @@ type messageView struct {
 	Attempt     int               `json:"attempt"`
 	Priority    int               `json:"priority"`
 	Key         string            `json:"key,omitempty"`
+	Group       string            `json:"group,omitempty"`
+	BatchID     int64             `json:"batch_id,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"`
 	EnqueuedAt  time.Time         `json:"enqueued_at,omitzero"`
 	DueAt       time.Time         `json:"due_at,omitzero"`
@@ -233,7 +235,7 @@ type messageView struct {
 
 func viewMessage(m pgqrs.MessageInfo) messageView {
 	return messageView{
-		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Headers,
+		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, m.Headers,
 		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), m.Cursor,
 	}
 }

@@ -35,6 +35,7 @@ var queueColumns = []column[pgqrs.QueueInfo]{
 	{title: "READY", fn: func(q pgqrs.QueueInfo) any { return q.Ready }},
 	{title: "OLDEST", fn: func(q pgqrs.QueueInfo) any { return oldest(q.Ready, q.OldestReady) }},
 	{title: "SCHEDULED", fn: func(q pgqrs.QueueInfo) any { return q.Scheduled }},
+	{title: "BLOCKED", fn: func(q pgqrs.QueueInfo) any { return q.Blocked }},
 	{title: "LEASED", fn: func(q pgqrs.QueueInfo) any { return q.Leased }},
 	{title: "DEAD", fn: func(q pgqrs.QueueInfo) any { return q.Dead }},
 	{title: "ARCHIVED", fn: func(q pgqrs.QueueInfo) any { return q.Archived }},
@@ -57,6 +58,7 @@ type queueView struct {
 	PausedAt  time.Time  `json:"paused_at,omitzero"`
 	Ready     int64      `json:"ready"`
 	Scheduled int64      `json:"scheduled"`
+	Blocked   int64      `json:"blocked"`
 	Leased    int64      `json:"leased"`
 	Dead      int64      `json:"dead"`
 	Archived  int64      `json:"archived"`
@@ -93,7 +95,7 @@ func viewPolicy(p pgqrs.PolicyInfo) policyView {
 func viewRate(r pgqrs.Rate) rateView { return rateView{r.N, r.Per.Seconds()} }
 
 func viewQueue(q pgqrs.QueueInfo) queueView {
-	return queueView{q.Name, q.CreatedAt, q.PausedAt, q.Ready, q.Scheduled, q.Leased, q.Dead, q.Archived, seconds(q.OldestReady), viewPolicy(q.Policy)}
+	return queueView{q.Name, q.CreatedAt, q.PausedAt, q.Ready, q.Scheduled, q.Blocked, q.Leased, q.Dead, q.Archived, seconds(q.OldestReady), viewPolicy(q.Policy)}
 }
 
 // exists returns an error unless there is such a queue: most calls of the library find nothing in one that does not exist.
@@ -178,6 +180,6 @@ func (a *app) purge() *cli.Command {
 
 func inState(q pgqrs.QueueInfo, state pgqrs.State) int64 {
 	return map[pgqrs.State]int64{
-		pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Leased: q.Leased, pgqrs.Archived: q.Archived, pgqrs.Dead: q.Dead,
+		pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Blocked: q.Blocked, pgqrs.Leased: q.Leased, pgqrs.Archived: q.Archived, pgqrs.Dead: q.Dead,
 	}[state]
 }

@@ -59,11 +59,11 @@ func (s snapshot) paces(before snapshot) []pace {
 	return list
 }
 
-func unfinished(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Leased }
+func unfinished(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Blocked + q.Leased }
 
 // counted reports whether the unfinished messages were counted to their end.
 func counted(q pgqrs.QueueDepth) bool {
-	return max(q.Ready, q.Scheduled, q.Leased) < pgqrs.DepthLimit
+	return max(q.Ready, q.Scheduled, q.Blocked, q.Leased) < pgqrs.DepthLimit
 }
 
 // sum is all queues as if they were one.
@@ -72,6 +72,7 @@ func sum(list []pace) pace {
 	for _, p := range list {
 		all.Ready += p.Ready
 		all.Scheduled += p.Scheduled
+		all.Blocked += p.Blocked
 		all.Leased += p.Leased
 		all.Archived += p.Archived
 		all.Dead += p.Dead

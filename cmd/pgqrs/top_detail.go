@@ -30,7 +30,7 @@ const (
 
 var panels = []panel{
 	{"dead letters", pgqrs.Dead}, workersPanel: {title: "workers"}, runsPanel: {title: "runs"},
-	{"leased messages", pgqrs.Leased}, {"ready messages", pgqrs.Ready}, {"scheduled messages", pgqrs.Scheduled},
+	{"leased messages", pgqrs.Leased}, {"ready messages", pgqrs.Ready}, {"scheduled messages", pgqrs.Scheduled}, {"blocked messages", pgqrs.Blocked},
 }
 
 const detailRows = 20

@@ -40,6 +40,7 @@ func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error
 		rows = append(rows, row)
 		total.Ready += q.Ready
 		total.Scheduled += q.Scheduled
+		total.Blocked += q.Blocked
 		total.Leased += q.Leased
 		total.Dead += q.Dead
 		total.Archived += q.Archived
@@ -117,7 +118,7 @@ func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.State, a
 }
 
 func tabs(q pgqrs.QueueDepth, chosen pgqrs.State) []tab {
-	counts := map[pgqrs.State]int64{pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Leased: q.Leased, pgqrs.Dead: q.Dead}
+	counts := map[pgqrs.State]int64{pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Blocked: q.Blocked, pgqrs.Leased: q.Leased, pgqrs.Dead: q.Dead}
 	var list []tab
 	for _, s := range messageStates {
 		n, counted := counts[s]

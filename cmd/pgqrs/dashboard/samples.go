@@ -111,4 +111,4 @@ func inflow(now sample, ring []sample, name string) (int64, bool) {
 }
 
 // waiting is what has yet to be done.
-func waiting(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Leased }
+func waiting(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Blocked + q.Leased }

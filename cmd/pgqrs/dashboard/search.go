@@ -127,7 +127,7 @@ func (d *dashboard) searchKeys(ctx context.Context, s *search, queues []pgqrs.Qu
 // searchText looks through the first messages of each state of each queue, the
 // dead ones first, and the latest runs.
 func (d *dashboard) searchText(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
-	for _, state := range []pgqrs.State{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Archived} {
+	for _, state := range []pgqrs.State{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Archived} {
 		for _, q := range queues {
 			f := pgqrs.MessageFilter{Queue: q.Name, State: state, Limit: pageSize}
 			for range searchedEach / pageSize {

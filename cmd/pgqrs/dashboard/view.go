@@ -114,7 +114,7 @@ func idOf(r *http.Request) (int64, error) {
 	return id, nil
 }
 
-var messageStates = []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
+var messageStates = []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
 
 // word is how a state reads.
 func word(s pgqrs.State) string {
