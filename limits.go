@@ -48,9 +48,11 @@ type Limits struct {
 var ErrRateLimited = errors.New("pgqrs: rate limit")
 
 // A RateLimitError is returned, with nothing stored, by a call that is above
-// [Limits].Rate. A handler, or a step, that returns it is tried again after Wait.
+// [Limits].Rate, and, with nothing leased, by a Dequeue from a queue whose
+// policy allows no delivery now. A handler, or a step, that returns it is tried again after Wait.
 type RateLimitError struct {
-	// Wait is when the same call would pass, if nothing else does meanwhile.
+	// Wait is when the same call would pass, if nothing else does meanwhile;
+	// while as many messages are leased as may be, when to ask again.
 	Wait time.Duration
 }
 
