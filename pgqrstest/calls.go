@@ -57,6 +57,11 @@ func storeCalls(s *pgqrs.Store, queue string) []call {
 		{"ResumeWorker", true, func(ctx context.Context) error { return s.ResumeWorker(ctx, 1) }},
 		{"InterruptWorker", true, func(ctx context.Context) error { return s.InterruptWorker(ctx, 1) }},
 		{"StopWorker", true, func(ctx context.Context) error { return s.StopWorker(ctx, 1) }},
+		{"Schedules", false, func(ctx context.Context) error { _, err := s.Schedules(ctx); return err }},
+		{"PauseSchedule", true, func(ctx context.Context) error { return s.PauseSchedule(ctx, "nightly") }},
+		{"ResumeSchedule", true, func(ctx context.Context) error { return s.ResumeSchedule(ctx, "nightly") }},
+		{"RunSchedule", true, func(ctx context.Context) error { _, err := s.RunSchedule(ctx, "nightly"); return err }},
+		{"DeleteSchedule", true, func(ctx context.Context) error { return s.DeleteSchedule(ctx, "nightly") }},
 	}
 	for _, state := range allStates {
 		list = append(list, call{"Messages that are " + string(state), false, func(ctx context.Context) error {

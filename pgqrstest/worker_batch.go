@@ -202,15 +202,21 @@ func batchLeases(t *testing.T, e *env) {
 func batchDrain(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "rows")
 	h, calls := batching(q, 2, never)
-	stop := start(t, fast(h))
+	w, begun := fast(h), make(chan struct{}, 1)
+	w.Middleware = []func(pgqrs.WorkFunc) pgqrs.WorkFunc{func(next pgqrs.WorkFunc) pgqrs.WorkFunc {
+		return func(ctx context.Context, m *pgqrs.MessageInfo) error {
+			begun <- struct{}{}
+			return next(ctx, m)
+		}
+	}}
+	stop := start(t, w)
 	id := enqueue(t, q, 1)
-	e.allIn(t, pgqrs.Leased, id)
+	receive(t, "the message is in hand", begun)
 	must(t, stop())
 	equal(t, "state of what waited", e.info(t, id).State, pgqrs.Archived)
 	equal(t, "batches", calls.len(), 1)
 
-	begun := make(chan struct{}, 1)
-	w := fast(q.HandleBatch(func(ctx context.Context, _ []*pgqrs.Message[int]) error {
+	w = fast(q.HandleBatch(func(ctx context.Context, _ []*pgqrs.Message[int]) error {
 		begun <- struct{}{}
 		<-ctx.Done()
 		return ctx.Err()
@@ -238,7 +244,7 @@ func batchSlots(t *testing.T, e *env) {
 		defer now.Add(-1)
 		<-gate
 		return nil
-	}, 3, never)
+	}, 3, 0)
 	h, got := handling(other)
 	w := fast(batches, h)
 	w.Concurrency = 1
