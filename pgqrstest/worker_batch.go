@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,12 +235,10 @@ func batchDrain(t *testing.T, e *env) {
 func batchSlots(t *testing.T, e *env) {
 	rows, other := pgqrs.NewQueue[int](e.store, "rows"), pgqrs.NewQueue[string](e.store, "other")
 	gate := make(chan struct{})
-	var now, most atomic.Int32
+	var g gauge
 	batches := rows.With(pgqrs.Policy{Concurrency: 2}).HandleBatch(func(_ context.Context, ms []*pgqrs.Message[int]) error {
-		if n := now.Add(1); n > most.Load() {
-			most.Store(n)
-		}
-		defer now.Add(-1)
+		g.add(1)
+		defer g.add(-1)
 		<-gate
 		return nil
 	}, 3, 0)
@@ -250,14 +247,18 @@ func batchSlots(t *testing.T, e *env) {
 	w.Concurrency = 1
 	start(t, w)
 	ids := value(rows.EnqueueBatch(t.Context(), make([]int, 12)))(t)
-	eventually(t, "two batches are being handled", func() bool { return now.Load() == 2 })
+	eventually(t, "two batches are being handled", func() bool {
+		now, _ := g.read()
+		return now == 2
+	})
 	for range 3 {
 		enqueue(t, other, "x")
 		receive(t, "another queue's message is handled", got)
 	}
 	close(gate)
 	e.allIn(t, pgqrs.Archived, ids...)
-	equal(t, "batches at a time", most.Load(), 2)
+	_, most := g.read()
+	equal(t, "batches at a time", most, 2)
 }
 
 func batchRefused(t *testing.T, e *env) {
