@@ -27,7 +27,8 @@ const postgresSave = `
 
 // What run.list and run.child_list have in common: their arguments, and the runs that these ask for. A condition that may be
 // void is a CASE, which the planner takes for likely; otherwise it would read and sort all runs for a page of them. For the
-// same reason run.child_list sorts by an expression: the primary key is no way to find children.
+// same reason run.child_list sorts by an expression, and run.status_list by a status that it bounds rather than equals: the
+// primary key is no way to find children, or the one run in a million that has failed.
 const (
 	postgresListing = `$1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
 				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before`
@@ -175,6 +176,24 @@ var postgresWorkflow = workflowSQL{
 		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `)` + postgresListed + `
 			ORDER BY o.id DESC
 			LIMIT $6::bigint))
+		ORDER BY r.id DESC`,
+	statusList: `/* pgqrs:run.status_list */
+		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `, $6::bigint AS n)
+		SELECT ` + postgresRun + `
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id = ANY (ARRAY(
+			SELECT o.id
+			FROM arg JOIN pgqrs_workflows f ON arg.workflow IS NULL OR f.name = arg.workflow
+				CROSS JOIN LATERAL (
+					SELECT i.id FROM pgqrs_workflow_runs i
+					WHERE i.workflow_id = f.id AND i.status >= arg.status::pgqrs_workflow_status AND (i.status, i.id) < (arg.status::pgqrs_workflow_status, arg.before)
+						AND CASE WHEN arg.since IS NULL THEN true ELSE i.created_at >= arg.since END
+						AND CASE WHEN arg.until IS NULL THEN true ELSE i.created_at < arg.until END
+					ORDER BY i.status DESC, i.id DESC
+					LIMIT (SELECT n FROM arg)
+				) o
+			ORDER BY o.id DESC
+			LIMIT (SELECT n FROM arg)))
 		ORDER BY r.id DESC`,
 	childList: `/* pgqrs:run.child_list */
 		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `, $6::bigint AS parent)` + postgresListed + `

@@ -63,6 +63,13 @@ const (
 			AND r.created_at >= COALESCE((SELECT since FROM arg), '') AND r.created_at < COALESCE((SELECT until FROM arg), '~')`
 )
 
+const sqliteListRuns = `
+		WITH arg (workflow, status, since, until, before) AS (SELECT ` + sqliteListing + `)
+		SELECT ` + sqliteRun + `
+		FROM ` + sqliteListed + `
+		ORDER BY r.id DESC
+		LIMIT ? + 0`
+
 var sqliteWorkflow = workflowSQL{
 	make: `/* pgqrs:workflow.make */
 		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = ? ON CONFLICT (name) DO NOTHING`,
@@ -191,12 +198,19 @@ var sqliteWorkflow = workflowSQL{
 		SELECT ` + sqliteRun + `
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = ?`,
-	list: `/* pgqrs:run.list */
-		WITH arg (workflow, status, since, until, before) AS (SELECT ` + sqliteListing + `)
+	list: `/* pgqrs:run.list */` + sqliteListRuns,
+	statusList: `/* pgqrs:run.status_list */
+		WITH arg (workflow, status, since, until, before, n) AS (SELECT ` + sqliteListing + `, ?)
 		SELECT ` + sqliteRun + `
-		FROM ` + sqliteListed + `
+		FROM pgqrs_workflows w CROSS JOIN pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.id IN (
+			SELECT i.id FROM pgqrs_workflow_runs i
+			WHERE i.workflow_id = w.id AND i.status = (SELECT status FROM arg) AND i.id < (SELECT before FROM arg)
+				AND i.created_at >= COALESCE((SELECT since FROM arg), '') AND i.created_at < COALESCE((SELECT until FROM arg), '~')
+			ORDER BY i.id DESC
+			LIMIT (SELECT n FROM arg))
 		ORDER BY r.id DESC
-		LIMIT ? + 0`,
+		LIMIT (SELECT n FROM arg)`,
 	childList: `/* pgqrs:run.child_list */
 		WITH arg (workflow, status, since, until, before, parent) AS (SELECT ` + sqliteListing + `, ?)
 		SELECT ` + sqliteRun + `

@@ -53,6 +53,9 @@ type workflowSQL struct {
 	// list lists runs from new to old. Query; workflow or NULL, status or NULL, since or NULL, until or NULL (both instants), run that
 	// it begins before, limit; rows: runColumns.
 	list string
+	// statusList is list for a status, by the index of a workflow's runs of one. It reads no others, however many there are.
+	// Query; as list, but the status is not NULL; rows: runColumns.
+	statusList string
 	// childList is list for the runs that the steps of a run started. It reads no others, however many there are.
 	// Query; as list, with the parent before the limit; rows: runColumns.
 	childList string

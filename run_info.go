@@ -105,8 +105,11 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 		args[3] = f.Until.UnixMicro()
 	}
 	text := s.dialect.workflow.list
-	if f.Parent != 0 {
+	switch {
+	case f.Parent != 0:
 		text, args = s.dialect.workflow.childList, append(args, f.Parent)
+	case f.Status != "":
+		text = s.dialect.workflow.statusList
 	}
 	var list []RunInfo
 	err := conn{s, s.tx}.rows(ctx, text, append(args, f.Limit), func(rows *sql.Rows) error {

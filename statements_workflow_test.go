@@ -203,7 +203,7 @@ func TestStatementsOfHandles(t *testing.T) {
 			name: "Find of no run", want: []statement{asksKey}, err: pgqrs.ErrNotFound,
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := welcome(s).Find(ctx, "k"); return err },
 		}, {
-			name: "Runs", want: []statement{query("run.list", "welcome", "ERROR", instant.UnixMicro(), nil, 9, 20).row(runRow(5, "ERROR", nil, `"bounced"`)...)},
+			name: "Runs of a Status", want: []statement{query("run.status_list", "welcome", "ERROR", instant.UnixMicro(), nil, 9, 20).row(runRow(5, "ERROR", nil, `"bounced"`)...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", Status: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
 				if len(list) != 1 {
@@ -215,6 +215,12 @@ func TestStatementsOfHandles(t *testing.T) {
 			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, 1<<63-1, 5, 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, Status: pgqrs.Queued})
+				return err
+			},
+		}, {
+			name: "Runs of a Workflow", want: []statement{query("run.list", "welcome", nil, nil, instant.UnixMicro(), 1<<63-1, 20)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", Until: instant, Limit: 20})
 				return err
 			},
 		}, {

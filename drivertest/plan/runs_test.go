@@ -17,7 +17,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
-// fillRuns adds 200,000 runs. The 10th, 20th and 30th were started by the 7th.
+// fillRuns adds 200,000 runs. The 10th, 20th and 30th were started by the 7th, and two have failed.
 var fillRuns = []string{
 	`INSERT INTO pgqrs_queues (queue_name) VALUES ('orders')`,
 	`INSERT INTO pgqrs_workflows (name, queue_id) SELECT queue_name, id FROM pgqrs_queues`,
@@ -25,6 +25,7 @@ var fillRuns = []string{
 	INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, parent_run_id, parent_step)
 	SELECT w.id, i, 'SUCCESS', CASE WHEN i IN (10, 20, 30) THEN 7 WHEN i > 1000 THEN i - 500 END, CASE WHEN i IN (10, 20, 30) OR i > 1000 THEN 'kids' END
 	FROM number CROSS JOIN pgqrs_workflows w`,
+	`UPDATE pgqrs_workflow_runs SET status = 'ERROR' WHERE id IN (40, 50)`,
 }
 
 // listRuns asks for the pages of runs that an operator sees, on tables that were never analyzed, and after.
@@ -48,6 +49,10 @@ func listRuns(t *testing.T, db *sql.DB, d pgqrs.Dialect, w *watcher) {
 		}{
 			{pgqrs.RunFilter{Limit: 50}, 50},
 			{pgqrs.RunFilter{Limit: 50, Before: 1000}, 50},
+			{pgqrs.RunFilter{Status: pgqrs.Failed}, 2},
+			{pgqrs.RunFilter{Status: pgqrs.Failed, Workflow: "orders", Limit: 1}, 1},
+			{pgqrs.RunFilter{Status: pgqrs.Succeeded, Limit: 50, Before: 1000}, 50},
+			{pgqrs.RunFilter{Status: pgqrs.Paused}, 0},
 			{pgqrs.RunFilter{Parent: 7}, 3},
 			{pgqrs.RunFilter{Parent: 7, Status: pgqrs.Succeeded, Limit: 2, Before: 30}, 2},
 		} {
@@ -56,7 +61,7 @@ func listRuns(t *testing.T, db *sql.DB, d pgqrs.Dialect, w *watcher) {
 			}
 		}
 	}
-	for _, tag := range []string{"run.list", "run.child_list"} {
+	for _, tag := range []string{"run.list", "run.status_list", "run.child_list"} {
 		if !w.has(tag) {
 			t.Errorf("%s was not sent", tag)
 		}
