@@ -198,16 +198,16 @@ func containsAny(text string, words []string) bool {
 type journal struct {
 	mu   sync.Mutex
 	text []byte
-	told map[string]bool // messages there were
+	told map[string]bool // messages there were, and why
 }
 
-var messageField = regexp.MustCompile(`msg="([^"]*)"`)
+var messageField = regexp.MustCompile(`(?:msg|why)="([^"]*)"`)
 
 func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.text = append(j.text, p...)
-	if m := messageField.FindSubmatch(p); m != nil {
+	for _, m := range messageField.FindAllSubmatch(p, -1) {
 		if j.told == nil {
 			j.told = map[string]bool{}
 		}
@@ -219,7 +219,7 @@ func (j *journal) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// has reports whether a message ever held a text.
+// has reports whether a message, or its reason, ever held a text.
 func (j *journal) has(text string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
