@@ -183,8 +183,9 @@ func (s *Store) DeleteSchedule(ctx context.Context, name string) error {
 }
 
 // RunSchedule enqueues what a schedule would, now, paused or not. It needs no
-// code of the schedule, and changes nothing about when that runs next. It
-// returns an error matching ErrNotFound if there is no such schedule.
+// code of the schedule, and changes nothing about when that runs next. In a
+// caller's transaction it holds the schedule up until that ends. It returns an
+// error matching ErrNotFound if there is no such schedule.
 func (s *Store) RunSchedule(ctx context.Context, name string) (ScheduleRun, error) {
 	var run ScheduleRun
 	err := s.usable()

@@ -128,7 +128,7 @@ func (k *timekeeper) look(parent context.Context) time.Duration {
 	wait := maxLook
 	for _, s := range k.schedules {
 		row := rows[s.Name]
-		next, err := k.keep(ctx, s, row)
+		next, err := k.keepWithin(parent, s, row)
 		if err != nil {
 			k.failed(parent, "run schedule "+s.Name, err)
 			wait = min(wait, failedLook)
@@ -143,6 +143,14 @@ func (k *timekeeper) failed(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
 		k.r.log.Warn("pgqrs: schedules have to wait for the database; trying again", "what", what, "err", err)
 	}
+}
+
+// keepWithin is keep in a time of its own: a schedule that somebody's
+// transaction has locked must not take that of the others.
+func (k *timekeeper) keepWithin(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return k.keep(ctx, s, row)
 }
 
 // keep runs what is due of a schedule, and returns when to look at it again;

@@ -132,3 +132,23 @@ func TestTickAgainstChanges(t *testing.T) {
 		s.ran(1)
 	})
 }
+
+func TestALockedScheduleHoldsUpNoOther(t *testing.T) {
+	onPostgres(t, "somebody's open transaction has run it by hand", func(s *scene) {
+		s.enqueue(s.b) // makes the queue, for which the other would wait
+		s.overdue()
+		beside := daily(s.a, "")
+		beside.Name = "beside"
+		advance := s.a.tap.Before(s, "pgqrs:schedule.advance")
+		s.run(&pgqrs.Worker{Schedules: []pgqrs.Schedule{daily(s.a, ""), beside}})
+		advance.Wait(s)
+		_, err := s.b.db.ExecContext(s.Context(), "UPDATE pgqrs_schedules SET next_at = next_at - interval '1 day' WHERE name = 'beside'")
+		s.must(err)
+		tx := s.begin(s.b)
+		value(s.b.store.WithTx(tx).RunSchedule(s.Context(), "daily"))(s)
+		advance.Go()
+		s.eventually("the other runs", func() bool { return s.count("SELECT count(*) FROM pgqrs_schedule_runs") == 1 })
+		s.must(tx.Rollback())
+		s.eventually("it runs when the lock is gone", func() bool { return s.count("SELECT count(*) FROM pgqrs_schedule_runs") == 2 })
+	})
+}
