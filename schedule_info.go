@@ -294,8 +294,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []item) ([]Schedule
 	for _, i := range e.taken {
 		runs[i].Held = true
 	}
-	c.store.announce(ctx, t.queue, e.stored)
-	return runs, nil
+	return runs, c.store.announce(ctx, t.queue, e.stored)
 }
 
 // recordRuns adds runs to a schedule's history and returns the instants of
