@@ -3,7 +3,7 @@ package pgqrs
 // What a run of a schedule r became: the state of its workflow's run w, or of its message m.
 const postgresScheduleRun = `r.due_at, r.ran_at, r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status::text
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
-	WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
 const postgresScheduleRunFrom = `
 		LEFT JOIN pgqrs_messages m ON m.id = r.message_id

@@ -3,7 +3,7 @@ package pgqrs
 // What a run of a schedule r became: the state of its workflow's run w, or of its message m.
 const sqliteScheduleRun = `CAST(r.due_at AS BLOB), CAST(r.ran_at AS BLOB), r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
-	WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
 const sqliteScheduleRunFrom = `
 			LEFT JOIN pgqrs_messages m ON m.id = r.message_id

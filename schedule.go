@@ -126,8 +126,14 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 	if t.err == nil && (o.at != nil || o.delay != 0) {
 		t.err = errors.New("Delay or At; its schedule's rule says when")
 	}
+	if t.err == nil && o.then != nil {
+		t.err = fmt.Errorf("%w: Then for what a schedule enqueues, which is no batch", ErrUnsupported)
+	}
 	if t.err == nil {
 		t.headers = o.headers
+		if o.group != "" {
+			t.headers = withHeader(t.headers, groupHeader, o.group)
+		}
 		t.item, t.err = t.store.item(payload, o)
 		t.item.unique = false
 	}

@@ -19,6 +19,7 @@ type ScheduleInfo struct {
 	Payload  json.RawMessage // of the message; a workflow's is {"input": In}
 	Priority int
 	Key      string // if the target has one
+	Group    string // the same
 	Headers  map[string]string
 	Rule     string // the text
 	Zone     string
@@ -64,7 +65,8 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 		if err == nil && len(headers) > 0 {
 			err = json.Unmarshal(headers, &i.Headers)
 		}
-		i.Payload, i.Key = payload, key.String
+		i.Payload, i.Key, i.Group = payload, key.String, i.Headers[groupHeader]
+		delete(i.Headers, groupHeader)
 		i.CreatedAt, i.UpdatedAt, i.PausedAt, i.NextAt = created.Time, updated.Time, paused.Time, next.Time
 		if run := last.run(); !run.DueAt.IsZero() {
 			i.Last = &run
@@ -238,6 +240,9 @@ func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target
 		t.item.payload = string(payload)
 		if key.Valid {
 			t.item.key = key.String
+		}
+		if group := t.headers[groupHeader]; group != "" {
+			t.item.group = group
 		}
 		return err
 	})

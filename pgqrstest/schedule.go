@@ -21,6 +21,7 @@ var scheduleCases = []testcase{
 	{"a target with a key enqueues nothing while the message before is unfinished", "slow jobs would pile up", scheduleHeld},
 	{"what fell into a pause is not made up for, whether or not a worker saw it", "a schedule that was stopped on purpose would run all the same", schedulePaused},
 	{"RunSchedule enqueues at once what a schedule would, paused or not, and does not disturb it", "an operator could not run a job again without its code", scheduleByHand},
+	{"a target in a group is enqueued into it, by the clock and by hand", "the order within the group would be broken", scheduleGroup},
 	{"RunSchedule in the caller's transaction runs if and only if that commits", "a job would run for a change that never was", scheduleByHandTx},
 	{"a rule with another text is followed from the start of its worker on", "a changed rule would never take effect, or make up for instants that it never had", scheduleChanged},
 	{"the worker that started last decides on the rule, and the others take over if it does not run it", "two versions would fight during a deployment, or none would run the schedule", scheduleVersions},
@@ -591,4 +592,20 @@ func scheduleAdvance(t *testing.T, e *env) {
 	ticking(t, s)
 	eventually(t, "it has run", func() bool { return len(e.runsOf(t, "s")) == 1 })
 	equal(t, "payload", dequeueOne(t, q).Payload, "it")
+}
+
+func scheduleGroup(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour)
+	s := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target("it", pgqrs.Group("ada"))}
+	e.register(t, s)
+	e.setNext(t, "s", g.last(0))
+	ticking(t, s)
+	e.awaitNext(t, "s", g.last(-1))
+	run := value(e.store.RunSchedule(t.Context(), "s"))(t)
+	first := dequeueOne(t, q)
+	equal(t, "group", first.Group, "ada")
+	equal(t, "group of the schedule", e.schedule(t, "s").Group, "ada")
+	equal(t, "state of the one by hand", e.runsOf(t, "s")[1].State, pgqrs.Blocked)
+	must(t, q.Ack(t.Context(), first))
+	equal(t, "message", dequeueOne(t, q).ID, run.MessageID)
 }
