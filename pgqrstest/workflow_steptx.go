@@ -204,9 +204,14 @@ func stepTxInside(t *testing.T, e *env) {
 		t.Skip("the first transaction holds the write lock, so that no other worker can take the run")
 	}
 	count := e.effects(t)
-	lose, gate, got := make(chan int64, 1), make(chan struct{}), make(chan error, 1)
+	lose, gate, got, first := make(chan int64, 1), make(chan struct{}), make(chan error, 1), make(chan int, 1)
 	h, stop := e.twice(t, lose, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		n, err := pgqrs.StepTx(ctx, run, "book", func(ctx context.Context, tx *sql.Tx) (int, error) {
+			var pid int
+			if err := tx.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+				return 0, err
+			}
+			first <- pid
 			lose <- run.ID()
 			<-gate
 			return 1, book(context.WithoutCancel(ctx), tx)
@@ -220,9 +225,10 @@ func stepTxInside(t *testing.T, e *env) {
 		n, err := pgqrs.StepTx(ctx, run, "book", booking(2))
 		return receipt{"second", n}, err
 	})
+	pid := receive(t, "the first is within its step", first)
 	eventually(t, "the second waits for the first", func() bool {
 		var n int
-		must(t, e.db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n))
+		must(t, e.db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE $1::int = ANY (pg_blocking_pids(pid))", pid).Scan(&n))
 		return n > 0
 	})
 	close(gate)
