@@ -85,6 +85,7 @@ func TestGroupsOnPostgres(t *testing.T) {
 	c, err := pq.NewConnector(postgres.Schema(t, "postgres"))
 	must(t, err)
 	p := &postgresPlans{t: t, failed: map[string]bool{}}
+	p.check = p.checkMessages
 	w := &watcher{Connector: c, look: p.look}
 	w.reset()
 	db := watchedDB(t, w)
