@@ -188,12 +188,11 @@ func batchEndRetained(t *testing.T, e *env) {
 	ms := dequeue(t, f.jobs, 10)
 	must(t, f.jobs.Ack(t.Context(), ms[0], ms[2]))
 	Advance(t, e.store, 2*time.Hour)
-	q := f.jobs.With(pgqrs.Policy{Retention: time.Hour})
-	h, got := handling(q)
+	last := dequeueOne(t, f.jobs) // again, so that the batch is not done
+	h, _ := handling(f.jobs.With(pgqrs.Policy{Retention: time.Hour}))
 	start(t, fast(h))
-	receive(t, "the second message", got)
 	eventually(t, "what is in no batch is deleted", func() bool { return e.view(t, free) == "none" })
-	eventually(t, "the report has come", func() bool { return e.stats(t, "reports").Ready == 1 })
+	must(t, f.jobs.Ack(t.Context(), last))
 	f.wantReport(t, 2, 0)
 }
 

@@ -21,6 +21,7 @@ var workflowEndCases = []testcase{
 	{"a panic of the function ends its run as ERROR, with its stack", "a bug would be repeated for hours before anybody learns of it", endPanic},
 	{"a run ends and its message is acked together or not at all", "a run would be finished and worked again, or acked and never finished", endTogether},
 	{"a worker that has lost its run does not end it", "a run would end with the result of a worker that nobody counts on any more", endLost},
+	{"a worker that has lost its run does not end it, after it has ended many", "statements that are prepared by then would be run outside their transaction", endLostLater},
 	{"a finished run that is delivered again is acked without a call of its function", "a redelivery would charge the customer twice", endRedelivered},
 	{"a result that does not marshal, and an input that does not decode, end the run as ERROR", "a run would be worked again and again, with all its effects", endUndecodable},
 	{"a run that kills its worker every time ends in the dead letters, and as ERROR", "a caller would wait for ever for a run that nobody works any more", endKiller},
@@ -153,6 +154,25 @@ func endLost(t *testing.T, e *env) {
 	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 2})
 	m := e.awaitState(t, e.runInfo(t, h.ID()).MessageID, pgqrs.Archived)
 	equal(t, "claims", m.Claim, 2)
+}
+
+func endLostLater(t *testing.T, e *env) {
+	const last = 15 // the statements that end a run have been prepared
+	var tries gauge
+	start(t, fast(orders(e.store).Handle(func(_ context.Context, run *pgqrs.Run, o order) (receipt, error) {
+		if o.N == last {
+			tries.add(1)
+			if n, _ := tries.read(); n == 1 {
+				e.loseRun(t, run.ID())
+				return receipt{"late", 1}, nil
+			}
+		}
+		return receipt{"tea", o.N}, nil
+	})))
+	for n := range last + 1 {
+		run := value(orders(e.store).Start(t.Context(), order{"tea", n}))(t)
+		equal(t, "result", value(run.Result(t.Context()))(t), receipt{"tea", n})
+	}
 }
 
 func endRedelivered(t *testing.T, e *env) {
