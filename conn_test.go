@@ -167,6 +167,24 @@ func TestCancelledTransactionIsRolledBackRatherThanCommitted(t *testing.T) {
 	f.wantClosed(t, 0)
 }
 
+// A COMMIT that fails has ended the transaction for database/sql, but not for every engine.
+func TestTransactionWhoseCommitFailsIsRolledBackOnItsConnection(t *testing.T) {
+	failed := false
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.how == "commit" && !failed {
+			failed = true
+			return nil, errors.New("database is locked (5) (SQLITE_BUSY)")
+		}
+		return row(int64(1)), nil
+	})
+	endTimes(t, s, 1)
+	log := f.log()
+	i := slices.IndexFunc(log, func(c call) bool { return c.how == "commit" })
+	if begun, ended := count(log, "begin"), count(log, "commit"); begun != 2 || ended != 2 || log[i+1].tag() != "rollback" {
+		t.Errorf("%d transactions began, %d ended, and after the first %s came; want 2, 2, rollback", begun, ended, log[i+1].tag())
+	}
+}
+
 func TestWriteTransactionsBeginAsTheDialectSays(t *testing.T) {
 	for _, test := range []struct {
 		dialect   Dialect
