@@ -7,7 +7,7 @@
 #	./mutate.sh NAME...    those
 #	./mutate.sh -jobs 8    eight at a time, in place of one a core, and two at least
 #
-# It needs Go, git and PostgreSQL's server binaries, and takes about ten minutes on two idle cores.
+# It needs Go, git and PostgreSQL's server binaries, and takes about a quarter of an hour on two idle cores.
 set -euo pipefail
 cd "$(dirname "$0")"
 exec go run ./drivertest/internal/mutate "$@"

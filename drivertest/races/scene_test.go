@@ -155,14 +155,17 @@ func async(fn func() error) <-chan error {
 	return done
 }
 
+// tooLong is how long to wait for what should happen at once.
+const tooLong = time.Minute
+
 // receive waits for a value.
 func receive[T any](s *scene, what string, c <-chan T) T {
 	s.Helper()
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(time.Minute):
-		s.Fatalf("not within a minute: %s", what)
+	case <-time.After(tooLong):
+		s.Fatalf("not within %v: %s", tooLong, what)
 		panic("unreachable")
 	}
 }
@@ -170,13 +173,13 @@ func receive[T any](s *scene, what string, c <-chan T) T {
 // eventually waits for a condition.
 func (s *scene) eventually(what string, condition func() bool) {
 	s.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(tooLong)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
 		select {
 		case <-deadline:
-			s.Fatalf("not within a minute: %s", what)
+			s.Fatalf("not within %v: %s", tooLong, what)
 		case <-tick.C:
 		}
 	}

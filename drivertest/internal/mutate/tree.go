@@ -53,8 +53,11 @@ func (ts trees) remove() error {
 	return errors.Join(errs...)
 }
 
-// impatient makes the cases of the suite wait less long for what never comes under a mutation.
-var impatient = mutation{name: "impatient", edits: []edit{{"pgqrstest/conformance.go", "const tooLong = time.Minute", "const tooLong = 15 * time.Second"}}}
+// impatient makes tests wait less long for what never comes under a mutation.
+var impatient = mutation{name: "impatient", edits: []edit{
+	{"pgqrstest/conformance.go", "const tooLong = time.Minute", "const tooLong = 15 * time.Second"},
+	{"drivertest/races/scene_test.go", "const tooLong = time.Minute", "const tooLong = 15 * time.Second"},
+}}
 
 // newTree copies the files that git knows, or would, as they stand.
 func newTree(ctx context.Context) (*tree, error) {
