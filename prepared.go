@@ -34,10 +34,11 @@ type preparedText struct {
 }
 
 const (
-	hotAfter  = 10               // executions of a text before it is prepared
-	lookWait  = time.Second      // for two connections, to look for a pooler on
-	lookTimes = 3                // as it may use the same server connection by chance
-	lookLater = 10 * time.Minute // after two could not be had
+	hotAfter    = 10               // executions of a text before it is prepared
+	lookWait    = time.Second      // for two connections, to look for a pooler on
+	lookTimes   = 3                // as it may use the same server connection by chance
+	lookLater   = 10 * time.Minute // after two could not be had
+	catchUpWait = time.Second      // for a connection to prepare on, after a transaction
 )
 
 // get returns the prepared statement of a text, or nil while it is not worth
@@ -99,12 +100,18 @@ func (p *preparedCache) known(text string) *sql.Stmt {
 	return entry.stmt
 }
 
-// catchUp prepares what transactions would have liked to be prepared.
+// catchUp prepares what transactions would have liked to be prepared. A busy
+// pool keeps the caller, who has what they wanted, for a moment only.
 func (p *preparedCache) catchUp(ctx context.Context, s *core) {
 	p.mu.Lock()
 	wanted := p.wanted
 	p.wanted = nil
 	p.mu.Unlock()
+	if len(wanted) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
 	for _, text := range wanted {
 		p.get(ctx, s, text)
 	}
