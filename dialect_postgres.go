@@ -85,43 +85,7 @@ var postgres = dialect{
 	concurrency: "multi-process",
 	schemas:     true,
 
-	schema: schemaSQL{
-		lock: `/* pgqrs:schema.lock */ SELECT pg_advisory_xact_lock(7021870436)`,
-		settings: map[string]string{
-			"fsync":              `/* pgqrs:schema.fsync */ SELECT current_setting('fsync')`,
-			"synchronous_commit": `/* pgqrs:schema.synchronous_commit */ SELECT current_setting('synchronous_commit')`,
-		},
-		engine: `/* pgqrs:schema.engine */ SELECT 'PostgreSQL ' || current_setting('server_version')`,
-		objects: `/* pgqrs:schema.objects */
-			WITH known AS (
-				SELECT to_regclass(name) AS oid
-				FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
-					('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('pgqrs_schedules'), ('pgqrs_schedule_runs'), ('pgqrs_groups'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
-			), tables AS (
-				SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
-			)
-			SELECT 'table', relname::text, '' FROM tables
-			UNION ALL
-			SELECT 'column', t.relname::text, a.attname::text FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
-			UNION ALL
-			SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid
-			UNION ALL
-			SELECT 'value', t.typname::text, e.enumlabel::text FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.oid = to_regtype('pgqrs_workflow_status')`,
-		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
-		shared: `/* pgqrs:schema.shared */
-			SELECT EXISTS (SELECT 1 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
-				WHERE x.indrelid = to_regclass('pgqrs_messages') AND x.indisvalid AND i.relname = 'pgqrs_messages_consumer')
-			WHERE to_regclass('_sqlx_migrations') IS NOT NULL OR EXISTS (SELECT 1 FROM pgqrs_workers WHERE go_state IS NULL)`,
-		share: []string{
-			`/* pgqrs:schema.share_runs */ CREATE INDEX IF NOT EXISTS pgqrs_workflow_runs_worker ON pgqrs_workflow_runs (worker_id) WHERE worker_id IS NOT NULL`,
-			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
-		},
-		drop: []string{
-			`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_groups, pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
-			`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
-		},
-	},
-
+	schema: postgresSchemaTexts,
 	queue: queueSQL{
 		make:  `/* pgqrs:queue.make */ INSERT INTO pgqrs_queues (queue_name) VALUES ($1) ON CONFLICT (queue_name) DO NOTHING`,
 		pause: `/* pgqrs:queue.pause */ UPDATE pgqrs_queues SET paused_at = CASE WHEN a.paused THEN COALESCE(paused_at, clock_timestamp()) END FROM (SELECT $1::text AS name, $2::boolean AS paused) a WHERE queue_name = a.name RETURNING id`,
