@@ -36,7 +36,7 @@ type preparedText struct {
 const (
 	hotAfter    = 10               // executions of a text before it is prepared
 	lookWait    = time.Second      // for two connections, to look for a pooler on
-	lookTimes   = 3                // as it may use the same server connection by chance
+	lookTimes   = 10               // as it may use the same server connection by chance
 	lookLater   = 10 * time.Minute // after two could not be had
 	catchUpWait = time.Second      // for a connection to prepare on, after a transaction
 )
@@ -231,11 +231,14 @@ func unprepared(err error) bool {
 // statement. Nothing was run then.
 func (p *preparedCache) gone(err error, s *core) bool {
 	if !unprepared(err) {
-		return false
+		return err != nil && err.Error() == "sql: statement is closed" // another call has found out meanwhile
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.stop(s, fmt.Sprintf("the server does not keep prepared statements: %v", err))
+	p.mu.Unlock()
+	if err := p.close(); err != nil { // pgx would go on using them for the same text
+		s.log.Warn("pgqrs: could not close prepared statements", "err", err)
+	}
 	return true
 }
 

@@ -25,15 +25,20 @@ func sessions(err error, ids ...string) func(call) ([][]driver.Value, error) {
 }
 
 func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
-	f, s := newFake(t, Config{}, Postgres, sessions(nil, "1", "2", "1", "2", "1", "3", "1"))
+	ids := []string{"1"}
+	var want []string
+	for range lookTimes {
+		ids = append(ids, "2", "1")
+		want = append(want, "begin Default", "query session.id", "query session.id", "rollback")
+	}
+	f, s := newFake(t, Config{}, Postgres, sessions(nil, ids...))
 	q := NewQueue[int](s, "q")
 	enqueueTimes(t, q, hotAfter)
 	if calls := f.log(); count(calls, "query") != hotAfter || len(calls) != hotAfter {
 		t.Errorf("the first %d uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", hotAfter, count(calls, "query"), len(calls))
 	}
 	enqueueTimes(t, q, 2)
-	f.wantLog(t, "query session.id", "begin Default", "query session.id", "query session.id", "rollback", "begin Default", "query session.id", "query session.id", "rollback",
-		"begin Default", "query session.id", "query session.id", "rollback", "prepare message.enqueue", "run message.enqueue", "run message.enqueue")
+	f.wantLog(t, slices.Concat([]string{"query session.id"}, want, []string{"prepare message.enqueue", "run message.enqueue", "run message.enqueue"})...)
 	if _, err := s.Queues(t.Context()); err == nil {
 		t.Error("Queues took a row of one column") // it is another text, and cold
 	}
@@ -78,7 +83,7 @@ func TestPoolerWithoutPreparedStatementsIsFoundOut(t *testing.T) {
 			enqueueTimes(t, q, hotAfter)
 			f.log()
 			enqueueTimes(t, q, 2)
-			f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "query message.enqueue", "query message.enqueue")
+			f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "close message.enqueue", "query message.enqueue", "query message.enqueue")
 			enqueueTimes(t, q, 150)
 			if n := count(f.log(), "prepare"); n != 0 {
 				t.Errorf("%d prepares after the pooler was found out", n)
