@@ -327,10 +327,11 @@ var postgres = dialect{
 				failed_at = CASE WHEN held.delay IS NULL THEN held.now END
 			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
+		// The clock is read for each row, and anew if that had to be waited for.
 		extend: `/* pgqrs:message.extend */
-			WITH arg AS MATERIALIZED (SELECT clock_timestamp() + $1::bigint * interval '1 microsecond' AS until, $2::json AS leases),
-			held AS MATERIALIZED (` + postgresLeases + `, arg.until FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value))
-			UPDATE pgqrs_messages m SET vt = held.until
+			WITH arg AS MATERIALIZED (SELECT $1::bigint * interval '1 microsecond' AS lease, $2::json AS leases),
+			held AS MATERIALIZED (` + postgresLeases + `, arg.lease FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value))
+			UPDATE pgqrs_messages m SET vt = clock_timestamp() + held.lease
 			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		renew: `/* pgqrs:message.renew */

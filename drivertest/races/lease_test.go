@@ -224,3 +224,23 @@ func (s *scene) passesRenewal(at *tap.Stop) {
 	at.Go()
 	reported.Go()
 }
+
+// A lease ends no sooner than the latest Extend said, also if an earlier one had to wait.
+func TestExtendAgainstExtend(t *testing.T) {
+	onPostgres(t, "one waits for the other", func(s *scene) {
+		id := s.enqueue(s.a)
+		m := s.take(s.a)
+		tx := s.begin(s.a)
+		s.must(s.a.jobs().WithTx(tx).Extend(s.Context(), time.Hour, m))
+		done := async(func() error { return s.b.jobs().Extend(s.Context(), time.Hour, m) })
+		s.wantWait(s.b, done)
+		s.must(s.a.jobs().WithTx(tx).Extend(s.Context(), time.Hour, m))
+		var until time.Time
+		s.must(tx.QueryRowContext(s.Context(), "SELECT vt FROM pgqrs_messages WHERE id = $1", id).Scan(&until))
+		s.must(tx.Commit())
+		s.must(receive(s, "the other Extend returns", done))
+		if got := s.message(id).LeasedUntil; got.Before(until) {
+			s.Errorf("the lease ends at %v; it was extended to %v", got, until)
+		}
+	})
+}
