@@ -252,6 +252,7 @@ func signalNames(t *testing.T, e *env) {
 	asleep(t, e, run, "approved#1")
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "yes"))
 	equal(t, "result", finished(t, run), "yes no")
+	asleep(t, e, other, "approved#1")
 	equal(t, "status of another run", e.runInfo(t, other.ID()).Status, pgqrs.Running)
 }
 

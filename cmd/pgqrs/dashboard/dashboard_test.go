@@ -140,6 +140,17 @@ func TestLinksAreRelativeAndLeadToPages(t *testing.T) {
 	}
 }
 
+func TestAQueueHasItsPageAsSoonAsItIsThere(t *testing.T) {
+	store := openStore(t)
+	address := serve(t, store, dashboard.Options{})
+	get(t, address, http.StatusOK) // takes a sample
+	get(t, address+"queue?name=new", http.StatusNotFound)
+	enqueue(t, store, "new", 1)
+	if page := get(t, address+"queue?name=new", http.StatusOK); !strings.Contains(page, "message?id=") {
+		t.Errorf("the queue's message is not listed:\n%s", page)
+	}
+}
+
 func TestMountedWithoutItsSlashItRedirects(t *testing.T) {
 	h := http.StripPrefix("/ops/queues", dashboard.Handler(openStore(t), dashboard.Options{}))
 	w := httptest.NewRecorder()

@@ -71,8 +71,15 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		return nil, err
 	}
 	q, ok := now.find(name)
-	if !ok {
-		return nil, fmt.Errorf("%w: queue %q", pgqrs.ErrNotFound, brief(name))
+	if !ok { // in the sample, which may be older than the queue
+		found, err := d.store.Depths(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("%w: queue %q", pgqrs.ErrNotFound, brief(name))
+		}
+		q = found[0]
 	}
 	state := pgqrs.State(field(r, "state"))
 	if state == "" {
