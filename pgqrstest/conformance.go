@@ -103,6 +103,7 @@ func ConformanceConcurrent(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs
 func conformance(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), config pgqrs.Config) {
 	for _, f := range features() {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			for _, c := range f.cases {
 				t.Run(c.name, func(t *testing.T) {
 					t.Parallel()
