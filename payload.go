@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -34,79 +35,129 @@ const (
 
 // encode marshals a payload and checks that every dialect can hold it.
 func (l Limits) encode(v any) (string, error) {
-	raw, err := marshal(v)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalidPayload, err)
-	}
-	limit := l.MaxPayload
-	if limit == 0 {
-		limit = defaultMaxPayload
-	}
-	if len(raw) > limit {
-		return "", fmt.Errorf("%w: %d bytes of JSON, %d allowed", ErrInvalidPayload, len(raw), limit)
-	}
-	if err := checkJSON(raw); err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalidPayload, err)
-	}
-	return string(raw), nil
+	text, _, err := l.encodeNested(v)
+	return text, err
 }
 
-// marshal is json.Marshal but for <, > and &, which it leaves as they are, and
-// for invalid UTF-8, which it refuses rather than replaces.
-func marshal(v any) ([]byte, error) {
+// encodeNested is encode, and says how deep the payload is nested.
+func (l Limits) encodeNested(v any) (text string, depth int, err error) {
+	err = encoded(v, func(raw []byte) error {
+		limit := l.MaxPayload
+		if limit == 0 {
+			limit = defaultMaxPayload
+		}
+		if len(raw) > limit {
+			return fmt.Errorf("%d bytes of JSON, %d allowed", len(raw), limit)
+		}
+		depth, err = checkNested(raw)
+		text = string(raw)
+		return err
+	})
+	if err != nil {
+		return "", 0, fmt.Errorf("%w: %w", ErrInvalidPayload, err)
+	}
+	return text, depth, nil
+}
+
+// An encoder is a json.Encoder and where it writes to.
+type encoder struct {
+	buf  bytes.Buffer
+	json *json.Encoder
+}
+
+var encoders = sync.Pool{New: func() any {
+	e := new(encoder)
+	e.json = json.NewEncoder(&e.buf)
+	e.json.SetEscapeHTML(false)
+	return e
+}}
+
+// maxKept is the size in bytes up to which the buffer of an encoder is kept for the next.
+const maxKept = 64 << 10
+
+// encoded calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for <, > and &, which are
+// left as they are, and for invalid UTF-8, which is refused rather than replaced.
+func encoded(v any, use func(raw []byte) error) error {
 	if raw, ok := v.(json.RawMessage); ok && !utf8.Valid(raw) {
-		return nil, errors.New("invalid UTF-8")
+		return errors.New("invalid UTF-8")
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
+	e := encoders.Get().(*encoder)
+	if err := e.json.Encode(v); err != nil {
+		return err // and what an encoder does after an error is not said
 	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+	err := use(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
+	if e.buf.Cap() <= maxKept {
+		e.buf.Reset()
+		encoders.Put(e)
+	}
+	return err
+}
+
+// marshal returns v as JSON.
+func marshal(v any) (raw []byte, err error) {
+	err = encoded(v, func(shared []byte) error {
+		raw = bytes.Clone(shared)
+		return nil
+	})
+	return raw, err
 }
 
 // checkJSON reports what in a valid JSON text some dialect could not hold:
 // PostgreSQL's JSONB has no U+0000, no lone surrogates and no huge numbers.
 func checkJSON(raw []byte) error {
+	_, err := checkNested(raw)
+	return err
+}
+
+// checkNested is checkJSON, and says how deep the text is nested.
+func checkNested(raw []byte) (deepest int, err error) {
 	if !utf8.Valid(raw) {
-		return errors.New("invalid UTF-8")
+		return 0, errors.New("invalid UTF-8")
 	}
 	depth, writtenOut := 0, 0
 	for i := 0; i < len(raw); {
+		n, longer := 1, 0
 		switch c := raw[i]; {
 		case c == '"':
-			n, err := checkString(raw[i:])
-			if err != nil {
-				return err
-			}
-			i += n
+			n, err = checkString(raw[i:])
 		case c == '-' || '0' <= c && c <= '9':
-			n := bytes.IndexFunc(raw[i:], func(r rune) bool { return !strings.ContainsRune("+-.eE0123456789", r) })
-			if n < 0 {
-				n = len(raw) - i
-			}
-			longer, err := checkNumber(string(raw[i : i+n]))
-			if err != nil {
-				return err
-			}
-			if writtenOut += longer; writtenOut > maxWrittenOut {
-				return fmt.Errorf("numbers written out without exponents are more than %d bytes longer", maxWrittenOut)
-			}
-			i += n
-		default:
-			if c == '{' || c == '[' {
-				depth++
-			} else if c == '}' || c == ']' {
-				depth--
-			}
-			if depth > maxDepth {
-				return fmt.Errorf("nested deeper than %d", maxDepth)
-			}
-			i++
+			n, longer, err = checkNumberIn(raw[i:])
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
 		}
+		writtenOut += longer
+		switch {
+		case err != nil:
+			return 0, err
+		case writtenOut > maxWrittenOut:
+			return 0, fmt.Errorf("numbers written out without exponents are more than %d bytes longer", maxWrittenOut)
+		case depth > maxDepth:
+			return 0, fmt.Errorf("nested deeper than %d", maxDepth)
+		}
+		i += n
 	}
-	return nil
+	return deepest, nil
+}
+
+// checkNumberIn checks the number that raw begins with and returns its length, and how much longer it is written out.
+func checkNumberIn(raw []byte) (n, longer int, err error) {
+	exponent := false
+	for n < len(raw) && isNumeric(raw[n]) {
+		exponent = exponent || raw[n]|0x20 == 'e'
+		n++
+	}
+	if !exponent && n <= maxFractionDigits {
+		return n, 0, nil // any is in range
+	}
+	longer, err = checkNumber(string(raw[:n]))
+	return n, longer, err
+}
+
+func isNumeric(c byte) bool {
+	return '0' <= c && c <= '9' || c == '.' || c == '-' || c == '+' || c|0x20 == 'e'
 }
 
 // checkString checks the string literal that raw begins with and returns its length.
@@ -232,8 +283,12 @@ func jsonList[T any](list []T) (string, error) {
 	if len(list) == 0 {
 		return "[]", nil
 	}
-	raw, err := marshal(list)
-	return string(raw), err
+	var text string
+	err := encoded(list, func(raw []byte) error {
+		text = string(raw)
+		return nil
+	})
+	return text, err
 }
 
 // jsonTexts is a list of texts as statements take it: jsonList, each text in
