@@ -70,7 +70,7 @@ func hotDatabase(t testing.TB) *Store {
 		switch c.tag() {
 		case "message.claim":
 			return deliveries, nil
-		case "message.batch_enqueue":
+		case "message.batch_enqueue", "message.mixed_enqueue":
 			return keyed, nil
 		case "message.ack":
 			return ids, nil

@@ -284,7 +284,7 @@ func TestEnqueuesShareAStatement(t *testing.T) {
 		}
 		return err
 	})
-	if sent != "[query message.enqueue query message.batch_enqueue]" {
+	if sent != "[query message.enqueue query message.mixed_enqueue]" {
 		t.Errorf("sent %s", sent)
 	}
 }

@@ -147,11 +147,13 @@ type messageSQL struct {
 	// Query; queue, payload, delay, instant or NULL (then the delay counts), priority, key or NULL, headers or NULL;
 	// 1 row: id; none if there is no such queue or the key is taken.
 	enqueue string
-	// enqueueBatch stores many, in the list's order. Query; queue, JSON array of
-	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null],
-	// or of [payload] if none of them has anything else, which is faster;
-	// rows: id, key of those stored. Ids ascend in the list's order.
+	// enqueueBatch stores many that are due at once and have neither priority, key nor headers, in the list's order.
+	// Query; queue, JSON array of payloads, each an object or an array; rows: id, NULL. Ids ascend in the list's order.
 	enqueueBatch string
+	// enqueueMixed stores many, in the list's order. Query; queue, JSON array of
+	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null];
+	// rows: id, key of those stored. Ids ascend in the list's order.
+	enqueueMixed string
 	// keyed finds unfinished messages by key. Query; queue, JSON array of [key]; rows: key, id.
 	keyed string
 	// get reads messages by id. Query; JSON array of ids; rows: infoColumns, by id.

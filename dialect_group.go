@@ -15,7 +15,7 @@ type groupSQL struct {
 	lock string
 	// tryLock locks the rows of groups, but passes over those that are locked. Query; groups; rows: queue, group, the three policies.
 	tryLock string
-	// enqueue is message.batch_enqueue with a group and a batch for each message: those with a group are stored blocked, as is one that waits for a batch. Query; queue, JSON
+	// enqueue is message.mixed_enqueue with a group and a batch for each message: those with a group are stored blocked, as is one that waits for a batch. Query; queue, JSON
 	// array of [payload as a string, delay, instant or null, priority, key or null, headers as a string or null, group or null, batch or null];
 	// a batch of 0 says that the message itself waits for one;
 	// rows: id, key of those stored. Ids ascend in the list's order.

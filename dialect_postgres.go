@@ -151,17 +151,21 @@ var postgres = dialect{
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
+		// As JSONB the list is parsed once for all. Without ON CONFLICT a row is written once, with less log.
 		enqueueBatch: `/* pgqrs:message.batch_enqueue */
-			WITH arg AS MATERIALIZED (
-				SELECT queue, items, items -> 0 -> 1 IS NULL AS plain, clock_timestamp() AS now FROM (SELECT $1::text, $2::json) AS given (queue, items)
-			)
+			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::jsonb AS items, clock_timestamp() AS now)
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct)
+			SELECT q.id, item.value, arg.now, arg.now, 0
+			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN jsonb_array_elements(arg.items) WITH ORDINALITY AS item (value, n)
+			ORDER BY item.n
+			RETURNING id, NULL`,
+		enqueueMixed: `/* pgqrs:message.mixed_enqueue */
+			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS items, clock_timestamp() AS now)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
 			SELECT q.id, (item.value ->> 0)::jsonb,
-				CASE WHEN arg.plain THEN arg.now
-					WHEN item.value ->> 2 IS NOT NULL THEN GREATEST(arg.now, timestamptz 'epoch' + (item.value ->> 2)::bigint * interval '1 microsecond')
+				CASE WHEN item.value ->> 2 IS NOT NULL THEN GREATEST(arg.now, timestamptz 'epoch' + (item.value ->> 2)::bigint * interval '1 microsecond')
 					ELSE arg.now + (item.value ->> 1)::bigint * interval '1 microsecond' END,
-				arg.now, 0, CASE WHEN arg.plain THEN 0 ELSE (item.value ->> 3)::smallint END,
-				CASE WHEN NOT arg.plain THEN item.value ->> 4 END, CASE WHEN NOT arg.plain THEN (item.value ->> 5)::jsonb END
+				arg.now, 0, (item.value ->> 3)::smallint, item.value ->> 4, (item.value ->> 5)::jsonb
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN json_array_elements(arg.items) WITH ORDINALITY AS item (value, n)
 			ORDER BY item.n
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING

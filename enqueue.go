@@ -3,7 +3,6 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,37 +24,39 @@ type item struct {
 	batch    any // id of the message that waits for it, 0 if it waits for others itself, or nil
 	then     *sequel
 	unique   bool
+	flat     bool // whether the payload is an object or an array that is not nested deeper than maxFlat
 }
 
-// plain reports whether an item is nothing but a payload that is due at once.
-func (it item) plain() bool {
-	return it.delay == 0 && it.at == nil && it.priority == 0 && it.key == nil && it.headers == nil
+// maxFlat is how deep payloads are nested that can be elements of a list:
+// 1000 deep in it SQLite takes no JSON any more, and Turso from some hundreds on.
+const maxFlat = 100
+
+// plain reports whether an item is nothing but a payload that is due at once,
+// and that json_each gives back as it is in a list.
+func (it *item) plain() bool {
+	return it.flat && it.delay == 0 && it.at == nil && it.priority == 0 && it.key == nil && it.headers == nil
 }
 
 // items encodes payloads with their options.
 func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]item, error) {
-	var shared options
-	if s.cfg.Headers != nil {
-		shared.headers = s.cfg.Headers(ctx)
-	}
-	if err := shared.apply(opts); err != nil {
-		return nil, err
+	shared := &noOptions
+	if len(opts) > 0 || s.cfg.Headers != nil {
+		var err error
+		if shared, err = s.options(ctx, opts); err != nil {
+			return nil, err
+		}
 	}
 	items := make([]item, len(payloads))
 	for i, payload := range payloads {
-		own := shared
+		own, err := shared, error(nil)
 		if shared.each != nil {
-			own.each = nil
-			if err := own.apply(append(slices.Clip(shared.each(i)), noEach)); err != nil {
-				return nil, &operationError{fmt.Sprintf("item %d", i), err}
-			}
-			if own.then != shared.then {
-				return nil, &operationError{fmt.Sprintf("item %d", i), errors.New("Then is for all of a batch")}
-			}
+			own, err = shared.of(i)
 		}
-		var err error
-		if items[i], err = s.item(payload, own); err != nil {
-			if len(payloads) > 1 {
+		if err == nil {
+			items[i], err = s.item(payload, own)
+		}
+		if err != nil {
+			if len(payloads) > 1 || shared.each != nil {
 				err = &operationError{fmt.Sprintf("item %d", i), err}
 			}
 			return nil, err
@@ -64,7 +65,16 @@ func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]ite
 	return items, nil
 }
 
-func (s *Store) item(payload any, o options) (item, error) {
+// options returns those of a call.
+func (s *Store) options(ctx context.Context, opts []Option) (*options, error) {
+	o := new(options)
+	if s.cfg.Headers != nil {
+		o.headers = s.cfg.Headers(ctx)
+	}
+	return o, o.apply(opts)
+}
+
+func (s *Store) item(payload any, o *options) (item, error) {
 	it := item{delay: o.delay.Microseconds(), priority: o.priority, unique: o.unique, then: o.then}
 	if o.at != nil {
 		it.at = max(0, o.at.UnixMicro())
@@ -72,15 +82,18 @@ func (s *Store) item(payload any, o options) (item, error) {
 	if o.keyed {
 		it.key = o.key
 	}
+	var depth int
 	var err error
-	if it.payload, err = s.cfg.Limits.encode(payload); err != nil {
+	if it.payload, depth, err = s.cfg.Limits.encodeNested(payload); err != nil {
 		return it, err
 	}
+	it.flat = 1 <= depth && depth <= maxFlat
+	headers := o.headers
 	if o.group != "" {
 		it.group = o.group
-		o.headers = withHeader(o.headers, groupHeader, o.group)
+		headers = withHeader(headers, groupHeader, o.group)
 	}
-	it.headers, err = encodeHeaders(o.headers)
+	it.headers, err = encodeHeaders(headers)
 	return it, err
 }
 
@@ -146,9 +159,9 @@ func (s *core) enqueues(queue string) *coalescer[item, int64] {
 
 // store is enqueue without telling anybody.
 func (s *Store) store(ctx context.Context, queue string, items []item) (*enqueuing, error) {
-	e := &enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items))}
+	e := &enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items)), left: make([]int, len(items))}
 	for i := range items {
-		e.left = append(e.left, i)
+		e.left[i] = i
 	}
 	for range maxEnqueueTries {
 		for _, part := range []func(*enqueuing, context.Context, conn) error{(*enqueuing).insert, (*enqueuing).miss} {
@@ -175,7 +188,8 @@ type enqueuing struct {
 }
 
 // do runs a part on a copy, which is kept if the part committed: after a
-// conflict it begins again from where it was.
+// conflict it begins again from where it was. What the copies share is ids: those of
+// items that are left mean nothing.
 func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Context, conn) error) error {
 	var next enqueuing
 	run := e.store.single
@@ -185,8 +199,6 @@ func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Contex
 	}
 	err := run(ctx, func(c conn) error {
 		next = *e
-		next.ids, next.left = slices.Clone(e.ids), slices.Clone(e.left)
-		next.stored, next.taken = slices.Clone(e.stored), slices.Clone(e.taken)
 		if err := part(&next, ctx, c); err != nil || !notifies || len(next.stored) == 0 {
 			return err
 		}
@@ -217,28 +229,35 @@ func (e *enqueuing) insert(ctx context.Context, c conn) error {
 		}
 		return err
 	}
+	if arg, ok := e.plainList(); ok {
+		return e.insertList(ctx, c, c.store.dialect.message.enqueueBatch, arg)
+	}
 	arg, err := e.list()
 	if err != nil {
 		return err
 	}
-	return e.insertList(ctx, c, c.store.dialect.message.enqueueBatch, arg)
+	return e.insertList(ctx, c, c.store.dialect.message.enqueueMixed, arg)
 }
 
 // insertList stores what is left by a statement that takes it as a list.
 func (e *enqueuing) insertList(ctx context.Context, c conn, text, arg string) error {
-	var plain []int64
-	keyed := map[any]int64{}
+	plain := make([]int64, 0, len(e.left))
+	var keyed map[any]int64
+	var id int64
+	var key sql.NullString
+	row := []any{&id, &key}
 	err := c.rows(ctx, text, []any{e.queue, arg}, func(rows *sql.Rows) error {
-		var id int64
-		var key sql.NullString
-		if err := rows.Scan(&id, &key); err != nil {
+		if err := rows.Scan(row...); err != nil {
 			return err
 		}
-		if key.Valid {
-			keyed[key.String] = id
-		} else {
+		if !key.Valid {
 			plain = append(plain, id)
+			return nil
 		}
+		if keyed == nil {
+			keyed = map[any]int64{}
+		}
+		keyed[key.String] = id
 		return nil
 	})
 	if err != nil {
@@ -248,20 +267,37 @@ func (e *enqueuing) insertList(ctx context.Context, c conn, text, arg string) er
 	return nil
 }
 
-// list is what is left as the statement takes it.
-func (e *enqueuing) list() (string, error) {
-	payloads := make([]string, len(e.left))
-	plain := true
+// maxPlainList is the size in bytes up to which a list is parsed as JSONB: one of
+// 256 MiB is too large for that, and a byte of JSON can be some bytes of JSONB.
+const maxPlainList = 16 << 20
+
+// plainList is what is left as a list of payloads, if it can be that.
+func (e *enqueuing) plainList() (list string, ok bool) {
+	size := 1
+	for _, n := range e.left {
+		if it := &e.items[n]; !it.plain() {
+			return "", false
+		}
+		size += len(e.items[n].payload) + 1
+	}
+	if size > maxPlainList {
+		return "", false
+	}
+	var b strings.Builder
+	b.Grow(size)
 	for i, n := range e.left {
-		payloads[i] = e.items[n].payload
-		plain = plain && e.items[n].plain()
+		b.WriteByte("[,"[min(i, 1)])
+		b.WriteString(e.items[n].payload)
 	}
-	if plain {
-		return jsonTexts(payloads)
-	}
+	b.WriteByte(']')
+	return b.String(), true
+}
+
+// list is what is left as a list of payloads with what belongs to each.
+func (e *enqueuing) list() (string, error) {
 	list := make([][]any, len(e.left))
 	for i, n := range e.left {
-		it := e.items[n]
+		it := &e.items[n]
 		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers}
 	}
 	return jsonList(list)
@@ -271,6 +307,7 @@ func (e *enqueuing) list() (string, error) {
 func (e *enqueuing) assign(plain []int64, keyed map[any]int64) {
 	slices.Sort(plain) // RETURNING has no order
 	var left []int
+	e.stored = slices.Grow(slices.Clip(e.stored), len(plain)+len(keyed))
 	for _, n := range e.left {
 		var id int64
 		if key := e.items[n].key; key != nil {
@@ -313,14 +350,18 @@ func (e *enqueuing) miss(ctx context.Context, c conn) error {
 
 // adopt takes the ids of the messages that had the keys first.
 func (e *enqueuing) adopt(first map[any]int64) {
-	e.left = slices.DeleteFunc(e.left, func(n int) bool {
+	var left []int
+	e.taken = slices.Clip(e.taken)
+	for _, n := range e.left {
 		id, ok := first[e.items[n].key]
-		if ok {
-			e.ids[n] = id
-			e.taken = append(e.taken, n)
+		if !ok {
+			left = append(left, n)
+			continue
 		}
-		return ok
-	})
+		e.ids[n] = id
+		e.taken = append(e.taken, n)
+	}
+	e.left = left
 }
 
 // announce tells who wants to know of stored messages.

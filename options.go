@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,9 @@ type options struct {
 	each     func(i int) []Option
 	err      error
 }
+
+// noOptions are those of a message that is enqueued without any.
+var noOptions options
 
 // Delay makes the message ready d after now by the database's clock. A
 // negative delay is an error. It does not go with At.
@@ -128,6 +132,19 @@ func (o *options) apply(opts []Option) error {
 		o.fail(errors.New("both Delay and At"))
 	}
 	return o.err
+}
+
+// of returns the options of one message of a batch, which Each gave some of its own.
+func (o *options) of(i int) (*options, error) {
+	own := *o
+	own.each = nil
+	if err := own.apply(append(slices.Clip(o.each(i)), noEach)); err != nil {
+		return nil, err
+	}
+	if own.then != o.then {
+		return nil, errors.New("Then is for all of a batch")
+	}
+	return &own, nil
 }
 
 // keyed reports whether one of n messages would have a key.

@@ -68,7 +68,10 @@ func (q *Queue[T]) usable() error {
 // dialect; one matching ErrRateLimited, above a rate that Limits sets; one matching
 // ErrDuplicate, with the first message's id, if the key of a Unique option is taken.
 func (q *Queue[T]) Enqueue(ctx context.Context, payload T, opts ...Option) (int64, error) {
-	ids, err := q.enqueue(ctx, []any{payload}, append(slices.Clip(opts), noEach))
+	if len(opts) > 0 {
+		opts = append(slices.Clip(opts), noEach)
+	}
+	ids, err := q.enqueue(ctx, []any{payload}, opts)
 	if len(ids) == 0 {
 		return 0, wrap(ctx, err, "enqueue on queue %q", q.name)
 	}

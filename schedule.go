@@ -134,7 +134,7 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 		if o.group != "" {
 			t.headers = withHeader(t.headers, groupHeader, o.group)
 		}
-		t.item, t.err = t.store.item(payload, o)
+		t.item, t.err = t.store.item(payload, &o)
 		t.item.unique = false
 	}
 	if t.err == nil {

@@ -87,8 +87,7 @@ func TestStatementsOfEnqueue(t *testing.T) {
 			},
 		}, {
 			name: "EnqueueBatch", want: []statement{
-				query("message.batch_enqueue", "emails",
-					`[["{\"To\":\"ada\"}"],["{\"To\":\"bob\"}"],["{\"To\":\"eve\"}"]]`).
+				query("message.batch_enqueue", "emails", `[{"To":"ada"},{"To":"bob"},{"To":"eve"}]`).
 					row(9, nil).row(7, nil).row(8, nil),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
@@ -103,7 +102,7 @@ func TestStatementsOfEnqueue(t *testing.T) {
 			},
 		}, {
 			name: "EnqueueBatch with a key that is taken", want: []statement{
-				query("message.batch_enqueue", "emails", `[["{\"To\":\"ada\"}",0,null,1,"k0",null],["{\"To\":\"bob\"}",0,null,1,"k1",null]]`).row(9, "k1"),
+				query("message.mixed_enqueue", "emails", `[["{\"To\":\"ada\"}",0,null,1,"k0",null],["{\"To\":\"bob\"}",0,null,1,"k1",null]]`).row(9, "k1"),
 				query("message.keyed", "emails", `[["k0"]]`).row("k0", 4),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {

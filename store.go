@@ -332,7 +332,11 @@ type waker struct {
 // wake rings for a queue: now, or, if the news is in a caller's transaction,
 // soon. In a transaction it also tells other processes.
 func (s *Store) wake(ctx context.Context, queue string) error {
-	s.tell(func() { s.ring(queue, s.tx != nil && s.news == nil) })
+	if s.news == nil {
+		s.ring(queue, s.tx != nil)
+	} else {
+		s.tell(func() { s.ring(queue, false) })
+	}
 	return s.notify(ctx, queue)
 }
 

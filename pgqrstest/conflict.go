@@ -27,19 +27,19 @@ func conflictEnqueue(t *testing.T, e *env) {
 	store, net := e.farStoreWith(t, pgqrs.Config{Observer: &pgqrs.Observer{
 		Enqueued: func(_ context.Context, _ string, ids []int64) { told = append(told, ids) },
 	}})
-	q := pgqrs.NewQueue[int](store, "jobs")
-	enqueue(t, q, 0)
+	q := pgqrs.NewQueue[any](store, "jobs")
+	enqueue[any](t, q, 0)
 	told = nil
 	keys := pgqrs.Each(func(i int) []pgqrs.Option { return []pgqrs.Option{pgqrs.Key(fmt.Sprint(i))} })
 	for _, c := range []struct {
 		tag   string
-		items []int
+		items []any
 		opts  []pgqrs.Option
 	}{
-		{"pgqrs:message.enqueue", []int{1}, nil},
-		{"pgqrs:message.enqueue", []int{2}, []pgqrs.Option{pgqrs.Key("two")}},
-		{"pgqrs:message.batch_enqueue", []int{3, 4, 5}, nil},
-		{"pgqrs:message.batch_enqueue", []int{6, 7, 8}, []pgqrs.Option{keys}},
+		{"pgqrs:message.enqueue", []any{1}, nil},
+		{"pgqrs:message.enqueue", []any{2}, []pgqrs.Option{pgqrs.Key("two")}},
+		{"pgqrs:message.batch_enqueue", []any{[]int{3}, []int{4}, []int{5}}, nil},
+		{"pgqrs:message.mixed_enqueue", []any{6, 7, 8}, []pgqrs.Option{keys}},
 	} {
 		net.fail(conflict(c.tag, nil))
 		ids := value(q.EnqueueBatch(t.Context(), c.items, c.opts...))(t)
@@ -62,7 +62,7 @@ func conflictKey(t *testing.T, e *env) {
 	var first int64
 	net.fail(conflict("pgqrs:message.enqueue", func() { first = enqueue(t, near, "near", pgqrs.Key("k")) }))
 	equal(t, "id", enqueue(t, far, "far", pgqrs.Key("k")), first)
-	net.fail(conflict("pgqrs:message.batch_enqueue", func() { first = enqueue(t, near, "near", pgqrs.Key("l")) }))
+	net.fail(conflict("pgqrs:message.mixed_enqueue", func() { first = enqueue(t, near, "near", pgqrs.Key("l")) }))
 	ids, err := far.EnqueueBatch(t.Context(), []string{"a", "far", "b"}, pgqrs.Each(func(i int) []pgqrs.Option {
 		if i != 1 {
 			return nil

@@ -33,19 +33,8 @@ var enqueueCases = []testcase{
 		equal(t, "payload", m.Payload, "only")
 	}},
 	{"a batch of 5,000 is stored by one call, with ids in the order of its payloads", "an import would break at some size, or match ids to the wrong payloads", func(t *testing.T, e *env) {
-		q := pgqrs.NewQueue[int](e.store, "import")
-		want := make([]int, 5000)
-		for i := range want {
-			want[i] = i
-		}
-		ids := value(q.EnqueueBatch(t.Context(), want))(t)
-		equal(t, "number of ids", len(ids), len(want))
-		if !slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != len(ids) {
-			t.Fatal("ids do not ascend")
-		}
-		ms := dequeue(t, q, len(want))
-		equalSlices(t, "payloads", payloads(ms), want)
-		equalSlices(t, "ids as delivered", idsOf(ms), ids)
+		largeBatch(t, e, func(i int) int { return i })
+		largeBatch(t, e, func(i int) struct{ N int } { return struct{ N int }{i} })
 	}},
 	{"an empty batch is an error and makes no queue", "a caller that lost its messages would think they were stored", func(t *testing.T, e *env) {
 		ids, err := jobs(e).EnqueueBatch(t.Context(), nil)
@@ -273,4 +262,22 @@ func together(t *testing.T, n int, fn func(i int) error) {
 	}
 	done.Wait()
 	must(t, errors.Join(errs...))
+}
+
+// largeBatch enqueues 5,000 payloads by one call, and takes them.
+func largeBatch[T comparable](t *testing.T, e *env, payload func(i int) T) {
+	t.Helper()
+	q := pgqrs.NewQueue[T](e.store, fmt.Sprintf("import of %T", payload(0)))
+	want := make([]T, 5000)
+	for i := range want {
+		want[i] = payload(i)
+	}
+	ids := value(q.EnqueueBatch(t.Context(), want))(t)
+	equal(t, "number of ids", len(ids), len(want))
+	if !slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		t.Fatal("ids do not ascend")
+	}
+	ms := dequeue(t, q, len(want))
+	equalSlices(t, "payloads", payloads(ms), want)
+	equalSlices(t, "ids as delivered", idsOf(ms), ids)
 }

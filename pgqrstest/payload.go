@@ -40,6 +40,20 @@ var payloadCases = []testcase{
 			sameJSON(t, e.info(t, m.ID).Raw, texts[i%len(texts)])
 		}
 	}},
+	{"a batch of objects and arrays comes back equal, whatever its depth and size", "the statement for such a batch would change what it stores, or refuse it", func(t *testing.T, e *env) {
+		nested := func(n int) string { return strings.Repeat(`{"a":[`, n/2) + strings.Repeat(`]}`, n/2) }
+		comesBack(t, e, `{}`, `[]`, `[[],{},null,true,false,"",0]`, `{"":"","a\"b":"null","ключ":"значение 😀"}`, `{"a":"\" \\ \/ \b\f\n\r\t \u0001 \u001f \u007f \u2028 \uffff \ud83d\ude00 \u00e9"}`,
+			`[-0,0.0,1.10,-1.5e-7,1E+2,1e400,12345678901234567890123456789]`, `{"2026-11-22":["2026-11-22","10:00"]}`, ` { "spaces" : [ 1 , 2 ] } `, `{"a":"<b>&"}`)
+		for _, depth := range []int{100, 102, 300, 998, 1000} {
+			comesBack(t, e, `{"n":1}`, nested(depth), `{"n":2}`)
+		}
+		long := strings.Repeat("x", 1<<20-3<<10)
+		var list []string
+		for i := range 17 {
+			list = append(list, fmt.Sprintf(`{"n":%d,"x":%q}`, i, long))
+		}
+		comesBack(t, e, list...)
+	}},
 	{"a struct comes back as it was", "fields would be lost on the way", func(t *testing.T, e *env) {
 		type part struct {
 			Name  string
@@ -157,6 +171,23 @@ var payloadCases = []testcase{
 		wantNone(t, ints)
 		equal(t, "state", e.info(t, alone).State, pgqrs.Dead)
 	}},
+}
+
+// comesBack fails the test unless a batch of JSON texts comes back.
+func comesBack(t *testing.T, e *env, texts ...string) {
+	t.Helper()
+	q := pgqrs.NewQueue[json.RawMessage](e.store, "raw")
+	var raws []json.RawMessage
+	for _, text := range texts {
+		raws = append(raws, json.RawMessage(text))
+	}
+	ids := value(q.EnqueueBatch(t.Context(), raws))(t)
+	ms := dequeue(t, q, len(texts)+1)
+	equalSlices(t, "ids", idsOf(ms), ids)
+	for i, m := range ms {
+		sameJSON(t, m.Payload, texts[i])
+	}
+	must(t, q.Ack(t.Context(), ms...))
 }
 
 type marshaler struct{ raw string }

@@ -191,7 +191,7 @@ const (
 var operations = strings.Fields(`
 	queue.make queue.configure queue.pause queue.stats queue.in_use queue.drop_row
 	limit.lock limit.room limit.take message.dead_letter
-	message.enqueue message.batch_enqueue message.keyed message.get
+	message.enqueue message.batch_enqueue message.mixed_enqueue message.keyed message.get
 	message.list_ready message.list_scheduled message.list_leased message.list_archived message.list_dead
 	message.lock message.remove_rows message.redrive message.prune message.disown
 	message.claim message.check message.ack message.delete message.release message.fail message.extend message.renew message.strays
