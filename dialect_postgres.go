@@ -139,16 +139,15 @@ var postgres = dialect{
 	},
 
 	message: messageSQL{
+		// Of a FROM that computes nothing the planner makes no step of its own; so there is no clock_timestamp in one.
 		enqueue: `/* pgqrs:message.enqueue */
-			WITH arg AS MATERIALIZED (
-				SELECT $1::text AS queue, $2::text AS payload, $3::bigint * interval '1 microsecond' AS delay,
-					timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS at, $5::smallint AS priority,
-					$6::text AS key, $7::text AS headers, clock_timestamp() AS now
-			)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
-			SELECT q.id, arg.payload::jsonb, CASE WHEN arg.at IS NULL THEN arg.now + arg.delay ELSE GREATEST(arg.now, arg.at) END,
-				arg.now, 0, arg.priority, arg.key, arg.headers::jsonb
-			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
+			SELECT q.id, arg.payload, CASE WHEN arg.at IS NULL THEN statement_timestamp() + arg.delay * interval '1 microsecond'
+					ELSE GREATEST(statement_timestamp(), timestamptz 'epoch' + arg.at * interval '1 microsecond') END,
+				statement_timestamp(), 0, arg.priority, arg.key, arg.headers
+			FROM (
+				SELECT $1::text AS queue, $2::jsonb AS payload, $3::bigint AS delay, $4::bigint AS at, $5::smallint AS priority, $6::text AS key, $7::jsonb AS headers
+			) arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
 		// As JSONB the list is parsed once for all. Without ON CONFLICT a row is written once, with less log.

@@ -191,11 +191,12 @@ var sqlite = dialect{
 
 	message: messageSQL{
 		enqueue: `/* pgqrs:message.enqueue */
-			WITH arg (queue, payload, delay, at, priority, key, headers, now) AS (
-				SELECT ?, ?, printf('%.6f seconds', ? / 1000000.0), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?, ?, ?, ` + sqliteNow + `
-			)
+			WITH arg (queue, payload, delay, at, priority, key, headers, now) AS (SELECT ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
-			SELECT q.id, arg.payload, CASE WHEN arg.at IS NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, arg.delay) ELSE max(arg.now, arg.at) END,
+			SELECT q.id, arg.payload,
+				CASE WHEN arg.at IS NOT NULL THEN max(arg.now, strftime('%Y-%m-%d %H:%M:%f', arg.at / 1000000.0, 'unixepoch'))
+					WHEN arg.delay = 0 THEN arg.now
+					ELSE strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.delay / 1000000.0)) END,
 				arg.now, 0, arg.priority, arg.key, arg.headers
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			WHERE true
