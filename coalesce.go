@@ -116,7 +116,6 @@ func (c *coalescer[In, Out]) next() {
 
 // share does a batch by one statement. It ends with the statement, within statementTimeout.
 func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
-	defer c.next()
 	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
 	defer cancel()
 	ins := make([]In, len(batch))
@@ -124,6 +123,7 @@ func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
 		ins[i] = w.in
 	}
 	outs, err := c.together(ctx, ins)
+	c.next() // begins while these hear how theirs ended
 	// A statement that was refused for what one caller sent must not fail the others.
 	retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !away(err) && !retryable(err)
 	for i, w := range batch {
