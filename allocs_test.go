@@ -20,14 +20,14 @@ const batchSize = 100
 type email struct{ To, Subject string }
 
 var hotPaths = []hotPath{
-	{"Enqueue", 1, 34, func(s *Store) func() error {
+	{"Enqueue", 1, 27, func(s *Store) func() error {
 		q := NewQueue[email](s, "emails")
 		return func() error {
 			_, err := q.Enqueue(context.Background(), email{"ada", "hello"})
 			return err
 		}
 	}},
-	{"EnqueueBatch", batchSize, 8, func(s *Store) func() error {
+	{"EnqueueBatch", batchSize, 2.5, func(s *Store) func() error {
 		q := NewQueue[email](s, "emails")
 		list := make([]email, batchSize)
 		return func() error {

@@ -108,7 +108,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if err == nil {
 		err = q.store.cfg.Limits.admit(items, func(raw []byte) []byte { return raw })
 	}
-	if err == nil {
+	if err == nil && q.store.rate != nil {
 		err = q.store.rate.take(time.Now(), len(items))
 	}
 	if err != nil {
