@@ -2,6 +2,7 @@
 // PostgreSQL. Its seeds run with the other tests;
 //
 //	go test -fuzz FuzzMessage -fuzztime 5m ./fuzz
+//	go test -fuzz FuzzBatch -fuzztime 5m ./fuzz
 //
 // looks for more.
 package fuzz_test
@@ -91,6 +92,53 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzBatch sends any bytes as one payload of a batch without options, beside
+// an object. They come back as the same JSON value, or are refused, on every dialect.
+func FuzzBatch(f *testing.F) {
+	for _, payload := range payloadSeeds {
+		f.Add([]byte(payload))
+		f.Add([]byte(`{"a":` + payload + `}`))
+	}
+	all := stores(f)
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		var first *bool
+		for name, s := range all {
+			stored := sendBatch(t, s, payload)
+			if first != nil && stored != *first {
+				t.Errorf("on %s it is stored: %v; on another dialect %v", name, stored, *first)
+			}
+			first = &stored
+		}
+	})
+}
+
+// sendBatch reports whether a batch with the payload was stored and came back.
+func sendBatch(t *testing.T, s *pgqrs.Store, payload []byte) bool {
+	t.Helper()
+	ctx := t.Context()
+	q := pgqrs.NewQueue[json.RawMessage](s, "batches")
+	ids, err := q.EnqueueBatch(ctx, []json.RawMessage{[]byte(`{"n":1}`), payload, []byte(`[2]`)})
+	if errors.Is(err, pgqrs.ErrInvalidPayload) {
+		return false
+	}
+	if err != nil {
+		t.Fatalf("%s: %v; want it stored, or an error matching ErrInvalidPayload", s.Dialect(), err)
+	}
+	ms, err := q.Dequeue(ctx, 4, time.Minute)
+	if err != nil || len(ms) != 3 {
+		t.Fatalf("%s: dequeued %d, %v; want the batch", s.Dialect(), len(ms), err)
+	}
+	for i, want := range []json.RawMessage{[]byte(`{"n":1}`), payload, []byte(`[2]`)} {
+		if got := ms[i]; got.ID != ids[i] || !same(value(t, got.Payload), value(t, want)) {
+			t.Errorf("%s: message %d is %.200q; want %d, %.200q", s.Dialect(), got.ID, got.Payload, ids[i], want)
+		}
+	}
+	if n, err := s.Delete(context.WithoutCancel(ctx), ids...); n != 3 || err != nil {
+		t.Errorf("delete: %d, %v", n, err)
+	}
+	return true
 }
 
 func (x trip) send(t *testing.T, s *pgqrs.Store, batch bool) fate {

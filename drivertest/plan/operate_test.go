@@ -40,6 +40,7 @@ func operateQueue(t *testing.T, s *pgqrs.Store, q *pgqrs.Queue[int]) {
 		}
 		return []pgqrs.Option{pgqrs.Key("taken")}
 	})))(t)
+	value(pgqrs.NewQueue[[1]int](s, "lists").EnqueueBatch(ctx, make([][1]int, asked)))(t)
 	if ms := value(pgqrs.NewQueue[int](s, "idle").Dequeue(ctx, 10, time.Minute))(t); len(ms) > 0 {
 		t.Fatalf("dequeued %d messages that are not due", len(ms))
 	}
