@@ -6,8 +6,9 @@ const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.outp
 const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
 	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at`
 
-// postgresHolding is the message of a run, while the lease that was bound as arg stands.
-const postgresHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
+// postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive
+// it would be looked for among all that the worker holds, and has held since the last vacuum.
+const postgresHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive
 
 // postgresOpenStep is the condition that a step has not ended.
 const postgresOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_workflow_steps.status = 'ERROR' AND pgqrs_workflow_steps.retry_at IS NULL)`

@@ -1,0 +1,89 @@
+//go:build unix
+
+package plan_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
+)
+
+// fenced are the statements in a run's name after it has begun.
+const fenced = "step.open step.close step.save"
+
+// fillHeld gives the worker that holds a message many more, whose leases end before that one's.
+const fillHeld = `
+	INSERT INTO pgqrs_messages (queue_id, payload, vt, consumer_worker_id, claim_ct)
+	SELECT m.queue_id, m.payload, now() + interval '10 min', m.consumer_worker_id, 1
+	FROM pgqrs_messages m CROSS JOIN generate_series(1, 20000) AS i
+	WHERE m.consumer_worker_id IS NOT NULL`
+
+// What a run sends is fenced by the lease on its message, which is to be found by its id: a worker may hold
+// many messages, and after a vacuum in an idle moment the planner takes their index for empty.
+func TestStepsReadNoOtherMessagesOnPostgres(t *testing.T) {
+	c, err := pq.NewConnector(postgres.Schema(t, "postgres"))
+	must(t, err)
+	p := &postgresPlans{t: t, check: func(tag, kind, raw string) error {
+		var explained []struct{ Plan node }
+		if err := json.Unmarshal([]byte(raw), &explained); err != nil {
+			return err
+		}
+		if pages := explained[0].Plan.Hit + explained[0].Plan.Read; pages > 60 && strings.Contains(fenced, tag) {
+			t.Errorf("%s, %s, reads %d pages\n%s", tag, kind, pages, raw)
+		}
+		return nil
+	}}
+	w := &watcher{Connector: c, look: p.look}
+	w.reset()
+	db := watchedDB(t, w)
+	exec := func(text string) {
+		t.Helper()
+		_, err := db.ExecContext(t.Context(), text)
+		must(t, err)
+	}
+	s := pgqrs.Config{NoPrepare: true}.New(db, pgqrs.Postgres)
+	must(t, s.Install(t.Context()))
+	exec(`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`)
+	exec(`INSERT INTO pgqrs_queues (queue_name) VALUES ('done')`)
+	exec(`INSERT INTO pgqrs_messages (queue_id, payload, archived_at) SELECT id, '1', now() FROM pgqrs_queues CROSS JOIN generate_series(1, 20000)`)
+	exec(`VACUUM ANALYZE`)
+	exec(`SET plan_cache_mode = force_generic_plan`)
+
+	flow := pgqrs.NewWorkflow[int, int](s, "orders")
+	work := flow.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
+		var last int
+		for _, moment := range []string{"before", "after"} { // plans are made in the first
+			if err := run.DoTx(ctx, "reserve "+moment, func(context.Context, *sql.Tx) error { return nil }); err != nil {
+				return 0, err
+			}
+			var err error
+			if last, err = pgqrs.Step(ctx, run, "charge "+moment, func(context.Context) (int, error) { return 7, nil }); err != nil {
+				return 0, err
+			}
+			if moment == "before" {
+				exec(fillHeld)
+			}
+		}
+		return last, nil
+	})
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{work}, Lease: time.Hour}).Run(ctx) }()
+	value(value(flow.Start(ctx, 1))(t).Result(ctx))(t)
+	stop()
+	must(t, <-done)
+	for _, tag := range strings.Fields(fenced) {
+		if !w.has(tag) {
+			t.Errorf("%s was not sent", tag)
+		}
+	}
+}
