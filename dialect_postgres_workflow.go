@@ -58,6 +58,23 @@ var postgresWorkflow = workflowSQL{
 		ORDER BY j.n
 		ON CONFLICT DO NOTHING
 		RETURNING id, message_id`,
+	start: []string{`/* pgqrs:run.start */
+		WITH arg AS MATERIALIZED (
+			SELECT w.id AS workflow_id, q.id AS queue_id, given.payload::jsonb AS payload, given.priority, given.headers::jsonb AS headers, given.now,
+				CASE WHEN given.at IS NULL THEN given.now + given.delay ELSE GREATEST(given.now, given.at) END AS vt
+			FROM (
+				SELECT $1::text AS name, $2::text AS payload, $3::bigint * interval '1 microsecond' AS delay,
+					timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS at, $5::smallint AS priority, $6::text AS headers, clock_timestamp() AS now
+			) given JOIN pgqrs_queues q ON q.queue_name = given.name JOIN pgqrs_workflows w ON w.name = given.name
+		),
+		message AS (
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
+			SELECT queue_id, payload, vt, now, 0, priority, headers FROM arg
+			RETURNING id
+		)
+		INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, input, created_at, updated_at)
+		SELECT arg.workflow_id, message.id, 'QUEUED', arg.payload, arg.now, arg.now FROM arg CROSS JOIN message
+		RETURNING id, message_id`},
 	keyed: `/* pgqrs:run.keyed */
 		WITH arg AS MATERIALIZED (SELECT $1::text AS workflow, $2::json AS keys)
 		SELECT r.run_key, r.id FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow JOIN pgqrs_workflow_runs r ON r.workflow_id = w.id
@@ -86,6 +103,24 @@ var postgresWorkflow = workflowSQL{
 			completed_at = clock_timestamp(), updated_at = clock_timestamp()
 		FROM arg WHERE r.id = arg.id AND r.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
 		RETURNING r.status::text, r.parent_run_id`,
+	// The run is locked before its message, as by run.finish and message.ack in one transaction.
+	end: []string{`/* pgqrs:run.end */
+		WITH arg AS MATERIALIZED (
+			SELECT $1::bigint AS id, $2::bigint AS message_id, $3::bigint AS worker_id, $4::bigint AS claim_ct, $5::text AS status, $6::text AS output, $7::text AS error
+		),
+		ending AS MATERIALIZED (
+			SELECT r.id FROM pgqrs_workflow_runs r WHERE r.id = (SELECT id FROM arg) AND r.status = 'RUNNING' AND r.parent_run_id IS NULL FOR NO KEY UPDATE
+		),
+		acked AS (
+			UPDATE pgqrs_messages m SET archived_at = clock_timestamp(), due_at = NULL
+			FROM ending CROSS JOIN arg
+			WHERE m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive + `
+			RETURNING m.id
+		)
+		UPDATE pgqrs_workflow_runs r
+		SET status = arg.status::pgqrs_workflow_status, output = arg.output::jsonb, error = arg.error::jsonb, completed_at = clock_timestamp(), updated_at = clock_timestamp()
+		FROM acked CROSS JOIN arg WHERE r.id = arg.id
+		RETURNING r.status::text`},
 	cancel: `/* pgqrs:run.cancel */
 		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = clock_timestamp()
 		WHERE id IN (SELECT json_array_elements_text($1::json)::bigint) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')

@@ -8,6 +8,9 @@ type workflowSQL struct {
 	// insert makes runs for messages, with the message's payload as input. It passes over those whose key is taken.
 	// Query; workflow, JSON array of [message, key or null, parent run or null, parent step or null]; rows: run, message. Runs ascend in the list's order.
 	insert string
+	// start is message.enqueue and insert in one, for a run without a key, a group and a parent. None where one statement cannot do it.
+	// Query; workflow, payload, delay, at or NULL, priority, headers or NULL; 1 row: run, message; none if the workflow has not been made.
+	start []string
 	// keyed finds runs by key. Query; workflow, JSON array of keys; rows: key, run.
 	keyed string
 	// takeBack deletes messages that have no run. Exec; JSON array of messages.
@@ -20,6 +23,10 @@ type workflowSQL struct {
 	// finish ends a run: as the status given, or as CANCELLED if it is being cancelled. A final status stays.
 	// Query; run, status, output or NULL, error or NULL; 1 row: status, parent run or NULL; none if it had ended.
 	finish string
+	// end is finish and lease.ack in one, for a run that nobody is cancelling and that has no parent. None where one statement cannot do it.
+	// Query; run, message, worker, claim, status, output or NULL, error or NULL; 1 row: status; none, and nothing done, if the run is
+	// another, has ended, or the lease is lost.
+	end []string
 	// cancel asks unfinished runs to end. Query; JSON array of runs; rows: run of those that were not being cancelled.
 	cancel string
 	// pause stops an unfinished run at its next step. Query; run; 1 row: run, or none.

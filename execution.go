@@ -381,18 +381,10 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		e.m.hold.settling.Add(1)
 		defer e.m.hold.settling.Add(-1)
 	}
-	var stands State
-	failed := e.store.atomic(ctx, func(c conn) error {
-		var err error
-		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
-			return err
-		}
-		done, err := c.store.settle(ctx, []settlement{{m: e.m}})
-		if err == nil && len(done) == 0 {
-			err = lostError([]int64{e.m.ID})
-		}
-		return err
-	})
+	stands, failed := e.endAtOnce(ctx, status, output, message)
+	if failed == nil && stands == "" {
+		stands, failed = e.endInParts(ctx, status, output, message)
+	}
 	if failed != nil {
 		return e.store.setback(e.lease, failed)
 	}
@@ -404,6 +396,37 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		e.store.log.Warn("pgqrs: run failed", "workflow", e.workflow, "run", e.id, "err", err)
 	}
 	return nil
+}
+
+// endAtOnce ends a run and acks its message by one statement, where there is one and no other run or message is
+// concerned. It returns the status that stands, or "" if it did nothing.
+func (e *execution) endAtOnce(ctx context.Context, status State, output, message any) (stands State, err error) {
+	texts := e.store.dialect.workflow.end
+	if len(texts) == 0 || len(followersOf([]settlement{{m: e.m}})) > 0 {
+		return "", nil
+	}
+	err = e.store.single(ctx, func(c conn) error {
+		stands = ""
+		args := []any{e.id, e.m.ID, e.m.WorkerID, e.m.Claim, string(status), output, message}
+		return c.rowsUntil(ctx, 1, texts, args, func(rows *sql.Rows) error { return rows.Scan(&stands) })
+	})
+	return stands, err
+}
+
+// endInParts is endAtOnce for every run, by several statements.
+func (e *execution) endInParts(ctx context.Context, status State, output, message any) (stands State, err error) {
+	err = e.store.atomic(ctx, func(c conn) error {
+		var err error
+		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
+			return err
+		}
+		done, err := c.store.settle(ctx, []settlement{{m: e.m}})
+		if err == nil && len(done) == 0 {
+			err = lostError([]int64{e.m.ID})
+		}
+		return err
+	})
+	return stands, err
 }
 
 // lookForLeftOver warns if the function did not ask for steps that are recorded.

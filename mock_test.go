@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,21 @@ type statement struct {
 	rows    [][]driver.Value
 	columns int
 	err     error
+	on      pgqrs.Dialect // the one that it is for; empty: both
+}
+
+// onPostgres are statements that PostgreSQL alone gets.
+func onPostgres(list ...statement) []statement { return onDialect(pgqrs.Postgres, list) }
+
+// onSQLite are statements that SQLite alone gets.
+func onSQLite(list ...statement) []statement { return onDialect(pgqrs.SQLite, list) }
+
+func onDialect(d pgqrs.Dialect, list []statement) []statement {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].on = d
+	}
+	return list
 }
 
 // query expects a Query of a tag and arguments that returns no rows.
@@ -49,7 +65,7 @@ func (s statement) parts() []statement {
 	if s.how != "own begin" {
 		return []statement{s}
 	}
-	return []statement{txBegin, exec("open")}
+	return onDialect(s.on, []statement{txBegin, exec("open")})
 }
 
 // row adds a row to what a query returns.
@@ -123,6 +139,9 @@ func newMockWith(t *testing.T, c pgqrs.Config, d pgqrs.Dialect, want ...statemen
 		t.Fatal(err)
 	}
 	for _, s := range want {
+		if s.on != "" && s.on != d {
+			continue
+		}
 		for _, part := range s.parts() {
 			part.expect(mock)
 		}

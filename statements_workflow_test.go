@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,6 +40,16 @@ func storing(key driver.Value) statement {
 	return query("message.enqueue", "welcome", adaInput, 0, nil, 0, key, nil)
 }
 
+// startsAtOnce is the statement that starts a run without a key, on PostgreSQL.
+func startsAtOnce(delay, priority int) statement {
+	return query("run.start", "welcome", adaInput, delay, nil, priority, nil)
+}
+
+// starts is how the run is started, by one statement or in a transaction.
+func starts() []statement {
+	return slices.Concat(onPostgres(startsAtOnce(0, 0).row(5, 7)), onSQLite(inOne(storing(nil).ids(7), makesRun.row(5, 7))...))
+}
+
 // inOne puts statements between those of the library's own transaction.
 func inOne(all ...statement) []statement {
 	return append(append([]statement{ownBegin}, all...), txCommit)
@@ -57,13 +68,17 @@ var (
 
 func TestStatementsOfStart(t *testing.T) {
 	runOperations(t, []operation{
-		{name: "Start", call: starting(), want: inOne(storing(nil).ids(7), makesRun.row(5, 7))},
+		{
+			name: "Start", call: starting(),
+			want: starts(),
+		},
 		{
 			name: "first Start of a workflow", call: starting(),
-			want: inOne(storing(nil), exec("queue.make", "welcome"), storing(nil).ids(7), makesRun, exec("workflow.make", "welcome"), makesRun.row(5, 7)),
+			want: append(onPostgres(startsAtOnce(0, 0)), inOne(storing(nil), exec("queue.make", "welcome"), storing(nil).ids(7), makesRun, exec("workflow.make", "welcome"), makesRun.row(5, 7))...),
 		}, {
 			name: "Start with a delay", call: starting(pgqrs.Delay(time.Second), pgqrs.Priority(1)),
-			want: inOne(query("message.enqueue", "welcome", adaInput, 1_000_000, nil, 1, nil, nil).ids(7), makesRun.row(5, 7)),
+			want: slices.Concat(onPostgres(startsAtOnce(1_000_000, 1).row(5, 7)),
+				onSQLite(inOne(query("message.enqueue", "welcome", adaInput, 1_000_000, nil, 1, nil, nil).ids(7), makesRun.row(5, 7))...)),
 		},
 		{name: "Start with a key", call: starting(pgqrs.Key("k")), want: inOne(asksKey, storing("k").ids(7), makesKey.row(5, 7))},
 		{name: "Start with a key that is taken", call: starting(pgqrs.Key("k")), want: inOne(asksKey.row("k", 5))},
@@ -79,9 +94,10 @@ func TestStatementsOfStart(t *testing.T) {
 				_, err := welcome(s).Start(ctx, email{"ada"})
 				return err
 			},
-			want: inVain(storing(nil).ids(7), makesRun.fails(errDisk)), err: errDisk,
+			want: slices.Concat(onPostgres(startsAtOnce(0, 0).fails(errDisk)), onSQLite(inVain(storing(nil).ids(7), makesRun.fails(errDisk))...)), err: errDisk,
 		}, {
-			name: "Start in the caller's transaction", want: []statement{txBegin, storing(nil).ids(7), makesRun.row(5, 7), txCommit},
+			name: "Start in the caller's transaction", want: slices.Concat([]statement{txBegin},
+				onPostgres(startsAtOnce(0, 0).row(5, 7)), onSQLite(storing(nil).ids(7), makesRun.row(5, 7)), []statement{txCommit}),
 			call: inTransaction(func(ctx context.Context, s *pgqrs.Store, tx pgqrs.Tx) error {
 				run, err := welcome(s).WithTx(tx).Start(ctx, email{"ada"})
 				return errors.Join(err, differ("run", run.ID(), 5))
@@ -100,7 +116,8 @@ func TestStatementsOfStart(t *testing.T) {
 			}),
 		}, {
 			name: "a handle of a Start in a transaction is bound to the pool",
-			want: []statement{txBegin, storing(nil).ids(7), makesRun.row(5, 7), txCommit, looked("SUCCESS", `"hi"`, nil)},
+			want: slices.Concat([]statement{txBegin}, onPostgres(startsAtOnce(0, 0).row(5, 7)), onSQLite(storing(nil).ids(7), makesRun.row(5, 7)),
+				[]statement{txCommit, looked("SUCCESS", `"hi"`, nil)}),
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				var run *pgqrs.RunHandle[string]
 				err := inTransaction(func(ctx context.Context, s *pgqrs.Store, tx pgqrs.Tx) (err error) {
@@ -288,7 +305,7 @@ func TestStatementsOfSteering(t *testing.T) {
 // A program that has no code for a workflow passes its input and result through as they are.
 func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 	runOperations(t, []operation{{
-		name: "Start by json.RawMessage", want: inOne(storing(nil).ids(7), makesRun.row(5, 7)),
+		name: "Start by json.RawMessage", want: starts(),
 		call: func(ctx context.Context, s *pgqrs.Store) error {
 			_, err := pgqrs.NewWorkflow[json.RawMessage, json.RawMessage](s, "welcome").Start(ctx, json.RawMessage(`{"To":"ada"}`))
 			return err
@@ -303,17 +320,13 @@ func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 }
 
 // The example of the page docs/STATEMENTS.md.
-func TestUsersMockOfStartIsFiveLines(t *testing.T) {
+func TestUsersMockOfStartIsOneLine(t *testing.T) {
 	db, mock, err := sqlmock.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	mock.ExpectBegin()
-	mock.ExpectExec("pgqrs:open").WillReturnResult(sqlmock.NewResult(0, 0))
-	mock.ExpectQuery("pgqrs:message.enqueue").WillReturnRows(oneRow(7))
-	mock.ExpectQuery("pgqrs:run.insert").WillReturnRows(sqlmock.NewRows([]string{"run", "message"}).AddRow(5, 7))
-	mock.ExpectCommit()
+	mock.ExpectQuery("pgqrs:run.start").WillReturnRows(sqlmock.NewRows([]string{"run", "message"}).AddRow(5, 7))
 	if _, err := welcome(pgqrs.New(db, pgqrs.Postgres)).Start(t.Context(), email{"ada"}); err != nil {
 		t.Error(err)
 	}

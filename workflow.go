@@ -172,6 +172,13 @@ func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, erro
 
 // startRuns stores messages and their runs in one transaction and returns the runs' ids.
 func (s *Store) startRuns(ctx context.Context, name string, items []item, p *parent) (ids []int64, err error) {
+	if len(items) == 1 && p == nil && s.startsAtOnce(name, items[0]) {
+		if id, err := s.startAtOnce(ctx, name, items[0]); err != nil {
+			return nil, err
+		} else if id != 0 {
+			return []int64{id}, nil
+		}
+	}
 	var duplicate error // is no reason to roll back
 	err = s.atomic(ctx, func(c conn) error {
 		duplicate = nil
@@ -191,6 +198,28 @@ func (s *Store) startRuns(ctx context.Context, name string, items []item, p *par
 		err = duplicate
 	}
 	return ids, err
+}
+
+// startsAtOnce reports whether one statement can start a run.
+func (s *Store) startsAtOnce(name string, it item) bool {
+	return len(s.dialect.workflow.start) > 0 && it.key == nil && !it.grouped() && (s.tx != nil || !s.notifies(name))
+}
+
+// startAtOnce starts a run by one statement. It returns 0 if the workflow has to be made first.
+func (s *Store) startAtOnce(ctx context.Context, name string, it item) (run int64, err error) {
+	var message int64
+	err = s.single(ctx, func(c conn) error {
+		run = 0
+		args := []any{name, it.payload, it.delay, it.at, it.priority, it.headers}
+		return c.rowsUntil(ctx, 1, s.dialect.workflow.start, args, func(rows *sql.Rows) error { return rows.Scan(&run, &message) })
+	})
+	if err != nil || run == 0 {
+		return 0, err
+	}
+	if s.tx == nil {
+		s.notifyLater(name)
+	}
+	return run, s.announce(ctx, name, []int64{message})
 }
 
 // insertRuns is startRuns in the store's transaction.

@@ -95,7 +95,7 @@ func conflictStart(t *testing.T, e *env) {
 	store, net := e.farStoreWith(t, pgqrs.Config{Observer: &pgqrs.Observer{
 		Enqueued: func(_ context.Context, _ string, ids []int64) { told = append(told, ids...) },
 	}})
-	for _, tag := range []string{"pgqrs:run.insert", "pgqrs:commit"} {
+	for _, tag := range []string{"pgqrs:run.start|pgqrs:run.insert", "pgqrs:run.start|pgqrs:commit"} {
 		told = nil
 		net.fail(conflict(tag, nil))
 		h := value(orders(store).Start(t.Context(), order{}))(t)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,12 +74,17 @@ func once(tag string, kind fault) (f func(text string) fault, happened <-chan st
 	done := make(chan struct{})
 	var met atomic.Bool
 	return func(text string) fault {
-		if !strings.Contains(text, tag) || !met.CompareAndSwap(false, true) {
+		if !mentions(text, tag) || !met.CompareAndSwap(false, true) {
 			return none
 		}
 		close(done)
 		return kind
 	}, done
+}
+
+// mentions reports whether a statement has a tag, or one of several with a | between.
+func mentions(text, tags string) bool {
+	return slices.ContainsFunc(strings.Split(tags, "|"), func(tag string) bool { return strings.Contains(text, tag) })
 }
 
 // conflict is a fault of the first statement with the tag: it meets a conflict.
@@ -87,7 +93,7 @@ func conflict(tag string, meanwhile func()) func(text string) fault {
 	var met atomic.Bool
 	var then sync.Once
 	return func(text string) fault {
-		found := strings.Contains(text, tag)
+		found := mentions(text, tag)
 		if found && met.CompareAndSwap(false, true) {
 			return refuted
 		}

@@ -114,16 +114,16 @@ func endPanic(t *testing.T, e *env) {
 }
 
 func endTogether(t *testing.T, e *env) {
-	for _, tag := range []string{"pgqrs:message.ack", "pgqrs:commit"} {
+	for _, tag := range []string{"pgqrs:run.end|pgqrs:message.ack", "pgqrs:run.end|pgqrs:commit"} {
 		store, net := e.farStore(t)
 		h := e.run(t)
 		began := strings.Count(e.log.String(), "put off because of the database")
 		var ending atomic.Bool
 		net.fail(func(text string) fault {
-			if strings.Contains(text, "pgqrs:run.finish") {
+			if mentions(text, "pgqrs:run.end|pgqrs:run.finish") {
 				ending.Store(true)
 			}
-			if ending.Load() && strings.Contains(text, tag) {
+			if ending.Load() && mentions(text, tag) {
 				return refused
 			}
 			return none

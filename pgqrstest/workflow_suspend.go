@@ -42,10 +42,10 @@ func refunding(calls, refunds *tally[string], charge func(context.Context) error
 
 func suspendFault(t *testing.T, e *env) {
 	for tag, kinds := range map[string]map[fault]int{
-		"pgqrs:step.save":   {refused: 2, muted: 1}, // and how often the step is called
-		"pgqrs:run.begin":   {refused: 1, muted: 1},
-		"pgqrs:run.finish":  {refused: 1, muted: 1},
-		"pgqrs:message.ack": {refused: 1, muted: 1},
+		"pgqrs:step.save":                 {refused: 2, muted: 1}, // and how often the step is called
+		"pgqrs:run.begin":                 {refused: 1, muted: 1},
+		"pgqrs:run.end|pgqrs:run.finish":  {refused: 1, muted: 1},
+		"pgqrs:run.end|pgqrs:message.ack": {refused: 1, muted: 1},
 	} {
 		for kind, times := range kinds {
 			store, net := e.farStore(t)

@@ -202,7 +202,7 @@ func TestRenewalAgainstSettlement(t *testing.T) {
 	})
 	onBoth(t, "a run that has ended logs no lost lease", func(s *scene) {
 		e := s.ending()
-		committed := s.a.tap.After(s, "pgqrs:commit")
+		committed := s.a.tap.After(s, s.endTag("pgqrs:commit"))
 		e.end(committed)
 		s.passesRenewal(committed)
 		e.want(pgqrs.Succeeded)

@@ -42,6 +42,21 @@ func (e *ending) end(at *tap.Stop) {
 	at.Wait(e.s)
 }
 
+// endTag is that of the statement which ends a run: on PostgreSQL the only one, else the given one of a transaction.
+func (s *scene) endTag(otherwise string) string {
+	if s.dialect == pgqrs.Postgres {
+		return "pgqrs:run.end"
+	}
+	return otherwise
+}
+
+// inParts has a transaction of several statements end the run, on PostgreSQL too, as if a step of another had started it.
+func (e *ending) inParts() {
+	e.s.Helper()
+	_, err := e.s.b.db.ExecContext(e.s.Context(), "UPDATE pgqrs_workflow_runs SET parent_run_id = 1000000, parent_step = 'gone'")
+	e.s.must(err)
+}
+
 // want waits for the run's end and looks at it.
 func (e *ending) want(status pgqrs.State) {
 	e.s.Helper()
@@ -63,7 +78,7 @@ type change struct {
 	check func(s *scene, done bool)
 }
 
-// againstEnd runs a change before, within and after the transaction that ends
+// againstEnd runs a change before, within and after what ends
 // a run, and that within and after the change.
 func againstEnd(t *testing.T, c change) {
 	run := func(s *scene, do func(*ending) error) {
@@ -81,7 +96,7 @@ func againstEnd(t *testing.T, c change) {
 	}
 	onBoth(t, "the change comes first", func(s *scene) {
 		run(s, func(e *ending) error {
-			finish := s.a.tap.Before(s, "pgqrs:begin")
+			finish := s.a.tap.Before(s, s.endTag("pgqrs:begin"))
 			e.end(finish)
 			s.must(c.do(e))
 			finish.Go()
@@ -90,7 +105,7 @@ func againstEnd(t *testing.T, c change) {
 	})
 	onBoth(t, "the end comes first", func(s *scene) {
 		run(s, func(e *ending) error {
-			finish := s.a.tap.After(s, "pgqrs:commit")
+			finish := s.a.tap.After(s, s.endTag("pgqrs:commit"))
 			e.end(finish)
 			err := c.do(e)
 			finish.Go()
@@ -101,6 +116,7 @@ func againstEnd(t *testing.T, c change) {
 	for _, tag := range []string{"pgqrs:run.finish", "pgqrs:message.ack"} {
 		onPostgres(t, "the change comes after "+tag+" of the end", func(s *scene) {
 			run(s, func(e *ending) error {
+				e.inParts()
 				finish := s.a.tap.After(s, tag)
 				e.end(finish)
 				done := async(func() error { return c.do(e) })
