@@ -17,7 +17,7 @@ import (
 const pausedFor = 100 * 365 * 24 * time.Hour
 
 // execute is one execution of a run: it begins it, calls the function, and ends or suspends it.
-func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call func(context.Context, *Run, []byte) (any, error)) error {
+func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call func(context.Context, *Run, []byte) (any, error)) (err error) {
 	e, status, fresh, err := s.beginRun(ctx, name, m)
 	if err != nil {
 		return s.setback(ctx, err)
@@ -28,6 +28,12 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	case status == Paused:
 		return &suspension{after: pausedFor}
 	}
+	s.executing(e.id)
+	defer func() {
+		if err != nil {
+			s.executed(e.id, false)
+		}
+	}()
 	if !fresh {
 		if err := e.load(ctx); err != nil {
 			return s.setback(ctx, err)
@@ -391,7 +397,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	if e.m.hold != nil {
 		e.m.hold.settled.Store(true)
 	}
-	e.store.ended(e.id)
+	e.store.executed(e.id, true)
 	if stands == Failed {
 		e.store.log.Warn("pgqrs: run failed", "workflow", e.workflow, "run", e.id, "err", err)
 	}

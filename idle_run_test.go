@@ -18,6 +18,7 @@ import (
 type databaseOfOneRun struct {
 	idleDatabase
 	claimed atomic.Bool
+	ended   atomic.Bool
 }
 
 func (d *databaseOfOneRun) answer(c call) ([][]driver.Value, error) {
@@ -32,7 +33,18 @@ func (d *databaseOfOneRun) answer(c call) ([][]driver.Value, error) {
 	case "step.save":
 		return row("RUNNING"), nil
 	case "run.finish":
+		d.ended.Store(true)
 		return row("SUCCESS", nil), nil
+	case "message.enqueue":
+		return row(int64(7)), nil
+	case "run.insert":
+		return row(int64(5), int64(7)), nil
+	case "run.get":
+		status, output := "RUNNING", any(nil)
+		if d.ended.Load() {
+			status, output = "SUCCESS", []byte("10")
+		}
+		return row(int64(5), "w", int64(7), status, []byte("1"), output, nil, nil, nil, nil, nil, now, nil, nil, nil, now, int64(1)), nil
 	case "message.release", "message.ack":
 		return row(int64(7)), nil
 	}
@@ -97,4 +109,58 @@ func TestSleepingRunCostsNoStatement(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Who waits for a run of this process is told: it asks once, when the run has ended. Who waits for any other asks first.
+func TestResultAsksOnceForRunOfThisProcess(t *testing.T) {
+	for name, test := range map[string]struct {
+		handle func(context.Context, *Workflow[int, int]) (*RunHandle[int], error)
+		asks   int
+	}{
+		"just started": {func(ctx context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Start(ctx, 1) }, 1},
+		"of any time":  {func(_ context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Run(5), nil }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, s := newFake(t, Config{NoPrepare: true}, SQLite, new(databaseOfOneRun).answer)
+				w := NewWorkflow[int, int](s, "w")
+				h, err := test.handle(t.Context(), w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				results := make(chan error)
+				go func() {
+					out, err := h.Result(t.Context())
+					if err == nil && out != 10 {
+						err = fmt.Errorf("result %d", out)
+					}
+					results <- err
+				}()
+				synctest.Wait()
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				slow := w.Handle(func(context.Context, *Run, int) (int, error) { pass(900 * time.Millisecond); return 10, nil })
+				go func() { done <- (&Worker{Handlers: []Handler{slow}}).Run(ctx) }()
+				if err := <-results; err != nil {
+					t.Error(err)
+				}
+				asks := 0
+				for _, c := range f.log() {
+					if c.tag() == "run.get" {
+						asks++
+					}
+				}
+				if asks != test.asks {
+					t.Errorf("it asked %d times, want %d", asks, test.asks)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if err := s.DB().Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }

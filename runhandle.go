@@ -13,6 +13,8 @@ import (
 type RunHandle[Out any] struct {
 	store *Store
 	id    int64
+	fresh bool  // it was started by this Store,
+	since int64 // when so many runs had ended in this process
 }
 
 // Run returns the handle of a run of any workflow. It does no I/O.
@@ -82,43 +84,53 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	return out, wrap(ctx, err, "wait for run %d", h.id)
 }
 
-// ended waits until the run has ended.
+// ended waits until the run has ended. While it is being executed in this process, it will be told, and looks
+// once a second only, in case the lease is lost; nor does it look at first if nothing has ended here since the start.
 func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 	if err := h.store.usable(); err != nil {
 		return RunInfo{}, err
 	}
-	told, stop := h.store.awaitRun(h.id)
+	told, endings, stop := h.store.awaitRun(h.id)
 	defer stop()
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		info, err := h.info(ctx)
-		if err != nil || info.Status.final() {
-			return info, err
+	const first, rare = 10 * time.Millisecond, time.Second
+	for wait, look := first, !h.fresh || h.since != endings; ; {
+		if look {
+			info, err := h.info(ctx)
+			if err != nil || info.Status.final() {
+				return info, err
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {
-		case <-told:
+		case here := <-told:
+			wait, look = first, !here
+			if here {
+				wait = rare
+			}
 		case <-timer.C:
+			wait, look = min(2*wait, rare), true
 		case <-ctx.Done():
 			timer.Stop()
-			return info, ctx.Err()
+			return RunInfo{}, ctx.Err()
 		}
 		timer.Stop()
 	}
 }
 
-// awaitRun returns a channel that is told when a run ends in this process.
-func (s *core) awaitRun(id int64) (told <-chan struct{}, stop func()) {
-	c := make(chan struct{}, 1)
+// awaitRun returns a channel that is told when an execution of a run begins in this process, true, or is over,
+// and how many have ended their runs before.
+func (s *core) awaitRun(id int64) (told <-chan bool, endings int64, stop func()) {
+	c := make(chan bool, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.awaited == nil {
-		s.awaited = map[int64]map[chan struct{}]struct{}{}
+		s.awaited = map[int64]map[chan bool]struct{}{}
 	}
 	if s.awaited[id] == nil {
-		s.awaited[id] = map[chan struct{}]struct{}{}
+		s.awaited[id] = map[chan bool]struct{}{}
 	}
 	s.awaited[id][c] = struct{}{}
-	return c, func() {
+	return c, s.endings, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.awaited[id], c)
@@ -128,15 +140,38 @@ func (s *core) awaitRun(id int64) (told <-chan struct{}, stop func()) {
 	}
 }
 
-// ended tells who waits for a run in this process.
-func (s *core) ended(id int64) {
+// endingsSoFar is how many runs have ended in this process.
+func (s *core) endingsSoFar() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.endings
+}
+
+// executing tells who waits for a run in this process that an execution begins.
+func (s *core) executing(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellAwaiting(id, true)
+}
+
+// executed tells who waits for a run in this process that an execution is over, and whether the run is.
+func (s *core) executed(id int64, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ended {
+		s.endings++
+	}
+	s.tellAwaiting(id, false)
+}
+
+// tellAwaiting replaces what they were told before. The caller holds s.mu.
+func (s *core) tellAwaiting(id int64, here bool) {
 	for c := range s.awaited[id] {
 		select {
-		case c <- struct{}{}:
+		case <-c:
 		default:
 		}
+		c <- here
 	}
 }
 

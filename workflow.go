@@ -89,11 +89,14 @@ func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*
 	if err != nil {
 		return nil, wrap(ctx, err, "start workflow %q", w.name)
 	}
+	since := w.store.endingsSoFar()
 	ids, err := w.store.startRuns(ctx, w.name, items, nil)
 	if len(ids) == 0 {
 		return nil, wrap(ctx, err, "start workflow %q", w.name)
 	}
-	return w.Run(ids[0]), wrap(ctx, err, "start workflow %q", w.name)
+	h := w.Run(ids[0])
+	h.fresh, h.since = err == nil && w.store.tx == nil && items[0].key == nil, since
+	return h, wrap(ctx, err, "start workflow %q", w.name)
 }
 
 // A parent is the step that starts runs.
