@@ -1,6 +1,7 @@
 package concurrent_test
 
 import (
+	"context"
 	"database/sql"
 	"net/url"
 	"path/filepath"
@@ -15,7 +16,24 @@ import (
 
 const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 
+var processes = pgqrstest.Processes{New: uri, Open: openConcurrent}
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	m.Run()
+}
+
 func TestConformance(t *testing.T) { pgqrstest.ConformanceConcurrent(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
+
+func openConcurrent(ctx context.Context, dsn string) (*pgqrs.Store, error) {
+	db, err := sql.Open("sqlite3", dsn)
+	if err != nil {
+		return nil, err
+	}
+	return pgqrs.Config{Concurrent: true}.New(db, pgqrs.Turso), db.PingContext(ctx) // see open
+}
 
 // uri returns the DSN of a new database file.
 func uri(t *testing.T) string {

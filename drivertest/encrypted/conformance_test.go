@@ -19,7 +19,16 @@ import (
 
 const key = "7a6b2f0c9d1e4835a6f7c8091b2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f"
 
+var processes = pgqrstest.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Config{EncryptionKey: key}.Open}
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	m.Run()
+}
+
 func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 

@@ -17,7 +17,16 @@ import (
 	_ "github.com/tursodatabase/go-libsql"
 )
 
+var processes = pgqrstest.Processes{New: sqlite.File("turso"), Open: pgqrs.Open}
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	m.Run()
+}
+
 func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 

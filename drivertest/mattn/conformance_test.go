@@ -15,7 +15,16 @@ import (
 
 const params = "_busy_timeout=5000&_journal_mode=WAL&_synchronous=NORMAL&_foreign_keys=on"
 
+var processes = pgqrstest.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open}
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	m.Run()
+}
+
 func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 

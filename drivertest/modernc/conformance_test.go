@@ -16,7 +16,16 @@ import (
 // The busy timeout stands first: the PRAGMAs run in the order of the DSN.
 const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 
+var processes = pgqrstest.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open}
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	m.Run()
+}
+
 func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 

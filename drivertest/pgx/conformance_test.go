@@ -13,9 +13,18 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-func TestMain(m *testing.M) { postgres.Main(m) }
+var processes = pgqrstest.Processes{New: newDSN, Open: pgqrs.Open}
+
+func newDSN(t *testing.T) string { return postgres.URL(postgres.Schema(t, "pgx")) }
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	postgres.Main(m)
+}
 
 func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open) }
 

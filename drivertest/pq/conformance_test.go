@@ -15,9 +15,18 @@ import (
 	_ "github.com/lib/pq"
 )
 
-func TestMain(m *testing.M) { postgres.Main(m) }
+var processes = pgqrstest.Processes{New: newDSN, Open: pgqrs.Open, Scale: 3}
+
+func newDSN(t *testing.T) string { return postgres.URL(postgres.Schema(t, "postgres")) }
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	postgres.Main(m)
+}
 
 func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open) }
 

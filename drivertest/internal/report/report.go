@@ -78,7 +78,7 @@ func (r *report) end(p *pkg, e event) {
 	if e.Action == "fail" {
 		r.failed = true
 	}
-	if suite, _, _ := strings.Cut(e.Test, "/"); suite == "TestConformance" {
+	if suite, _, _ := strings.Cut(e.Test, "/"); suite == "TestConformance" || suite == "TestProcesses" {
 		p.count(e)
 	}
 	switch {

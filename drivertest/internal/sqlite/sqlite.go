@@ -28,6 +28,11 @@ func URI(t testing.TB, query string) string {
 	return uri.String()
 }
 
+// File returns what makes a DSN of pgqrs.Open for a new file in the test's directory.
+func File(scheme string) func(t *testing.T) (dsn string) {
+	return func(t *testing.T) string { return scheme + ":" + filepath.Join(t.TempDir(), "pgqrs.db") }
+}
+
 // Open opens dsn and closes it when the test ends.
 func Open(t testing.TB, driver, dsn string) *sql.DB {
 	t.Helper()
