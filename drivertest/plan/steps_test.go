@@ -16,8 +16,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
-// fenced are the statements in a run's name after it has begun.
-const fenced = "step.open step.close step.save"
+// fenced are the statements of a run by itself.
+const fenced = "run.start step.open step.close step.save run.end"
 
 // fillHeld gives the worker that holds a message many more, whose leases end before that one's.
 const fillHeld = `
