@@ -224,12 +224,13 @@ func (s *Schedule) after(t time.Time) (next time.Time, err error) {
 // be run, and the first one after now, or the zero time if there is none.
 func (s *Schedule) due(first, now time.Time) (due []time.Time, next time.Time, err error) {
 	most := max(1, s.CatchUp)
-	if e, ok := s.Rule.(every); ok { // it need not look at all of them
-		if latest := now.Truncate(time.Duration(e)).Add(-time.Duration(e) * time.Duration(most-1)); latest.After(first) {
-			first = latest
+	next = first
+	if e, ok := s.Rule.(every); ok && now.Sub(first)/time.Duration(e) >= time.Duration(most) { // it need not look at all of them
+		latest := now.Truncate(time.Duration(e)).Add(-time.Duration(e) * time.Duration(most-1))
+		if next, err = s.after(latest.Add(-time.Nanosecond)); err != nil {
+			return nil, time.Time{}, err
 		}
 	}
-	next = first
 	for n := 0; !next.IsZero() && !next.After(now); n++ {
 		if len(due) == most {
 			due = slices.Delete(due, 0, 1)
@@ -244,7 +245,7 @@ func (s *Schedule) due(first, now time.Time) (due []time.Time, next time.Time, e
 			return nil, time.Time{}, err
 		}
 	}
-	if s.CatchUp < 0 && now.Sub(due[len(due)-1]) > missedAfter {
+	if s.CatchUp < 0 && len(due) > 0 && now.Sub(due[len(due)-1]) > missedAfter {
 		due = nil
 	}
 	return due, next, nil

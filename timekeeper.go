@@ -188,6 +188,9 @@ func (k *timekeeper) standAside(ctx context.Context, s *Schedule, row scheduleRo
 		if k.news(s, "another rule") {
 			k.r.log.Warn("pgqrs: a worker that started later has another rule for the schedule, which stands", "schedule", s.Name)
 		}
+		if row.next.IsZero() {
+			return row.next, nil
+		}
 		return overdue, nil
 	}
 	k.r.log.Warn("pgqrs: nobody runs the schedule by the rule that a worker which started later had; taking over", "schedule", s.Name)
