@@ -20,11 +20,15 @@ type groupSQL struct {
 	// a batch of 0 says that the message itself waits for one;
 	// rows: id, key of those stored. Ids ascend in the list's order.
 	enqueue string
-	// park blocks what was let go and is not due yet, in groups that pass over what has failed. Exec; groups.
+	// park blocks what was let go and is not due yet, in groups that pass over what has failed; but not what waits for its group's rate.
+	// Query; groups; rows: id.
 	park string
+	// refund takes back what pace has noted of messages that are blocked again. Exec; JSON array of ids.
+	refund string
 	// promote lets go the first blocked message of each group that has room. Query; groups; rows: id.
 	promote string
-	// pace notes of messages just let go what their groups' rates say about the next. Exec; JSON array of ids.
+	// pace notes of messages just let go what their groups' rates say about the next, one message of a group. Where those need not wait
+	// for it, a message counts as of now, even if it is due later. Exec; JSON array of ids.
 	pace string
 	// of returns the groups and batches of messages. Query; JSON array of ids; rows: queue, group or NULL, batch or NULL; each once.
 	of string

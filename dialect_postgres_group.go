@@ -20,6 +20,16 @@ const postgresGroups = `arg AS MATERIALIZED (SELECT $1::json AS list, clock_time
 				FROM arg CROSS JOIN json_array_elements(arg.list) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
 			)`
 
+// postgresGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what
+// is under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
+const postgresGroupNext = `CASE WHEN extract(epoch FROM r.next_at - (SELECT now FROM arg)) <= (g.group_burst + g.group_limit::float8) * g.group_interval / 1e6 + 60 THEN r.next_at END`
+
+// postgresGroupAside says that others may pass a message m of a group g: it is not due, and that is not for the group's rate alone.
+const postgresGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.vt > COALESCE(r.next_at - g.group_burst * g.group_interval * interval '1 microsecond', '-infinity')`
+
+// postgresGroupRow joins a group's row r with postgresGroupNext.
+const postgresGroupRow = `CROSS JOIN LATERAL (SELECT ` + postgresGroupNext + ` AS next_at FROM pgqrs_groups r WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key LIMIT 1) r`
+
 var postgresGroupTexts = groupSQL{
 	lock: `/* pgqrs:group.lock */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS list, clock_timestamp() AS now),
@@ -62,18 +72,29 @@ var postgresGroupTexts = groupSQL{
 			WHERE id = ANY (ARRAY(
 				SELECT o.id FROM pgqrs_messages o
 				WHERE o.id = ANY (ARRAY(
-						SELECT m.id FROM given g CROSS JOIN LATERAL (SELECT m.id, m.vt, m.consumer_worker_id FROM ` + postgresGroupLive + ` ORDER BY m.id LIMIT ` + depthLimit + `) m
-						WHERE g.group_skip AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL))
+						SELECT m.id FROM given g ` + postgresGroupRow + `
+							CROSS JOIN LATERAL (SELECT m.id, m.vt, m.consumer_worker_id FROM ` + postgresGroupLive + ` ORDER BY m.id LIMIT ` + depthLimit + `) m
+						WHERE g.group_skip AND ` + postgresGroupAside + `))
 					AND COALESCE(o.archived_at, 'infinity') = 'infinity' AND o.parked_vt IS NULL AND o.consumer_worker_id IS NULL
 				ORDER BY o.id
-				FOR UPDATE OF o))`,
+				FOR UPDATE OF o))
+			RETURNING id`,
+	refund: `/* pgqrs:group.refund */
+			WITH back AS MATERIALIZED (
+				SELECT m.queue_id, m.group_key, count(*) * q.group_interval * interval '1 microsecond' AS wait
+				FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
+				WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND q.group_interval IS NOT NULL
+				GROUP BY m.queue_id, m.group_key, q.group_interval
+			)
+			UPDATE pgqrs_groups r SET next_at = r.next_at - b.wait
+			FROM back b WHERE r.queue_id = b.queue_id AND r.group_key = b.group_key`,
 	promote: `/* pgqrs:group.promote */
 			WITH ` + postgresGroups + `, first AS MATERIALIZED (
 				SELECT r.next_at - (g.group_burst - 1) * g.group_interval * interval '1 microsecond' AS earliest,
 					CASE WHEN g.group_skip
 						THEN (SELECT m.id FROM ` + postgresGroupBlocked + ` ORDER BY m.parked_vt, m.id LIMIT 1)
 						ELSE (SELECT m.id FROM ` + postgresGroupBlocked + ` ORDER BY m.id LIMIT 1) END AS id
-				FROM given AS g CROSS JOIN LATERAL (SELECT r.next_at FROM pgqrs_groups r WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key LIMIT 1) r
+				FROM given AS g ` + postgresGroupRow + `
 				WHERE (SELECT count(*) FROM (SELECT m.id FROM ` + postgresGroupLive + ` ORDER BY m.id LIMIT g.group_limit) l) < g.group_limit
 			), locked AS MATERIALIZED (
 				SELECT m.id FROM pgqrs_messages m
@@ -86,13 +107,14 @@ var postgresGroupTexts = groupSQL{
 			WHERE m.id = ANY (ARRAY(SELECT id FROM locked)) AND m.id = first.id
 			RETURNING m.id`,
 	pace: `/* pgqrs:group.pace */
-			WITH gone AS MATERIALIZED (
-				SELECT m.queue_id, m.group_key, m.vt, q.group_interval * interval '1 microsecond' AS wait
+			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now),
+			gone AS MATERIALIZED (
+				SELECT m.queue_id, m.group_key, q.group_limit, q.group_interval, q.group_burst, CASE WHEN q.group_skip OR q.group_limit > 1 THEN (SELECT now FROM arg) ELSE m.vt END AS at
 				FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
-				WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND q.group_interval IS NOT NULL
+				WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg)) AND q.group_interval IS NOT NULL
 			)
-			UPDATE pgqrs_groups g SET next_at = GREATEST(g.next_at, gone.vt) + gone.wait
-			FROM gone WHERE g.queue_id = gone.queue_id AND g.group_key = gone.group_key`,
+			UPDATE pgqrs_groups r SET next_at = GREATEST(` + postgresGroupNext + `, g.at) + g.group_interval * interval '1 microsecond'
+			FROM gone g WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key`,
 	of: `/* pgqrs:group.of */
 			SELECT DISTINCT q.queue_name, m.group_key, m.batch_id FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL)`,

@@ -15,10 +15,21 @@ const (
 // sqliteGroups reads a list of groups with what their queues say of them.
 const sqliteGroups = `arg (list, now) AS (SELECT ?, ` + sqliteNow + `),
 			given (queue_id, queue_name, group_key, group_limit, group_interval, group_burst, group_skip) AS MATERIALIZED (
-				SELECT q.id, q.queue_name, json_extract(j.value, '$[1]'), q.group_limit, q.group_interval, q.group_burst, q.group_skip
+				SELECT q.id, q.queue_name, json_extract(j.value, '$[1]'), q.group_limit, ` + sqliteGroupInterval + `, q.group_burst, q.group_skip
 				FROM arg CROSS JOIN json_each(arg.list) j CROSS JOIN pgqrs_queues q
 				WHERE q.queue_name = json_extract(j.value, '$[0]')
 			)`
+
+// sqliteGroupInterval is what lies between two messages of a group in a queue q, in microseconds: whole milliseconds, as its times are.
+const sqliteGroupInterval = `(q.group_interval + 999) / 1000 * 1000`
+
+// sqliteGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what is
+// under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
+const sqliteGroupNext = `CASE WHEN (julianday(r.next_at) - julianday((SELECT now FROM arg))) * 86400 <= (g.group_burst + g.group_limit) * g.group_interval / 1000000.0 + 60 THEN r.next_at END`
+
+// sqliteGroupAside says that others may pass a message m of a group g with the row r: it is not due, and that is not for the group's rate alone.
+const sqliteGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL
+					AND m.vt > COALESCE(strftime('%Y-%m-%d %H:%M:%f', ` + sqliteGroupNext + `, printf('-%.6f seconds', g.group_burst * g.group_interval / 1000000.0)), '')`
 
 // Where an engine finds nothing in the subquery of a RETURNING, all is done that a policy could ask for.
 const sqliteGroupPolicies = `COALESCE((SELECT q.group_limit > 1 FROM pgqrs_queues q WHERE q.id = queue_id), 1),
@@ -60,13 +71,25 @@ var sqliteGroupTexts = groupSQL{
 			WITH ` + sqliteGroups + `
 			UPDATE pgqrs_messages SET parked_vt = vt, vt = ` + sqliteBlocked + `
 			WHERE id IN (
-				SELECT m.id FROM given g CROSS JOIN ` + sqliteGroupLive + ` AND g.group_skip AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL)`,
+				SELECT m.id FROM given g CROSS JOIN pgqrs_groups r CROSS JOIN ` + sqliteGroupLive + `
+					AND r.queue_id = g.queue_id AND r.group_key = g.group_key AND g.group_skip AND ` + sqliteGroupAside + `)
+			RETURNING id`,
+	refund: `/* pgqrs:group.refund */
+			WITH back (queue_id, group_key, wait) AS MATERIALIZED (
+				SELECT m.queue_id, m.group_key, printf('-%.6f seconds', sum(` + sqliteGroupInterval + `) / 1000000.0)
+				FROM json_each(?) j CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+				WHERE m.id = j.value AND q.id = m.queue_id AND q.group_interval IS NOT NULL
+				GROUP BY m.queue_id, m.group_key
+			)
+			UPDATE pgqrs_groups SET next_at = (
+				SELECT strftime('%Y-%m-%d %H:%M:%f', pgqrs_groups.next_at, b.wait) FROM back b WHERE b.queue_id = pgqrs_groups.queue_id AND b.group_key = pgqrs_groups.group_key)
+			WHERE rowid IN (SELECT r.rowid FROM back b CROSS JOIN pgqrs_groups r WHERE r.queue_id = b.queue_id AND r.group_key = b.group_key)`,
 	promote: `/* pgqrs:group.promote */
 			WITH ` + sqliteGroups + `, first (id, vt) AS MATERIALIZED (
 				SELECT CASE WHEN g.group_skip
 						THEN (SELECT m.id FROM ` + sqliteGroupBlocked + ` ORDER BY m.parked_vt, m.id LIMIT 1)
 						ELSE (SELECT m.id FROM ` + sqliteGroupBlocked + ` ORDER BY m.id LIMIT 1) END,
-					max((SELECT now FROM arg), COALESCE(strftime('%Y-%m-%d %H:%M:%f', r.next_at, printf('-%.6f seconds', (g.group_burst - 1) * g.group_interval / 1000000.0)), ''))
+					max((SELECT now FROM arg), COALESCE(strftime('%Y-%m-%d %H:%M:%f', ` + sqliteGroupNext + `, printf('-%.6f seconds', (g.group_burst - 1) * g.group_interval / 1000000.0)), ''))
 				FROM given g CROSS JOIN pgqrs_groups r
 				WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key AND (SELECT count(*) FROM ` + sqliteGroupLive + `) < g.group_limit
 			)
@@ -74,15 +97,18 @@ var sqliteGroupTexts = groupSQL{
 			WHERE id IN (SELECT id FROM first)
 			RETURNING id`,
 	pace: `/* pgqrs:group.pace */
-			WITH gone (queue_id, group_key, vt, wait) AS MATERIALIZED (
-				SELECT m.queue_id, m.group_key, m.vt, printf('%.6f seconds', q.group_interval / 1000000.0)
-				FROM json_each(?) j CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `),
+			gone (queue_id, group_key, group_limit, group_interval, group_burst, at) AS MATERIALIZED (
+				SELECT m.queue_id, m.group_key, q.group_limit, ` + sqliteGroupInterval + `, q.group_burst, CASE WHEN q.group_skip OR q.group_limit > 1 THEN arg.now ELSE m.vt END
+				FROM arg CROSS JOIN json_each(arg.ids) j CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 				WHERE m.id = j.value AND q.id = m.queue_id AND q.group_interval IS NOT NULL
+			), next (id, at) AS MATERIALIZED (
+				SELECT r.rowid, strftime('%Y-%m-%d %H:%M:%f', max(g.at, COALESCE(` + sqliteGroupNext + `, '')), printf('%.6f seconds', g.group_interval / 1000000.0))
+				FROM gone g CROSS JOIN pgqrs_groups r
+				WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key
 			)
-			UPDATE pgqrs_groups SET next_at = (
-				SELECT strftime('%Y-%m-%d %H:%M:%f', max(gone.vt, COALESCE(pgqrs_groups.next_at, '')), gone.wait)
-				FROM gone WHERE gone.queue_id = pgqrs_groups.queue_id AND gone.group_key = pgqrs_groups.group_key)
-			WHERE rowid IN (SELECT r.rowid FROM gone CROSS JOIN pgqrs_groups r WHERE r.queue_id = gone.queue_id AND r.group_key = gone.group_key)`,
+			UPDATE pgqrs_groups SET next_at = (SELECT n.at FROM next n WHERE n.id = pgqrs_groups.rowid)
+			WHERE rowid IN (SELECT id FROM next)`,
 	of: `/* pgqrs:group.of */
 			SELECT DISTINCT CAST(q.queue_name AS BLOB), CAST(m.group_key AS BLOB), m.batch_id FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 			WHERE m.id IN (SELECT value FROM json_each(?)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL)`,

@@ -107,7 +107,11 @@ func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) 
 	}
 	texts := c.store.dialect.group
 	if p.skips {
-		if _, err := c.exec(ctx, texts.park, list); err != nil {
+		ids, err := c.ids(ctx, texts.park, list)
+		if err == nil && p.paced && len(ids) > 0 {
+			err = c.pace(ctx, texts.refund, ids)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -122,7 +126,7 @@ func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) 
 		}
 		woken = true
 		if p.paced {
-			if err := c.pace(ctx, ids); err != nil {
+			if err := c.pace(ctx, texts.pace, ids); err != nil {
 				return err
 			}
 		}
@@ -137,10 +141,11 @@ func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) 
 	return c.store.wakeAll(ctx, queues)
 }
 
-func (c conn) pace(ctx context.Context, ids []int64) error {
+// pace runs a statement that counts messages against the rates of their groups.
+func (c conn) pace(ctx context.Context, text string, ids []int64) error {
 	list, err := jsonList(ids)
 	if err == nil {
-		_, err = c.exec(ctx, c.store.dialect.group.pace, list)
+		_, err = c.exec(ctx, text, list)
 	}
 	return err
 }

@@ -62,7 +62,7 @@ func TestStatementsOfGroups(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error { return emails(s).Release(ctx, 0, inGroup(7)) },
 		}, {
 			name: "Release of one for later, in a group of several, with a rate, which passes over it",
-			want: inOne(query("message.release", `[[7,3,9,60000000]]`).ids(7), tries.row("emails", "ada", true, true, true), exec("group.park", group),
+			want: inOne(query("message.release", `[[7,3,9,60000000]]`).ids(7), tries.row("emails", "ada", true, true, true), query("group.park", group).ids(9), exec("group.refund", `[9]`),
 				query("group.promote", group).ids(8), exec("group.pace", `[8]`), query("group.promote", group)),
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				return emails(s).Release(ctx, time.Minute, inGroup(7))

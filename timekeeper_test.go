@@ -62,8 +62,8 @@ func TestInstantsThatArePast(t *testing.T) {
 		{"as many as are to be made up for", time.Hour, 3, now.AddDate(-1, 0, 0), 3},
 		{"fewer than that", time.Hour, 1000, now.Add(-5 * time.Hour), 6},
 		{"of years in three centuries, more than a Duration holds", 365 * 24 * time.Hour, 1000, Every(365 * 24 * time.Hour).Next(now.AddDate(-3, 0, 0)), 3},
-		{"those that are no whole milliseconds", fine, 3, Every(2*fine).Next(now.AddDate(-1, 0, 0)), 3},
-		{"and one more", fine, 4, Every(2*fine).Next(now.AddDate(-1, 0, 0)), 4},
+		{"those that are no whole milliseconds", fine, 3, Every(2 * fine).Next(now.AddDate(-1, 0, 0)), 3},
+		{"and one more", fine, 4, Every(2 * fine).Next(now.AddDate(-1, 0, 0)), 4},
 		{"one that is missed is none", 24 * time.Hour, -1, now.AddDate(-1, 0, 0).Truncate(24 * time.Hour), 0},
 	} {
 		s := Schedule{Rule: Every(c.every), CatchUp: c.catchUp}

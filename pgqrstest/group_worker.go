@@ -22,6 +22,10 @@ var groupWorkerCases = []testcase{
 	{"a group's policy of several at a time holds, in order of enqueue", "a tenant would have one slot or all of them", groupLimit},
 	{"a tenant's thousand messages do not hold up another's ten", "one customer's import would stop everybody's mail", groupFair},
 	{"a group's rate lets messages go no faster, whoever works", "a customer's server would be called more often than it allows", groupRate},
+	{"a message that is delayed, or was deleted before its time, does not use up its group's rate", "a group would wait for a token that nobody needs", groupRateDelayed},
+	{"a group's rate is kept though its interval is no whole number of milliseconds", "700 a second would be a thousand", groupRateFine},
+	{"with SkipFailed a message that waits for its group's rate is not passed over", "a steady stream would put off each of its messages for ever", groupSkipRate},
+	{"with SkipFailed what waits for its time does not use up its group's rate", "a group would wait an hour for a message that may not hold it up", groupSkipRetryRate},
 	{"with SkipFailed a group goes on past a failed message, which comes when its time has come", "a group would wait for a message that nothing depends on", groupSkip},
 	{"with SkipFailed a retry is not overtaken once it is due, and one message at a time is kept", "a retry would starve, or run beside another", groupSkipDue},
 	{"a message of a workflow's run may have a group: its runs are executed one after the other", "two runs would change one account at once", groupRuns},
@@ -206,6 +210,69 @@ func groupRate(t *testing.T, e *env) {
 		Advance(t, e.store, wait.time)
 		equal(t, fmt.Sprintf("messages after another %v", wait.time), take(), wait.want)
 	}
+}
+
+// paced is a queue whose groups have a policy, in which a failed message waits ten hours.
+func paced(t *testing.T, e *env, p pgqrs.Policy) *pgqrs.Queue[string] {
+	t.Helper()
+	p.Backoff = func(int) time.Duration { return 10 * time.Hour }
+	q := jobs(e).With(p)
+	must(t, q.Configure(t.Context()))
+	return q
+}
+
+func groupRateDelayed(t *testing.T, e *env) {
+	q := paced(t, e, pgqrs.Policy{GroupConcurrency: 2, GroupRate: pgqrs.Rate{N: 1, Per: time.Minute}})
+	enqueue(t, q, "delayed", pgqrs.Group("a"), pgqrs.Delay(10*time.Hour))
+	grouped(t, q, "a", "next")
+	Advance(t, e.store, 3*time.Minute)
+	equalSlices(t, "payloads beside one that is delayed", drainBy(t, q, 10), []string{"next"})
+	q = paced(t, e, pgqrs.Policy{GroupRate: pgqrs.Rate{N: 1, Per: time.Minute}})
+	head := enqueue(t, q, "delayed", pgqrs.Group("b"), pgqrs.Delay(10*time.Hour))
+	grouped(t, q, "b", "next")
+	equal(t, "deleted", value(e.store.Delete(t.Context(), head))(t), 1)
+	Advance(t, e.store, 3*time.Minute)
+	equalSlices(t, "payloads after one that was deleted", drainBy(t, q, 10), []string{"next"})
+}
+
+func groupRateFine(t *testing.T, e *env) {
+	const n, burst, interval = 60, 5, 1400 * time.Microsecond
+	q := paced(t, e, pgqrs.Policy{GroupConcurrency: n, GroupRate: pgqrs.Rate{N: burst, Per: burst * interval}})
+	ids := grouped(t, q, "a", make([]string, n)...)
+	first, last := e.info(t, ids[0]).DueAt, e.info(t, ids[n-1]).DueAt
+	if most := (n - burst) * interval; last.Sub(first) < most-time.Millisecond {
+		t.Errorf("%d messages are let go within %v; want %v or more", n, last.Sub(first), most)
+	}
+}
+
+func groupSkipRate(t *testing.T, e *env) {
+	q := paced(t, e, pgqrs.Policy{SkipFailed: true, GroupRate: pgqrs.Rate{N: 1, Per: time.Hour}})
+	grouped(t, q, "a", "1")
+	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"1"})
+	for _, payload := range []string{"2", "3", "4"} {
+		grouped(t, q, "a", payload)
+	}
+	for _, want := range []string{"2", "3", "4"} {
+		wantNone(t, q)
+		Advance(t, e.store, 61*time.Minute)
+		equalSlices(t, "payloads after an hour", drainBy(t, q, 10), []string{want})
+	}
+}
+
+func groupSkipRetryRate(t *testing.T, e *env) {
+	q := paced(t, e, pgqrs.Policy{SkipFailed: true, GroupRate: pgqrs.Rate{N: 1, Per: time.Minute}})
+	grouped(t, q, "a", "1")
+	must(t, q.Fail(t.Context(), errors.New("later"), dequeueOne(t, q)))
+	grouped(t, q, "a", "2")
+	Advance(t, e.store, 3*time.Minute)
+	equalSlices(t, "payloads beside the retry", drainBy(t, q, 10), []string{"2"})
+	Advance(t, e.store, 10*time.Hour)
+	equalSlices(t, "payloads when it is due", drainBy(t, q, 10), []string{"1"})
+	for i := range 5 {
+		enqueue(t, q, "delayed", pgqrs.Group("b"), pgqrs.Delay(time.Duration(10-i)*time.Hour))
+	}
+	grouped(t, q, "b", "now")
+	equalSlices(t, "payloads beside several that are delayed", drainBy(t, q, 10), []string{"now"})
 }
 
 // skipping is a queue whose groups pass over what failed, for an hour.

@@ -14,7 +14,7 @@ import (
 
 // groupOperations are the tags that operateGroups must have sent.
 var groupOperations = strings.Fields(`
-	group.lock message.group_enqueue group.try_lock group.park group.promote group.pace group.of group.redrive group.sweep group.prune
+	group.lock message.group_enqueue group.try_lock group.park group.refund group.promote group.pace group.of group.redrive group.sweep group.prune
 	batch.try_lock batch.finish batch.sweep message.list_blocked message.claim message.ack worker.poll queue.depth`)
 
 // manyInGroups are how many messages stand in one group, how many other groups
