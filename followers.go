@@ -76,7 +76,7 @@ func (c conn) advance(ctx context.Context, f followers) error {
 	}
 	missed, err := c.follow(ctx, f)
 	if err == nil && len(missed) > 0 {
-		c.store.tell(func() { c.store.revisit(missed) })
+		c.store.tell(func() { c.store.revisit(missed, c.store.tx != nil && c.store.news == nil) })
 	}
 	return err
 }

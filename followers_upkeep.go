@@ -3,6 +3,8 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,51 +19,56 @@ const (
 )
 
 // revisits are followers of what ended while another transaction had them
-// locked, such as one that was enqueueing to a group. They are looked at again until
-// it has ended. What a process leaves undone the sweep of any Worker finds.
+// locked, such as one that was enqueueing to a group. Each is looked at again, ever less
+// often, until it has been. What a process leaves undone the sweep of any Worker finds.
 type revisits struct {
 	mu     sync.Mutex
-	tried  map[follower]int // how often each was looked at in vain
-	wait   time.Duration
+	due    map[follower]revisit
 	timer  *time.Timer // nil: there are none
+	at     time.Time   // when it goes off; the past while they are being looked at
 	closed bool
 }
 
+// A revisit is when to look at a follower again.
+type revisit struct {
+	at    time.Time
+	tries int  // that were in vain
+	open  bool // what ended did so in a caller's transaction, whose end shows nowhere
+}
+
 // revisit has followers looked at again soon.
-func (s *core) revisit(f followers) {
+func (s *core) revisit(f followers, open bool) {
 	r := &s.revisits
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.tried == nil {
-		r.tried = map[follower]int{}
+	if r.due == nil {
+		r.due = map[follower]revisit{}
 	}
+	first := time.Now().Add(firstRevisit)
 	for x := range f {
-		r.tried[x] = 0
+		r.due[x] = revisit{at: first, open: open || r.due[x].open}
 	}
-	if r.timer == nil {
-		r.wait = firstRevisit
-		s.revisitLater()
+	if r.timer == nil || r.at.After(first) {
+		s.revisitAt(first)
 	}
 }
 
-// revisitLater sets the timer, if there is anything to look at. The caller holds the lock.
-func (s *core) revisitLater() {
+// revisitAt sets the timer. The caller holds the lock.
+func (s *core) revisitAt(at time.Time) {
 	r := &s.revisits
-	r.timer = nil
-	if len(r.tried) > 0 && !r.closed {
-		r.timer = time.AfterFunc(r.wait, s.revisitNow)
-		r.wait = min(2*r.wait, maxRevisit)
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	if !r.closed {
+		r.timer, r.at = time.AfterFunc(time.Until(at), s.revisitNow), at
 	}
 }
 
 func (s *core) revisitNow() {
 	r := &s.revisits
-	r.mu.Lock()
-	tried := r.tried
-	r.tried = map[follower]int{}
-	r.mu.Unlock()
-
-	f := make(followers, len(tried))
+	tried := r.take()
+	f := followers{}
 	for x := range tried {
 		f[x] = true
 	}
@@ -73,12 +80,31 @@ func (s *core) revisitNow() {
 	if err != nil && !r.closed {
 		s.log.Warn("pgqrs: could not let go what waits for messages that have ended; trying again", "err", err)
 	}
-	for x := range missed {
-		if _, anew := r.tried[x]; !anew && tried[x]+1 < maxRevisits {
-			r.tried[x] = tried[x] + 1
+	for x, v := range tried {
+		v.tries++
+		v.at = time.Now().Add(min(firstRevisit<<v.tries, maxRevisit))
+		if _, anew := r.due[x]; !anew && (missed[x] || v.open) && v.tries < maxRevisits {
+			r.due[x] = v
 		}
 	}
-	s.revisitLater()
+	r.timer = nil
+	if len(r.due) > 0 {
+		s.revisitAt(slices.MinFunc(slices.Collect(maps.Values(r.due)), func(a, b revisit) int { return a.at.Compare(b.at) }).at)
+	}
+}
+
+// take takes out those that are due.
+func (r *revisits) take() map[follower]revisit {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	due := map[follower]revisit{}
+	for x, v := range r.due {
+		if !v.at.After(time.Now()) {
+			due[x] = v
+			delete(r.due, x)
+		}
+	}
+	return due
 }
 
 // visit lets go what may follow, and returns what it could not look at.

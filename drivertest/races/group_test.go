@@ -122,6 +122,22 @@ func TestAckAgainstEnqueueOfAGroup(t *testing.T) {
 			equal(s, "messages ready", s.count("SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NULL AND parked_vt IS NULL"), 1)
 		})
 	}
+	onPostgres(t, "the ack is in a caller's transaction that ends long after the enqueue's, and the group goes on when it commits", func(s *scene) {
+		ids := s.line(2)
+		m := s.take(s.a)
+		enqueuing := s.begin(s.b)
+		value(s.b.jobs().WithTx(enqueuing).Enqueue(s.Context(), 1, inGroup))(s)
+		acking := s.begin(s.a)
+		s.must(s.a.jobs().WithTx(acking).Ack(s.Context(), m))
+		look, looked := s.a.tap.Before(s, "pgqrs:group.try_lock"), s.a.tap.After(s, "pgqrs:commit")
+		look.Wait(s)
+		s.must(enqueuing.Commit())
+		look.Go()
+		looked.Wait(s) // in vain
+		looked.Go()
+		s.must(acking.Commit())
+		s.eventually("the next message is ready", func() bool { return s.state(ids[1]) == pgqrs.Ready })
+	})
 	onBoth(t, "the ack is sent after the enqueue", func(s *scene) {
 		ids := s.line(1)
 		m := s.take(s.a)

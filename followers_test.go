@@ -1,0 +1,54 @@
+//go:build go1.25
+
+package pgqrs
+
+import (
+	"database/sql/driver"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAGroupIsLookedAtAgainSoonThoughAnotherHasBeenLockedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const held, fresh = "held", "fresh"
+		f, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
+			if c.tag() == "group.try_lock" && strings.Contains(c.args[0].Value.(string), fresh) {
+				return row("q", fresh, false, false, false), nil
+			}
+			return nil, nil
+		})
+		looks := func(group string) (times []time.Time) {
+			for _, c := range f.log() {
+				if c.tag() == "group.try_lock" && strings.Contains(c.args[0].Value.(string), group) {
+					times = append(times, c.at)
+				}
+			}
+			return times
+		}
+		begin := time.Now()
+		s.revisit(followers{{groupName: groupName{"q", held}}: true}, false)
+		pass(10 * time.Second)
+		if got := looks(held); len(got) < 10 || len(got) > 14 || got[0].Sub(begin) != firstRevisit {
+			t.Errorf("a group that stays locked was looked at %d times in ten seconds, at %v", len(got), got)
+		}
+		pass(10 * time.Millisecond)
+		begin = time.Now()
+		s.revisit(followers{{groupName: groupName{"q", fresh}}: true}, false)
+		pass(10 * time.Second)
+		if got := looks(fresh); len(got) != 1 || got[0].Sub(begin) != firstRevisit {
+			t.Errorf("another was looked at at %v; want once, %v after %v", got, firstRevisit, begin)
+		}
+		pass(time.Minute)
+		f.log()
+		pass(time.Minute)
+		if got := f.log(); len(got) > 0 {
+			t.Errorf("it goes on looking: %v", got)
+		}
+		if err := errors.Join(s.Close(), s.DB().Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
