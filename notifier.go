@@ -88,10 +88,11 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 	s.notices.mu.Lock()
 	s.notices.of(queue).latest = time.Now()
 	s.notices.mu.Unlock()
-	if err := s.cfg.Notifier.Notify(ctx, s.tx, queue); err != nil {
-		return &notifyError{err}
+	err := s.cfg.Notifier.Notify(ctx, s.tx, queue)
+	if err != nil && ctx.Err() == nil { // a call that is given up says nothing of the Notifier
+		err = &notifyError{err}
 	}
-	return nil
+	return err
 }
 
 // A notifyError is a failure of the Notifier that is no reason not to do what it was to tell of.

@@ -17,12 +17,16 @@ import (
 // A messenger is a Notifier that a test looks at.
 type messenger struct {
 	mu      sync.Mutex
-	fails   error // of Notify and Listen
+	fails   error  // of Notify and Listen
+	before  func() // Notify; nil: nothing
 	listens []time.Time
 	heard   func(queue string)
 }
 
 func (m *messenger) Notify(ctx context.Context, tx Tx, queue string) error {
+	if m.before != nil {
+		m.before()
+	}
 	if _, err := tx.ExecContext(ctx, "/* pgqrs:notify */ "+queue); err != nil {
 		return err
 	}
@@ -115,6 +119,22 @@ func TestEnqueueIsStoredThoughNotifyFails(t *testing.T) {
 		enqueueTimes(t, q, 2)
 		f.wantLog(t, "query message.enqueue", "query message.enqueue")
 		pass(notifyMuted)
+		enqueueTimes(t, q, 1)
+		f.wantLog(t, toldInTx...)
+	})
+}
+
+func TestACallThatIsGivenUpWhileItNotifiesDoesNotSilenceTheOthers(t *testing.T) {
+	withMessenger(t, nil, func(t *testing.T, f *fake, s *Store, m *messenger) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m.before = cancel
+		q := NewQueue[int](s, "q")
+		if _, err := q.Enqueue(ctx, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("the error is %v", err)
+		}
+		m.before = nil
+		pass(notifyEvery)
+		f.log()
 		enqueueTimes(t, q, 1)
 		f.wantLog(t, toldInTx...)
 	})
