@@ -30,9 +30,14 @@ var postgresSchedules = scheduleSQL{
 		SELECT j.value ->> 0, clock_timestamp(), s.id, s.rule, s.zone, COALESCE(s.tick_ct, 0), s.next_at, s.paused_at, s.resumed_at
 		FROM json_array_elements($1::json) AS j (value) LEFT JOIN pgqrs_schedules s ON s.name = j.value ->> 0`,
 	advance: `/* pgqrs:schedule.advance */
-		WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::bigint AS tick_ct, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS next_at)
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::bigint AS tick_ct, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS next_at),
+		free AS MATERIALIZED (
+			SELECT s.id FROM pgqrs_schedules s
+			WHERE s.id = (SELECT id FROM arg) AND s.tick_ct = (SELECT tick_ct FROM arg)
+			FOR NO KEY UPDATE SKIP LOCKED
+		)
 		UPDATE pgqrs_schedules s SET next_at = arg.next_at, tick_ct = s.tick_ct + 1
-		FROM arg WHERE s.id = arg.id AND s.tick_ct = arg.tick_ct
+		FROM arg WHERE s.id = (SELECT id FROM free)
 		RETURNING s.id`,
 	record: `/* pgqrs:schedule.record */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::json AS runs, clock_timestamp() AS now)

@@ -10,7 +10,8 @@ type scheduleSQL struct {
 	// find reads what decides when schedules run. Query; JSON array of [name]; a row for each: name, now, id or NULL if there is no such schedule,
 	// rule, zone, number of changes, next instant or NULL, paused_at, resumed_at.
 	find string
-	// advance sets the next instant. Query; id, number of changes, instant or NULL; 1 row: id; none if that number is out of date.
+	// advance sets the next instant. Query; id, number of changes, instant or NULL; 1 row: id; none if that number is out of date, or, on
+	// PostgreSQL, if another transaction has the row locked.
 	advance string
 	// record adds to the history, but for instants that are there. Query; id, JSON array of
 	// [instant or null for now, by hand, held, message or null, run or null]; rows: instant of those added.

@@ -145,7 +145,7 @@ func (k *timekeeper) failed(ctx context.Context, what string, err error) {
 	}
 }
 
-// keepWithin is keep in a time of its own: a schedule that somebody's
+// keepWithin is keep in a time of its own: a schedule whose queue or key somebody's
 // transaction has locked must not take that of the others.
 func (k *timekeeper) keepWithin(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -171,14 +171,14 @@ func (k *timekeeper) keep(ctx context.Context, s *Schedule, row scheduleRow) (ti
 		if err != nil || first.IsZero() || !row.next.IsZero() && !first.Before(row.next) {
 			return row.next, err
 		}
-		return first, k.tick(ctx, s, row, nil, first) // the clock was set back
+		return k.tick(ctx, s, row, nil, first) // the clock was set back
 	}
 	due, next, err := s.due(row.next, row.now)
 	if err != nil {
 		return time.Time{}, err
 	}
 	due = slices.DeleteFunc(due, func(at time.Time) bool { return !row.paused.IsZero() || at.Before(row.resumed) })
-	return next, k.tick(ctx, s, row, due, next)
+	return k.tick(ctx, s, row, due, next)
 }
 
 // standAside leaves a schedule to those who have the rule that its row has,
@@ -210,23 +210,38 @@ type repetition struct{ left []time.Time }
 func (*repetition) Error() string { return "pgqrs: some instants have been run before" }
 
 // tick runs the instants that are due and advances the schedule to the next
-// one, in one transaction, unless another worker has done so.
-func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) error {
+// one, in one transaction, unless somebody else has done so or is at it: then
+// it is to be looked at again at once. Otherwise that is so at the next instant.
+func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (time.Time, error) {
 	for {
-		err := k.r.store.atomic(ctx, func(c conn) error { return c.tick(ctx, s, row, due, next) })
-		var again *repetition
-		if !errors.As(err, &again) {
+		mine := false
+		err := k.r.store.atomic(ctx, func(c conn) (err error) {
+			mine, err = c.tick(ctx, s, row, due, next)
 			return err
+		})
+		var again *repetition
+		if errors.As(err, &again) {
+			due = again.left
+			continue
 		}
-		due = again.left
+		if !mine {
+			next = row.now
+		}
+		return next, err
 	}
 }
 
-func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) error {
-	mine, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
-	if err != nil || len(mine) == 0 || len(due) == 0 {
-		return err
+// tick is a tick's transaction. It reports whether it was the one to do it.
+func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, err error) {
+	ids, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
+	if err != nil || len(ids) == 0 || len(due) == 0 {
+		return len(ids) > 0, err
 	}
+	return true, c.runInstants(ctx, s, row.id, due)
+}
+
+// runInstants enqueues for instants, and notes that in the history.
+func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time.Time) error {
 	items, err := c.store.scheduled(ctx, s.Name, s.Target, due)
 	if err != nil {
 		return err
@@ -238,7 +253,7 @@ func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time
 	for i, at := range due {
 		runs[i].DueAt = at
 	}
-	added, err := c.recordRuns(ctx, row.id, runs)
+	added, err := c.recordRuns(ctx, id, runs)
 	if err == nil && len(added) < len(due) {
 		slices.SortFunc(added, time.Time.Compare)
 		return &repetition{added}

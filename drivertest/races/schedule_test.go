@@ -68,12 +68,14 @@ func TestTickAgainstTick(t *testing.T) {
 		s.tick(s.a, "")
 		enqueued.Wait(s)
 		advance.Go()
-		if !s.waitsForLock(s.b, done.Held) {
-			s.Fatal("the other did not wait for it")
+		if s.waitsForLock(s.b, done.Held) {
+			s.Fatal("the other waited for it")
 		}
-		enqueued.Go()
 		done.Wait(s)
+		s.ran(0)
 		done.Go()
+		enqueued.Go()
+		s.eventually("it has run it", func() bool { return s.schedule().Last != nil })
 		s.ran(1)
 	})
 }
@@ -150,5 +152,21 @@ func TestALockedScheduleHoldsUpNoOther(t *testing.T) {
 		s.eventually("the other runs", func() bool { return s.count("SELECT count(*) FROM pgqrs_schedule_runs") == 1 })
 		s.must(tx.Rollback())
 		s.eventually("it runs when the lock is gone", func() bool { return s.count("SELECT count(*) FROM pgqrs_schedule_runs") == 2 })
+	})
+	onPostgres(t, "nor delays it, which would cost instants", func(s *scene) {
+		s.enqueue(s.b) // makes the queue
+		s.overdue()
+		often := pgqrs.Schedule{Name: "often", Rule: pgqrs.Every(time.Second), Target: s.a.jobs().Target(1)}
+		advance := s.a.tap.Before(s, "pgqrs:schedule.advance")
+		s.run(&pgqrs.Worker{Schedules: []pgqrs.Schedule{daily(s.a, ""), often}})
+		advance.Wait(s)
+		tx := s.begin(s.b)
+		value(s.b.store.WithTx(tx).RunSchedule(s.Context(), "daily"))(s)
+		advance.Go()
+		s.eventually("the other runs three instants, one after the other", func() bool {
+			runs := value(s.b.store.ScheduleRuns(s.Context(), "often", 3))(s)
+			return len(runs) == 3 && runs[0].DueAt.Sub(runs[2].DueAt) == 2*time.Second
+		})
+		s.must(tx.Rollback())
 	})
 }
