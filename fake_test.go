@@ -135,7 +135,7 @@ func (c fakeConn) Prepare(text string) (driver.Stmt, error) {
 
 func (c fakeConn) QueryContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Rows, error) {
 	rows, err := c.ask(ctx, call{how: "query", text: text, args: args})
-	return &fakeRows{rows}, err
+	return &fakeRows{left: rows}, err
 }
 
 func (c fakeConn) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
@@ -156,7 +156,7 @@ func (s fakeStmt) NumInput() int { return -1 }
 
 func (s fakeStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	rows, err := s.c.ask(ctx, call{how: "run", text: s.text, args: args})
-	return &fakeRows{rows}, err
+	return &fakeRows{left: rows}, err
 }
 
 func (s fakeStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -167,13 +167,19 @@ func (s fakeStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (dr
 func (s fakeStmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.ErrSkip }
 func (s fakeStmt) Query([]driver.Value) (driver.Rows, error)  { return nil, driver.ErrSkip }
 
-type fakeRows struct{ left [][]driver.Value }
+type fakeRows struct {
+	left    [][]driver.Value
+	columns []string
+}
 
 func (r *fakeRows) Columns() []string {
-	if len(r.left) == 0 {
-		return []string{"id"}
+	if r.columns == nil {
+		r.columns = []string{"id"}
+		if len(r.left) > 0 {
+			r.columns = make([]string, len(r.left[0]))
+		}
 	}
-	return make([]string, len(r.left[0]))
+	return r.columns
 }
 
 func (r *fakeRows) Close() error { return nil }

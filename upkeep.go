@@ -151,7 +151,10 @@ func (r *running) report(parent context.Context) {
 			return
 		}
 		told[l] = word
-		l.limited.Store(state.limited)
+		if l.limited.Swap(state.limited) && !state.limited {
+			l.opened.Store(true) // there is nothing to wait for any more
+			r.ring()
+		}
 	}
 	select {
 	case <-r.statuses: // what the scheduler has not read is out of date
