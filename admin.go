@@ -296,10 +296,17 @@ func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, er
 		n += more
 		return err
 	})
-	if err == nil && len(next) > 0 {
-		err = s.atomic(ctx, func(c conn) error { return c.advance(ctx, next) })
+	if len(next) > 0 && (err == nil || s.tx == nil) {
+		err = errors.Join(err, s.advanceAll(ctx, next)) // what has been deleted stays so
 	}
 	return n, wrap(ctx, err, "purge %s messages of queue %q", state, queue)
+}
+
+// advanceAll lets go what may follow, even if ctx is done.
+func (s *Store) advanceAll(ctx context.Context, f followers) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	return s.atomic(ctx, func(c conn) error { return c.advance(ctx, f) })
 }
 
 // eachPage calls fn with the ids of messages in a state, a page at a time.

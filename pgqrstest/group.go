@@ -1,9 +1,12 @@
 package pgqrstest
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +23,7 @@ var groupCases = []testcase{
 	{"a delayed head holds up its group", "a later message would overtake one that was promised before it", groupDelayed},
 	{"deleting the head, by its holder or by an operator, lets its group go on", "the group would wait for a message that is gone", groupDeleted},
 	{"purging what is ready leaves what that lets go", "an operator who purges three messages would lose three million", groupPurged},
+	{"a purge that is broken off lets go what follows the messages that it has deleted", "groups would stand still for an operator's Ctrl-C", groupPurgeBroken},
 	{"a dead letter that is redriven comes before what was enqueued after it", "the second try would work on the state of the day after", groupRedriven},
 	{"blocked messages are listed, counted and found as such", "an operator would take them for messages scheduled for the year 9999", groupListed},
 	{"a message shows its group, and not how that travels", "a handler could not tell whose message it has, or would forward a header that is not its own", groupShown},
@@ -161,6 +165,33 @@ func groupPurged(t *testing.T, e *env) {
 	equalSlices(t, "payloads", payloads(dequeue(t, q, 10)), []string{"next", "next", "next"})
 	equal(t, "purged", value(e.store.Purge(t.Context(), "jobs", pgqrs.Blocked))(t), 3)
 	equal(t, "blocked", e.stats(t, "jobs").Blocked, 0)
+}
+
+func groupPurgeBroken(t *testing.T, e *env) {
+	const page = 1000
+	store, net := e.farStore(t)
+	q := jobs(e)
+	for _, payload := range []string{"head", "next"} {
+		value(q.EnqueueBatch(t.Context(), slices.Repeat([]string{payload}, page+1), pgqrs.Each(func(i int) []pgqrs.Option {
+			return []pgqrs.Option{pgqrs.Group(strconv.Itoa(i))}
+		})))(t)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	pages := 0
+	net.fail(func(text string) fault {
+		if strings.Contains(text, "pgqrs:message.lock") {
+			if pages++; pages == 2 {
+				cancel()
+			}
+		}
+		return none
+	})
+	n, err := store.Purge(ctx, "jobs", pgqrs.Ready)
+	wantError(t, err, context.Canceled)
+	equal(t, "purged", n, page)
+	s := e.stats(t, "jobs")
+	equalSlices(t, "ready, blocked", []int64{s.Ready, s.Blocked}, []int64{page + 1, 1})
 }
 
 func groupRedriven(t *testing.T, e *env) {
