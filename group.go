@@ -160,37 +160,6 @@ func (s *Store) wakeAll(ctx context.Context, queues map[string]bool) error {
 	return nil
 }
 
-// redriveGrouped is redrive for those of the messages that are in groups.
-func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []int64, err error) {
-	names := map[groupName]bool{}
-	var ids []int64
-	for _, m := range ms {
-		if m.Group != "" && (m.State == Dead || m.State == Archived) {
-			names[groupName{m.Queue, m.Group}] = true
-			ids = append(ids, m.ID)
-		}
-	}
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
-	groups := groupNames(names)
-	err = s.atomic(ctx, func(c conn) error {
-		p, _, err := c.lockGroups(ctx, groups) // first, as an enqueue does
-		if err != nil {
-			return err
-		}
-		if done, err = c.ids(ctx, s.dialect.group.redrive, list); err != nil {
-			return err
-		}
-		return c.promote(ctx, groups, p)
-	})
-	return done, err
-}
-
 // insertGrouped is insert for items of which some are in groups or in a batch, in a transaction.
 func (e *enqueuing) insertGrouped(ctx context.Context, c conn) error {
 	names := map[groupName]bool{}
