@@ -68,7 +68,7 @@ func unknownDialect(d Dialect) error {
 type dialect struct {
 	migrations  string             // the directory below migrations/
 	isolation   sql.IsolationLevel // of transactions handed to user code
-	open        string             // makes a transaction of database/sql one of the library's: it takes the write lock on the SQLite family, where one that begins by reading may not write later, and is as read-only as the session on PostgreSQL, which lib/pq would override. Exec; no arguments
+	open        string             // makes a transaction of database/sql one of the library's: it takes the write lock on the SQLite family, where one that begins by reading may not write later, and is as read-only as the session on PostgreSQL, which lib/pq would override, and ends with a process that falls silent, which would keep its locks for hours. Exec; no arguments
 	begin       string             // opens a transaction that nobody writes beside
 	concurrent  string             // the same under Config.Concurrent; empty: not to be had
 	spread      string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread

@@ -79,7 +79,7 @@ const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgres
 var postgres = dialect{
 	migrations:  "postgres",
 	isolation:   sql.LevelReadCommitted,
-	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', current_setting('default_transaction_read_only'), true)",
+	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', current_setting('default_transaction_read_only'), true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
 	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
 	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
 	concurrency: "multi-process",
