@@ -44,7 +44,7 @@ type groupSQL struct {
 // batchSQL is for batches. The message that waits for one is blocked until no
 // other message that names its id is unfinished. What lets it go holds the lock of its row.
 type batchSQL struct {
-	// tryLock locks messages that wait for batches, but passes over those that are locked. Query; JSON array of ids; rows: id.
+	// tryLock locks messages that wait for batches, or have done so, but passes over those that are locked. Query; JSON array of ids; rows: id.
 	tryLock string
 	// finish lets go those that wait for nothing any more, and writes into their headers what became of their batches.
 	// Query; JSON array of ids; rows: id, queue.

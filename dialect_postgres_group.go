@@ -167,7 +167,7 @@ const postgresBatchOpen = `EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.batch_
 var postgresBatches = batchSQL{
 	tryLock: `/* pgqrs:batch.try_lock */
 			SELECT m.id FROM pgqrs_messages m
-			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND m.parked_vt IS NOT NULL AND m.group_key IS NULL AND ` + postgresLive + `
+			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
 			ORDER BY m.id
 			FOR UPDATE OF m SKIP LOCKED`,
 	finish: `/* pgqrs:batch.finish */

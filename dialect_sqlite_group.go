@@ -157,7 +157,7 @@ const (
 
 var sqliteBatches = batchSQL{
 	tryLock: `/* pgqrs:batch.try_lock */
-			UPDATE pgqrs_messages SET parked_vt = parked_vt WHERE ` + sqliteBatchWaiting + `
+			UPDATE pgqrs_messages SET parked_vt = parked_vt WHERE id IN (SELECT value FROM json_each(?))
 			RETURNING id`,
 	finish: `/* pgqrs:batch.finish */
 			UPDATE pgqrs_messages

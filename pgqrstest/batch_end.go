@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ var batchEndCases = []testcase{
 	{"its delay counts beside the batch", "a report would go out before the hour that was promised", batchEndDelayed},
 	{"a batch of which every key is taken is done at once", "the message would wait for ever", batchEndKeyed},
 	{"a dead message that is redriven is waited for again, but nothing is told twice", "a report would be sent for each repair", batchEndRedriven},
+	{"a batch whose message has gone is not looked at again and again", "each repair of a dead message would cost twenty transactions", batchEndGone},
 	{"messages of a batch may have groups", "order and a common end would exclude each other", batchEndGrouped},
 	{"a batch that is done, but whose message still waits, is found by the upkeep", "a process that died at the wrong time would hold back the message for ever", batchEndSwept},
 	{"archived messages are counted however long the batch takes", "what retention deletes would be missing from the result", batchEndRetained},
@@ -159,6 +162,26 @@ func batchEndRedriven(t *testing.T, e *env) {
 	equal(t, "redriven", value(e.store.Redrive(t.Context(), ms[0].ID))(t), 1)
 	must(t, f.jobs.Ack(t.Context(), dequeueOne(t, f.jobs)))
 	wantNone(t, f.reports)
+}
+
+func batchEndGone(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	f := (&env{store: store, db: e.db, dialect: e.dialect, log: e.log}).fan(t, 1)
+	m := dequeueOne(t, f.jobs)
+	kill(t, f.jobs, m)
+	f.wantReport(t, 0, 1)
+	equal(t, "redriven", value(store.Redrive(t.Context(), m.ID))(t), 1)
+	var looks atomic.Int64
+	net.fail(func(text string) fault {
+		if strings.Contains(text, "pgqrs:batch.try_lock") {
+			looks.Add(1)
+		}
+		return none
+	})
+	must(t, f.jobs.Ack(t.Context(), dequeueOne(t, f.jobs)))
+	id := enqueue(t, f.jobs, "half a second later", pgqrs.Delay(time.Second/2))
+	e.awaitState(t, id, pgqrs.Ready)
+	equal(t, "looks at the batch", looks.Load(), 1)
 }
 
 func batchEndGrouped(t *testing.T, e *env) {
