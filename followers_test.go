@@ -3,6 +3,7 @@
 package pgqrs
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"strings"
@@ -48,6 +49,33 @@ func TestAGroupIsLookedAtAgainSoonThoughAnotherHasBeenLockedForLong(t *testing.T
 			t.Errorf("it goes on looking: %v", got)
 		}
 		if err := errors.Join(s.Close(), s.DB().Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestBatchesAreSweptThoughGroupsCannotBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idle := new(idleDatabase)
+		f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+			if c.tag() == "group.sweep" {
+				return nil, errBroken
+			}
+			return idle.answer(c)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- (&Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}}).Run(ctx) }()
+		pass(time.Minute)
+		swept := false
+		for _, c := range f.log() {
+			swept = swept || c.tag() == "batch.sweep"
+		}
+		if !swept {
+			t.Error("no batch was swept")
+		}
+		cancel()
+		if err := errors.Join(<-done, s.DB().Close()); err != nil {
 			t.Error(err)
 		}
 	})

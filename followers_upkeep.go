@@ -3,6 +3,7 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -144,10 +145,7 @@ func (r *running) sweep(ctx context.Context) {
 	}
 	list, err := jsonTexts(queues)
 	if err == nil {
-		err = r.sweepGroups(ctx, list)
-	}
-	if err == nil {
-		err = r.sweepBatches(ctx, list)
+		err = errors.Join(r.sweepGroups(ctx, list), r.sweepBatches(ctx, list))
 	}
 	if err != nil {
 		r.upkeepFailed(ctx, "look for messages that are held up", err)
