@@ -14,8 +14,8 @@ type policySQL struct {
 // limitSQL is for claims from queues whose rows have a limit: MaxHeld or Rate. The three run in one transaction, with lease.claim
 // between room and take. They are apart because on PostgreSQL a statement that waited for a lock does not see what the one that had it did.
 type limitSQL struct {
-	// lock keeps other such claims of a worker's queue out until the transaction ends. On PostgreSQL it waits for them; in
-	// MVCC mode the second one fails. Query; worker; 1 row: queue's id; none if the queue has no such limit.
+	// lock keeps other such claims of a worker's queue out until the transaction ends. On PostgreSQL it waits for them, but fails after
+	// a quarter of a second (55P03, lock_not_available): other queues of the worker wait too. In MVCC mode the second one fails. Query; worker; 1 row: queue's id; none if the queue has no such limit.
 	lock string
 	// room says how many messages may be leased now. Query; queue's id, how many are wanted;
 	// 1 row: how many of them may be (0 or less: none), microseconds until the rate lets the next one begin (0: at once), whether there is a rate.

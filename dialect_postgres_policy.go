@@ -14,9 +14,10 @@ const postgresAhead = `CASE WHEN q.rate_at <= arg.now + (q.rate_interval * q.rat
 
 var postgresLimits = limitSQL{
 	lock: `/* pgqrs:limit.lock */
-		SELECT q.id FROM pgqrs_queues q
+		WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', '250ms', true))
+		SELECT q.id FROM patience CROSS JOIN pgqrs_queues q
 		WHERE q.id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = $1::bigint) AND (q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL)
-		FOR NO KEY UPDATE`,
+		FOR NO KEY UPDATE OF q`,
 	room: `/* pgqrs:limit.room */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now),
 		` + postgresHeld + `, bucket AS MATERIALIZED (

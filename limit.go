@@ -41,6 +41,9 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 		}
 		return err
 	})
+	if sqlState(err) == "55P03" { // lock_not_available: a transaction has had the queue's row for long, of the application or of a process that hangs
+		return nil, room{limited: true}, nil
+	}
 	if err != nil {
 		return nil, left, err
 	}

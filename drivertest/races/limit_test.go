@@ -1,6 +1,7 @@
 package races_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -85,5 +86,31 @@ func TestExpiryAgainstClaimUnderALimit(t *testing.T) {
 		if err := receive(s, "Ack returns", late); err != nil && !errors.Is(err, pgqrs.ErrLeaseLost) {
 			s.Fatal(err)
 		}
+	})
+}
+
+func TestALockedLimitHoldsUpNoOtherQueue(t *testing.T) {
+	onPostgres(t, "somebody's open transaction has paused it", func(s *scene) {
+		s.limit(pgqrs.Policy{MaxHeld: 10})
+		others, done := pgqrs.NewQueue[int](s.a.store, "others"), make(chan int, 1)
+		s.run(&pgqrs.Worker{PollInterval: 10 * time.Millisecond, Handlers: []pgqrs.Handler{
+			s.a.jobs().With(pgqrs.Policy{MaxHeld: 10}).Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }),
+			others.Handle(func(_ context.Context, m *pgqrs.Message[int]) error { done <- m.Payload; return nil }),
+		}})
+		value(others.Enqueue(s.Context(), 0))(s)
+		receive(s, "a message of the other queue", done)
+		tx := s.begin(s.b)
+		s.must(s.b.store.WithTx(tx).PauseQueue(s.Context(), "jobs"))
+		id := s.enqueue(s.b)
+		deadline := time.Now().Add(tooLong)
+		for n := range 10 {
+			value(others.Enqueue(s.Context(), n))(s)
+			receive(s, "another message of the other queue", done)
+		}
+		if time.Now().After(deadline) {
+			s.Errorf("10 messages of the other queue took more than %v", tooLong)
+		}
+		s.must(tx.Rollback())
+		s.eventually("the message of the limited queue is handled", func() bool { return s.state(id) == pgqrs.Archived })
 	})
 }
