@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A doing does something to a queue by name or to a message, worker or run by id, and returns to how many.
+// A doing does something to a queue or schedule by name, or to a message, worker or run by id, and returns to how many.
 type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (int64, error)
 
 // An action is something that a form of the dashboard does.
@@ -22,23 +23,29 @@ type action struct {
 	back func(name string, id int64) string
 	// said is what it has done; %s stands for how many.
 	said string
+	// undone is why it has done nothing. Empty means that things stood differently already.
+	undone string
 }
 
 var actions = map[string]action{
-	"redrive":     {onID((*pgqrs.Store).Redrive), pageOf("message"), "Redriven: it is ready again, with all its attempts before it."},
-	"redrive-all": {onQueue((*pgqrs.Store).RedriveAll), deadPage, "Redriven: %s dead letters."},
-	"delete":      {onID((*pgqrs.Store).Delete), deadPage, "Deleted: %s message."},
-	"pause":       {done((*pgqrs.Store).PauseQueue), queuePage, "Paused: it delivers nothing until it is resumed."},
-	"resume":      {done((*pgqrs.Store).ResumeQueue), queuePage, "Resumed."},
+	"redrive":     {do: onID((*pgqrs.Store).Redrive), back: pageOf("message"), said: "Redriven: it is ready again, with all its attempts before it."},
+	"redrive-all": {do: onQueue((*pgqrs.Store).RedriveAll), back: deadPage, said: "Redriven: %s dead letters."},
+	"delete":      {do: onID((*pgqrs.Store).Delete), back: deadPage, said: "Deleted: %s message."},
+	"pause":       {do: done((*pgqrs.Store).PauseQueue), back: queuePage, said: "Paused: it delivers nothing until it is resumed."},
+	"resume":      {do: done((*pgqrs.Store).ResumeQueue), back: queuePage, said: "Resumed."},
 
-	"suspend-worker": {changed((*pgqrs.Store).SuspendWorker), workersPage, "Suspended: the worker claims nothing until it is resumed."},
-	"resume-worker":  {changed((*pgqrs.Store).ResumeWorker), workersPage, "Resumed."},
-	"stop-worker":    {changed((*pgqrs.Store).StopWorker), workersPage, "Stopped: the worker finishes what it has begun."},
+	"suspend-worker": {do: changed((*pgqrs.Store).SuspendWorker), back: workersPage, said: "Suspended: the worker claims nothing until it is resumed."},
+	"resume-worker":  {do: changed((*pgqrs.Store).ResumeWorker), back: workersPage, said: "Resumed."},
+	"stop-worker":    {do: changed((*pgqrs.Store).StopWorker), back: workersPage, said: "Stopped: the worker finishes what it has begun."},
 
-	"cancel-run": {onRun((*runHandle).Cancel), pageOf("run"), "It is being cancelled."},
-	"pause-run":  {onRun((*runHandle).Pause), pageOf("run"), "Paused: it stops before its next step."},
-	"resume-run": {onRun((*runHandle).Resume), pageOf("run"), "Resumed."},
-	"retry-run":  {onRun((*runHandle).Retry), pageOf("run"), "It goes on from the step that failed."},
+	"cancel-run": {do: onRun((*runHandle).Cancel), back: pageOf("run"), said: "It is being cancelled."},
+	"pause-run":  {do: onRun((*runHandle).Pause), back: pageOf("run"), said: "Paused: it stops before its next step."},
+	"resume-run": {do: onRun((*runHandle).Resume), back: pageOf("run"), said: "Resumed."},
+	"retry-run":  {do: onRun((*runHandle).Retry), back: pageOf("run"), said: "It goes on from the step that failed."},
+
+	"pause-schedule":  {do: done((*pgqrs.Store).PauseSchedule), back: schedulePage, said: "Paused: it runs nothing by the clock until it is resumed."},
+	"resume-schedule": {do: done((*pgqrs.Store).ResumeSchedule), back: schedulePage, said: "Resumed. What was due meanwhile is not made up for."},
+	"run-schedule":    {do: runSchedule, back: schedulePage, said: "It has run, by hand.", undone: "It has enqueued nothing: the message of its key is unfinished."},
 }
 
 // act does what a form asks for, and sends the browser on to a page.
@@ -75,7 +82,7 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	n, err := a.do(ctx, d.store, name, id)
 	d.samples.forget()
-	d.log.Info("dashboard: action", "action", what, "queue", name, "id", id, "done", n, "error", err)
+	d.log.Info("dashboard: action", "action", what, "name", name, "id", id, "done", n, "error", err)
 	if err != nil {
 		d.show(w, nil, err)
 		return
@@ -93,7 +100,7 @@ func said(r *http.Request) string {
 	case !ok || err != nil:
 		return ""
 	case n == 0:
-		return "Nothing was done: things stood differently already."
+		return cmp.Or(a.undone, "Nothing was done: things stood differently already.")
 	case strings.Contains(a.said, "%s"):
 		return fmt.Sprintf(a.said, number(n))
 	}
@@ -126,6 +133,15 @@ func onRun(f func(*runHandle, context.Context) error) doing {
 	}
 }
 
+// runSchedule returns 0 if it has enqueued nothing.
+func runSchedule(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) {
+	run, err := s.RunSchedule(ctx, name)
+	if err != nil || run.Held {
+		return 0, err
+	}
+	return 1, nil
+}
+
 // The pages that actions lead to, as addresses that end where a query goes on.
 
 func pageOf(page string) func(string, int64) string {
@@ -137,5 +153,7 @@ func queuePage(name string, _ int64) string { return "queue?name=" + url.QueryEs
 func deadPage(name string, _ int64) string {
 	return "queue?name=" + url.QueryEscape(name) + "&state=dead&"
 }
+
+func schedulePage(name string, _ int64) string { return "schedule?name=" + url.QueryEscape(name) + "&" }
 
 func workersPage(string, int64) string { return "workers?" }

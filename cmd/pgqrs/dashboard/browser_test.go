@@ -166,6 +166,24 @@ func TestADashboardInABrowser(t *testing.T) {
 	b.click(`.timeline .child a`)
 	b.shows("child of run")
 	b.shows("a box with a ")
+
+	t.Log("a schedule is paused, and run by hand")
+	schedule(t, d.store, yearly(d.store, "nightly"))
+	b.open("")
+	b.click(`a[href="schedules"]`)
+	b.click(`a[href="schedule?name=nightly"]`)
+	b.shows("It has not run yet")
+	b.click(`button[value="pause-schedule"]`)
+	b.shows("Paused: it runs nothing by the clock")
+	b.click(".confirm summary")
+	b.do(chromedp.WaitVisible(`button[value="run-schedule"]`))
+	b.click(`button[value="run-schedule"]`)
+	b.shows("It has run, by hand")
+	list, err := d.store.Schedules(t.Context(), "nightly")
+	must(t, err)
+	if list[0].PausedAt.IsZero() || list[0].Last == nil || !list[0].Last.ByHand {
+		t.Errorf("the schedule is %+v", list[0])
+	}
 	if list := b.complaints(); len(list) > 0 {
 		t.Errorf("the browser complains: %q", list)
 	}

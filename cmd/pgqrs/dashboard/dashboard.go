@@ -1,5 +1,5 @@
-// Package dashboard shows the queues, messages, workers and runs of a
-// [pgqrs.Store] in a browser, and lets an operator act on them.
+// Package dashboard shows the queues, messages, workers, runs and schedules
+// of a [pgqrs.Store] in a browser, and lets an operator act on them.
 //
 //	mux.Handle("/queues/", auth(http.StripPrefix("/queues", dashboard.Handler(store, dashboard.Options{}))))
 //
@@ -29,7 +29,7 @@ import (
 // Options say what a dashboard may do. The zero value shows everything and changes nothing.
 type Options struct {
 	// Actions allows to redrive and delete messages, to pause and resume queues, and to
-	// change the course of workers and runs. Otherwise they are refused with 403.
+	// change the course of workers, runs and schedules. Otherwise they are refused with 403.
 	Actions bool
 	// TrustedOrigins are other origins, such as "https://ops.example.com", whose
 	// pages may send actions. A browser may send them from the dashboard's own
@@ -78,6 +78,9 @@ var pages = map[string]func(*dashboard, context.Context, *http.Request) (*view, 
 	"runs":    (*dashboard).runs,
 	"run":     (*dashboard).run,
 	"search":  (*dashboard).search,
+
+	"schedules": (*dashboard).schedules,
+	"schedule":  (*dashboard).schedule,
 }
 
 // ServeHTTP serves one page, file or action. All of them lie at one level, so

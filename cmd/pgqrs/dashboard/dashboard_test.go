@@ -75,7 +75,7 @@ func stateOf(t *testing.T, store *pgqrs.Store, id int64) pgqrs.State {
 }
 
 var everyPage = []string{"", "queue?name=emails", "queue?name=emails&state=dead", "queue?name=emails&state=scheduled", "queue?name=emails&state=leased",
-	"queue?name=emails&state=archived", "message?id=1", "workers", "workers?all=1", "runs", "runs?workflow=x&status=ERROR", "search", "search?q=emails"}
+	"queue?name=emails&state=archived", "message?id=1", "workers", "workers?all=1", "runs", "runs?workflow=x&status=ERROR", "schedules", "schedules?only=overdue", "search", "search?q=emails"}
 
 func TestPagesCarryHeadersAndNoInlineStyleOrScript(t *testing.T) {
 	store := openStore(t)
@@ -109,6 +109,9 @@ func TestLinksAreRelativeAndLeadToPages(t *testing.T) {
 	enqueue(t, d.store, `a/b?c&d="e"<f>`, 1)
 	run, err := d.checkout.Start(t.Context(), "A-1")
 	must(t, err)
+	schedule(t, d.store, yearly(d.store, "each year?&"), yearly(d.store, "unused"))
+	_, err = d.store.RunSchedule(t.Context(), "each year?&")
+	must(t, err)
 	seen := map[string]bool{}
 	todo := []string{address, fmt.Sprintf("%srun?id=%d", address, run.ID())}
 	link := regexp.MustCompile(`(?:href|src|action)="([^"]*)"`)
@@ -133,7 +136,7 @@ func TestLinksAreRelativeAndLeadToPages(t *testing.T) {
 			}
 		}
 	}
-	for _, page := range []string{"queue?name=no%20worker&state=dead", "queue?name=a%2fb%3fc%26d%3d%22e%22%3cf%3e"} {
+	for _, page := range []string{"queue?name=no%20worker&state=dead", "queue?name=a%2fb%3fc%26d%3d%22e%22%3cf%3e", "schedules", "schedule?name=each%20year%3f%26"} {
 		if !seen[address+page] {
 			t.Errorf("no link leads to %s, of %d pages", page, len(seen))
 		}

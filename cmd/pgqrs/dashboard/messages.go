@@ -25,12 +25,17 @@ func (d *dashboard) message(ctx context.Context, r *http.Request) (*view, error)
 		Cut           bool // the payload is longer than what is shown
 		Redrivable    bool
 		PayloadLength int
-	}{MessageInfo: m, Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
+	}{MessageInfo: m, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
 		Redrivable: m.State == pgqrs.Dead || m.State == pgqrs.Archived}
-	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
-		body.HeaderList = append(body.HeaderList, header{name, m.Headers[name]})
-	}
 	return &view{Page: "message", Title: "Message " + strconv.FormatInt(m.ID, 10), Live: true, Said: said(r), Body: body}, nil
+}
+
+func headerList(headers map[string]string) []header {
+	var list []header
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		list = append(list, header{name, headers[name]})
+	}
+	return list
 }
 
 // find reads the message that a request names.

@@ -83,6 +83,7 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 		stop()
 		<-done // handlers that are cut short are no matter
 	})
+	d.clock(t)
 	for i := range 3 {
 		enqueue(t, d.store, "reports", mail{To: fmt.Sprintf("team-%d@example.com", i), Subject: "Weekly report"}, pgqrs.Delay(time.Duration(i+2)*time.Hour))
 	}
@@ -123,7 +124,40 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 	}
 	return map[string]string{
 		"queues": "", "queue": "queue?name=emails&state=dead", "message": fmt.Sprintf("message?id=%d", dead[0].ID), "workers": "workers", "runs": "runs",
-		"run": fmt.Sprintf("run?id=%d", runs[2].ID()), "search": "search?q=invoice",
+		"run": fmt.Sprintf("run?id=%d", runs[2].ID()), "search": "search?q=invoice", "schedules": "schedules", "schedule": "schedule?name=stock+report",
+	}
+}
+
+// clock gives the shop schedules, and a worker that runs them until the test ends.
+func (d *demo) clock(t *testing.T) {
+	t.Helper()
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	must(t, err)
+	reports := func(subject string, options ...pgqrs.Option) pgqrs.Target {
+		return pgqrs.NewQueue[mail](d.store, "stock").Target(mail{To: "stock@example.com", Subject: subject}, options...)
+	}
+	schedules := []pgqrs.Schedule{
+		{Name: "stock report", Rule: pgqrs.Every(15 * time.Second), Zone: berlin, Target: reports("Stock report")},
+		{Name: "stocktaking", Rule: pgqrs.Every(20 * time.Second), Target: reports("Stocktaking", pgqrs.Key("stocktaking"))},
+		{Name: "reconcile payments", Rule: pgqrs.Every(time.Hour), Zone: berlin, Target: d.parcel.Target("receipt")},
+		{Name: "newsletter", Rule: pgqrs.Every(7 * 24 * time.Hour), Target: reports("What is new this week")},
+		{Name: "purge of old baskets", Rule: pgqrs.Every(12 * time.Hour), Target: reports("Old baskets"), CatchUp: -1},
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- (&pgqrs.Worker{Name: "clock-1", Schedules: schedules}).Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		must(t, <-done)
+	})
+	eventually(t, "the schedules are there", func() bool {
+		list, err := d.store.Schedules(t.Context())
+		return err == nil && len(list) == len(schedules)
+	})
+	must(t, d.store.PauseSchedule(t.Context(), "newsletter"))
+	for _, name := range []string{"reconcile payments", "purge of old baskets"} {
+		_, err := d.store.RunSchedule(t.Context(), name)
+		must(t, err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go"
 )
 
 func TestTextsReadWell(t *testing.T) {
@@ -26,6 +28,27 @@ func TestTextsReadWell(t *testing.T) {
 	for in, want := range map[string]string{"a\n\tb": "a\n\tb", "\x1b[2J": `\u001b[2J`, "\xffé": `\xffé`, "\u202e\U000e0001": `\u202e\U000e0001`, "日本\u00a0": `日本\u00a0`} {
 		if got := printable(in); got != want {
 			t.Errorf("%q is %q; want %q", in, got, want)
+		}
+	}
+}
+
+func TestAScheduleThatNobodyRunsIsOverdue(t *testing.T) {
+	for word, info := range map[string]pgqrs.ScheduleInfo{
+		"active":  {NextAt: noon.Add(-time.Minute)},
+		"overdue": {NextAt: noon.Add(-time.Minute - time.Second)},
+		"ended":   {},
+		"paused":  {NextAt: noon.Add(-time.Hour), PausedAt: noon},
+	} {
+		if got := scheduleWord(info, noon); got != word {
+			t.Errorf("%+v is %s; want %s", info, got, word)
+		}
+	}
+}
+
+func TestAnInstantIsShownInTheZoneOfItsSchedule(t *testing.T) {
+	for zone, want := range map[string]string{"Europe/Berlin": "Friday 2026-01-02 13:00:00 CET", "UTC": "", "": "", "No/Where": ""} {
+		if got := local(noon, zone); got != want {
+			t.Errorf("in %q it is %q; want %q", zone, got, want)
 		}
 	}
 }

@@ -50,7 +50,7 @@ type view struct {
 	Query   string // in the search box
 }
 
-var templates = parseTemplates("overview", "queue", "message", "workers", "runs", "run", "search", "problem")
+var templates = parseTemplates("overview", "queue", "message", "workers", "runs", "run", "schedules", "schedule", "search", "problem")
 
 func parseTemplates(names ...string) map[string]*template.Template {
 	base := template.New("").Funcs(template.FuncMap{

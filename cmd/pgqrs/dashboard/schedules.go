@@ -1,0 +1,153 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgqrs/pgqrs-go"
+)
+
+// overdue is by how much an instant may have passed before it is said that nobody runs it.
+const overdue = time.Minute
+
+// Ways to look at schedules.
+var scheduleViews = []string{"all", "paused", "overdue"}
+
+// A scheduleTab is a way to look at schedules.
+type scheduleTab struct {
+	Name   string
+	Count  int
+	Chosen bool
+}
+
+// A scheduleRow is a schedule with how it stands.
+type scheduleRow struct {
+	pgqrs.ScheduleInfo
+	Word string   // active, paused, overdue or ended
+	Runs []runOut // the latest, the latest first
+}
+
+// A runOut is a run of a schedule with what became of it.
+type runOut struct {
+	pgqrs.ScheduleRun
+	Word string // held, gone, or the state of what it enqueued
+}
+
+// schedules shows the schedules, a page at a time.
+func (d *dashboard) schedules(ctx context.Context, r *http.Request) (*view, error) {
+	only, after := field(r, "only"), field(r, "after")
+	if only == "" {
+		only = scheduleViews[0]
+	}
+	if !slices.Contains(scheduleViews, only) {
+		return nil, fmt.Errorf("%w: there are no %q schedules", errInput, brief(only))
+	}
+	list, err := d.store.Schedules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b pgqrs.ScheduleInfo) int { return strings.Compare(a.Name, b.Name) })
+	body := struct {
+		Schedules []scheduleRow
+		Tabs      []scheduleTab
+		Only      string
+		All       int
+		Next      string // the name that the next page begins after, if there is one
+		Later     bool   // this is not the first page
+	}{Only: only, All: len(list), Later: after != ""}
+	counts := map[string]int{"all": len(list)}
+	for _, info := range list {
+		row := scheduleRow{ScheduleInfo: info, Word: scheduleWord(info, time.Now())}
+		counts[row.Word]++
+		if info.Name <= after || only != "all" && only != row.Word {
+			continue
+		}
+		if len(body.Schedules) == pageSize {
+			body.Next = body.Schedules[pageSize-1].Name
+			continue // to count on
+		}
+		if info.Last != nil {
+			row.Runs = runsOut(*info.Last)
+		}
+		body.Schedules = append(body.Schedules, row)
+	}
+	for _, name := range scheduleViews {
+		body.Tabs = append(body.Tabs, scheduleTab{name, counts[name], name == only})
+	}
+	return &view{Page: "schedules", Title: "Schedules", Live: true, Body: body}, nil
+}
+
+const (
+	shownRuns = 50   // of a schedule
+	keptRuns  = 1000 // of which the library keeps no more
+)
+
+// schedule shows a schedule and its latest runs.
+func (d *dashboard) schedule(ctx context.Context, r *http.Request) (*view, error) {
+	name, limit := field(r, "name"), shownRuns
+	if field(r, "all") != "" {
+		limit = keptRuns
+	}
+	list, err := d.store.Schedules(ctx, name)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%w: schedule %q", pgqrs.ErrNotFound, brief(name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	runs, err := d.store.ScheduleRuns(ctx, name, limit)
+	if err != nil {
+		return nil, err
+	}
+	row := scheduleRow{list[0], scheduleWord(list[0], time.Now()), runsOut(runs...)}
+	body := struct {
+		scheduleRow
+		Local      string // the next instant in the schedule's zone
+		HeaderList []header
+		Cut        bool // the payload is longer than what is shown
+		More       bool // there may be older runs than those that are shown
+	}{scheduleRow: row, Local: local(row.NextAt, row.Zone), HeaderList: headerList(row.Headers),
+		Cut: len(row.Payload) > shownText, More: len(runs) == shownRuns}
+	return &view{Page: "schedule", Title: printable(name), Live: limit == shownRuns, Said: said(r), Body: body}, nil
+}
+
+// scheduleWord is how a schedule stands.
+func scheduleWord(info pgqrs.ScheduleInfo, now time.Time) string {
+	switch {
+	case !info.PausedAt.IsZero():
+		return "paused"
+	case info.NextAt.IsZero():
+		return "ended"
+	case now.Sub(info.NextAt) > overdue:
+		return "overdue"
+	}
+	return "active"
+}
+
+func runsOut(runs ...pgqrs.ScheduleRun) []runOut {
+	var list []runOut
+	for _, run := range runs {
+		out := runOut{run, word(run.State)}
+		switch {
+		case run.Held:
+			out.Word = "held"
+		case run.State == "":
+			out.Word = "gone"
+		}
+		list = append(list, out)
+	}
+	return list
+}
+
+// local is an instant by the clocks of a zone, if this program knows the zone and it is not UTC.
+func local(t time.Time, zone string) string {
+	place, err := time.LoadLocation(zone)
+	if err != nil || t.IsZero() || zone == "" || zone == "UTC" {
+		return ""
+	}
+	return t.In(place).Format("Monday 2006-01-02 15:04:05 MST")
+}
