@@ -65,6 +65,22 @@ func TestPagesHaveEachMessageOnce(t *testing.T) {
 	})
 }
 
+func TestBlockedMessagesSayWhatTheyWaitFor(t *testing.T) {
+	onEach(t, func(s *shell) {
+		s.run("enqueue movements -group alice 1", "enqueue movements -group alice 2", "enqueue movements -group bob -delay 1h 3", "enqueue movements -group bob 4")
+		ms, err := s.queue("movements").Dequeue(s.Context(), 1, time.Hour)
+		s.check(err)
+		s.run("messages show 2", "messages show 4")
+		later := pgqrs.Policy{Backoff: func(int) time.Duration { return time.Hour }}
+		s.check(s.queue("movements").With(later).Fail(s.Context(), errors.New("the ledger is closed"), ms...))
+		s.run("messages show 2", "messages show 1", "messages list movements -state blocked", "messages show 4 -json", "stats -over 0", "queues")
+		_, err = s.queue("letters").EnqueueBatch(s.Context(), []json.RawMessage{json.RawMessage("5"), json.RawMessage("6")}, pgqrs.Then(s.queue("reports"), json.RawMessage(`"all sent"`)))
+		s.check(err)
+		s.run("messages show 5 6")
+		s.golden("blocked")
+	})
+}
+
 func TestDead(t *testing.T) {
 	onEach(t, func(s *shell) {
 		s.run("dead", "dead redrive -all nowhere")

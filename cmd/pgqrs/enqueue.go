@@ -25,6 +25,7 @@ func (a *app) enqueue() *cli.Command {
 			&cli.BoolFlag{Name: "text", Usage: "the payload is text, and becomes a JSON string"},
 			&cli.StringFlag{Name: "key", Usage: "store nothing while a message of this `KEY` is unfinished"},
 			&cli.BoolFlag{Name: "unique", Usage: "fail if the key is taken (exit code 5)"},
+			&cli.StringFlag{Name: "group", Usage: "put it into `GROUP`, whose messages are worked in their order"},
 			&cli.DurationFlag{Name: "delay", Usage: "make it ready after `TIME`, such as 90s"},
 			&cli.IntFlag{Name: "priority", Usage: "`N` from -1 to 2; higher first"},
 			&cli.StringMapFlag{Name: "header", Usage: "add a header `NAME=VALUE`; may be repeated"},
@@ -63,6 +64,9 @@ func (c call) enqueueOne(ctx context.Context, queue *pgqrs.Queue[json.RawMessage
 // options are those that every message gets.
 func (c call) options() []pgqrs.Option {
 	var opts []pgqrs.Option
+	if c.IsSet("group") {
+		opts = append(opts, pgqrs.Group(c.String("group")))
+	}
 	if c.IsSet("delay") {
 		opts = append(opts, pgqrs.Delay(c.Duration("delay")))
 	}

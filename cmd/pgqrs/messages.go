@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/internal/ahead"
 	"github.com/urfave/cli/v3"
 )
 
@@ -158,10 +159,13 @@ func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
 	worker := column[m]{title: "WORKER", fn: func(m m) any { return m.WorkerID }}
 	ended := column[m]{title: "ENDED", fn: func(m m) any { return m.EndedAt }}
 	failure := column[m]{title: "ERROR", long: true, fn: func(m m) any { return m.LastError }}
+	group := column[m]{title: "GROUP", long: true, fn: func(m m) any { return m.Group }}
 	payload := column[m]{title: "PAYLOAD", long: true, fn: func(m m) any { return compacted(m.Raw) }}
 	switch state {
 	case pgqrs.Leased:
 		return []column[m]{id, lease, worker, attempt, key, failure, payload}
+	case pgqrs.Blocked:
+		return []column[m]{id, due, group, key, payload}
 	case pgqrs.Archived:
 		return []column[m]{id, ended, attempt, key, payload}
 	case pgqrs.Dead:
@@ -176,13 +180,21 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 		return err
 	}
 	for i, m := range found {
+		wait, err := ahead.Of(ctx, c.store, m)
+		if err != nil {
+			return err
+		}
 		if c.Bool("json") {
-			err = writeJSON(c.out, viewMessage(m))
+			view := viewMessage(m)
+			for _, other := range wait.Messages {
+				view.WaitsFor = append(view.WaitsFor, other.ID)
+			}
+			err = writeJSON(c.out, view)
 		} else {
 			if i > 0 {
 				fmt.Fprintln(c.out)
 			}
-			err = c.showMessage(m)
+			err = c.showMessage(m, wait)
 		}
 		if err != nil {
 			return err
@@ -196,11 +208,23 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 	return nil
 }
 
-func (c call) showMessage(m pgqrs.MessageInfo) error {
+func (c call) showMessage(m pgqrs.MessageInfo, wait ahead.Wait) error {
 	fields := []field{
 		{"message", m.ID}, {"queue", m.Queue}, {"state", string(m.State)}, {"attempts", m.Attempt},
 		{"priority", m.Priority}, {"key", m.Key}, {"group", m.Group},
 		{"enqueued", m.EnqueuedAt}, {"due", m.DueAt}, {"leased until", m.LeasedUntil}, {"ended", m.EndedAt},
+	}
+	if m.BatchID != 0 {
+		fields = append(fields, field{"batch of", m.BatchID})
+	}
+	for _, other := range wait.Messages {
+		fields = append(fields, field{"waits for", standing(other)})
+	}
+	switch {
+	case wait.Cut:
+		fields = append(fields, field{"waits for", "there may be others, which were not looked for further"})
+	case m.State == pgqrs.Blocked && len(wait.Messages) == 0:
+		fields = append(fields, field{"waits for", "nothing that was found: it goes soon, unless its group has a rate"})
 	}
 	if m.WorkerID != 0 {
 		fields = append(fields, field{"worker", m.WorkerID})
@@ -210,6 +234,21 @@ func (c call) showMessage(m pgqrs.MessageInfo) error {
 	}
 	fields = append(fields, field{"error", m.LastError}, field{"payload", indented(m.Raw)})
 	return writeFields(c.out, fields...)
+}
+
+// standing says in a line how a message stands that another one waits for.
+func standing(m pgqrs.MessageInfo) string {
+	text := fmt.Sprintf("message %d, %s", m.ID, m.State)
+	switch {
+	case !m.LeasedUntil.IsZero():
+		text += fmt.Sprintf(" by worker %d until %s", m.WorkerID, cell(m.LeasedUntil))
+	case m.State == pgqrs.Scheduled:
+		text += " until " + cell(m.DueAt)
+	}
+	if m.LastError != "" {
+		text += fmt.Sprintf(", attempt %d failed: %s", m.Attempt, m.LastError)
+	}
+	return text
 }
 
 // A messageView is a message as JSON.
@@ -222,6 +261,7 @@ type messageView struct {
 	Key         string            `json:"key,omitempty"`
 	Group       string            `json:"group,omitempty"`
 	BatchID     int64             `json:"batch_id,omitempty"`
+	WaitsFor    []int64           `json:"waits_for,omitempty"` // ids, by show alone
 	Headers     map[string]string `json:"headers,omitempty"`
 	EnqueuedAt  time.Time         `json:"enqueued_at,omitzero"`
 	DueAt       time.Time         `json:"due_at,omitzero"`
@@ -235,7 +275,7 @@ type messageView struct {
 
 func viewMessage(m pgqrs.MessageInfo) messageView {
 	return messageView{
-		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, m.Headers,
+		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, nil, m.Headers,
 		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), m.Cursor,
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 func (a *app) stats() *cli.Command {
 	return &cli.Command{
 		Name: "stats", Category: look, Usage: "depth, pace and workers of each queue, and of all",
-		Description: fmt.Sprintf("GROWTH is by how many a second the ready, scheduled and leased messages became more, or fewer, between two looks. "+
+		Description: fmt.Sprintf("GROWTH is by how many a second the ready, scheduled, blocked and leased messages became more, or fewer, between two looks. "+
 			"DONE/MIN are the messages of the last minute that have not been deleted or redriven since. "+
 			"It counts no history, and of each kind up to %d; queues counts everything.", pgqrs.DepthLimit),
 		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`; 0 measures none"}},
@@ -41,14 +42,33 @@ func (c call) stats(ctx context.Context) error {
 	if len(paces) > 1 && !c.Bool("json") {
 		paces = append(paces, sum(paces))
 	}
-	return list(c, "queues", paces, paceColumns, viewPace)
+	return list(c, "queues", paces, paceColumnsOf(paces), viewPace)
+}
+
+// paceColumnsOf leaves out those that say nothing of any queue.
+func paceColumnsOf(paces []pace) []column[pace] {
+	return slices.DeleteFunc(slices.Clone(paceColumns), func(c column[pace]) bool {
+		return c.rare && !slices.ContainsFunc(paces, func(p pace) bool { return c.fn(p) != nil })
+	})
 }
 
 var paceColumns = []column[pace]{
 	{title: "QUEUE", long: true, fn: func(p pace) any { return p.Name }},
+	{title: "", rare: true, fn: func(p pace) any {
+		if p.PausedAt.IsZero() {
+			return nil
+		}
+		return "paused"
+	}},
 	{title: "READY", fn: func(p pace) any { return bounded(p.Ready) }},
 	{title: "OLDEST", fn: func(p pace) any { return oldest(p.Ready, p.OldestReady) }},
 	{title: "SCHEDULED", fn: func(p pace) any { return bounded(p.Scheduled) }},
+	{title: "BLOCKED", rare: true, fn: func(p pace) any {
+		if p.Blocked == 0 {
+			return nil
+		}
+		return bounded(p.Blocked)
+	}},
 	{title: "LEASED", fn: func(p pace) any { return bounded(p.Leased) }},
 	{title: "DEAD", fn: func(p pace) any { return bounded(p.Dead) }},
 	{title: "GROWTH", fn: func(p pace) any {
@@ -59,12 +79,6 @@ var paceColumns = []column[pace]{
 	}},
 	{title: "DONE/MIN", fn: func(p pace) any { return bounded(p.Archived) }},
 	{title: "WORKERS", fn: func(p pace) any { return p.workers }},
-	{title: "", fn: func(p pace) any {
-		if p.PausedAt.IsZero() {
-			return nil
-		}
-		return "paused"
-	}},
 }
 
 // A bounded is a count of Store.Depths, which goes no further than DepthLimit.
@@ -83,6 +97,7 @@ type paceView struct {
 	PausedAt  time.Time `json:"paused_at,omitzero"`
 	Ready     int64     `json:"ready"`
 	Scheduled int64     `json:"scheduled"`
+	Blocked   int64     `json:"blocked"`
 	Leased    int64     `json:"leased"`
 	Dead      int64     `json:"dead"`
 	Oldest    float64   `json:"oldest_ready_seconds"`
@@ -93,7 +108,7 @@ type paceView struct {
 }
 
 func viewPace(p pace) paceView {
-	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Leased, p.Dead, seconds(p.OldestReady), p.workers, nil, p.Archived, p.Died}
+	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Blocked, p.Leased, p.Dead, seconds(p.OldestReady), p.workers, nil, p.Archived, p.Died}
 	if p.known {
 		v.Growth = &p.growth
 	}

@@ -17,6 +17,7 @@ type column[T any] struct {
 	title string
 	fn    func(T) any
 	long  bool // text of any length, which gives way if the table is too wide
+	rare  bool // may be left out if no row has it
 }
 
 const (

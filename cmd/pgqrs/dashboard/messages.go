@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/internal/ahead"
 )
 
 type header struct{ Name, Value string }
@@ -19,13 +20,18 @@ func (d *dashboard) message(ctx context.Context, r *http.Request) (*view, error)
 	if err != nil {
 		return nil, err
 	}
+	wait, err := ahead.Of(ctx, d.store, m)
+	if err != nil {
+		return nil, err
+	}
 	body := struct {
 		pgqrs.MessageInfo
+		Wait          ahead.Wait
 		HeaderList    []header
 		Cut           bool // the payload is longer than what is shown
 		Redrivable    bool
 		PayloadLength int
-	}{MessageInfo: m, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
+	}{MessageInfo: m, Wait: wait, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
 		Redrivable: m.State == pgqrs.Dead || m.State == pgqrs.Archived}
 	return &view{Page: "message", Title: "Message " + strconv.FormatInt(m.ID, 10), Live: true, Said: said(r), Body: body}, nil
 }

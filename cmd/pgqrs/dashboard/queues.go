@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -102,12 +101,12 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		Messages []pgqrs.MessageInfo
 		Next     string // where the next page begins, if there is one
 		Later    bool   // this is not the first page
-		Now      time.Time
+		Full     bool   // its policy lets nothing more be leased
 	}{row, []chart{
 		draw("waiting", name, now, ring, depthSeries, readySeries),
 		draw("done in a minute", name, now, ring, doneSeries, diedSeries),
 		draw("dead letters", name, now, ring, deadSeries),
-	}, tabs(q, state), state, list, next, field(r, "after") != "", now.at}
+	}, tabs(q, state), state, list, next, field(r, "after") != "", q.Policy.MaxHeld > 0 && q.Leased >= int64(q.Policy.MaxHeld) && q.Ready > 0}
 	return &view{Page: "queue", Title: printable(name), Live: true, Said: said(r), Body: body}, nil
 }
 

@@ -84,6 +84,7 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 		<-done // handlers that are cut short are no matter
 	})
 	d.clock(t)
+	blocked := d.hold(t)
 	for i := range 3 {
 		enqueue(t, d.store, "reports", mail{To: fmt.Sprintf("team-%d@example.com", i), Subject: "Weekly report"}, pgqrs.Delay(time.Duration(i+2)*time.Hour))
 	}
@@ -125,7 +126,26 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 	return map[string]string{
 		"queues": "", "queue": "queue?name=emails&state=dead", "message": fmt.Sprintf("message?id=%d", dead[0].ID), "workers": "workers", "runs": "runs",
 		"run": fmt.Sprintf("run?id=%d", runs[2].ID()), "search": "search?q=invoice", "schedules": "schedules", "schedule": "schedule?name=stock+report",
+		"blocked": fmt.Sprintf("message?id=%d", blocked),
 	}
+}
+
+// hold gives the shop accounts whose movements wait for one that has failed, and returns one of these.
+func (d *demo) hold(t *testing.T) int64 {
+	t.Helper()
+	movements := pgqrs.NewQueue[map[string]any](d.store, "movements").With(pgqrs.Policy{MaxAttempts: 8, Backoff: func(int) time.Duration { return 20 * time.Minute }})
+	must(t, movements.Configure(t.Context()))
+	var last int64
+	for i := range 12 {
+		account := []string{"DE-2291", "DE-4410", "FR-0012"}[i%3]
+		id, err := movements.Enqueue(t.Context(), map[string]any{"account": account, "cents": 1250 + 300*i}, pgqrs.Group(account))
+		must(t, err)
+		last = id
+	}
+	ms, err := movements.Dequeue(t.Context(), 3, time.Hour)
+	must(t, err)
+	must(t, movements.Fail(t.Context(), errors.New("ledger: account is locked by the audit of November"), ms[2]))
+	return last
 }
 
 // clock gives the shop schedules, and a worker that runs them until the test ends.
