@@ -42,6 +42,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		fmt.Fprintf(a.err, "Try %s -help.\n", usage.command)
 	}
+	if errors.Is(err, pgqrs.ErrNotInstalled) {
+		fmt.Fprintln(a.err, "Is it the right database? Then pgqrs install makes the tables, or brings them up to date.")
+	}
 	return code
 }
 
@@ -88,7 +91,11 @@ func complete(cmd *cli.Command) {
 // group is the action of a command that only has others: its help, if nothing else was asked for.
 func group(ctx context.Context, cmd *cli.Command) error {
 	if cmd.Args().Present() {
-		return misuse(cmd, "there is no command %q", cmd.Args().First())
+		text := fmt.Sprintf("there is no command %q", cmd.Args().First())
+		if near := cli.SuggestCommand(cmd.Commands, cmd.Args().First()); near != "" {
+			text += fmt.Sprintf("; is it %q?", near)
+		}
+		return misuse(cmd, "%s", text)
 	}
 	if cmd == cmd.Root() {
 		return cli.ShowRootCommandHelp(cmd)

@@ -30,7 +30,7 @@ func TestQueues(t *testing.T) {
 			"purge emails -state dead", "purge emails -state dead -yes", "purge emails -state no-such-state", "purge emails", "purge nowhere -state dead -yes",
 			"drop reports", "purge reports -state ready -yes -json", "drop reports", "drop reports", "queues")
 		s.check(s.queue("emails").With(pgqrs.Policy{MaxHeld: 2, Rate: pgqrs.Rate{N: 100, Per: time.Minute}, DeadLetter: "graveyard"}).Configure(s.Context()))
-		s.run("queues", "queues -json")
+		s.run("queues emails nowhere", "queues -json")
 		s.golden("queues")
 	})
 }
@@ -288,7 +288,7 @@ func TestSchedules(t *testing.T) {
 		})
 		cancel()
 		s.check(<-ended)
-		s.run("schedules", "schedules list nightly -json", "schedules list weekly -json", "schedules list nowhere", "schedules pause nightly weekly", "schedules pause nowhere", "schedules list nightly",
+		s.run("schedules", "schedules list nightly -json", "schedules list weekly -json", "schedules list nightly nowhere", "schedules pause nightly weekly", "schedules pause nowhere", "schedules list nightly",
 			"schedules resume weekly", "schedules history nightly", "schedules history nowhere", "schedules run nightly weekly", "schedules run weekly -json", "schedules run nightly",
 			"schedules history nightly", "schedules history nightly -limit 1 -json", "schedules history weekly", "schedules list weekly", "schedules history nightly -limit 0",
 			"schedules delete weekly", "schedules delete weekly -yes", "schedules delete weekly -yes", "messages list reports")
@@ -306,8 +306,8 @@ func TestSchema(t *testing.T) {
 		if o := s.do("", "verify"); o.code != exitDone || !strings.Contains(o.out, report.Engine) {
 			s.Errorf("verify exits with %d and prints\n%s", o.code, o.out)
 		}
-		if o := s.do("", "uninstall"); o.code != exitNotConfirmed {
-			s.Errorf("uninstall exits with %d without an answer", o.code)
+		if o := s.do("", "uninstall"); o.code != exitNotConfirmed || !strings.Contains(o.err, "drop the tables of pgqrs in "+place(s.dsn)) {
+			s.Errorf("uninstall exits with %d without an answer: %s", o.code, o.err)
 		}
 		for _, step := range []struct {
 			args string
@@ -410,5 +410,44 @@ func TestQuestions(t *testing.T) {
 		if o.code != code || !strings.Contains(o.err, `queue "emails"? [y/N]`) {
 			t.Errorf("the answer %q leads to exit code %d, want %d: %s", answer, o.code, code, o.err)
 		}
+	}
+}
+
+func TestADatabaseIsNamedWithoutItsSecrets(t *testing.T) {
+	for dsn, want := range map[string]string{
+		"postgres://ada:secret@db.example.com:5432/shop?password=secret": "postgres db.example.com:5432/shop",
+		"sqlite:queue.db?key=secret":                                     "sqlite queue.db",
+		"turso:file.db":                                                  "turso file.db",
+		"sqlite:/var/lib/queue.db":                                       "sqlite /var/lib/queue.db",
+		"%":                                                              "the database",
+	} {
+		if got := place(dsn); got != want {
+			t.Errorf("%s is named %q; want %q", dsn, got, want)
+		}
+	}
+}
+
+// What nobody can mean is wrong usage, and says what would be right.
+func TestMistakesAreWrongUsage(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	for line, says := range map[string]string{
+		"enqueue emails -priority 7 1":       "7 is not between -1 and 2",
+		"enqueue emails -delay -5s 1":        "it is negative",
+		"messages list emails -limit 0":      "0 is not between 1 and 1000",
+		"schedules history nightly -limit 0": "0 is not between 1 and 1000",
+		"runs list -status done":             "queued, running",
+		"mesages":                            `is it "messages"?`,
+	} {
+		if o := s.do("", strings.Fields(line)...); o.code != exitUsage || !strings.Contains(o.err, says) || !strings.Contains(o.err, "-help.") {
+			t.Errorf("%s: exit code %d, and it says: %s", line, o.code, o.err)
+		}
+	}
+}
+
+func TestWithoutTablesTheCommandSaysWhatMakesThem(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	s.check(s.store.Uninstall(t.Context()))
+	if o := s.do("", "queues"); o.code != exitFailed || !strings.Contains(o.err, "pgqrs install makes the tables") {
+		t.Errorf("exit code %d, and it says: %s", o.code, o.err)
 	}
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/urfave/cli/v3"
@@ -26,8 +28,13 @@ func (a *app) enqueue() *cli.Command {
 			&cli.StringFlag{Name: "key", Usage: "store nothing while a message of this `KEY` is unfinished"},
 			&cli.BoolFlag{Name: "unique", Usage: "fail if the key is taken (exit code 5)"},
 			&cli.StringFlag{Name: "group", Usage: "put it into `GROUP`, whose messages are worked in their order"},
-			&cli.DurationFlag{Name: "delay", Usage: "make it ready after `TIME`, such as 90s"},
-			&cli.IntFlag{Name: "priority", Usage: "`N` from -1 to 2; higher first"},
+			&cli.DurationFlag{Name: "delay", Usage: "make it ready after `TIME`, such as 90s", Validator: func(d time.Duration) error {
+				if d < 0 {
+					return errors.New("it is negative")
+				}
+				return nil
+			}},
+			&cli.IntFlag{Name: "priority", Usage: "`N` from -1 to 2; higher first", Validator: within(-1, 2)},
 			&cli.StringMapFlag{Name: "header", Usage: "add a header `NAME=VALUE`; may be repeated"},
 		},
 		DisableSliceFlagSeparator: true,

@@ -37,7 +37,7 @@ func TestEnqueue(t *testing.T) {
 			{"", []string{"no JSON"}, exitUsage, ""},
 			{"", nil, exitUsage, ""},
 			{"", []string{"1", "-unique"}, exitUsage, ""},
-			{"", []string{"1", "-priority", "3"}, exitFailed, ""},
+			{"", []string{"1", "-priority", "3"}, exitUsage, ""},
 			{"", []string{"1", "-file", "-"}, exitUsage, ""},
 			{"", []string{"1", "2"}, exitUsage, ""},
 			{"", []string{"-file", "no-such-file"}, exitFailed, ""},

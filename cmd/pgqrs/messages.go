@@ -89,14 +89,19 @@ func (c call) state() (pgqrs.State, error) {
 // pageFlags are those of a command that lists a page at a time.
 func pageFlags(cursor string) []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "limit", Value: 50, Usage: "list up to `N`, at most 1000", Validator: func(n int) error {
-			if n < 1 || n > 1000 {
-				return fmt.Errorf("%d is not between 1 and 1000", n)
-			}
-			return nil
-		}},
+		&cli.IntFlag{Name: "limit", Value: 50, Usage: "list up to `N`, at most 1000", Validator: within(1, 1000)},
 		&cli.StringFlag{Name: "after", Usage: "go on after `" + cursor + "`, which the page before ends with"},
 		&cli.BoolFlag{Name: "all", Usage: "list all pages"},
+	}
+}
+
+// within is a Validator of flags.
+func within(least, most int) func(int) error {
+	return func(n int) error {
+		if n < least || n > most {
+			return fmt.Errorf("%d is not between %d and %d", n, least, most)
+		}
+		return nil
 	}
 }
 
@@ -115,7 +120,8 @@ func (c call) ids(args []string) ([]int64, error) {
 
 // listMessages lists a page of messages, or with -all every page.
 func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State) error {
-	if err := c.exists(ctx, queue); err != nil {
+	depth, err := c.depth(ctx, queue)
+	if err != nil {
 		return err
 	}
 	f := pgqrs.MessageFilter{Queue: queue, State: state, After: c.String("after"), Limit: c.Int("limit")}
@@ -124,6 +130,9 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State)
 		page, err := c.store.Messages(ctx, f)
 		if err != nil {
 			return err
+		}
+		if len(page) == 0 && f.After == "" && !c.Bool("json") {
+			return c.note("no %s messages%s", state, elsewhere(depth, state))
 		}
 		if f.After == c.String("after") || len(page) > 0 {
 			if err := list(c, string(state)+" messages", page, columns, viewMessage); err != nil {
@@ -140,6 +149,23 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State)
 	}
 }
 
+// elsewhere says in which other states a queue has messages, in brackets.
+func elsewhere(q pgqrs.QueueDepth, state pgqrs.State) string {
+	var parts []string
+	for _, other := range []struct {
+		state pgqrs.State
+		n     int64
+	}{{pgqrs.Ready, q.Ready}, {pgqrs.Scheduled, q.Scheduled}, {pgqrs.Blocked, q.Blocked}, {pgqrs.Leased, q.Leased}, {pgqrs.Dead, q.Dead}} {
+		if other.n > 0 && other.state != state {
+			parts = append(parts, fmt.Sprintf("%v %s", bounded(other.n), other.state))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
 // more says how to get the next page. With -json each line has its cursor.
 func (c call) more(flags string) error {
 	if c.Bool("json") {
@@ -152,14 +178,14 @@ func (c call) more(flags string) error {
 func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
 	type m = pgqrs.MessageInfo
 	id := column[m]{title: "ID", fn: func(m m) any { return m.ID }}
-	attempt := column[m]{title: "ATTEMPT", fn: func(m m) any { return m.Attempt }}
-	key := column[m]{title: "KEY", long: true, fn: func(m m) any { return m.Key }}
+	attempt := column[m]{title: "ATTEMPT", spare: true, fn: func(m m) any { return m.Attempt }}
+	key := column[m]{title: "KEY", long: true, rare: true, fn: func(m m) any { return m.Key }}
 	due := column[m]{title: "DUE", fn: func(m m) any { return m.DueAt }}
 	lease := column[m]{title: "LEASED UNTIL", fn: func(m m) any { return m.LeasedUntil }}
 	worker := column[m]{title: "WORKER", fn: func(m m) any { return m.WorkerID }}
 	ended := column[m]{title: "ENDED", fn: func(m m) any { return m.EndedAt }}
-	failure := column[m]{title: "ERROR", long: true, fn: func(m m) any { return m.LastError }}
-	group := column[m]{title: "GROUP", long: true, fn: func(m m) any { return m.Group }}
+	failure := column[m]{title: "ERROR", long: true, rare: true, fn: func(m m) any { return m.LastError }}
+	group := column[m]{title: "GROUP", long: true, rare: true, fn: func(m m) any { return m.Group }}
 	payload := column[m]{title: "PAYLOAD", long: true, fn: func(m m) any { return compacted(m.Raw) }}
 	switch state {
 	case pgqrs.Leased:

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -16,22 +18,36 @@ const (
 func (a *app) queues() *cli.Command {
 	return &cli.Command{
 		Name: "queues", Category: look, ArgsUsage: "[QUEUE...]", Usage: "what is in each queue",
-		Description: "It counts every message, archived ones too; stats answers faster where there are millions.",
+		Description: "It counts every message, archived ones too; stats answers faster where there are millions. Of queues that are named it says the policy too.",
 		Action: a.on(0, -1, func(ctx context.Context, c call) error {
 			queues, err := c.store.Queues(ctx, c.Args().Slice()...)
 			if err != nil {
 				return err
 			}
-			if c.Args().Present() && len(queues) == 0 {
-				return notFound("no queue of that name")
-			}
-			return list(c, "queues", queues, queueColumns, viewQueue)
+			return c.listQueues(queues)
 		}),
 	}
 }
 
+func (c call) listQueues(queues []pgqrs.QueueInfo) error {
+	if len(queues) > 0 || !c.Args().Present() {
+		if err := list(c, "queues", queues, queueColumns, viewQueue); err != nil {
+			return err
+		}
+	}
+	if c.Args().Present() && !c.Bool("json") {
+		c.policies(queues)
+	}
+	var found []string
+	for _, q := range queues {
+		found = append(found, q.Name)
+	}
+	return missing("queue", c.Args().Slice(), found)
+}
+
 var queueColumns = []column[pgqrs.QueueInfo]{
 	{title: "QUEUE", long: true, fn: func(q pgqrs.QueueInfo) any { return q.Name }},
+	{title: "", rare: true, fn: func(q pgqrs.QueueInfo) any { return pausedWord(q.PausedAt) }},
 	{title: "READY", fn: func(q pgqrs.QueueInfo) any { return q.Ready }},
 	{title: "OLDEST", fn: func(q pgqrs.QueueInfo) any { return oldest(q.Ready, q.OldestReady) }},
 	{title: "SCHEDULED", fn: func(q pgqrs.QueueInfo) any { return q.Scheduled }},
@@ -39,8 +55,36 @@ var queueColumns = []column[pgqrs.QueueInfo]{
 	{title: "LEASED", fn: func(q pgqrs.QueueInfo) any { return q.Leased }},
 	{title: "DEAD", fn: func(q pgqrs.QueueInfo) any { return q.Dead }},
 	{title: "ARCHIVED", fn: func(q pgqrs.QueueInfo) any { return q.Archived }},
-	{title: "PAUSED", fn: func(q pgqrs.QueueInfo) any { return q.PausedAt }},
-	{title: "POLICY", long: true, fn: func(q pgqrs.QueueInfo) any { return q.Policy.String() }},
+}
+
+// pausedWord says that something is paused.
+func pausedWord(since time.Time) any {
+	if since.IsZero() {
+		return nil
+	}
+	return "paused"
+}
+
+// policies says since when queues are paused, and what their policies are.
+func (c call) policies(queues []pgqrs.QueueInfo) {
+	for _, q := range queues {
+		if !q.PausedAt.IsZero() {
+			fmt.Fprintf(c.out, "%s: paused since %s\n", clean(q.Name), moment(q.PausedAt))
+		}
+		if policy := q.Policy.String(); policy != "" {
+			fmt.Fprintf(c.out, "%s: %s\n", clean(q.Name), clean(policy))
+		}
+	}
+}
+
+// missing is an error for the first of names that is not among those found.
+func missing(what string, names, found []string) error {
+	for _, name := range names {
+		if !slices.Contains(found, name) {
+			return notFound("%s %q", what, name)
+		}
+	}
+	return nil
 }
 
 // oldest is how long the oldest ready message has waited, if there is one.
@@ -100,11 +144,20 @@ func viewQueue(q pgqrs.QueueInfo) queueView {
 
 // exists returns an error unless there is such a queue: most calls of the library find nothing in one that does not exist.
 func (c call) exists(ctx context.Context, name string) error {
+	_, err := c.depth(ctx, name)
+	return err
+}
+
+// depth is how a queue stands. It returns an error if there is no such queue.
+func (c call) depth(ctx context.Context, name string) (pgqrs.QueueDepth, error) {
 	queues, err := c.store.Depths(ctx, name)
 	if err == nil && len(queues) == 0 {
 		err = notFound("queue %q", name)
 	}
-	return err
+	if err != nil {
+		return pgqrs.QueueDepth{}, err
+	}
+	return queues[0], nil
 }
 
 func (a *app) pause() *cli.Command {

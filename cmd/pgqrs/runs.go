@@ -72,7 +72,7 @@ func (c call) listRuns(ctx context.Context) error {
 	f := pgqrs.RunFilter{Workflow: c.String("workflow"), Status: pgqrs.State(strings.ToUpper(c.String("status"))), Limit: c.Int("limit")}
 	states := []pgqrs.State{"", pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
 	if !slices.Contains(states, f.Status) {
-		return misuse(c.Command, "-status %q is not the status of a run", c.String("status"))
+		return misuse(c.Command, "-status %q is not queued, running, paused, cancelling, cancelled, success or error", c.String("status"))
 	}
 	if c.IsSet("since") {
 		f.Since = time.Now().Add(-c.Duration("since"))
@@ -111,9 +111,9 @@ var runColumns = []column[pgqrs.RunInfo]{
 	{title: "WORKFLOW", long: true, fn: func(r pgqrs.RunInfo) any { return r.Workflow }},
 	{title: "STATUS", fn: func(r pgqrs.RunInfo) any { return string(r.Status) }},
 	{title: "STARTED", fn: func(r pgqrs.RunInfo) any { return r.StartedAt }},
-	{title: "TOOK", fn: func(r pgqrs.RunInfo) any { return took(r.StartedAt, r.EndedAt) }},
-	{title: "KEY", long: true, fn: func(r pgqrs.RunInfo) any { return r.Key }},
-	{title: "ERROR", long: true, fn: func(r pgqrs.RunInfo) any { return r.Error }},
+	{title: "TOOK", spare: true, fn: func(r pgqrs.RunInfo) any { return took(r.StartedAt, r.EndedAt) }},
+	{title: "KEY", long: true, rare: true, spare: true, fn: func(r pgqrs.RunInfo) any { return r.Key }},
+	{title: "ERROR", long: true, rare: true, fn: func(r pgqrs.RunInfo) any { return r.Error }},
 }
 
 // took is a duration, if both its ends are known.

@@ -19,7 +19,7 @@ func (a *app) schedules() *cli.Command {
 			},
 			{
 				Name: "history", ArgsUsage: "SCHEDULE", Usage: "list the latest runs of a schedule",
-				Flags: []cli.Flag{&cli.IntFlag{Name: "limit", Value: 20, Usage: "how many, up to 1000"}},
+				Flags: []cli.Flag{&cli.IntFlag{Name: "limit", Value: 20, Usage: "list up to `N`, at most 1000", Validator: within(1, 1000)}},
 				Action: a.on(1, 1, func(ctx context.Context, c call) error {
 					runs, err := c.store.ScheduleRuns(ctx, c.Args().First(), c.Int("limit"))
 					if err != nil {
@@ -71,10 +71,16 @@ func (c call) listSchedules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Args().Present() && len(schedules) == 0 {
-		return notFound("no schedule of that name")
+	if len(schedules) > 0 || !c.Args().Present() {
+		if err := list(c, "schedules", schedules, scheduleColumns, viewSchedule); err != nil {
+			return err
+		}
 	}
-	return list(c, "schedules", schedules, scheduleColumns, viewSchedule)
+	var found []string
+	for _, s := range schedules {
+		found = append(found, s.Name)
+	}
+	return missing("schedule", c.Args().Slice(), found)
 }
 
 // eachSchedule does something to each schedule that was named, and says so.
@@ -113,12 +119,12 @@ func (c call) runSchedule(ctx context.Context, name string) error {
 
 var scheduleColumns = []column[pgqrs.ScheduleInfo]{
 	{title: "SCHEDULE", long: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Name }},
+	{title: "", rare: true, fn: func(s pgqrs.ScheduleInfo) any { return pausedWord(s.PausedAt) }},
 	{title: "RULE", long: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Rule + " " + s.Zone }},
-	{title: "QUEUE", long: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Queue }},
 	{title: "NEXT", fn: func(s pgqrs.ScheduleInfo) any { return s.NextAt }},
-	{title: "PAUSED", fn: func(s pgqrs.ScheduleInfo) any { return s.PausedAt }},
-	{title: "LAST", fn: func(s pgqrs.ScheduleInfo) any { return lastOf(s).DueAt }},
+	{title: "LAST", spare: true, fn: func(s pgqrs.ScheduleInfo) any { return lastOf(s).DueAt }},
 	{title: "STATE", fn: func(s pgqrs.ScheduleInfo) any { return became(lastOf(s)) }},
+	{title: "QUEUE", long: true, spare: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Queue }},
 }
 
 // lastOf is a schedule's latest run; zero if there is none.
@@ -144,7 +150,7 @@ func became(r pgqrs.ScheduleRun) any {
 
 var scheduleRunColumns = []column[pgqrs.ScheduleRun]{
 	{title: "DUE", fn: func(r pgqrs.ScheduleRun) any { return r.DueAt }},
-	{title: "RAN", fn: func(r pgqrs.ScheduleRun) any { return r.RanAt }},
+	{title: "RAN", spare: true, fn: func(r pgqrs.ScheduleRun) any { return r.RanAt }},
 	{title: "BY HAND", fn: func(r pgqrs.ScheduleRun) any { return map[bool]any{true: "yes"}[r.ByHand] }},
 	{title: "MESSAGE", fn: func(r pgqrs.ScheduleRun) any { return idOrNone(r.MessageID) }},
 	{title: "RUN", fn: func(r pgqrs.ScheduleRun) any { return idOrNone(r.RunID) }},

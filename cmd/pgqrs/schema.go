@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
+	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/urfave/cli/v3"
@@ -31,7 +33,7 @@ func (a *app) uninstall() *cli.Command {
 	return &cli.Command{
 		Name: "uninstall", Category: setUp, Usage: "drop the tables with all that is in them",
 		Action: a.on(0, 0, func(ctx context.Context, c call) error {
-			if err := c.confirm("drop the tables of pgqrs with every queue, message and run in them"); err != nil {
+			if err := c.confirm("drop the tables of pgqrs in %s, with every queue, message and run in them", place(c.String("dsn"))); err != nil {
 				return err
 			}
 			if err := c.store.Uninstall(ctx); err != nil {
@@ -40,6 +42,15 @@ func (a *app) uninstall() *cli.Command {
 			return c.done(map[string]any{"uninstalled": true}, "The tables are gone.")
 		}),
 	}
+}
+
+// place names the database of a DSN, without what is secret in it.
+func place(dsn string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme == "" {
+		return "the database"
+	}
+	return strings.TrimRight(u.Scheme+" "+u.Opaque+u.Host+u.Path, " ")
 }
 
 func (a *app) verify() *cli.Command {

@@ -23,7 +23,7 @@ func (a *app) serve() *cli.Command {
 			"So it listens on this machine alone unless told otherwise. To put it behind a login, mount dashboard.Handler in a program of your own, or a proxy before it.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "addr", Value: "localhost:8080", Usage: "listen on `ADDRESS`; port 0 takes a free one"},
-			&cli.BoolFlag{Name: "actions", Usage: "let visitors redrive, delete, pause and cancel"},
+			&cli.BoolFlag{Name: "actions", Usage: "let visitors redrive, delete, pause, cancel and run schedules"},
 			&cli.StringSliceFlag{Name: "origin", Usage: "let pages of `ORIGIN`, such as https://ops.example.com, send actions too; may be repeated"},
 		},
 		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.serve(ctx) }),

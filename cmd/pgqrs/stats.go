@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -42,27 +41,15 @@ func (c call) stats(ctx context.Context) error {
 	if len(paces) > 1 && !c.Bool("json") {
 		paces = append(paces, sum(paces))
 	}
-	return list(c, "queues", paces, paceColumnsOf(paces), viewPace)
-}
-
-// paceColumnsOf leaves out those that say nothing of any queue.
-func paceColumnsOf(paces []pace) []column[pace] {
-	return slices.DeleteFunc(slices.Clone(paceColumns), func(c column[pace]) bool {
-		return c.rare && !slices.ContainsFunc(paces, func(p pace) bool { return c.fn(p) != nil })
-	})
+	return list(c, "queues", paces, paceColumns, viewPace)
 }
 
 var paceColumns = []column[pace]{
 	{title: "QUEUE", long: true, fn: func(p pace) any { return p.Name }},
-	{title: "", rare: true, fn: func(p pace) any {
-		if p.PausedAt.IsZero() {
-			return nil
-		}
-		return "paused"
-	}},
+	{title: "", rare: true, fn: func(p pace) any { return pausedWord(p.PausedAt) }},
 	{title: "READY", fn: func(p pace) any { return bounded(p.Ready) }},
 	{title: "OLDEST", fn: func(p pace) any { return oldest(p.Ready, p.OldestReady) }},
-	{title: "SCHEDULED", fn: func(p pace) any { return bounded(p.Scheduled) }},
+	{title: "SCHEDULED", spare: true, fn: func(p pace) any { return bounded(p.Scheduled) }},
 	{title: "BLOCKED", rare: true, fn: func(p pace) any {
 		if p.Blocked == 0 {
 			return nil
@@ -71,7 +58,7 @@ var paceColumns = []column[pace]{
 	}},
 	{title: "LEASED", fn: func(p pace) any { return bounded(p.Leased) }},
 	{title: "DEAD", fn: func(p pace) any { return bounded(p.Dead) }},
-	{title: "GROWTH", fn: func(p pace) any {
+	{title: "GROWTH", spare: true, fn: func(p pace) any {
 		if !p.known {
 			return nil
 		}

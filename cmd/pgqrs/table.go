@@ -17,7 +17,8 @@ type column[T any] struct {
 	title string
 	fn    func(T) any
 	long  bool // text of any length, which gives way if the table is too wide
-	rare  bool // may be left out if no row has it
+	rare  bool // left out if no row has it
+	spare bool // left out, the last one first, while the table is too wide
 }
 
 const (
@@ -28,6 +29,9 @@ const (
 
 // writeTable writes rows in columns, cut to a width in cells of a terminal; 0 is that of no terminal.
 func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) error {
+	columns = slices.DeleteFunc(slices.Clone(columns), func(c column[T]) bool {
+		return c.rare && !slices.ContainsFunc(rows, func(row T) bool { return cell(c.fn(row)) != "" })
+	})
 	grid := make([][]string, 1+len(rows))
 	widths := make([]int, len(columns))
 	right := make([]bool, len(columns))
@@ -42,7 +46,13 @@ func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) er
 			widths[c] = max(widths[c], ansi.StringWidth(grid[r][c]))
 		}
 	}
-	shrink(widths, columns, width)
+	if !shrink(widths, columns, width) {
+		for c, col := range slices.Backward(columns) {
+			if col.spare {
+				return writeTable(w, width, rows, slices.Delete(columns, c, c+1))
+			}
+		}
+	}
 	for _, cells := range grid {
 		if _, err := fmt.Fprintln(w, align(cells, widths, right)); err != nil {
 			return err
@@ -51,8 +61,8 @@ func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) er
 	return nil
 }
 
-// shrink takes what is too much from the widest columns of free text.
-func shrink[T any](widths []int, columns []column[T], width int) {
+// shrink takes what is too much from the widest columns of free text, and reports whether the table fits then.
+func shrink[T any](widths []int, columns []column[T], width int) bool {
 	if width == 0 {
 		width = maxTable
 	}
@@ -65,7 +75,7 @@ func shrink[T any](widths []int, columns []column[T], width int) {
 			}
 		}
 		if total <= width || widest < 0 {
-			return
+			return total <= width
 		}
 		widths[widest]--
 	}

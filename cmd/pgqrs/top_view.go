@@ -67,7 +67,7 @@ func (s *screen) title() string {
 
 // queueLines are the titles and the queues around the selected one, which is highlighted.
 func (s *screen) queueLines(room int) []string {
-	lines := s.tableLines(func(w io.Writer, width int) error { return writeTable(w, width, s.paces, paceColumnsOf(s.paces)) })
+	lines := s.tableLines(func(w io.Writer, width int) error { return writeTable(w, width, s.paces, paceColumns) })
 	title, rows := lines[0], lines[1:]
 	at := s.index()
 	n := min(len(rows), room-1)

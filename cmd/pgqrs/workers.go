@@ -69,8 +69,16 @@ var workerColumns = []column[pgqrs.WorkerInfo]{
 	{title: "QUEUE", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Queue }},
 	{title: "STATUS", fn: func(w pgqrs.WorkerInfo) any { return w.Status }},
 	{title: "HOLDS", fn: func(w pgqrs.WorkerInfo) any { return w.Held }},
-	{title: "STARTED", fn: func(w pgqrs.WorkerInfo) any { return w.StartedAt }},
-	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return w.HeartbeatAt }},
+	{title: "STARTED", spare: true, fn: func(w pgqrs.WorkerInfo) any { return w.StartedAt }},
+	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return ago(w.HeartbeatAt) }},
+}
+
+// ago says how long a moment has passed.
+func ago(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return span(max(0, time.Since(t))) + " ago"
 }
 
 // eachWorker does something to each worker that was named, and says so.

@@ -74,15 +74,7 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 		}
 		return ctx.Err()
 	})
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() {
-		done <- (&pgqrs.Worker{Name: "batch-1", Handlers: []pgqrs.Handler{slow}, Concurrency: 4, Grace: time.Second}).Run(ctx)
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-done // handlers that are cut short are no matter
-	})
+	d.keep(t, &pgqrs.Worker{Name: "batch-1", Handlers: []pgqrs.Handler{slow}, Concurrency: 4, Grace: time.Second})
 	d.clock(t)
 	blocked := d.hold(t)
 	for i := range 3 {
@@ -130,6 +122,18 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 	}
 }
 
+// keep runs a worker until the test ends.
+func (d *demo) keep(t *testing.T, w *pgqrs.Worker) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		<-done // handlers that are cut short are no matter
+	})
+}
+
 // hold gives the shop accounts whose movements wait for one that has failed, and returns one of these.
 func (d *demo) hold(t *testing.T) int64 {
 	t.Helper()
@@ -142,9 +146,9 @@ func (d *demo) hold(t *testing.T) int64 {
 		must(t, err)
 		last = id
 	}
-	ms, err := movements.Dequeue(t.Context(), 3, time.Hour)
-	must(t, err)
-	must(t, movements.Fail(t.Context(), errors.New("ledger: account is locked by the audit of November"), ms[2]))
+	d.keep(t, &pgqrs.Worker{Name: "ledger-1", Handlers: []pgqrs.Handler{movements.Handle(func(context.Context, *pgqrs.Message[map[string]any]) error {
+		return errors.New("ledger: account is locked by the audit of November")
+	})}})
 	return last
 }
 
@@ -163,13 +167,7 @@ func (d *demo) clock(t *testing.T) {
 		{Name: "newsletter", Rule: pgqrs.Every(7 * 24 * time.Hour), Target: reports("What is new this week")},
 		{Name: "purge of old baskets", Rule: pgqrs.Every(12 * time.Hour), Target: reports("Old baskets"), CatchUp: -1},
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- (&pgqrs.Worker{Name: "clock-1", Schedules: schedules}).Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		must(t, <-done)
-	})
+	d.keep(t, &pgqrs.Worker{Name: "clock-1", Schedules: schedules})
 	eventually(t, "the schedules are there", func() bool {
 		list, err := d.store.Schedules(t.Context())
 		return err == nil && len(list) == len(schedules)

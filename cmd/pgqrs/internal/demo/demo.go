@@ -1,6 +1,7 @@
 // Package demo is a small shop at work, for looking at: its queues fill and
 // drain, some of its mails cannot be delivered, a provider is down now and
-// then, and its orders are workflow runs that succeed, wait, retry and fail.
+// then, partners hear of events in their order, reports are written by the
+// clock, and its orders are workflow runs that succeed, wait, retry and fail.
 package demo
 
 import (
@@ -39,7 +40,7 @@ func (s *Shop) Run(ctx context.Context, store *pgqrs.Store) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range 2 {
-		w := &pgqrs.Worker{Name: fmt.Sprintf("shop-%d", i+1), Handlers: s.handlers(), Concurrency: 4, Grace: time.Second}
+		w := &pgqrs.Worker{Name: fmt.Sprintf("shop-%d", i+1), Handlers: s.handlers(), Schedules: s.schedules(), Concurrency: 4, Grace: time.Second}
 		g.Go(func() error { return w.Run(ctx) })
 	}
 	g.Go(func() error { return s.produce(ctx, store) })
@@ -54,6 +55,14 @@ func (s *Shop) open(store *pgqrs.Store) {
 	s.imports = pgqrs.NewQueue[string](store, "imports")
 	s.orders = pgqrs.NewWorkflow[order, string](store, "order")
 	s.parcels = pgqrs.NewWorkflow[string, string](store, "parcel")
+}
+
+// schedules are what the shop does by the clock. One of them is held while the report before it is unfinished.
+func (s *Shop) schedules() []pgqrs.Schedule {
+	return []pgqrs.Schedule{
+		{Name: "stocktaking", Rule: pgqrs.Every(10 * time.Second), Target: s.reports.Target(report{Name: "stock"}, pgqrs.Key("stock"))},
+		{Name: "newsletter", Rule: pgqrs.Every(7 * 24 * time.Hour), Target: s.mails.Target(mail{To: "all@example.com", Subject: "What is new this week"}, pgqrs.Priority(-1))},
+	}
 }
 
 // stock gives the shop a past: a backlog, a queue that somebody paused, and payloads that are not nice.
@@ -104,7 +113,8 @@ func (s *Shop) happen(ctx context.Context, store *pgqrs.Store, n int, chance *ra
 		return err
 	}
 	if n%2 == 0 {
-		if _, err := s.events.Enqueue(ctx, event{Kind: "stock", Partner: fmt.Sprintf("partner-%d", chance.IntN(8)), N: n}); err != nil {
+		partner := fmt.Sprintf("partner-%d", chance.IntN(8)) // hears of events in their order
+		if _, err := s.events.Enqueue(ctx, event{Kind: "stock", Partner: partner, N: n}, pgqrs.Group(partner)); err != nil {
 			return err
 		}
 	}

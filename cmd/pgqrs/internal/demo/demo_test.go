@@ -23,7 +23,7 @@ func TestTheShopHasOneOfEachKind(t *testing.T) {
 	go func() { ended <- (&demo.Shop{Interval: 20 * time.Millisecond}).Run(ctx, store) }()
 
 	seen := map[string]bool{}
-	want := []string{"ready", "scheduled", "leased", "archived", "dead", "paused", "worker", "SUCCESS", "ERROR", "RUNNING", "child"}
+	want := []string{"ready", "scheduled", "blocked", "leased", "archived", "dead", "paused", "worker", "SUCCESS", "ERROR", "RUNNING", "child", "schedule"}
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -61,7 +61,7 @@ func look(t *testing.T, store *pgqrs.Store, seen map[string]bool) {
 		return // not installed yet
 	}
 	for _, q := range queues {
-		for what, n := range map[string]int64{"ready": q.Ready, "scheduled": q.Scheduled, "leased": q.Leased, "archived": q.Archived, "dead": q.Dead} {
+		for what, n := range map[string]int64{"ready": q.Ready, "scheduled": q.Scheduled, "blocked": q.Blocked, "leased": q.Leased, "archived": q.Archived, "dead": q.Dead} {
 			seen[what] = seen[what] || n > 0
 		}
 		seen["paused"] = seen["paused"] || !q.PausedAt.IsZero()
@@ -71,6 +71,11 @@ func look(t *testing.T, store *pgqrs.Store, seen map[string]bool) {
 		t.Fatal(err)
 	}
 	seen["worker"] = len(workers) > 0
+	schedules, err := store.Schedules(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen["schedule"] = len(schedules) > 0
 	runs, err := store.Runs(ctx, pgqrs.RunFilter{})
 	if err != nil {
 		t.Fatal(err)
