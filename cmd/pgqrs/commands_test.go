@@ -447,6 +447,9 @@ func TestMistakesAreWrongUsage(t *testing.T) {
 func TestWithoutTablesTheCommandSaysWhatMakesThem(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
 	s.check(s.store.Uninstall(t.Context()))
+	if o := s.do("", "verify"); o.code != exitFailed || !strings.Contains(o.out, "table pgqrs_queues\n") || strings.Contains(o.out, "of table pgqrs_queues") {
+		t.Errorf("exit code %d; of a table that is missing it should not say which columns are:\n%s", o.code, o.out)
+	}
 	if o := s.do("", "queues"); o.code != exitFailed || !strings.Contains(o.err, "pgqrs install makes the tables") {
 		t.Errorf("exit code %d, and it says: %s", o.code, o.err)
 	}

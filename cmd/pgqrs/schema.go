@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -86,6 +87,14 @@ type reportView struct {
 	Warnings    []string      `json:"warnings,omitempty"`
 }
 
+// whole leaves out the parts of tables that are missing themselves.
+func whole(missing []string) []string {
+	return slices.DeleteFunc(slices.Clone(missing), func(text string) bool {
+		_, table, part := strings.Cut(text, " of ")
+		return part && slices.Contains(missing, table)
+	})
+}
+
 func (c call) report(r pgqrs.Report) error {
 	if c.Bool("json") {
 		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Concurrency, r.Schema, r.Library, r.Missing, r.Newer, r.Warnings})
@@ -97,7 +106,7 @@ func (c call) report(r pgqrs.Report) error {
 	for _, more := range []struct {
 		name string
 		list []string
-	}{{"missing", r.Missing}, {"newer", r.Newer}, {"warning", r.Warnings}} {
+	}{{"missing", whole(r.Missing)}, {"newer", r.Newer}, {"warning", r.Warnings}} {
 		for _, text := range more.list {
 			fields = append(fields, field{more.name, text})
 		}
