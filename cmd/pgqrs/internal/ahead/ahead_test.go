@@ -1,7 +1,6 @@
 package ahead_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -97,7 +96,9 @@ func TestAMessageThatWaitsForABatchWaitsForWhatHasNotEnded(t *testing.T) {
 	letters, reports := pgqrs.NewQueue[int](store, "letters"), pgqrs.NewQueue[string](store, "reports")
 	ids, err := letters.EnqueueBatch(t.Context(), []int{1, 2, 3}, pgqrs.Then(reports, "all sent"))
 	must(t, err)
-	waiting, err := store.Messages(context.Background(), pgqrs.MessageFilter{Queue: "reports", State: pgqrs.Blocked})
+	_, err = letters.Enqueue(t.Context(), 4) // of no batch
+	must(t, err)
+	waiting, err := store.Messages(t.Context(), pgqrs.MessageFilter{Queue: "reports", State: pgqrs.Blocked})
 	must(t, err)
 	id := waiting[0].ID
 	if got, want := of(t, store, id), fmt.Sprintf("%d ready, %d ready, %d ready, ", ids[0], ids[1], ids[2]); got != want {

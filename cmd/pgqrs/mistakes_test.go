@@ -1,0 +1,49 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestADatabaseIsNamedWithoutItsSecrets(t *testing.T) {
+	for dsn, want := range map[string]string{
+		"postgres://ada:secret@db.example.com:5432/shop?password=secret": "postgres db.example.com:5432/shop",
+		"sqlite:queue.db?key=secret":                                     "sqlite queue.db",
+		"turso:file.db":                                                  "turso file.db",
+		"sqlite:/var/lib/queue.db":                                       "sqlite /var/lib/queue.db",
+		"%":                                                              "the database",
+	} {
+		if got := place(dsn); got != want {
+			t.Errorf("%s is named %q; want %q", dsn, got, want)
+		}
+	}
+}
+
+// What nobody can mean is wrong usage, and says what would be right.
+func TestMistakesAreWrongUsage(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	for line, says := range map[string]string{
+		"enqueue emails -priority 7 1":       "7 is not between -1 and 2",
+		"enqueue emails -delay -5s 1":        "it is negative",
+		"messages list emails -limit 0":      "0 is not between 1 and 1000",
+		"schedules history nightly -limit 0": "0 is not between 1 and 1000",
+		"runs list -status done":             "queued, running",
+		"mesages":                            `is it "messages"?`,
+	} {
+		if o := s.do("", strings.Fields(line)...); o.code != exitUsage || !strings.Contains(o.err, says) || !strings.Contains(o.err, "-help.") {
+			t.Errorf("%s: exit code %d, and it says: %s", line, o.code, o.err)
+		}
+	}
+}
+
+func TestWithoutTablesTheCommandSaysWhatMakesThem(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	s.check(s.store.Uninstall(t.Context()))
+	if o := s.do("", "verify"); o.code != exitFailed || !strings.Contains(o.out, "table pgqrs_queues\n") || strings.Contains(o.out, "of table pgqrs_queues") {
+		t.Errorf("exit code %d; of a table that is missing it should not say which columns are:\n%s", o.code, o.out)
+	}
+	if o := s.do("", "queues"); o.code != exitFailed || !strings.Contains(o.err, "pgqrs install makes the tables") {
+		t.Errorf("exit code %d, and it says: %s", o.code, o.err)
+	}
+}
