@@ -19,8 +19,9 @@
 // # Output
 //
 // Tables are for people: what they show of payloads, errors and names is cut
-// to fit, and what a terminal could take for a command is written as an
-// escape. With -json each thing is one line of JSON with nothing cut. Notes
+// to fit, columns for which a terminal is too narrow are left out, as are those
+// that no row has anything for, and what a terminal could take for a command
+// is written as an escape. With -json each thing is one line of JSON with nothing cut. Notes
 // and questions go to standard error.
 //
 // # Exit codes
