@@ -35,14 +35,14 @@ var hotPaths = []hotPath{
 			return err
 		}
 	}},
-	{"Dequeue", batchSize, 10.5, func(s *Store) func() error {
+	{"Dequeue", batchSize, 9.5, func(s *Store) func() error {
 		q := NewQueue[email](s, "emails")
 		return func() error {
 			_, err := q.Dequeue(context.Background(), batchSize, 30*time.Second)
 			return err
 		}
 	}},
-	{"Ack", batchSize, 3.5, func(s *Store) func() error {
+	{"Ack", batchSize, 1.5, func(s *Store) func() error {
 		q := NewQueue[email](s, "emails")
 		ms, err := q.Dequeue(context.Background(), batchSize, 30*time.Second)
 		if err != nil {

@@ -11,10 +11,10 @@ import (
 func (s *Store) bequeath(ctx context.Context, dead []settlement) ([]int64, error) {
 	var done []int64
 	err := s.atomic(ctx, func(c conn) (err error) {
-		var leases []any
+		var leases leaseList
 		heirs := map[int64]string{}
 		for _, x := range dead {
-			leases = append(leases, x.m.lease(nil, errorText(x.err)))
+			leases.add(x.m, nil, errorText(x.err))
 			heirs[x.m.ID] = x.deadLetter
 		}
 		if done, err = c.lease(ctx, s.dialect.lease.fail, leases); err != nil {

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -17,17 +19,42 @@ type settlement struct {
 	deadLetter string // the queue that gets a copy if it dies; empty: none
 }
 
-// lease is the lease tuple of a message, for a list, with what else the statement takes.
-func (m *MessageInfo) lease(more ...any) []any {
-	return append([]any{m.ID, m.WorkerID, m.Claim}, more...)
+// A leaseList is a list of lease tuples in the making. It is written as text at
+// once, for there is one tuple a message, and an encoder would take a value for each number.
+type leaseList struct {
+	text []byte // but for the last bracket
+	err  error
 }
+
+// add adds the lease tuple of a message, with what else the statement takes.
+func (l *leaseList) add(m *MessageInfo, more ...any) {
+	if l.empty() {
+		l.text = append(l.text, '[')
+	} else {
+		l.text = append(l.text, ',')
+	}
+	l.text = strconv.AppendInt(append(l.text, '['), m.ID, 10)
+	l.text = strconv.AppendInt(append(l.text, ','), m.WorkerID, 10)
+	l.text = strconv.AppendInt(append(l.text, ','), m.Claim, 10)
+	for _, x := range more {
+		raw, err := marshal(x)
+		l.err = errors.Join(l.err, err)
+		l.text = append(append(l.text, ','), raw...)
+	}
+	l.text = append(l.text, ']')
+}
+
+func (l *leaseList) empty() bool { return len(l.text) == 0 }
 
 // lease runs a statement whose last argument is a list of lease tuples and
 // returns the ids it did.
-func (c conn) lease(ctx context.Context, text string, leases []any, before ...any) ([]int64, error) {
-	list, err := jsonList(leases)
-	if err != nil {
-		return nil, err
+func (c conn) lease(ctx context.Context, text string, leases leaseList, before ...any) ([]int64, error) {
+	if leases.err != nil {
+		return nil, leases.err
+	}
+	list := "[]"
+	if !leases.empty() {
+		list = string(append(leases.text, ']'))
 	}
 	return c.ids(ctx, text, append(before, list)...)
 }
@@ -57,30 +84,30 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 
 // writeOutcomes runs settle's statements.
 func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, error) {
-	var acks, releases, fails []any
+	var acks, releases, fails leaseList
 	var dead []settlement
 	for _, x := range list {
 		switch x.kind {
 		case acked:
-			acks = append(acks, x.m.lease())
+			acks.add(x.m)
 		case released:
-			releases = append(releases, x.m.lease(x.delay.Microseconds()))
+			releases.add(x.m, x.delay.Microseconds())
 		case retried:
-			fails = append(fails, x.m.lease(x.delay.Microseconds(), errorText(x.err)))
+			fails.add(x.m, x.delay.Microseconds(), errorText(x.err))
 		case died:
 			if x.deadLetter != "" {
 				dead = append(dead, x)
 				continue
 			}
-			fails = append(fails, x.m.lease(nil, errorText(x.err)))
+			fails.add(x.m, nil, errorText(x.err))
 		}
 	}
 	var done []int64
 	for _, batch := range []struct {
 		text   string
-		leases []any
+		leases leaseList
 	}{{s.dialect.lease.ack, acks}, {s.dialect.lease.release, releases}, {s.dialect.lease.fail, fails}} {
-		if len(batch.leases) == 0 {
+		if batch.leases.empty() {
 			continue
 		}
 		var ids []int64
@@ -159,8 +186,10 @@ func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, le
 // claim runs the statement of a claim.
 func (c conn) claim(ctx context.Context, text string, args []any) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
+	var r messageRow
+	into := r.delivery()
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
-		m, err := scanDelivery(rows)
+		m, err := r.scanDelivery(rows, into)
 		ms = append(ms, m)
 		return err
 	})

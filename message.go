@@ -90,6 +90,7 @@ func newMessage[T any](m *MessageInfo) (*Message[T], error) {
 
 // A delivery's columns, and a listing's, in the order the dialects select them.
 type messageRow struct {
+	id, priority, claim       int64
 	raw                       []byte
 	attempt                   sql.NullInt64
 	key, lastError            sql.NullString
@@ -100,22 +101,20 @@ type messageRow struct {
 	queue, state, sortedUnder string
 }
 
-// scanDelivery reads deliveryColumns.
-func scanDelivery(rows *sql.Rows) (*MessageInfo, error) {
-	var m MessageInfo
-	var r messageRow
-	if err := rows.Scan(r.delivery(&m)...); err != nil {
+// scanDelivery reads deliveryColumns into what delivery returned.
+func (r *messageRow) scanDelivery(rows *sql.Rows, into []any) (*MessageInfo, error) {
+	if err := rows.Scan(into...); err != nil {
 		return nil, err
 	}
-	m.LeasedUntil = r.vt.Time
-	return &m, r.fill(&m)
+	m := &MessageInfo{LeasedUntil: r.vt.Time}
+	return m, r.fill(m)
 }
 
 // scanInfo reads infoColumns and the cursor.
 func scanInfo(rows *sql.Rows) (*MessageInfo, error) {
 	var m MessageInfo
 	var r messageRow
-	into := append(r.delivery(&m), &r.queue, &r.worker, &r.archived, &r.failed, &r.state, &r.sortedUnder)
+	into := append(r.delivery(), &r.queue, &r.worker, &r.archived, &r.failed, &r.state, &r.sortedUnder)
 	if err := rows.Scan(into...); err != nil {
 		return nil, err
 	}
@@ -136,11 +135,13 @@ func scanInfo(rows *sql.Rows) (*MessageInfo, error) {
 	return &m, nil
 }
 
-func (r *messageRow) delivery(m *MessageInfo) []any {
-	return []any{&m.ID, &r.raw, &m.Priority, &r.attempt, &m.Claim, &r.key, &r.headers, &r.lastError, &r.enqueued, &r.due, &r.vt}
+// delivery is what deliveryColumns are scanned into. One row may be read after another.
+func (r *messageRow) delivery() []any {
+	return []any{&r.id, &r.raw, &r.priority, &r.attempt, &r.claim, &r.key, &r.headers, &r.lastError, &r.enqueued, &r.due, &r.vt}
 }
 
 func (r *messageRow) fill(m *MessageInfo) error {
+	m.ID, m.Priority, m.Claim = r.id, int(r.priority), r.claim
 	m.Raw, m.Attempt, m.Key, m.LastError = r.raw, int(r.attempt.Int64), r.key.String, r.lastError.String
 	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
 	if len(r.headers) > 0 {

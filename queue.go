@@ -224,7 +224,7 @@ func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
 // ErrState: [Store.Delete] takes both.
 func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
 	var done []int64
-	err := q.fenced(ctx, "delete", ms, func(c conn, leases []any) (_ []int64, err error) {
+	err := q.fenced(ctx, "delete", ms, func(c conn, leases leaseList) (_ []int64, err error) {
 		done, err = c.lease(ctx, c.store.dialect.lease.delete, leases)
 		return done, err
 	})
@@ -271,7 +271,7 @@ func (q *Queue[T]) Extend(ctx context.Context, lease time.Duration, ms ...*Messa
 	if err := checkLease(lease); err != nil {
 		return wrap(ctx, err, "extend on queue %q", q.name)
 	}
-	return q.fenced(ctx, "extend", ms, func(c conn, leases []any) ([]int64, error) {
+	return q.fenced(ctx, "extend", ms, func(c conn, leases leaseList) ([]int64, error) {
 		return c.lease(ctx, c.store.dialect.lease.extend, leases, lease.Microseconds())
 	})
 }
@@ -305,12 +305,12 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 }
 
 // fenced runs one statement on leases, and lets go what follows those that it ends.
-func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, []any) ([]int64, error)) error {
+func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, leaseList) ([]int64, error)) error {
 	return q.report(ctx, what, ms, what != "extend", func() (done []int64, err error) {
-		leases := make([]any, len(ms))
+		var leases leaseList
 		next := followers{}
-		for i, m := range ms {
-			leases[i] = m.lease()
+		for _, m := range ms {
+			leases.add(&m.MessageInfo)
 			if what != "extend" {
 				next.after(q.name, m.Group, m.BatchID)
 			}

@@ -50,9 +50,9 @@ func (r *running) renew(ctx context.Context) {
 // renewFor makes leases end so long from now.
 func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
 	from := time.Now()
-	var leases []any
+	var leases leaseList
 	for _, d := range asked {
-		leases = append(leases, d.m.lease())
+		leases.add(d.m)
 	}
 	limited, cancel := context.WithTimeout(ctx, min(statementTimeout, lease/2))
 	defer cancel()
@@ -62,7 +62,7 @@ func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[i
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		r.log.Warn("pgqrs: could not renew leases; trying again", "messages", len(leases), "err", err)
+		r.log.Warn("pgqrs: could not renew leases; trying again", "messages", len(asked), "err", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
