@@ -13,7 +13,9 @@ import (
 type delivery struct {
 	m    *MessageInfo
 	lane *lane
-	took time.Duration // by the handler
+	hold hold
+	ctx  context.Context // of its handler; nil until it begins
+	took time.Duration   // by the handler
 
 	// The rest is guarded by running.mu.
 	until    time.Time               // when its lease ends, by this process's clock, unless it is renewed
@@ -57,9 +59,10 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		return r.failed(a)
 	}
 	r.mu.Lock()
+	a.ms = make([]*delivery, 0, len(ms))
 	for _, m := range ms {
-		m.hold = new(hold)
 		d := &delivery{m: m, lane: l, until: from.Add(l.lease)}
+		m.hold = &d.hold
 		if old := r.held[m.ID]; old != nil {
 			r.lose(old) // its lease ended, and this worker took the message again
 		}
@@ -131,21 +134,41 @@ func (r *running) lose(d *delivery) {
 	r.log.Warn("pgqrs: lease lost", "queue", d.lane.queue, "message", d.m.ID)
 }
 
-// begin starts the handler of a waiting delivery, unless its lease is gone.
-// Then it gives it back, which does nothing if somebody else has it.
+// begin passes a waiting delivery to a hand, unless its lease is gone. Then it
+// gives it back, which does nothing if somebody else has it.
 func (r *running) begin(d *delivery) bool {
 	r.mu.Lock()
 	lost := d.lost
 	if !lost {
-		ctx, cancel := context.WithCancelCause(r.base)
-		d.cancel = cancel
-		go r.handle(ctx, d)
+		d.ctx, d.cancel = context.WithCancelCause(r.base)
 	}
 	r.mu.Unlock()
 	if lost {
 		r.giveBack([]*delivery{d})
+		return false
 	}
-	return !lost
+	if r.busy == r.hands {
+		r.hands++
+		go r.hand()
+	}
+	r.begun <- d // there is room for as many as there can be handlers
+	return true
+}
+
+// hand handles deliveries until there are no more. It is one goroutine for many,
+// for a new one would have to grow its stack each time. If a handler ends it, by
+// runtime.Goexit, another takes its place.
+func (r *running) hand() {
+	ended := false
+	defer func() {
+		if !ended {
+			go r.hand()
+		}
+	}()
+	for d := range r.begun {
+		r.handle(d.ctx, d)
+	}
+	ended = true
 }
 
 // handle runs the handler and hands its outcome on. The deferred part runs
@@ -248,14 +271,16 @@ func (r *running) giveBack(ds []*delivery) {
 	}
 }
 
-// forget drops a delivery that is settled.
-func (r *running) forget(d *delivery) {
+// forget drops deliveries that are settled.
+func (r *running) forget(ds ...*delivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held[d.m.ID] == d {
-		delete(r.held, d.m.ID)
+	for _, d := range ds {
+		if r.held[d.m.ID] == d {
+			delete(r.held, d.m.ID)
+		}
+		r.ease(d.lane)
 	}
-	r.ease(d.lane)
 }
 
 // cutShort ends the ctx of every handler that runs.

@@ -123,17 +123,18 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 		done[id] = true
 	}
 	var left []recording
+	settled := make([]*delivery, 0, len(batch))
 	for _, x := range batch {
-		switch {
-		case done[x.d.m.ID]:
-			c.r.forget(x.d)
-		case err != nil:
+		if err != nil && !done[x.d.m.ID] {
 			left = append(left, x)
-		default:
-			c.r.forget(x.d)
+			continue
+		}
+		settled = append(settled, x.d)
+		if !done[x.d.m.ID] {
 			c.missed(x, doubt)
 		}
 	}
+	c.r.forget(settled...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue = append(left, c.queue...)

@@ -25,6 +25,7 @@ type running struct {
 	recorder   recorder
 	timekeeper *timekeeper
 	answers    chan answer
+	begun      chan *delivery // to hands
 	finished   chan *delivery
 	statuses   chan map[*lane]string
 	bell       chan struct{}
@@ -36,6 +37,7 @@ type running struct {
 
 	// The rest belongs to the scheduler.
 	busy       int  // handlers running
+	hands      int  // goroutines to run them: the most that were busy at once
 	batched    int  // of them in batches, which take no slots
 	asking     bool // an answer is on its way
 	draining   bool
@@ -111,7 +113,7 @@ func newRunning(ctx context.Context, w *Worker) *running {
 		l.waker.bell = r.bell
 		r.lanes = append(r.lanes, l)
 	}
-	r.finished = make(chan *delivery, calls)
+	r.begun, r.finished = make(chan *delivery, calls), make(chan *delivery, calls)
 	r.recorder = recorder{r: r, work: make(chan struct{}, 1)}
 	r.timekeeper = newTimekeeper(r)
 	return r
@@ -200,6 +202,7 @@ func (r *running) run(ctx context.Context) error {
 	go func() { defer beating.Done(); r.recorder.run(beatCtx) }()
 
 	r.schedule(ctx)
+	close(r.begun)
 
 	stopUpkeep()
 	upkeep.Wait()

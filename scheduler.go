@@ -24,6 +24,9 @@ func (r *running) schedule(ctx context.Context) {
 		select {
 		case d := <-r.finished:
 			r.freed(d)
+			for len(r.finished) > 0 {
+				r.freed(<-r.finished)
+			}
 		case a := <-r.answers:
 			r.asking = false
 			r.answered(a, poll)

@@ -2,6 +2,7 @@ package pgqrs
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -82,4 +83,34 @@ func TestMiddlewareWrapsInOrder(t *testing.T) {
 	if got := strings.Join(order, " "); got != "first second handler" {
 		t.Errorf("they ran in the order %s", got)
 	}
+}
+
+// One goroutine handles a message after another; one that a handler ended is replaced.
+func TestHandsAreUsedAgain(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	r := newRunning(t.Context(), &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(
+		func(_ context.Context, m *Message[int]) error {
+			if m.ID == 2 {
+				runtime.Goexit()
+			}
+			return nil
+		})}})
+	for id := range int64(4) {
+		d := &delivery{m: &MessageInfo{ID: id, Raw: []byte("1")}, lane: r.lanes[0]}
+		d.m.hold = &d.hold
+		if !r.begin(d) {
+			t.Fatal("the lease is lost")
+		}
+		r.count(d.lane, 1)
+		select {
+		case d := <-r.finished:
+			r.freed(d)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("nobody handles message %d", id)
+		}
+	}
+	if r.hands != 1 || r.busy != 0 {
+		t.Errorf("%d goroutines handled messages one at a time, and %d are busy", r.hands, r.busy)
+	}
+	close(r.begun)
 }
