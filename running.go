@@ -73,6 +73,7 @@ type lane struct {
 	stopped   bool        // for good
 	gate      gate
 	average   time.Duration // of what a handler takes
+	size      int           // of a payload, on average, in the latest claim
 }
 
 // An answer is what the database said: to a claim on a lane, or to a poll.

@@ -146,7 +146,7 @@ func (r *running) want(l *lane) (n int, alone bool) {
 	}
 	prefetch := 0
 	if l.average > 0 && !l.limited.Load() {
-		prefetch = min(maxPrefetch, int(float64(l.limit)*float64(prefetchTime)/float64(l.average)))
+		prefetch = min(maxPrefetch, maxPrefetchSize/max(1, l.size), int(float64(l.limit)*float64(prefetchTime)/float64(l.average)))
 	}
 	if len(l.waiting) > max(free, prefetch/2) {
 		return 0, false // claim again when there is room for a batch worth it
@@ -193,6 +193,7 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 		l.more, l.needsSlot = false, false
 	default:
 		l.needsSlot = false
+		l.size = averageSize(a.ms)
 		r.lastActive = time.Now()
 		if n < a.asked {
 			// Dry, or short of one that wants a slot of its own: look again soon.
@@ -205,6 +206,15 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 		return
 	}
 	l.waiting = append(l.waiting, a.ms...)
+}
+
+// averageSize is how many bytes the payload of a message has.
+func averageSize(ds []*delivery) int {
+	total := 0
+	for _, d := range ds {
+		total += len(d.m.Raw)
+	}
+	return total / len(ds)
 }
 
 // rung looks who rang.

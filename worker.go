@@ -50,8 +50,9 @@ type Worker struct {
 }
 
 const (
-	maxClaim         = 200                   // messages in one claim
-	maxPrefetch      = 200                   // messages of a queue waiting for a free slot
+	maxClaim         = 500                   // messages in one claim
+	maxPrefetch      = 1000                  // messages of a queue waiting for a free slot
+	maxPrefetchSize  = 8 << 20               // bytes of their payloads, if they are like those that came last
 	prefetchTime     = 50 * time.Millisecond // of work to have at hand
 	maxUnrecorded    = 2000                  // outcomes waiting to be written
 	maxHeartbeat     = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s

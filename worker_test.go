@@ -85,6 +85,37 @@ func TestMiddlewareWrapsInOrder(t *testing.T) {
 	}
 }
 
+// What a worker claims ahead is bounded by time, by number and by size.
+func TestWhatIsClaimedAhead(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	w, err := (&Worker{Concurrency: 10, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}}).settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name         string
+		average      time.Duration // of a handler
+		size, inHand int
+		want         int
+	}{
+		{"nothing is known yet", 0, 0, 0, 10},
+		{"slow handlers", time.Second, 100, 0, 10},
+		{"50 ms of work", 5 * time.Millisecond, 100, 0, 110},
+		{"fast handlers", time.Nanosecond, 100, 0, maxClaim},
+		{"fast handlers, half in hand", time.Nanosecond, 100, maxPrefetch / 2, maxClaim},
+		{"fast handlers, more than half in hand", time.Nanosecond, 100, maxPrefetch/2 + 1, 0},
+		{"fast handlers of large payloads", time.Nanosecond, 1 << 20, 0, 18},
+		{"fast handlers of huge payloads", time.Nanosecond, 16 << 20, 0, 10},
+	} {
+		r := newRunning(t.Context(), w)
+		l := r.lanes[0]
+		l.average, l.size, l.waiting = test.average, test.size, make([]*delivery, test.inHand)
+		if n, _ := r.want(l); n != test.want {
+			t.Errorf("%s: %d are claimed, want %d", test.name, n, test.want)
+		}
+	}
+}
+
 // One goroutine handles a message after another; one that a handler ended is replaced.
 func TestHandsAreUsedAgain(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
