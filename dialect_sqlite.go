@@ -94,7 +94,7 @@ var sqlite = dialect{
 	isolation:   sql.LevelDefault,
 	open:        "/* pgqrs:open */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
 	begin:       "/* pgqrs:begin */ BEGIN IMMEDIATE",
-	concurrency: "single-writer",
+	concurrency: singleWriter,
 
 	schema: schemaSQL{
 		lock: `/* pgqrs:schema.lock */ SELECT 1`,

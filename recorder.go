@@ -115,9 +115,7 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 	for i, x := range batch {
 		list[i] = settlement{x.d.m, x.outcome, x.d.lane.policy.DeadLetter}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
-	defer cancel()
-	ids, err := c.r.store.settle(ctx, list)
+	ids, err := c.settle(ctx, list)
 	done := make(map[int64]bool, len(ids))
 	for _, id := range ids {
 		done[id] = true
@@ -143,6 +141,13 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 		c.r.log.Warn("pgqrs: could not record outcomes; trying again", "messages", len(left), "err", err)
 	}
 	return err
+}
+
+func (c *recorder) settle(ctx context.Context, list []settlement) ([]int64, error) {
+	defer c.r.takeTurn()()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	return c.r.store.settle(ctx, list)
 }
 
 // missed says that an outcome could not be recorded because its lease was gone.

@@ -86,6 +86,9 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	return nil
 }
 
+// singleWriter is the concurrency of a database that does one write after the other.
+const singleWriter = "single-writer"
+
 func (s *Store) concurrency() string {
 	if s.cfg.Concurrent {
 		return "experimental"
