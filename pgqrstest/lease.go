@@ -18,7 +18,7 @@ var leaseCases = []testcase{
 		equalSlices(t, "ids of the second", idsOf(dequeue(t, b, 10)), ids[2:])
 		wantNone(t, a)
 		wantNone(t, b)
-		Advance(t, e.store, 29*time.Second)
+		Advance(t, e.store, 20*time.Second)
 		wantNone(t, b)
 		equal(t, "leased", e.stats(t, "jobs").Leased, 3)
 	}},

@@ -6,7 +6,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -110,10 +109,30 @@ func (p *powerCampaign) round() {
 	}
 	told.restore(p.t)
 	p.runs += countStarted(readLedger(p.t, p.ledger("producer")))
-	if err := errors.Join(db.Close(), os.RemoveAll(p.dir)); err != nil {
+	if err := db.Close(); err != nil {
+		p.t.Error(err)
+	}
+	awaitClosed(p.t, db)
+	if err := os.RemoveAll(p.dir); err != nil {
 		p.t.Error(err)
 	}
 	p.dir = next
+}
+
+// awaitClosed waits until no connection is open any more: database/sql closes
+// that of a transaction whose ctx has ended beside its caller.
+func awaitClosed(t *testing.T, db *sql.DB) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for db.Stats().OpenConnections > 0 {
+		select {
+		case <-deadline:
+			t.Fatalf("%d connections are still open after a minute", db.Stats().OpenConnections)
+		case <-tick.C:
+		}
+	}
 }
 
 // ledger is the path of the ledger that a role has in this round.
