@@ -64,6 +64,7 @@ type scene struct {
 	*testing.T
 	dialect pgqrs.Dialect
 	a, b    side
+	another func() side // makes one more
 }
 
 // onBoth runs a case on SQLite and on PostgreSQL.
@@ -88,17 +89,19 @@ func onPostgres(t *testing.T, name string, run func(*scene)) {
 func newSQLite(t *testing.T) *scene {
 	dsn := sqlite.URI(t, "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)")
 	s := &scene{T: t, dialect: pgqrs.SQLite}
-	s.a, s.b = s.side("sqlite3", dsn, "a"), s.side("sqlite3", dsn, "b")
+	s.another = func() side { return s.side("sqlite3", dsn, "") }
+	s.a, s.b = s.another(), s.another()
 	return s
 }
 
 func newPostgres(t *testing.T) *scene {
 	dsn := postgres.Schema(t, "postgres")
 	s := &scene{T: t, dialect: pgqrs.Postgres}
-	for _, side := range []*side{&s.a, &s.b} {
+	s.another = func() side {
 		name := "pgqrs-race-" + rand.Text()
-		*side = s.side("postgres", dsn+" application_name="+name, name)
+		return s.side("postgres", dsn+" application_name="+name, name)
 	}
+	s.a, s.b = s.another(), s.another()
 	return s
 }
 
@@ -191,9 +194,16 @@ func (s *scene) waitsForLock(of side, done func() bool) bool {
 	s.Helper()
 	waits := false
 	s.eventually("it is done, or waits for a lock", func() bool {
-		s.must(s.b.db.QueryRowContext(s.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock')`, of.name).Scan(&waits))
+		waits = s.inWait(of)
 		return waits || done()
 	})
+	return waits
+}
+
+// inWait reports whether a side waits for a lock now.
+func (s *scene) inWait(of side) (waits bool) {
+	s.Helper()
+	s.must(s.b.db.QueryRowContext(s.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock')`, of.name).Scan(&waits))
 	return waits
 }
 
