@@ -76,25 +76,24 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 
 // eachQueue runs a query that takes the names of queues, none for all.
 func (s *Store) eachQueue(ctx context.Context, text string, names []string, scan func(*sql.Rows) error) error {
-	return s.eachNamed(ctx, "queue name", text, names, scan)
+	list, err := listNames("queue name", names)
+	if err != nil {
+		return err
+	}
+	return conn{s, s.tx}.rows(ctx, text, []any{list}, scan)
 }
 
-// eachNamed runs a query that takes names, none for all.
-func (s *Store) eachNamed(ctx context.Context, what, text string, names []string, scan func(*sql.Rows) error) error {
-	var arg any
+// listNames is the argument of statements that take names: a list, or nil for none.
+func listNames(what string, names []string) (any, error) {
 	for _, name := range names {
 		if err := checkFindable(what, name); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if len(names) > 0 {
-		list, err := jsonTexts(names)
-		if err != nil {
-			return err
-		}
-		arg = list
+	if len(names) == 0 {
+		return nil, nil
 	}
-	return conn{s, s.tx}.rows(ctx, text, []any{arg}, scan)
+	return jsonTexts(names)
 }
 
 // PauseQueue stops deliveries from a queue, in all processes, until

@@ -5,9 +5,17 @@ const postgresScheduleRun = `r.due_at, r.ran_at, r.by_hand, r.held, COALESCE(r.m
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
+// Both are looked up one by one: a LIMIT keeps the planner from a merge join, which would read all that is older than they.
 const postgresScheduleRunFrom = `
-		LEFT JOIN pgqrs_messages m ON m.id = r.message_id
-		LEFT JOIN pgqrs_workflow_runs w ON w.id = r.run_id`
+		LEFT JOIN LATERAL (SELECT * FROM pgqrs_messages o WHERE o.id = r.message_id LIMIT 1) m ON true
+		LEFT JOIN LATERAL (SELECT * FROM pgqrs_workflow_runs o WHERE o.id = r.run_id LIMIT 1) w ON true`
+
+// The columns of a list of schedules, each with its latest run.
+const postgresScheduleList = `
+		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone, s.catch_up,
+			s.created_at, s.updated_at, s.paused_at, s.next_at, ` + postgresScheduleRun + `
+		FROM pgqrs_schedules s
+			LEFT JOIN LATERAL (SELECT * FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1) r ON true` + postgresScheduleRunFrom
 
 var postgresSchedules = scheduleSQL{
 	put: `/* pgqrs:schedule.put */
@@ -58,13 +66,10 @@ var postgresSchedules = scheduleSQL{
 			tick_ct = s.tick_ct + 1
 		FROM (SELECT $1::text AS name, $2::boolean AS paused) arg WHERE s.name = arg.name
 		RETURNING s.id`,
-	list: `/* pgqrs:schedule.list */
-		WITH arg AS MATERIALIZED (SELECT $1::json AS names)
-		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone, s.catch_up,
-			s.created_at, s.updated_at, s.paused_at, s.next_at, ` + postgresScheduleRun + `
-		FROM arg CROSS JOIN pgqrs_schedules s
-			LEFT JOIN LATERAL (SELECT * FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1) r ON true` + postgresScheduleRunFrom + `
-		WHERE arg.names IS NULL OR s.name IN (SELECT json_array_elements(arg.names) ->> 0)
+	list: `/* pgqrs:schedule.list */` + postgresScheduleList + `
+		ORDER BY s.name`,
+	named: `/* pgqrs:schedule.named_list */` + postgresScheduleList + `
+		WHERE s.name = ANY (ARRAY(SELECT json_array_elements($1::json) ->> 0))
 		ORDER BY s.name`,
 	history: `/* pgqrs:schedule.history */
 		WITH arg AS MATERIALIZED (SELECT $1::text AS name, $2::bigint AS n)

@@ -21,9 +21,11 @@ type scheduleSQL struct {
 	take string
 	// pause sets (true) or clears (false) paused_at, which is a change for advance. Query; name, paused; 1 row: id, or none if there is no such schedule.
 	pause string
-	// list describes schedules. Query; JSON array of [name], or NULL for all, by name; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
+	// list describes all schedules, by name. Query; no arguments; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
 	// rule, zone, catch-up, created_at, updated_at, paused_at, next instant or NULL, and runColumns of the latest run, NULLs if there is none.
 	list string
+	// named is list for some schedules: it reads no others. Query; JSON array of [name]; rows: as list.
+	named string
 	// history lists the runs of a schedule, the latest first. Query; name, limit;
 	// rows (runColumns): instant, ran_at, by hand, held, message, run, state of either or NULL if it is gone.
 	history string

@@ -12,6 +12,14 @@ const sqliteScheduleRunFrom = `
 // sqliteInstant reads an instant, or NULL.
 const sqliteInstant = `strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch')`
 
+// The columns of a list of schedules, each with its latest run.
+const sqliteScheduleList = `
+		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),
+			CAST(s.rule AS BLOB), CAST(s.zone AS BLOB), s.catch_up, CAST(s.created_at AS BLOB), CAST(s.updated_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.next_at AS BLOB),
+			` + sqliteScheduleRun + `
+		FROM pgqrs_schedules s
+			LEFT JOIN pgqrs_schedule_runs r ON r.id = (SELECT o.id FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1)` + sqliteScheduleRunFrom
+
 var sqliteSchedules = scheduleSQL{
 	put: `/* pgqrs:schedule.put */
 		WITH arg (name, queue, starts_runs, payload, priority, key, headers, rule, zone, catch_up, next_at, now) AS (
@@ -58,14 +66,10 @@ var sqliteSchedules = scheduleSQL{
 			resumed_at = CASE WHEN (SELECT paused FROM arg) OR paused_at IS NULL THEN resumed_at ELSE ` + sqliteNow + ` END, tick_ct = tick_ct + 1
 		WHERE name = (SELECT arg.name FROM arg)
 		RETURNING id`,
-	list: `/* pgqrs:schedule.list */
-		WITH arg (names) AS (SELECT ?)
-		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),
-			CAST(s.rule AS BLOB), CAST(s.zone AS BLOB), s.catch_up, CAST(s.created_at AS BLOB), CAST(s.updated_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.next_at AS BLOB),
-			` + sqliteScheduleRun + `
-		FROM pgqrs_schedules s
-			LEFT JOIN pgqrs_schedule_runs r ON r.id = (SELECT o.id FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1)` + sqliteScheduleRunFrom + `
-		WHERE (SELECT names FROM arg) IS NULL OR s.name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
+	list: `/* pgqrs:schedule.list */` + sqliteScheduleList + `
+		ORDER BY s.name`,
+	named: `/* pgqrs:schedule.named_list */` + sqliteScheduleList + `
+		WHERE s.name IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
 		ORDER BY s.name`,
 	history: `/* pgqrs:schedule.history */
 		SELECT ` + sqliteScheduleRun + `
@@ -74,7 +78,7 @@ var sqliteSchedules = scheduleSQL{
 		ORDER BY r.due_at DESC, r.id DESC
 		LIMIT ? + 0`,
 	remove: []string{
-		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = ?`,
+		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = ? + 0`,
 		`/* pgqrs:schedule.remove_row */ DELETE FROM pgqrs_schedules WHERE id = ?`,
 	},
 	prune: `/* pgqrs:schedule.prune */

@@ -53,8 +53,16 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 	if err := s.usable(); err != nil {
 		return nil, wrap(ctx, err, "list schedules")
 	}
+	given, err := listNames("schedule name", names)
+	if err != nil {
+		return nil, wrap(ctx, err, "list schedules")
+	}
+	text, args := s.dialect.schedule.list, []any(nil)
+	if given != nil {
+		text, args = s.dialect.schedule.named, []any{given}
+	}
 	var list []ScheduleInfo
-	err := s.eachNamed(ctx, "schedule name", s.dialect.schedule.list, names, func(rows *sql.Rows) error {
+	err = conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
 		var i ScheduleInfo
 		var key sql.NullString
 		var payload, headers []byte

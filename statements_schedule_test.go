@@ -24,14 +24,14 @@ func TestStatementsOfSchedules(t *testing.T) {
 	header := `{"a":"b","pgqrs-schedule":"nightly"}`
 	runOperations(t, []operation{
 		{
-			name: "Schedules", want: []statement{query("schedule.list", nil).row(withRun(nightly, instant, instant, false, false, 7, nil, "archived")...)},
+			name: "Schedules", want: []statement{query("schedule.list").row(withRun(nightly, instant, instant, false, false, 7, nil, "archived")...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Schedules(ctx)
 				return errors.Join(err, differ("schedules", len(list), 1), differ("latest run", *list[0].Last,
 					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, State: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
 			},
 		}, {
-			name: "Schedules by name, of which one never ran", want: []statement{query("schedule.list", `[["nightly"]]`).row(withRun(nightly, nil, nil, nil, nil, nil, nil, nil)...)},
+			name: "Schedules by name, of which one never ran", want: []statement{query("schedule.named_list", `[["nightly"]]`).row(withRun(nightly, nil, nil, nil, nil, nil, nil, nil)...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Schedules(ctx, "nightly")
 				return errors.Join(err, differ("schedules", len(list), 1), differ("latest run", list[0].Last, (*pgqrs.ScheduleRun)(nil)))
@@ -44,7 +44,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, State: pgqrs.Succeeded}))
 			},
 		}, {
-			name: "ScheduleRuns of none", want: []statement{query("schedule.history", "none", 10), query("schedule.list", `[["none"]]`)}, err: pgqrs.ErrNotFound,
+			name: "ScheduleRuns of none", want: []statement{query("schedule.history", "none", 10), query("schedule.named_list", `[["none"]]`)}, err: pgqrs.ErrNotFound,
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.ScheduleRuns(ctx, "none", 10)
 				return err
