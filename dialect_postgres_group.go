@@ -161,8 +161,9 @@ var postgresGroupTexts = groupSQL{
 			WHERE r.queue_id = old.queue_id AND r.group_key = old.group_key`,
 }
 
-// postgresBatchOpen says that a message of the batch for which m waits is unfinished.
-const postgresBatchOpen = `EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.batch_id = m.id AND o.archived_at IS NULL)`
+// postgresBatchOver says that no message of the batch for which m waits is unfinished. It has no EXISTS, of which the
+// planner might make a join that reads all live messages, and asks for an order, or it might hope to come across one soon.
+const postgresBatchOver = `(SELECT o.id FROM pgqrs_messages o WHERE o.batch_id = m.id AND o.archived_at IS NULL ORDER BY o.archived_at LIMIT 1) IS NULL`
 
 var postgresBatches = batchSQL{
 	tryLock: `/* pgqrs:batch.try_lock */
@@ -177,7 +178,7 @@ var postgresBatches = batchSQL{
 				FROM pgqrs_messages o WHERE o.batch_id = m.id)
 			FROM pgqrs_queues q
 			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND m.parked_vt IS NOT NULL AND m.group_key IS NULL AND ` + postgresLive + `
-				AND q.id = m.queue_id AND NOT ` + postgresBatchOpen + `
+				AND q.id = m.queue_id AND ` + postgresBatchOver + `
 			RETURNING m.id, q.queue_name`,
 	sweep: `/* pgqrs:batch.sweep */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS queues, $2::bigint AS n)
@@ -186,6 +187,6 @@ var postgresBatches = batchSQL{
 					SELECT b.id FROM pgqrs_messages b WHERE b.queue_id = q.id AND b.group_key IS NULL AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL
 					ORDER BY b.group_key, b.id LIMIT ` + depthLimit + `
 				) m
-			WHERE NOT ` + postgresBatchOpen + `
+			WHERE ` + postgresBatchOver + `
 			LIMIT (SELECT n FROM arg)`,
 }
