@@ -51,8 +51,8 @@ func playHeirs(ctx context.Context, a *actor) error {
 func testHeirs(t *testing.T, s *stage) {
 	id := enqueue(t, pgqrs.NewQueue[int](s.store, "jobs"), 1)
 	for range s.Scale {
-		stuck := s.beginStuck(t)
 		before := len(s.notes(t))
+		stuck := s.beginStuck(t)
 		eventually(t, "the process has the message", func() bool { return len(s.notes(t)) > before })
 		stuck.kill(t)
 	}

@@ -269,6 +269,7 @@ func raceTwice(t *testing.T, e *env) {
 	})))
 	h := launch(t, waiters(e.store), 1)
 	e.awaitRun(t, h.ID(), pgqrs.Failed)
+	eventually(t, "the failure is logged", func() bool { return e.log.has("run failed") })
 	receive(t, "it was executed", begun)
 	errs := make([]error, 2)
 	together(t, 2, func(i int) error { errs[i] = h.Retry(t.Context()); return nil })
