@@ -118,11 +118,7 @@ func (c *coalescer[In, Out]) next() {
 func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
 	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
 	defer cancel()
-	ins := make([]In, len(batch))
-	for i, w := range batch {
-		ins[i] = w.in
-	}
-	outs, err := c.together(ctx, ins)
+	outs, err := c.run(ctx, batch)
 	c.next() // begins while these hear how theirs ended
 	// A statement that was refused for what one caller sent must not fail the others.
 	retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !away(err) && !retryable(err)
@@ -133,4 +129,17 @@ func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
 		}
 		close(w.done)
 	}
+}
+
+// run does a batch; a call that found no company costs no more than alone.
+func (c *coalescer[In, Out]) run(ctx context.Context, batch []*waiting[In, Out]) ([]Out, error) {
+	if len(batch) == 1 {
+		out, err := c.alone(ctx, batch[0].in)
+		return []Out{out}, err
+	}
+	ins := make([]In, len(batch))
+	for i, w := range batch {
+		ins[i] = w.in
+	}
+	return c.together(ctx, ins)
 }

@@ -151,8 +151,8 @@ func TestACtxThatEndsTakesBackACallThatWaits(t *testing.T) {
 		if r := <-third; r.n != 6 || r.err != nil {
 			t.Errorf("the third returned %+v", r)
 		}
-		if len(c.shared) != 1 || !slices.Equal(c.shared[0], []int{3}) {
-			t.Errorf("together %v", c.shared)
+		if !slices.Equal(c.single, []int{1, 3}) || len(c.shared) != 0 {
+			t.Errorf("alone %v, together %v", c.single, c.shared)
 		}
 	})
 }

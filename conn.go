@@ -142,10 +142,10 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 	return s.retry(ctx, func() error { return fn(conn{s, nil}) })
 }
 
-// retry runs fn until it succeeds, fails for good, or has been tried often enough.
+// retry runs fn, each time in its turn, until it succeeds, fails for good, or has been tried often enough.
 func (s *Store) retry(ctx context.Context, fn func() error) error {
 	for try := 1; ; try++ {
-		err := fn()
+		err := s.turn.do(ctx, fn)
 		if err == nil || !retryable(err) || ctx.Err() != nil {
 			return err
 		}

@@ -43,7 +43,6 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		}
 		l.doubtful.Store(false)
 	}
-	defer r.takeTurn()()
 	var ms []*MessageInfo
 	var err error
 	if l.limited.Load() {
@@ -75,17 +74,6 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		r.store.observeClaim(ctx, m)
 	}
 	return a
-}
-
-// takeTurn waits until no other claim and no outcomes are being written, where
-// the database does one at a time anyway: it would have one of them try again and again.
-// What it returns ends the turn.
-func (r *running) takeTurn() (end func()) {
-	if r.store.concurrency() != singleWriter {
-		return func() {}
-	}
-	r.writing <- struct{}{}
-	return func() { <-r.writing }
 }
 
 // releaseStrays gives back, uncounted, what a lost claim left in the table.

@@ -144,7 +144,6 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 }
 
 func (c *recorder) settle(ctx context.Context, list []settlement) ([]int64, error) {
-	defer c.r.takeTurn()()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	return c.r.store.settle(ctx, list)

@@ -27,7 +27,6 @@ type running struct {
 	answers    chan answer
 	begun      chan *delivery // to hands
 	finished   chan *delivery
-	writing    chan struct{} // holds one: a claim or outcomes being written; see takeTurn
 	statuses   chan map[*lane]string
 	bell       chan struct{}
 
@@ -92,8 +91,8 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	store := w.store()
 	r := &running{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
-		base:    context.WithoutCancel(ctx),
-		answers: make(chan answer, 1), writing: make(chan struct{}, 1),
+		base:     context.WithoutCancel(ctx),
+		answers:  make(chan answer, 1),
 		statuses: make(chan map[*lane]string, 1), bell: make(chan struct{}, 1),
 		held: map[int64]*delivery{}, lastActive: time.Now(),
 	}

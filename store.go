@@ -130,6 +130,7 @@ type core struct {
 	acks       coalescer[[]settlement, []int64]
 	saves      coalescer[saving, State]
 	revisits   revisits
+	turn       turn
 	collisions sync.Map // queue to when a claim of it last had to be made again, a time.Time
 
 	mu        sync.Mutex
@@ -159,6 +160,9 @@ func (c Config) New(db *sql.DB, d Dialect) *Store {
 		s.rate = newBucket(c.Limits)
 	}
 	pool := &Store{core: s}
+	if s.bad == nil && pool.concurrency() == singleWriter {
+		s.turn = make(turn, 1)
+	}
 	s.acks.alone, s.acks.together = pool.settle, pool.settleTogether
 	s.saves.alone, s.saves.together = pool.saveStep, pool.saveSteps
 	return pool
