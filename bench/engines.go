@@ -143,11 +143,15 @@ func sqliteDurable(e *engine, c Config, mattn *mattn) []workload {
 	backlite := func(workload, how string) contestant {
 		return contestant{name: "backlite", how: how, open: mattn.contestant(e, "backlite", workload)}
 	}
+	onMattn := func(workload string) contestant {
+		return contestant{name: oursOnMattn, how: "the library on the driver of backlite and goqite", open: mattn.contestant(e, "ours", workload)}
+	}
 	peers := []string{"backlite", "goqite", "river"}
 	drainers := func(n int) []contestant {
 		s := riverFast(n)
 		return []contestant{
 			{name: ours, open: drain(e)},
+			onMattn("drain"),
 			rawDrainer(e),
 			backlite("drain", "NumWorkers as the concurrency, retention 24 h; mattn"),
 			{name: "goqite", how: "Limit as the concurrency, PollInterval 1 ms; mattn", open: mattn.contestant(e, "goqite", "drain")},
@@ -159,43 +163,46 @@ func sqliteDurable(e *engine, c Config, mattn *mattn) []workload {
 			name: "enqueue/1", title: "Enqueue, 1 goroutine", spec: enqueueSpec(c, 1, 1),
 			contestants: []contestant{
 				{name: ours, open: enqueue(e)},
+				onMattn("enqueue"),
 				{name: "raw", how: "one prepared INSERT a call, 1 connection", open: rawEnqueue(e, 1)},
 				backlite("enqueue", "Add(task).Save(), 1 connection, mattn"),
 			},
-			targets: []target{atLeast(measure.Rate, 0.85, "raw"), atLeast(measure.Rate, 1.6, "backlite")},
+			targets: []target{atLeast(measure.Rate, 0.85, "raw"), atLeast(measure.Rate, 1.6, "backlite"), likewise("backlite")},
 		},
 		{
 			name: "enqueue/64", title: "Enqueue, 64 goroutines, one message a call", spec: enqueueSpec(c, 64, 1),
 			contestants: []contestant{
 				{name: ours, open: enqueue(e)},
+				onMattn("enqueue"),
 				{name: "raw", how: "one prepared INSERT a call, 64 goroutines on 1 connection, not coalesced", open: rawEnqueue(e, 1)},
 				backlite("enqueue", "Add(task).Save(), 1 connection, mattn"),
 			},
-			targets: []target{atLeast(measure.Rate, 3, "raw"), atLeast(measure.Rate, 6, "backlite")},
+			targets: []target{atLeast(measure.Rate, 3, "raw"), atLeast(measure.Rate, 6, "backlite"), likewise("backlite")},
 		},
 		{
 			name: "enqueue/batch", title: "EnqueueBatch of 100, 1 goroutine", spec: enqueueSpec(c, 1, 100),
 			contestants: []contestant{
 				{name: ours, open: enqueueBatch(e)},
+				onMattn("enqueue"),
 				{name: "raw", how: "one prepared INSERT from json_each, RETURNING id, 1 connection", open: rawEnqueueBatch(e)},
 				backlite("enqueue", "Add(100 tasks).Save(), 1 connection, mattn"),
 			},
-			targets: []target{atLeast(measure.Rate, 0.8, "raw"), atLeast(measure.Rate, 2, "backlite")},
+			targets: []target{atLeast(measure.Rate, 0.8, "raw"), atLeast(measure.Rate, 2, "backlite"), likewise("backlite")},
 		},
 		{
 			name: "drain/1", title: "Drain of no-op handlers, concurrency 1", spec: drainSpec(c, 1, 20_000),
 			contestants: drainers(1),
-			targets:     []target{atLeast(measure.Rate, 15, peers...), compared(measure.Rate, "raw")},
+			targets:     []target{atLeast(measure.Rate, 15, peers...), compared(measure.Rate, "raw"), likewise(peers...)},
 		},
 		{
 			name: "drain/8", title: "Drain of no-op handlers, concurrency 8", spec: drainSpec(c, 8, 20_000),
 			contestants: drainers(8),
-			targets:     []target{atLeast(measure.Rate, 15, peers...), compared(measure.Rate, "raw")},
+			targets:     []target{atLeast(measure.Rate, 15, peers...), compared(measure.Rate, "raw"), likewise(peers...)},
 		},
 		{
 			name: "drain/64", title: "Drain of no-op handlers, concurrency 64", spec: drainSpec(c, 64, 20_000),
 			contestants: drainers(64),
-			targets:     []target{atLeast(measure.Rate, 0.6, "raw"), atLeast(measure.Rate, 15, peers...)},
+			targets:     []target{atLeast(measure.Rate, 0.6, "raw"), atLeast(measure.Rate, 15, peers...), likewise(peers...)},
 		},
 		{
 			name: "pickup/same", title: "Pickup latency, idle worker, same process", spec: measure.Spec{Goroutines: 16, Samples: c.Samples},
@@ -323,6 +330,13 @@ func atLeast(figure string, least float64, against ...string) target {
 // compared is no target, but shown all the same.
 func compared(figure string, against string) target {
 	return target{figure: figure, against: []string{against}}
+}
+
+// oursOnMattn is the library on the peers' driver, so that the drivers do not count in the comparison.
+const oursOnMattn = "ours-mattn"
+
+func likewise(against ...string) target {
+	return target{figure: measure.Rate, of: oursOnMattn, against: against}
 }
 
 func atMost(figure string, most float64, against ...string) target {

@@ -26,7 +26,7 @@ func main() {
 // A peer opens its sessions on a function that makes fresh databases.
 type peer func(ctx context.Context, workload string, spec measure.Spec, fresh func() (*database, error)) (*measure.Session, error)
 
-var peers = map[string]peer{"backlite": openBacklite, "goqite": openGoqite}
+var peers = map[string]peer{"backlite": openBacklite, "goqite": openGoqite, "ours": openOurs}
 
 func open(ctx context.Context, r measure.Request) (*measure.Session, []string, error) {
 	start, ok := peers[r.Contestant]
