@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -149,6 +150,9 @@ func (c Config) runWorkload(ctx context.Context, e *engine, w workload) Workload
 		n = min(n, w.rounds)
 	}
 	c.logf("%s %s: %s", e.name, w.name, w.title)
+	if err := c.dropProfile(e, w); err != nil {
+		r.Errors = append(r.Errors, ContestantError{ours, 0, err.Error()})
+	}
 	sessions := map[string]*measure.Session{}
 	for i := range n {
 		round := map[string]measure.Sample{}
@@ -217,6 +221,18 @@ func (c Config) profile(e *engine, w workload) string {
 		return ""
 	}
 	return filepath.Join(c.Profiles, e.name+"-"+strings.ReplaceAll(w.name, "/", "-")+".pprof")
+}
+
+// dropProfile removes that of an earlier run.
+func (c Config) dropProfile(e *engine, w workload) error {
+	if c.Profiles == "" {
+		return nil
+	}
+	err := os.Remove(c.profile(e, w))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // addShares takes the profile apart, if there is one.

@@ -97,12 +97,20 @@ func (w *WorkloadReport) statementList() string {
 	return strings.Join(list, ", ")
 }
 
+// shareList says how the profile divides; and where the database is a process of its own, what part of all processor time,
+// that process's included, the library has.
 func (w *WorkloadReport) shareList() string {
 	parts := slices.SortedFunc(maps.Keys(w.Shares), func(a, b string) int { return cmp.Compare(w.Shares[b], w.Shares[a]) })
 	for i, part := range parts {
 		parts[i] = fmt.Sprintf("%s %.0f %%", part, 100*w.Shares[part])
 	}
-	return strings.Join(parts, ", ")
+	list := strings.Join(parts, ", ")
+	own, _ := w.spread(ours, measure.CPU)
+	server, ok := w.spread(ours, measure.ServerCPU)
+	if all := own.Median + server.Median; ok && all > 0 {
+		list += fmt.Sprintf("; of all, the server's included: server %.0f %%, library %.0f %%", 100*server.Median/all, 100*w.Shares["library"]*own.Median/all)
+	}
+	return list
 }
 
 func (m Machine) lines() []string {

@@ -83,16 +83,27 @@ func TestServe(t *testing.T) {
 func TestSharesAddUp(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cpu.pprof")
 	ctx := WithMeter(t.Context(), Meter{Profile: file})
-	_, err := Timed(ctx, func() (int, error) {
-		for until := time.Now().Add(200 * time.Millisecond); time.Now().Before(until); {
-			if _, err := json.Marshal(NewJob(1)); err != nil {
-				return 0, err
+	var spent []time.Duration // of the profile, after each round
+	for range 2 {
+		_, err := Timed(ctx, func() (int, error) {
+			for until := time.Now().Add(200 * time.Millisecond); time.Now().Before(until); {
+				if _, err := json.Marshal(NewJob(1)); err != nil {
+					return 0, err
+				}
 			}
+			return 1, nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return 1, nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		p, err := readProfile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spent = append(spent, time.Duration(p.DurationNanos))
+	}
+	if spent[1] < spent[0]+200*time.Millisecond {
+		t.Errorf("the profile is of %v after one round, and of %v after two", spent[0], spent[1])
 	}
 	shares, err := Shares(file)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 // A Meter is what else is to be watched while the clock runs. Nil fields watch nothing.
 type Meter struct {
-	Profile string               // file for a CPU profile of this process
+	Profile string               // file that a CPU profile of this process is added to
 	Server  func() time.Duration // the time that the database server has had of the processors
 }
 

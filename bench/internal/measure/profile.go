@@ -1,8 +1,10 @@
 package measure
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/pprof"
 	"strings"
@@ -10,19 +12,51 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// startProfile writes a CPU profile until it is stopped.
+// startProfile adds to a CPU profile until it is stopped. It begins the file if there is none.
 func startProfile(file string) (stop func() error, err error) {
-	f, err := os.Create(file)
-	if err != nil {
+	var spent bytes.Buffer
+	if err := pprof.StartCPUProfile(&spent); err != nil {
 		return nil, err
-	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(err, f.Close())
 	}
 	return func() error {
 		pprof.StopCPUProfile()
-		return f.Close()
+		p, err := profile.Parse(&spent)
+		if err != nil {
+			return err
+		}
+		return addProfile(file, p)
 	}, nil
+}
+
+// addProfile writes a profile, together with what the file has already.
+func addProfile(file string, p *profile.Profile) error {
+	before, err := readProfile(file)
+	switch {
+	case err == nil:
+		if p, err = profile.Merge([]*profile.Profile{before, p}); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.Write(f), f.Close())
+}
+
+func readProfile(file string) (*profile.Profile, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p, err := profile.Parse(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the profile %s: %w", file, err)
+	}
+	return p, nil
 }
 
 // The parts of a program that Shares tells apart, by how the names of their
@@ -43,14 +77,9 @@ var parts = []struct {
 // Shares says how a CPU profile divides among the parts; what belongs to none
 // is the Go runtime's own: its scheduler and garbage collector.
 func Shares(file string) (map[string]float64, error) {
-	f, err := os.Open(file)
+	p, err := readProfile(file)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	p, err := profile.Parse(f)
-	if err != nil {
-		return nil, fmt.Errorf("read the profile %s: %w", file, err)
 	}
 	shares := map[string]float64{}
 	total := 0.0
