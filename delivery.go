@@ -58,22 +58,30 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		a.err = err
 		return r.failed(a)
 	}
-	r.mu.Lock()
-	a.ms = make([]*delivery, 0, len(ms))
-	for _, m := range ms {
-		d := &delivery{m: m, lane: l, until: from.Add(l.lease)}
-		m.hold = &d.hold
-		if old := r.held[m.ID]; old != nil {
-			r.lose(old) // its lease ended, and this worker took the message again
-		}
-		r.held[m.ID] = d
-		a.ms = append(a.ms, d)
-	}
-	r.mu.Unlock()
+	a.ms = r.take(l, ms, from.Add(l.lease))
 	for _, m := range ms {
 		r.store.observeClaim(ctx, m)
 	}
 	return a
+}
+
+// take makes deliveries of messages that were claimed.
+func (r *running) take(l *lane, ms []*MessageInfo, until time.Time) []*delivery {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ds := make([]*delivery, 0, len(ms))
+	for _, m := range ms {
+		d := &delivery{m: m, lane: l, until: until}
+		m.hold = &d.hold
+		// An old one lost its lease, and this worker took the message again; or its
+		// run has ended and was retried, before the old one was put away.
+		if old := r.held[m.ID]; old != nil && !old.hold.settled.Load() {
+			r.lose(old)
+		}
+		r.held[m.ID] = d
+		ds = append(ds, d)
+	}
+	return ds
 }
 
 // releaseStrays gives back, uncounted, what a lost claim left in the table.

@@ -2,6 +2,7 @@ package pgqrs
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
@@ -144,4 +145,20 @@ func TestHandsAreUsedAgain(t *testing.T) {
 		t.Errorf("%d goroutines handled messages one at a time, and %d are busy", r.hands, r.busy)
 	}
 	close(r.begun)
+}
+
+// A message that this worker holds and claims again has lost its lease, unless the handler had settled it: then
+// its run was retried before the delivery was put away.
+func TestAMessageThatIsClaimedAgain(t *testing.T) {
+	for _, settled := range []bool{false, true} {
+		var log strings.Builder
+		_, s := newFake(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, SQLite, nil)
+		r := newRunning(t.Context(), &Worker{Concurrency: 1, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		old := r.take(r.lanes[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
+		old.m.hold.settled.Store(settled)
+		again := r.take(r.lanes[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
+		if r.held[7] != again || old.lost == settled || strings.Contains(log.String(), "lease lost") == settled {
+			t.Errorf("settled %v: the old delivery is lost: %v, the new one held: %v, logged %q", settled, old.lost, r.held[7] == again, log.String())
+		}
+	}
 }
