@@ -225,14 +225,10 @@ func (c Config) profile(e *engine, w workload) string {
 
 // dropProfile removes that of an earlier run.
 func (c Config) dropProfile(e *engine, w workload) error {
-	if c.Profiles == "" {
-		return nil
+	if err := os.Remove(c.profile(e, w)); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	err := os.Remove(c.profile(e, w))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // addShares takes the profile apart, if there is one.

@@ -335,6 +335,7 @@ func compared(figure string, against string) target {
 // oursOnMattn is the library on the peers' driver, so that the drivers do not count in the comparison.
 const oursOnMattn = "ours-mattn"
 
+// likewise compares that with others. It has no target.
 func likewise(against ...string) target {
 	return target{figure: measure.Rate, of: oursOnMattn, against: against}
 }

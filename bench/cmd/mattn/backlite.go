@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -57,26 +56,13 @@ func backliteEnqueue(_ context.Context, spec measure.Spec, fresh func() (*databa
 		return nil, err
 	}
 	tasks := backliteTasks(spec.Items)
-	var total int
-	round := func(ctx context.Context) (measure.Sample, error) {
-		sample, n, err := measure.Loop(ctx, spec.Goroutines, spec.Items, spec.Time, func(ctx context.Context, _ int) error {
-			ids, err := client.Add(tasks...).Ctx(ctx).Save()
-			if err == nil && len(ids) != spec.Items {
-				err = fmt.Errorf("%d ids for %d tasks", len(ids), spec.Items)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
+	return db.enqueuing(spec, "SELECT count(*) FROM backlite_tasks", func(ctx context.Context) error {
+		ids, err := client.Add(tasks...).Ctx(ctx).Save()
+		if err == nil && len(ids) != spec.Items {
+			err = fmt.Errorf("%d ids for %d tasks", len(ids), spec.Items)
 		}
-		total += n * spec.Items
-		stored, err := db.count(ctx, "SELECT count(*) FROM backlite_tasks")
-		if err == nil && stored != total {
-			err = fmt.Errorf("%d tasks were added and %d stored", total, stored)
-		}
-		return sample, errors.Join(err, db.checkpoint(ctx))
-	}
-	return &measure.Session{Round: round, Close: db.drop}, nil
+		return err
+	}), nil
 }
 
 func backliteTasks(n int) []backlite.Task {

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,4 +109,22 @@ func (db *database) count(ctx context.Context, query string, args ...any) (int, 
 func (db *database) checkpoint(ctx context.Context) error {
 	var busy, log, done int
 	return db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
+}
+
+// enqueuing measures calls that store spec.Items each. stored counts what they stored.
+func (db *database) enqueuing(spec measure.Spec, stored string, call func(context.Context) error) *measure.Session {
+	total := 0
+	round := func(ctx context.Context) (measure.Sample, error) {
+		sample, n, err := measure.Loop(ctx, spec.Goroutines, spec.Items, spec.Time, func(ctx context.Context, _ int) error { return call(ctx) })
+		if err != nil {
+			return nil, err
+		}
+		total += n * spec.Items
+		rows, err := db.count(ctx, stored)
+		if err == nil && rows != total {
+			err = fmt.Errorf("%d were enqueued and %d stored", total, rows)
+		}
+		return sample, errors.Join(err, db.checkpoint(ctx))
+	}
+	return &measure.Session{Round: round, Close: db.drop}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -44,27 +43,14 @@ func oursEnqueue(ctx context.Context, spec measure.Spec, fresh func() (*database
 		return nil, err
 	}
 	jobs := measure.Jobs(spec.Items)
-	total := 0
-	round := func(ctx context.Context) (measure.Sample, error) {
-		sample, n, err := measure.Loop(ctx, spec.Goroutines, spec.Items, spec.Time, func(ctx context.Context, _ int) error {
-			if len(jobs) == 1 {
-				_, err := queue.Enqueue(ctx, jobs[0])
-				return err
-			}
-			_, err := queue.EnqueueBatch(ctx, jobs)
+	return db.enqueuing(spec, "SELECT count(*) FROM pgqrs_messages", func(ctx context.Context) error {
+		if len(jobs) == 1 {
+			_, err := queue.Enqueue(ctx, jobs[0])
 			return err
-		})
-		if err != nil {
-			return nil, err
 		}
-		total += n * spec.Items
-		stored, err := db.count(ctx, "SELECT count(*) FROM pgqrs_messages")
-		if err == nil && stored != total {
-			err = fmt.Errorf("%d messages were enqueued and %d stored", total, stored)
-		}
-		return sample, errors.Join(err, db.checkpoint(ctx))
-	}
-	return &measure.Session{Round: round, Close: db.drop}, nil
+		_, err := queue.EnqueueBatch(ctx, jobs)
+		return err
+	}), nil
 }
 
 // oursDrain counts the messages that are archived.
