@@ -268,7 +268,9 @@ func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 }
 
 // Retry lets a failed run go on from its failed step, with all attempts before
-// it; steps that succeeded keep their results. Two of those deserve thought: a
+// it; steps that succeeded keep their results. Every step that failed is taken
+// anew, also one whose error the function had gone on after, and so is a wait
+// that timed out. Two of those that succeeded deserve thought: a
 // compensation that ran before the run failed stays done, and what became of
 // children is a result of the step that waited for them, also where they
 // failed. RerunFrom takes such steps anew.

@@ -19,9 +19,10 @@ type modelRun struct {
 	script  []string
 	status  pgqrs.State
 	started bool
-	done    int   // steps with a result
-	calls   []int // of the functions of steps
-	results []string
+	calls   []int    // of the functions of steps
+	results []string // of steps; of those that have ended
+	has     []bool   // which steps have a result
+	taken   []int    // steps in the order in which they were begun, without those that a retry forgot
 
 	waits   bool          // for left, in the step that is next
 	left    time.Duration // until it has waited long enough
@@ -33,10 +34,20 @@ const (
 	retryIn  = 2 * time.Hour
 	sleepFor = 2 * time.Hour
 	waitFor  = 3 * time.Hour
+
+	timedOut = "timeout" // result of a wait that no signal came for
 )
 
 func newModelRun(script []string) *modelRun {
-	return &modelRun{script: script, status: pgqrs.Queued, calls: make([]int, len(script))}
+	return &modelRun{script: script, status: pgqrs.Queued, calls: make([]int, len(script)), results: make([]string, len(script)), has: make([]bool, len(script))}
+}
+
+// next is the first step without a result; without one, the number of steps.
+func (r *modelRun) next() int {
+	if i := slices.Index(r.has, false); i >= 0 {
+		return i
+	}
+	return len(r.script)
 }
 
 func (r *modelRun) ended() bool {
@@ -56,8 +67,8 @@ func (r *modelRun) execute() {
 		return
 	}
 	r.status, r.started = pgqrs.Running, true
-	for r.done < len(r.script) {
-		if !r.step(r.script[r.done]) {
+	for n := r.next(); n < len(r.script); n = r.next() {
+		if !r.step(n, r.script[n]) {
 			return
 		}
 	}
@@ -65,10 +76,12 @@ func (r *modelRun) execute() {
 }
 
 // step takes the next step, and reports whether that ended with a result.
-func (r *modelRun) step(kind string) bool {
-	n := r.done
+func (r *modelRun) step(n int, kind string) bool {
 	if r.waits && r.left > 0 && !(kind == "wait" && r.signals > 0) {
 		return false
+	}
+	if !slices.Contains(r.taken, n) {
+		r.taken = append(r.taken, n)
 	}
 	waited := r.waits
 	r.waits = false
@@ -94,15 +107,14 @@ func (r *modelRun) step(kind string) bool {
 		case r.signals > 0:
 			r.signals--
 		case waited:
-			result = "timeout"
+			result = timedOut
 		default:
 			return r.wait(waitFor)
 		}
 	default:
 		r.calls[n]++
 	}
-	r.done++
-	r.results = append(r.results, result)
+	r.results[n], r.has[n] = result, true
 	return true
 }
 
@@ -152,10 +164,15 @@ func (r *modelRun) resume() bool {
 	return ok
 }
 
+// retry has all steps that failed taken anew, and so the waits that timed out.
 func (r *modelRun) retry() bool {
 	ok := r.status == pgqrs.Failed
 	if ok {
 		r.status = pgqrs.Running
+		for i, result := range r.results {
+			r.has[i] = r.has[i] && result != timedOut
+		}
+		r.taken = slices.DeleteFunc(r.taken, func(i int) bool { return !r.has[i] })
 	}
 	return ok
 }

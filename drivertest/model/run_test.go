@@ -87,7 +87,7 @@ func (m *runMachine) play(ctx context.Context, run *pgqrs.Run, script []string) 
 		case "wait":
 			result, err = pgqrs.Signal[string]("go").Wait(ctx, run, waitFor)
 			if errors.Is(err, pgqrs.ErrTimeout) {
-				result, err = "timeout", nil
+				result, err = timedOut, nil
 			}
 		default:
 			result, err = pgqrs.Step(ctx, run, name, func(context.Context) (string, error) { return kind, m.call(run.ID(), i, kind) })
@@ -224,7 +224,7 @@ func (m *runMachine) compare(rt *rapid.T) {
 			rt.Fatal(err)
 		}
 		if info.Status != r.model.status {
-			rt.Fatalf("run %d of %v is %s; want %s, with %d steps done", r.ID(), r.model.script, info.Status, r.model.status, r.model.done)
+			rt.Fatalf("run %d of %v is %s; want %s, with %d steps done", r.ID(), r.model.script, info.Status, r.model.status, r.model.next())
 		}
 		if info.Status == pgqrs.Succeeded {
 			var results []string
@@ -244,16 +244,19 @@ func (m *runMachine) compare(rt *rapid.T) {
 }
 
 func (m *runMachine) compareSteps(rt *rapid.T, r *startedRun) {
-	var want, got []string
+	names := make([]string, len(r.model.script))
 	waits := 0
 	for i, kind := range r.model.script {
-		name := fmt.Sprint(i)
+		names[i] = fmt.Sprint(i)
 		if kind == "wait" {
 			waits++
-			name = fmt.Sprint("go#", waits)
+			names[i] = fmt.Sprint("go#", waits)
 		}
-		if i < r.model.done || i == r.model.done && r.model.status == pgqrs.Failed {
-			want = append(want, name)
+	}
+	var want, got []string
+	for _, i := range r.model.taken {
+		if r.model.has[i] || i == r.model.next() && r.model.status == pgqrs.Failed {
+			want = append(want, names[i])
 		}
 	}
 	steps, err := r.Steps(m.ctx())
