@@ -4,7 +4,7 @@ const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.outp
 	r.created_at, r.started_at, r.paused_at, r.completed_at, m.vt, COALESCE(m.read_ct, 0)`
 
 const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
-	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at`
+	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at, s.last_retry_at IS NOT NULL`
 
 // postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive
 // it would be looked for among all that the worker holds, and has held since the last vacuum.
@@ -23,7 +23,7 @@ const postgresSave = `
 		FROM arg` + postgresHolding + `
 		ON CONFLICT (run_id, step_name) DO UPDATE
 		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
-			updated_at = excluded.updated_at, completed_at = excluded.completed_at
+			updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at), completed_at = excluded.completed_at
 		WHERE ` + postgresOpenStep
 
 // What run.list and run.child_list have in common: their arguments, and the runs that these ask for. A condition that may be
@@ -135,8 +135,12 @@ var postgresWorkflow = workflowSQL{
 		RETURNING id`,
 	retry: []string{
 		`/* pgqrs:run.clear_failed */
-		DELETE FROM pgqrs_workflow_steps s USING pgqrs_workflow_runs r
-		WHERE r.id = $1 AND r.status = 'ERROR' AND s.run_id = r.id AND s.status <> 'SUCCESS'`,
+		UPDATE pgqrs_workflow_steps s
+		SET status = 'QUEUED', output = NULL, error = NULL, retry_count = 0, retry_at = NULL, started_at = NULL, completed_at = NULL,
+			last_retry_at = clock_timestamp(), updated_at = clock_timestamp()
+		FROM pgqrs_workflow_runs r
+		WHERE r.id = $1 AND r.status = 'ERROR' AND s.run_id = r.id AND s.status <> 'SUCCESS'
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = s.run_id AND c.parent_step = s.step_name)`,
 		`/* pgqrs:run.retry */
 		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = clock_timestamp()
 		WHERE id = $1 AND status = 'ERROR'
@@ -144,8 +148,8 @@ var postgresWorkflow = workflowSQL{
 	},
 	copySteps: []string{`/* pgqrs:run.copy_steps */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS target, $2::bigint AS source, $3::text AS step)
-		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count)
-		SELECT arg.target, s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count, last_retry_at)
+		SELECT arg.target, s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count, s.last_retry_at
 		FROM arg JOIN pgqrs_workflow_steps s ON s.run_id = arg.source
 		WHERE s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = arg.source AND o.step_name = arg.step)
 			AND (s.status = 'SUCCESS' OR s.status = 'ERROR' AND s.retry_at IS NULL)
@@ -278,7 +282,8 @@ var postgresSteps = stepSQL{
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
 		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
 		FROM arg` + postgresHolding + `
-		ON CONFLICT (run_id, step_name) DO UPDATE SET status = excluded.status, updated_at = excluded.updated_at
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at)
 		WHERE ` + postgresOpenStep + `
 		RETURNING ` + postgresRunOf},
 	close: `/* pgqrs:step.close */

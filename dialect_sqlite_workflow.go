@@ -5,7 +5,7 @@ const sqliteRun = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, CAST(r.in
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
 
 const sqliteStep = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), s.retry_count,
-	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB)`
+	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB), s.last_retry_at IS NOT NULL`
 
 // sqliteHolding is the message of a run, while the lease that was bound as arg stands.
 const sqliteHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
@@ -39,7 +39,7 @@ const (
 	sqliteSaveOver = `
 		ON CONFLICT (run_id, step_name) DO UPDATE
 		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
-			updated_at = excluded.updated_at, completed_at = excluded.completed_at
+			updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at), completed_at = excluded.completed_at
 		WHERE ` + sqliteOpenStep
 	// sqliteOpen makes the row that step.open opens.
 	sqliteOpen = `
@@ -128,8 +128,11 @@ var sqliteWorkflow = workflowSQL{
 		RETURNING id`,
 	retry: []string{
 		`/* pgqrs:run.clear_failed */
-		DELETE FROM pgqrs_workflow_steps
-		WHERE run_id = (SELECT id FROM pgqrs_workflow_runs WHERE id = ? AND status = 'ERROR') AND status <> 'SUCCESS'`,
+		UPDATE pgqrs_workflow_steps
+		SET status = 'QUEUED', output = NULL, error = NULL, retry_count = 0, retry_at = NULL, started_at = NULL, completed_at = NULL,
+			last_retry_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
+		WHERE run_id = (SELECT id FROM pgqrs_workflow_runs WHERE id = ? AND status = 'ERROR') AND status <> 'SUCCESS'
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = pgqrs_workflow_steps.run_id AND c.parent_run_id IS NOT NULL AND c.parent_step = step_name)`,
 		`/* pgqrs:run.retry */
 		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = ` + sqliteNow + `
 		WHERE id = ? AND status = 'ERROR'
@@ -137,8 +140,8 @@ var sqliteWorkflow = workflowSQL{
 	},
 	copySteps: []string{`/* pgqrs:run.copy_steps */
 		WITH arg (target, source, step) AS (VALUES (?, ?, ?))
-		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count)
-		SELECT (SELECT target FROM arg), s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count, last_retry_at)
+		SELECT (SELECT target FROM arg), s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count, s.last_retry_at
 		FROM pgqrs_workflow_steps s
 		WHERE s.run_id = (SELECT source FROM arg)
 			AND +s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = (SELECT source FROM arg) AND o.step_name = (SELECT step FROM arg))
@@ -237,7 +240,8 @@ var sqliteSteps = stepSQL{
 	save:      []string{`/* pgqrs:step.save */` + sqliteSaveOne + sqliteSave + sqliteSaveOver + sqliteOpened},
 	saveBatch: []string{`/* pgqrs:step.batch_save */` + sqliteSaveMany + sqliteSave + sqliteSaveOver + sqliteSaved},
 	open: []string{`/* pgqrs:step.open */` + sqliteOpen + `
-		ON CONFLICT (run_id, step_name) DO UPDATE SET status = excluded.status, updated_at = excluded.updated_at
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at)
 		WHERE ` + sqliteOpenStep + sqliteOpened},
 	close: `/* pgqrs:step.close */
 		WITH arg (run_id, name, message_id, worker_id, claim_ct, output) AS (VALUES (?, ?, ?, ?, ?, ?))

@@ -77,6 +77,7 @@ var tursoSteps = func() stepSQL {
 	const update = `
 		UPDATE pgqrs_workflow_steps
 		SET status = held.status, output = held.output, error = held.error, retry_count = held.retries, updated_at = held.now,
+			started_at = COALESCE(pgqrs_workflow_steps.started_at, strftime('%Y-%m-%d %H:%M:%f', held.now, printf('-%.6f seconds', held.took / 1000000.0))),
 			retry_at = CASE WHEN held.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', held.now, printf('%.6f seconds', held.wait / 1000000.0)) END,
 			completed_at = CASE WHEN held.status IN ('SUCCESS', 'ERROR') AND held.wait IS NULL THEN held.now END
 		FROM (SELECT arg.* FROM arg` + sqliteHolding + `) AS held
@@ -94,7 +95,7 @@ var tursoSteps = func() stepSQL {
 		`/* pgqrs:step.open */` + sqliteOpen + keep + sqliteOpened,
 		`/* pgqrs:step.reopen */
 		WITH arg (run_id, name, message_id, worker_id, claim_ct) AS (VALUES (?, ?, ?, ?, ?))
-		UPDATE pgqrs_workflow_steps SET status = 'RUNNING', updated_at = ` + sqliteNow + `
+		UPDATE pgqrs_workflow_steps SET status = 'RUNNING', updated_at = ` + sqliteNow + `, started_at = COALESCE(started_at, ` + sqliteNow + `)
 		WHERE run_id = (SELECT arg.run_id FROM arg` + sqliteHolding + `) AND step_name = (SELECT name FROM arg) AND ` + sqliteOpenStep + sqliteOpened,
 	}
 	return d

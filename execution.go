@@ -145,12 +145,18 @@ func newExecution(s *Store, workflow string, m *MessageInfo) *execution {
 	return &execution{store: s, workflow: workflow, m: m, stored: map[string]*stepRecord{}, asked: map[string]bool{}, waits: map[string]int{}}
 }
 
-// load reads the steps that earlier executions recorded.
+// load reads the steps that earlier executions recorded. One that Retry has
+// cleared has no record; where it goes another way now, so may what came after it.
 func (e *execution) load(ctx context.Context) error {
 	e.loaded = time.Now()
+	retried := false
 	return conn{e.store, nil}.rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
 		s, err := scanStep(rows)
-		e.stored[s.name] = s
+		retried = retried || s.retried
+		s.optional = retried
+		if s.status != Queued {
+			e.stored[s.name] = s
+		}
 		return err
 	})
 }
@@ -186,7 +192,7 @@ func (e *execution) lookForChange(name string) {
 	e.mu.Lock()
 	var skipped []string
 	for other, rec := range e.stored {
-		if rec.final() && !e.asked[other] {
+		if rec.final() && !rec.optional && !e.asked[other] {
 			skipped = append(skipped, other)
 		}
 	}

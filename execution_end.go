@@ -106,7 +106,7 @@ func (e *execution) lookForLeftOver(status State) {
 	e.mu.Lock()
 	if !e.warned && status == Succeeded && !e.cleaning {
 		for _, name := range slices.Sorted(maps.Keys(e.stored)) {
-			if !e.asked[name] {
+			if !e.stored[name].optional && !e.asked[name] {
 				left = append(left, name)
 			}
 		}

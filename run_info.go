@@ -53,8 +53,8 @@ type RunFilter struct {
 type StepInfo struct {
 	Name string
 	// Status is SUCCESS or ERROR, with RetryIn while a retry is to come; RUNNING
-	// while it sleeps, PAUSED while it waits for a signal or children. Steps of
-	// pgqrs 0.15 are RUNNING from their beginning.
+	// while it sleeps, PAUSED while it waits for a signal or children, QUEUED from
+	// a Retry until it is recorded anew. Steps of pgqrs 0.15 are RUNNING from their beginning.
 	Status  State
 	Output  json.RawMessage
 	Error   string

@@ -270,10 +270,11 @@ func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 // Retry lets a failed run go on from its failed step, with all attempts before
 // it; steps that succeeded keep their results. Every step that failed is taken
 // anew, also one whose error the function had gone on after, and so is a wait
-// that timed out. Two of those that succeeded deserve thought: a
-// compensation that ran before the run failed stays done, and what became of
-// children is a result of the step that waited for them, also where they
-// failed. RerunFrom takes such steps anew.
+// that timed out; children that it has started are not started again. What came
+// after such a step need not come again, and the run is not warned of that. Two
+// of those that succeeded deserve thought: a compensation that ran before the
+// run failed stays done, and what became of children is a result of the step
+// that waited for them, also where they failed. RerunFrom takes such steps anew.
 //
 // It returns errors matching ErrNotFound, also if its message was deleted, and
 // ErrState if it has not failed.

@@ -162,7 +162,7 @@ func runRow(id int64, status string, output, failure driver.Value) []driver.Valu
 
 // stepRow is a row of the steps: name, status, output, error, retries, wait and two times.
 func stepRow(name, status string, output, failure, wait driver.Value) []driver.Value {
-	return []driver.Value{name, status, output, failure, 0, wait, instant.UTC(), nil}
+	return []driver.Value{name, status, output, failure, 0, wait, instant.UTC(), nil, false}
 }
 
 // handling returns a call on the handle of run 5.

@@ -9,14 +9,16 @@ import (
 
 // A stepRecord is a row of the steps.
 type stepRecord struct {
-	name    string
-	status  State
-	output  []byte
-	failure []byte
-	retries int
-	wait    sql.NullInt64 // microseconds from when it was read
-	started timestamp
-	ended   timestamp
+	name     string
+	status   State
+	output   []byte
+	failure  []byte
+	retries  int
+	wait     sql.NullInt64 // microseconds from when it was read
+	started  timestamp
+	ended    timestamp
+	retried  bool // RunHandle.Retry had it taken anew
+	optional bool // it need not be asked for again, since a step before it was taken anew
 }
 
 func (s *stepRecord) final() bool {
@@ -25,7 +27,7 @@ func (s *stepRecord) final() bool {
 
 func scanStep(rows *sql.Rows) (*stepRecord, error) {
 	var s stepRecord
-	return &s, rows.Scan(&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended)
+	return &s, rows.Scan(&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended, &s.retried)
 }
 
 // A step is what save writes.

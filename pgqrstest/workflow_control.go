@@ -2,6 +2,7 @@ package pgqrstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -17,6 +18,8 @@ var runControlCases = []testcase{
 	{"pausing and resuming what cannot be is an error, and changes nothing", "an operator would believe that it had helped", pauseRefused},
 	{"Retry lets a failed run go on at its failed step", "a fixed bug would cost a charge twice, or an order be lost", retryGoesOn},
 	{"Retry lets a run go on whose message has died", "a run that killed its worker could not be run again once that is fixed", retryDead},
+	{"a run that Retry sends another way than before is not warned of", "the warning that matters would drown in false ones", retryOtherWay},
+	{"Retry waits for the children that a run has started, and starts no others", "an order would be sent twice", retryParent},
 	{"Retry of what has not failed is an error, and changes nothing", "a run would be done twice", retryRefused},
 	{"RerunFrom starts a new run that has the results before a step and does the rest anew", "a wrong shipment could not be sent again without charging again", rerunGoesOn},
 	{"Runs lists by workflow, status and time, in pages", "an operator could not find the runs that are stuck", runsList},
@@ -226,6 +229,74 @@ func retryDead(t *testing.T, e *env) {
 	wantText(t, "error", info.Error, "without an answer")
 	must(t, run.Retry(t.Context()))
 	equal(t, "result", finished(t, run), "one two")
+}
+
+// failsAtCharge runs a run until it fails: at step "charge", for which it makes up by step "refund".
+func failsAtCharge(t *testing.T, e *env) *pgqrs.RunHandle[receipt] {
+	t.Helper()
+	h := e.run(t)
+	stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		if err := walk("reserve")(ctx, run); err != nil {
+			return receipt{}, err
+		}
+		err := run.With(atOnce(1)).Do(ctx, "charge", func(context.Context) error { return errBoom })
+		return receipt{}, errors.Join(err, walk("refund")(ctx, run))
+	})))
+	e.awaitRun(t, h.ID(), pgqrs.Failed)
+	must(t, stop())
+	return h
+}
+
+func retryOtherWay(t *testing.T, e *env) {
+	h := failsAtCharge(t, e)
+	e.poke(t, "UPDATE pgqrs_workflow_steps SET created_at = '2026-01-01 00:00:00.000', started_at = '2026-01-01 00:00:00.000'")
+	long := e.step(t, h.ID(), "refund").StartedAt
+	must(t, h.Retry(t.Context()))
+	equal(t, "status until it is taken anew", e.step(t, h.ID(), "charge").Status, pgqrs.Queued)
+	stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		err := walk("reserve", "charge")(ctx, run)
+		if err == nil {
+			err = run.Sleep(ctx, "nap", time.Millisecond) // what follows is another execution
+		}
+		if err == nil {
+			err = walk("ship")(ctx, run)
+		}
+		return receipt{}, err
+	})))
+	finished(t, h)
+	equal(t, "warning", e.runInfo(t, h.ID()).Warning, "")
+	var names []string
+	for _, s := range value(h.Steps(t.Context()))(t) {
+		names = append(names, s.Name)
+		equal(t, "whether it began long ago: "+s.Name, s.StartedAt.Equal(long), s.Name == "reserve" || s.Name == "refund")
+	}
+	equalSlices(t, "steps", names, []string{"reserve", "charge", "refund", "nap", "ship"})
+	again := value(h.RerunFrom(t.Context(), "ship"))(t)
+	finished(t, again)
+	equal(t, "warning of a run from its last step", e.runInfo(t, again.ID()).Warning, "")
+	must(t, stop())
+
+	h = failsAtCharge(t, e)
+	must(t, h.Retry(t.Context()))
+	start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		return receipt{}, walk("new", "reserve", "charge")(ctx, run)
+	})))
+	finished(t, h)
+	e.wantWarning(t, e.runInfo(t, h.ID()), `"new"`, `["reserve"]`)
+}
+
+func retryParent(t *testing.T, e *env) {
+	f := newFamily(e.store)
+	start(t, fast(f.handlers()[0]))
+	run := launch(t, f.parents, []int{1, 2})
+	asleep(t, e, run, "kids")
+	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", e.runInfo(t, run.ID()).MessageID) // as if so many workers had died of it
+	must(t, approved.Send(t.Context(), e.store, run.ID(), "wake up"))
+	e.awaitRun(t, run.ID(), pgqrs.Failed)
+	must(t, run.Retry(t.Context()))
+	start(t, fast(f.doubles()))
+	equalSlices(t, "result", finished(t, run), []int{2, 4})
+	equal(t, "number of children", len(f.childRuns(t, e)), 2)
 }
 
 func retryRefused(t *testing.T, e *env) {

@@ -22,7 +22,7 @@ type modelRun struct {
 	calls   []int    // of the functions of steps
 	results []string // of steps; of those that have ended
 	has     []bool   // which steps have a result
-	taken   []int    // steps in the order in which they were begun, without those that a retry forgot
+	taken   []int    // steps in the order in which they were first begun
 
 	waits   bool          // for left, in the step that is next
 	left    time.Duration // until it has waited long enough
@@ -172,7 +172,6 @@ func (r *modelRun) retry() bool {
 		for i, result := range r.results {
 			r.has[i] = r.has[i] && result != timedOut
 		}
-		r.taken = slices.DeleteFunc(r.taken, func(i int) bool { return !r.has[i] })
 	}
 	return ok
 }
