@@ -185,6 +185,10 @@ type leaseSQL struct {
 	// that pgqrs 0.15 replayed is one no more.
 	// Query; worker, lease, alone, n; rows: deliveryColumns, in no order.
 	claim string
+	// nextClaim is claim, but passes over what is before a place in its order: of that place's priority and higher ones, the
+	// messages whose due time and id are not after its own. None for a database that keeps no dead rows in an index; see lowWater.
+	// Query; worker, lease, alone, n, priority, due time (microseconds since 1970), id; rows: deliveryColumns, in no order.
+	nextClaim []string
 	// check finds out early whether a lease still stands; on the SQLite family it takes the write lock.
 	// Query; id, worker, claim; 1 row: id, or none.
 	check string

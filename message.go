@@ -175,7 +175,8 @@ func (m *MessageInfo) takeOwnHeaders() {
 type timestamp struct{ time.Time }
 
 func (t *timestamp) Scan(src any) error {
-	var text string
+	var space [32]byte
+	text := space[:0]
 	switch v := src.(type) {
 	case nil:
 		t.Time = time.Time{}
@@ -184,16 +185,18 @@ func (t *timestamp) Scan(src any) error {
 		t.Time = v.UTC()
 		return nil
 	case string:
-		text = v
+		text = append(text, v...)
 	case []byte:
-		text = string(v)
+		text = append(text, v...)
 	default:
 		return fmt.Errorf("timestamp is a %T", src)
 	}
-	parsed, err := time.Parse("2006-01-02 15:04:05", text) // takes a fraction too
-	if err != nil {
+	// Each message has three of them, and RFC 3339 is read several times as fast as any other layout.
+	if len(text) > 10 && text[10] == ' ' {
+		text[10] = 'T'
+	}
+	if err := t.UnmarshalText(append(text, 'Z')); err != nil {
 		return fmt.Errorf("timestamp: %w", err)
 	}
-	t.Time = parsed
 	return nil
 }

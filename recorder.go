@@ -116,19 +116,23 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 		list[i] = settlement{x.d.m, x.outcome, x.d.lane.policy.DeadLetter}
 	}
 	ids, err := c.settle(ctx, list)
-	done := make(map[int64]bool, len(ids))
-	for _, id := range ids {
-		done[id] = true
+	var done map[int64]bool // nil: all were
+	if err != nil || len(ids) < len(batch) {
+		done = make(map[int64]bool, len(ids))
+		for _, id := range ids {
+			done[id] = true
+		}
 	}
 	var left []recording
 	settled := make([]*delivery, 0, len(batch))
 	for _, x := range batch {
-		if err != nil && !done[x.d.m.ID] {
+		missed := done != nil && !done[x.d.m.ID]
+		if err != nil && missed {
 			left = append(left, x)
 			continue
 		}
 		settled = append(settled, x.d)
-		if !done[x.d.m.ID] {
+		if missed {
 			c.missed(x, doubt)
 		}
 	}

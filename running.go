@@ -46,6 +46,7 @@ type running struct {
 	lastAsked  int  // lane of the latest claim
 	pollDue    bool
 	lastActive time.Time
+	active     bool          // a message has been handled since the latest poll
 	failures   int           // questions in a row that the database did not answer
 	hint       time.Duration // until the next poll, when something is about to come; 0: nothing is
 	soon       bool          // whether a message is expected that the question under way came too early for
@@ -61,6 +62,7 @@ type lane struct {
 	eased    atomic.Bool  // this worker has finished with a message since the latest claim began
 	waker    waker
 	lease    time.Duration
+	low      lowWater
 
 	// The rest belongs to the scheduler.
 	flush     func() // has what waits in batches begun; nil unless the handler is for batches

@@ -27,6 +27,7 @@ func (r *running) schedule(ctx context.Context) {
 			for len(r.finished) > 0 {
 				r.freed(<-r.finished)
 			}
+			r.active = true
 		case a := <-r.answers:
 			r.asking = false
 			r.answered(a, poll)
@@ -247,6 +248,9 @@ const (
 // schedulePoll sets the time of the next poll.
 func (r *running) schedulePoll(poll *time.Timer) {
 	d := r.PollInterval
+	if r.active {
+		r.lastActive, r.active = time.Now(), false
+	}
 	if idle := time.Since(r.lastActive); idle > activeFor && d < idlePoll {
 		d = min(idlePoll, d+time.Duration(float64(idle-activeFor)/10))
 	}
@@ -283,7 +287,6 @@ func (r *running) freed(d *delivery) {
 	} else {
 		d.lane.average += (max(1, d.took) - d.lane.average) / 8
 	}
-	r.lastActive = time.Now()
 }
 
 // obey takes in what the worker rows say.

@@ -29,6 +29,8 @@ var workerCases = []testcase{
 	{"handles a message of a caller's transaction soon although the poll under way fails", "a job would wait for the next poll because of one that came before it", workerWakesTxAsking},
 	{"finds what another Store enqueued, by polling", "several processes could not share a queue", workerPolls},
 	{"finds delayed messages when they are due, by polling", "a delayed job would never run", workerDelayed},
+	{"finds a message that comes to stand before all others while it never runs dry and its claims are slow", "a message whose transaction committed late would wait for ever", workerSlowClaims},
+	{"takes less urgent messages in their order after a slow claim", "bulk work would be done in any order whenever the database is slow", workerSlowOrder},
 	{"takes nothing from a paused queue until it is resumed", "an operator could not hold a queue back", workerPaused},
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,4 +125,67 @@ func workerPaused(t *testing.T, e *env) {
 	equal(t, "state while paused", e.info(t, id).State, pgqrs.Ready)
 	must(t, e.newStore(t, pgqrs.Config{}).ResumeQueue(t.Context(), "held"))
 	equal(t, "handled", receive(t, "a message is handled after the pause", got), "during")
+}
+
+// slowClaims are those of a database that has to read past much that is dead.
+func slowClaims(text string) fault {
+	if strings.Contains(text, "pgqrs:message.claim ") {
+		time.Sleep(30 * time.Millisecond)
+	}
+	return none
+}
+
+func workerSlowClaims(t *testing.T, e *env) {
+	const stream, batch = 5000, 500
+	store, net := e.farStore(t)
+	near := pgqrs.NewQueue[string](e.store, "stream")
+	feed := func() { value(near.EnqueueBatch(t.Context(), make([]string, batch)))(t) }
+	for range stream / batch {
+		feed()
+	}
+	net.fail(slowClaims)
+	var handled, fed atomic.Int64
+	var starved atomic.Bool
+	others := make(chan string, 10)
+	start(t, fast(pgqrs.NewQueue[string](store, "stream").Handle(func(_ context.Context, m *pgqrs.Message[string]) error {
+		switch n := handled.Add(1); {
+		case m.Payload != "":
+			others <- m.Payload
+		case n%batch == 0 && !starved.Load():
+			fed.Add(batch)
+			feed()
+		}
+		return nil
+	})))
+	last := enqueue(t, near, "last", pgqrs.Priority(-1))
+	for range 3 {
+		eventually(t, "the worker goes on", func() bool { return handled.Load() > fed.Load() })
+		late := enqueue(t, near, "late", pgqrs.Delay(time.Hour))
+		e.poke(t, "UPDATE pgqrs_messages SET vt = '2026-01-01 00:00:00.000' WHERE id = %d", late)
+		equal(t, "what comes from the beginning", receive(t, "it is handled", others), "late")
+		enqueue(t, near, "urgent", pgqrs.Priority(1))
+		equal(t, "what comes from another priority", receive(t, "it is handled", others), "urgent")
+	}
+	equal(t, "state of what is less urgent", e.info(t, last).State, pgqrs.Ready)
+	starved.Store(true)
+	equal(t, "what is left", receive(t, "it is handled", others), "last")
+	eventually(t, "each is handled", func() bool { return handled.Load() == stream+fed.Load()+7 })
+	equal(t, "others that are handled", len(others), 0)
+}
+
+func workerSlowOrder(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	net.fail(slowClaims)
+	near := pgqrs.NewQueue[string](e.store, "stream")
+	want := []string{"urgent", "first", "second"}
+	for _, i := range []int{1, 0, 2} {
+		enqueue(t, near, want[i], pgqrs.Priority(-min(i, 1)))
+	}
+	handler, got := handling(pgqrs.NewQueue[string](store, "stream"))
+	w := fast(handler)
+	w.Concurrency = 1
+	start(t, w)
+	for _, payload := range want {
+		equal(t, "what comes next", receive(t, "a message is handled", got), payload)
+	}
 }

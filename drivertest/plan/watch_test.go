@@ -26,6 +26,7 @@ import (
 type watcher struct {
 	driver.Connector
 	look func(ctx context.Context, c driver.Conn, tag, text string, args []driver.NamedValue) error
+	also []string // tags that this database alone is sent
 
 	mu   sync.Mutex
 	fail string          // the tag of a statement to be answered by an error, once
@@ -39,11 +40,11 @@ func (w *watcher) reset() {
 	w.sent = map[string]bool{}
 }
 
-// missing returns which of operations were not sent since reset.
+// missing returns which of operations, and of its own, were not sent since reset.
 func (w *watcher) missing() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(operations), func(tag string) bool { return w.sent[tag] })
+	return slices.DeleteFunc(append(slices.Clone(operations), w.also...), func(tag string) bool { return w.sent[tag] })
 }
 
 // has reports whether a tag was sent since reset.

@@ -1,0 +1,104 @@
+//go:build go1.25
+
+package pgqrs
+
+import (
+	"database/sql/driver"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slowly is a database whose claims take as long as is said, by tag, and get so many messages, due a second apart.
+type slowly struct {
+	takes map[string]time.Duration
+	gets  map[string]int
+	last  int64
+}
+
+func (d *slowly) answer(c call) ([][]driver.Value, error) {
+	time.Sleep(d.takes[c.tag()])
+	var rows [][]driver.Value
+	for range d.gets[c.tag()] {
+		d.last++
+		due := time.Unix(d.last, 0)
+		rows = append(rows, []driver.Value{d.last, []byte("{}"), int64(1), int64(1), int64(1), nil, nil, nil, due, due, due})
+	}
+	slices.Reverse(rows) // they come in no order
+	return rows, nil
+}
+
+// claims has the lane of a Worker claim three messages, several times, and
+// returns what was sent.
+func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, asked []int) {
+	t.Helper()
+	r := &running{store: s}
+	l := &lane{lease: time.Minute}
+	for range times {
+		_, n, err := r.claimNext(t.Context(), l, 3, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked = append(asked, n)
+		time.Sleep(between)
+	}
+	for _, c := range f.log() {
+		text := c.tag()
+		if len(c.args) > 4 {
+			text += fmt.Sprint(" after ", c.args[4].Value, " ", c.args[5].Value, " ", c.args[6].Value)
+		}
+		sent = append(sent, text)
+	}
+	return sent, asked
+}
+
+func TestASlowClaimIsGoneOnFrom(t *testing.T) {
+	const full = "message.claim"
+	after := func(id int) string { return fmt.Sprintf("message.next_claim after 1 %d %d", id*1000000, id) }
+	for _, c := range []struct {
+		name    string
+		dialect Dialect
+		db      slowly
+		between time.Duration
+		sent    []string
+		asked   []int
+	}{
+		{
+			"until its share of the time is over", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 3}}, fullShare * slowClaim / 2,
+			[]string{full, after(3), full, after(9), full}, []int{3, 3, 3, 3, 3},
+		}, {
+			"until there is less", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 2}}, 0,
+			[]string{full, after(3), full, after(8)}, []int{3, 2, 3, 2},
+		}, {
+			"until there is nothing, which is no answer", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
+			[]string{full, after(3), full, after(6), full}, []int{3, 3, 3},
+		}, {
+			"not if it was quick", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim - 1}, gets: map[string]int{full: 3}}, 0,
+			[]string{full, full}, []int{3, 3},
+		}, {
+			"not if it got less than it asked for", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 2}}, 0,
+			[]string{full, full}, []int{3, 3},
+		}, {
+			"not on a database that has no such claim", SQLite,
+			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
+			[]string{full, full}, []int{3, 3},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, s := newFake(t, Config{}, c.dialect, c.db.answer)
+				sent, asked := claims(t, f, s, len(c.asked), c.between)
+				if !slices.Equal(sent, c.sent) || !slices.Equal(asked, c.asked) {
+					t.Errorf("sent %v, asked for %v\nwant %v, %v", sent, asked, c.sent, c.asked)
+				}
+			})
+		})
+	}
+}
