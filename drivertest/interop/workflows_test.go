@@ -25,6 +25,7 @@ var workflowsProofs = []proof{
 	{"Python finishes a run whose first step a dead Go worker recorded", resumePython},
 	{"a step that failed for now in Go is not ready in Python before its time", retryPython},
 	{"a step that failed for now in Python is tried again by Go after its time", retryGo},
+	{"a step that failed in Go, and was cleared by Retry, is taken anew by Python", retryCleared},
 	{"a step that failed for good on one side has failed on the other", failedSteps},
 	{"a run that Python paused, Go goes on with", pausePython},
 	{"a finished run that is delivered again is acked by Go", redelivered},
@@ -283,6 +284,33 @@ func retryPython(t *testing.T, p *pair) {
 	p.py.run(t, openRun, nil)
 	p.py.fails(t, `await my.run.acquire_step("price")`, nil, "StepNotReadyError", "")
 	pgqrstest.Advance(t, p.store, 6*time.Minute)
+	p.py.run(t, `
+		step = await my.run.acquire_step("price")
+		assert step.status == pgqrs.StepResultStatus.Execute
+		await step.guard.success({"total": 1, "lines": []})
+		await my.run.complete({"total": 1, "lines": []})
+	`, nil)
+	equal(t, "total", value(run.Result(soon(t)))(t).Total, 1)
+}
+
+func retryCleared(t *testing.T, p *pair) {
+	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
+	run := value(w.Start(t.Context(), order{"ink", 7}))(t)
+	stop := p.work(t, w.Handle(func(ctx context.Context, run *pgqrs.Run, _ order) (receipt, error) {
+		return pgqrs.Step(ctx, run, "price", func(context.Context) (receipt, error) {
+			return receipt{}, pgqrs.Permanent(errors.New("no such thing"))
+		})
+	}))
+	p.awaitRun(t, run.ID(), pgqrs.Failed)
+	stop()
+	if err := run.Retry(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.py.run(t, `
+		[s] = await (await my.store.get_workflow_steps()).list()
+		assert s.status == pgqrs.WorkflowStatus.Queued and s.error is None, (s.status, s.error)
+	`, nil)
+	p.py.run(t, openRun, nil)
 	p.py.run(t, `
 		step = await my.run.acquire_step("price")
 		assert step.status == pgqrs.StepResultStatus.Execute

@@ -171,7 +171,7 @@ func stepWord(s pgqrs.StepInfo) (word, class string) {
 		return "done", "succeeded"
 	case s.Status == pgqrs.Failed && !s.EndedAt.IsZero():
 		return "failed", "failed"
-	case s.Status == pgqrs.Failed:
+	case s.Status == pgqrs.Failed, s.Status == pgqrs.Queued:
 		return "to be retried", "scheduled"
 	case s.Status == pgqrs.Paused:
 		return "waiting", "scheduled"
