@@ -144,7 +144,12 @@ func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) 
 	p.looking = false
 	switch {
 	case err != nil: // a small pool with nothing to spare, perhaps
-		entry.busy, p.later = false, time.Now().Add(lookLater)
+		entry.busy = false
+		if ctx.Err() != nil {
+			return false // the caller has gone; the next one looks
+		}
+		p.later = time.Now().Add(lookLater)
+		s.log.Info("pgqrs: preparing no statements for a while", "why", "no two connections were to be had to look for a pooler", "for", lookLater, "err", err)
 		return false
 	case pooled:
 		p.stop(s, "a pooler changes the server connection under each transaction")

@@ -141,6 +141,31 @@ func TestLookForAPoolerThatFailsIsNotMadeAgainSoon(t *testing.T) {
 }
 
 // A pool of one connection has none to look with.
+
+func TestLookForAPoolerThatItsCallerCutShortIsMadeByTheNext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	looks := 0
+	f, s := newFake(t, Config{}, Postgres, func(c call) ([][]driver.Value, error) {
+		if c.tag() == "session.id" {
+			looks++
+			cancel()
+			return nil, context.Canceled
+		}
+		return row(int64(1)), nil
+	})
+	q := NewQueue[int](s, "q")
+	enqueueTimes(t, q, hotAfter)
+	if _, err := q.Enqueue(ctx, 1); err == nil {
+		t.Error("a call whose ctx has ended did not say so")
+	}
+	f.log()
+	enqueueTimes(t, q, 2)
+	f.wantLog(t, "query session.id", "query message.enqueue", "query message.enqueue")
+	if looks != 2 {
+		t.Errorf("looked %d times; want once for the call that was cut short, and once for the next", looks)
+	}
+}
+
 func TestPoolOfOneConnectionGoesOnWithoutPreparing(t *testing.T) {
 	f, s := newFake(t, Config{}, Postgres, nil)
 	s.DB().SetMaxOpenConns(1)
