@@ -29,23 +29,30 @@ const (
 	fullShare = 9
 )
 
-// claimNext claims messages of a lane. It returns how many it asked for: fewer
-// than n if that many do not show that the queue is dry.
-func (r *running) claimNext(ctx context.Context, l *lane, n int, alone bool) (ms []*MessageInfo, asked int, err error) {
+// claimNext claims messages of a lane: from its place on, if that stands, and what is missing then from the beginning.
+func (r *running) claimNext(ctx context.Context, l *lane, n int, alone bool) ([]*MessageInfo, error) {
+	var ms []*MessageInfo
 	if time.Now().Before(l.low.until) {
+		var err error
 		ms, err = r.store.nextClaim(ctx, l.queue, l.worker.Load(), n, l.lease, alone, l.low)
 		l.low.move(ms, n)
-		if err != nil || len(ms) > 0 {
-			return ms, len(ms), err
+		if err != nil || len(ms) == n {
+			return ms, err
 		}
 	}
-	from := time.Now()
-	ms, err = r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
+	from, left := time.Now(), n-len(ms)
+	first, err := r.store.claim(ctx, l.queue, l.worker.Load(), left, l.lease, alone && len(ms) == 0)
+	if err != nil {
+		return nil, err // what is in ms is given back then, with what the answer would have been
+	}
 	if took := time.Since(from); took >= slowClaim && len(r.store.dialect.lease.nextClaim) > 0 {
 		l.low.until = time.Now().Add(fullShare * took)
-		l.low.move(ms, n)
+		l.low.move(first, left)
 	}
-	return ms, n, err
+	if len(ms) == 0 {
+		return first, nil
+	}
+	return arrange(append(first, ms...), l.queue, l.worker.Load()), nil
 }
 
 // move takes the place to the end of what a claim of n messages got, sorted.

@@ -21,7 +21,7 @@ type slowly struct {
 func (d *slowly) answer(c call) ([][]driver.Value, error) {
 	time.Sleep(d.takes[c.tag()])
 	var rows [][]driver.Value
-	for range d.gets[c.tag()] {
+	for range min(d.gets[c.tag()], int(c.args[3].Value.(int64))) {
 		d.last++
 		due := time.Unix(d.last, 0)
 		rows = append(rows, []driver.Value{d.last, []byte("{}"), int64(1), int64(1), int64(1), nil, nil, nil, due, due, due})
@@ -32,16 +32,16 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 
 // claims has the lane of a Worker claim three messages, several times, and
 // returns what was sent.
-func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, asked []int) {
+func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
 	r := &running{store: s}
 	l := &lane{lease: time.Minute}
 	for range times {
-		_, n, err := r.claimNext(t.Context(), l, 3, true)
+		ms, err := r.claimNext(t.Context(), l, 3, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked = append(asked, n)
+		got = append(got, len(ms))
 		time.Sleep(between)
 	}
 	for _, c := range f.log() {
@@ -51,7 +51,7 @@ func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (
 		}
 		sent = append(sent, text)
 	}
-	return sent, asked
+	return sent, got
 }
 
 func TestASlowClaimIsGoneOnFrom(t *testing.T) {
@@ -63,18 +63,18 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 		db      slowly
 		between time.Duration
 		sent    []string
-		asked   []int
+		got     []int
 	}{
 		{
 			"until its share of the time is over", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 3}}, fullShare * slowClaim / 2,
 			[]string{full, after(3), full, after(9), full}, []int{3, 3, 3, 3, 3},
 		}, {
-			"until there is less", Postgres,
+			"and from the beginning, for what is missing", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 2}}, 0,
-			[]string{full, after(3), full, after(8)}, []int{3, 2, 3, 2},
+			[]string{full, after(3), full, after(6), full}, []int{3, 3, 3},
 		}, {
-			"until there is nothing, which is no answer", Postgres,
+			"and from the beginning, if there is nothing", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
 			[]string{full, after(3), full, after(6), full}, []int{3, 3, 3},
 		}, {
@@ -84,7 +84,7 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 		}, {
 			"not if it got less than it asked for", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 2}}, 0,
-			[]string{full, full}, []int{3, 3},
+			[]string{full, full}, []int{2, 2},
 		}, {
 			"not on a database that has no such claim", SQLite,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
@@ -94,9 +94,9 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f, s := newFake(t, Config{}, c.dialect, c.db.answer)
-				sent, asked := claims(t, f, s, len(c.asked), c.between)
-				if !slices.Equal(sent, c.sent) || !slices.Equal(asked, c.asked) {
-					t.Errorf("sent %v, asked for %v\nwant %v, %v", sent, asked, c.sent, c.asked)
+				sent, got := claims(t, f, s, len(c.got), c.between)
+				if !slices.Equal(sent, c.sent) || !slices.Equal(got, c.got) {
+					t.Errorf("sent %v, got %v\nwant %v, %v", sent, got, c.sent, c.got)
 				}
 			})
 		})
