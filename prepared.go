@@ -149,7 +149,7 @@ func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) 
 			return false // the caller has gone; the next one looks
 		}
 		p.later = time.Now().Add(lookLater)
-		s.log.Info("pgqrs: preparing no statements for a while", "why", "no two connections were to be had to look for a pooler", "for", lookLater, "err", err)
+		s.log.Info("pgqrs: preparing no statements for a while", "why", "could not look for a pooler", "for", lookLater, "err", err)
 		return false
 	case pooled:
 		p.stop(s, "a pooler changes the server connection under each transaction")

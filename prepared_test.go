@@ -140,8 +140,6 @@ func TestLookForAPoolerThatFailsIsNotMadeAgainSoon(t *testing.T) {
 	}
 }
 
-// A pool of one connection has none to look with.
-
 func TestLookForAPoolerThatItsCallerCutShortIsMadeByTheNext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	looks := 0
@@ -166,6 +164,7 @@ func TestLookForAPoolerThatItsCallerCutShortIsMadeByTheNext(t *testing.T) {
 	}
 }
 
+// A pool of one connection has none to look with.
 func TestPoolOfOneConnectionGoesOnWithoutPreparing(t *testing.T) {
 	f, s := newFake(t, Config{}, Postgres, nil)
 	s.DB().SetMaxOpenConns(1)

@@ -258,6 +258,18 @@ const openRun = `
 	await my.run.start()
 `
 
+// finishPrice has Python, which has opened the run, take its step "price", and end the run with it.
+func (p *pair) finishPrice(t *testing.T, run *pgqrs.RunHandle[receipt]) {
+	t.Helper()
+	p.py.run(t, `
+		step = await my.run.acquire_step("price")
+		assert step.status == pgqrs.StepResultStatus.Execute
+		await step.guard.success({"total": 1, "lines": []})
+		await my.run.complete({"total": 1, "lines": []})
+	`, nil)
+	equal(t, "total", value(run.Result(soon(t)))(t).Total, 1)
+}
+
 func retryPython(t *testing.T, p *pair) {
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	run := value(w.Start(t.Context(), order{"ink", 7}))(t)
@@ -284,13 +296,7 @@ func retryPython(t *testing.T, p *pair) {
 	p.py.run(t, openRun, nil)
 	p.py.fails(t, `await my.run.acquire_step("price")`, nil, "StepNotReadyError", "")
 	pgqrstest.Advance(t, p.store, 6*time.Minute)
-	p.py.run(t, `
-		step = await my.run.acquire_step("price")
-		assert step.status == pgqrs.StepResultStatus.Execute
-		await step.guard.success({"total": 1, "lines": []})
-		await my.run.complete({"total": 1, "lines": []})
-	`, nil)
-	equal(t, "total", value(run.Result(soon(t)))(t).Total, 1)
+	p.finishPrice(t, run)
 }
 
 func retryCleared(t *testing.T, p *pair) {
@@ -311,13 +317,7 @@ func retryCleared(t *testing.T, p *pair) {
 		assert s.status == pgqrs.WorkflowStatus.Queued and s.error is None, (s.status, s.error)
 	`, nil)
 	p.py.run(t, openRun, nil)
-	p.py.run(t, `
-		step = await my.run.acquire_step("price")
-		assert step.status == pgqrs.StepResultStatus.Execute
-		await step.guard.success({"total": 1, "lines": []})
-		await my.run.complete({"total": 1, "lines": []})
-	`, nil)
-	equal(t, "total", value(run.Result(soon(t)))(t).Total, 1)
+	p.finishPrice(t, run)
 }
 
 func retryGo(t *testing.T, p *pair) {
