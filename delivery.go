@@ -50,7 +50,7 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		a.asked = a.room.n
 		l.limited.Store(err != nil || a.room.limited)
 	} else {
-		ms, err = r.claimNext(ctx, l, n, alone)
+		ms, err = r.claimNext(ctx, &a)
 	}
 	if err != nil {
 		// It may have committed all the same.

@@ -22,6 +22,7 @@ type lowWater struct {
 	due      time.Time
 	id       int64
 	until    time.Time // zero: it does not stand
+	short    bool      // the latest claim went on from here, and got fewer than it asked for
 }
 
 const (
@@ -29,30 +30,32 @@ const (
 	fullShare = 9
 )
 
-// claimNext claims messages of a lane: from its place on, if that stands, and what is missing then from the beginning.
-func (r *running) claimNext(ctx context.Context, l *lane, n int, alone bool) ([]*MessageInfo, error) {
-	var ms []*MessageInfo
+// claimNext claims what an answer is to be to. If it goes on from the lane's
+// place and finds too little, the answer is all that it finds: to hold that back
+// until a slow claim from the beginning has found the rest would have the
+// handlers wait. The lane's next claim, which is for that rest, says so in its answer.
+func (r *running) claimNext(ctx context.Context, a *answer) ([]*MessageInfo, error) {
+	l := a.lane
 	if time.Now().Before(l.low.until) {
-		var err error
-		ms, err = r.store.nextClaim(ctx, l.queue, l.worker.Load(), n, l.lease, alone, l.low)
-		l.low.move(ms, n)
-		if err != nil || len(ms) == n {
+		ms, err := r.store.nextClaim(ctx, l.queue, l.worker.Load(), a.asked, l.lease, a.alone, l.low)
+		l.low.move(ms, a.asked)
+		if err != nil || len(ms) > 0 {
+			l.low.short = len(ms) < a.asked
+			a.asked = len(ms)
 			return ms, err
 		}
 	}
-	from, left := time.Now(), n-len(ms)
-	first, err := r.store.claim(ctx, l.queue, l.worker.Load(), left, l.lease, alone && len(ms) == 0)
+	from := time.Now()
+	ms, err := r.store.claim(ctx, l.queue, l.worker.Load(), a.asked, l.lease, a.alone)
 	if err != nil {
-		return nil, err // what is in ms is given back then, with what the answer would have been
+		return nil, err
 	}
 	if took := time.Since(from); took >= slowClaim && len(r.store.dialect.lease.nextClaim) > 0 {
 		l.low.until = time.Now().Add(fullShare * took)
-		l.low.move(first, left)
+		l.low.move(ms, a.asked)
 	}
-	if len(ms) == 0 {
-		return first, nil
-	}
-	return arrange(append(first, ms...), l.queue, l.worker.Load()), nil
+	a.rest, l.low.short = l.low.short, false
+	return ms, nil
 }
 
 // move takes the place to the end of what a claim of n messages got, sorted.

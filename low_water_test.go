@@ -30,18 +30,25 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 	return rows, nil
 }
 
+// A claimed is what a claim got.
+type claimed struct {
+	n, asked int
+	rest     bool
+}
+
 // claims has the lane of a Worker claim three messages, several times, and
 // returns what was sent.
-func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []int) {
+func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []claimed) {
 	t.Helper()
 	r := &running{store: s}
 	l := &lane{lease: time.Minute}
 	for range times {
-		ms, err := r.claimNext(t.Context(), l, 3, true)
+		a := answer{lane: l, asked: 3, alone: true}
+		ms, err := r.claimNext(t.Context(), &a)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, len(ms))
+		got = append(got, claimed{len(ms), a.asked, a.rest})
 		time.Sleep(between)
 	}
 	for _, c := range f.log() {
@@ -63,32 +70,32 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 		db      slowly
 		between time.Duration
 		sent    []string
-		got     []int
+		got     []claimed
 	}{
 		{
 			"until its share of the time is over", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 3}}, fullShare * slowClaim / 2,
-			[]string{full, after(3), full, after(9), full}, []int{3, 3, 3, 3, 3},
+			[]string{full, after(3), full, after(9), full}, []claimed{{3, 3, false}, {3, 3, false}, {3, 3, false}, {3, 3, false}, {3, 3, false}},
 		}, {
-			"and from the beginning, for what is missing", Postgres,
+			"and from the beginning for what is missing, by the next claim", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 2}}, 0,
-			[]string{full, after(3), full, after(6), full}, []int{3, 3, 3},
+			[]string{full, after(3), full, after(8), full}, []claimed{{3, 3, false}, {2, 2, false}, {3, 3, true}, {2, 2, false}, {3, 3, true}},
 		}, {
-			"and from the beginning, if there is nothing", Postgres,
+			"and from the beginning at once, if there is nothing", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
-			[]string{full, after(3), full, after(6), full}, []int{3, 3, 3},
+			[]string{full, after(3), full, after(6), full}, []claimed{{3, 3, false}, {3, 3, false}, {3, 3, false}},
 		}, {
 			"not if it was quick", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim - 1}, gets: map[string]int{full: 3}}, 0,
-			[]string{full, full}, []int{3, 3},
+			[]string{full, full}, []claimed{{3, 3, false}, {3, 3, false}},
 		}, {
 			"not if it got less than it asked for", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 2}}, 0,
-			[]string{full, full}, []int{2, 2},
+			[]string{full, full}, []claimed{{2, 3, false}, {2, 3, false}},
 		}, {
 			"not on a database that has no such claim", SQLite,
 			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
-			[]string{full, full}, []int{3, 3},
+			[]string{full, full}, []claimed{{3, 3, false}, {3, 3, false}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -100,5 +107,20 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A claim that is not for a free slot and finds nothing may have passed over a
+// message that wants one. A claim for the rest says no more than the answer
+// before it, in which messages came too: the lane is dry, and goes on claiming
+// ahead with a busy slot when there is more.
+func TestTheRestOfAnAnswerMayBeNothing(t *testing.T) {
+	for _, rest := range []bool{false, true} {
+		l := &lane{more: true, lease: time.Minute}
+		r := &running{Worker: &Worker{}, lanes: []*lane{l}}
+		r.claimed(answer{lane: l, asked: 3, rest: rest}, time.NewTimer(time.Hour))
+		if l.more == rest || l.needsSlot == rest || (r.hint > 0) != rest {
+			t.Errorf("rest %v: more %v, needsSlot %v, looks again in %v", rest, l.more, l.needsSlot, r.hint)
+		}
 	}
 }

@@ -83,6 +83,7 @@ type answer struct {
 	lane  *lane
 	asked int
 	alone bool
+	rest  bool // it is to what the lane's answer before was short of
 	room  room
 	ms    []*delivery
 	due   map[int64]bool // workers with messages due

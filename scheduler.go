@@ -188,6 +188,8 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 	switch n := len(a.ms); {
 	case a.room.closed():
 		r.close(l, a.room)
+	case n == 0 && a.rest:
+		r.short(l, poll)
 	case n == 0 && !a.alone:
 		l.needsSlot = true
 	case n == 0:
@@ -197,9 +199,7 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 		l.size = averageSize(a.ms)
 		r.lastActive = time.Now()
 		if n < a.asked {
-			// Dry, or short of one that wants a slot of its own: look again soon.
-			l.more = false
-			r.expect(poll)
+			r.short(l, poll)
 		}
 	}
 	if r.draining || l.off || l.stopped {
@@ -207,6 +207,13 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 		return
 	}
 	l.waiting = append(l.waiting, a.ms...)
+}
+
+// short takes note that there was less than was asked for: the lane is dry, or
+// what is left wants a slot of its own. Either way it looks again soon.
+func (r *running) short(l *lane, poll *time.Timer) {
+	l.more, l.needsSlot = false, false
+	r.expect(poll)
 }
 
 // averageSize is how many bytes the payload of a message has.
