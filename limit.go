@@ -105,11 +105,3 @@ func (r *running) ease(l *lane) {
 		r.ring()
 	}
 }
-
-// ring has the scheduler look at its lanes.
-func (r *running) ring() {
-	select {
-	case r.bell <- struct{}{}:
-	default: // it has not looked since the last ring
-	}
-}

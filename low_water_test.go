@@ -116,9 +116,11 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 // ahead with a busy slot when there is more.
 func TestTheRestOfAnAnswerMayBeNothing(t *testing.T) {
 	for _, rest := range []bool{false, true} {
-		l := &lane{more: true, lease: time.Minute}
-		r := &running{Worker: &Worker{}, lanes: []*lane{l}}
-		r.claimed(answer{lane: l, asked: 3, rest: rest}, time.NewTimer(time.Hour))
+		_, s := newFake(t, Config{}, Postgres, nil)
+		r := newRunning(t.Context(), &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		defer r.nextPoll.stop()
+		l := r.lanes[0]
+		r.claimed(answer{lane: l, asked: 3, rest: rest})
 		if l.more == rest || l.needsSlot == rest || (r.hint > 0) != rest {
 			t.Errorf("rest %v: more %v, needsSlot %v, looks again in %v", rest, l.more, l.needsSlot, r.hint)
 		}

@@ -26,9 +26,9 @@ type running struct {
 	timekeeper *timekeeper
 	answers    chan answer
 	begun      chan *delivery // to hands
-	finished   chan *delivery
+	finished   chan *delivery // nil: the bell was rung
+	rung       atomic.Bool    // the bell, and the scheduler has not looked since
 	statuses   chan map[*lane]string
-	bell       chan struct{}
 
 	mu   sync.Mutex
 	held map[int64]*delivery // every message leased to it, by id
@@ -39,11 +39,15 @@ type running struct {
 	busy       int  // handlers running
 	hands      int  // goroutines to run them: the most that were busy at once
 	batched    int  // of them in batches, which take no slots
-	asking     bool // an answer is on its way
+	polling    bool // an answer to a poll is on its way
+	claiming   bool // an answer to a claim is on its way
 	draining   bool
-	cut        bool // Grace is over
-	lastServed int  // lane of the latest message that was begun
-	lastAsked  int  // lane of the latest claim
+	patience   alarm // with handlers, while draining: Grace, then cutWait
+	cut        bool  // Grace is over
+	abandoned  bool  // cutWait is over
+	lastServed int   // lane of the latest message that was begun
+	lastAsked  int   // lane of the latest claim
+	nextPoll   alarm
 	pollDue    bool
 	lastActive time.Time
 	active     bool          // a message has been handled since the latest poll
@@ -70,6 +74,7 @@ type lane struct {
 	busy      int
 	waiting   []*delivery // claimed, and waiting for a slot
 	more      bool        // there may be messages
+	again     bool        // something was enqueued since the latest claim began
 	needsSlot bool        // the next message is to be claimed only into a free slot
 	off       bool        // suspended
 	stopped   bool        // for good
@@ -94,11 +99,11 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	store := w.store()
 	r := &running{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
-		base:     context.WithoutCancel(ctx),
-		answers:  make(chan answer, 1),
-		statuses: make(chan map[*lane]string, 1), bell: make(chan struct{}, 1),
+		base:    context.WithoutCancel(ctx),
+		answers: make(chan answer, 2), statuses: make(chan map[*lane]string, 1),
 		held: map[int64]*delivery{}, lastActive: time.Now(),
 	}
+	r.nextPoll.ring, r.patience.ring = r.ring, r.ring
 	calls := w.Concurrency // of handlers, at most
 	for _, h := range w.Handlers {
 		l := &lane{lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, more: true}
@@ -114,10 +119,10 @@ func newRunning(ctx context.Context, w *Worker) *running {
 			h.work = w.Middleware[i](h.work)
 		}
 		l.Handler = h
-		l.waker.bell = r.bell
+		l.waker.ring = r.ring
 		r.lanes = append(r.lanes, l)
 	}
-	r.begun, r.finished = make(chan *delivery, calls), make(chan *delivery, calls)
+	r.begun, r.finished = make(chan *delivery, calls), make(chan *delivery, calls+1)
 	r.recorder = recorder{r: r, work: make(chan struct{}, 1)}
 	r.timekeeper = newTimekeeper(r)
 	return r
@@ -217,9 +222,8 @@ func (r *running) run(ctx context.Context) error {
 	return r.leftOver()
 }
 
-// drain claims no more and gives back what no handler has begun. It returns
-// when Grace is over.
-func (r *running) drain() <-chan time.Time {
+// drain claims no more and gives back what no handler has begun.
+func (r *running) drain() {
 	r.draining = true
 	r.mu.Lock()
 	for _, d := range r.held {
@@ -236,7 +240,7 @@ func (r *running) drain() <-chan time.Time {
 			l.flush()
 		}
 	}
-	return time.After(r.Grace)
+	r.patience.set(r.Grace)
 }
 
 // retire gives back what a claim with an unknown end may have taken, and marks the rows stopped.

@@ -6,49 +6,98 @@ import (
 	"time"
 )
 
-// schedule is the scheduler. It returns when a drain is over.
+// schedule is the scheduler. It returns when a drain is over. All that it waits
+// for comes by one channel: a select costs several times as much, for each message.
 func (r *running) schedule(ctx context.Context) {
-	poll := time.NewTimer(0)
-	defer poll.Stop()
-	done := ctx.Done()
-	var limit <-chan time.Time // of Grace, then of cutWait
-	for {
+	stop := context.AfterFunc(ctx, r.ring)
+	defer stop()
+	defer r.nextPoll.stop()
+	defer r.patience.stop()
+	r.nextPoll.set(0)
+	for !r.abandoned {
 		r.dispatch()
-		r.ask(poll)
+		r.ask()
 		if !r.draining && r.allStopped() {
-			limit = r.drain()
+			r.drain()
 		}
-		if r.draining && r.busy == 0 && !r.asking {
+		if r.draining && r.busy == 0 && !r.claiming && !r.polling {
 			return
 		}
-		select {
-		case d := <-r.finished:
-			r.freed(d)
-			for len(r.finished) > 0 {
-				r.freed(<-r.finished)
-			}
-			r.active = true
-		case a := <-r.answers:
-			r.asking = false
-			r.answered(a, poll)
-		case <-r.bell:
-			r.rung(poll)
-		case <-poll.C:
-			r.pollDue = true
-		case words := <-r.statuses:
-			r.obey(words)
-		case <-done:
-			done = nil
-			if !r.draining {
-				limit = r.drain()
-			}
-		case <-limit:
-			if r.cut {
-				return
-			}
-			r.cut, limit = true, time.After(cutWait)
-			r.cutShort()
+		r.hear(ctx, <-r.finished)
+		for range len(r.finished) {
+			r.hear(ctx, <-r.finished)
 		}
+	}
+}
+
+// hear takes in that a handler has returned, or that the bell was rung.
+func (r *running) hear(ctx context.Context, d *delivery) {
+	if d != nil {
+		r.freed(d)
+		return
+	}
+	r.rung.Store(false)
+	for len(r.answers) > 0 {
+		r.answered(<-r.answers)
+	}
+	r.wake()
+	select {
+	case words := <-r.statuses:
+		r.obey(words)
+	default:
+	}
+	if r.nextPoll.due() {
+		r.pollDue = true
+	}
+	if ctx.Err() != nil && !r.draining {
+		r.drain()
+	}
+	if r.patience.due() {
+		if r.cut {
+			r.abandoned = true
+			return
+		}
+		r.cut = true
+		r.patience.set(cutWait)
+		r.cutShort()
+	}
+}
+
+// ring has the scheduler look at everything but what handlers do.
+func (r *running) ring() {
+	if r.rung.CompareAndSwap(false, true) {
+		r.finished <- nil // there is room for one
+	}
+}
+
+// An alarm rings the scheduler's bell at a time. It belongs to the scheduler.
+type alarm struct {
+	ring  func()
+	timer *time.Timer
+	at    time.Time // zero: never
+}
+
+func (a *alarm) set(d time.Duration) {
+	a.at = time.Now().Add(d)
+	if a.timer == nil {
+		a.timer = time.AfterFunc(d, a.ring)
+	} else {
+		a.timer.Reset(d)
+	}
+}
+
+// due reports, once, that the time has come.
+func (a *alarm) due() bool {
+	if a.at.IsZero() || time.Now().Before(a.at) {
+		return false
+	}
+	a.at = time.Time{}
+	return true
+}
+
+func (a *alarm) stop() {
+	if a.timer != nil {
+		a.timer.Stop()
 	}
 }
 
@@ -104,19 +153,22 @@ func (r *running) turn(last *int, wants func(*lane) bool) *lane {
 	return nil
 }
 
-// ask sends the database the next question, one at a time: a poll that is due, or a claim.
-func (r *running) ask(poll *time.Timer) {
-	if r.asking || r.draining {
+// ask sends the database the next questions: a poll that is due, and a claim, one of each at a time.
+func (r *running) ask() {
+	if r.draining {
 		return
 	}
-	if r.pollDue {
+	if r.pollDue && !r.polling {
 		r.pollDue = false
 		if ids := r.idle(); len(ids) > 0 {
-			r.asking = true
-			go func() { r.answers <- r.poll(ids) }()
-			return
+			r.polling = true
+			go r.answer(func() answer { return r.poll(ids) })
+		} else {
+			r.schedulePoll()
 		}
-		r.schedulePoll(poll)
+	}
+	if r.claiming {
+		return
 	}
 	var n int
 	var alone bool
@@ -125,10 +177,17 @@ func (r *running) ask(poll *time.Timer) {
 		return n > 0
 	})
 	if l != nil {
-		r.asking = true
+		r.claiming = true
+		l.again = false
 		l.eased.Store(false)
-		go func() { r.answers <- r.claim(l, n, alone) }()
+		go r.answer(func() answer { return r.claim(l, n, alone) })
 	}
+}
+
+// answer sends the scheduler what the database says.
+func (r *running) answer(ask func() answer) {
+	r.answers <- ask() // there is room for both
+	r.ring()
 }
 
 // want says how many messages to claim for a lane, and whether one that may
@@ -156,18 +215,23 @@ func (r *running) want(l *lane) (n int, alone bool) {
 }
 
 // answered takes in what the database said.
-func (r *running) answered(a answer, poll *time.Timer) {
+func (r *running) answered(a answer) {
+	if a.lane == nil {
+		r.polling = false
+	} else {
+		r.claiming = false
+	}
 	if a.err == nil {
 		r.failures = 0
 	}
 	soon := r.soon
-	r.soon = false
+	r.soon = soon && (r.polling || r.claiming)
 	switch {
 	case a.err != nil:
 		r.failures++
-		r.setPoll(poll, min(r.PollInterval<<min(r.failures-1, 10), max(r.PollInterval, maxFailurePoll)))
+		r.setPoll(min(r.PollInterval<<min(r.failures-1, 10), max(r.PollInterval, maxFailurePoll)))
 		if soon {
-			r.expect(poll)
+			r.expect()
 		}
 		if a.lane != nil {
 			a.lane.more = false
@@ -177,19 +241,21 @@ func (r *running) answered(a answer, poll *time.Timer) {
 			// After a claim with an unknown end, what it took does not show as due.
 			l.more = l.more || a.due[l.worker.Load()] || l.doubtful.Load()
 		}
-		r.schedulePoll(poll)
+		r.schedulePoll()
 	default:
-		r.claimed(a, poll)
+		r.claimed(a)
+		// What has been enqueued since the claim began may have come too late for it.
+		a.lane.more = a.lane.more || a.lane.again
 	}
 }
 
-func (r *running) claimed(a answer, poll *time.Timer) {
+func (r *running) claimed(a answer) {
 	l := a.lane
 	switch n := len(a.ms); {
 	case a.room.closed():
 		r.close(l, a.room)
 	case n == 0 && a.rest:
-		r.short(l, poll)
+		r.short(l)
 	case n == 0 && !a.alone:
 		l.needsSlot = true
 	case n == 0:
@@ -199,7 +265,7 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 		l.size = averageSize(a.ms)
 		r.lastActive = time.Now()
 		if n < a.asked {
-			r.short(l, poll)
+			r.short(l)
 		}
 	}
 	if r.draining || l.off || l.stopped {
@@ -211,9 +277,9 @@ func (r *running) claimed(a answer, poll *time.Timer) {
 
 // short takes note that there was less than was asked for: the lane is dry, or
 // what is left wants a slot of its own. Either way it looks again soon.
-func (r *running) short(l *lane, poll *time.Timer) {
+func (r *running) short(l *lane) {
 	l.more, l.needsSlot = false, false
-	r.expect(poll)
+	r.expect()
 }
 
 // averageSize is how many bytes the payload of a message has.
@@ -225,25 +291,25 @@ func averageSize(ds []*delivery) int {
 	return total / len(ds)
 }
 
-// rung looks who rang.
-func (r *running) rung(poll *time.Timer) {
+// wake looks which lanes have something new.
+func (r *running) wake() {
 	for _, l := range r.lanes {
 		l.open()
 		if l.waker.now.Swap(false) {
-			l.more = true
+			l.more, l.again = true, true
 		}
 		if l.waker.soon.Swap(false) {
-			r.soon = r.asking // the answer is to what was asked before
-			r.expect(poll)
+			r.soon = r.polling || r.claiming // the answer is to what was asked before
+			r.expect()
 		}
 	}
 }
 
 // expect polls soon, and then ever less soon until it is back to normal.
-func (r *running) expect(poll *time.Timer) {
+func (r *running) expect() {
 	r.lastActive = time.Now()
 	r.hint = 5 * time.Millisecond
-	r.setPoll(poll, r.hint)
+	r.setPoll(r.hint)
 }
 
 const (
@@ -253,7 +319,7 @@ const (
 )
 
 // schedulePoll sets the time of the next poll.
-func (r *running) schedulePoll(poll *time.Timer) {
+func (r *running) schedulePoll() {
 	d := r.PollInterval
 	if r.active {
 		r.lastActive, r.active = time.Now(), false
@@ -268,11 +334,11 @@ func (r *running) schedulePoll(poll *time.Timer) {
 			d = r.hint
 		}
 	}
-	r.setPoll(poll, d)
+	r.setPoll(d)
 }
 
-func (r *running) setPoll(poll *time.Timer, d time.Duration) {
-	poll.Reset(time.Duration(float64(d) * (0.8 + rand.Float64()*0.4)))
+func (r *running) setPoll(d time.Duration) {
+	r.nextPoll.set(time.Duration(float64(d) * (0.8 + rand.Float64()*0.4)))
 }
 
 // idle returns the workers whose lanes are not known to have messages.
@@ -288,6 +354,7 @@ func (r *running) idle() []int64 {
 
 // freed takes note that a handler has returned.
 func (r *running) freed(d *delivery) {
+	r.active = true
 	r.count(d.lane, -1)
 	if d.lane.average == 0 {
 		d.lane.average = max(1, d.took)

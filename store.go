@@ -331,7 +331,7 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 // something new, without asking the database.
 type waker struct {
 	now, soon atomic.Bool
-	bell      chan<- struct{} // holds one
+	ring      func()
 }
 
 // wake rings for a queue: now, or, if the news is in a caller's transaction,
@@ -363,10 +363,7 @@ func (s *Store) ring(queue string, soon bool) {
 		} else {
 			w.now.Store(true)
 		}
-		select {
-		case w.bell <- struct{}{}:
-		default: // it has not looked since the last ring
-		}
+		w.ring()
 	}
 }
 

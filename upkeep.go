@@ -161,6 +161,7 @@ func (r *running) report(parent context.Context) {
 	default:
 	}
 	r.statuses <- told
+	r.ring()
 }
 
 func (r *running) reregister(ctx context.Context, l *lane) error {
