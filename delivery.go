@@ -30,13 +30,12 @@ var errDrained = fmt.Errorf("worker is stopping: %w", context.Canceled)
 // errGoexit is what becomes of a handler that ends its goroutine.
 var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
 
-// claim asks for messages of a lane. It is not cut short when Run's ctx is
+// claim asks for messages of a lane, from a place on. It is not cut short when Run's ctx is
 // done: a claim that committed unheard would keep its messages until the lease ends.
-func (r *running) claim(l *lane, n int, alone bool) answer {
+func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
 	defer cancel()
 	a := answer{lane: l, asked: n, alone: alone}
-	from := time.Now()
 	if l.doubtful.Load() {
 		if a.err = r.releaseStrays(ctx, l); a.err != nil {
 			return r.failed(a)
@@ -45,12 +44,18 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 	}
 	var ms []*MessageInfo
 	var err error
-	if l.limited.Load() {
+	start := time.Now()
+	switch {
+	case l.limited.Load():
 		ms, a.room, err = r.store.claimLimited(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
 		a.asked = a.room.n
 		l.limited.Store(err != nil || a.room.limited)
-	} else {
-		ms, err = r.claimNext(ctx, &a)
+	case place.isBeginning():
+		ms, err = r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
+		a.took = time.Since(start)
+	default:
+		ms, err = r.store.nextClaim(ctx, l.queue, l.worker.Load(), n, l.lease, alone, place)
+		a.from = place
 	}
 	if err != nil {
 		// It may have committed all the same.
@@ -58,7 +63,7 @@ func (r *running) claim(l *lane, n int, alone bool) answer {
 		a.err = err
 		return r.failed(a)
 	}
-	a.ms = r.take(l, ms, from.Add(l.lease))
+	a.ms = r.take(l, ms, start.Add(l.lease))
 	for _, m := range ms {
 		r.store.observeClaim(ctx, m)
 	}

@@ -189,6 +189,10 @@ type leaseSQL struct {
 	// messages whose due time and id are not after its own. None for a database that keeps no dead rows in an index; see lowWater.
 	// Query; worker, lease, alone, n, priority, due time (microseconds since 1970), id; rows: deliveryColumns, in no order.
 	nextClaim []string
+	// passed is what nextClaim passes over that is due: of its place's priority and higher ones, what is not after it.
+	// None where there is no nextClaim. Query; worker, at most how many, priority, due time, id of the place;
+	// rows: due time (microseconds since 1970), id; the first by due time and id.
+	passed []string
 	// check finds out early whether a lease still stands; on the SQLite family it takes the write lock.
 	// Query; id, worker, claim; 1 row: id, or none.
 	check string

@@ -311,6 +311,22 @@ var postgres = dialect{
 	lease: leaseSQL{
 		claim:     `/* pgqrs:message.claim */` + postgresClaim + postgresClaimEnd,
 		nextClaim: []string{`/* pgqrs:message.next_claim */` + postgresClaim + postgresClaimAfter + postgresClaimEnd},
+		passed: []string{`/* pgqrs:message.passed */
+			WITH arg AS MATERIALIZED (
+				SELECT $1::bigint AS worker_id, $2::bigint AS n, $3::smallint AS priority, timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS due, $5::bigint AS id
+			)
+			SELECT (extract(epoch FROM m.vt) * 1000000)::bigint, m.id
+			FROM (VALUES (2), (1), (0), (-1)) AS band (priority)
+			CROSS JOIN LATERAL (
+				SELECT o.vt, o.id FROM pgqrs_messages o
+				WHERE o.queue_id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = (SELECT worker_id FROM arg))
+					AND o.priority = band.priority AND o.archived_at IS NULL AND (o.vt, o.id) <= ((SELECT due FROM arg), (SELECT id FROM arg))
+				ORDER BY o.vt, o.id
+				LIMIT (SELECT n FROM arg)
+			) m
+			WHERE band.priority >= (SELECT priority FROM arg)
+			ORDER BY m.vt, m.id
+			LIMIT (SELECT n FROM arg)`},
 		check: `/* pgqrs:message.check */
 			SELECT m.id FROM pgqrs_messages m JOIN (SELECT $1::bigint AS id, $2::bigint AS worker_id, $3::bigint AS claim_ct) held ON ` + postgresFence + `
 			WHERE m.archived_at IS NULL`,

@@ -2,78 +2,143 @@ package pgqrs
 
 import (
 	"context"
+	"database/sql"
 	"time"
 )
 
-// A lowWater is where the claims of a lane begin, while it stands.
+// A lowWater is where the claims of a lane begin.
 //
 // A database that keeps dead rows in an index for as long as some transaction
 // may see them (PostgreSQL) has a claim read past all that were worked off in
-// that time, and ever more. So after a claim that took long, and got all that it asked
-// for, the next ones go on where it ended. What comes to stand before that
-// place, as a message whose transaction committed late, or one that a group
-// lets go, is found by a claim from the beginning: as soon as there is less
-// than was asked for, and whenever they have been done without for fullShare
-// times what the latest took.
+// that time, and ever more. So after a claim that took long, and got all that it
+// asked for, the next ones go on where it ended. What comes to stand before that
+// place, as a message whose transaction committed late, or one that a group lets
+// go, is found by looks from the beginning. Those hold up nothing, and take a tenth
+// of the time; half of it after a claim that got less than it asked for. When one
+// is quick, claims are from the beginning again.
 //
-// It belongs to the claims of a lane, of which there is one at a time.
+// It belongs to the scheduler.
 type lowWater struct {
+	place        // zero: it does not stand
+	passed place // before the first message that was passed over
+	left   int   // messages that were passed over, and are to be claimed
+	looked time.Time
+	took   time.Duration // by the latest look, or by the claim that was from the beginning
+	short  bool          // the latest claim from the place got less than it asked for
+}
+
+// A place in the order of a queue's messages. The zero place is the beginning.
+type place struct {
 	priority int
-	due      time.Time
-	id       int64
-	until    time.Time // zero: it does not stand
-	short    bool      // the latest claim went on from here, and got fewer than it asked for
+	due, id  int64 // due in microseconds since 1970
 }
 
 const (
 	slowClaim = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
 	fullShare = 9
+	maxPassed = 100 // messages that a look returns
 )
 
-// claimNext claims what an answer is to be to. If it goes on from the lane's
-// place and finds too little, the answer is all that it finds: to hold that back
-// until a slow claim from the beginning has found the rest would have the
-// handlers wait. The lane's next claim, which is for that rest, says so in its answer.
-func (r *running) claimNext(ctx context.Context, a *answer) ([]*MessageInfo, error) {
-	l := a.lane
-	if time.Now().Before(l.low.until) {
-		ms, err := r.store.nextClaim(ctx, l.queue, l.worker.Load(), a.asked, l.lease, a.alone, l.low)
-		l.low.move(ms, a.asked)
-		if err != nil || len(ms) > 0 {
-			l.low.short = len(ms) < a.asked
-			a.asked = len(ms)
-			return ms, err
-		}
+func placeOf(m *MessageInfo) place { return place{m.Priority, m.DueAt.UnixMicro(), m.ID} }
+
+func (p place) isBeginning() bool { return p == place{} }
+
+// stands reports whether claims are not from the beginning.
+func (w *lowWater) stands() bool { return !w.place.isBeginning() }
+
+// next says where a claim of up to n messages is to go on, and of how many.
+func (w *lowWater) next(n int) (place, int) {
+	if w.left > 0 {
+		return w.passed, min(n, w.left)
 	}
-	from := time.Now()
-	ms, err := r.store.claim(ctx, l.queue, l.worker.Load(), a.asked, l.lease, a.alone)
-	if err != nil {
-		return nil, err
-	}
-	if took := time.Since(from); took >= slowClaim && len(r.store.dialect.lease.nextClaim) > 0 {
-		l.low.until = time.Now().Add(fullShare * took)
-		l.low.move(ms, a.asked)
-	}
-	a.rest, l.low.short = l.low.short, false
-	return ms, nil
+	return w.place, n
 }
 
-// move takes the place to the end of what a claim of n messages got, sorted.
-// If those were fewer, it stands no longer.
-func (w *lowWater) move(ms []*MessageInfo, n int) {
-	if len(ms) < n {
-		w.until = time.Time{}
-		return
+// claimed takes in what a claim got. far is whether the database can go on from a place.
+func (w *lowWater) claimed(a answer, far bool) {
+	full := len(a.ms) == a.asked
+	switch {
+	case a.from.isBeginning():
+		*w = lowWater{}
+		if far && full && a.took >= slowClaim {
+			w.place, w.looked, w.took = placeOf(a.ms[a.asked-1].m), time.Now(), a.took
+		}
+	case w.left > 0:
+		if w.left -= len(a.ms); !full && a.alone {
+			w.left = 0 // the others are gone; otherwise the next may be waiting for a free slot
+		}
+	default:
+		w.short = !full
+		if len(a.ms) > 0 {
+			w.place = placeOf(a.ms[len(a.ms)-1].m)
+		}
 	}
-	last := ms[n-1]
-	w.priority, w.due, w.id = last.Priority, last.DueAt, last.ID
+}
+
+// lookDue reports whether it is time for a look from the beginning.
+func (w *lowWater) lookDue() bool {
+	if !w.stands() || w.left > 0 {
+		return false
+	}
+	wait := fullShare * w.took
+	if w.short {
+		wait = w.took
+	}
+	return time.Since(w.looked) >= wait
+}
+
+// hasLooked takes in what a look found. It reports whether there may be messages to claim.
+func (w *lowWater) hasLooked(a answer) bool {
+	if !w.stands() {
+		return false
+	}
+	w.looked, w.took, w.short = time.Now(), a.took, false
+	switch {
+	case a.err != nil:
+		return false
+	case a.took < slowClaim:
+		*w = lowWater{}
+		return true
+	case len(a.passed) > 0:
+		first := a.passed[0]
+		w.passed, w.left = place{a.from.priority, first.due, first.id - 1}, len(a.passed)
+		return true
+	}
+	return false
+}
+
+// look looks for messages that the claims of a lane have passed over. It ends when the worker is to drain.
+func (r *running) look(l *lane, to place) answer {
+	ctx, cancel := context.WithTimeout(r.looks, readingTimeout)
+	defer cancel()
+	a := answer{lane: l, look: true, from: to}
+	start := time.Now()
+	a.passed, a.err = r.store.passed(ctx, l.worker.Load(), to)
+	a.took = time.Since(start)
+	if a.err != nil && r.looks.Err() == nil {
+		return r.failed(a)
+	}
+	return a
+}
+
+// passed returns the first messages that may be claimed and stand at or before a place, in order.
+func (s *Store) passed(ctx context.Context, worker int64, to place) ([]place, error) {
+	var found []place
+	args := []any{worker, maxPassed, to.priority, to.due, to.id}
+	err := conn{s, nil}.rows(ctx, s.dialect.lease.passed[0], args, func(rows *sql.Rows) error {
+		p := place{priority: to.priority}
+		err := rows.Scan(&p.due, &p.id)
+		found = append(found, p)
+		return err
+	})
+	return found, err
 }
 
 // nextClaim is claim from a place on.
-func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool, from lowWater) ([]*MessageInfo, error) {
+func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool, from place) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	err := s.single(ctx, func(c conn) (err error) {
-		ms, err = c.claim(ctx, s.dialect.lease.nextClaim[0], []any{worker, lease.Microseconds(), alone, n, from.priority, from.due.UnixMicro(), from.id})
+		ms, err = c.claim(ctx, s.dialect.lease.nextClaim[0], []any{worker, lease.Microseconds(), alone, n, from.priority, from.due, from.id})
 		return err
 	})
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// slowly is a database whose claims take as long as is said, by tag, and get so many messages, due a second apart.
+// slowly is a database whose statements take as long as is said, by tag, and get so many rows.
 type slowly struct {
 	takes map[string]time.Duration
 	gets  map[string]int
@@ -20,41 +20,48 @@ type slowly struct {
 
 func (d *slowly) answer(c call) ([][]driver.Value, error) {
 	time.Sleep(d.takes[c.tag()])
+	n := d.gets[c.tag()]
 	var rows [][]driver.Value
-	for range min(d.gets[c.tag()], int(c.args[3].Value.(int64))) {
-		d.last++
-		due := time.Unix(d.last, 0)
-		rows = append(rows, []driver.Value{d.last, []byte("{}"), int64(1), int64(1), int64(1), nil, nil, nil, due, due, due})
+	switch c.tag() {
+	case "message.passed":
+		for i := range int64(n) {
+			rows = append(rows, []driver.Value{i + 1, i + 1})
+		}
+	case "message.claim", "message.next_claim":
+		for range min(n, int(c.args[3].Value.(int64))) {
+			d.last++
+			due := time.Unix(d.last, 0)
+			rows = append(rows, []driver.Value{d.last, []byte("{}"), int64(1), int64(1), int64(1), nil, nil, nil, due, due, due})
+		}
+		slices.Reverse(rows) // they come in no order
 	}
-	slices.Reverse(rows) // they come in no order
 	return rows, nil
 }
 
-// A claimed is what a claim got.
-type claimed struct {
-	n, asked int
-	rest     bool
-}
-
-// claims has the lane of a Worker claim three messages, several times, and
-// returns what was sent.
-func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []claimed) {
+// claims has a lane claim three messages several times, look where that is due, and
+// returns what was sent and how many came.
+func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
-	r := &running{store: s}
-	l := &lane{lease: time.Minute}
+	r := newRunning(t.Context(), &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	defer r.nextPoll.stop()
+	l := r.lanes[0]
 	for range times {
-		a := answer{lane: l, asked: 3, alone: true}
-		ms, err := r.claimNext(t.Context(), &a)
-		if err != nil {
-			t.Fatal(err)
+		if l.low.lookDue() {
+			r.answered(r.look(l, l.low.place))
 		}
-		got = append(got, claimed{len(ms), a.asked, a.rest})
+		place, n := l.low.next(3)
+		a := r.claim(l, n, true, place)
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		r.answered(a)
+		got = append(got, len(a.ms))
 		time.Sleep(between)
 	}
 	for _, c := range f.log() {
 		text := c.tag()
-		if len(c.args) > 4 {
-			text += fmt.Sprint(" after ", c.args[4].Value, " ", c.args[5].Value, " ", c.args[6].Value)
+		if n := len(c.args); n > 4 && c.tag() != "open" {
+			text += fmt.Sprint(" ", c.args[n-3].Value, " ", c.args[n-2].Value, " ", c.args[n-1].Value)
 		}
 		sent = append(sent, text)
 	}
@@ -62,67 +69,77 @@ func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (
 }
 
 func TestASlowClaimIsGoneOnFrom(t *testing.T) {
-	const full = "message.claim"
-	after := func(id int) string { return fmt.Sprintf("message.next_claim after 1 %d %d", id*1000000, id) }
+	const full, next, look = "message.claim", "message.next_claim", "message.passed"
+	at := func(tag string, id int) string { return fmt.Sprintf("%s 1 %d %d", tag, id*1000000, id) }
+	slow := map[string]time.Duration{full: slowClaim, look: slowClaim}
 	for _, c := range []struct {
 		name    string
 		dialect Dialect
 		db      slowly
 		between time.Duration
 		sent    []string
-		got     []claimed
+		got     []int
 	}{
 		{
-			"until its share of the time is over", Postgres,
-			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 3}}, fullShare * slowClaim / 2,
-			[]string{full, after(3), full, after(9), full}, []claimed{{3, 3, false}, {3, 3, false}, {3, 3, false}, {3, 3, false}, {3, 3, false}},
+			"and looked before it for a tenth of the time", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim / 2,
+			[]string{full, at(next, 3), at(look, 6), at(next, 6), at(next, 9), at(look, 12), at(next, 12)}, []int{3, 3, 3, 3, 3},
 		}, {
-			"and from the beginning for what is missing, by the next claim", Postgres,
-			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3, "message.next_claim": 2}}, 0,
-			[]string{full, after(3), full, after(8), full}, []claimed{{3, 3, false}, {2, 2, false}, {3, 3, true}, {2, 2, false}, {3, 3, true}},
+			"and looked before it for half of the time when it runs dry", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 2}}, slowClaim / 2,
+			[]string{full, at(next, 3), at(look, 5), at(next, 5), at(next, 7), at(look, 9), at(next, 9)}, []int{3, 2, 2, 2, 2},
 		}, {
-			"and from the beginning at once, if there is nothing", Postgres,
-			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
-			[]string{full, after(3), full, after(6), full}, []claimed{{3, 3, false}, {3, 3, false}, {3, 3, false}},
+			"and what was passed over is claimed first", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 3, look: 4}}, fullShare * slowClaim / 3,
+			[]string{full, at(next, 3), at(next, 6), at(look, 9), "message.next_claim 1 1 0", "message.next_claim 1 1 0", at(next, 9)}, []int{3, 3, 3, 3, 1, 3},
+		}, {
+			"and what was passed over may be gone", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, look: 4}}, fullShare * slowClaim,
+			[]string{full, at(look, 3), "message.next_claim 1 1 0", at(look, 3), "message.next_claim 1 1 0"}, []int{3, 0, 0},
+		}, {
+			"until a look is quick", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim, look: slowClaim - 1}, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim,
+			[]string{full, at(look, 3), full}, []int{3, 3},
 		}, {
 			"not if it was quick", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim - 1}, gets: map[string]int{full: 3}}, 0,
-			[]string{full, full}, []claimed{{3, 3, false}, {3, 3, false}},
+			[]string{full, full}, []int{3, 3},
 		}, {
 			"not if it got less than it asked for", Postgres,
-			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 2}}, 0,
-			[]string{full, full}, []claimed{{2, 3, false}, {2, 3, false}},
+			slowly{takes: slow, gets: map[string]int{full: 2}}, 0,
+			[]string{full, full}, []int{2, 2},
 		}, {
 			"not on a database that has no such claim", SQLite,
-			slowly{takes: map[string]time.Duration{full: slowClaim}, gets: map[string]int{full: 3}}, 0,
-			[]string{full, full}, []claimed{{3, 3, false}, {3, 3, false}},
+			slowly{takes: slow, gets: map[string]int{full: 3}}, 0,
+			[]string{full, full}, []int{3, 3},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, s := newFake(t, Config{}, c.dialect, c.db.answer)
+				f, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
 				sent, got := claims(t, f, s, len(c.got), c.between)
 				if !slices.Equal(sent, c.sent) || !slices.Equal(got, c.got) {
-					t.Errorf("sent %v, got %v\nwant %v, %v", sent, got, c.sent, c.got)
+					t.Errorf("sent %q, got %v\nwant %q, %v", sent, got, c.sent, c.got)
 				}
 			})
 		})
 	}
 }
 
-// A claim that is not for a free slot and finds nothing may have passed over a
-// message that wants one. A claim for the rest says no more than the answer
-// before it, in which messages came too: the lane is dry, and goes on claiming
-// ahead with a busy slot when there is more.
-func TestTheRestOfAnAnswerMayBeNothing(t *testing.T) {
-	for _, rest := range []bool{false, true} {
-		_, s := newFake(t, Config{}, Postgres, nil)
-		r := newRunning(t.Context(), &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
-		defer r.nextPoll.stop()
-		l := r.lanes[0]
-		r.claimed(answer{lane: l, asked: 3, rest: rest})
-		if l.more == rest || l.needsSlot == rest || (r.hint > 0) != rest {
-			t.Errorf("rest %v: more %v, needsSlot %v, looks again in %v", rest, l.more, l.needsSlot, r.hint)
+// A message whose lease expired is claimed into a free slot only. One that was
+// passed over is not forgotten until there is one.
+func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
+	w := lowWater{place: place{0, 10, 10}, passed: place{0, 1, 0}, left: 2}
+	for _, step := range []struct {
+		alone bool
+		left  int
+	}{{false, 2}, {true, 0}} {
+		from, n := w.next(5)
+		if from != w.passed || n != 2 {
+			t.Errorf("%d are claimed from %v", n, from)
+		}
+		if w.claimed(answer{from: from, asked: n, alone: step.alone}, true); w.left != step.left {
+			t.Errorf("alone %v: %d are left, want %d", step.alone, w.left, step.left)
 		}
 	}
 }

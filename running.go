@@ -22,6 +22,9 @@ type running struct {
 	lanes []*lane
 	base  context.Context // of handlers and statements: Run's values, never done
 
+	looks     context.Context // of looks from the beginning
+	stopLooks context.CancelFunc
+
 	recorder   recorder
 	timekeeper *timekeeper
 	answers    chan answer
@@ -41,12 +44,14 @@ type running struct {
 	batched    int  // of them in batches, which take no slots
 	polling    bool // an answer to a poll is on its way
 	claiming   bool // an answer to a claim is on its way
+	looking    bool // an answer to a look is on its way
 	draining   bool
 	patience   alarm // with handlers, while draining: Grace, then cutWait
 	cut        bool  // Grace is over
 	abandoned  bool  // cutWait is over
 	lastServed int   // lane of the latest message that was begun
 	lastAsked  int   // lane of the latest claim
+	lastLooked int   // lane of the latest look
 	nextPoll   alarm
 	pollDue    bool
 	lastActive time.Time
@@ -66,33 +71,37 @@ type lane struct {
 	eased    atomic.Bool  // this worker has finished with a message since the latest claim began
 	waker    waker
 	lease    time.Duration
-	low      lowWater
 
 	// The rest belongs to the scheduler.
 	flush     func() // has what waits in batches begun; nil unless the handler is for batches
 	limit     int    // handlers at a time
 	busy      int
 	waiting   []*delivery // claimed, and waiting for a slot
-	more      bool        // there may be messages
-	again     bool        // something was enqueued since the latest claim began
-	needsSlot bool        // the next message is to be claimed only into a free slot
-	off       bool        // suspended
-	stopped   bool        // for good
+	low       lowWater
+	more      bool // there may be messages
+	again     bool // something was enqueued since the latest claim began
+	needsSlot bool // the next message is to be claimed only into a free slot
+	off       bool // suspended
+	stopped   bool // for good
 	gate      gate
 	average   time.Duration // of what a handler takes
 	size      int           // of a payload, on average, in the latest claim
 }
 
-// An answer is what the database said: to a claim on a lane, or to a poll.
+// An answer is what the database said: to a claim on a lane, to a look at one, or to a poll.
 type answer struct {
 	lane  *lane
 	asked int
 	alone bool
-	rest  bool // it is to what the lane's answer before was short of
+	look  bool          // it is to a look from the beginning; see lowWater
+	from  place         // where a claim went on, or up to where it was looked
+	took  time.Duration // by a look, or a claim from the beginning
 	room  room
 	ms    []*delivery
-	due   map[int64]bool // workers with messages due
-	err   error
+
+	passed []place        // messages that claims have passed over
+	due    map[int64]bool // workers with messages due
+	err    error
 }
 
 func newRunning(ctx context.Context, w *Worker) *running {
@@ -100,9 +109,10 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	r := &running{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
 		base:    context.WithoutCancel(ctx),
-		answers: make(chan answer, 2), statuses: make(chan map[*lane]string, 1),
+		answers: make(chan answer, 3), statuses: make(chan map[*lane]string, 1),
 		held: map[int64]*delivery{}, lastActive: time.Now(),
 	}
+	r.looks, r.stopLooks = context.WithCancel(r.base)
 	r.nextPoll.ring, r.patience.ring = r.ring, r.ring
 	calls := w.Concurrency // of handlers, at most
 	for _, h := range w.Handlers {
@@ -225,6 +235,7 @@ func (r *running) run(ctx context.Context) error {
 // drain claims no more and gives back what no handler has begun.
 func (r *running) drain() {
 	r.draining = true
+	r.stopLooks()
 	r.mu.Lock()
 	for _, d := range r.held {
 		d.m.hold.draining.Store(true)

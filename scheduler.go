@@ -11,6 +11,7 @@ import (
 func (r *running) schedule(ctx context.Context) {
 	stop := context.AfterFunc(ctx, r.ring)
 	defer stop()
+	defer r.stopLooks()
 	defer r.nextPoll.stop()
 	defer r.patience.stop()
 	r.nextPoll.set(0)
@@ -20,7 +21,7 @@ func (r *running) schedule(ctx context.Context) {
 		if !r.draining && r.allStopped() {
 			r.drain()
 		}
-		if r.draining && r.busy == 0 && !r.claiming && !r.polling {
+		if r.draining && r.busy == 0 && !r.claiming && !r.polling && !r.looking {
 			return
 		}
 		r.hear(ctx, <-r.finished)
@@ -153,13 +154,16 @@ func (r *running) turn(last *int, wants func(*lane) bool) *lane {
 	return nil
 }
 
-// ask sends the database the next questions: a poll that is due, and a claim, one of each at a time.
+// ask sends the database the next questions: a poll and a look that are due, and a claim, one of each at a time.
 func (r *running) ask() {
 	if r.draining {
 		return
 	}
 	if r.pollDue && !r.polling {
 		r.pollDue = false
+		for _, l := range r.lanes {
+			l.more = l.more || l.low.stands() // a claim from there on does not read what a poll would
+		}
 		if ids := r.idle(); len(ids) > 0 {
 			r.polling = true
 			go r.answer(func() answer { return r.poll(ids) })
@@ -167,9 +171,24 @@ func (r *running) ask() {
 			r.schedulePoll()
 		}
 	}
-	if r.claiming {
-		return
+	if !r.looking {
+		r.lookBack()
 	}
+	if !r.claiming {
+		r.claimNext()
+	}
+}
+
+func (r *running) lookBack() {
+	l := r.turn(&r.lastLooked, func(l *lane) bool { return !l.off && !l.stopped && l.low.lookDue() })
+	if l != nil {
+		r.looking = true
+		to := l.low.place
+		go r.answer(func() answer { return r.look(l, to) })
+	}
+}
+
+func (r *running) claimNext() {
 	var n int
 	var alone bool
 	l := r.turn(&r.lastAsked, func(l *lane) bool {
@@ -180,13 +199,14 @@ func (r *running) ask() {
 		r.claiming = true
 		l.again = false
 		l.eased.Store(false)
-		go r.answer(func() answer { return r.claim(l, n, alone) })
+		place, n := l.low.next(n)
+		go r.answer(func() answer { return r.claim(l, n, alone, place) })
 	}
 }
 
 // answer sends the scheduler what the database says.
 func (r *running) answer(ask func() answer) {
-	r.answers <- ask() // there is room for both
+	r.answers <- ask() // there is room for one of each
 	r.ring()
 }
 
@@ -196,10 +216,7 @@ func (r *running) want(l *lane) (n int, alone bool) {
 	if !l.more || l.gate.closed || l.off || l.stopped || r.unrecorded() > maxUnrecorded {
 		return 0, false
 	}
-	free := l.limit - l.busy
-	if l.flush == nil {
-		free = min(free, r.Concurrency-r.busy+r.batched)
-	}
+	free := r.free(l)
 	alone = free > 0 && len(l.waiting) == 0
 	if l.needsSlot && !alone {
 		return 0, false
@@ -214,11 +231,27 @@ func (r *running) want(l *lane) (n int, alone bool) {
 	return min(maxClaim, free+prefetch-len(l.waiting)), alone
 }
 
+// free returns how many messages of a lane could be begun.
+func (r *running) free(l *lane) int {
+	free := l.limit - l.busy
+	if l.flush == nil {
+		free = min(free, r.Concurrency-r.busy+r.batched)
+	}
+	return free
+}
+
 // answered takes in what the database said.
 func (r *running) answered(a answer) {
-	if a.lane == nil {
+	switch {
+	case a.look:
+		r.looking = false
+		if a.lane.low.hasLooked(a) {
+			a.lane.more, a.lane.again = true, true
+		}
+		return
+	case a.lane == nil:
 		r.polling = false
-	} else {
+	default:
 		r.claiming = false
 	}
 	if a.err == nil {
@@ -234,7 +267,7 @@ func (r *running) answered(a answer) {
 			r.expect()
 		}
 		if a.lane != nil {
-			a.lane.more = false
+			a.lane.more, a.lane.low.left = false, 0
 		}
 	case a.lane == nil:
 		for _, l := range r.lanes {
@@ -244,18 +277,19 @@ func (r *running) answered(a answer) {
 		r.schedulePoll()
 	default:
 		r.claimed(a)
-		// What has been enqueued since the claim began may have come too late for it.
-		a.lane.more = a.lane.more || a.lane.again
+		// What has been enqueued since the claim began may have come too late for
+		// it. If there is no slot for it anyway, the next poll is soon enough.
+		l := a.lane
+		l.more = l.more || l.again && r.free(l) > len(l.waiting)
 	}
 }
 
 func (r *running) claimed(a answer) {
 	l := a.lane
+	l.low.claimed(a, len(r.store.dialect.lease.nextClaim) > 0)
 	switch n := len(a.ms); {
 	case a.room.closed():
 		r.close(l, a.room)
-	case n == 0 && a.rest:
-		r.short(l)
 	case n == 0 && !a.alone:
 		l.needsSlot = true
 	case n == 0:
@@ -265,7 +299,9 @@ func (r *running) claimed(a answer) {
 		l.size = averageSize(a.ms)
 		r.lastActive = time.Now()
 		if n < a.asked {
-			r.short(l)
+			// Dry, or short of one that wants a slot of its own: look again soon.
+			l.more = false
+			r.expect()
 		}
 	}
 	if r.draining || l.off || l.stopped {
@@ -273,13 +309,6 @@ func (r *running) claimed(a answer) {
 		return
 	}
 	l.waiting = append(l.waiting, a.ms...)
-}
-
-// short takes note that there was less than was asked for: the lane is dry, or
-// what is left wants a slot of its own. Either way it looks again soon.
-func (r *running) short(l *lane) {
-	l.more, l.needsSlot = false, false
-	r.expect()
 }
 
 // averageSize is how many bytes the payload of a message has.

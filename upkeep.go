@@ -253,7 +253,7 @@ func (r *running) pruneRuns(ctx context.Context, retentions string) {
 func (r *running) chunks(ctx context.Context, what, text string, args ...any) {
 	for {
 		var n int64
-		limited, cancel := context.WithTimeout(ctx, statementTimeout)
+		limited, cancel := context.WithTimeout(ctx, readingTimeout)
 		err := r.store.single(limited, func(c conn) (err error) {
 			n, err = c.exec(limited, text, args...)
 			return err

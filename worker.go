@@ -58,6 +58,7 @@ const (
 	maxHeartbeat     = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
 	minLease         = 100 * time.Millisecond
 	statementTimeout = 10 * time.Second // of a worker's own statements
+	readingTimeout   = time.Minute      // of those that nothing waits for, and that may have to read past tens of millions of dead rows
 	cutWait          = 2 * time.Second  // for handlers to return after Grace
 )
 

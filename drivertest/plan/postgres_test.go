@@ -51,7 +51,7 @@ func TestPostgres(t *testing.T) {
 	must(t, err)
 	p := &postgresPlans{t: t, failed: map[string]bool{}}
 	p.check = p.checkMessages
-	w := &watcher{Connector: c, look: p.look, also: []string{"message.next_claim"}}
+	w := &watcher{Connector: c, look: p.look, also: []string{"message.next_claim", "message.passed"}}
 	w.reset()
 	db := watchedDB(t, w)
 	exec := func(text string) {
