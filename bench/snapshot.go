@@ -15,7 +15,7 @@ import (
 const (
 	snapshotWindow   = 5 * time.Second  // rates are taken of
 	snapshotBefore   = 20 * time.Second // before the snapshot is taken
-	snapshotRecovery = 90 * time.Second // at most, after it is let go
+	snapshotRecovery = 5 * time.Minute  // at most, after it is let go
 	snapshotBacklog  = 5000             // messages kept waiting
 	recovered        = 0.9              // of the rate before
 )
@@ -103,8 +103,11 @@ func (l *library) watchSnapshot(ctx context.Context, handled *atomic.Int64, hold
 	}
 	sample := measure.Sample{"before": before, "end": end, "kept": end / before, "dead": float64(dead), "recovery": snapshotRecovery.Seconds() * 10}
 	for start := time.Now(); time.Since(start) < snapshotRecovery; {
-		if rate := window(); rate >= recovered*before {
-			sample["recovery"] = (time.Since(start) - snapshotWindow).Seconds()
+		since := time.Since(start).Seconds()
+		rate := window()
+		sample[fmt.Sprintf("after %03.0f s", since)] = rate
+		if rate >= recovered*before {
+			sample["recovery"] = since
 			break
 		}
 	}
