@@ -143,3 +143,19 @@ func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 		}
 	}
 }
+
+// When a claim that was not for a free slot finds nothing though a poll said
+// that there is something, that wants a slot. From a place on there was no poll:
+// the worker goes on looking, or it would claim nothing ahead.
+func TestNothingFromAPlaceOn(t *testing.T) {
+	for _, from := range []place{{}, {0, 10, 10}} {
+		_, s := newFake(t, Config{}, Postgres, nil)
+		r := newRunning(t.Context(), &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		l := r.lanes[0]
+		l.low.place = from
+		r.claimed(answer{lane: l, asked: 3, from: from})
+		if l.needsSlot != from.isBeginning() || l.more != from.isBeginning() {
+			t.Errorf("from %v: needs a slot: %v, more: %v", from, l.needsSlot, l.more)
+		}
+	}
+}

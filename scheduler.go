@@ -290,8 +290,8 @@ func (r *running) claimed(a answer) {
 	switch n := len(a.ms); {
 	case a.room.closed():
 		r.close(l, a.room)
-	case n == 0 && !a.alone:
-		l.needsSlot = true
+	case n == 0 && !a.alone && a.from.isBeginning():
+		l.needsSlot = true // a poll has said that there are messages; from another place on, nobody has
 	case n == 0:
 		l.more, l.needsSlot = false, false
 	default:

@@ -2,6 +2,7 @@ package pgqrstest
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -85,6 +86,8 @@ func ExactlyOnce(t *testing.T, stores []*pgqrs.Store, n int) {
 	equal(t, "left", info.Ready+info.Scheduled+info.Leased+info.Dead, 0)
 }
 
+var claiming = regexp.MustCompile(`pgqrs:message\.(spread_|next_)?claim `)
+
 // colliding returns a Store whose every claim meets a conflict first, and a
 // function that counts those that were made.
 func colliding(t *testing.T, e *env) (store *pgqrs.Store, claims func() int) {
@@ -92,7 +95,7 @@ func colliding(t *testing.T, e *env) (store *pgqrs.Store, claims func() int) {
 	store, net := e.farStore(t)
 	var sent gauge
 	net.fail(func(text string) fault {
-		if !strings.Contains(text, "pgqrs:message.claim ") && !strings.Contains(text, "pgqrs:message.spread_claim") {
+		if !claiming.MatchString(text) {
 			return none
 		}
 		sent.add(1)
