@@ -63,7 +63,7 @@ func (w *lowWater) claimed(a answer, far bool) {
 		if far && full && a.took >= slowClaim {
 			w.place, w.looked, w.took = placeOf(a.ms[a.asked-1].m), time.Now(), a.took
 		}
-	case w.left > 0:
+	case w.left > 0 && a.from == w.passed:
 		if w.left -= len(a.ms); !full && a.alone {
 			w.left = 0 // the others are gone; otherwise the next may be waiting for a free slot
 		}

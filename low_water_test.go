@@ -127,9 +127,13 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 }
 
 // A message whose lease expired is claimed into a free slot only. One that was
-// passed over is not forgotten until there is one.
+// passed over is not forgotten until there is one, nor for a claim that began before it was found.
 func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 	w := lowWater{place: place{0, 10, 10}, passed: place{0, 1, 0}, left: 2}
+	message := &delivery{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}
+	if w.claimed(answer{from: w.place, asked: 1, ms: []*delivery{message}}, true); w.left != 2 || w.place != (place{0, 11, 11}) {
+		t.Errorf("after a claim from the place it is %v, and %d are left", w.place, w.left)
+	}
 	for _, step := range []struct {
 		alone bool
 		left  int
