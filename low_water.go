@@ -92,10 +92,13 @@ func (w *lowWater) hasLooked(a answer) bool {
 	if !w.stands() {
 		return false
 	}
-	w.looked, w.took, w.short = time.Now(), a.took, false
-	switch {
-	case a.err != nil:
+	w.looked, w.short = time.Now(), false
+	if a.err != nil {
+		w.took = max(w.took, a.took) // a database that is away says so at once
 		return false
+	}
+	w.took = a.took
+	switch {
 	case a.took < slowClaim:
 		*w = lowWater{}
 		return true

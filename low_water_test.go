@@ -163,3 +163,10 @@ func TestNothingFromAPlaceOn(t *testing.T) {
 		}
 	}
 }
+
+func TestALookThatFailsIsNotAQuickOne(t *testing.T) {
+	w := lowWater{place: place{0, 10, 10}, took: time.Hour}
+	if w.hasLooked(answer{look: true, err: driver.ErrBadConn, took: time.Microsecond}) || !w.stands() || w.lookDue() {
+		t.Errorf("after it: %+v", w)
+	}
+}

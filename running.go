@@ -22,7 +22,7 @@ type running struct {
 	lanes []*lane
 	base  context.Context // of handlers and statements: Run's values, never done
 
-	looks     context.Context // of looks from the beginning
+	looks     context.Context // of looks from the beginning: done when draining
 	stopLooks context.CancelFunc
 
 	recorder   recorder
