@@ -37,7 +37,7 @@ func TestNewsDuringAQuestion(t *testing.T) {
 	} {
 		t.Run(test.over, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, s := newFake(t, Config{NoPrepare: true}, SQLite, (&dawdler{over: test.over}).answer)
+				f, s := newFake(t, Config{NoPrepare: true}, Postgres, (&dawdler{over: test.over}).answer)
 				q := NewQueue[int](s, "q")
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error)
