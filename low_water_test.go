@@ -19,7 +19,7 @@ type slowly struct {
 }
 
 func (d *slowly) answer(c call) ([][]driver.Value, error) {
-	time.Sleep(d.takes[c.tag()])
+	pass(d.takes[c.tag()])
 	n := d.gets[c.tag()]
 	var rows [][]driver.Value
 	switch c.tag() {
@@ -56,7 +56,7 @@ func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (
 		}
 		r.answered(a)
 		got = append(got, len(a.ms))
-		time.Sleep(between)
+		pass(between)
 	}
 	for _, c := range f.log() {
 		text := c.tag()

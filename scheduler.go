@@ -179,6 +179,7 @@ func (r *running) ask() {
 	}
 }
 
+// lookBack has the claims of a lane looked after, if that is due.
 func (r *running) lookBack() {
 	l := r.turn(&r.lastLooked, func(l *lane) bool { return !l.off && !l.stopped && l.low.lookDue() })
 	if l != nil {
@@ -188,6 +189,7 @@ func (r *running) lookBack() {
 	}
 }
 
+// claimNext claims for the next lane that wants messages.
 func (r *running) claimNext() {
 	var n int
 	var alone bool

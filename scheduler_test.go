@@ -19,7 +19,7 @@ type dawdler struct {
 
 func (d *dawdler) answer(c call) ([][]driver.Value, error) {
 	if c.tag() == d.over {
-		time.Sleep(time.Second)
+		pass(time.Second)
 	}
 	return d.idleDatabase.answer(c)
 }
