@@ -7,8 +7,11 @@ const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_co
 	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at, s.last_retry_at IS NOT NULL`
 
 // postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive
-// it would be looked for among all that the worker holds, and has held since the last vacuum.
-const postgresHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive
+// it would be looked for among all that the worker holds, and has held since the last vacuum; without LIMIT,
+// which makes the planner look for one after the other, among all messages while these are no more than some ten thousand.
+const postgresHolding = ` CROSS JOIN LATERAL (
+			SELECT m.id FROM pgqrs_messages m
+			WHERE m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive + ` LIMIT 1) m`
 
 // postgresOpenStep is the condition that a step has not ended.
 const postgresOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_workflow_steps.status = 'ERROR' AND pgqrs_workflow_steps.retry_at IS NULL)`

@@ -27,10 +27,10 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	case status == Paused:
 		return &suspension{after: pausedFor}
 	}
-	s.executing(e.id)
+	s.tellAwaiting(RunInfo{ID: e.id, Status: Running})
 	defer func() {
 		if err != nil {
-			s.executed(e.id, false)
+			s.tellAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
 		}
 	}()
 	if !fresh {

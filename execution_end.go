@@ -3,6 +3,7 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -62,11 +63,20 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	if e.m.hold != nil {
 		e.m.hold.settled.Store(true)
 	}
-	e.store.executed(e.id, true)
+	e.store.tellAwaiting(e.outcome(stands, output))
 	if stands == Failed {
 		e.store.log.Warn("pgqrs: run failed", "workflow", e.workflow, "run", e.id, "err", err)
 	}
 	return nil
+}
+
+// outcome is what those who wait for the run here hear of its end.
+func (e *execution) outcome(stands State, output any) RunInfo {
+	info := RunInfo{ID: e.id, Workflow: e.workflow, Status: stands}
+	if text, ok := output.(string); ok && stands == Succeeded {
+		info.Output = json.RawMessage(text)
+	}
+	return info
 }
 
 // endAtOnce ends a run and acks its message by one statement, where there is one and no other run or message is

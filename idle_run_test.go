@@ -111,13 +111,13 @@ func TestSleepingRunCostsNoStatement(t *testing.T) {
 	})
 }
 
-// Who waits for a run of this process is told: it asks once, when the run has ended. Who waits for any other asks first.
-func TestResultAsksOnceForRunOfThisProcess(t *testing.T) {
+// Who waits for a run that was just started here is told what came of it. Who waits for any other asks, at first and in the end.
+func TestResultDoesNotAskForRunOfThisProcess(t *testing.T) {
 	for name, test := range map[string]struct {
 		handle func(context.Context, *Workflow[int, int]) (*RunHandle[int], error)
 		asks   int
 	}{
-		"just started": {func(ctx context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Start(ctx, 1) }, 1},
+		"just started": {func(ctx context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Start(ctx, 1) }, 0},
 		"of any time":  {func(_ context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Run(5), nil }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,5 +162,34 @@ func TestResultAsksOnceForRunOfThisProcess(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
+	var c core
+	end := func(from, to int64) {
+		for id := from; id <= to; id++ {
+			c.tellAwaiting(RunInfo{ID: id, Status: Failed})
+		}
+	}
+	missed := func(id, since int64) bool {
+		_, missed, stop := c.awaitRun(id, since)
+		defer stop()
+		return missed
+	}
+	end(1, 100)
+	for _, test := range []struct {
+		id, since int64
+		want      bool
+	}{
+		{100, 100, false}, // it ended before
+		{100, 99, true},
+		{37, 36, true},
+		{101, 36, false},
+		{101, 35, true}, // nobody remembers so many
+	} {
+		if got := missed(test.id, test.since); got != test.want {
+			t.Errorf("run %d, started when %d had ended of 100: missed is %v", test.id, test.since, got)
+		}
 	}
 }

@@ -73,7 +73,7 @@ func pass(d time.Duration) { time.Sleep(d) }
 func polls(calls []call) []time.Time {
 	var times []time.Time
 	for _, c := range calls {
-		if c.tag() == "worker.poll" {
+		if c.tag() == "worker.poll" && (c.how == "query" || c.how == "run") {
 			times = append(times, c.at)
 		}
 	}

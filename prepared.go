@@ -28,15 +28,30 @@ type preparedCache struct {
 }
 
 type preparedText struct {
-	uses int
-	busy bool // being prepared
-	stmt *sql.Stmt
+	uses  int
+	due   int  // uses after which it is prepared, or prepared anew
+	plans int  // how often it was prepared
+	busy  bool // being prepared
+	stmt  *sql.Stmt
+	older *sql.Stmt // the one before, which a call may have in its hands
+}
+
+// ripe reports whether the text is to be prepared now.
+func (e *preparedText) ripe() bool { return e.uses > e.due && !e.busy }
+
+// next is the text as it is prepared next: pgx does not send one again that it knows.
+func (e *preparedText) next(text string) string {
+	if e.plans == 0 {
+		return text
+	}
+	return fmt.Sprintf("%s /* plan %d */", text, e.plans+1)
 }
 
 const (
 	hotAfter    = 10               // executions of a text before it is prepared
+	anewAfter   = 4                // times as many, before it is prepared again
 	lookWait    = time.Second      // for two connections, to look for a pooler on
-	lookTimes   = 10               // as it may use the same server connection by chance
+	lookTimes   = 5                // as it may use the same server connection by chance
 	lookLater   = 10 * time.Minute // after two could not be had
 	catchUpWait = time.Second      // for a connection to prepare on, after a transaction
 )
@@ -45,30 +60,40 @@ const (
 // one. It waits for nobody else: what a call waits for ends with its own ctx.
 func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt {
 	entry, stmt := p.use(text)
-	if entry == nil {
+	if entry == nil || !p.look(ctx, s, entry) {
 		return stmt
 	}
-	if !p.look(ctx, s, entry) {
-		return nil
+	made, err := s.db.PrepareContext(ctx, entry.next(text))
+	stmt, older := p.take(entry, made, err)
+	if older != nil {
+		if err := older.Close(); err != nil {
+			s.log.Warn("pgqrs: could not close prepared statements", "err", err)
+		}
 	}
-	stmt, err := s.db.PrepareContext(ctx, text)
+	return stmt
+}
+
+// take puts the statement that was made for an entry in its place. It returns the one to use, and one to close.
+func (p *preparedCache) take(entry *preparedText, made *sql.Stmt, err error) (stmt, older *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	entry.busy = false
 	switch {
 	case err != nil:
-		entry.uses = 0
-		return nil // running the text will tell what is wrong
+		entry.uses, entry.due = 0, hotAfter
+		return entry.stmt, nil // running the text will tell what is wrong
 	case p.off:
-		_ = stmt.Close() // the Store was closed, or a pooler found, meanwhile
-		return nil
+		return nil, made // the Store was closed, or a pooler found, meanwhile
 	}
-	entry.stmt = stmt
-	return stmt
+	older = entry.older
+	entry.stmt, entry.older = made, entry.stmt
+	entry.due = anewAfter * entry.uses
+	entry.plans++
+	return made, older
 }
 
 // use counts a use of a text and returns its statement. If the caller is to
-// prepare one it returns the entry for it, which is marked busy, instead.
+// prepare one it returns the entry for it too, which is marked busy.
 func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,9 +102,9 @@ func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
 	}
 	entry := p.entry(text)
 	entry.uses++
-	if entry.stmt == nil && entry.uses > hotAfter && !entry.busy && !p.looking && time.Now().After(p.later) {
+	if entry.ripe() && !p.looking && time.Now().After(p.later) {
 		entry.busy, p.looking = true, !p.looked
-		return entry, nil
+		return entry, entry.stmt
 	}
 	return nil, entry.stmt
 }
@@ -94,7 +119,7 @@ func (p *preparedCache) known(text string) *sql.Stmt {
 	}
 	entry := p.entry(text)
 	entry.uses++
-	if entry.stmt == nil && entry.uses > hotAfter && !entry.busy && !slices.Contains(p.wanted, text) {
+	if entry.ripe() && !slices.Contains(p.wanted, text) {
 		p.wanted = append(p.wanted, text)
 	}
 	return entry.stmt
@@ -124,7 +149,7 @@ func (p *preparedCache) entry(text string) *preparedText {
 		if p.texts == nil {
 			p.texts = map[string]*preparedText{}
 		}
-		entry = &preparedText{}
+		entry = &preparedText{due: hotAfter}
 		p.texts[text] = entry
 	}
 	return entry
@@ -200,7 +225,8 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 }
 
 // shares reports whether a transaction on other takes the session of one, or
-// leaves it another.
+// leaves it another. Of its sessions a pooler may hand out that first which it got back last, or first: with two
+// of them, one that is asked during transactions alone could get the same each time. So it is asked after them too, twice.
 func (s *core) shares(ctx context.Context, one, other *sql.Conn, own string) (bool, error) {
 	tx, err := other.BeginTx(ctx, nil)
 	if err != nil {
@@ -211,6 +237,21 @@ func (s *core) shares(ctx context.Context, one, other *sql.Conn, own string) (bo
 	if err != nil || theirs == own {
 		return err == nil, err
 	}
+	if another, err := s.leaves(ctx, one, own); err != nil || another {
+		return another, err
+	}
+	if err := tx.Rollback(); err != nil {
+		return false, err
+	}
+	another, err := s.leaves(ctx, one, own)
+	if err == nil && !another {
+		another, err = s.leaves(ctx, one, own)
+	}
+	return another, err
+}
+
+// leaves reports whether a connection has another session than before.
+func (s *core) leaves(ctx context.Context, one *sql.Conn, own string) (bool, error) {
 	again, err := s.sessionOf(ctx, one)
 	return err == nil && again != own, err
 }
@@ -256,8 +297,10 @@ func (p *preparedCache) close() error {
 	p.mu.Unlock()
 	var errs []error
 	for _, entry := range texts {
-		if entry.stmt != nil {
-			errs = append(errs, entry.stmt.Close())
+		for _, stmt := range []*sql.Stmt{entry.stmt, entry.older} {
+			if stmt != nil {
+				errs = append(errs, stmt.Close())
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -28,8 +28,8 @@ func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
 	ids := []string{"1"}
 	var want []string
 	for range lookTimes {
-		ids = append(ids, "2", "1")
-		want = append(want, "begin Default", "query session.id", "query session.id", "rollback")
+		ids = append(ids, "2", "1", "1", "1")
+		want = append(want, "begin Default", "query session.id", "query session.id", "rollback", "query session.id", "query session.id")
 	}
 	f, s := newFake(t, Config{}, Postgres, sessions(nil, ids...))
 	q := NewQueue[int](s, "q")
@@ -47,6 +47,64 @@ func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
 		t.Error(err)
 	}
 	f.wantLog(t, "close message.enqueue")
+}
+
+// A plan may have been made when the tables were empty.
+func TestStatementsThatAreUsedOftenArePreparedAnew(t *testing.T) {
+	var texts []string
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.how == "prepare" {
+			texts = append(texts, c.text)
+		}
+		return row(int64(1)), nil
+	})
+	enqueueTimes(t, NewQueue[int](s, "q"), 1000)
+	const runs = hotAfter + 1 // and then four times as many, three times
+	calls := f.log()
+	var at []int
+	used := 0
+	for _, c := range calls {
+		switch c.how {
+		case "query", "run":
+			used++
+		case "prepare":
+			at = append(at, used+1)
+		}
+	}
+	if want := []int{runs, anewAfter*runs + 1, anewAfter*(anewAfter*runs+1) + 1, anewAfter*(anewAfter*(anewAfter*runs+1)+1) + 1}; !slices.Equal(at, want) {
+		t.Errorf("prepared at the uses %v, want %v", at, want)
+	}
+	if n := count(calls, "close"); n != 2 {
+		t.Errorf("closed %d statements; all but the last two are to be", n)
+	}
+	slices.Sort(texts)
+	if n := len(slices.Compact(texts)); n != len(at) {
+		t.Errorf("%d different texts; pgx does not prepare one again", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := count(f.log(), "close"); n != 2 {
+		t.Errorf("closed %d statements with the Store", n)
+	}
+}
+
+// What cannot be prepared anew goes on as it is.
+func TestStatementThatCannotBePreparedAnewIsKept(t *testing.T) {
+	prepares := 0
+	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.how == "prepare" {
+			if prepares++; prepares == 2 {
+				return nil, errBroken
+			}
+		}
+		return row(int64(1)), nil
+	})
+	enqueueTimes(t, NewQueue[int](s, "q"), 60)
+	calls := f.log()
+	if unprepared, n := count(calls, "query"), count(calls, "prepare"); unprepared != hotAfter || n != 3 {
+		t.Errorf("%d uses were not of a prepared statement, want %d; %d prepares, want 3", unprepared, hotAfter, n)
+	}
 }
 
 func TestNoPrepareNeverPrepares(t *testing.T) {
@@ -112,7 +170,9 @@ func TestNothingIsPreparedBehindAPooler(t *testing.T) {
 	for name, ids := range map[string][]string{
 		"a transaction takes the session":                {"1", "1"},
 		"a transaction leaves another session":           {"1", "2", "3"},
-		"the third time a transaction takes the session": {"1", "2", "1", "2", "1", "1"},
+		"the third time a transaction takes the session": {"1", "2", "1", "1", "1", "2", "1", "1", "1", "1"},
+		"what it got back last it hands out first":       {"1", "2", "1", "2"},
+		"what it got back first it hands out first":      {"1", "2", "1", "1", "2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, s := newFake(t, Config{}, Postgres, sessions(errBroken, ids...))

@@ -85,15 +85,15 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 }
 
 // ended waits until the run has ended. While it is being executed in this process, it will be told, and looks
-// once a second only, in case the lease is lost; nor does it look at first if nothing has ended here since the start.
+// once a second only, in case the lease is lost; nor does it look at first if it cannot have missed the end.
 func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 	if err := h.store.usable(); err != nil {
 		return RunInfo{}, err
 	}
-	told, endings, stop := h.store.awaitRun(h.id)
+	told, missed, stop := h.store.awaitRun(h.id, h.since)
 	defer stop()
 	const first, rare = 10 * time.Millisecond, time.Second
-	for wait, look := first, !h.fresh || h.since != endings; ; {
+	for wait, look := first, !h.fresh || missed; ; {
 		if look {
 			info, err := h.info(ctx)
 			if err != nil || info.Status.final() {
@@ -102,9 +102,13 @@ func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 		}
 		timer := time.NewTimer(wait)
 		select {
-		case here := <-told:
-			wait, look = first, !here
-			if here {
+		case news := <-told:
+			if h.fresh && news.Status == Succeeded { // which is for good, as a failure is not
+				timer.Stop()
+				return news, nil
+			}
+			wait, look = first, news.Status != Running
+			if !look {
 				wait = rare
 			}
 		case <-timer.C:
@@ -117,25 +121,46 @@ func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 	}
 }
 
-// awaitRun returns a channel that is told when an execution of a run begins in this process, true, or is over,
-// and how many have ended their runs before.
-func (s *core) awaitRun(id int64) (told <-chan bool, endings int64, stop func()) {
-	c := make(chan bool, 1)
+// A runsHere is the runs of a process, to those who wait for them there.
+type runsHere struct {
+	awaited map[int64]map[chan RunInfo]struct{} // calls of Result, by run
+	endings int64                               // runs that have ended
+	last    [64]int64                           // the last of them; the nth at n modulo their number
+}
+
+// missed reports whether a run may have ended since so many had. The caller holds core.mu.
+func (r *runsHere) missed(id, since int64) bool {
+	n := r.endings - since
+	if n > int64(len(r.last)) {
+		return true
+	}
+	for i := range n {
+		if r.last[(since+i)%int64(len(r.last))] == id {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitRun returns a channel on which it hears of a run in this process: Running when an execution begins, how it
+// ended, or no status, when an execution is over; and whether it may have ended here since so many runs had.
+func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop func()) {
+	c := make(chan RunInfo, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.awaited == nil {
-		s.awaited = map[int64]map[chan bool]struct{}{}
+	if s.runs.awaited == nil {
+		s.runs.awaited = map[int64]map[chan RunInfo]struct{}{}
 	}
-	if s.awaited[id] == nil {
-		s.awaited[id] = map[chan bool]struct{}{}
+	if s.runs.awaited[id] == nil {
+		s.runs.awaited[id] = map[chan RunInfo]struct{}{}
 	}
-	s.awaited[id][c] = struct{}{}
-	return c, s.endings, func() {
+	s.runs.awaited[id][c] = struct{}{}
+	return c, s.runs.missed(id, since), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.awaited[id], c)
-		if len(s.awaited[id]) == 0 {
-			delete(s.awaited, id)
+		delete(s.runs.awaited[id], c)
+		if len(s.runs.awaited[id]) == 0 {
+			delete(s.runs.awaited, id)
 		}
 	}
 }
@@ -144,34 +169,23 @@ func (s *core) awaitRun(id int64) (told <-chan bool, endings int64, stop func())
 func (s *core) endingsSoFar() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.endings
+	return s.runs.endings
 }
 
-// executing tells who waits for a run in this process that an execution begins.
-func (s *core) executing(id int64) {
+// tellAwaiting tells who waits for a run in this process what has become of it, in the place of what they were told before.
+func (s *core) tellAwaiting(news RunInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tellAwaiting(id, true)
-}
-
-// executed tells who waits for a run in this process that an execution is over, and whether the run is.
-func (s *core) executed(id int64, ended bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ended {
-		s.endings++
+	if news.Status.final() {
+		s.runs.last[s.runs.endings%int64(len(s.runs.last))] = news.ID
+		s.runs.endings++
 	}
-	s.tellAwaiting(id, false)
-}
-
-// tellAwaiting replaces what they were told before. The caller holds s.mu.
-func (s *core) tellAwaiting(id int64, here bool) {
-	for c := range s.awaited[id] {
+	for c := range s.runs.awaited[news.ID] {
 		select {
 		case <-c:
 		default:
 		}
-		c <- here
+		c <- news
 	}
 }
 

@@ -138,8 +138,7 @@ type core struct {
 	consumers map[string]*consumer               // worker rows of Dequeue, by queue
 	wakers    map[string]map[*waker]struct{}     // workers of this process, by queue
 	enqueuers map[string]*coalescer[item, int64] // by queue
-	awaited   map[int64]map[chan bool]struct{}   // calls of Result, by run
-	endings   int64                              // runs that have ended in this process
+	runs      runsHere
 }
 
 // New returns a Store on db with default settings. See [Config.New].

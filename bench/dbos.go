@@ -67,10 +67,7 @@ func dbosRuns(e *engine) opener {
 		}
 		total := 0
 		round := func(ctx context.Context) (measure.Sample, error) {
-			if err := db.settle(ctx); err != nil {
-				return nil, err
-			}
-			sample, n, err := measure.Loop(ctx, spec.Goroutines, 1, spec.Time, run)
+			sample, n, err := loopWithHistory(ctx, db, spec, run)
 			if err != nil {
 				return nil, err
 			}
