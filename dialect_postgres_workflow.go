@@ -6,9 +6,9 @@ const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.outp
 const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
 	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at, s.last_retry_at IS NOT NULL`
 
-// postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive
-// it would be looked for among all that the worker holds, and has held since the last vacuum; without LIMIT,
-// which makes the planner look for one after the other, among all messages while these are no more than some ten thousand.
+// postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive it would be
+// looked for among all that the worker holds, and has held since the last vacuum. The LIMIT makes the planner look for
+// one after the other by id: for several it would rather read the whole table, until that has some ten thousand rows.
 const postgresHolding = ` CROSS JOIN LATERAL (
 			SELECT m.id FROM pgqrs_messages m
 			WHERE m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive + ` LIMIT 1) m`
