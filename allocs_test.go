@@ -70,9 +70,9 @@ func hotDatabase(t testing.TB) *Store {
 		switch c.tag() {
 		case "message.claim":
 			return deliveries, nil
-		case "message.batch_enqueue", "message.mixed_enqueue":
+		case "message.mixed_enqueue":
 			return keyed, nil
-		case "message.ack":
+		case "message.batch_enqueue", "message.ack":
 			return ids, nil
 		}
 		return ids[:1], nil

@@ -118,9 +118,10 @@ func (c conn) execResult(ctx context.Context, text string, args []any) (sql.Resu
 // ids runs a query whose rows are one id each.
 func (c conn) ids(ctx context.Context, text string, args ...any) ([]int64, error) {
 	var ids []int64
+	var id int64
+	row := []any{&id} // one for all rows
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
+		if err := rows.Scan(row...); err != nil {
 			return err
 		}
 		ids = append(ids, id)

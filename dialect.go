@@ -148,7 +148,7 @@ type messageSQL struct {
 	// 1 row: id; none if there is no such queue or the key is taken.
 	enqueue string
 	// enqueueBatch stores many that are due at once and have neither priority, key nor headers, in the list's order.
-	// Query; queue, JSON array of payloads, each an object or an array; rows: id, NULL. Ids ascend in the list's order.
+	// Query; queue, JSON array of payloads, each an object or an array; rows: id. Ids ascend in the list's order.
 	enqueueBatch string
 	// enqueueMixed stores many, in the list's order. Query; queue, JSON array of
 	// [payload as a string, delay, instant or null, priority, key or null, headers as a string or null];

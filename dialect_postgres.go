@@ -157,7 +157,7 @@ var postgres = dialect{
 			SELECT q.id, item.value, arg.now, arg.now, 0
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN jsonb_array_elements(arg.items) WITH ORDINALITY AS item (value, n)
 			ORDER BY item.n
-			RETURNING id, NULL`,
+			RETURNING id`,
 		enqueueMixed: `/* pgqrs:message.mixed_enqueue */
 			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS items, clock_timestamp() AS now)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)

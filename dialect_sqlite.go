@@ -210,7 +210,7 @@ var sqlite = dialect{
 			SELECT q.id, value, arg.now, arg.now, 0, 0
 			FROM arg CROSS JOIN pgqrs_queues q CROSS JOIN json_each(arg.items)
 			WHERE q.queue_name = arg.queue
-			RETURNING id, NULL`,
+			RETURNING id`,
 		enqueueMixed: `/* pgqrs:message.mixed_enqueue */
 			WITH arg (queue, items, now) AS MATERIALIZED (SELECT ?, ?, ` + sqliteNow + `)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)

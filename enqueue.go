@@ -229,24 +229,28 @@ func (e *enqueuing) insert(ctx context.Context, c conn) error {
 		}
 		return err
 	}
-	if arg, ok := e.plainList(); ok {
-		return e.insertList(ctx, c, c.store.dialect.message.enqueueBatch, arg)
+	if list, ok := e.plainList(); ok {
+		ids, err := c.ids(ctx, c.store.dialect.message.enqueueBatch, e.queue, list)
+		if err == nil {
+			e.assign(ids, nil)
+		}
+		return err
 	}
-	arg, err := e.list()
+	list, err := e.list()
 	if err != nil {
 		return err
 	}
-	return e.insertList(ctx, c, c.store.dialect.message.enqueueMixed, arg)
+	return e.insertList(ctx, c, c.store.dialect.message.enqueueMixed, list)
 }
 
-// insertList stores what is left by a statement that takes it as a list.
-func (e *enqueuing) insertList(ctx context.Context, c conn, text, arg string) error {
+// insertList stores what is left by a statement that takes it as a list, and returns ids with keys.
+func (e *enqueuing) insertList(ctx context.Context, c conn, text, list string) error {
 	plain := make([]int64, 0, len(e.left))
 	var keyed map[any]int64
 	var id int64
 	var key sql.NullString
 	row := []any{&id, &key}
-	err := c.rows(ctx, text, []any{e.queue, arg}, func(rows *sql.Rows) error {
+	err := c.rows(ctx, text, []any{e.queue, list}, func(rows *sql.Rows) error {
 		if err := rows.Scan(row...); err != nil {
 			return err
 		}

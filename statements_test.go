@@ -88,7 +88,7 @@ func TestStatementsOfEnqueue(t *testing.T) {
 		}, {
 			name: "EnqueueBatch", want: []statement{
 				query("message.batch_enqueue", "emails", `[{"To":"ada"},{"To":"bob"},{"To":"eve"}]`).
-					row(9, nil).row(7, nil).row(8, nil),
+					ids(9, 7, 8),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				ids, err := emails(s).EnqueueBatch(ctx, []email{{"ada"}, {"bob"}, {"eve"}})
