@@ -3,6 +3,7 @@
 package plan_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"testing"
@@ -14,12 +15,15 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
 
+// sessions is the name of those whose reading is counted; other tests use the same server.
+const sessions = "plans_of_empty_tables"
+
 // A plan that was made for a table with next to nothing in it reads it whole, and PostgreSQL keeps it until somebody
 // analyzes the table. A prepared statement is not to stay with it for as long as that.
 func TestPlansOfEmptyTablesAreMadeAnewOnPostgres(t *testing.T) {
 	for when, text := range map[string]string{"never analyzed": "SELECT", "analyzed when empty": "VACUUM ANALYZE pgqrs_messages"} {
 		t.Run(when, func(t *testing.T) {
-			dsn := postgres.Schema(t, "postgres")
+			dsn := postgres.Schema(t, "postgres") + " application_name=" + sessions
 			db := openPool(t, dsn)
 			s := pgqrs.New(db, pgqrs.Postgres)
 			must(t, s.Install(t.Context()))
@@ -65,15 +69,20 @@ func handle(t *testing.T, q *pgqrs.Queue[int], times int) {
 	}
 }
 
-// rowsScanned returns how many messages were read by scans of the table, once all other sessions have ended.
+// rowsScanned returns how many messages were read by scans of the table, once the other sessions have ended.
 func rowsScanned(t *testing.T, dsn string) (read int) {
 	t.Helper()
 	db := openPool(t, dsn)
-	await(t.Context(), func() bool {
-		var others int
-		must(t, db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&others))
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	others := 1
+	await(ctx, func() bool {
+		must(t, db.QueryRowContext(ctx, `SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()`, sessions).Scan(&others))
 		return others == 0
 	})
-	must(t, db.QueryRowContext(t.Context(), `SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'pgqrs_messages'::regclass`).Scan(&read))
+	if others > 0 {
+		t.Fatalf("%d sessions have not ended", others)
+	}
+	must(t, db.QueryRowContext(ctx, `SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'pgqrs_messages'::regclass`).Scan(&read))
 	return read
 }
