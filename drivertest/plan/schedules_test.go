@@ -137,7 +137,12 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 	w.reset()
 	db := watchedDB(t, w)
 	must(t, pgqrs.New(db, pgqrs.Postgres).Install(t.Context()))
-	for _, text := range []string{`SET plan_cache_mode = force_generic_plan`, `VACUUM ANALYZE`} {
+	for _, text := range []string{
+		`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`, // which would analyze them at any moment
+		`ALTER TABLE pgqrs_schedules SET (autovacuum_enabled = off)`,
+		`ALTER TABLE pgqrs_schedule_runs SET (autovacuum_enabled = off)`,
+		`SET plan_cache_mode = force_generic_plan`, `VACUUM ANALYZE`,
+	} {
 		_, err := db.ExecContext(t.Context(), text)
 		must(t, err)
 	}
