@@ -57,7 +57,8 @@ const (
 )
 
 // get returns the prepared statement of a text, or nil while it is not worth
-// one. It waits for nobody else: what a call waits for ends with its own ctx.
+// one. It waits for nobody else: what a call waits for ends with its own ctx; but
+// for closing the statement before last, if a call is running that still, since before the last one was made.
 func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt {
 	entry, stmt := p.use(text)
 	if entry == nil || !p.look(ctx, s, entry) {

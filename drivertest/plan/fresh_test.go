@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lib/pq"
-
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
 )
@@ -53,9 +51,8 @@ func TestPlansOfEmptyTablesAreMadeAnewOnPostgres(t *testing.T) {
 
 func openPool(t *testing.T, dsn string) *sql.DB {
 	t.Helper()
-	c, err := pq.NewConnector(dsn)
+	db, err := sql.Open("postgres", dsn)
 	must(t, err)
-	db := sql.OpenDB(c)
 	t.Cleanup(func() { db.Close() })
 	return db
 }
