@@ -30,16 +30,16 @@ func idle(e *engine) opener {
 			handlers = append(handlers, queue.Handle(func(context.Context, *pgqrs.Message[measure.Job]) error { return nil }))
 		}
 		stop := l.background(ctx, &pgqrs.Worker{Handlers: handlers})
-		time.Sleep(idleBefore)
+		err = measure.Wait(ctx, idleBefore)
 		counts.take()
 		start := time.Now()
-		time.Sleep(idleFor)
+		err = errors.Join(err, measure.Wait(ctx, idleFor))
 		total, tags := counts.take()
 		sample := measure.Sample{"statements": float64(total) / time.Since(start).Seconds()}
 		for tag, n := range tags {
 			sample[tag] = float64(n) / time.Since(start).Seconds()
 		}
-		if total == 0 {
+		if err == nil && total == 0 {
 			err = errors.New("the worker sent nothing at all")
 		}
 		return sample, errors.Join(err, stop(), l.close())

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -70,20 +71,11 @@ func (l *library) feed(ctx context.Context, room <-chan struct{}) error {
 
 // watchSnapshot takes rates before a snapshot, while it is held and after.
 func (l *library) watchSnapshot(ctx context.Context, handled *atomic.Int64, hold time.Duration) (measure.Sample, error) {
-	window := func() float64 {
-		from, start := handled.Load(), time.Now()
-		time.Sleep(snapshotWindow)
-		return float64(handled.Load()-from) / time.Since(start).Seconds()
+	free, err := ratesOf(ctx, handled, snapshotWindow+snapshotBefore, nil)
+	if err != nil {
+		return nil, err
 	}
-	windows := func(d time.Duration) []float64 {
-		var rates []float64
-		for until := time.Now().Add(d); time.Now().Before(until); {
-			rates = append(rates, window())
-		}
-		return rates
-	}
-	window() // warm up
-	before := spreadOf(windows(snapshotBefore)).Median
+	before := spreadOf(free[1:]).Median // the first is to warm up
 	other, err := l.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return nil, err
@@ -92,8 +84,10 @@ func (l *library) watchSnapshot(ctx context.Context, handled *atomic.Int64, hold
 	if _, err := other.ExecContext(ctx, "SELECT count(*) FROM pgqrs_queues"); err != nil { // takes the snapshot
 		return nil, err
 	}
-	held := windows(hold)
-	end := spreadOf(held[len(held)*3/4:]).Median
+	held, err := ratesOf(ctx, handled, hold, nil)
+	if err != nil {
+		return nil, err
+	}
 	dead, err := l.count(ctx, "SELECT n_dead_tup FROM pg_stat_user_tables WHERE schemaname = current_schema AND relname = 'pgqrs_messages'")
 	if err == nil {
 		err = other.Rollback()
@@ -101,18 +95,53 @@ func (l *library) watchSnapshot(ctx context.Context, handled *atomic.Int64, hold
 	if err != nil {
 		return nil, err
 	}
-	sample := measure.Sample{"before": before, "end": end, "kept": end / before, "dead": float64(dead), "recovery": snapshotRecovery.Seconds() * 10}
-	for start := time.Now(); time.Since(start) < snapshotRecovery; {
-		since := time.Since(start).Seconds()
-		rate := window()
-		sample[fmt.Sprintf("after %03.0f s", since)] = rate
-		if rate >= recovered*before {
-			sample["recovery"] = since
+	after, err := ratesOf(ctx, handled, snapshotRecovery, func(rate float64) bool { return rate >= recovered*before })
+	if err != nil {
+		return nil, err
+	}
+	sample := snapshotSample(before, held, after)
+	sample["dead"] = float64(dead)
+	return sample, nil
+}
+
+// ratesOf takes the rate of each window for so long, or until one is enough.
+func ratesOf(ctx context.Context, handled *atomic.Int64, long time.Duration, enough func(float64) bool) ([]float64, error) {
+	var rates []float64
+	for until := time.Now().Add(long); time.Now().Before(until); {
+		from, start := handled.Load(), time.Now()
+		if err := measure.Wait(ctx, snapshotWindow); err != nil {
+			return nil, err
+		}
+		rate := float64(handled.Load()-from) / time.Since(start).Seconds()
+		rates = append(rates, rate)
+		if enough != nil && enough(rate) {
 			break
 		}
 	}
-	for i, rate := range held {
-		sample[fmt.Sprintf("held %03.0f s", (time.Duration(i)*snapshotWindow).Seconds())] = rate
+	return rates, nil
+}
+
+// snapshotSample says what the rates came to, those of the time held by minutes.
+// A recovery that was not seen is ten times as long as it was waited for.
+func snapshotSample(before float64, held, after []float64) measure.Sample {
+	end := spreadOf(held[len(held)*3/4:]).Median
+	recovery := float64(len(after)-1) * snapshotWindow.Seconds()
+	if after[len(after)-1] < recovered*before {
+		recovery = snapshotRecovery.Seconds() * 10
 	}
-	return sample, nil
+	sample := measure.Sample{"before": before, "end": end, "kept": end / before, "recovery": recovery}
+	for i, rate := range after {
+		sample[fmt.Sprintf("after %03d s", i*int(snapshotWindow.Seconds()))] = rate
+	}
+	minute := 1
+	for rates := range slices.Chunk(held, int(time.Minute/snapshotWindow)) {
+		sum := 0.0
+		for _, rate := range rates {
+			sum += rate
+		}
+		sample[fmt.Sprintf("minute %02d", minute)] = sum / float64(len(rates))
+		sample[fmt.Sprintf("minute %02d, least", minute)] = slices.Min(rates)
+		minute++
+	}
+	return sample
 }

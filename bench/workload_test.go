@@ -117,3 +117,23 @@ func TestWithParameter(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAHeldSnapshotCost(t *testing.T) {
+	held := slices.Repeat([]float64{90, 110}, 8) // 80 s
+	held[3], held[14], held[15] = 50, 80, 80
+	for _, c := range []struct {
+		after    []float64
+		recovery float64
+	}{{[]float64{95}, 0}, {[]float64{10, 20, 90}, 10}, {[]float64{10, 89}, 3000}} {
+		got := snapshotSample(100, held, c.after)
+		want := map[string]float64{
+			"before": 100, "end": 85, "kept": 0.85, "recovery": c.recovery, "after 000 s": c.after[0],
+			"minute 01": 95, "minute 01, least": 50, "minute 02": 90, "minute 02, least": 80,
+		}
+		for name, v := range want {
+			if got[name] != v {
+				t.Errorf("%s is %v, want %v", name, got[name], v)
+			}
+		}
+	}
+}

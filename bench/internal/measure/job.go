@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"context"
 	"encoding/json"
 	"math/rand/v2"
 	"time"
@@ -35,6 +36,16 @@ func Jobs(n int) []Job {
 		jobs[i] = NewJob(1e15 + int64(i))
 	}
 	return jobs
+}
+
+// Wait lets d pass, and returns early with ctx's error if ctx ends before.
+func Wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // Pause waits for a random time between two, so that what follows does not
