@@ -1,6 +1,7 @@
 package pgqrs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,15 +34,14 @@ var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
 // claim asks for messages of a lane, from a place on. It is not cut short when Run's ctx is
 // done: a claim that committed unheard would keep its messages until the lease ends.
 func (r *running) claim(l *lane, n int, alone bool, place place) answer {
-	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
-	defer cancel()
 	a := answer{lane: l, asked: n, alone: alone}
 	if l.doubtful.Load() {
-		if a.err = r.releaseStrays(ctx, l); a.err != nil {
-			return r.failed(a)
+		if a.err = r.settle(l); a.err != nil {
+			return r.failed(r.reads, a)
 		}
-		l.doubtful.Store(false)
 	}
+	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+	defer cancel()
 	var ms []*MessageInfo
 	var err error
 	start := time.Now()
@@ -61,7 +61,7 @@ func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 		// It may have committed all the same.
 		l.doubtful.Store(true)
 		a.err = err
-		return r.failed(a)
+		return r.failed(r.base, a)
 	}
 	a.ms = r.take(l, ms, start.Add(l.lease))
 	for _, m := range ms {
@@ -87,6 +87,22 @@ func (r *running) take(l *lane, ms []*MessageInfo, until time.Time) []*delivery 
 		ds = append(ds, d)
 	}
 	return ds
+}
+
+// settle clears up after a claim with an unknown end. It has longer each time that it
+// failed: a worker with tens of millions of dead rows behind it may need it, but one whose
+// connection is gone should not wait for that long.
+func (r *running) settle(l *lane) error {
+	wait := cmp.Or(l.settling, statementTimeout)
+	ctx, cancel := context.WithTimeout(r.reads, wait)
+	defer cancel()
+	if err := r.releaseStrays(ctx, l); err != nil {
+		l.settling = min(2*wait, readingTimeout)
+		return err
+	}
+	l.settling = 0
+	l.doubtful.Store(false)
+	return nil
 }
 
 // releaseStrays gives back, uncounted, what a lost claim left in the table.
@@ -118,12 +134,13 @@ func (r *running) poll(workers []int64) answer {
 	list, err := jsonList(workers)
 	if err != nil {
 		a.err = err
-		return r.failed(a)
+		return r.failed(r.base, a)
 	}
+	start := time.Now()
 	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
 	if err != nil {
-		a.err = err
-		return r.failed(a)
+		a.err, a.took = err, time.Since(start)
+		return r.failed(r.base, a)
 	}
 	for _, id := range ids {
 		a.due[id] = true
@@ -131,8 +148,11 @@ func (r *running) poll(workers []int64) answer {
 	return a
 }
 
-// failed logs why the database gave no answer.
-func (r *running) failed(a answer) answer {
+// failed logs why the database gave no answer, unless the question was cut short by the end of ctx.
+func (r *running) failed(ctx context.Context, a answer) answer {
+	if ctx.Err() != nil {
+		return a
+	}
 	r.log.Warn("pgqrs: could not look for messages; trying again", "err", a.err)
 	return a
 }

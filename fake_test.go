@@ -1,6 +1,7 @@
 package pgqrs
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -54,7 +55,7 @@ func newFake(t testing.TB, c Config, d Dialect, answer func(call) ([][]driver.Va
 
 func row(values ...driver.Value) [][]driver.Value { return [][]driver.Value{values} }
 
-// ask looks at ctx as a careful driver does.
+// ask looks at ctx as a careful driver does, before and after.
 func (f *fake) ask(ctx context.Context, c call) ([][]driver.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -63,7 +64,8 @@ func (f *fake) ask(ctx context.Context, c call) ([][]driver.Value, error) {
 	f.mu.Lock()
 	f.calls = append(f.calls, c)
 	f.mu.Unlock()
-	return f.answer(c)
+	rows, err := f.answer(c)
+	return rows, cmp.Or(err, ctx.Err())
 }
 
 // log returns what was asked since it was last called.

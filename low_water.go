@@ -17,6 +17,10 @@ import (
 // of the time; half of it after a claim that got less than it asked for. When one
 // is quick, claims are from the beginning again.
 //
+// A worker that begins when there are tens of millions of dead rows may never see
+// its first claim end in time. After one that did not, claims go on from now,
+// until a look, which has more time, has found where to.
+//
 // It belongs to the scheduler.
 type lowWater struct {
 	place        // zero: it does not stand
@@ -25,6 +29,7 @@ type lowWater struct {
 	looked time.Time
 	took   time.Duration // by the latest look, or by the claim that was from the beginning
 	short  bool          // the latest claim from the place got less than it asked for
+	sought bool          // a claim from the beginning did not end: the place is to be before what a look finds
 }
 
 // A place in the order of a queue's messages. The zero place is the beginning.
@@ -34,9 +39,12 @@ type place struct {
 }
 
 const (
-	slowClaim = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
-	fullShare = 9
-	maxPassed = 100 // messages that a look returns
+	leastPriority = -1
+
+	failedSlowly = statementTimeout / 2  // a claim or a poll that was still reading, most likely
+	slowClaim    = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
+	fullShare    = 9
+	maxPassed    = 100 // messages that a look returns
 )
 
 func placeOf(m *MessageInfo) place { return place{m.Priority, m.DueAt.UnixMicro(), m.ID} }
@@ -67,11 +75,19 @@ func (w *lowWater) claimed(a answer, far bool) {
 		if w.left -= len(a.ms); !full && a.alone {
 			w.left = 0 // the others are gone; otherwise the next may be waiting for a free slot
 		}
-	default:
+	case a.from == w.place: // it has not been moved since that claim began
 		w.short = !full
 		if len(a.ms) > 0 {
 			w.place = placeOf(a.ms[len(a.ms)-1].m)
 		}
+	}
+}
+
+// failed takes in that a claim had no answer.
+func (w *lowWater) failed(a answer, far bool) {
+	w.left = 0
+	if far && a.from.isBeginning() && a.took >= failedSlowly {
+		*w = lowWater{place: place{leastPriority, time.Now().UnixMicro(), 0}, sought: true}
 	}
 }
 
@@ -85,6 +101,15 @@ func (w *lowWater) lookDue() bool {
 		wait = w.took
 	}
 	return time.Since(w.looked) >= wait
+}
+
+// lookTo says up to where to look.
+func (w *lowWater) lookTo() place {
+	to := w.place
+	if w.sought {
+		to.priority = leastPriority
+	}
+	return to
 }
 
 // hasLooked takes in what a look found. It reports whether there may be messages to claim.
@@ -102,24 +127,29 @@ func (w *lowWater) hasLooked(a answer) bool {
 	case a.took < slowClaim:
 		*w = lowWater{}
 		return true
-	case len(a.passed) > 0:
-		first := a.passed[0]
-		w.passed, w.left = place{a.from.priority, first.due, first.id - 1}, len(a.passed)
-		return true
+	case len(a.passed) == 0:
+		w.sought = false
+		return false
 	}
-	return false
+	first := place{a.from.priority, a.passed[0].due, a.passed[0].id - 1}
+	if w.sought {
+		w.place, w.sought = first, false
+	} else {
+		w.passed, w.left = first, len(a.passed)
+	}
+	return true
 }
 
 // look looks for messages that the claims of a lane have passed over. It ends when the worker is to drain.
 func (r *running) look(l *lane, to place) answer {
-	ctx, cancel := context.WithTimeout(r.looks, readingTimeout)
+	ctx, cancel := context.WithTimeout(r.reads, readingTimeout)
 	defer cancel()
 	a := answer{lane: l, look: true, from: to}
 	start := time.Now()
 	a.passed, a.err = r.store.passed(ctx, l.worker.Load(), to)
 	a.took = time.Since(start)
-	if a.err != nil && r.looks.Err() == nil {
-		return r.failed(a)
+	if a.err != nil {
+		return r.failed(r.reads, a)
 	}
 	return a
 }

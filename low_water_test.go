@@ -39,7 +39,7 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 }
 
 // claims has a lane claim three messages several times, look where that is due, and
-// returns what was sent and how many came.
+// returns what was sent and how many came, -1 for an error.
 func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
 	r := newRunning(t.Context(), &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
@@ -47,15 +47,16 @@ func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (
 	l := r.lanes[0]
 	for range times {
 		if l.low.lookDue() {
-			r.answered(r.look(l, l.low.place))
+			r.answered(r.look(l, l.low.lookTo()))
 		}
 		place, n := l.low.next(3)
 		a := r.claim(l, n, true, place)
-		if a.err != nil {
-			t.Fatal(a.err)
-		}
 		r.answered(a)
-		got = append(got, len(a.ms))
+		if a.err != nil {
+			got = append(got, -1)
+		} else {
+			got = append(got, len(a.ms))
+		}
 		pass(between)
 	}
 	for _, c := range f.log() {
@@ -69,7 +70,7 @@ func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (
 }
 
 func TestASlowClaimIsGoneOnFrom(t *testing.T) {
-	const full, next, look = "message.claim", "message.next_claim", "message.passed"
+	const full, next, look, release = "message.claim", "message.next_claim", "message.passed", "message.strays"
 	at := func(tag string, id int) string { return fmt.Sprintf("%s 1 %d %d", tag, id*1000000, id) }
 	slow := map[string]time.Duration{full: slowClaim, look: slowClaim}
 	for _, c := range []struct {
@@ -100,6 +101,22 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 			"until a look is quick", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim, look: slowClaim - 1}, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim,
 			[]string{full, at(look, 3), full}, []int{3, 3},
+		}, {
+			"or from what a look finds if it did not end", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: readingTimeout - 1, release: 3 * statementTimeout}, gets: map[string]int{next: 3, look: 4}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, release, release, next + " -1 1 0", at(next, 3)}, []int{-1, -1, -1, 3, 3},
+		}, {
+			"or from now if a look finds nothing", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: time.Second}, gets: map[string]int{next: 3}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, next + " -1 946684810000000 0", at(next, 3)}, []int{-1, 3, 3},
+		}, {
+			"or from the beginning all the same if a look is quick", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
+		}, {
+			"not if it did not end on a database that has no such claim", SQLite,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}}, 0,
+			[]string{full, release, full}, []int{-1, -1},
 		}, {
 			"not if it was quick", Postgres,
 			slowly{takes: map[string]time.Duration{full: slowClaim - 1}, gets: map[string]int{full: 3}}, 0,
@@ -168,5 +185,46 @@ func TestALookThatFailsIsNotAQuickOne(t *testing.T) {
 	w := lowWater{place: place{0, 10, 10}, took: time.Hour}
 	if w.hasLooked(answer{look: true, err: driver.ErrBadConn, took: time.Microsecond}) || !w.stands() || w.lookDue() {
 		t.Errorf("after it: %+v", w)
+	}
+}
+
+// Where a look has put the place is not undone by a claim that was on its way.
+func TestALookThatSeeksMovesThePlace(t *testing.T) {
+	w := lowWater{place: place{2, 10, 10}, sought: true}
+	if to := w.lookTo(); to != (place{leastPriority, 10, 10}) {
+		t.Errorf("it is looked up to %v, not among the least urgent", to)
+	}
+	asked, found := answer{from: w.place, asked: 1}, place{leastPriority, 3, 3}
+	if !w.hasLooked(answer{look: true, from: w.lookTo(), passed: []place{found}, took: slowClaim}) {
+		t.Error("nothing is to be claimed after it")
+	}
+	asked.ms = []*delivery{{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}}
+	w.claimed(asked, true)
+	if want := (lowWater{place: place{leastPriority, 3, 2}, looked: w.looked, took: slowClaim}); w != want {
+		t.Errorf("it is %+v, want %+v", w, want)
+	}
+}
+
+// A poll that does not end in time reads what a claim would: only a claim finds its way past that.
+func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
+	for _, c := range []struct {
+		dialect Dialect
+		takes   time.Duration
+		more    bool
+	}{{Postgres, statementTimeout + 1, true}, {Postgres, 0, false}, {SQLite, statementTimeout + 1, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			_, s := newFake(t, Config{NoPrepare: true}, c.dialect, func(call) ([][]driver.Value, error) {
+				pass(c.takes)
+				return nil, driver.ErrBadConn
+			})
+			r := newRunning(t.Context(), &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+			defer r.nextPoll.stop()
+			l := r.lanes[0]
+			l.more = false
+			r.answered(r.poll([]int64{1}))
+			if l.more != c.more {
+				t.Errorf("a failure after %v: a claim follows: %v, want %v", c.takes, l.more, c.more)
+			}
+		})
 	}
 }

@@ -22,8 +22,8 @@ type running struct {
 	lanes []*lane
 	base  context.Context // of handlers and statements: Run's values, never done
 
-	looks     context.Context // of looks from the beginning: done when draining
-	stopLooks context.CancelFunc
+	reads     context.Context // of what may read for long, and holds up no handler: done when draining
+	stopReads context.CancelFunc
 
 	recorder   recorder
 	timekeeper *timekeeper
@@ -71,6 +71,7 @@ type lane struct {
 	eased    atomic.Bool  // this worker has finished with a message since the latest claim began
 	waker    waker
 	lease    time.Duration
+	settling time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
 
 	// The rest belongs to the scheduler.
 	flush     func() // has what waits in batches begun; nil unless the handler is for batches
@@ -95,7 +96,7 @@ type answer struct {
 	alone bool
 	look  bool          // it is to a look from the beginning; see lowWater
 	from  place         // where a claim went on, or up to where it was looked
-	took  time.Duration // by a look, or a claim from the beginning
+	took  time.Duration // by a look, a claim from the beginning, or a poll that failed
 	room  room
 	ms    []*delivery
 
@@ -112,7 +113,7 @@ func newRunning(ctx context.Context, w *Worker) *running {
 		answers: make(chan answer, 3), statuses: make(chan map[*lane]string, 1),
 		held: map[int64]*delivery{}, lastActive: time.Now(),
 	}
-	r.looks, r.stopLooks = context.WithCancel(r.base)
+	r.reads, r.stopReads = context.WithCancel(r.base)
 	r.nextPoll.ring, r.patience.ring = r.ring, r.ring
 	calls := w.Concurrency // of handlers, at most
 	for _, h := range w.Handlers {
@@ -235,7 +236,7 @@ func (r *running) run(ctx context.Context) error {
 // drain claims no more and gives back what no handler has begun.
 func (r *running) drain() {
 	r.draining = true
-	r.stopLooks()
+	r.stopReads()
 	r.mu.Lock()
 	for _, d := range r.held {
 		d.m.hold.draining.Store(true)

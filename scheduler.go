@@ -11,7 +11,7 @@ import (
 func (r *running) schedule(ctx context.Context) {
 	stop := context.AfterFunc(ctx, r.ring)
 	defer stop()
-	defer r.stopLooks()
+	defer r.stopReads()
 	defer r.nextPoll.stop()
 	defer r.patience.stop()
 	r.nextPoll.set(0)
@@ -184,7 +184,7 @@ func (r *running) lookBack() {
 	l := r.turn(&r.lastLooked, func(l *lane) bool { return !l.off && !l.stopped && l.low.lookDue() })
 	if l != nil {
 		r.looking = true
-		to := l.low.place
+		to := l.low.lookTo()
 		go r.answer(func() answer { return r.look(l, to) })
 	}
 }
@@ -268,8 +268,14 @@ func (r *running) answered(a answer) {
 		if soon {
 			r.expect()
 		}
-		if a.lane != nil {
-			a.lane.more, a.lane.low.left = false, 0
+		switch {
+		case a.lane != nil:
+			a.lane.more = false
+			a.lane.low.failed(a, r.far())
+		case a.took >= failedSlowly && r.far():
+			for _, l := range r.lanes {
+				l.more = true // there is a way past what it was reading
+			}
 		}
 	case a.lane == nil:
 		for _, l := range r.lanes {
@@ -288,7 +294,7 @@ func (r *running) answered(a answer) {
 
 func (r *running) claimed(a answer) {
 	l := a.lane
-	l.low.claimed(a, len(r.store.dialect.lease.nextClaim) > 0)
+	l.low.claimed(a, r.far())
 	switch n := len(a.ms); {
 	case a.room.closed():
 		r.close(l, a.room)
@@ -312,6 +318,9 @@ func (r *running) claimed(a answer) {
 	}
 	l.waiting = append(l.waiting, a.ms...)
 }
+
+// far reports whether the database can claim from a place on.
+func (r *running) far() bool { return len(r.store.dialect.lease.nextClaim) > 0 }
 
 // averageSize is how many bytes the payload of a message has.
 func averageSize(ds []*delivery) int {
