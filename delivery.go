@@ -60,7 +60,7 @@ func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 	if err != nil {
 		// It may have committed all the same.
 		l.doubtful.Store(true)
-		a.err = err
+		a.err, a.stuck = err, r.stuck(start)
 		return r.failed(r.base, a)
 	}
 	a.ms = r.take(l, ms, start.Add(l.lease))
@@ -139,7 +139,7 @@ func (r *running) poll(workers []int64) answer {
 	start := time.Now()
 	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
 	if err != nil {
-		a.err, a.took = err, time.Since(start)
+		a.err, a.stuck = err, r.stuck(start)
 		return r.failed(r.base, a)
 	}
 	for _, id := range ids {

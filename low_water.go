@@ -39,12 +39,11 @@ type place struct {
 }
 
 const (
-	leastPriority = -1
+	slowClaim = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
+	fullShare = 9
+	maxPassed = 100 // messages that a look returns
 
-	failedSlowly = statementTimeout / 2  // a claim or a poll that was still reading, most likely
-	slowClaim    = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
-	fullShare    = 9
-	maxPassed    = 100 // messages that a look returns
+	leastPriority = -1
 )
 
 func placeOf(m *MessageInfo) place { return place{m.Priority, m.DueAt.UnixMicro(), m.ID} }
@@ -84,11 +83,18 @@ func (w *lowWater) claimed(a answer, far bool) {
 }
 
 // failed takes in that a claim had no answer.
-func (w *lowWater) failed(a answer, far bool) {
+func (w *lowWater) failed(a answer) {
 	w.left = 0
-	if far && a.from.isBeginning() && a.took >= failedSlowly {
+	if a.stuck && a.from.isBeginning() {
 		*w = lowWater{place: place{leastPriority, time.Now().UnixMicro(), 0}, sought: true}
 	}
+}
+
+// stuck reports whether a claim or a poll that failed was most likely reading past
+// dead rows: it took long, and a heartbeat that began after it was answered.
+func (r *running) stuck(start time.Time) bool {
+	beat := r.lastBeat.Load()
+	return r.far() && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
 }
 
 // lookDue reports whether it is time for a look from the beginning.
@@ -118,6 +124,10 @@ func (w *lowWater) hasLooked(a answer) bool {
 		return false
 	}
 	w.looked, w.short = time.Now(), false
+	if a.err != nil && w.sought {
+		*w = lowWater{} // nobody knows what is before the place
+		return true
+	}
 	if a.err != nil {
 		w.took = max(w.took, a.took) // a database that is away says so at once
 		return false

@@ -16,13 +16,22 @@ type slowly struct {
 	takes map[string]time.Duration
 	gets  map[string]int
 	last  int64
+	away  bool   // it is not asked for a heartbeat meanwhile
+	beat  func()
 }
 
 func (d *slowly) answer(c call) ([][]driver.Value, error) {
-	pass(d.takes[c.tag()])
+	took := d.takes[c.tag()]
+	pass(took / 2)
+	if took > 0 && !d.away {
+		d.beat()
+	}
+	pass(took - took/2)
 	n := d.gets[c.tag()]
 	var rows [][]driver.Value
 	switch c.tag() {
+	case "worker.heartbeat":
+		rows = row(int64(0), "polling", false)
 	case "message.passed":
 		for i := range int64(n) {
 			rows = append(rows, []driver.Value{i + 1, i + 1})
@@ -40,10 +49,12 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 
 // claims has a lane claim three messages several times, look where that is due, and
 // returns what was sent and how many came, -1 for an error.
-func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (sent []string, got []int) {
+func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
+	f, s := newFake(t, Config{NoPrepare: true}, d, db.answer)
 	r := newRunning(t.Context(), &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
+	db.beat = func() { r.report(t.Context()) }
 	l := r.lanes[0]
 	for range times {
 		if l.low.lookDue() {
@@ -61,6 +72,9 @@ func claims(t *testing.T, f *fake, s *Store, times int, between time.Duration) (
 	}
 	for _, c := range f.log() {
 		text := c.tag()
+		if text == "worker.heartbeat" {
+			continue
+		}
 		if n := len(c.args); n > 4 && c.tag() != "open" {
 			text += fmt.Sprint(" ", c.args[n-3].Value, " ", c.args[n-2].Value, " ", c.args[n-1].Value)
 		}
@@ -114,6 +128,14 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}}, 0,
 			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
 		}, {
+			"or from the beginning all the same if a look fails", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: readingTimeout + 1}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
+		}, {
+			"not if the database answered nothing at all", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}, away: true}, 0,
+			[]string{full, release, full}, []int{-1, -1},
+		}, {
 			"not if it did not end on a database that has no such claim", SQLite,
 			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}}, 0,
 			[]string{full, release, full}, []int{-1, -1},
@@ -133,8 +155,7 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
-				sent, got := claims(t, f, s, len(c.got), c.between)
+				sent, got := claims(t, &c.db, c.dialect, len(c.got), c.between)
 				if !slices.Equal(sent, c.sent) || !slices.Equal(got, c.got) {
 					t.Errorf("sent %q, got %v\nwant %q, %v", sent, got, c.sent, c.got)
 				}
@@ -209,21 +230,23 @@ func TestALookThatSeeksMovesThePlace(t *testing.T) {
 func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
 	for _, c := range []struct {
 		dialect Dialect
-		takes   time.Duration
+		db      slowly
 		more    bool
-	}{{Postgres, statementTimeout + 1, true}, {Postgres, 0, false}, {SQLite, statementTimeout + 1, false}} {
+	}{
+		{Postgres, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}}, true},
+		{Postgres, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}, away: true}, false},
+		{SQLite, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}}, false},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			_, s := newFake(t, Config{NoPrepare: true}, c.dialect, func(call) ([][]driver.Value, error) {
-				pass(c.takes)
-				return nil, driver.ErrBadConn
-			})
+			_, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
 			r := newRunning(t.Context(), &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
+			c.db.beat = func() { r.report(t.Context()) }
 			l := r.lanes[0]
 			l.more = false
 			r.answered(r.poll([]int64{1}))
 			if l.more != c.more {
-				t.Errorf("a failure after %v: a claim follows: %v, want %v", c.takes, l.more, c.more)
+				t.Errorf("away: %v, a claim follows: %v, want %v", c.db.away, l.more, c.more)
 			}
 		})
 	}

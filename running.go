@@ -33,6 +33,8 @@ type running struct {
 	rung       atomic.Bool    // the bell, and the scheduler has not looked since
 	statuses   chan map[*lane]string
 
+	lastBeat atomic.Pointer[time.Time] // when the latest heartbeat began that was answered
+
 	mu   sync.Mutex
 	held map[int64]*delivery // every message leased to it, by id
 
@@ -96,7 +98,8 @@ type answer struct {
 	alone bool
 	look  bool          // it is to a look from the beginning; see lowWater
 	from  place         // where a claim went on, or up to where it was looked
-	took  time.Duration // by a look, a claim from the beginning, or a poll that failed
+	took  time.Duration // by a look, or a claim from the beginning
+	stuck bool          // it failed while the database answered other questions
 	room  room
 	ms    []*delivery
 

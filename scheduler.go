@@ -271,8 +271,8 @@ func (r *running) answered(a answer) {
 		switch {
 		case a.lane != nil:
 			a.lane.more = false
-			a.lane.low.failed(a, r.far())
-		case a.took >= failedSlowly && r.far():
+			a.lane.low.failed(a)
+		case a.stuck:
 			for _, l := range r.lanes {
 				l.more = true // there is a way past what it was reading
 			}

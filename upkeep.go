@@ -127,6 +127,7 @@ func (r *running) report(parent context.Context) {
 	for _, l := range r.lanes {
 		ids = append(ids, l.worker.Load())
 	}
+	start := time.Now()
 	states, err := r.store.heartbeat(ctx, ids)
 	if err != nil {
 		if parent.Err() == nil {
@@ -134,6 +135,7 @@ func (r *running) report(parent context.Context) {
 		}
 		return
 	}
+	r.lastBeat.Store(&start)
 	told := map[*lane]string{}
 	for _, l := range r.lanes {
 		id := l.worker.Load()
