@@ -52,7 +52,7 @@ func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 		l.limited.Store(err != nil || a.room.limited)
 	case place.isBeginning():
 		ms, err = r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
-		a.took = time.Since(start)
+		a.took, a.stuck = time.Since(start), err != nil && r.stuck(start)
 	default:
 		ms, err = r.store.nextClaim(ctx, l.queue, l.worker.Load(), n, l.lease, alone, place)
 		a.from = place
@@ -60,7 +60,7 @@ func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 	if err != nil {
 		// It may have committed all the same.
 		l.doubtful.Store(true)
-		a.err, a.stuck = err, r.stuck(start)
+		a.err = err
 		return r.failed(r.base, a)
 	}
 	a.ms = r.take(l, ms, start.Add(l.lease))

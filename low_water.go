@@ -85,12 +85,12 @@ func (w *lowWater) claimed(a answer, far bool) {
 // failed takes in that a claim had no answer.
 func (w *lowWater) failed(a answer) {
 	w.left = 0
-	if a.stuck && a.from.isBeginning() {
+	if a.stuck {
 		*w = lowWater{place: place{leastPriority, time.Now().UnixMicro(), 0}, sought: true}
 	}
 }
 
-// stuck reports whether a claim or a poll that failed was most likely reading past
+// stuck reports whether a claim from the beginning or a poll that failed was most likely reading past
 // dead rows: it took long, and a heartbeat that began after it was answered.
 func (r *running) stuck(start time.Time) bool {
 	beat := r.lastBeat.Load()

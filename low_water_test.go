@@ -16,7 +16,7 @@ type slowly struct {
 	takes map[string]time.Duration
 	gets  map[string]int
 	last  int64
-	away  bool   // it is not asked for a heartbeat meanwhile
+	away  bool // it is not asked for a heartbeat meanwhile
 	beat  func()
 }
 

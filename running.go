@@ -99,7 +99,7 @@ type answer struct {
 	look  bool          // it is to a look from the beginning; see lowWater
 	from  place         // where a claim went on, or up to where it was looked
 	took  time.Duration // by a look, or a claim from the beginning
-	stuck bool          // it failed while the database answered other questions
+	stuck bool          // a poll, or a claim from the beginning, failed while the database answered other questions
 	room  room
 	ms    []*delivery
 
