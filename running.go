@@ -38,7 +38,8 @@ type running struct {
 	mu   sync.Mutex
 	held map[int64]*delivery // every message leased to it, by id
 
-	swept sweepCursor // the upkeep's
+	swept      sweepCursor // the upkeep's
+	nextDisown time.Time   // not before; the upkeep's
 
 	// The rest belongs to the scheduler.
 	busy       int  // handlers running

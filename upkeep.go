@@ -179,6 +179,7 @@ func (r *running) reregister(ctx context.Context, l *lane) error {
 const (
 	upkeepInterval = 15 * time.Second
 	disownAfter    = 10 * time.Second // of a lease's end
+	disownPause    = 9                // times as long as it took: it reads past dead rows as a claim does
 	pruneInterval  = time.Minute
 	pruneWorkers   = 24 * time.Hour
 	upkeepChunk    = 1000 // rows
@@ -203,7 +204,10 @@ func (r *running) maintain(ctx context.Context) {
 func (r *running) tidy(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, silence.Microseconds())
-	r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
+	if start := time.Now(); start.After(r.nextDisown) {
+		r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
+		r.nextDisown = time.Now().Add(disownPause * time.Since(start))
+	}
 	r.sweep(ctx)
 }
 
