@@ -125,6 +125,9 @@ func TestReclaimAgainstHeartbeat(t *testing.T) {
 		}
 		renewal.Go()
 		s.must(tx.Rollback())
+		next := s.a.tap.Before(s, "pgqrs:message.renew")
+		next.Wait(s) // the worker has taken in the answer to the first
+		next.Go()
 		s.eventually("the lease of the other message is renewed", func() bool { return s.message(h.ids[1]).LeasedUntil.After(before) })
 		close(h.gate)
 		for range h.ids {
