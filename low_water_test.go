@@ -52,6 +52,7 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
 	f, s := newFake(t, Config{NoPrepare: true}, d, db.answer)
+	f.strict = true
 	r := newRunning(t.Context(), &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
 	db.beat = func() { r.report(t.Context()) }
@@ -238,7 +239,8 @@ func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
 		{SQLite, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}}, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			_, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
+			f, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
+			f.strict = true
 			r := newRunning(t.Context(), &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
 			c.db.beat = func() { r.report(t.Context()) }
