@@ -40,10 +40,8 @@ type place struct {
 
 const (
 	slowClaim = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
-	fullShare = 9
-	maxPassed = 100 // messages that a look returns
-
-	leastPriority = -1
+	fullShare = 9                     // times as long as a read past dead rows took, until the next one
+	maxPassed = 100                   // messages that a look returns
 )
 
 func placeOf(m *MessageInfo) place { return place{m.Priority, m.DueAt.UnixMicro(), m.ID} }

@@ -50,11 +50,13 @@ func At(t time.Time) Option {
 	}
 }
 
+const leastPriority, mostPriority = -1, 2
+
 // Priority puts the message before those of a lower priority: -1, 0 (the
 // default), 1 or 2. Any other is an error.
 func Priority(p int) Option {
 	return func(o *options) {
-		if p < -1 || p > 2 {
+		if p < leastPriority || p > mostPriority {
 			o.fail(fmt.Errorf("priority %d is not between -1 and 2", p))
 		}
 		o.priority = p

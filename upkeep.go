@@ -179,7 +179,6 @@ func (r *running) reregister(ctx context.Context, l *lane) error {
 const (
 	upkeepInterval = 15 * time.Second
 	disownAfter    = 10 * time.Second // of a lease's end
-	disownPause    = 9                // times as long as it took: it reads past dead rows as a claim does
 	pruneInterval  = time.Minute
 	pruneWorkers   = 24 * time.Hour
 	upkeepChunk    = 1000 // rows
@@ -206,7 +205,7 @@ func (r *running) tidy(ctx context.Context) {
 	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, silence.Microseconds())
 	if start := time.Now(); start.After(r.nextDisown) {
 		r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
-		r.nextDisown = time.Now().Add(disownPause * time.Since(start))
+		r.nextDisown = time.Now().Add(fullShare * time.Since(start)) // it reads past dead rows as a look does
 	}
 	r.sweep(ctx)
 }
