@@ -36,6 +36,8 @@ type conn struct {
 
 // rows runs a query and calls scan for every row. The cursor is drained and
 // closed when it returns: an open one keeps SQLite's write lock.
+//
+// scan may not use one []byte for several rows; see jsonColumn.
 func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.Rows) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // not every driver looks
@@ -121,6 +123,7 @@ func (c conn) ids(ctx context.Context, text string, args ...any) ([]int64, error
 	var id int64
 	row := []any{&id} // one for all rows
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
+		id = 0
 		if err := rows.Scan(row...); err != nil {
 			return err
 		}

@@ -2,16 +2,26 @@ package pgqrs
 
 import "database/sql"
 
+// postgresMicros and postgresMicrosEnd enclose a time and select it as microseconds since 1970.
+// A driver that reads times as text fails under some settings of DateStyle, and a statement that
+// has committed must not fail on its answer. An infinite time is NULL.
+const (
+	postgresMicros    = `(date_part('epoch', NULLIF(NULLIF(`
+	postgresMicrosEnd = `, 'infinity'), '-infinity')) * 1000000)::bigint`
+)
+
 // What a claim returns (deliveryColumns). Each dialect spells the columns so
 // that scanDelivery reads them alike.
 const (
-	postgresDelivery = postgresMessage + `, m.vt`
-	postgresMessage  = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, m.enqueued_at, m.due_at`
+	postgresDelivery = postgresMessage + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd
+	postgresMessage  = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` +
+		postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd
 )
 
 // What a listing returns (infoColumns): a delivery and where it stands. One
 // more column follows, the time that orders the listing, as text for its cursor.
-const postgresInfo = postgresMessage + `, COALESCE(m.parked_vt, m.vt), q.queue_name, m.consumer_worker_id, m.archived_at, m.failed_at,
+const postgresInfo = postgresMessage + `, ` + postgresMicros + `COALESCE(m.parked_vt, m.vt)` + postgresMicrosEnd + `, q.queue_name, m.consumer_worker_id, ` +
+	postgresMicros + `m.archived_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.failed_at` + postgresMicrosEnd + `,
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
@@ -91,7 +101,7 @@ var postgres = dialect{
 		pause: `/* pgqrs:queue.pause */ UPDATE pgqrs_queues SET paused_at = CASE WHEN a.paused THEN COALESCE(paused_at, clock_timestamp()) END FROM (SELECT $1::text AS name, $2::boolean AS paused) a WHERE queue_name = a.name RETURNING id`,
 		stats: `/* pgqrs:queue.stats */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now)
-			SELECT q.id, q.queue_name, q.created_at, q.paused_at,
+			SELECT q.id, q.queue_name, ` + postgresMicros + `q.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `q.paused_at` + postgresMicrosEnd + `,
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now AND vt < ` + postgresBlocked + `)
 					- (SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
@@ -106,7 +116,7 @@ var postgres = dialect{
 		depth: `/* pgqrs:queue.depth */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now, clock_timestamp() - interval '1 minute' AS since),
 			` + postgresHeld + `
-			SELECT q.queue_name, q.paused_at,
+			SELECT q.queue_name, ` + postgresMicros + `q.paused_at` + postgresMicrosEnd + `,
 				(SELECT count(*) FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM (` + postgresDepthBands + `vt > (SELECT now FROM arg) AND vt < ` + postgresBlocked + ` ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM held WHERE queue_id = q.id AND vt > (SELECT now FROM arg)),
@@ -363,7 +373,7 @@ var postgres = dialect{
 			RETURNING w.id`,
 		status: `/* pgqrs:worker.status */ SELECT status::text FROM pgqrs_workers WHERE id = $1`,
 		list: `/* pgqrs:worker.list */
-			SELECT w.id, w.name, q.queue_name, w.status::text, w.started_at, w.heartbeat_at, w.shutdown_at,
+			SELECT w.id, w.name, q.queue_name, w.status::text, ` + postgresMicros + `w.started_at` + postgresMicrosEnd + `, ` + postgresMicros + `w.heartbeat_at` + postgresMicrosEnd + `, ` + postgresMicros + `w.shutdown_at` + postgresMicrosEnd + `,
 				(SELECT count(*) FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
 			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
 			ORDER BY w.id`,

@@ -1,7 +1,7 @@
 package pgqrs
 
 // What a run of a schedule r became: the state of its workflow's run w, or of its message m.
-const postgresScheduleRun = `r.due_at, r.ran_at, r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status::text
+const postgresScheduleRun = postgresMicros + `r.due_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.ran_at` + postgresMicrosEnd + `, r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status::text
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
@@ -13,7 +13,7 @@ const postgresScheduleRunFrom = `
 // The columns of a list of schedules, each with its latest run.
 const postgresScheduleList = `
 		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone, s.catch_up,
-			s.created_at, s.updated_at, s.paused_at, s.next_at, ` + postgresScheduleRun + `
+			` + postgresMicros + `s.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.updated_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.paused_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.next_at` + postgresMicrosEnd + `, ` + postgresScheduleRun + `
 		FROM pgqrs_schedules s
 			LEFT JOIN LATERAL (SELECT * FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1) r ON true` + postgresScheduleRunFrom
 
@@ -35,7 +35,8 @@ var postgresSchedules = scheduleSQL{
 			IS DISTINCT FROM (excluded.queue_name, excluded.starts_runs, excluded.payload, excluded.priority, excluded.dedup_key, excluded.headers, excluded.rule, excluded.zone, excluded.catch_up)
 		RETURNING s.id`,
 	find: `/* pgqrs:schedule.find */
-		SELECT j.value ->> 0, clock_timestamp(), s.id, s.rule, s.zone, COALESCE(s.tick_ct, 0), s.next_at, s.paused_at, s.resumed_at
+		SELECT j.value ->> 0, ` + postgresMicros + `clock_timestamp()` + postgresMicrosEnd + `, s.id, s.rule, s.zone, COALESCE(s.tick_ct, 0), ` +
+		postgresMicros + `s.next_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.paused_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.resumed_at` + postgresMicrosEnd + `
 		FROM json_array_elements($1::json) AS j (value) LEFT JOIN pgqrs_schedules s ON s.name = j.value ->> 0`,
 	advance: `/* pgqrs:schedule.advance */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS id, $2::bigint AS tick_ct, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS next_at),
@@ -55,7 +56,7 @@ var postgresSchedules = scheduleSQL{
 		FROM arg CROSS JOIN json_array_elements(arg.runs) WITH ORDINALITY AS j (value, n)
 		ORDER BY j.n
 		ON CONFLICT DO NOTHING
-		RETURNING due_at`,
+		RETURNING ` + postgresMicros + `due_at` + postgresMicrosEnd,
 	take: `/* pgqrs:schedule.take */
 		UPDATE pgqrs_schedules SET name = name WHERE name = $1
 		RETURNING id, queue_name, starts_runs, payload, priority, dedup_key, headers`,

@@ -1,10 +1,12 @@
 package pgqrs
 
 const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.output, r.error, r.run_key, r.parent_run_id, r.parent_step, r.warning,
-	r.created_at, r.started_at, r.paused_at, r.completed_at, m.vt, COALESCE(m.read_ct, 0)`
+	` + postgresMicros + `r.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.started_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.paused_at` + postgresMicrosEnd + `, ` +
+	postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 
 const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
-	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, COALESCE(s.started_at, s.created_at), s.completed_at, s.last_retry_at IS NOT NULL`
+	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, ` +
+	postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
 
 // postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive it would be
 // looked for among all that the worker holds, and has held since the last vacuum. The LIMIT makes the planner look for

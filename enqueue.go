@@ -251,6 +251,7 @@ func (e *enqueuing) insertList(ctx context.Context, c conn, text, list string) e
 	var key sql.NullString
 	row := []any{&id, &key}
 	err := c.rows(ctx, text, []any{e.queue, list}, func(rows *sql.Rows) error {
+		id, key = 0, sql.NullString{}
 		if err := rows.Scan(row...); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package pgqrs
 
 import (
+	"bytes"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -91,10 +92,9 @@ func newMessage[T any](m *MessageInfo) (*Message[T], error) {
 // A delivery's columns, and a listing's, in the order the dialects select them.
 type messageRow struct {
 	id, priority, claim       int64
-	raw                       []byte
+	raw, headers              jsonColumn
 	attempt                   sql.NullInt64
 	key, lastError            sql.NullString
-	headers                   []byte
 	enqueued, due, vt         timestamp
 	worker                    sql.NullInt64
 	archived, failed          timestamp
@@ -142,7 +142,7 @@ func (r *messageRow) delivery() []any {
 
 func (r *messageRow) fill(m *MessageInfo) error {
 	m.ID, m.Priority, m.Claim = r.id, int(r.priority), r.claim
-	m.Raw, m.Attempt, m.Key, m.LastError = r.raw, int(r.attempt.Int64), r.key.String, r.lastError.String
+	m.Raw, m.Attempt, m.Key, m.LastError = json.RawMessage(r.raw), int(r.attempt.Int64), r.key.String, r.lastError.String
 	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
 	if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
@@ -170,16 +170,40 @@ func (m *MessageInfo) takeOwnHeaders() {
 	}
 }
 
-// A timestamp scans what the dialects' drivers return for a time: a time.Time,
-// or UTC text. NULL is the zero time.
+// A jsonColumn scans JSON, which drivers return as text or bytes, into memory of its own. A plain
+// []byte does not: since Go 1.27 a driver may scan into a destination itself, and drivers write
+// over the bytes that they find there, which an earlier row may have left. NULL is nil.
+type jsonColumn []byte
+
+// Scan implements [sql.Scanner].
+func (c *jsonColumn) Scan(src any) error {
+	switch v := src.(type) {
+	case nil:
+		*c = nil
+	case string:
+		*c = []byte(v)
+	case []byte:
+		*c = bytes.Clone(v)
+	default:
+		return fmt.Errorf("JSON is a %T", src)
+	}
+	return nil
+}
+
+// A timestamp scans what the dialects' statements return for a time: microseconds since 1970,
+// or UTC text. Rows of a test's mock may have a time.Time. NULL is the zero time.
 type timestamp struct{ time.Time }
 
+// Scan implements [sql.Scanner].
 func (t *timestamp) Scan(src any) error {
 	var space [32]byte
 	text := space[:0]
 	switch v := src.(type) {
 	case nil:
 		t.Time = time.Time{}
+		return nil
+	case int64:
+		t.Time = time.UnixMicro(v).UTC()
 		return nil
 	case time.Time:
 		t.Time = v.UTC()

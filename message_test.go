@@ -19,17 +19,46 @@ func TestTimestampsOfAllDrivers(t *testing.T) {
 		{"2026-11-22 13:06:01", whole},
 		{"2026-11-22 13:06:01.123", whole.Add(123 * time.Millisecond)},
 		{[]byte("2026-11-22 13:06:01.123456"), whole.Add(123456 * time.Microsecond)},
+		{whole.UnixMicro(), whole},
+		{int64(-1), time.UnixMicro(-1).UTC()},
 	} {
 		got := timestamp{time.Now()}
 		if err := got.Scan(test.src); err != nil || got.Time != test.want {
 			t.Errorf("%v: got %v, %v; want %v", test.src, got.Time, err, test.want)
 		}
 	}
-	for _, bad := range []any{"", "yesterday", "2026-11-22T13:06:01Z", []byte("2026-11-22"), int64(1), 1.5, true} {
+	for _, bad := range []any{"", "yesterday", "2026-11-22T13:06:01Z", []byte("2026-11-22"), 1.5, true} {
 		var got timestamp
 		if err := got.Scan(bad); err == nil {
 			t.Errorf("%v: got %v, want an error", bad, got)
 		}
+	}
+}
+
+// Each row's JSON is in memory of its own, whatever the driver does with its own memory later.
+func TestJSONColumn_KeepsEarlierRows(t *testing.T) {
+	var column jsonColumn
+	memory := []byte(`{"n":1}`)
+	for _, src := range []any{memory, `{"n":1}`} {
+		if err := column.Scan(src); err != nil {
+			t.Fatal(err)
+		}
+		first := column
+		copy(memory, `{"n":2}`)
+		if err := column.Scan(memory); err != nil {
+			t.Fatal(err)
+		}
+		copy(memory, `{"n":3}`)
+		if string(first) != `{"n":1}` || string(column) != `{"n":2}` {
+			t.Errorf("after another row the first is %s and the second %s", first, column)
+		}
+		copy(memory, `{"n":1}`)
+	}
+	if err := column.Scan(nil); err != nil || column != nil {
+		t.Errorf("NULL became %q, %v", column, err)
+	}
+	if err := column.Scan(1.5); err == nil {
+		t.Error("a number was scanned as JSON")
 	}
 }
 

@@ -1,0 +1,50 @@
+// Package settings_test runs the conformance suite on PostgreSQL servers whose settings change
+// the text of times, intervals, numbers and bytes, by drivers that read answers as text.
+package settings_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
+	"github.com/pgqrs/pgqrs-go/pgqrstest"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
+)
+
+func TestMain(m *testing.M) { postgres.Main(m) }
+
+// unusual are settings of a server that no answer may depend on.
+var unusual = []string{
+	"DateStyle=German, DMY",
+	"IntervalStyle=sql_standard",
+	"TimeZone=Pacific/Chatham",
+	"bytea_output=escape",
+	"extra_float_digits=-15",
+	"default_transaction_isolation=repeatable read",
+	"array_nulls=off",
+	"transform_null_equals=on",
+	"quote_all_identifiers=on",
+}
+
+func TestPgxExec(t *testing.T) {
+	conformance(t, "pgx", " default_query_exec_mode=exec")
+}
+
+func TestPgxSimpleProtocol(t *testing.T) {
+	conformance(t, "pgx", " default_query_exec_mode=simple_protocol")
+}
+
+func TestPQ(t *testing.T) {
+	conformance(t, "postgres", " binary_parameters=yes")
+}
+
+// conformance runs the suite by a driver with more parameters in its DSN.
+func conformance(t *testing.T, driver, parameters string) {
+	server := postgres.Private(t, unusual...)
+	pgqrstest.Conformance(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+		return postgres.OpenOn(t, driver, server.DSN()+parameters), pgqrs.Postgres
+	})
+}
