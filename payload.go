@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
 
 // ErrInvalidPayload is returned, before anything is stored, for a payload that
@@ -78,19 +80,27 @@ const maxKept = 64 << 10
 // encoded calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for <, > and &, which are
 // left as they are, and for invalid UTF-8, which is refused rather than replaced.
 func encoded(v any, use func(raw []byte) error) error {
-	if raw, ok := v.(json.RawMessage); ok && !utf8.Valid(raw) {
-		return errors.New("invalid UTF-8")
-	}
 	e := encoders.Get().(*encoder)
 	if err := e.json.Encode(v); err != nil {
 		return err // and what an encoder does after an error is not said
 	}
-	err := use(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
+	raw := bytes.TrimSuffix(e.buf.Bytes(), []byte("\n"))
+	var err error
+	if mayBeReplaced(raw) && !pgjson.ValidUTF8(v) {
+		err = errors.New("invalid UTF-8 in a string")
+	} else {
+		err = use(raw)
+	}
 	if e.buf.Cap() <= maxKept {
 		e.buf.Reset()
 		encoders.Put(e)
 	}
 	return err
+}
+
+// mayBeReplaced reports whether JSON has U+FFFD, by which encoding/json replaces invalid UTF-8.
+func mayBeReplaced(raw []byte) bool {
+	return bytes.Contains(raw, []byte("\uFFFD")) || bytes.Contains(raw, []byte(`\ufffd`))
 }
 
 // marshal returns v as JSON.
@@ -174,9 +184,6 @@ func checkString(raw []byte) (int, error) {
 			switch r := escaped(raw[i:]); {
 			case r == 0:
 				return 0, errors.New(`\u0000 in a string`)
-			case string(raw[i:i+6]) == `\ufffd`:
-				// encoding/json writes this, and only this, for invalid UTF-8 in a Go string.
-				return 0, errors.New(`invalid UTF-8 in a string (or the escape \ufffd; use the character itself)`)
 			case 0xD800 <= r && r < 0xDC00:
 				if low := escaped(raw[i+6:]); low < 0xDC00 || low > 0xDFFF {
 					return 0, errors.New("lone surrogate in a string")
