@@ -40,6 +40,7 @@ var payloadCases = []testcase{
 			sameJSON(t, e.info(t, m.ID).Raw, texts[i%len(texts)])
 		}
 	}},
+	{"messages that are claimed together keep their own payloads and headers", "a message would be worked on with its neighbour's payload", claimedTogether},
 	{"a batch of objects and arrays comes back equal, whatever its depth and size", "the statement for such a batch would change what it stores, or refuse it", func(t *testing.T, e *env) {
 		nested := func(n int) string { return strings.Repeat(`{"a":[`, n/2) + strings.Repeat(`]}`, n/2) }
 		comesBack(t, e, `{}`, `[]`, `[[],{},null,true,false,"",0]`, `{"":"","a\"b":"null","ключ":"значение 😀"}`, `{"a":"\" \\ \/ \b\f\n\r\t \u0001 \u001f \u007f \u2028 \uffff \ud83d\ude00 \u00e9"}`,
@@ -307,4 +308,26 @@ func sameNumber(a, b string) bool {
 	x, ok1 := new(big.Rat).SetString(a)
 	y, ok2 := new(big.Rat).SetString(b)
 	return ok1 && ok2 && x.Cmp(y) == 0
+}
+
+// claimedTogether has payloads and headers of falling length, so that each fits where the one before it stood.
+func claimedTogether(t *testing.T, e *env) {
+	const n = 20
+	payload := func(i int) string { return strings.Repeat(string(rune('a'+i)), n-i) }
+	var payloads []string
+	for i := range n {
+		payloads = append(payloads, payload(i))
+	}
+	q := pgqrs.NewQueue[string](e.store, "together")
+	ids := value(q.EnqueueBatch(t.Context(), payloads, pgqrs.Each(func(i int) []pgqrs.Option {
+		return []pgqrs.Option{pgqrs.Headers(map[string]string{"name": payload(i)})}
+	})))(t)
+	listed := value(e.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: ids}))(t)
+	for i, m := range dequeue(t, q, n) {
+		equal(t, "payload", m.Payload, payload(i))
+		equal(t, "raw payload", string(m.Raw), `"`+payload(i)+`"`)
+		equal(t, "header", m.Headers["name"], payload(i))
+		equal(t, "listed payload", string(listed[i].Raw), `"`+payload(i)+`"`)
+		equal(t, "listed header", listed[i].Headers["name"], payload(i))
+	}
 }

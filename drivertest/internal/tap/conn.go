@@ -84,7 +84,7 @@ func (c *conn) query(ctx context.Context, text string, send func() (driver.Rows,
 		return nil, err
 	}
 	c.tap.count(func(n *counts) { n.rows++ })
-	return &rows{Rows: r, tap: c.tap, ctx: ctx, text: text}, nil
+	return scanned(&rows{Rows: r, tap: c.tap, ctx: ctx, text: text}), nil
 }
 
 // BeginTx implements [driver.ConnBeginTx].
