@@ -235,7 +235,7 @@ func TestStatementsOfWaiting(t *testing.T) {
 			want: does(begins("RUNNING", false), loads(stepRow("approved#1", "PAUSED", nil, nil, nil)), inOne(takes)),
 		}, {
 			name: "Wait with a timeout", call: wait(time.Hour), err: pgqrs.ErrSuspended,
-			want: does(begins("RUNNING", true), inOne(takes), saves("approved#1", "PAUSED", nil, nil, 0, 3_600_000_000)),
+			want: does(begins("RUNNING", true), inOne(takes), saves("approved#1", "PAUSED", nil, nil, 0, int64(3_600_000_000))),
 		}, {
 			name: "Wait whose time is up", call: wait(time.Hour),
 			want: does(begins("RUNNING", false), loads(stepRow("approved#1", "PAUSED", nil, nil, -1)), inOne(takes),

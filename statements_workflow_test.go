@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -229,19 +230,19 @@ func TestStatementsOfHandles(t *testing.T) {
 				return errors.Join(err, differ("error", list[0].Error, "bounced"), differ("due", list[0].DueAt.IsZero(), true))
 			},
 		}, {
-			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, 1<<63-1, 5, 100)},
+			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, int64(math.MaxInt64), 5, 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, Status: pgqrs.Queued})
 				return err
 			},
 		}, {
-			name: "Runs of a Workflow", want: []statement{query("run.list", "welcome", nil, nil, instant.UnixMicro(), 1<<63-1, 20)},
+			name: "Runs of a Workflow", want: []statement{query("run.list", "welcome", nil, nil, instant.UnixMicro(), int64(math.MaxInt64), 20)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", Until: instant, Limit: 20})
 				return err
 			},
 		}, {
-			name: "all Runs", want: []statement{query("run.list", nil, nil, nil, nil, 1<<63-1, 100)},
+			name: "all Runs", want: []statement{query("run.list", nil, nil, nil, nil, int64(math.MaxInt64), 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Runs(ctx, pgqrs.RunFilter{}); return err },
 		},
 	})

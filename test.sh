@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+oldest=go1.24.0 # that go.mod allows
+newest=go1.27.2
 count=${COUNT:-1}
 
 step() { printf '\n== %s\n' "$*"; }
@@ -43,6 +45,15 @@ deps=$(GOWORK=off go list -deps -f '{{if not (or .Standard .Module.Main)}}{{.Imp
 step 'vet'
 each_module go vet ./...
 
+step 'vet for other systems'
+for os in darwin windows; do
+	for module in . cronpgqrs notifypgqrs otelpgqrs; do
+		echo "$os: $module"
+		(cd "$module" && GOWORK=off GOOS=$os go vet ./...) || fail "go vet in $module for $os"
+	done
+	(cd cmd/pgqrs && GOWORK=off GOOS=$os go build -o /dev/null ./...) || fail "go build in cmd/pgqrs for $os"
+done
+
 step 'staticcheck'
 each_module go run "$staticcheck" ./...
 
@@ -69,5 +80,21 @@ done
 	GOWORK=off go test "${flags[@]}" ./... || status=1
 	exit $status
 ) | "$report/report" || fail "tests"
+
+step "the root module's tests with $oldest, with $newest, and on a 32-bit processor"
+GOWORK=off GOTOOLCHAIN=$oldest go test "-count=$count" ./... || fail "tests with $oldest"
+GOWORK=off GOTOOLCHAIN=$newest go test "-count=$count" ./... || fail "tests with $newest"
+GOWORK=off GOARCH=386 go test "-count=$count" ./... || fail "tests with GOARCH=386"
+
+step "the conformance suite with $newest"
+GOTOOLCHAIN=$newest go test "-count=$count" ./drivertest/{ncruces,pq} ./examples/quickstart || fail "the suite with $newest"
+
+if [[ $(uname -sm) == 'Linux x86_64' ]] && command -v npm >/dev/null; then
+	step 'the conformance suite on the oldest and the newest PostgreSQL'
+	FLAGS=-count=$count scripts/postgres-versions.sh 13 18 || fail "the suite on other versions of PostgreSQL"
+else
+	[[ -z ${CI:-} ]] || fail "the other versions of PostgreSQL need npm, on Linux on x86-64"
+	step 'left out: other versions of PostgreSQL, which need npm, on Linux on x86-64'
+fi
 
 step 'all passed'

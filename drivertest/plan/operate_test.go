@@ -19,8 +19,8 @@ func operate(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	q := pgqrs.NewQueue[int](s, "big")
 	operateQueue(t, s, q)
 	operateStore(t, s)
-	operateWorker(t, w, s, q)
 	operateLimits(t, pgqrs.Config{NoPrepare: true}.New(db, d))
+	operateWorker(t, w, s, q) // last, for it waits until all statements were sent
 	must(t, s.Close())
 	if left := w.missing(); len(left) > 0 {
 		t.Fatalf("statements that were not sent: %v", left)
