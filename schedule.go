@@ -1,6 +1,7 @@
 package pgqrs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,7 +12,7 @@ import (
 // A Rule says at which instants a [Schedule] runs. Next returns the first one
 // after t, or the zero time if there is none. t is in the Schedule's Zone.
 // Next is called again for what it was asked before, and by other processes,
-// and must answer the same. Schedules of github.com/robfig/cron/v3 are Rules;
+// and must answer the same. After a long outage it is also called for times between instants. Schedules of github.com/robfig/cron/v3 are Rules;
 // package cronpgqrs makes Rules of cron texts.
 type Rule interface {
 	Next(t time.Time) time.Time
@@ -148,7 +149,7 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 const (
 	maxScheduleName = 200
 	maxCatchUp      = 1000
-	maxInstants     = 100_000     // that have passed, and are looked at for the latest ones
+	maxWalk         = 2000        // instants that are found one after the other
 	missedAfter     = time.Minute // an instant is late
 )
 
@@ -222,31 +223,77 @@ func (s *Schedule) after(t time.Time) (next time.Time, err error) {
 
 // due returns which of the instants from first on that have come by now are to
 // be run, and the first one after now, or the zero time if there is none.
-func (s *Schedule) due(first, now time.Time) (due []time.Time, next time.Time, err error) {
+func (s *Schedule) due(ctx context.Context, first, now time.Time) (due []time.Time, next time.Time, err error) {
+	if first.IsZero() || first.After(now) {
+		return nil, first, nil
+	}
 	most := max(1, s.CatchUp)
-	next = first
-	if e, ok := s.Rule.(every); ok && now.Sub(first)/time.Duration(e) >= time.Duration(most) { // it need not look at all of them
-		latest := now.Truncate(time.Duration(e)).Add(-time.Duration(e) * time.Duration(most-1))
-		if next, err = s.after(latest.Add(-time.Nanosecond)); err != nil {
-			return nil, time.Time{}, err
-		}
+	if due, err = s.latest(ctx, first, now, most); err != nil {
+		return nil, time.Time{}, err
 	}
-	for n := 0; !next.IsZero() && !next.After(now); n++ {
-		if len(due) == most {
-			due = slices.Delete(due, 0, 1)
-		}
-		due = append(due, next)
-		if n < maxInstants {
-			next, err = s.after(next)
-		} else {
-			next, err = s.after(now)
-		}
-		if err != nil {
-			return nil, time.Time{}, err
-		}
+	if len(due) < most {
+		due = slices.Insert(due, 0, first)
 	}
-	if s.CatchUp < 0 && len(due) > 0 && now.Sub(due[len(due)-1]) > missedAfter {
+	last := due[len(due)-1]
+	if next, err = s.after(last); err != nil {
+		return nil, time.Time{}, err
+	}
+	if s.CatchUp < 0 && now.Sub(last) > missedAfter {
 		due = nil
 	}
 	return due, next, nil
+}
+
+// latest returns the last n instants after from, up to to. If those are too many for a walk, it searches
+// windows of time: the first one ends at to, and each ends where the one before begins and is twice as long.
+func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]time.Time, error) {
+	list, whole, err := s.walk(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	if whole {
+		return list[max(0, len(list)-n):], nil
+	}
+	step := list[len(list)-1].Sub(list[len(list)-2])
+	half := to.Sub(from) / 2 // the longest window, so that its own search is a shorter one
+	list = nil
+	for span := time.Duration(n) * min(step, half/time.Duration(n)); len(list) < n && to.After(from); span = min(2*span, half) {
+		start := windowStart(from, to.Add(-span), step)
+		before, err := s.latest(ctx, start, to, n-len(list))
+		if err != nil {
+			return nil, err
+		}
+		list = append(before, list...)
+		to = start
+	}
+	return list, nil
+}
+
+// windowStart moves the start of a window to a whole number of steps after from, and no further back than from. So a rule
+// that counts from its argument, as robfig's @every does, is asked at its own instants.
+func windowStart(from, start time.Time, step time.Duration) time.Time {
+	since := start.Sub(from)
+	if since <= 0 {
+		return from
+	}
+	if since < step {
+		return start
+	}
+	return start.Add(-(since % step))
+}
+
+// walk returns the instants after from, up to to, from the first one on, and whether those are all.
+func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Time, whole bool, err error) {
+	for at := from; len(list) < maxWalk; list = append(list, at) {
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
+		if at, err = s.after(at); err != nil {
+			return nil, false, err
+		}
+		if at.IsZero() || at.After(to) {
+			return list, true, nil
+		}
+	}
+	return list, false, nil
 }

@@ -173,7 +173,7 @@ func (k *timekeeper) keep(ctx context.Context, s *Schedule, row scheduleRow) (ti
 		}
 		return k.tick(ctx, s, row, nil, first) // the clock was set back
 	}
-	due, next, err := s.due(row.next, row.now)
+	due, next, err := s.due(ctx, row.next, row.now)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -67,7 +67,7 @@ func TestInstantsThatArePast(t *testing.T) {
 		{"one that is missed is none", 24 * time.Hour, -1, now.AddDate(-1, 0, 0).Truncate(24 * time.Hour), 0},
 	} {
 		s := Schedule{Rule: Every(c.every), CatchUp: c.catchUp}
-		due, next, err := s.due(c.first, now)
+		due, next, err := s.due(t.Context(), c.first, now)
 		if err != nil || len(due) != c.want {
 			t.Errorf("%s: %d instants and the error %v; want %d", c.name, len(due), err, c.want)
 		}

@@ -18,6 +18,7 @@ var scheduleCases = []testcase{
 	{"of several workers with one schedule one enqueues each instant", "a report would be sent once for each process", scheduleOnce},
 	{"a restart moves nothing, and an instant that passed meanwhile is run once", "a deploy at three would cost the nightly job, or repeat it", scheduleRestart},
 	{"of the instants that were missed as many as CatchUp are run, the latest, from old to new", "an outage would be followed by a flood, or by nothing", scheduleMissed},
+	{"of more instants than a worker can walk through the latest are run, however long ago the first was", "an outage of three days would end in reports of two days ago", scheduleLongMissed},
 	{"a target with a key enqueues nothing while the message before is unfinished", "slow jobs would pile up", scheduleHeld},
 	{"what fell into a pause is not made up for, whether or not a worker saw it", "a schedule that was stopped on purpose would run all the same", schedulePaused},
 	{"RunSchedule enqueues at once what a schedule would, paused or not, and does not disturb it", "an operator could not run a job again without its code", scheduleByHand},
@@ -242,6 +243,36 @@ func scheduleMissed(t *testing.T, e *env) {
 	eventually(t, "of a year's seconds the latest is run, which is not late", func() bool { return len(e.runsOf(t, s.Name)) > 0 })
 	if late := e.runsOf(t, s.Name)[0]; late.RanAt.Sub(late.DueAt) > time.Minute {
 		t.Errorf("the instant %v was run %v late", late.DueAt, late.RanAt.Sub(late.DueAt))
+	}
+}
+
+// A flood is a rule of an instant each second up to those of a grid, which follow.
+type flood struct{ grid }
+
+func (f flood) Next(t time.Time) time.Time {
+	if before := f.base.Sub(t); before > 0 {
+		return f.base.Add(-(before - 1).Truncate(time.Second))
+	}
+	return f.grid.Next(t)
+}
+
+func scheduleLongMissed(t *testing.T, e *env) {
+	rule := flood{newGrid(time.Hour)}
+	latest := func(n int) (list []time.Time) {
+		for n--; n >= 0; n-- {
+			list = append(list, rule.base.Add(-time.Duration(n)*time.Second))
+		}
+		return list
+	}
+	for _, c := range []struct{ catchUp, days, runs int }{{0, 3, 1}, {3, 400, 3}, {1000, 3, 1000}, {-1, 3, 0}} {
+		name := fmt.Sprintf("catch up %d of %d days", c.catchUp, c.days)
+		s := pgqrs.Schedule{Name: name, Rule: rule, CatchUp: c.catchUp, Target: pgqrs.NewQueue[int](e.store, name).Target(1)}
+		e.register(t, s)
+		e.setNext(t, name, rule.base.AddDate(0, 0, -c.days))
+		stop := ticking(t, s)
+		e.awaitNext(t, name, rule.last(-1))
+		must(t, stop())
+		equalSlices(t, name, instants(e.runsOf(t, name)), texts(latest(c.runs)...))
 	}
 }
 
