@@ -34,5 +34,6 @@ func (w *Worker) Tick(ctx context.Context) error {
 		return err
 	}
 	k.look(ctx)
+	k.settle()
 	return nil
 }

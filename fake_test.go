@@ -31,6 +31,7 @@ type call struct {
 	text string
 	args []driver.NamedValue
 	at   time.Time
+	ctx  context.Context
 }
 
 // tag is the statement's tag without its "pgqrs:".
@@ -61,7 +62,7 @@ func (f *fake) ask(ctx context.Context, c call) ([][]driver.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c.at = time.Now()
+	c.at, c.ctx = time.Now(), ctx
 	f.mu.Lock()
 	f.calls = append(f.calls, c)
 	f.mu.Unlock()

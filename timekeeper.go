@@ -10,11 +10,30 @@ import (
 
 // A timekeeper runs the schedules of a Worker. It asks the database, in one
 // statement for all of them, when the next instant has come, and else once a
-// minute, because the database's clock may jump.
+// minute, because the database's clock may jump. A schedule that takes long
+// goes on in a goroutine of its own, and the others do not wait for it.
 type timekeeper struct {
 	r         *running
-	schedules []*Schedule
-	told      map[string]string // what the log has last been told of a schedule
+	schedules []*scheduleState
+	busy      int               // schedules under way
+	done      chan scheduleDone // has room for one of each
+}
+
+// A scheduleState is a schedule of a Worker with what its timekeeper knows of it. The first
+// two fields belong to the schedule's goroutine while it is under way, and the others to the timekeeper's.
+type scheduleState struct {
+	*Schedule
+	told    string    // the latest log line about it
+	unknown bool      // its definition is not in its row yet
+	at      time.Time // of its next look
+	busy    bool      // it is under way
+	slow    bool      // it took longer than patience, the latest time
+}
+
+// A scheduleDone is a schedule that is no longer under way.
+type scheduleDone struct {
+	s  *scheduleState
+	at time.Time // of its next look
 }
 
 const (
@@ -24,6 +43,9 @@ const (
 	takeOver   = time.Minute            // an instant has been overdue under another's rule
 	keptRuns   = 1000                   // in a schedule's history
 	lateLook   = 5 * time.Millisecond   // after an instant, so that the wait does not end just before it
+	patience   = 100 * time.Millisecond // with one schedule, before the next one begins
+	putWait    = time.Second            // for the row of one schedule, before its Worker begins
+	maxAside   = 16                     // schedules under way: so many leave no room for one that took long the latest time
 )
 
 // A scheduleRow is what decides when a schedule runs, by the database.
@@ -37,38 +59,53 @@ type scheduleRow struct {
 }
 
 func newTimekeeper(r *running) *timekeeper {
-	k := &timekeeper{r: r, told: map[string]string{}}
+	k := &timekeeper{r: r, done: make(chan scheduleDone, len(r.Schedules))}
 	for _, s := range r.Schedules {
-		k.schedules = append(k.schedules, &s)
+		k.schedules = append(k.schedules, &scheduleState{Schedule: &s})
 	}
 	return k
 }
 
-// register brings the rows of the schedules up to date.
+// register brings the rows of the schedules up to date. From one whose row somebody's transaction
+// has locked on, it leaves them for later: the Worker has other things to do.
 func (k *timekeeper) register(ctx context.Context) error {
 	if len(k.schedules) == 0 {
 		return nil
 	}
-	rows, err := k.find(ctx)
+	rows, err := k.find(ctx, k.schedules)
 	if err != nil {
 		return err
 	}
+	locked := false
 	for _, s := range k.schedules {
 		next, err := s.after(rows[s.Name].now)
-		if err == nil {
-			err = k.put(ctx, s, next)
+		if err == nil && !locked {
+			locked, err = k.tryPut(ctx, s.Schedule, next)
 		}
 		if err != nil {
 			return wrap(ctx, err, "schedule %q", s.Name)
 		}
+		s.unknown = locked
 	}
 	return nil
 }
 
-// find reads the schedules' rows, by name.
-func (k *timekeeper) find(ctx context.Context) (map[string]scheduleRow, error) {
+// tryPut is put that waits no longer than putWait, and reports whether that was too short.
+func (k *timekeeper) tryPut(parent context.Context, s *Schedule, next time.Time) (late bool, err error) {
+	ctx, cancel := context.WithTimeout(parent, putWait)
+	defer cancel()
+	err = k.put(ctx, s, next)
+	if err != nil && ctx.Err() != nil && parent.Err() == nil {
+		k.failed(parent, "write the row of schedule "+s.Name, err)
+		return true, nil
+	}
+	return false, err
+}
+
+// find reads the rows of schedules, by name.
+func (k *timekeeper) find(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
 	var names []string
-	for _, s := range k.schedules {
+	for _, s := range schedules {
 		names = append(names, s.Name)
 	}
 	list, err := jsonTexts(names)
@@ -111,32 +148,122 @@ func (k *timekeeper) put(ctx context.Context, s *Schedule, next time.Time) error
 
 // run keeps the schedules until ctx is done.
 func (k *timekeeper) run(ctx context.Context) {
-	for len(k.schedules) > 0 && pause(ctx, k.look(ctx)) {
+	for len(k.schedules) > 0 && ctx.Err() == nil {
+		k.look(ctx)
+		k.await(ctx)
+	}
+	k.settle()
+}
+
+// look begins what is due of the schedules that are not under way.
+func (k *timekeeper) look(ctx context.Context) {
+	began := time.Now()
+	slow := k.idle(true)
+	slices.SortFunc(slow, func(a, b *scheduleState) int { return a.at.Compare(b.at) })
+	idle := append(k.idle(false), slow...)
+	if len(idle) == 0 {
+		return
+	}
+	rows, err := k.findWithin(ctx, idle)
+	if err != nil {
+		k.failed(ctx, "look for schedules", err)
+		for _, s := range idle {
+			s.at = time.Now().Add(failedLook)
+		}
+		return
+	}
+	for _, s := range idle {
+		if !s.slow || k.busy < maxAside {
+			k.begin(ctx, s, rows[s.Name], began)
+		}
 	}
 }
 
-// look runs what is due, and returns how long to wait before the next look.
-func (k *timekeeper) look(parent context.Context) time.Duration {
-	ctx, cancel := context.WithTimeout(parent, statementTimeout)
-	defer cancel()
-	began := time.Now()
-	rows, err := k.find(ctx)
-	if err != nil {
-		k.failed(parent, "look for schedules", err)
-		return failedLook
-	}
-	wait := maxLook
+// idle returns the schedules that are not under way, either those that took long the latest time or the others.
+func (k *timekeeper) idle(slow bool) (list []*scheduleState) {
 	for _, s := range k.schedules {
-		row := rows[s.Name]
-		next, err := k.keepWithin(parent, s, row)
-		if err != nil {
-			k.failed(parent, "run schedule "+s.Name, err)
-			wait = min(wait, failedLook)
-		} else if !next.IsZero() {
-			wait = min(wait, next.Sub(row.now)+lateLook)
+		if !s.busy && s.slow == slow {
+			list = append(list, s)
 		}
 	}
-	return max(minLook, wait-time.Since(began))
+	return list
+}
+
+func (k *timekeeper) findWithin(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return k.find(ctx, schedules)
+}
+
+// begin runs what is due of a schedule, by the row that was asked for at a time. It returns when that is done, or after
+// patience: somebody's transaction may have locked the queue or the key, and the rule may be slow.
+func (k *timekeeper) begin(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) {
+	s.busy, s.slow = true, false
+	k.busy++
+	go func() { k.done <- scheduleDone{s, k.keepAside(ctx, s, row, asked)} }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for s.busy && !s.slow {
+		select {
+		case d := <-k.done:
+			k.ended(d)
+		case <-timer.C:
+			s.slow = true
+		}
+	}
+}
+
+// keepAside is keep, in the schedule's goroutine. It returns the time of the schedule's next look.
+func (k *timekeeper) keepAside(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) time.Time {
+	next, err := k.keep(ctx, s, row)
+	if err != nil {
+		k.failed(ctx, "run schedule "+s.Name, err)
+		return time.Now().Add(failedLook)
+	}
+	wait := maxLook
+	if !next.IsZero() {
+		wait = min(wait, next.Sub(row.now)+lateLook)
+	}
+	return asked.Add(wait)
+}
+
+// ended takes note that a schedule is no longer under way.
+func (k *timekeeper) ended(d scheduleDone) {
+	d.s.busy, d.s.at = false, d.at
+	k.busy--
+}
+
+// settle waits until no schedule is under way.
+func (k *timekeeper) settle() {
+	for k.busy > 0 {
+		k.ended(<-k.done)
+	}
+}
+
+// await returns when it is time for another look, or ctx is done.
+func (k *timekeeper) await(ctx context.Context) {
+	for soonest := time.Now().Add(minLook); ctx.Err() == nil; {
+		timer := time.NewTimer(max(time.Until(soonest), time.Until(k.nextLook())))
+		select {
+		case <-timer.C:
+			return
+		case d := <-k.done:
+			k.ended(d)
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// nextLook returns the time of the next look at a schedule that is not under way.
+func (k *timekeeper) nextLook() time.Time {
+	next := time.Now().Add(maxLook)
+	for _, s := range k.schedules {
+		if !s.busy && s.at.Before(next) {
+			next = s.at
+		}
+	}
+	return next
 }
 
 func (k *timekeeper) failed(ctx context.Context, what string, err error) {
@@ -145,47 +272,59 @@ func (k *timekeeper) failed(ctx context.Context, what string, err error) {
 	}
 }
 
-// keepWithin is keep in a time of its own: a schedule whose queue or key somebody's
-// transaction has locked must not take that of the others.
-func (k *timekeeper) keepWithin(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
-	return k.keep(ctx, s, row)
-}
-
 // keep runs what is due of a schedule, and returns when to look at it again;
 // the zero time means no sooner than one must.
-func (k *timekeeper) keep(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
-	if row.id == 0 {
-		if k.news(s, "deleted") {
+func (k *timekeeper) keep(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	if row.id == 0 && !s.unknown {
+		if s.news("deleted") {
 			k.r.log.Warn("pgqrs: schedule was deleted; it is made anew when a worker starts", "schedule", s.Name)
 		}
 		return time.Time{}, nil
 	}
+	if s.unknown {
+		return k.putLate(ctx, s, row)
+	}
 	if row.rule != s.text() || row.zone != s.zone().String() {
 		return k.standAside(ctx, s, row)
 	}
-	delete(k.told, s.Name)
+	s.told = ""
 	if row.next.IsZero() || row.next.After(row.now) {
 		first, err := s.after(row.now)
 		if err != nil || first.IsZero() || !row.next.IsZero() && !first.Before(row.next) {
 			return row.next, err
 		}
-		return k.tick(ctx, s, row, nil, first) // the clock was set back
+		return k.tick(ctx, s.Schedule, row, nil, first) // the clock was set back
 	}
 	due, next, err := s.due(ctx, row.next, row.now)
 	if err != nil {
 		return time.Time{}, err
 	}
 	due = slices.DeleteFunc(due, func(at time.Time) bool { return !row.paused.IsZero() || at.Before(row.resumed) })
-	return k.tick(ctx, s, row, due, next)
+	return k.tick(ctx, s.Schedule, row, due, next)
+}
+
+// putLate writes the definition of a schedule to its row, which was locked when the Worker began.
+func (k *timekeeper) putLate(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	next, err := s.after(row.now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	err = k.putWithin(ctx, s.Schedule, next)
+	s.unknown = err != nil
+	return row.now, err
+}
+
+func (k *timekeeper) putWithin(ctx context.Context, s *Schedule, next time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return k.put(ctx, s, next)
 }
 
 // standAside leaves a schedule to those who have the rule that its row has,
 // unless they do not run it.
-func (k *timekeeper) standAside(ctx context.Context, s *Schedule, row scheduleRow) (time.Time, error) {
+func (k *timekeeper) standAside(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
 	if overdue := row.next.Add(takeOver); row.next.IsZero() || overdue.After(row.now) {
-		if k.news(s, "another rule") {
+		if s.news("another rule") {
 			k.r.log.Warn("pgqrs: a worker that started later has another rule for the schedule, which stands", "schedule", s.Name)
 		}
 		if row.next.IsZero() {
@@ -194,13 +333,13 @@ func (k *timekeeper) standAside(ctx context.Context, s *Schedule, row scheduleRo
 		return overdue, nil
 	}
 	k.r.log.Warn("pgqrs: nobody runs the schedule by the rule that a worker which started later had; taking over", "schedule", s.Name)
-	return row.now, k.put(ctx, s, row.next)
+	return row.now, k.putWithin(ctx, s.Schedule, row.next)
 }
 
 // news reports whether something has not been said about a schedule yet.
-func (k *timekeeper) news(s *Schedule, what string) bool {
-	old := k.told[s.Name]
-	k.told[s.Name] = what
+func (s *scheduleState) news(what string) bool {
+	old := s.told
+	s.told = what
 	return old != what
 }
 
@@ -213,6 +352,8 @@ func (*repetition) Error() string { return "pgqrs: some instants have been run b
 // one, in one transaction, unless somebody else has done so or is at it: then
 // it is to be looked at again at once. Otherwise that is so at the next instant.
 func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	for {
 		mine := false
 		err := k.r.store.atomic(ctx, func(c conn) (err error) {

@@ -5,6 +5,10 @@ package pgqrs
 import (
 	"context"
 	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +47,141 @@ func TestStandingAsideOnAnEndedScheduleIsNoReasonToHurryOrToStop(t *testing.T) {
 		}
 		if err := s.DB().Close(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A clockwork answers workers as a database with schedules does. An enqueue to a queue that is stuck waits until its ctx ends.
+type clockwork struct {
+	idleDatabase
+	mu            sync.Mutex
+	next          map[string]time.Time
+	stuck         map[string]bool
+	ran           map[string]int
+	waiting, most int // enqueues that wait, now and at most
+}
+
+func (d *clockwork) answer(c call) ([][]driver.Value, error) {
+	switch c.tag() {
+	case "schedule.find":
+		var rows [][]driver.Value
+		var names [][]string
+		if err := json.Unmarshal([]byte(c.args[0].Value.(string)), &names); err != nil {
+			return nil, err
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, name := range names {
+			n, err := strconv.ParseInt(name[0][1:], 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, []driver.Value{name[0], time.Now(), n, "every 1s", "UTC", int64(1), d.next[name[0]], nil, nil})
+		}
+		return rows, nil
+	case "schedule.advance":
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.next[fmt.Sprint("s", c.args[0].Value)] = time.UnixMicro(c.args[2].Value.(int64))
+		return row(int64(1)), nil
+	case "message.enqueue":
+		queue := c.args[0].Value.(string)
+		d.mu.Lock()
+		stuck := d.stuck[queue]
+		d.mu.Unlock()
+		if stuck {
+			d.wait(1)
+			<-c.ctx.Done()
+			d.wait(-1)
+			return nil, c.ctx.Err()
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.ran[queue]++
+		return row(int64(1)), nil
+	case "schedule.record":
+		return row(time.Now()), nil
+	}
+	return d.idleDatabase.answer(c)
+}
+
+func (d *clockwork) wait(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting += n
+	d.most = max(d.most, d.waiting)
+}
+
+// runs returns how often the schedule of a queue has run since it was last called.
+func (d *clockwork) runs(queue string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.ran[queue]
+	d.ran[queue] = 0
+	return n
+}
+
+// runClockwork runs a worker of so many schedules of each second, s1 on the queue s1 and so on, of which some are stuck.
+func runClockwork(t *testing.T, schedules, stuck int, check func(t *testing.T, d *clockwork)) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &clockwork{next: map[string]time.Time{}, stuck: map[string]bool{}, ran: map[string]int{}}
+		_, s := newFake(t, Config{NoPrepare: true}, Postgres, d.answer)
+		w := &Worker{}
+		for n := range schedules {
+			name := fmt.Sprint("s", n+1)
+			d.next[name] = time.Now()
+			d.stuck[name] = n < stuck
+			w.Schedules = append(w.Schedules, Schedule{Name: name, Rule: Every(time.Second), Target: NewQueue[int](s, name).Target(1)})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		check(t, d)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := s.DB().Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Schedules that a stranger's lock holds up do not delay the others of their worker, and are tried again a few at a time.
+func TestASchedulesWaitIsNotThatOfOthers(t *testing.T) {
+	for _, stuck := range []int{1, maxAside + 4} {
+		runClockwork(t, stuck+3, stuck, func(t *testing.T, d *clockwork) {
+			pass(statementTimeout + time.Duration(stuck)*patience + time.Second) // until it has come out which take long
+			others := []string{fmt.Sprint("s", stuck+1), fmt.Sprint("s", stuck+3)}
+			for _, name := range others {
+				d.runs(name)
+			}
+			d.most = d.waiting
+			pass(time.Minute)
+			for _, name := range others {
+				if n := d.runs(name); n < 58 || n > 61 {
+					t.Errorf("beside %d schedules that are stuck, %s ran %d times in a minute", stuck, name, n)
+				}
+			}
+			if d.most == 0 || d.most > maxAside {
+				t.Errorf("%d of %d schedules that are stuck were tried at a time", d.most, stuck)
+			}
+		})
+	}
+}
+
+// A statement of a schedule that nobody answers is given up, and the schedule tried again.
+func TestAScheduleThatIsStuckIsTriedAgain(t *testing.T) {
+	runClockwork(t, 1, 1, func(t *testing.T, d *clockwork) {
+		pass(time.Second)
+		d.mu.Lock()
+		d.stuck["s1"] = false
+		d.mu.Unlock()
+		pass(statementTimeout + 2*failedLook)
+		d.runs("s1")
+		pass(10 * time.Second)
+		if n := d.runs("s1"); n < 9 {
+			t.Errorf("it ran %d times in ten seconds", n)
 		}
 	})
 }

@@ -31,6 +31,7 @@ var scheduleCases = []testcase{
 	{"a deleted schedule runs no more until a worker with it starts", "an operator could not get rid of one", scheduleDeleted},
 	{"the rule is asked in the schedule's zone, and by the database's clock", "jobs would run at the wrong hour", scheduleZone},
 	{"a rule that panics or goes backwards does not keep the others from running", "one bad rule would end the process or stop all schedules", scheduleBadRule},
+	{"a schedule that waits, for its rule or for somebody's transaction, does not delay the others", "one locked key would cost all other schedules their instants", scheduleWaits},
 	{"the kit's Advance brings schedules closer to their next instant", "users could not test what their schedules do", scheduleAdvance},
 	{"the history says what became of each run, the latest first, and is pruned", "nobody could tell whether last night's job was done", scheduleHistory},
 	{"what cannot be a schedule is refused when the worker starts, with what is wrong", "a mistake would show at three in the morning", scheduleRefused},
@@ -446,6 +447,65 @@ func scheduleBadRule(t *testing.T, e *env) {
 		eventually(t, "the log names "+name, func() bool { return e.log.has("run schedule " + name) })
 		equal(t, "runs of "+name, len(e.runsOf(t, name)), 0)
 	}
+}
+
+// A heldRule does not return what comes after its latest instant before held is done.
+type heldRule struct {
+	grid
+	held context.Context
+}
+
+func (r heldRule) Next(t time.Time) time.Time {
+	if t.Equal(r.last(0)) {
+		<-r.held.Done()
+	}
+	return r.grid.Next(t)
+}
+
+func scheduleWaits(t *testing.T, e *env) {
+	q, g := pgqrs.NewQueue[int](e.store, "q"), newGrid(time.Hour)
+	held, letGo := context.WithCancel(t.Context())
+	defer letGo()
+	var waiting []pgqrs.Schedule
+	for _, name := range []string{"a", "b", "c"} {
+		waiting = append(waiting, pgqrs.Schedule{Name: name, Rule: g, Target: q.Target(1, pgqrs.Key(name))})
+	}
+	waiting[0].Rule = heldRule{g, held}
+	all := append(slices.Clone(waiting), pgqrs.Schedule{Name: "others", Rule: pgqrs.Every(time.Second), Target: pgqrs.NewQueue[int](e.store, "others").Target(1)})
+	e.register(t, all...)
+	for _, s := range waiting {
+		e.setNext(t, s.Name, g.last(0))
+	}
+	release := e.holdSchedules(t, q, "b", "c")
+	ticking(t, all...)
+	var runs []pgqrs.ScheduleRun
+	eventually(t, "five instants have come", func() bool {
+		runs = e.runsOf(t, "others")
+		return len(runs) >= 5
+	})
+	for i := 1; i < len(runs); i++ {
+		if gap := runs[i].DueAt.Sub(runs[i-1].DueAt); gap > 5*time.Second {
+			t.Errorf("%v lie between two instants of each second", gap)
+		}
+	}
+	equal(t, "runs of the one with the slow rule", len(e.runsOf(t, "a")), 0)
+	release()
+	letGo()
+	for _, s := range waiting {
+		e.awaitNext(t, s.Name, g.last(-1))
+	}
+}
+
+// holdSchedules has a transaction keep a key that a schedule enqueues and the row of another one, where writers do not wait for each other.
+func (e *env) holdSchedules(t *testing.T, q *pgqrs.Queue[int], key, row string) (release func()) {
+	t.Helper()
+	if e.dialect != pgqrs.Postgres {
+		return func() {}
+	}
+	tx := value(e.db.BeginTx(t.Context(), nil))(t)
+	value(q.WithTx(tx).Enqueue(t.Context(), 2, pgqrs.Key(key)))(t)
+	value(e.store.WithTx(tx).RunSchedule(t.Context(), row))(t)
+	return func() { must(t, tx.Rollback()) }
 }
 
 func scheduleGroup(t *testing.T, e *env) {
