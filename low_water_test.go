@@ -187,18 +187,62 @@ func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 	}
 }
 
-// When a claim that was not for a free slot finds nothing though a poll said
-// that there is something, that wants a slot. From a place on there was no poll:
-// the worker goes on looking, or it would claim nothing ahead.
-func TestNothingFromAPlaceOn(t *testing.T) {
-	for _, from := range []place{{}, {0, 10, 10}} {
+// A message needs a free slot if a poll has seen it and a claim from the beginning, which had no slot for it, has not got it.
+// Any other claim that finds nothing leaves the worker free to claim ahead, and the next poll tells whether there is something.
+func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
+	for _, test := range []struct {
+		a           answer
+		needs, soon bool // a slot, the next poll
+	}{
+		{answer{seen: true}, true, false},
+		{answer{}, false, true},
+		{answer{seen: true, alone: true}, false, false},
+		{answer{seen: true, from: place{0, 10, 10}}, false, false},
+	} {
 		_, s := newFake(t, Config{}, Postgres, nil)
 		r := newRunning(t.Context(), &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 		l := r.lanes[0]
-		l.low.place = from
-		r.claimed(answer{lane: l, asked: 3, from: from})
-		if l.needsSlot != from.isBeginning() || l.more != from.isBeginning() {
-			t.Errorf("from %v: needs a slot: %v, more: %v", from, l.needsSlot, l.more)
+		l.low.place = test.a.from
+		test.a.lane, test.a.asked = l, 3
+		r.claimed(test.a)
+		if l.needsSlot != test.needs || l.more != test.needs {
+			t.Errorf("after %+v it needs a slot: %v, more: %v", test.a, l.needsSlot, l.more)
+		}
+		if (r.hint > 0) != test.soon {
+			t.Errorf("after %+v the next poll is soon: %v", test.a, r.hint > 0)
+		}
+	}
+}
+
+// While its slots are taken, a worker asks once for a message that a poll has seen and a claim has not got.
+func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
+	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) { return nil, nil })
+	r := newRunning(t.Context(), &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	defer r.nextPoll.stop()
+	l := r.lanes[0]
+	l.worker.Store(7)
+	l.more, l.average = false, time.Millisecond // it claims ahead
+	r.count(l, 1)
+	for range 2 {
+		r.polling = true
+		r.answered(answer{due: map[int64]bool{7: true}})
+		r.claimNext()
+		if !r.claiming {
+			t.Fatal("it does not claim what a poll has seen")
+		}
+		r.answered(<-r.answers)
+		if n, _ := r.want(l); n > 0 || !l.needsSlot {
+			t.Errorf("it asks for %d more", n)
+		}
+		r.count(l, -1)
+		if n, alone := r.want(l); n == 0 || !alone {
+			t.Errorf("it asks for %d when a slot is free, alone: %v", n, alone)
+		}
+		r.claimNext()
+		r.answered(<-r.answers)
+		r.count(l, 1)
+		if l.needsSlot || l.more {
+			t.Errorf("when it is gone a slot is needed: %v, more: %v", l.needsSlot, l.more)
 		}
 	}
 }

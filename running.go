@@ -84,6 +84,7 @@ type lane struct {
 	low       lowWater
 	more      bool // there may be messages
 	again     bool // something was enqueued since the latest claim began
+	seen      bool // a poll has seen a due message since the latest claim began
 	needsSlot bool // the next message is to be claimed only into a free slot
 	off       bool // suspended
 	stopped   bool // for good
@@ -97,6 +98,7 @@ type answer struct {
 	lane  *lane
 	asked int
 	alone bool
+	seen  bool          // to a claim: a poll had seen a due message
 	look  bool          // it is to a look from the beginning; see lowWater
 	from  place         // where a claim went on, or up to where it was looked
 	took  time.Duration // by a look, or a claim from the beginning

@@ -199,10 +199,15 @@ func (r *running) claimNext() {
 	})
 	if l != nil {
 		r.claiming = true
-		l.again = false
+		seen := l.seen
+		l.again, l.seen = false, false
 		l.eased.Store(false)
 		place, n := l.low.next(n)
-		go r.answer(func() answer { return r.claim(l, n, alone, place) })
+		go r.answer(func() answer {
+			a := r.claim(l, n, alone, place)
+			a.seen = seen
+			return a
+		})
 	}
 }
 
@@ -280,6 +285,7 @@ func (r *running) answered(a answer) {
 	case a.lane == nil:
 		for _, l := range r.lanes {
 			// After a claim with an unknown end, what it took does not show as due.
+			l.seen = l.seen || a.due[l.worker.Load()] && !l.more
 			l.more = l.more || a.due[l.worker.Load()] || l.doubtful.Load()
 		}
 		r.schedulePoll()
@@ -298,10 +304,13 @@ func (r *running) claimed(a answer) {
 	switch n := len(a.ms); {
 	case a.room.closed():
 		r.close(l, a.room)
-	case n == 0 && !a.alone && a.from.isBeginning():
-		l.needsSlot = true // a poll has said that there are messages; from another place on, nobody has
+	case n == 0 && !a.alone && a.seen && a.from.isBeginning():
+		l.needsSlot = true // or a claim from the beginning would have got what the poll saw
 	case n == 0:
 		l.more, l.needsSlot = false, false
+		if !a.alone && a.from.isBeginning() {
+			r.expect() // a poll tells whether a message is waiting for a slot
+		}
 	default:
 		l.needsSlot = false
 		l.size = averageSize(a.ms)
