@@ -236,7 +236,7 @@ func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 		}
 		r.count(l, -1)
 		if n, alone := r.want(l); n == 0 || !alone {
-			t.Errorf("it asks for %d when a slot is free, alone: %v", n, alone)
+			t.Fatalf("it asks for %d when a slot is free, alone: %v", n, alone)
 		}
 		r.claimNext()
 		r.answered(<-r.answers)
