@@ -217,6 +217,10 @@ var postgresWorkflow = workflowSQL{
 		SELECT ` + postgresRun + `
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = $1`,
+	polled: `/* pgqrs:run.polled */
+		SELECT r.id, w.name, r.status::text, r.output, r.error
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))`,
 	list: `/* pgqrs:run.list */
 		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `)` + postgresListed + `
 			ORDER BY o.id DESC

@@ -201,6 +201,10 @@ var sqliteWorkflow = workflowSQL{
 		SELECT ` + sqliteRun + `
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = ?`,
+	polled: `/* pgqrs:run.polled */
+		SELECT r.id, CAST(w.name AS BLOB), r.status, CAST(r.output AS BLOB), CAST(r.error AS BLOB)
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.id IN (SELECT value FROM json_each(?))`,
 	list: `/* pgqrs:run.list */` + sqliteListRuns,
 	statusList: `/* pgqrs:run.status_list */
 		WITH arg (workflow, status, since, until, before, n) AS (SELECT ` + sqliteListing + `, ?)

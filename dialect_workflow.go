@@ -57,6 +57,8 @@ type workflowSQL struct {
 	results string
 	// get reads one run. Query; run; 1 row: runColumns, or none.
 	get string
+	// polled reads what calls of Result need of runs. Query; JSON array of runs; rows: run, workflow, status, output, error.
+	polled string
 	// list lists runs from new to old. Query; workflow or NULL, status or NULL, since or NULL, until or NULL (both instants), run that
 	// it begins before, limit; rows: runColumns.
 	list string

@@ -64,6 +64,7 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 // result does not decode into Out, ErrInvalidPayload; if there is no such run,
 // ErrNotFound; in a run, but outside a step, ErrState. It learns at once of runs that end in this
 // process, and of others by looking, after 10 ms first and then less and less often, up to every second.
+// All calls of a Store share a connection for that. A look is repeated until ctx is done if the database was away.
 func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	var out Out
 	if err := outsideStep(ctx); err != nil {
@@ -86,21 +87,27 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 
 // ended waits until the run has ended. While it is being executed in this process, it will be told, and looks
 // once a second only, in case the lease is lost; nor does it look at first if it cannot have missed the end.
+// A look that fails while the database is away is repeated.
 func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
-	if err := h.store.usable(); err != nil {
-		return RunInfo{}, err
-	}
 	told, missed, stop := h.store.awaitRun(h.id, h.since)
 	defer stop()
 	const first, rare = 10 * time.Millisecond, time.Second
-	for wait, look := first, !h.fresh || missed; ; {
-		if look {
-			info, err := h.info(ctx)
-			if err != nil || info.Status.final() {
-				return info, err
-			}
+	var failed error // the latest look
+	for wait, pause, look := first, first, !h.fresh || missed; ; {
+		if err := h.store.usable(); err != nil {
+			return RunInfo{}, err
 		}
-		timer := time.NewTimer(wait)
+		if look {
+			answer, ok := h.store.polls.poll(ctx, h.store, h.id)
+			if !ok {
+				return RunInfo{}, unanswered(ctx, failed)
+			}
+			if failed = answer.err; failed != nil && !answer.again || answer.info.Status.final() {
+				return answer.info, failed
+			}
+			pause = h.store.pollWait(wait)
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case news := <-told:
 			if h.fresh && news.Status == Succeeded { // which is for good, as a failure is not
@@ -109,21 +116,30 @@ func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 			}
 			wait, look = first, news.Status != Running
 			if !look {
-				wait = rare
+				wait, pause = rare, rare
 			}
 		case <-timer.C:
 			wait, look = min(2*wait, rare), true
 		case <-ctx.Done():
 			timer.Stop()
-			return RunInfo{}, ctx.Err()
+			return RunInfo{}, unanswered(ctx, failed)
 		}
 		timer.Stop()
 	}
 }
 
+// unanswered is the error of a ctx that has ended, with that of the latest look if the database did not answer it.
+func unanswered(ctx context.Context, failed error) error {
+	if failed == nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w; the latest look failed: %w", ctx.Err(), failed)
+}
+
 // A runsHere is the runs of a process, to those who wait for them there.
 type runsHere struct {
 	awaited map[int64]map[chan RunInfo]struct{} // calls of Result, by run
+	began   time.Time                           // when the first of them came
 	endings int64                               // runs that have ended
 	last    [64]int64                           // the last of them; the nth at n modulo their number
 }
@@ -149,7 +165,7 @@ func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.runs.awaited == nil {
-		s.runs.awaited = map[int64]map[chan RunInfo]struct{}{}
+		s.runs.awaited, s.runs.began = map[int64]map[chan RunInfo]struct{}{}, time.Now()
 	}
 	if s.runs.awaited[id] == nil {
 		s.runs.awaited[id] = map[chan RunInfo]struct{}{}

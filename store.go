@@ -139,6 +139,7 @@ type core struct {
 	wakers    map[string]map[*waker]struct{}     // workers of this process, by queue
 	enqueuers map[string]*coalescer[item, int64] // by queue
 	runs      runsHere
+	polls     runPoller
 }
 
 // New returns a Store on db with default settings. See [Config.New].

@@ -19,6 +19,7 @@ var crowdCases = []testcase{
 	{"an enqueue whose ctx ends among many says truly whether its message is stored", "a caller would send again what is stored, or give up what is not", crowdCancels},
 	{"of many acks at once those fail whose lease is lost, and no others", "a consumer would redo work because of a neighbour, or think a stranger's work its own", crowdAcks},
 	{"steps that many runs record at once are each its own run's", "an order would be shipped with another's receipt", crowdSteps},
+	{"many calls of Result share a connection and its statements, outlast a lost one, and return each its own run's result", "a service that waits for its runs would take all connections of the database", crowdResults},
 }
 
 const crowd = 40
@@ -168,6 +169,59 @@ func crowdSteps(t *testing.T, e *env) {
 		for i, s := range value(run.Steps(t.Context()))(t) {
 			equal(t, "status", s.Status, pgqrs.Succeeded)
 			sameJSON(t, s.Output, fmt.Sprintf("%q", want[i]))
+		}
+	}
+}
+
+func crowdResults(t *testing.T, e *env) {
+	const n, failing = 200, 7
+	w := pgqrs.NewWorkflow[int, int](e.store, "crowd")
+	far, net := e.farStore(t)
+	var looks, lost gauge
+	net.fail(func(text string) fault {
+		if !mentions(text, "pgqrs:run.get |pgqrs:run.polled ") {
+			return none
+		}
+		looks.add(1)
+		if now, _ := looks.read(); now%5 != 4 {
+			return none
+		}
+		lost.add(1)
+		return refused
+	})
+	results, errs := make([]int, n), make([]error, n)
+	began := time.Now()
+	var all sync.WaitGroup
+	for i := range n {
+		run := pgqrs.NewWorkflow[int, int](far, "crowd").Run(value(w.Start(t.Context(), i))(t).ID())
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			results[i], errs[i] = run.Result(t.Context())
+		}()
+	}
+	eventually(t, "a statement is lost", func() bool { now, _ := lost.read(); return now > 0 })
+	start(t, fast(w.Handle(func(_ context.Context, _ *pgqrs.Run, i int) (int, error) {
+		if i%failing == 0 {
+			return 0, fmt.Errorf("no %d", i)
+		}
+		return 10 * i, nil
+	})))
+	all.Wait()
+	now, _ := looks.read()
+	if most := 100 + int(30*time.Since(began).Seconds()); now > most {
+		t.Errorf("%d calls sent %d statements in %v; want %d at most", n, now, time.Since(began), most)
+	}
+	if open := far.DB().Stats().OpenConnections; open > 1 {
+		t.Errorf("%d connections are open, want one", open)
+	}
+	for i := range n {
+		var failed *pgqrs.RunError
+		if errors.As(errs[i], &failed) != (i%failing == 0) || errs[i] != nil && failed == nil {
+			t.Errorf("result %d is the error %v", i, errs[i])
+		}
+		if errs[i] == nil {
+			equal(t, fmt.Sprintf("result %d", i), results[i], 10*i)
 		}
 	}
 }
