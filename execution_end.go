@@ -33,7 +33,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	status, output, message := Succeeded, any(nil), any(nil)
 	if err == nil && out != nil {
 		var text string
-		if text, err = e.store.cfg.Limits.encode(out); err == nil {
+		if text, err = e.store.cfg.Limits.record(out); err == nil {
 			output = text
 		} else {
 			err = &operationError{fmt.Sprintf("result of run %d", e.id), err}

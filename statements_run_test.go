@@ -272,11 +272,11 @@ func TestStatementsOfChildren(t *testing.T) {
 		}, {
 			name: "Child that has ended", call: withStore,
 			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", nil, nil, nil)), results.row(6, "mail", "SUCCESS", `"sent"`, nil),
-				saves("send", "SUCCESS", `[{"workflow":"mail","run_id":6,"output":"sent"}]`, nil, 0, nil), ends("SUCCESS", `"sent"`, nil)),
+				saves("send", "SUCCESS", `[{"output": "sent", "run_id": 6, "workflow": "mail"}]`, nil, 0, nil), ends("SUCCESS", `"sent"`, nil)),
 		}, {
 			name: "Child that has failed", call: withStore,
 			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", nil, nil, nil)), results.row(6, "mail", "ERROR", nil, `"bounced"`),
-				saves("send", "SUCCESS", `[{"workflow":"mail","run_id":6,"error":"bounced"}]`, nil, 0, nil), ends("ERROR", nil, why)),
+				saves("send", "SUCCESS", `[{"error": "bounced", "run_id": 6, "workflow": "mail"}]`, nil, 0, nil), ends("ERROR", nil, why)),
 		}, {
 			name: "Child on replay", call: withStore,
 			want: does(begins("RUNNING", false), loads(stepRow("send", "SUCCESS", `[{"workflow":"mail","run_id":6,"output":"sent"}]`, nil, nil)), ends("SUCCESS", `"sent"`, nil)),

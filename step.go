@@ -17,7 +17,9 @@ var defaultStepBackoff = Exponential(time.Second, time.Minute)
 
 // Step runs fn and records what it returns; if that is recorded already, it
 // returns the record and does not call fn. What it returns comes from the
-// record in either case, so it is the same each time: T goes through JSON.
+// record in either case, so it is the same each time: T goes through JSON. The JSON of a
+// record has one form on every database. Keys are sorted, the last of equal
+// keys counts, numbers have no exponent, and zero has no sign.
 //
 // fn may run more than once: when it failed, and when its process died, or
 // lost its lease, before the result was recorded. It may then run again while a former
@@ -153,7 +155,7 @@ func (e *execution) encode(v any) (any, error) {
 	if e.store != nil {
 		limits = e.store.cfg.Limits
 	}
-	return limits.encode(v)
+	return limits.record(v)
 }
 
 func retriesOf(rec *stepRecord) int {

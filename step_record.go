@@ -209,11 +209,21 @@ func (e *execution) recorded(name string, rec *stepRecord) ([]byte, error) {
 	if rec.status == Succeeded {
 		return rec.output, nil
 	}
-	var f failure
-	if err := json.Unmarshal(rec.failure, &f); err != nil || f.Message == "" {
-		f.Message = runErrorText(rec.failure)
+	return nil, e.failed(name, decodeFailure(rec.failure))
+}
+
+// decodeFailure is the reverse of failure.encode. A record that has no message is a message itself.
+func decodeFailure(raw []byte) failure {
+	var f struct {
+		failure
+		Message *string `json:"message"`
 	}
-	return nil, e.failed(name, f)
+	if err := json.Unmarshal(raw, &f); err != nil || f.Message == nil {
+		f.failure.Message = runErrorText(raw)
+		return f.failure
+	}
+	f.failure.Message = *f.Message
+	return f.failure
 }
 
 // failed is a recorded failure as an error.

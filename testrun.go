@@ -37,11 +37,11 @@ func (e *execution) givenStep(name string) (*stepRecord, bool, error) {
 	if err, failed := v.(error); failed {
 		return nil, true, e.givenError(name, err)
 	}
-	raw, err := json.Marshal(v)
+	text, err := Limits{}.record(v)
 	if err != nil {
-		return nil, true, fmt.Errorf("%w: the value given for %q: %w", ErrInvalidPayload, name, err)
+		return nil, true, fmt.Errorf("the value given for %q: %w", name, err)
 	}
-	return &stepRecord{name: name, status: Succeeded, output: raw}, true, nil
+	return &stepRecord{name: name, status: Succeeded, output: []byte(text)}, true, nil
 }
 
 // givenError is a failure as its record would give it back.

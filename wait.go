@@ -310,7 +310,8 @@ func (r *Run) runChildren(ctx context.Context, workflow, name string, rec *stepR
 	if err != nil {
 		return nil, err
 	}
-	return r.put(ctx, name, step{status: Succeeded, output: string(raw)}, func() ([]byte, error) { return raw, nil })
+	output := canonical(string(raw))
+	return r.put(ctx, name, step{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
 }
 
 // startChildren starts the runs and records that, in one transaction, and suspends the run.

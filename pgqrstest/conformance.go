@@ -80,6 +80,7 @@ func features() []feature {
 		{"workflow step", workflowStepCases},
 		{"workflow step retries", workflowRetryCases},
 		{"workflow suspend", workflowSuspendCases},
+		{"workflow replay", replayCases},
 		{"workflow steptx", workflowStepTxCases},
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},

@@ -3,6 +3,7 @@
 //
 //	go test -fuzz FuzzMessage -fuzztime 5m ./fuzz
 //	go test -fuzz FuzzBatch -fuzztime 5m ./fuzz
+//	go test -fuzz FuzzResult -fuzztime 5m ./fuzz
 //
 // looks for more.
 package fuzz_test
