@@ -126,9 +126,11 @@ type execution struct {
 	inflight sync.WaitGroup // steps being run
 
 	mu         sync.Mutex
+	rows       []string // names of steps that have a row, with a record or without
 	stored     map[string]*stepRecord
 	loaded     time.Time
 	asked      map[string]bool
+	flying     []string // names of steps that are in flight
 	ran        []string // names whose function was called
 	waits      map[string]int
 	closed     *suspension
@@ -137,6 +139,8 @@ type execution struct {
 	cleaning   bool     // the function has been told
 	refused    []string // the steps that told it, until that is recorded
 	paused     bool
+	over       bool  // the function has returned
+	reused     error // the first ErrStepReused
 	warned     bool
 	given      map[string]any // a test's results
 }
@@ -154,6 +158,7 @@ func (e *execution) load(ctx context.Context) error {
 		s, err := scanStep(rows)
 		retried = retried || s.retried
 		s.optional = retried
+		e.rows = append(e.rows, s.name)
 		if s.status != Queued {
 			e.stored[s.name] = s
 		}
@@ -181,10 +186,47 @@ func (e *execution) ask(name string) (*stepRecord, error) {
 		return nil, &operationError{fmt.Sprintf("run %d", e.id), err}
 	}
 	if e.asked[name] {
-		return nil, fmt.Errorf("%w: %q", ErrStepReused, name)
+		err := fmt.Errorf("%w: %q", ErrStepReused, name)
+		if e.reused == nil {
+			e.reused = err
+		}
+		return nil, err
 	}
 	e.asked[name] = true
 	return e.stored[name], nil
+}
+
+// enter counts a step as in flight, unless the execution is closed, or the step comes too late.
+func (e *execution) enter(name string) (late bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed != nil || e.over {
+		return e.closed == nil, e.closedError()
+	}
+	e.flying = append(e.flying, name)
+	e.inflight.Add(1)
+	return false, nil
+}
+
+// closedError is the suspension as an error, or nil. The caller holds e.mu.
+func (e *execution) closedError() error {
+	if e.closed == nil {
+		return nil
+	}
+	return e.closed
+}
+
+// isLate reports whether the function has returned, for good.
+func (e *execution) isLate() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.over && e.closed == nil
+}
+
+// refuseLate warns of a step that is asked for after the function has returned, and returns its error.
+func (e *execution) refuseLate(name string) error {
+	e.warnOfSteps(fmt.Sprintf("step %q was asked for after the function had returned, and was not run: the function has to wait for its goroutines", name))
+	return fmt.Errorf("%w: step %q: the function of run %d has returned", ErrState, name, e.id)
 }
 
 // lookForChange warns if a new step came before recorded ones.
@@ -201,16 +243,28 @@ func (e *execution) lookForChange(name string) {
 	e.mu.Unlock()
 	if !quiet {
 		slices.Sort(skipped)
-		e.warn(fmt.Sprintf("step %q is new, and was asked for before the recorded steps %q: the code has changed under the run, or does not do the same each time", name, skipped))
+		e.warnOfChange(fmt.Sprintf("step %q is new, and was asked for before the recorded steps %q: the code has changed under the run, or does not do the same each time", name, skipped))
 	}
 }
 
-// warn records a warning and logs it.
-func (e *execution) warn(text string) {
-	if e.store == nil {
-		return
+// warnOfChange warns that the code does not fit the records.
+func (e *execution) warnOfChange(text string) {
+	if e.store != nil {
+		e.store.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
+		e.warn(text)
 	}
-	e.store.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
+}
+
+// warnOfSteps warns that the function did not wait for steps of its goroutines.
+func (e *execution) warnOfSteps(text string) {
+	if e.store != nil {
+		e.store.log.Warn("pgqrs: a run's function did not wait for its steps", "workflow", e.workflow, "run", e.id, "warning", text)
+		e.warn(text)
+	}
+}
+
+// warn records a warning.
+func (e *execution) warn(text string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
 	defer cancel()
 	err := e.store.single(ctx, func(c conn) error {

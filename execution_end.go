@@ -12,10 +12,13 @@ import (
 
 // end ends the execution: the run is finished, unless it was suspended.
 func (e *execution) end(ctx context.Context, out any, err error) error {
-	e.inflight.Wait()
+	e.waitForSteps()
 	e.mu.Lock()
-	closed, told := e.closed, e.cleaning
+	closed, told, reused := e.closed, e.cleaning, e.reused
 	e.mu.Unlock()
+	if err == nil {
+		err = reused // which the function has ignored
+	}
 	cause := context.Cause(e.lease)
 	switch {
 	case errors.Is(cause, ErrTimeout) && (closed != nil || err != nil):
@@ -26,6 +29,22 @@ func (e *execution) end(ctx context.Context, out any, err error) error {
 		return &suspension{cause: cause} // it was cut short
 	}
 	return e.finish(ctx, out, err)
+}
+
+// waitForSteps waits until no step is in flight any more, and keeps others from beginning. It warns of
+// steps that the function did not wait for, unless the run is suspended.
+func (e *execution) waitForSteps() {
+	e.mu.Lock()
+	e.over = true
+	var left []string
+	if e.closed == nil {
+		left = slices.Sorted(slices.Values(e.flying))
+	}
+	e.mu.Unlock()
+	e.inflight.Wait()
+	if len(left) > 0 {
+		e.warnOfSteps(fmt.Sprintf("the function returned while the steps %q were under way: it has to wait for its goroutines", left))
+	}
 }
 
 // finish records how the run ended and acks its message, in one transaction.
@@ -123,7 +142,7 @@ func (e *execution) lookForLeftOver(status State) {
 	}
 	e.mu.Unlock()
 	if len(left) > 0 {
-		e.warn(fmt.Sprintf("the recorded steps %q were not asked for: the code has changed under the run", left))
+		e.warnOfChange(fmt.Sprintf("the recorded steps %q were not asked for: the code has changed under the run", left))
 	}
 }
 

@@ -20,7 +20,7 @@ func InRun(ctx context.Context) context.Context {
 
 // InStep returns the ctx that a step's function gets.
 func InStep(ctx context.Context) context.Context {
-	return context.WithValue(InRun(ctx), stepKey{}, true)
+	return context.WithValue(InRun(ctx), stepKey{}, &stepScope{run: newExecution(nil, "test", nil), name: "outer"})
 }
 
 // Tick makes the rows of the schedules and runs what is due, as a Worker does when it starts.

@@ -193,3 +193,38 @@ func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// While a run cleans up, its cancellation ends the ctx of no step. Everything else does.
+func TestRun_CtxOfCleaningUp(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(cancel, lose context.CancelCauseFunc)
+		want error
+	}{
+		"cancelled with the run": {func(cancel, _ context.CancelCauseFunc) { cancel(ErrCancelled) }, nil},
+		"ended by its caller":    {func(cancel, _ context.CancelCauseFunc) { cancel(errBroken) }, errBroken},
+		"without its lease":      {func(_, lose context.CancelCauseFunc) { lose(ErrLeaseLost) }, ErrLeaseLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				run := newTestRun(nil)
+				run.cleaning = true
+				lease, lose := context.WithCancelCause(t.Context())
+				run.lease = lease
+				ctx, cancel := context.WithCancelCause(t.Context())
+				err := run.Do(ctx, "refund", func(ctx context.Context) error {
+					test.end(cancel, lose)
+					synctest.Wait()
+					if got := context.Cause(ctx); got != test.want {
+						t.Errorf("the cause of the step's ctx is %v, want %v", got, test.want)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				cancel(nil)
+				lose(nil)
+			})
+		})
+	}
+}

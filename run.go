@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,7 +31,8 @@ var ErrCancelled = errors.New("pgqrs: run is cancelled")
 
 // ErrStepReused is returned when one execution asks for a step of the same
 // name twice. In loops, put what the iteration is about into the name:
-// "charge:" + order.ID rather than a counter, if the order may change.
+// "charge:" + order.ID rather than a counter, if the order may change. A function
+// that ignores the error ends its run with it.
 var ErrStepReused = errors.New("pgqrs: step name is used twice in one run")
 
 // A RunError is a failure that is recorded, of a step or of a run. It is the
@@ -84,6 +86,19 @@ const maxClosedCalls = 1000
 // A Run is a run from the inside, as its function sees it. It is safe for
 // concurrent use: steps may run in goroutines, if the function waits for them.
 // Step names of up to 255 characters are unique in a run.
+//
+// A wait suspends the whole run: a Sleep, a Wait, a Child, or a step that is to
+// be tried again. Steps that other goroutines are in end first, and are recorded.
+// Every other call returns an error matching ErrSuspended, until the run goes on. So a
+// Sleep of a day in one goroutine holds up the steps of the others for a day.
+//
+// If the function returns before a step of one of its goroutines has ended, the
+// run ends after that step, with a [RunInfo].Warning. A step that is asked for later
+// is not run. It returns an error matching ErrState, and the run gets the warning too.
+//
+// The calls of a run are not for the function of one of its steps. There they return an
+// error matching ErrState, and the step fails with it. The library knows by ctx. With
+// the ctx of the run's function, such a call is taken for one of another goroutine.
 type Run struct {
 	*execution
 	policy Policy // of steps
@@ -98,8 +113,44 @@ func (r *Run) With(p Policy) *Run { return &Run{execution: r.execution, policy: 
 
 type (
 	runKey  struct{}
-	stepKey struct{}
+	stepKey struct{} // its value is a *stepScope
 )
+
+// A stepScope is the step in whose function a ctx is used.
+type stepScope struct {
+	run     *execution
+	name    string
+	refused atomic.Pointer[error] // of the first call that is not for a step's function
+}
+
+// scopeOf returns the step of a ctx, or nil outside a step.
+func scopeOf(ctx context.Context) *stepScope {
+	scope, _ := ctx.Value(stepKey{}).(*stepScope)
+	return scope
+}
+
+// refuseNested returns an error if a call of a run is made in the function of one of the run's own steps.
+func (e *execution) refuseNested(ctx context.Context, call string) error {
+	scope := scopeOf(ctx)
+	if scope == nil || scope.run != e {
+		return nil
+	}
+	err := Permanent(fmt.Errorf("%w: %s is called in the function of step %q of run %d", ErrState, call, scope.name, e.id))
+	scope.refused.CompareAndSwap(nil, &err)
+	return err
+}
+
+// scopeError returns what the function of a step returned, or, if that is nil, why a call in it was refused.
+func scopeError(ctx context.Context, err error) error {
+	scope := scopeOf(ctx)
+	if err != nil || scope == nil {
+		return err
+	}
+	if refused := scope.refused.Load(); refused != nil {
+		return *refused
+	}
+	return nil
+}
 
 // outsideStep returns an error if ctx is that of a run's function, but not of
 // a step: what is done there is done again with every replay.

@@ -22,7 +22,8 @@ type RunInfo struct {
 	// ParentID and ParentStep say which run's step started it; zero if none did.
 	ParentID   int64
 	ParentStep string
-	// Warning says that the code has changed under the run in a way that its records do not fit.
+	// Warning says that the code has changed under the run in a way that its records do not fit,
+	// or that its function did not wait for steps of its goroutines.
 	Warning string
 	// Attempts counts executions that have not answered yet.
 	Attempts int

@@ -142,7 +142,7 @@ func TestVersionWithoutADatabase(t *testing.T) {
 		t.Errorf("a run that took version 1 follows %d, %v", v, err)
 	}
 	passed := newTestRun(nil)
-	passed.stored["book"] = &stepRecord{name: "book", status: Succeeded}
+	passed.stored["book"], passed.rows = &stepRecord{name: "book", status: Succeeded}, []string{"book"}
 	if v, err := passed.Version(t.Context(), "fraud", 2); v != 0 || err != nil {
 		t.Errorf("a run that has passed it follows %d, %v", v, err)
 	}
@@ -154,6 +154,40 @@ func TestVersionWithoutADatabase(t *testing.T) {
 	}
 	if _, err := passed.Version(t.Context(), "taxes", 1); !errors.Is(err, ErrStepReused) {
 		t.Errorf("asked twice for a change it returns %v", err)
+	}
+}
+
+// A call of a run in one of its own steps fails the step, also if the step's function ignores that.
+func TestRun_NestedCalls(t *testing.T) {
+	ctx := t.Context()
+	for name, inner := range map[string]func(context.Context, *Run) error{
+		`"inner"`:           func(ctx context.Context, run *Run) error { return run.Do(ctx, "inner", nothingAtAll) },
+		`"nap"`:             func(ctx context.Context, run *Run) error { return run.Sleep(ctx, "nap", time.Hour) },
+		`the Wait for "go"`: func(ctx context.Context, run *Run) error { _, err := Signal[int]("go").Wait(ctx, run, 0); return err },
+		`"version:fraud"`:   func(ctx context.Context, run *Run) error { _, err := run.Version(ctx, "fraud", 1); return err },
+	} {
+		for _, ignores := range []bool{false, true} {
+			run := newTestRun(nil)
+			run.rows = []string{"later"} // so that a Version is in the past
+			err := run.Do(ctx, "outer", func(ctx context.Context) error {
+				err := inner(ctx, run)
+				if !errors.Is(err, ErrState) || !errors.Is(err, ErrPermanent) {
+					t.Errorf("%s returns %v", name, err)
+				}
+				if ignores {
+					return nil
+				}
+				return err
+			})
+			sameText(t, err, `pgqrs: step "outer" of run 1 of workflow "test": not possible in this state: `+name+` is called in the function of step "outer" of run 1`)
+			if again := inner(ctx, run); errors.Is(again, ErrState) {
+				t.Errorf("%s outside of the step returns %v", name, again)
+			}
+			other := newTestRun(nil)
+			if err := other.Do(InStep(ctx), "of another run", nothingAtAll); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

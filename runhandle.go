@@ -62,12 +62,12 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 // Result waits until the run has ended and returns its result. If it failed,
 // the error is a *RunError; if it was cancelled, it matches ErrCancelled; if the
 // result does not decode into Out, ErrInvalidPayload; if there is no such run,
-// ErrNotFound; in a run, but outside a step, ErrState. It learns at once of runs that end in this
+// ErrNotFound; in a run, but outside a step, ErrState, and so in a step of the run itself. It learns at once of runs that end in this
 // process, and of others by looking, after 10 ms first and then less and less often, up to every second.
 // All calls of a Store share a connection for that. A look is repeated until ctx is done if the database was away.
 func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	var out Out
-	if err := outsideStep(ctx); err != nil {
+	if err := h.waitable(ctx); err != nil {
 		return out, wrap(ctx, err, "wait for run %d", h.id)
 	}
 	info, err := h.ended(ctx)
@@ -83,6 +83,19 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 		}
 	}
 	return out, wrap(ctx, err, "wait for run %d", h.id)
+}
+
+// waitable returns an error if ctx is not one to wait for the run with: the wait would be done again
+// with every replay, or the run would wait for itself.
+func (h *RunHandle[Out]) waitable(ctx context.Context) error {
+	if err := outsideStep(ctx); err != nil {
+		return err
+	}
+	scope := scopeOf(ctx)
+	if scope == nil || scope.run.store == nil || scope.run.store.core != h.store.core || scope.run.id != h.id {
+		return nil
+	}
+	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
 }
 
 // ended waits until the run has ended. While it is being executed in this process, it will be told, and looks

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,8 +32,13 @@ var defaultStepBackoff = Exponential(time.Second, time.Minute)
 // the last attempt it is recorded, and returned as a *RunError, now and on
 // every replay. A panic is an error.
 //
-// It also returns errors matching ErrCancelled, ErrStepReused, and
-// ErrInvalidPayload if a recorded result does not decode into T.
+// A step whose caller ends ctx has not failed. If ctx has ended and fn returns an
+// error, nothing is recorded, and Step returns an error that matches ctx.Err(). A limit for
+// each attempt is Policy.Timeout, or a ctx that fn makes.
+//
+// It also returns errors matching ErrCancelled, ErrStepReused, ErrState in the
+// function of another step of the run, and ErrInvalidPayload if a recorded result
+// does not decode into T.
 func Step[T any](ctx context.Context, run *Run, name string, fn func(context.Context) (T, error)) (T, error) {
 	raw, err := run.step(ctx, name, func(ctx context.Context) (any, error) { return fn(ctx) })
 	return decodeStep[T](run, name, raw, err)
@@ -59,7 +65,7 @@ func decodeStep[T any](run *Run, name string, raw []byte, err error) (T, error) 
 }
 
 // once returns the recorded result of a step, or, if it has none, what do comes to.
-func (r *Run) once(ctx context.Context, name string, do func(*stepRecord) ([]byte, error)) ([]byte, error) {
+func (r *Run) once(ctx context.Context, name string, do func(*stepRecord) ([]byte, error)) (raw []byte, err error) {
 	rec, err := r.next(ctx, name)
 	if err != nil {
 		return nil, err
@@ -67,7 +73,10 @@ func (r *Run) once(ctx context.Context, name string, do func(*stepRecord) ([]byt
 	if rec != nil && rec.final() {
 		return r.recorded(name, rec)
 	}
-	defer r.leave(name, rec)
+	defer func() {
+		var cut *cutShortError
+		r.leave(name, rec == nil && !errors.As(err, &cut))
+	}()
 	return do(rec)
 }
 
@@ -77,26 +86,23 @@ func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (a
 }
 
 func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func(context.Context) (any, error)) ([]byte, error) {
-	from := r.beginning()
-	v, err := r.attempt(ctx, name, fn)
+	own, stop := r.stepContext(ctx)
+	defer stop()
+	start := time.Now()
+	v, err := r.attempt(own, name, func(ctx context.Context) (any, error) {
+		v, err := fn(ctx)
+		return v, scopeError(ctx, err)
+	})
 	if err != nil {
-		return r.stepFailed(ctx, name, rec, from, err)
+		return r.stepFailed(own, name, rec, start, err)
 	}
 	output, err := r.encode(v)
 	if err != nil {
-		return r.stepFailed(ctx, name, rec, from, Permanent(err))
+		return r.stepFailed(own, name, rec, start, Permanent(err))
 	}
-	done := step{status: Succeeded, output: output, retries: retriesOf(rec), took: time.Since(from.at)}
+	done := step{status: Succeeded, output: output, retries: retriesOf(rec), took: time.Since(start)}
 	return r.put(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
 }
-
-// A beginning is how things stood when the function of a step was called.
-type beginning struct {
-	at       time.Time
-	cleaning bool
-}
-
-func (r *Run) beginning() beginning { return beginning{time.Now(), r.isCleaning()} }
 
 // bytesOf is what encode returned, as it would be read back.
 func bytesOf(output any) []byte {
@@ -110,8 +116,14 @@ func bytesOf(output any) []byte {
 // next finds out what there is to do for a step. If there is no final record,
 // nor an error, the step counts as in flight.
 func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
+	if err := r.refuseNested(ctx, fmt.Sprintf("%q", name)); err != nil {
+		return nil, err
+	}
 	if err := r.policy.check(); err != nil {
 		return nil, &operationError{fmt.Sprintf("step %q of run %d", name, r.id), err}
+	}
+	if r.isLate() {
+		return nil, r.refuseLate(name)
 	}
 	rec, err := r.ask(name)
 	if err != nil {
@@ -129,21 +141,22 @@ func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 	if rec != nil && rec.status == Failed && r.remaining(rec) > 0 {
 		return nil, r.suspend(r.remaining(rec), nil)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed != nil {
-		return nil, r.closed
+	late, err := r.enter(name)
+	if late {
+		return nil, r.refuseLate(name)
 	}
-	r.inflight.Add(1)
-	return rec, nil
+	return rec, err
 }
 
 // leave is the end of a step that was in flight. Not before then is it clear
 // that recorded steps are asked for after it, and not beside it.
-func (r *Run) leave(name string, rec *stepRecord) {
-	if rec == nil {
+func (r *Run) leave(name string, isNew bool) {
+	if isNew {
 		r.lookForChange(name)
 	}
+	r.mu.Lock()
+	r.flying = slices.DeleteFunc(r.flying, func(other string) bool { return other == name })
+	r.mu.Unlock()
 	r.inflight.Done()
 }
 
@@ -167,8 +180,6 @@ func retriesOf(rec *stepRecord) int {
 
 // attempt calls fn once, with a ctx of its own.
 func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context) (any, error)) (v any, err error) {
-	ctx, stop := r.stepContext(ctx)
-	defer stop()
 	if r.policy.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, r.policy.Timeout, ErrTimeout)
@@ -193,7 +204,7 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 			observer.Stepped(ctx, r.id, name, time.Since(start), err)
 		}
 	}()
-	return fn(context.WithValue(ctx, stepKey{}, true))
+	return fn(context.WithValue(ctx, stepKey{}, &stepScope{run: r.execution, name: name}))
 }
 
 // observer is the Store's, or one that is told nothing.
@@ -205,25 +216,34 @@ func (e *execution) observer() Observer {
 }
 
 // stepContext returns the ctx of a step: the caller's, or, while the run
-// cleans up after a cancellation, one that ends with the lease alone.
+// cleans up after a cancellation, one that the cancellation does not end.
 func (r *Run) stepContext(ctx context.Context) (context.Context, func()) {
-	r.mu.Lock()
-	cleaning := r.cleaning
-	r.mu.Unlock()
-	if !cleaning || !errors.Is(context.Cause(ctx), ErrCancelled) {
+	if !r.isCleaning() {
 		return ctx, func() {}
 	}
-	return r.tied(ctx)
+	return r.uncancelled(ctx)
 }
 
-// tied returns ctx without its own end, but with the lease's.
-func (e *execution) tied(ctx context.Context) (context.Context, func()) {
+// uncancelled returns a ctx that ends with the lease, and as ctx does unless that is cancelled with the run.
+func (e *execution) uncancelled(ctx context.Context) (context.Context, func()) {
 	free, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	if e.lease == nil {
-		return free, func() { cancel(nil) }
+	pass := func(from context.Context) func() bool {
+		return context.AfterFunc(from, func() {
+			if cause := context.Cause(from); !errors.Is(cause, ErrCancelled) {
+				cancel(cause)
+			}
+		})
 	}
-	stop := context.AfterFunc(e.lease, func() { cancel(context.Cause(e.lease)) })
-	return free, func() { stop(); cancel(nil) }
+	stops := []func() bool{pass(ctx)}
+	if e.lease != nil {
+		stops = append(stops, pass(e.lease))
+	}
+	return free, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
 }
 
 // ofLease is the ctx for the library's own statements: a result that is there
@@ -232,17 +252,32 @@ func (e *execution) ofLease(ctx context.Context) context.Context {
 	return context.WithoutCancel(ctx)
 }
 
-// stepFailed records a failed attempt: for another one later, or for good. One
-// that a cancellation cut short has not failed; those of the cleaning up are not cut short.
-func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, from beginning, cause error) ([]byte, error) {
-	if r.lease != nil && context.Cause(r.lease) != nil {
-		return nil, r.suspend(0, context.Cause(r.lease)) // it was cut short
+// A cutShortError is what a step returns whose caller ended its ctx before the
+// step had a result. The step has not failed, and nothing is recorded.
+type cutShortError struct{ *operationError }
+
+// cutShort returns what a step returns whose function did not fail by itself: its
+// ctx ended, or the run was suspended under it. Otherwise it returns nil.
+func (r *Run) cutShort(ctx context.Context, name string, cause error) error {
+	stop := r.suspended()
+	switch {
+	case r.lease != nil && context.Cause(r.lease) != nil:
+		return r.suspend(0, context.Cause(r.lease))
+	case errors.Is(context.Cause(ctx), ErrCancelled):
+		return r.refuse(name)
+	case stop != nil && (ctx.Err() != nil || errors.Is(cause, ErrSuspended)):
+		return stop
+	case ctx.Err() != nil:
+		return &cutShortError{&operationError{fmt.Sprintf("step %q of run %d was cut short", name, r.id), ctx.Err()}}
 	}
-	if errors.Is(context.Cause(ctx), ErrCancelled) && !from.cleaning {
-		return nil, r.refuse(name)
-	}
-	if stop := r.suspended(); stop != nil && ctx.Err() != nil {
-		return nil, stop // it was cut short, because a step beside it suspended the run
+	return nil
+}
+
+// stepFailed records a failed attempt: for another one later, or for good. ctx is
+// the step's own; a step that was cut short has not failed.
+func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, start time.Time, cause error) ([]byte, error) {
+	if err := r.cutShort(ctx, name, cause); err != nil {
+		return nil, err
 	}
 	retries := retriesOf(rec) + 1
 	limit := cmp.Or(r.policy.MaxAttempts, defaultStepAttempts)
@@ -256,7 +291,7 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, from
 		result.kind = died // nobody would run a test's run again
 	}
 	f := failure{Transient: result.kind != died, Code: codeOf(cause), Message: errorText(cause)}
-	st := step{status: Failed, retries: retries, took: time.Since(from.at)}
+	st := step{status: Failed, retries: retries, took: time.Since(start)}
 	switch result.kind {
 	case died:
 		st.failure = f.encode()
@@ -279,10 +314,7 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, from
 func (e *execution) suspended() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed == nil {
-		return nil
-	}
-	return e.closed
+	return e.closedError()
 }
 
 func (e *execution) isCleaning() bool {
@@ -365,10 +397,12 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 		r.m.hold.inTx.Store(true)
 		defer r.m.hold.inTx.Store(false)
 	}
-	from := r.beginning()
+	own, stop := r.stepContext(ctx)
+	defer stop()
+	start := time.Now()
 	var output any
 	var status State
-	_, err := r.attempt(ctx, name, func(ctx context.Context) (any, error) {
+	_, err := r.attempt(own, name, func(ctx context.Context) (any, error) {
 		return nil, r.store.inTx(ctx, func(tx *sql.Tx) error {
 			var err error
 			output, status, err = r.workTx(ctx, tx, name, fn)
@@ -378,10 +412,10 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	switch {
 	case errors.Is(err, errAdopted):
 		return r.adopted(ctx, name)
-	case setback(err):
+	case setback(err) && own.Err() == nil:
 		return nil, r.setback(err)
 	case err != nil:
-		return r.stepFailed(ctx, name, rec, from, err)
+		return r.stepFailed(own, name, rec, start, err)
 	}
 	r.note(status)
 	return bytesOf(output), nil
@@ -399,7 +433,7 @@ func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(conte
 		return nil, "", errAdopted
 	}
 	v, err := fn(ctx, tx)
-	if err != nil {
+	if err = scopeError(ctx, err); err != nil {
 		return nil, "", &ownError{err}
 	}
 	if output, err = r.encode(v); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -38,7 +39,8 @@ func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Du
 
 // Version returns which version of a change in the code this run is to
 // follow: the given one if the run had not come past this point when it was
-// made, and 0 if it had, that is if results are recorded for steps after it.
+// made, and 0 if it had. It had if anything is recorded of a step after it: a result, a
+// wait, a child, or a retry to come.
 // The answer is recorded as a step named "version:" and the change, so that it stays:
 //
 //	if v, err := run.Version(ctx, "fraud-check", 1); err != nil {
@@ -51,18 +53,24 @@ func (r *Run) Version(ctx context.Context, change string, version int) (int, err
 		return 0, fmt.Errorf("pgqrs: version %d of change %q is less than 1", version, change)
 	}
 	name := "version:" + change
-	r.mu.Lock()
-	passed := false
-	if r.stored[name] == nil && r.closed == nil {
-		for other, rec := range r.stored {
-			passed = passed || rec.final() && !r.asked[other]
-		}
+	if err := r.refuseNested(ctx, fmt.Sprintf("%q", name)); err != nil {
+		return 0, err
 	}
-	r.mu.Unlock()
-	if passed {
+	if r.hasPassed(name) {
 		return 0, nil
 	}
 	return Step(ctx, r, name, func(context.Context) (int, error) { return version, nil })
+}
+
+// hasPassed reports whether the run has come past a step that has no record: another
+// step has a row, whatever became of it, and has not been asked for yet.
+func (e *execution) hasPassed(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stored[name] != nil || e.closed != nil {
+		return false
+	}
+	return slices.ContainsFunc(e.rows, func(other string) bool { return !e.asked[other] })
 }
 
 // A Signal is a message to a run, with a value of type T. Its value is its name:
@@ -142,6 +150,9 @@ func (g Signal[T]) Wait(ctx context.Context, run *Run, timeout time.Duration) (T
 func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([]byte, string, error) {
 	if err := checkName("signal name", signal); err != nil {
 		return nil, "", &operationError{fmt.Sprintf("run %d", r.id), err}
+	}
+	if err := r.refuseNested(ctx, fmt.Sprintf("the Wait for %q", signal)); err != nil {
+		return nil, signal, err
 	}
 	r.mu.Lock()
 	r.waits[signal]++
@@ -293,7 +304,7 @@ func (r *Run) runChildren(ctx context.Context, workflow, name string, rec *stepR
 		return nil, fmt.Errorf("%w: Child %q needs a database, or a given result", ErrUnsupported, name)
 	}
 	if rec == nil {
-		list, err := items(context.WithValue(ctx, stepKey{}, true))
+		list, err := items(context.WithValue(ctx, stepKey{}, &stepScope{run: r.execution, name: name}))
 		if err != nil {
 			return nil, wrap(ctx, err, "start children %q of run %d", name, r.id)
 		}

@@ -81,6 +81,7 @@ func features() []feature {
 		{"workflow step retries", workflowRetryCases},
 		{"workflow suspend", workflowSuspendCases},
 		{"workflow replay", replayCases},
+		{"workflow misuse", misuseCases},
 		{"workflow steptx", workflowStepTxCases},
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},

@@ -15,6 +15,7 @@ var cancelCases = []testcase{
 	{"Cancel ends the ctx of the running step, and the step that this cuts short is refused", "a long step would go on for hours for nothing", cancelCuts},
 	{"a step that ignores the cancellation is recorded, and the next one is refused", "what was done would be forgotten, and could not be undone", cancelIgnored},
 	{"steps after the refusal do run, with a live ctx, and the run ends CANCELLED whatever is returned", "a cancelled run could not give back what it has taken", cancelCleanUp},
+	{"a step of the cleaning up that begins before the ctx of its run ends goes on", "a refund would be cut short, and be taken for failed", cancelCleanUpEarly},
 	{"a crash in the cleaning up takes the same turn again", "a replayed run would do what it was told not to, or undo it twice", cancelCrash},
 	{"the cleaning up may sleep, wait for signals and have children", "a refund that needs an approval could not be made", cancelSlow},
 	{"steps that were cut short at once are all refused", "one of two parallel steps would be taken for failed, and be tried again", cancelParallel},
@@ -132,6 +133,21 @@ func cancelCleanUp(t *testing.T, e *env) {
 		equal(t, "executions", e.info(t, info.MessageID).Claim, 1)
 		must(t, s.stop())
 	}
+}
+
+func cancelCleanUpEarly(t *testing.T, e *env) {
+	s := newStopper(t, e, true, func(ctx context.Context, run *pgqrs.Run, calls *tally[string], _ error) error {
+		return run.With(pgqrs.Policy{MaxAttempts: 1}).Do(ctx, "refund", func(own context.Context) error {
+			<-ctx.Done() // by a heartbeat, which as a rule comes now
+			calls.add(fmt.Sprint("refund ", own.Err()))
+			return own.Err()
+		})
+	})
+	must(t, s.Cancel(t.Context()))
+	close(s.gate)
+	e.awaitRun(t, s.ID(), pgqrs.Cancelled)
+	equalSlices(t, "what happened", s.calls.all(), []string{"first", "told true", "refund <nil>"})
+	equal(t, "status of the refund", e.step(t, s.ID(), "refund").Status, pgqrs.Succeeded)
 }
 
 func cancelCrash(t *testing.T, e *env) {

@@ -2,6 +2,7 @@ package pgqrstest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,6 +18,7 @@ var workflowRetryCases = []testcase{
 	{"RetryAfter and Snooze in a step set the delay, and Snooze does not count", "a gateway's own advice would be ignored, or waiting for it end the run", stepDelays},
 	{"a panic in a step is an error of the step, with its stack", "a bug in one step would take the process down", stepPanic},
 	{"a result that does not marshal is a permanent failure of its step", "a step would be repeated for ever, effect and all", stepUnmarshalable},
+	{"a step whose caller ends its ctx has not failed: nothing of it is recorded, and it is not tried again", "the sibling of a failed step would be tried again three times, and be recorded as failed", stepCutShort},
 	{"Policy.Timeout ends an attempt of a step with the cause ErrTimeout, which its final error matches", "a step that hangs would hold its slot for ever", stepTimeout},
 }
 
@@ -212,4 +214,60 @@ func stepTimeout(t *testing.T, e *env) {
 		t.Errorf("the final error matches more than ErrTimeout: %v", final)
 	}
 	wantText(t, "error", r.Error, "timeout after 10ms")
+}
+
+func stepCutShort(t *testing.T, e *env) {
+	count := e.effects(t)
+	ends := map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"cancelled": context.WithCancel,
+		"timed out": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 50*time.Millisecond)
+		},
+		"with a cause": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			return ctx, func() { cancel(errBoom) }
+		},
+	}
+	for what, end := range ends {
+		var calls, cuts tally[string]
+		handler := play(e.store, func(ctx context.Context, run *pgqrs.Run, execution int) (receipt, error) {
+			group, cancel := end(ctx)
+			defer cancel()
+			begun, errs := make(chan struct{}), make(chan error, 2)
+			slow := func(ctx context.Context) error {
+				calls.add("slow")
+				begun <- struct{}{}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			go func() { errs <- run.Do(group, "slow", slow) }()
+			<-begun
+			go func() {
+				errs <- run.DoTx(group, "slow too", func(ctx context.Context, tx *sql.Tx) error { return errors.Join(book(ctx, tx), slow(ctx)) })
+			}()
+			<-begun
+			if what != "timed out" {
+				cancel()
+			}
+			for range 2 {
+				err := <-errs
+				cuts.add(fmt.Sprint(errors.Is(err, group.Err()), strings.Contains(err.Error(), "was cut short")))
+			}
+			if execution == 1 {
+				_ = run.Do(ctx, "undo", func(context.Context) error { return nil })
+				e.loseRun(t, run.ID())
+			}
+			return receipt{}, errors.Join(errBoom, walk("undo")(ctx, run))
+		})
+		stop := start(t, fast(handler))
+		h := e.run(t)
+		info := e.awaitRun(t, h.ID(), pgqrs.Failed)
+		must(t, stop())
+		wantText(t, "error of a run that was "+what, info.Error, "boom")
+		equalSlices(t, "calls", calls.all(), []string{"slow", "slow", "slow", "slow"})
+		equalSlices(t, "errors", cuts.all(), []string{"true true", "true true", "true true", "true true"})
+		equal(t, "recorded steps", len(value(h.Steps(t.Context()))(t)), 1)
+		equal(t, "warning", info.Warning, "")
+	}
+	equal(t, "effects", count(), 0)
 }

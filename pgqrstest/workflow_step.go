@@ -227,7 +227,8 @@ func stepNames(t *testing.T, e *env) {
 		errs <- run.Do(ctx, strings.Repeat("ü", 255), func(context.Context) error { return nil })
 		return receipt{}, nil
 	})
-	e.awaitRun(t, h.ID(), pgqrs.Succeeded)
+	info := e.awaitRun(t, h.ID(), pgqrs.Failed)
+	wantText(t, "error", info.Error, "step name is used twice", `"charge"`)
 	must(t, <-errs)
 	reused := <-errs
 	wantError(t, reused, pgqrs.ErrStepReused)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -13,6 +14,7 @@ import (
 var workflowVersionCases = []testcase{
 	{"Version gives new runs the new version, and keeps it when the code moves on", "a run would change its course with every deploy", versionKept},
 	{"Version is 0 for runs that have come past it, and stays 0", "a live run would do a new step where it has long done what follows", versionPassed},
+	{"Version is 0 while a step after it waits for a signal, a child, a retry or the end of a sleep, and after a Retry of it", "the old branch and the new one would both run, and charge twice", versionPending},
 	{"a version less than 1 is refused", "0 would mean both the old way and the new", versionRefused},
 	{"a new step before recorded ones is reported, in the log and by Info", "a deploy would break live runs, and nobody would know why", versionInserted},
 	{"recorded steps that the code no longer asks for are reported, in the log and by Info", "a deploy would break live runs, and nobody would know why", versionDropped},
@@ -93,6 +95,50 @@ func versionPassed(t *testing.T, e *env) {
 	equalSlices(t, "versions", seen.all(), []int{0, 0})
 	equal(t, "warning", r.Warning, "")
 	equal(t, "steps", len(value(e.store.Run(r.ID).Steps(t.Context()))(t)), 2)
+}
+
+func versionPending(t *testing.T, e *env) {
+	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // which nobody handles
+	pending := map[string]func(ctx context.Context, run *pgqrs.Run) error{
+		"nap":        func(ctx context.Context, run *pgqrs.Run) error { return run.Sleep(ctx, "nap", time.Hour) },
+		"approved#1": func(ctx context.Context, run *pgqrs.Run) error { _, err := approved.Wait(ctx, run, 0); return err },
+		"kid":        func(ctx context.Context, run *pgqrs.Run) error { _, err := kids.Child(ctx, run, "kid", 1); return err },
+		"retried": func(ctx context.Context, run *pgqrs.Run) error {
+			return run.Do(ctx, "retried", func(context.Context) error { return pgqrs.RetryAfter(time.Hour, errBoom) })
+		},
+		"failed": func(ctx context.Context, run *pgqrs.Run) error {
+			return run.Do(ctx, "failed", func(context.Context) error { return pgqrs.Permanent(errBoom) })
+		},
+	}
+	for step, old := range pending {
+		var seen tally[int]
+		stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, execution int) (receipt, error) {
+			if execution == 1 {
+				return receipt{}, old(ctx, run)
+			}
+			v, err := run.Version(ctx, "by-step", 1)
+			if err != nil {
+				return receipt{}, err
+			}
+			seen.add(v)
+			if v == 0 {
+				return receipt{}, old(ctx, run)
+			}
+			return receipt{}, walk("new")(ctx, run)
+		})))
+		h := e.run(t)
+		if step == "failed" {
+			e.awaitRun(t, h.ID(), pgqrs.Failed)
+			must(t, h.Retry(t.Context()))
+		} else {
+			asleep(t, e, h, step)
+			e.poke(t, "UPDATE pgqrs_messages SET vt = enqueued_at WHERE id = %d", e.runInfo(t, h.ID()).MessageID)
+		}
+		eventually(t, "the new code runs", func() bool { return seen.len() > 0 })
+		must(t, stop())
+		equal(t, "version while "+step+" is under way", seen.all()[0], 0)
+		equal(t, "recorded steps", len(value(h.Steps(t.Context()))(t)), 1)
+	}
 }
 
 func versionRefused(t *testing.T, e *env) {
