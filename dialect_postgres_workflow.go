@@ -130,6 +130,17 @@ var postgresWorkflow = workflowSQL{
 		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = clock_timestamp()
 		WHERE id IN (SELECT json_array_elements_text($1::json)::bigint) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')
 		RETURNING id`,
+	unstartedArchive: `/* pgqrs:run.unstarted_archive */
+		UPDATE pgqrs_messages m SET archived_at = clock_timestamp(), due_at = NULL, vt = COALESCE(m.parked_vt, m.vt), parked_vt = NULL
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND r.status = 'CANCELLING' AND m.id = r.message_id
+			AND ` + postgresLive + ` AND (m.consumer_worker_id IS NULL OR m.vt <= clock_timestamp())
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = r.id)
+		RETURNING r.id, w.name, m.group_key, m.batch_id`,
+	unstartedEnd: `/* pgqrs:run.unstarted_end */
+		UPDATE pgqrs_workflow_runs SET status = 'CANCELLED', output = NULL, error = NULL, completed_at = clock_timestamp(), updated_at = clock_timestamp()
+		WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND status = 'CANCELLING'
+		RETURNING id, parent_run_id`,
 	pause: `/* pgqrs:run.pause */
 		UPDATE pgqrs_workflow_runs SET status = 'PAUSED', paused_at = clock_timestamp(), updated_at = clock_timestamp(), error = NULL
 		WHERE id = $1 AND status IN ('QUEUED', 'RUNNING')

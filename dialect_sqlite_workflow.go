@@ -118,6 +118,17 @@ var sqliteWorkflow = workflowSQL{
 		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = ` + sqliteNow + `
 		WHERE id IN (SELECT value FROM json_each(?)) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')
 		RETURNING id`,
+	unstartedArchive: `/* pgqrs:run.unstarted_archive */
+		UPDATE pgqrs_messages SET archived_at = ` + sqliteNow + `, due_at = NULL, vt = COALESCE(parked_vt, vt), parked_vt = NULL
+		WHERE id IN (SELECT r.message_id FROM pgqrs_workflow_runs r WHERE r.id IN (SELECT value FROM json_each(?)) AND r.status = 'CANCELLING'
+				AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = r.id))
+			AND archived_at IS NULL AND (consumer_worker_id IS NULL OR vt <= ` + sqliteNow + `)
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id), CAST(group_key AS BLOB), batch_id`,
+	unstartedEnd: `/* pgqrs:run.unstarted_end */
+		UPDATE pgqrs_workflow_runs SET status = 'CANCELLED', output = NULL, error = NULL, completed_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
+		WHERE id IN (SELECT value FROM json_each(?)) AND status = 'CANCELLING'
+		RETURNING id, parent_run_id`,
 	pause: `/* pgqrs:run.pause */
 		UPDATE pgqrs_workflow_runs SET status = 'PAUSED', paused_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `, error = NULL
 		WHERE id = ? AND status IN ('QUEUED', 'RUNNING')

@@ -29,6 +29,11 @@ type workflowSQL struct {
 	end []string
 	// cancel asks unfinished runs to end. Query; JSON array of runs; rows: run of those that were not being cancelled.
 	cancel string
+	// unstartedArchive archives the messages of runs that are being cancelled, have no steps, and are leased to nobody. It leaves the
+	// order of their groups. Query; JSON array of runs; rows: run, queue, group or NULL, batch or NULL.
+	unstartedArchive string
+	// unstartedEnd ends the runs of such messages. Query; JSON array of runs; rows: run, parent run or NULL.
+	unstartedEnd string
 	// pause stops an unfinished run at its next step. Query; run; 1 row: run, or none.
 	pause string
 	// resume takes back pause. Query; run; 1 row: run, or none.

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -222,38 +224,109 @@ func (s *core) tellAwaiting(news RunInfo) {
 // without a recorded result returns ErrCancelled, the ctx of the running one
 // ends with that cause at the worker's next heartbeat, the run may clean up by
 // further steps, and then it is Cancelled, whatever its function returns. A run
-// without any recorded step ends without its function being called. Cancelling
-// again is no error. It returns errors matching ErrNotFound, and ErrState if
-// the run has ended.
+// without any recorded step ends without its function being called. It ends at
+// once, also if it is blocked in its group, unless a worker holds it. Cancelling
+// again is no error. Cancel returns errors matching ErrNotFound, and ErrState if
+// the run has ended otherwise.
 func (h *RunHandle[Out]) Cancel(ctx context.Context) error {
 	return h.change(ctx, "cancel", func(c conn) error { return c.cancelRun(ctx, h.id) })
 }
 
 func (c conn) cancelRun(ctx context.Context, id int64) error {
-	cancelled, err := c.cancelRuns(ctx, []int64{id})
-	if err == nil && len(cancelled) == 0 {
-		return c.explain(ctx, id, Cancelling)
+	started, all, err := c.cancelRuns(ctx, []int64{id}, nil)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = c.cancelChildren(ctx, cancelled...)
+	if len(all) == 0 {
+		return c.explain(ctx, id, Cancelling, Cancelled)
 	}
-	return err
+	return c.cancelChildren(ctx, started...)
 }
 
-// cancelRuns asks runs to end, and returns those that were not being cancelled yet.
-func (c conn) cancelRuns(ctx context.Context, ids []int64) ([]int64, error) {
+// cancelRuns asks runs to end, and ends those that no worker has begun. It wakes the other ones, and
+// the parents of those that it ends, except for parents that are awake. It returns the runs that were not being
+// cancelled yet, and which of them have started.
+func (c conn) cancelRuns(ctx context.Context, ids, awake []int64) (started, all []int64, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err = c.ids(ctx, c.store.dialect.workflow.cancel, list)
+	if err != nil || len(all) == 0 {
+		return nil, nil, err
+	}
+	ended, err := c.endUnstarted(ctx, all, awake)
+	if err != nil {
+		return nil, nil, err
+	}
+	started = slices.DeleteFunc(slices.Clone(all), func(id int64) bool { return ended[id] })
+	return started, all, c.wakeRuns(ctx, started)
+}
+
+// wakeRuns makes the messages of unfinished runs due.
+func (c conn) wakeRuns(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, err := jsonList(ids)
+	if err != nil {
+		return err
+	}
+	return c.woken(ctx, c.store.dialect.workflow.wake, list)
+}
+
+// endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no worker's hands,
+// and returns them. It need not wait for their turn, as there is nothing to clean up.
+func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]bool, error) {
 	list, err := jsonList(ids)
 	if err != nil {
 		return nil, err
 	}
-	cancelled, err := c.ids(ctx, c.store.dialect.workflow.cancel, list)
-	if err != nil || len(cancelled) == 0 {
+	ended, next := map[int64]bool{}, followers{}
+	err = c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{list}, func(rows *sql.Rows) error {
+		var id int64
+		var queue string
+		var group sql.NullString
+		var batch sql.NullInt64
+		err := rows.Scan(&id, &queue, &group, &batch)
+		ended[id] = true
+		next.after(queue, group.String, batch.Int64)
+		return err
+	})
+	if err != nil || len(ended) == 0 {
 		return nil, err
 	}
-	if list, err = jsonList(cancelled); err != nil {
+	parents, err := c.endCancelled(ctx, slices.Sorted(maps.Keys(ended)))
+	if err != nil {
 		return nil, err
 	}
-	return cancelled, c.woken(ctx, c.store.dialect.workflow.wake, list)
+	for _, id := range awake {
+		delete(parents, id)
+	}
+	if err := c.wakeRuns(ctx, slices.Sorted(maps.Keys(parents))); err != nil {
+		return nil, err
+	}
+	return ended, c.advance(ctx, next)
+}
+
+// endCancelled ends runs as CANCELLED and returns their parents.
+func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]bool, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, err
+	}
+	parents = map[int64]bool{}
+	err = c.rows(ctx, c.store.dialect.workflow.unstartedEnd, []any{list}, func(rows *sql.Rows) error {
+		var id int64
+		var parent sql.NullInt64
+		err := rows.Scan(&id, &parent)
+		if parent.Valid {
+			parents[parent.Int64] = true
+		}
+		c.store.tell(func() { c.store.tellAwaiting(RunInfo{ID: id, Status: Cancelled}) })
+		return err
+	})
+	return parents, err
 }
 
 // cancelChildren asks the descendants of cancelled runs to end.
@@ -267,7 +340,7 @@ func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
 		if err != nil || len(children) == 0 {
 			return err
 		}
-		if parents, err = c.cancelRuns(ctx, children); err != nil {
+		if parents, _, err = c.cancelRuns(ctx, children, parents); err != nil {
 			return err
 		}
 	}
@@ -275,9 +348,9 @@ func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
 }
 
 // explain says why a run could not be changed; it is fine if it is already what was wanted.
-func (c conn) explain(ctx context.Context, id int64, wanted State) error {
+func (c conn) explain(ctx context.Context, id int64, wanted ...State) error {
 	info, err := c.run(ctx, id)
-	if err != nil || info.Status == wanted {
+	if err != nil || slices.Contains(wanted, info.Status) {
 		return err
 	}
 	return fmt.Errorf("%w: it is %s", ErrState, info.Status)
@@ -304,7 +377,7 @@ func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 			return err
 		}
 		if len(ids) == 0 {
-			return c.explain(ctx, h.id, "")
+			return c.explain(ctx, h.id)
 		}
 		return c.wakeRun(ctx, h.id)
 	})
@@ -332,7 +405,7 @@ func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 			return err
 		}
 		if len(messages) == 0 {
-			return c.explain(ctx, h.id, "")
+			return c.explain(ctx, h.id)
 		}
 		done, taken, err := c.store.redrive(ctx, messages)
 		if err == nil && len(done) == 0 && len(taken) == 0 {

@@ -262,13 +262,29 @@ func TestStatementsOfSteering(t *testing.T) {
 	runOperations(t, []operation{
 		{
 			name: "Cancel", call: cancel,
-			want: inOne(query("run.cancel", `[5]`).ids(5), wakes(5).row(5, "welcome"), query("run.children", `[5]`)),
+			want: inOne(query("run.cancel", `[5]`).ids(5), query("run.unstarted_archive", `[5]`), wakes(5).row(5, "welcome"), query("run.children", `[5]`)),
 		}, {
 			name: "Cancel of a run with a child", call: cancel,
-			want: inOne(query("run.cancel", `[5]`).ids(5), wakes(5).row(5, "welcome"), query("run.children", `[5]`).ids(6),
-				query("run.cancel", `[6]`).ids(6), wakes(6).row(6, "mail"), query("run.children", `[6]`)),
+			want: inOne(query("run.cancel", `[5]`).ids(5), query("run.unstarted_archive", `[5]`), wakes(5).row(5, "welcome"), query("run.children", `[5]`).ids(6),
+				query("run.cancel", `[6]`).ids(6), query("run.unstarted_archive", `[6]`), wakes(6).row(6, "mail"), query("run.children", `[6]`)),
+		}, {
+			name: "Cancel of a run with a child that has not begun", call: cancel,
+			want: inOne(query("run.cancel", `[5]`).ids(5), query("run.unstarted_archive", `[5]`), wakes(5).row(5, "welcome"), query("run.children", `[5]`).ids(6),
+				query("run.cancel", `[6]`).ids(6), query("run.unstarted_archive", `[6]`).row(6, "mail", nil, nil), query("run.unstarted_end", `[6]`).row(6, 5)),
+		}, {
+			name: "Cancel of a run that has not begun", call: cancel,
+			want: inOne(query("run.cancel", `[5]`).ids(5), query("run.unstarted_archive", `[5]`).row(5, "welcome", nil, nil), query("run.unstarted_end", `[5]`).row(5, nil)),
+		}, {
+			name: "Cancel of a child that has not begun", call: cancel,
+			want: inOne(query("run.cancel", `[5]`).ids(5), query("run.unstarted_archive", `[5]`).row(5, "welcome", nil, nil), query("run.unstarted_end", `[5]`).row(5, 4),
+				wakes(4).row(4, "shop")),
+		}, {
+			name: "Cancel of a run in a group that has not begun", call: cancel,
+			want: inOne(query("run.cancel", `[5]`).ids(5), query("run.unstarted_archive", `[5]`).row(5, "welcome", "ada", nil), query("run.unstarted_end", `[5]`).row(5, nil),
+				query("group.try_lock", `[["welcome","ada"]]`).row("welcome", "ada", false, false, false), query("group.promote", `[["welcome","ada"]]`)),
 		},
 		{name: "Cancel again", call: cancel, want: inOne(query("run.cancel", `[5]`), looked("CANCELLING", nil, nil))},
+		{name: "Cancel of a run that is cancelled", call: cancel, want: inOne(query("run.cancel", `[5]`), looked("CANCELLED", nil, nil))},
 		{name: "Cancel of a run that has ended", call: cancel, want: inVain(query("run.cancel", `[5]`), looked("SUCCESS", nil, nil)), err: pgqrs.ErrState},
 		{name: "Cancel of no run", call: cancel, want: inVain(query("run.cancel", `[5]`), query("run.get", 5)), err: pgqrs.ErrNotFound},
 		{name: "Pause", call: pause, want: inOne(query("run.pause", 5).ids(5))},

@@ -29,7 +29,7 @@ var groupWorkerCases = []testcase{
 	{"with SkipFailed a group goes on past a failed message, which comes when its time has come", "a group would wait for a message that nothing depends on", groupSkip},
 	{"with SkipFailed a retry is not overtaken once it is due, and one message at a time is kept", "a retry would starve, or run beside another", groupSkipDue},
 	{"a message of a workflow's run may have a group: its runs are executed one after the other", "two runs would change one account at once", groupRuns},
-	{"a run that is cancelled while it is blocked ends when it is its turn", "a cancelled run would overtake, or never end", groupRunCancelled},
+	{"a run that is cancelled before it begins ends at once, blocked or not, and its group goes on as if it had never been there", "a cancelled run would hold up its group, or wait for hours to end", groupRunCancelled},
 }
 
 // A ledger notes which message of each group is being worked, and in what order they ended.
@@ -344,21 +344,33 @@ func groupRuns(t *testing.T, e *env) {
 
 func groupRunCancelled(t *testing.T, e *env) {
 	w := pgqrs.NewWorkflow[int, int](e.store, "grouped")
-	first := value(w.Start(t.Context(), 1, pgqrs.Group("a")))(t)
-	second := value(w.Start(t.Context(), 2, pgqrs.Group("a")))(t)
-	must(t, second.Cancel(t.Context()))
-	equal(t, "state of its message", e.info(t, e.runInfo(t, second.ID()).MessageID).State, pgqrs.Blocked)
+	runs := make([]*pgqrs.RunHandle[int], 5)
+	for n := range runs {
+		runs[n] = launch(t, w, n, pgqrs.Group("a"))
+	}
+	state := func(n int) pgqrs.State { return e.info(t, e.runInfo(t, runs[n].ID()).MessageID).State }
+	cancel := func(n int) {
+		t.Helper()
+		must(t, runs[n].Cancel(t.Context()))
+		equal(t, "status", e.runInfo(t, runs[n].ID()).Status, pgqrs.Cancelled)
+		equal(t, "state of its message", state(n), pgqrs.Archived)
+	}
+	cancel(0) // the head
+	e.awaitState(t, e.runInfo(t, runs[1].ID()).MessageID, pgqrs.Ready)
+	cancel(2) // blocked
+	equal(t, "blocked messages", e.stats(t, "grouped").Blocked, 2)
+	var calls tally[int]
 	gate := make(chan struct{})
 	start(t, fast(w.Handle(func(_ context.Context, _ *pgqrs.Run, n int) (int, error) {
+		calls.add(n)
 		<-gate
 		return n, nil
 	})))
-	e.awaitState(t, e.runInfo(t, first.ID()).MessageID, pgqrs.Leased)
-	equal(t, "status of the second", e.runInfo(t, second.ID()).Status, pgqrs.Cancelling)
+	e.awaitState(t, e.runInfo(t, runs[1].ID()).MessageID, pgqrs.Leased)
+	cancel(3) // the next, while the head is under way
+	equal(t, "state of the last message", state(4), pgqrs.Blocked)
 	close(gate)
-	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
-	defer cancel()
-	equal(t, "result", value(first.Result(ctx))(t), 1)
-	_, err := second.Result(ctx)
-	wantError(t, err, pgqrs.ErrCancelled)
+	equal(t, "result of the head", finished(t, runs[1]), 1)
+	equal(t, "result of the last", finished(t, runs[4]), 4)
+	equalSlices(t, "calls", calls.all(), []int{1, 4})
 }

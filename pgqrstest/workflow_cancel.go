@@ -11,7 +11,10 @@ import (
 )
 
 var cancelCases = []testcase{
-	{"a run that is cancelled before any worker sees it ends without its function being called", "an order that was cancelled at once would still be begun", cancelBefore},
+	{"a run that is cancelled before any worker sees it ends at once, without its function being called", "an order that was cancelled at once would still be begun, or would wait for its turn to end", cancelBefore},
+	{"who waits for a run that is cancelled before it begins learns of it at once, in this process and in others", "a caller would wait for a run that nobody works", cancelBeforeAwaited},
+	{"a run that has recorded steps cleans up when it is cancelled, and is left to a worker for that", "what it has taken would never be given back", cancelLeft},
+	{"Cancel ends a thousand children that wait for their turn, and their parent, at once", "cancelling an import would take as long as the import", cancelMany},
 	{"Cancel ends the ctx of the running step, and the step that this cuts short is refused", "a long step would go on for hours for nothing", cancelCuts},
 	{"a step that ignores the cancellation is recorded, and the next one is refused", "what was done would be forgotten, and could not be undone", cancelIgnored},
 	{"steps after the refusal do run, with a live ctx, and the run ends CANCELLED whatever is returned", "a cancelled run could not give back what it has taken", cancelCleanUp},
@@ -21,7 +24,7 @@ var cancelCases = []testcase{
 	{"steps that were cut short at once are all refused", "one of two parallel steps would be taken for failed, and be tried again", cancelParallel},
 	{"Cancel wakes a run that sleeps, waits for a signal, or waits for a retry", "a cancelled run would sleep on for days", cancelWakes},
 	{"a run that is cancelled after its last step ends CANCELLED, and its result is dropped", "Cancel would report success, and the run end as if nothing had happened", cancelLast},
-	{"cancelling again is no error, until the run has ended, and Result says ErrCancelled", "two operators would alarm each other, or a late one believe it had helped", cancelAgain},
+	{"cancelling again is no error, unless the run has ended otherwise, and Result says ErrCancelled", "two operators would alarm each other, or a late one believe it had helped", cancelAgain},
 	{"a paused run can be cancelled", "an operator would have to let it go on first", cancelPaused},
 }
 
@@ -35,16 +38,89 @@ func quickBeats(h ...pgqrs.Handler) *pgqrs.Worker {
 func cancelBefore(t *testing.T, e *env) {
 	var calls tally[string]
 	h := e.run(t, pgqrs.Delay(time.Hour))
-	must(t, h.Cancel(t.Context()))
-	equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Cancelling)
+	paused := e.run(t)
+	must(t, paused.Pause(t.Context()))
+	ready := e.run(t)
+	for _, run := range []*pgqrs.RunHandle[receipt]{h, paused, ready} {
+		must(t, run.Cancel(t.Context()))
+		info := e.runInfo(t, run.ID())
+		equal(t, "status", info.Status, pgqrs.Cancelled)
+		equal(t, "result and error", string(info.Output)+info.Error, "")
+		equal(t, "state of the message", e.info(t, info.MessageID).State, pgqrs.Archived)
+		equal(t, "whether it has an end", info.EndedAt.IsZero(), false)
+	}
 	start(t, fast(play(e.store, func(context.Context, *pgqrs.Run, int) (receipt, error) {
 		calls.add("function")
 		return receipt{}, nil
 	})))
-	info := e.awaitRun(t, h.ID(), pgqrs.Cancelled)
-	equal(t, "calls", calls.len(), 0)
-	equal(t, "state of the message", e.info(t, info.MessageID).State, pgqrs.Archived)
-	equal(t, "whether it has an end", info.EndedAt.IsZero(), false)
+	finished(t, e.run(t))
+	equal(t, "calls", calls.len(), 1)
+}
+
+func cancelBeforeAwaited(t *testing.T, e *env) {
+	h := e.run(t)
+	results := make(chan error, 2)
+	for _, s := range []*pgqrs.Store{e.store, e.newStore(t, pgqrs.Config{})} {
+		go func() {
+			_, err := s.Run(h.ID()).Result(patience(t))
+			results <- err
+		}()
+	}
+	_, err := h.Result(expired(t))
+	wantError(t, err, context.DeadlineExceeded)
+	must(t, h.Cancel(t.Context()))
+	for range 2 {
+		wantError(t, receive(t, "the result comes", results), pgqrs.ErrCancelled)
+	}
+	_, err = h.Result(patience(t)) // of the process that started it
+	wantError(t, err, pgqrs.ErrCancelled)
+}
+
+// expired is a ctx that ends soon.
+func expired(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func cancelLeft(t *testing.T, e *env) {
+	var calls tally[string]
+	fn := func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		err := noted(ctx, run, &calls, "charge")
+		if err == nil {
+			err = run.Sleep(ctx, "nap", time.Hour)
+		}
+		if errors.Is(err, pgqrs.ErrCancelled) {
+			err = noted(ctx, run, &calls, "refund")
+		}
+		return receipt{}, err
+	}
+	stop := start(t, fast(play(e.store, fn)))
+	h := e.run(t)
+	asleep(t, e, h, "nap")
+	must(t, stop())
+	must(t, h.Cancel(t.Context()))
+	info := e.runInfo(t, h.ID())
+	equal(t, "status", info.Status, pgqrs.Cancelling)
+	equal(t, "state of the message", e.info(t, info.MessageID).State, pgqrs.Ready)
+	start(t, fast(play(e.store, fn)))
+	e.awaitRun(t, h.ID(), pgqrs.Cancelled)
+	equalSlices(t, "calls", calls.all(), []string{"charge", "refund"})
+}
+
+func cancelMany(t *testing.T, e *env) {
+	const n = 1000
+	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // which nobody handles
+	start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		_, err := kids.Children(ctx, run, "kids", make([]int, n))
+		return receipt{}, err
+	})))
+	h := e.run(t)
+	asleep(t, e, h, "kids")
+	must(t, h.Cancel(t.Context()))
+	equal(t, "children that are cancelled", len(e.runIDs(t, pgqrs.RunFilter{Workflow: "kids", Status: pgqrs.Cancelled, Limit: n})), n)
+	equal(t, "messages that wait", e.stats(t, "kids").Ready, 0)
+	e.awaitRun(t, h.ID(), pgqrs.Cancelled)
 }
 
 // A stopper is a run that is in a step, with what happens to it.
@@ -289,7 +365,8 @@ func cancelAgain(t *testing.T, e *env) {
 	badly := value(orders(e.store).Start(ctx, order{}))(t)
 	e.awaitRun(t, well.ID(), pgqrs.Succeeded)
 	e.awaitRun(t, badly.ID(), pgqrs.Failed)
-	for _, over := range []*pgqrs.RunHandle[receipt]{h, well, badly} {
+	must(t, h.Cancel(ctx))
+	for _, over := range []*pgqrs.RunHandle[receipt]{well, badly} {
 		before := e.runInfo(t, over.ID())
 		err := over.Cancel(ctx)
 		wantError(t, err, pgqrs.ErrState)
@@ -299,10 +376,12 @@ func cancelAgain(t *testing.T, e *env) {
 }
 
 func cancelPaused(t *testing.T, e *env) {
-	h := e.run(t)
+	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
+		return receipt{}, run.Sleep(ctx, "nap", time.Hour)
+	})
+	asleep(t, e, h, "nap")
 	must(t, h.Pause(t.Context()))
 	must(t, h.Cancel(t.Context()))
-	start(t, fast(sells(orders(e.store))))
 	e.awaitRun(t, h.ID(), pgqrs.Cancelled)
 	wantError(t, h.Resume(t.Context()), pgqrs.ErrState)
 }

@@ -23,6 +23,7 @@ var childCases = []testcase{
 	{"a parent's Cancel reaches its children and theirs", "a cancelled order would still be sent by a child", childCancel},
 	{"children that were being started while their parent was cancelled are cancelled with it", "a child would go on for nobody", childCancelLate},
 	{"a cancelled child is an error of its parent's Child that matches ErrCancelled", "a parent would take it for a success", childCancelled},
+	{"a child that is cancelled before it begins wakes its parent", "the parent would wait for ever", childCancelledUnstarted},
 	{"a workflow can be its own child", "trees could not be worked through", childRecursion},
 	{"children that cannot be started are an error of the call, and nothing is started", "a parent would try for ever, or half of them run", childRefused},
 	{"Runs of a Parent are its children, not theirs, by the other fields too", "an operator could not find what a run waits for", childListed},
@@ -272,6 +273,25 @@ func childCancelled(t *testing.T, e *env) {
 	must(t, e.store.Run(kid.ID).Cancel(t.Context()))
 	info := e.awaitRun(t, run.ID(), pgqrs.Failed)
 	wantText(t, "error", info.Error, fmt.Sprintf("run %d of workflow %q", kid.ID, "lineage"), "cancelled")
+}
+
+func childCancelledUnstarted(t *testing.T, e *env) {
+	f := newFamily(e.store)
+	results := make(chan error, 1)
+	start(t, fast(f.parents.Handle(func(ctx context.Context, run *pgqrs.Run, in []int) ([]int, error) {
+		out, err := f.double.Children(ctx, run, "kids", in)
+		if !errors.Is(err, pgqrs.ErrSuspended) {
+			results <- err
+		}
+		return out, nil
+	})))
+	run := launch(t, f.parents, []int{1, 2})
+	asleep(t, e, run, "kids")
+	for _, kid := range f.childRuns(t, e) {
+		must(t, e.store.Run(kid.ID).Cancel(t.Context()))
+	}
+	equalSlices(t, "result", finished(t, run), []int{0, 0})
+	wantError(t, receive(t, "Children returns", results), pgqrs.ErrCancelled)
 }
 
 func childListed(t *testing.T, e *env) {

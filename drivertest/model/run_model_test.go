@@ -137,12 +137,17 @@ func (r *modelRun) signal() bool {
 	return !r.ended()
 }
 
+// cancel ends a run at once that has no steps and is in nobody's hands.
 func (r *modelRun) cancel() bool {
-	ok := !r.ended()
-	if ok {
+	switch {
+	case r.ended():
+		return r.status == pgqrs.Cancelled
+	case len(r.taken) == 0 && r.held == 0 && r.status != pgqrs.Cancelling:
+		r.status = pgqrs.Cancelled
+	default:
 		r.status = pgqrs.Cancelling
 	}
-	return ok
+	return true
 }
 
 func (r *modelRun) pause() bool {

@@ -160,6 +160,66 @@ func TestCancelAgainstEnd(t *testing.T) {
 	})
 }
 
+// unstarted starts a run that no worker has seen, and returns it with the handler of its workflow.
+func (s *scene) unstarted() (*ending, pgqrs.Handler) {
+	s.Helper()
+	e := &ending{RunHandle: value(orders(s.b).Start(s.Context(), 1))(s), s: s}
+	return e, orders(s.a).Handle(func(context.Context, *pgqrs.Run, int) (string, error) {
+		s.Error("the function of a cancelled run was called")
+		return "done", nil
+	})
+}
+
+// A run that has no step yet ends with Cancel, or else when its worker begins it.
+func TestCancelAgainstBegin(t *testing.T) {
+	status := func(e *ending) pgqrs.State { return value(e.Info(e.s.Context()))(e.s).Status }
+	onBoth(t, "the cancel comes first", func(s *scene) {
+		e, h := s.unstarted()
+		claim := s.a.tap.Before(s, "pgqrs:message.claim")
+		s.work(h)
+		claim.Wait(s)
+		s.must(e.Cancel(s.Context()))
+		equal(s, "status", status(e), pgqrs.Cancelled)
+		claim.Go()
+		e.want(pgqrs.Cancelled)
+	})
+	onBoth(t, "the claim comes first", func(s *scene) {
+		e, h := s.unstarted()
+		begin := s.a.tap.Before(s, "pgqrs:run.begin")
+		s.work(h)
+		begin.Wait(s)
+		s.must(e.Cancel(s.Context()))
+		equal(s, "status", status(e), pgqrs.Cancelling)
+		begin.Go()
+		e.want(pgqrs.Cancelled)
+	})
+	onPostgres(t, "the claim comes within the cancel, and the run begins after it", func(s *scene) {
+		e, h := s.unstarted()
+		begun := s.b.tap.After(s, "pgqrs:run.cancel")
+		done := async(func() error { return e.Cancel(s.Context()) })
+		begun.Wait(s)
+		s.work(h)
+		s.eventually("the beginning waits for the cancel", func() bool { return s.inWait(s.a) })
+		begun.Go()
+		s.must(receive(s, "the cancel is done", done))
+		e.want(pgqrs.Cancelled)
+	})
+	onPostgres(t, "the claim passes over a message that the cancel has", func(s *scene) {
+		e, h := s.unstarted()
+		begun := s.b.tap.After(s, "pgqrs:run.unstarted_archive")
+		done := async(func() error { return e.Cancel(s.Context()) })
+		begun.Wait(s)
+		claim := s.a.tap.After(s, "pgqrs:message.claim")
+		s.work(h)
+		claim.Wait(s)
+		claim.Go()
+		begun.Go()
+		s.must(receive(s, "the cancel is done", done))
+		equal(s, "status", status(e), pgqrs.Cancelled)
+		e.want(pgqrs.Cancelled)
+	})
+}
+
 func TestPauseAgainstEnd(t *testing.T) {
 	againstEnd(t, change{
 		do:    func(e *ending) error { return e.Pause(e.s.Context()) },
