@@ -127,7 +127,7 @@ type batched[T any] struct {
 func (b *batcher[T]) work(ctx context.Context, info *MessageInfo) error {
 	m, err := newMessage[T](info)
 	if err != nil {
-		return Permanent(err)
+		return err
 	}
 	e := &batched[T]{ctx, m, time.Now(), make(chan error, 1)}
 	b.mu.Lock()
@@ -233,7 +233,7 @@ func (b *batcher[T]) run(batch []*batched[T]) {
 	}
 	ctx, cancel := batchContext(batch)
 	defer cancel()
-	err = b.fn(ctx, ms)
+	err = foreign(b.fn(ctx, ms))
 }
 
 // named makes a BatchError that names strangers an error of the whole batch.

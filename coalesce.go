@@ -118,16 +118,22 @@ func (c *coalescer[In, Out]) next() {
 func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
 	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
 	defer cancel()
-	outs, err := c.run(ctx, batch)
-	c.next() // begins while these hear how theirs ended
-	// A statement that was refused for what one caller sent must not fail the others.
-	retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !away(err) && !retryable(err)
-	for i, w := range batch {
-		w.err, w.retry = err, retry
-		if err == nil {
-			w.out = outs[i]
+	var outs []Out
+	err := errForeignGoexit
+	defer func() { // whatever ends the goroutine: those who wait hear of it
+		c.next() // begins while these hear how theirs ended
+		// A statement that was refused for what one caller sent must not fail the others.
+		retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !away(err) && !retryable(err)
+		for i, w := range batch {
+			w.err, w.retry = err, retry
+			if err == nil {
+				w.out = outs[i]
+			}
+			close(w.done)
 		}
-		close(w.done)
+	}()
+	if bad := caught(func() { outs, err = c.run(ctx, batch) }); bad != nil {
+		err = bad
 	}
 }
 

@@ -176,7 +176,12 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // sqlState returns PostgreSQL's error code, which lib/pq and pgx both offer by a method.
-func sqlState(err error) string {
+func sqlState(err error) (state string) {
+	defer func() {
+		if recover() != nil {
+			state = "" // it is not a driver's
+		}
+	}()
 	var coded interface{ SQLState() string }
 	if errors.As(err, &coded) {
 		return coded.SQLState()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
@@ -27,9 +26,6 @@ type delivery struct {
 
 // errDrained is the cause of a handler's ctx after Grace.
 var errDrained = fmt.Errorf("worker is stopping: %w", context.Canceled)
-
-// errGoexit is what becomes of a handler that ends its goroutine.
-var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
 
 // claim asks for messages of a lane, from a place on. It is not cut short when Run's ctx is
 // done: a claim that committed unheard would keep its messages until the lease ends.
@@ -64,9 +60,6 @@ func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 		return r.failed(r.base, a)
 	}
 	a.ms = r.take(l, ms, start.Add(l.lease))
-	for _, m := range ms {
-		r.store.observeClaim(ctx, m)
-	}
 	return a
 }
 
@@ -204,8 +197,9 @@ func (r *running) hand() {
 	ended = true
 }
 
-// handle runs the handler and hands its outcome on. The deferred part runs
-// whatever the handler does, runtime.Goexit included.
+// handle runs the handler and hands its outcome on. The deferred parts run whatever the handler
+// does, runtime.Goexit included, and whatever the Observer, the policy or the error do that are
+// asked about it: in the end the attempt is recorded as a failure without them.
 func (r *running) handle(ctx context.Context, d *delivery) {
 	defer d.cancel(nil)
 	if limit := d.lane.policy.Timeout; limit > 0 {
@@ -214,43 +208,54 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 		defer stop()
 	}
 	start := time.Now()
-	err, returned := error(nil), false
+	var raw error // as the handler returned it
+	returned, concluded := false, false
+	defer func() { r.finished <- d }()
+	defer func() {
+		if v := recover(); v != nil || !concluded {
+			r.concludeBlindly(d, v)
+		}
+	}()
+	defer func() {
+		r.conclude(ctx, d, foreign(raw))
+		concluded = true
+	}()
 	defer func() {
 		if v := recover(); v != nil {
-			err = panicError(v)
+			raw = panicError(v)
 		} else if !returned {
-			err = errGoexit
+			raw = errGoexit
 		}
 		d.took = time.Since(start)
-		r.conclude(ctx, d, err)
-		r.finished <- d
+		if o := r.store.cfg.Observer; o != nil && o.Finished != nil {
+			o.Finished(ctx, d.m, d.took, raw)
+		}
 	}()
 	if d.lane.policy.overdrawn(d.m.Attempt) {
-		err = Permanent(overdrawn(d.m))
+		raw = Permanent(overdrawn(d.m))
 	} else {
-		err = d.lane.work(ctx, d.m)
+		raw = d.lane.work(ctx, d.m)
 	}
 	returned = true
 }
 
-// panicError is a panic as an error, with its stack. If the value was an error, it matches that.
-func panicError(v any) error {
-	if err, ok := v.(error); ok {
-		return &panicked{fmt.Errorf("panic: %w\n\n%s", err, debug.Stack())}
+// concludeBlindly records a failed attempt without asking what has just panicked, or ended the goroutine.
+func (r *running) concludeBlindly(d *delivery, v any) {
+	r.mu.Lock()
+	finished := d.finished || r.held[d.m.ID] != d
+	r.mu.Unlock()
+	if finished {
+		return
 	}
-	return &panicked{fmt.Errorf("panic: %v\n\n%s", v, debug.Stack())}
+	err := fmt.Errorf("what became of the handler cannot be told: %w", errForeignGoexit)
+	if v != nil {
+		err = fmt.Errorf("what became of the handler cannot be told: %w", panicError(v))
+	}
+	r.record(d, outcome{kind: retried, delay: defaultBackoff(d.m.Attempt), err: err})
 }
-
-type panicked struct{ err error }
-
-func (e *panicked) Error() string { return e.err.Error() }
-func (e *panicked) Unwrap() error { return e.err }
 
 // conclude decides what becomes of a delivery and has it recorded.
 func (r *running) conclude(ctx context.Context, d *delivery, err error) {
-	if o := r.store.cfg.Observer; o != nil && o.Finished != nil {
-		o.Finished(ctx, d.m, d.took, err)
-	}
 	var result outcome
 	switch cause := context.Cause(ctx); {
 	case err == nil && d.m.hold.settled.Load():
@@ -268,7 +273,7 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 	}
 	if result.err != nil {
 		r.log.Warn("pgqrs: handler failed", "queue", d.lane.queue, "message", d.m.ID, "attempt", d.m.Attempt,
-			"outcome", result.kind.String(), "err", err)
+			"outcome", result.kind.String(), "err", result.err)
 	}
 	if result.kind == died && d.lane.workflow {
 		if err := r.bury(d, result.err); err != nil {

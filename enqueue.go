@@ -68,10 +68,22 @@ func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]ite
 // options returns those of a call.
 func (s *Store) options(ctx context.Context, opts []Option) (*options, error) {
 	o := new(options)
-	if s.cfg.Headers != nil {
-		o.headers = s.cfg.Headers(ctx)
+	var err error
+	if o.headers, err = s.configHeaders(ctx); err != nil {
+		return nil, err
 	}
 	return o, o.apply(opts)
+}
+
+// configHeaders returns what Config.Headers does.
+func (s *Store) configHeaders(ctx context.Context) (headers map[string]string, err error) {
+	if s.cfg.Headers == nil {
+		return nil, nil
+	}
+	if err := caught(func() { headers = s.cfg.Headers(ctx) }); err != nil {
+		return nil, fmt.Errorf("Config.Headers: %w", err)
+	}
+	return headers, nil
 }
 
 func (s *Store) item(payload any, o *options) (item, error) {

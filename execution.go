@@ -47,18 +47,11 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	if m.hold != nil {
 		m.hold.interrupt.Store(&interrupt)
 	}
-	out, err := guarded(func() (any, error) { return call(user, &Run{execution: e}, inputOf(m.Raw)) })
-	return e.end(user, out, err)
-}
-
-// guarded calls fn and makes its panic an error.
-func guarded(fn func() (any, error)) (v any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicError(p)
-		}
-	}()
-	return fn()
+	var out any
+	if bad := caught(func() { out, err = call(user, &Run{execution: e}, inputOf(m.Raw)) }); bad != nil {
+		out, err = nil, bad
+	}
+	return e.end(user, out, foreign(err))
 }
 
 // setback turns an error of the database into a suspension: nothing is lost, and no attempt burned.

@@ -29,7 +29,11 @@ func (w *Worker) Tick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k := newRunning(ctx, settings).timekeeper
+	r, err := newRunning(ctx, settings)
+	if err != nil {
+		return err
+	}
+	k := r.timekeeper
 	if err := k.register(ctx); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 	h.work = func(ctx context.Context, info *MessageInfo) error {
 		m, err := newMessage[T](info)
 		if err != nil {
-			return Permanent(err)
+			return err
 		}
 		return fn(ctx, m)
 	}
@@ -66,7 +66,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 	h.work = func(ctx context.Context, info *MessageInfo) error {
 		m, err := newMessage[T](info)
 		if err != nil {
-			return Permanent(err)
+			return err
 		}
 		if m.hold == nil {
 			m.hold = new(hold)
@@ -95,7 +95,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn fun
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
 	if err := fn(ctx, tx, m); err != nil {
-		return &ownError{err}
+		return &ownError{foreign(err)}
 	}
 	if err := q.store.intact(ctx, tx); err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)

@@ -45,11 +45,15 @@ func documentedLogs(t *testing.T) map[string]logged {
 	return rows
 }
 
-// isLogger reports whether an expression is a logger by its name: log, or a field of that name.
+// isLogger reports whether an expression is a logger by its name: log, a field of that name,
+// failure, or what failures.of returns.
 func isLogger(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.Ident:
-		return e.Name == "log"
+		return e.Name == "log" || e.Name == "failure"
+	case *ast.CallExpr:
+		method, ok := e.Fun.(*ast.SelectorExpr)
+		return ok && method.Sel.Name == "of"
 	case *ast.SelectorExpr:
 		return e.Sel.Name == "log"
 	}
@@ -89,6 +93,7 @@ func logCalls(t *testing.T, files *token.FileSet, fn *ast.FuncDecl, found func(w
 		switch level := method.Sel.Name; level {
 		case "With":
 			with = append(with, keysOf(t, where, call.Args)...)
+		case "over": // of a failure
 		case "Debug", "Info", "Warn", "Error":
 			lit, ok := call.Args[0].(*ast.BasicLit)
 			if !ok {
@@ -101,6 +106,7 @@ func logCalls(t *testing.T, files *token.FileSet, fn *ast.FuncDecl, found func(w
 				t.Errorf("%s: %q does not begin with pgqrs", where, text)
 			}
 			found(where, message, logged{level, append(slices.Clone(with), keysOf(t, where, call.Args[1:])...)})
+		case "Log": // what failures write was said where they were called
 		default:
 			t.Errorf("%s: %s is a way to log that this test does not know", where, level)
 		}

@@ -53,7 +53,7 @@ func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duratio
 	t.Helper()
 	f, s := newFake(t, Config{NoPrepare: true}, d, db.answer)
 	f.strict = true
-	r := newRunning(t.Context(), &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := testRunning(t, &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
 	db.beat = func() { r.report(t.Context()) }
 	l := r.lanes[0]
@@ -200,7 +200,7 @@ func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 		{answer{seen: true, from: place{0, 10, 10}}, false, false},
 	} {
 		_, s := newFake(t, Config{}, Postgres, nil)
-		r := newRunning(t.Context(), &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 		l := r.lanes[0]
 		l.low.place = test.a.from
 		test.a.lane, test.a.asked = l, 3
@@ -285,7 +285,7 @@ func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
 			f.strict = true
-			r := newRunning(t.Context(), &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+			r := testRunning(t, &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
 			c.db.beat = func() { r.report(t.Context()) }
 			l := r.lanes[0]

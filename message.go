@@ -80,11 +80,16 @@ type Message[T any] struct {
 	Payload T
 }
 
-// newMessage decodes the payload of m.
+// newMessage decodes the payload of m. Its error decides like a handler's: what does not decode is
+// permanent, and a panic of T is not.
 func newMessage[T any](m *MessageInfo) (*Message[T], error) {
 	typed := &Message[T]{MessageInfo: *m}
-	if err := json.Unmarshal(m.Raw, &typed.Payload); err != nil {
-		return nil, fmt.Errorf("%w: payload of message %d does not decode into %T: %w", ErrInvalidPayload, m.ID, typed.Payload, err)
+	var err error
+	if bad := caught(func() { err = json.Unmarshal(m.Raw, &typed.Payload) }); bad != nil {
+		return nil, fmt.Errorf("decode the payload of message %d: %w", m.ID, bad)
+	}
+	if err != nil {
+		return nil, Permanent(fmt.Errorf("%w: payload of message %d does not decode into %T: %w", ErrInvalidPayload, m.ID, typed.Payload, err))
 	}
 	return typed, nil
 }

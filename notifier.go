@@ -76,7 +76,7 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 		return nil
 	}
 	if s.news == nil { // the caller's
-		if err := s.cfg.Notifier.Notify(ctx, s.tx, queue); err != nil {
+		if err := s.callNotify(ctx, queue); err != nil {
 			return fmt.Errorf("notify: %w", err)
 		}
 		return nil
@@ -88,9 +88,17 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 	s.notices.mu.Lock()
 	s.notices.of(queue).latest = time.Now()
 	s.notices.mu.Unlock()
-	err := s.cfg.Notifier.Notify(ctx, s.tx, queue)
+	err := s.callNotify(ctx, queue)
 	if err != nil && ctx.Err() == nil { // a call that is given up says nothing of the Notifier
 		err = &notifyError{err}
+	}
+	return err
+}
+
+// callNotify calls Notify in the store's transaction.
+func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
+	if bad := contained(func() { err = foreign(s.cfg.Notifier.Notify(ctx, s.tx, queue)) }); bad != nil {
+		return bad
 	}
 	return err
 }
@@ -144,7 +152,7 @@ func (s *Store) notifyLate(queue string) {
 	if pool.usable() != nil {
 		return
 	}
-	err := pool.atomic(ctx, func(c conn) error { return s.cfg.Notifier.Notify(ctx, c.tx, queue) })
+	err := pool.atomic(ctx, func(c conn) error { return c.store.callNotify(ctx, queue) })
 	if err != nil && pool.usable() == nil {
 		pool.mutes(&notifyError{err})
 	}
@@ -161,7 +169,7 @@ func (r *running) listen(ctx context.Context) {
 	wait := minListenWait
 	for {
 		began := time.Now()
-		err := r.store.cfg.Notifier.Listen(ctx, r.heard)
+		err := r.callListen(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -174,6 +182,14 @@ func (r *running) listen(ctx context.Context) {
 		}
 		wait = min(2*wait, maxListenWait)
 	}
+}
+
+// callListen calls Listen.
+func (r *running) callListen(ctx context.Context) (err error) {
+	if bad := contained(func() { err = foreign(r.store.cfg.Notifier.Listen(ctx, r.heard)) }); bad != nil {
+		return bad
+	}
+	return err
 }
 
 // heard has the lane of a queue claim; "" is all lanes.

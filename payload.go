@@ -81,14 +81,18 @@ const maxKept = 64 << 10
 // left as they are, and for invalid UTF-8, which is refused rather than replaced.
 func encoded(v any, use func(raw []byte) error) error {
 	e := encoders.Get().(*encoder)
-	if err := e.json.Encode(v); err != nil {
-		return err // and what an encoder does after an error is not said
+	var err error
+	if bad := caught(func() { err = e.json.Encode(v) }); bad != nil {
+		return bad
+	}
+	if err != nil {
+		return foreign(err) // and what an encoder does after an error is not said
 	}
 	raw := bytes.TrimSuffix(e.buf.Bytes(), []byte("\n"))
-	var err error
-	if mayBeReplaced(raw) && !pgjson.ValidUTF8(v) {
-		err = errors.New("invalid UTF-8 in a string")
-	} else {
+	if mayBeReplaced(raw) {
+		err = checkUTF8(v)
+	}
+	if err == nil {
 		err = use(raw)
 	}
 	if e.buf.Cap() <= maxKept {
@@ -101,6 +105,18 @@ func encoded(v any, use func(raw []byte) error) error {
 // mayBeReplaced reports whether JSON has U+FFFD, by which encoding/json replaces invalid UTF-8.
 func mayBeReplaced(raw []byte) bool {
 	return bytes.Contains(raw, []byte("\uFFFD")) || bytes.Contains(raw, []byte(`\ufffd`))
+}
+
+// checkUTF8 reports invalid UTF-8 in the strings of v. It calls methods of v, which may panic.
+func checkUTF8(v any) error {
+	valid := false
+	if err := caught(func() { valid = pgjson.ValidUTF8(v) }); err != nil {
+		return err
+	}
+	if !valid {
+		return errors.New("invalid UTF-8 in a string")
+	}
+	return nil
 }
 
 // marshal returns v as JSON.

@@ -145,11 +145,14 @@ func (p Policy) retention() time.Duration { return cmp.Or(p.Retention, defaultRe
 // limited reports whether claims of the queue are limited; those of groups are not by this.
 func (p Policy) limited() bool { return p.MaxHeld > 0 || p.Rate != Rate{} }
 
-func (p Policy) wait(attempt int) time.Duration {
-	if p.Backoff == nil {
-		return defaultBackoff(attempt)
+// wait returns how long to wait after an attempt. If Backoff panics it is what the default
+// says, with an error that says so.
+func (p Policy) wait(attempt int) (d time.Duration, err error) {
+	d = defaultBackoff(attempt)
+	if p.Backoff != nil {
+		err = caught(func() { d = max(0, p.Backoff(attempt)) })
 	}
-	return max(0, p.Backoff(attempt))
+	return d, err
 }
 
 // check reports a policy that makes no sense.
@@ -273,7 +276,10 @@ func (p Policy) outcome(attempt int, err error) outcome {
 		return outcome{kind: died, err: err}
 	case errors.As(err, &after):
 		return outcome{kind: retried, delay: after.after, err: err}
-	default:
-		return outcome{kind: retried, delay: p.wait(attempt), err: err}
 	}
+	delay, bad := p.wait(attempt)
+	if bad != nil {
+		err = fmt.Errorf("%w\n\nPolicy.Backoff: %w", err, bad)
+	}
+	return outcome{kind: retried, delay: delay, err: err}
 }

@@ -169,26 +169,26 @@ func (q *Queue[T]) dequeue(ctx context.Context, n int, lease time.Duration) ([]*
 }
 
 // accept decodes claimed messages; those it cannot, or that are past their
-// last attempt, it sends to the dead letters.
+// last attempt, it sends to the dead letters. A panic of T is a failed attempt.
 func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message[T], error) {
 	var ms []*Message[T]
-	var dead []settlement
+	var bad []settlement
 	for _, info := range infos {
 		m, err := newMessage[T](info)
 		if q.policy.overdrawn(info.Attempt) {
-			err = overdrawn(info)
+			err = Permanent(overdrawn(info))
 		}
 		if err != nil {
-			dead = append(dead, settlement{info, outcome{kind: died, err: err}, q.policy.DeadLetter})
+			bad = append(bad, settlement{info, q.policy.outcome(info.Attempt, foreign(err)), q.policy.DeadLetter})
 			continue
 		}
 		q.store.observeClaim(ctx, info)
 		ms = append(ms, m)
 	}
-	if len(dead) > 0 {
+	if len(bad) > 0 {
 		// What is lost here has been taken by another, who will find the same.
-		if _, err := q.store.settle(ctx, dead); err != nil {
-			return ms, fmt.Errorf("send %d messages to the dead letters: %w", len(dead), err)
+		if _, err := q.store.settle(ctx, bad); err != nil {
+			return ms, fmt.Errorf("send %d messages to the dead letters: %w", len(bad), err)
 		}
 	}
 	return ms, nil
@@ -287,6 +287,7 @@ func (q *Queue[T]) Fail(ctx context.Context, cause error, ms ...*Message[T]) err
 	if err := q.policy.check(); err != nil {
 		return wrap(ctx, err, "fail on queue %q", q.name)
 	}
+	cause = foreign(cause)
 	return q.settleEach(ctx, "fail", ms, func(m *Message[T]) outcome { return q.policy.outcome(m.Attempt, cause) })
 }
 

@@ -111,7 +111,8 @@ type answer struct {
 	err    error
 }
 
-func newRunning(ctx context.Context, w *Worker) *running {
+// newRunning makes a Worker ready to run. The error is that of its Middleware.
+func newRunning(ctx context.Context, w *Worker) (*running, error) {
 	store := w.store()
 	r := &running{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
@@ -132,8 +133,8 @@ func newRunning(ctx context.Context, w *Worker) *running {
 			h.work, l.flush, l.limit = b.work, b.flush, b.limit
 			calls += l.limit
 		}
-		for i := len(w.Middleware) - 1; i >= 0; i-- {
-			h.work = w.Middleware[i](h.work)
+		if err := h.wrap(w.Middleware); err != nil {
+			return nil, err
 		}
 		l.Handler = h
 		l.waker.ring = r.ring
@@ -142,7 +143,23 @@ func newRunning(ctx context.Context, w *Worker) *running {
 	r.begun, r.finished = make(chan *delivery, calls), make(chan *delivery, calls+1)
 	r.recorder = recorder{r: r, work: make(chan struct{}, 1)}
 	r.timekeeper = newTimekeeper(r)
-	return r
+	return r, nil
+}
+
+// wrap puts middleware around the handler's code, the first outermost.
+func (h *Handler) wrap(middleware []func(WorkFunc) WorkFunc) error {
+	for i := len(middleware) - 1; i >= 0; i-- {
+		work := h.work
+		err := caught(func() { work = middleware[i](work) })
+		if err == nil && work == nil {
+			err = errors.New("it returned nil")
+		}
+		if err != nil {
+			return &operationError{fmt.Sprintf("middleware %d for queue %q", i, h.queue), err}
+		}
+		h.work = work
+	}
+	return nil
 }
 
 // register makes a row for each lane and each schedule, and writes the policies of queues. It outlasts a database that is away.
@@ -217,15 +234,15 @@ func (r *running) run(ctx context.Context) error {
 	upkeepCtx, stopUpkeep := context.WithCancel(ctx)
 	beatCtx, stopBeating := context.WithCancel(r.base)
 	upkeep.Add(2)
-	go func() { defer upkeep.Done(); r.maintain(upkeepCtx) }()
-	go func() { defer upkeep.Done(); r.timekeeper.run(upkeepCtx) }()
+	go func() { defer upkeep.Done(); r.steadily("upkeep", func() { r.maintain(upkeepCtx) }) }()
+	go func() { defer upkeep.Done(); r.steadily("schedules", func() { r.timekeeper.run(upkeepCtx) }) }()
 	if r.store.cfg.Notifier != nil {
 		upkeep.Add(1)
-		go func() { defer upkeep.Done(); r.listen(upkeepCtx) }()
+		go func() { defer upkeep.Done(); r.steadily("listening", func() { r.listen(upkeepCtx) }) }()
 	}
 	beating.Add(2)
-	go func() { defer beating.Done(); r.beat(beatCtx) }()
-	go func() { defer beating.Done(); r.recorder.run(beatCtx) }()
+	go func() { defer beating.Done(); r.steadily("heartbeats", func() { r.beat(beatCtx) }) }()
+	go func() { defer beating.Done(); r.steadily("recording", func() { r.recorder.run(beatCtx) }) }()
 
 	r.schedule(ctx)
 	close(r.begun)
@@ -238,6 +255,22 @@ func (r *running) run(ctx context.Context) error {
 	r.retire()
 	return r.leftOver()
 }
+
+// steadily runs fn until it returns: again, if code that is not the library's has panicked in it
+// or ended its goroutine, as an Observer may.
+func (r *running) steadily(what string, fn func()) {
+	for {
+		err := contained(fn)
+		if err == nil {
+			return
+		}
+		r.log.Error("pgqrs: a part of the worker was ended by code that it called; it begins again", "what", what, "err", err)
+		time.Sleep(steadyWait)
+	}
+}
+
+// steadyWait is between two starts of a part of the worker.
+const steadyWait = 100 * time.Millisecond
 
 // drain claims no more and gives back what no handler has begun.
 func (r *running) drain() {

@@ -187,10 +187,11 @@ func (s *Schedule) check() error {
 
 // text is the rule for operators.
 func (s *Schedule) text() string {
-	if named, ok := s.Rule.(fmt.Stringer); ok && s.Text == "" {
-		return named.String()
+	text := s.Text
+	if named, ok := s.Rule.(fmt.Stringer); ok && text == "" {
+		_ = caught(func() { text = named.String() }) // then it has no text, which check refuses
 	}
-	return s.Text
+	return text
 }
 
 func (s *Schedule) zone() *time.Location {

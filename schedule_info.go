@@ -264,10 +264,12 @@ func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target
 func (s *Store) scheduled(ctx context.Context, name string, t Target, instants []time.Time) ([]item, error) {
 	items := make([]item, len(instants))
 	for i, at := range instants {
-		headers := map[string]string{}
-		if s.cfg.Headers != nil {
-			maps.Copy(headers, s.cfg.Headers(ctx))
+		own, err := s.configHeaders(ctx)
+		if err != nil {
+			return nil, err
 		}
+		headers := map[string]string{}
+		maps.Copy(headers, own)
 		maps.Copy(headers, t.headers)
 		headers[ScheduleHeader] = name
 		it := t.item
@@ -278,7 +280,6 @@ func (s *Store) scheduled(ctx context.Context, name string, t Target, instants [
 				it.key = name + "@" + due
 			}
 		}
-		var err error
 		if it.headers, err = encodeHeaders(headers); err != nil {
 			return nil, err
 		}

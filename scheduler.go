@@ -166,7 +166,7 @@ func (r *running) ask() {
 		}
 		if ids := r.idle(); len(ids) > 0 {
 			r.polling = true
-			go r.answer(func() answer { return r.poll(ids) })
+			go r.answer(answer{}, func() answer { return r.poll(ids) })
 		} else {
 			r.schedulePoll()
 		}
@@ -185,7 +185,7 @@ func (r *running) lookBack() {
 	if l != nil {
 		r.looking = true
 		to := l.low.lookTo()
-		go r.answer(func() answer { return r.look(l, to) })
+		go r.answer(answer{lane: l, look: true, from: to}, func() answer { return r.look(l, to) })
 	}
 }
 
@@ -203,7 +203,7 @@ func (r *running) claimNext() {
 		l.again, l.seen = false, false
 		l.eased.Store(false)
 		place, n := l.low.next(n)
-		go r.answer(func() answer {
+		go r.answer(answer{lane: l, asked: n, alone: alone, seen: seen}, func() answer {
 			a := r.claim(l, n, alone, place)
 			a.seen = seen
 			return a
@@ -211,10 +211,17 @@ func (r *running) claimNext() {
 	}
 }
 
-// answer sends the scheduler what the database says.
-func (r *running) answer(ask func() answer) {
-	r.answers <- ask() // there is room for one of each
-	r.ring()
+// answer sends the scheduler what the database says, whatever the Observer does that is told of it.
+func (r *running) answer(a answer, ask func() answer) {
+	a.err = errForeignGoexit
+	defer func() {
+		r.answers <- a // there is room for one of each
+		r.ring()
+	}()
+	a = ask()
+	for _, d := range a.ms {
+		r.store.observeClaim(r.base, d.m)
+	}
 }
 
 // want says how many messages to claim for a lane, and whether one that may

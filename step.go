@@ -197,11 +197,14 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 		if p := recover(); p != nil {
 			err = panicError(p)
 		}
+		raw := err
+		err = foreign(err)
 		if err != nil && errors.Is(context.Cause(ctx), ErrTimeout) {
 			err = fmt.Errorf("%w after %v: %w", ErrTimeout, r.policy.Timeout, err)
+			raw = err
 		}
 		if observer.Stepped != nil {
-			observer.Stepped(ctx, r.id, name, time.Since(start), err)
+			observer.Stepped(ctx, r.id, name, time.Since(start), raw)
 		}
 	}()
 	return fn(context.WithValue(ctx, stepKey{}, &stepScope{run: r.execution, name: name}))
@@ -289,6 +292,9 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 	result := p.outcome(retries, cause)
 	if r.store == nil {
 		result.kind = died // nobody would run a test's run again
+	}
+	if result.err != nil {
+		cause = result.err // with what else went wrong
 	}
 	f := failure{Transient: result.kind != died, Code: codeOf(cause), Message: errorText(cause)}
 	st := step{status: Failed, retries: retries, took: time.Since(start)}
@@ -434,7 +440,7 @@ func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(conte
 	}
 	v, err := fn(ctx, tx)
 	if err = scopeError(ctx, err); err != nil {
-		return nil, "", &ownError{err}
+		return nil, "", &ownError{foreign(err)}
 	}
 	if output, err = r.encode(v); err != nil {
 		return nil, "", &ownError{Permanent(err)}

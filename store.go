@@ -123,6 +123,7 @@ type core struct {
 	bad     error // why no call can work
 	owned   bool  // whether Close closes db
 
+	failures   failures
 	rate       *bucket // nil: no limit
 	notices    notices
 	prepared   preparedCache
@@ -149,11 +150,10 @@ func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 // unknown dialect or a bad setting makes every call return an error that says so.
 // The caller closes db, after the Store.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
-	s := &core{db: db, name: d, cfg: c, log: c.Logger, consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
+	s := &core{db: db, name: d, cfg: c, log: newLogger(c.Logger), consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
 		enqueuers: map[string]*coalescer[item, int64]{}}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
+	s.failures.log = s.log
+	s.cfg.Observer = c.Observer.safely(&s.failures)
 	s.cfg.EncryptionKey = "" // nothing needs it any more
 	s.prepared.off = c.NoPrepare
 	if s.dialect, s.bad = c.check(db, d); s.bad == nil {

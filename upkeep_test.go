@@ -19,7 +19,7 @@ func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 				}
 				return nil, nil
 			})
-			r := newRunning(t.Context(), &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+			r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
 			start, times := time.Now(), 0
 			for time.Since(start) < time.Hour {

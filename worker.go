@@ -78,7 +78,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return wrap(ctx, err, "run")
 	}
-	r := newRunning(ctx, settings)
+	r, err := newRunning(ctx, settings)
+	if err != nil {
+		return wrap(ctx, err, "run")
+	}
 	if err := r.register(ctx); err != nil {
 		r.retire()
 		if ctx.Err() != nil {

@@ -46,6 +46,7 @@ func features() []feature {
 		{"worker upkeep", upkeepCases},
 		{"worker faults", faultCases},
 		{"worker input", workerInputCases},
+		{"foreign code", foreignCases},
 		{"worker batches", batchCases},
 		{"kit", kitCases},
 		{"keys", keyCases},
