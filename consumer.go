@@ -13,9 +13,9 @@ type consumer struct {
 	turn  chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
 
 	mu      sync.Mutex
-	id      int64     // 0: not registered
-	limited bool      // its queue has a limit
-	asOf    time.Time // when the row said so
+	row     registration // zero: not registered
+	limited bool         // its queue has a limit
+	asOf    time.Time    // when the row said so
 }
 
 // consumerBeat is after how long a Dequeue heartbeats first: the row must not
@@ -37,73 +37,78 @@ func (s *Store) consumer(queue string) (*consumer, error) {
 	return c, nil
 }
 
-// worker returns the row's id, which it makes if there is none, whether the
+// worker returns the row, which it makes if there is none, whether the
 // queue has a limit, and whether that is so old that the row should be asked again.
-func (c *consumer) worker(ctx context.Context, s *Store) (id int64, limited, old bool, err error) {
+func (c *consumer) worker(ctx context.Context, s *Store) (row registration, limited, old bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.id == 0 {
-		c.id, c.limited, err = s.register(ctx, c.queue, uniqueName()+"/"+c.queue, "ready")
+	if c.row.id == 0 {
+		c.row, c.limited, err = s.register(ctx, c.queue, uniqueName()+"/"+c.queue, "ready")
 		c.asOf = time.Now()
 	}
-	return c.id, c.limited, time.Since(c.asOf) > consumerBeat, err
+	return c.row, c.limited, time.Since(c.asOf) > consumerBeat, err
 }
 
 // claim leases messages. When none came it finds out whether the row is to
 // blame: it may have been suspended, or been taken for dead while idle.
 func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Duration) ([]*MessageInfo, error) {
 	for {
-		id, limited, old, err := c.worker(ctx, s)
+		row, limited, old, err := c.worker(ctx, s)
 		if err != nil {
 			return nil, err
 		}
 		if old {
-			if err := c.beat(ctx, s, id); err != nil {
+			if err := c.beat(ctx, s, row); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		ms, err := c.claimAs(ctx, s, id, n, lease, limited)
+		ms, err := c.claimAs(ctx, s, row.id, n, lease, limited)
 		if err != nil || len(ms) > 0 {
 			return ms, err
 		}
-		if err := c.beat(ctx, s, id); err != nil {
+		if err := c.beat(ctx, s, row); err != nil {
 			return nil, err
 		}
-		if now, _, _, err := c.worker(ctx, s); now == id || err != nil {
+		if now, _, _, err := c.worker(ctx, s); now == row || err != nil {
 			return nil, err // its row is well, and there is nothing for it
 		}
 	}
 }
 
 // beat heartbeats the row and takes in what it says. It forgets one that is
-// stopped or gone, so that the next call makes another.
-func (c *consumer) beat(ctx context.Context, s *Store, id int64) error {
-	states, err := s.heartbeat(ctx, []int64{id})
+// stopped, gone or another's, so that the next call makes another.
+func (c *consumer) beat(ctx context.Context, s *Store, row registration) error {
+	states, err := s.heartbeat(ctx, []int64{row.id})
 	if err != nil {
 		return err
 	}
-	switch state := states[id]; state.status {
+	state := states[row.id]
+	if !state.of(row) {
+		c.forget(row)
+		return nil
+	}
+	switch state.status {
 	case "ready", "polling":
-		c.know(id, state.limited)
+		c.know(row, state.limited)
 		return nil
 	case "interrupted":
-		if _, err := s.moveWorker(ctx, id, "suspended"); err != nil {
+		if _, err := s.moveWorker(ctx, row.id, "suspended"); err != nil {
 			return err
 		}
 		fallthrough
 	case "suspended":
-		return fmt.Errorf("%w: worker %d was %s; ResumeWorker lets it go on", ErrState, id, state.status)
+		return fmt.Errorf("%w: worker %d was %s; ResumeWorker lets it go on", ErrState, row.id, state.status)
 	}
-	c.forget(id)
+	c.forget(row)
 	return nil
 }
 
 // know notes what the row said just now.
-func (c *consumer) know(id int64, limited bool) {
+func (c *consumer) know(row registration, limited bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.id == id {
+	if c.row == row {
 		c.limited, c.asOf = limited, time.Now()
 	}
 }
@@ -127,22 +132,24 @@ func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease
 	return ms, err
 }
 
-// forget drops a row that is stopped or gone, so that the next call makes another.
-func (c *consumer) forget(id int64) {
+// forget drops a row that is stopped, gone or another's, so that the next call makes another.
+func (c *consumer) forget(row registration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.id == id {
-		c.id = 0
+	if c.row == row {
+		c.row = registration{}
 	}
 }
 
-// stop marks the row stopped.
-func (c *consumer) stop(ctx context.Context, s *Store) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.id == 0 {
-		return nil
+// registered returns the rows of consumers that have one.
+func registered(consumers map[string]*consumer) []registration {
+	var rows []registration
+	for _, c := range consumers {
+		c.mu.Lock()
+		if c.row.id != 0 {
+			rows = append(rows, c.row)
+		}
+		c.mu.Unlock()
 	}
-	_, err := s.moveWorker(ctx, c.id, "stopped")
-	return err
+	return rows
 }

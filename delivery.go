@@ -111,7 +111,7 @@ func (r *running) releaseStrays(ctx context.Context, l *lane) error {
 		return err
 	}
 	return r.store.single(ctx, func(c conn) error {
-		n, err := c.exec(ctx, r.store.dialect.lease.strays, l.worker.Load(), list)
+		n, err := c.exec(ctx, r.store.dialect.lease.strays, l.worker.Load(), l.since.Load(), list)
 		if n > 0 {
 			r.log.Info("pgqrs: gave back messages of a claim whose answer was lost", "queue", l.queue, "messages", n)
 		}

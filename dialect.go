@@ -211,27 +211,33 @@ type leaseSQL struct {
 	// renew makes leases end no earlier than a lease from now. On PostgreSQL it passes over rows that are locked and
 	// returns them as still held. Query; lease, JSON array of lease tuples; rows: id of those still held.
 	renew string
-	// strays releases, uncounted, what a worker holds in the table but not in hand. Exec; worker, JSON array of ids in hand.
+	// strays releases, uncounted, what a worker holds in the table but not in hand. It leaves a row of another incarnation alone.
+	// Exec; worker, incarnation, JSON array of ids in hand.
 	strays string
 }
 
 // workerSQL is for worker rows.
 type workerSQL struct {
 	// register makes a worker's row, which is marked as this library's, or takes over one of the same name that stopped or went silent.
+	// The id of a new row is a random number, so that no id is ever used again: neither by tables that were dropped and made anew,
+	// nor by a sequence that was set back, nor after a backup was restored. A row that is taken over keeps its id, and gets
+	// another incarnation.
 	// Query; queue, name, status, microseconds after which a silent worker is dead; 1 row: id, whether the queue has a limit (see
-	// limitSQL); none if there is no such queue or the name is in use.
+	// limitSQL), incarnation; none if there is no such queue or the name is in use.
 	register string
 	// heartbeat says that workers live, but for stopped ones. Query; JSON array of ids; rows: id; status, or "silent" for one
 	// that expire stopped, or pgqrs 0.15 did because it had been silent: for 3 s or more, and by no call of this library; whether
-	// the queue has a limit.
+	// the queue has a limit; incarnation.
 	heartbeat string
+	// retire marks rows stopped that are still of the given incarnations. Exec; JSON array of [id, incarnation].
+	retire string
 	// poll looks for due messages. Query; JSON array of worker ids; rows: id of each active worker whose unpaused queue has some.
 	poll string
 	// move changes a status. Query; id, new status, JSON array of statuses it may come from; 1 row: id, or none.
 	move string
 	// status reads one. Query; id; 1 row: status, or none.
 	status string
-	// list lists all. Query; no arguments; rows: id, name, queue or NULL, status, started_at, heartbeat_at, shutdown_at, messages held.
+	// list lists all, by started_at and id. Query; no arguments; rows: id, name, queue or NULL, status, started_at, heartbeat_at, shutdown_at, messages held.
 	list string
 	// expire marks silent workers stopped, as of their last heartbeat, which tells them from those that somebody stopped.
 	// It leaves those of pgqrs 0.15, which are silent while they are busy. Exec; microseconds of silence.

@@ -74,6 +74,12 @@ const postgresDepthBands = `SELECT m.vt FROM (VALUES (2), (1), (0), (-1)) AS ban
 const postgresLeases = `
 	SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS worker_id, (j.value ->> 2)::bigint AS claim_ct, j.value ->> 3 AS delay, j.value ->> 4 AS error`
 
+// postgresWorkerID is the id of a new row of pgqrs_workers: 48 random bits, which no setseed of the application decides.
+const postgresWorkerID = `('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint + 1`
+
+// postgresIncarnation tells who had a row of pgqrs_workers from who took it over: when that was.
+const postgresIncarnation = `(extract(epoch FROM started_at) * 1000000)::bigint`
+
 // postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held says.
 const postgresFence = `m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct`
 
@@ -330,9 +336,9 @@ var postgres = dialect{
 			)
 			SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFences + ` WHERE ` + postgresLive,
 		strays: `/* pgqrs:message.strays */
-			WITH arg AS MATERIALIZED (SELECT $1::bigint AS worker_id, $2::json AS ids)
+			WITH arg AS MATERIALIZED (SELECT $1::bigint AS worker_id, $2::bigint AS incarnation, $3::json AS ids)
 			UPDATE pgqrs_messages SET vt = clock_timestamp(), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
-			WHERE consumer_worker_id = (SELECT worker_id FROM arg) AND archived_at IS NULL
+			WHERE consumer_worker_id = (SELECT id FROM arg JOIN pgqrs_workers ON id = worker_id AND ` + postgresIncarnation + ` = incarnation) AND archived_at IS NULL
 				AND id <> ALL (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg))`,
 	},
 
@@ -341,18 +347,22 @@ var postgres = dialect{
 			WITH arg AS MATERIALIZED (
 				SELECT $1::text AS queue, $2::text AS name, $3::text AS status, $4::bigint * interval '1 microsecond' AS silence, clock_timestamp() AS now
 			)
-			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at, go_state)
-			SELECT arg.name, q.id, arg.status::worker_status, arg.now, arg.now, 'live'
+			INSERT INTO pgqrs_workers (id, name, queue_id, status, started_at, heartbeat_at, go_state) OVERRIDING SYSTEM VALUE
+			SELECT ` + postgresWorkerID + `, arg.name, q.id, arg.status::worker_status, arg.now, arg.now, 'live'
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			ON CONFLICT (name) DO UPDATE
 			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL, go_state = excluded.go_state
 			WHERE pgqrs_workers.status = 'stopped' OR pgqrs_workers.heartbeat_at < excluded.heartbeat_at - (SELECT silence FROM arg)
-			RETURNING id, ` + postgresLimited,
+			RETURNING id, ` + postgresLimited + `, ` + postgresIncarnation,
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE clock_timestamp() END
 			WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
 			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= heartbeat_at + interval '3 seconds')
-				THEN 'silent' ELSE status::text END, ` + postgresLimited,
+				THEN 'silent' ELSE status::text END, ` + postgresLimited + `, ` + postgresIncarnation,
+		retire: `/* pgqrs:worker.retire */
+			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = clock_timestamp(), go_state = 'stopped'
+			FROM (SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS incarnation FROM json_array_elements($1::json) AS j (value)) own
+			WHERE pgqrs_workers.id = own.id AND status <> 'stopped' AND ` + postgresIncarnation + ` = own.incarnation`,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -376,7 +386,7 @@ var postgres = dialect{
 			SELECT w.id, w.name, q.queue_name, w.status::text, ` + postgresMicros + `w.started_at` + postgresMicrosEnd + `, ` + postgresMicros + `w.heartbeat_at` + postgresMicrosEnd + `, ` + postgresMicros + `w.shutdown_at` + postgresMicrosEnd + `,
 				(SELECT count(*) FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
 			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
-			ORDER BY w.id`,
+			ORDER BY w.started_at, w.id`,
 		expire: `/* pgqrs:worker.expire */
 			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at
 			WHERE go_state = 'live' AND status <> 'stopped' AND heartbeat_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`,

@@ -29,6 +29,12 @@ const sqliteLeases = `
 		printf('%.6f seconds', json_extract(value, '$[3]') / 1000000.0) AS delay, json_extract(value, '$[3]') IS NULL AS dead, json_extract(value, '$[4]') AS error
 	FROM json_each(?)`
 
+// sqliteWorkerID is the id of a new row of pgqrs_workers: 48 random bits.
+const sqliteWorkerID = `(random() & 281474976710655) + 1`
+
+// sqliteIncarnation tells who had a row of pgqrs_workers from who took it over: when that was.
+const sqliteIncarnation = `CAST(round((julianday(started_at) - 2440587.5) * 86400000) AS INTEGER)`
+
 // sqliteFence is the condition that a row is still held as the tuple held says.
 const sqliteFence = `pgqrs_messages.id = held.id AND pgqrs_messages.consumer_worker_id = held.worker_id AND pgqrs_messages.claim_ct = held.claim_ct`
 
@@ -363,9 +369,9 @@ var sqlite = dialect{
 			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
 			RETURNING id`,
 		strays: `/* pgqrs:message.strays */
-			WITH arg (worker_id, ids) AS (VALUES (?, ?))
+			WITH arg (worker_id, incarnation, ids) AS (VALUES (?, ?, ?))
 			UPDATE pgqrs_messages SET vt = ` + sqliteNow + `, consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
-			WHERE consumer_worker_id = (SELECT worker_id FROM arg) AND consumer_worker_id IS NOT NULL AND archived_at IS NULL
+			WHERE consumer_worker_id = (SELECT id FROM pgqrs_workers WHERE id = (SELECT worker_id FROM arg) AND ` + sqliteIncarnation + ` = (SELECT incarnation FROM arg)) AND consumer_worker_id IS NOT NULL AND archived_at IS NULL
 				AND id NOT IN (SELECT value FROM json_each((SELECT ids FROM arg)))`,
 	},
 
@@ -374,19 +380,23 @@ var sqlite = dialect{
 			WITH arg (queue, name, status, silence, now) AS (
 				SELECT ?, ?, ?, printf('-%.6f seconds', ? / 1000000.0), ` + sqliteNow + `
 			)
-			INSERT INTO pgqrs_workers (name, queue_id, status, started_at, heartbeat_at, go_state)
-			SELECT arg.name, q.id, arg.status, arg.now, arg.now, 'live'
+			INSERT INTO pgqrs_workers (id, name, queue_id, status, started_at, heartbeat_at, go_state)
+			SELECT ` + sqliteWorkerID + `, arg.name, q.id, arg.status, arg.now, arg.now, 'live'
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			WHERE NOT EXISTS (
 				SELECT 1 FROM pgqrs_workers w
 				WHERE w.name = arg.name AND w.status <> 'stopped' AND w.heartbeat_at >= strftime('%Y-%m-%d %H:%M:%f', arg.now, arg.silence))
 			ON CONFLICT (name) DO UPDATE
 			SET queue_id = excluded.queue_id, status = excluded.status, started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at, shutdown_at = NULL, go_state = excluded.go_state
-			RETURNING id, ` + sqliteLimited,
+			RETURNING id, ` + sqliteLimited + `, ` + sqliteIncarnation,
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE ` + sqliteNow + ` END WHERE id IN (SELECT value FROM json_each(?))
 			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= strftime('%Y-%m-%d %H:%M:%f', heartbeat_at, '3 seconds'))
-				THEN 'silent' ELSE status END, ` + sqliteLimited,
+				THEN 'silent' ELSE status END, ` + sqliteLimited + `, ` + sqliteIncarnation,
+		retire: `/* pgqrs:worker.retire */
+			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = ` + sqliteNow + `, go_state = 'stopped'
+			FROM (SELECT json_extract(value, '$[0]') AS worker_id, json_extract(value, '$[1]') AS incarnation FROM json_each(?)) AS own
+			WHERE pgqrs_workers.id = own.worker_id AND pgqrs_workers.status <> 'stopped' AND ` + sqliteIncarnation + ` = own.incarnation`,
 		poll: `/* pgqrs:worker.poll */
 			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `)
 			SELECT w.id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -406,7 +416,7 @@ var sqlite = dialect{
 			SELECT w.id, CAST(w.name AS BLOB), CAST(q.queue_name AS BLOB), w.status, CAST(w.started_at AS BLOB), CAST(w.heartbeat_at AS BLOB), CAST(w.shutdown_at AS BLOB),
 				(SELECT count(*) FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
 			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
-			ORDER BY w.id`,
+			ORDER BY w.started_at, w.id`,
 		expire: `/* pgqrs:worker.expire */
 			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at
 			WHERE go_state = 'live' AND status <> 'stopped' AND heartbeat_at < strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0))`,

@@ -173,8 +173,12 @@ func TestWorkerMarksItsRowsStopped(t *testing.T) {
 	})
 	var stopped int
 	for _, c := range f.log() {
-		if c.tag() == "worker.move" && c.args[1].Value == "stopped" {
-			stopped++
+		if c.tag() == "worker.retire" {
+			var rows [][2]int64
+			if err := json.Unmarshal([]byte(c.args[0].Value.(string)), &rows); err != nil {
+				t.Fatal(err)
+			}
+			stopped += len(rows)
 		}
 	}
 	if stopped != 2 {

@@ -172,14 +172,31 @@ func (c conn) makeSchema(ctx context.Context) error {
 	return err
 }
 
-// Uninstall drops every table that Install makes, with all that is in them. It
+// Uninstall drops every table that Install makes, with all that is in them. The
+// Store may go on to Install them anew. It
 // returns an error matching ErrState if pgqrs 0.15 installed them, whose tables they are then.
 func (s *Store) Uninstall(ctx context.Context) error {
 	err := s.pooled("Uninstall")
 	if err == nil {
 		err = s.alone(ctx, func(c conn) error { return c.uninstall(ctx) })
 	}
+	if err == nil {
+		s.forget()
+	}
 	return wrap(ctx, err, "uninstall")
+}
+
+// forget drops what the Store knows of tables that are gone: the rows of Dequeue's consumers, and prepared statements.
+func (s *Store) forget() {
+	s.mu.Lock()
+	if !s.closed {
+		s.consumers = map[string]*consumer{}
+	}
+	s.mu.Unlock()
+	s.collisions.Clear()
+	if err := s.prepared.forget(); err != nil {
+		s.log.Warn("pgqrs: could not close prepared statements", "err", err)
+	}
 }
 
 func (c conn) uninstall(ctx context.Context) error {

@@ -236,37 +236,68 @@ func (s *Store) observeClaim(ctx context.Context, m *MessageInfo) {
 // marked stopped and its name may be taken. Leases do not depend on it.
 const silence = 30 * time.Second
 
+// A registration is a row of pgqrs_workers that this process has made or taken over.
+type registration struct {
+	id          int64 // 0: none
+	incarnation int64 // tells it from what others make of the row later; 0: not known
+}
+
 // register makes a worker's row, and the queue's if need be. It returns the
-// row's id, and whether the queue has a limit.
-func (s *Store) register(ctx context.Context, queue, name, status string) (id int64, limited bool, err error) {
+// row, and whether the queue has a limit.
+func (s *Store) register(ctx context.Context, queue, name, status string) (row registration, limited bool, err error) {
 	for range 2 {
 		err = s.single(ctx, func(c conn) error {
-			id = 0
+			row = registration{}
 			return c.rows(ctx, s.dialect.worker.register, []any{queue, name, status, silence.Microseconds()}, func(rows *sql.Rows) error {
 				var has sql.NullBool
-				err := scanRow(rows, &id, &has)
+				err := scanRow(rows, &row.id, &has, &row.incarnation)
 				limited = has.Bool
 				return err
 			})
 		})
-		if err != nil || id != 0 {
-			return id, limited, err
+		if err != nil || row.id != 0 {
+			return row, limited, err
 		}
 		err = s.single(ctx, func(c conn) error {
 			_, err := c.exec(ctx, s.dialect.queue.make, queue)
 			return err
 		})
 		if err != nil {
-			return 0, false, err
+			return registration{}, false, err
 		}
 	}
-	return 0, false, fmt.Errorf("%w: a live worker has the name %q", ErrState, name)
+	return registration{}, false, fmt.Errorf("%w: a live worker has the name %q", ErrState, name)
 }
 
 // A workerState is what a worker's row says.
 type workerState struct {
-	status  string
-	limited bool // its queue has a limit
+	status      string
+	limited     bool // its queue has a limit
+	incarnation int64
+}
+
+// of reports whether the row is still that of a registration.
+func (w workerState) of(row registration) bool {
+	return row.incarnation == 0 || w.incarnation == row.incarnation
+}
+
+// retire marks rows stopped, except those that others have taken over.
+func (s *Store) retire(ctx context.Context, rows []registration) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	pairs := make([][2]int64, len(rows))
+	for i, row := range rows {
+		pairs[i] = [2]int64{row.id, row.incarnation}
+	}
+	list, err := jsonList(pairs)
+	if err != nil {
+		return err
+	}
+	return s.single(ctx, func(c conn) error {
+		_, err := c.exec(ctx, s.dialect.worker.retire, list)
+		return err
+	})
 }
 
 // heartbeat says that workers live and returns the state of each that still has a row.
@@ -282,7 +313,7 @@ func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]worke
 			var id int64
 			var state workerState
 			var limited sql.NullBool
-			err := scanRow(rows, &id, &state.status, &limited)
+			err := scanRow(rows, &id, &state.status, &limited, &state.incarnation)
 			state.limited = limited.Bool
 			states[id] = state
 			return err

@@ -31,7 +31,7 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 	var rows [][]driver.Value
 	switch c.tag() {
 	case "worker.heartbeat":
-		rows = row(int64(0), "polling", false)
+		rows = row(int64(1), "polling", false)
 	case "message.passed":
 		for i := range int64(n) {
 			rows = append(rows, []driver.Value{i + 1, i + 1})
@@ -57,6 +57,7 @@ func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duratio
 	defer r.nextPoll.stop()
 	db.beat = func() { r.report(t.Context()) }
 	l := r.lanes[0]
+	l.have(registration{id: 1})
 	for range times {
 		if l.low.lookDue() {
 			r.answered(r.look(l, l.low.lookTo()))

@@ -293,8 +293,15 @@ func (p *preparedCache) gone(err error, s *core) bool {
 func (p *preparedCache) close() error {
 	p.mu.Lock()
 	p.off = true
+	p.mu.Unlock()
+	return p.forget()
+}
+
+// forget closes all statements. What is run often from now on is prepared anew.
+func (p *preparedCache) forget() error {
+	p.mu.Lock()
 	texts := p.texts
-	p.texts = nil
+	p.texts, p.wanted = nil, nil
 	p.mu.Unlock()
 	var errs []error
 	for _, entry := range texts {

@@ -67,7 +67,8 @@ type running struct {
 // A lane is one queue of a running Worker.
 type lane struct {
 	Handler
-	worker   atomic.Int64 // id of its row
+	worker   atomic.Int64 // id of its row; 0: it has none
+	since    atomic.Int64 // incarnation of its row
 	doubtful atomic.Bool  // a claim may have committed unheard
 	limited  atomic.Bool  // its queue has a limit
 	opened   atomic.Bool  // the time for which gate was closed is over
@@ -184,8 +185,8 @@ func (r *running) registerLane(ctx context.Context, l *lane) error {
 	var deadline time.Time
 	for {
 		err := r.outlast(ctx, "make the worker's row", func(ctx context.Context) error {
-			id, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
-			l.worker.Store(id)
+			row, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
+			l.have(row)
 			l.limited.Store(limited || l.policy.limited())
 			return err
 		})
@@ -298,18 +299,20 @@ func (r *running) drain() {
 func (r *running) retire() {
 	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
 	defer cancel()
+	var rows []registration
 	for _, l := range r.lanes {
 		if l.worker.Load() == 0 {
-			continue // it was never made
+			continue // it was never made, or is another's
 		}
+		rows = append(rows, l.row())
 		if l.doubtful.Load() {
 			if err := r.releaseStrays(ctx, l); err != nil {
 				r.log.Warn("pgqrs: could not give back messages of a claim whose answer was lost", "queue", l.queue, "err", err)
 			}
 		}
-		if _, err := r.store.moveWorker(ctx, l.worker.Load(), "stopped"); err != nil {
-			r.log.Warn("pgqrs: could not mark the worker stopped", "queue", l.queue, "err", err)
-		}
+	}
+	if err := r.store.retire(ctx, rows); err != nil {
+		r.log.Warn("pgqrs: could not mark the worker stopped", "err", err)
 	}
 }
 

@@ -423,7 +423,7 @@ func (r *running) freed(d *delivery) {
 func (r *running) obey(words map[*lane]string) {
 	for l, word := range words {
 		wasOff := l.off || l.stopped
-		l.off, l.stopped = word == "suspended" || word == "interrupted", l.stopped || word == "stopped"
+		l.off, l.stopped = word == "suspended" || word == "interrupted" || word == taken, l.stopped || word == "stopped"
 		if nowOff := l.off || l.stopped; nowOff != wasOff {
 			r.log.Info("pgqrs: the worker's status has changed", "queue", l.queue, "status", word)
 			if nowOff {

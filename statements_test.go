@@ -198,7 +198,7 @@ func TestStatementsOfDequeue(t *testing.T) {
 		}, {
 			name: "Close", want: []statement{
 				register.ids(3), claim.row(delivery(7, ada, 1)...),
-				query("worker.move", 3, "stopped", `["ready","polling","suspended","interrupted"]`).ids(3),
+				exec("worker.retire", `[[3,0]]`),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				return errors.Join(dequeuing(1)(ctx, s), s.Close(), s.Close())

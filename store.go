@@ -242,11 +242,8 @@ func (s *Store) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var errs []error
-	pool := &Store{core: s.core}
-	for queue, c := range consumers {
-		if err := c.stop(ctx, pool); err != nil {
-			errs = append(errs, fmt.Errorf("pgqrs: close: stop the worker of queue %q: %w", queue, err))
-		}
+	if err := (&Store{core: s.core}).retire(ctx, registered(consumers)); err != nil {
+		errs = append(errs, fmt.Errorf("pgqrs: close: stop the workers of Dequeue: %w", err))
 	}
 	errs = append(errs, s.prepared.close())
 	if s.owned {

@@ -117,15 +117,15 @@ func (r *running) interrupt(ctx context.Context) {
 	}
 }
 
-// report heartbeats the worker rows and passes on what they say. A row that is
-// gone, or that was given up for dead while this process was held up, is made
-// anew; any other stopped row was stopped by somebody.
+// report heartbeats the worker rows and passes on what they say; see readRow.
 func (r *running) report(parent context.Context) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
 	var ids []int64
 	for _, l := range r.lanes {
-		ids = append(ids, l.worker.Load())
+		if id := l.worker.Load(); id != 0 {
+			ids = append(ids, id)
+		}
 	}
 	start := time.Now()
 	states, err := r.store.heartbeat(ctx, ids)
@@ -138,22 +138,13 @@ func (r *running) report(parent context.Context) {
 	r.lastBeat.Store(&start)
 	told := map[*lane]string{}
 	for _, l := range r.lanes {
-		id := l.worker.Load()
-		state, ok := states[id]
-		word := state.status
-		if !ok || word == "silent" {
-			word, err = "polling", r.reregister(ctx, l)
-			state.limited = l.limited.Load()
-		} else if next := map[string]string{"interrupted": "suspended", "ready": "polling"}[word]; next != "" {
-			word = next // as asked to, or because it was resumed
-			_, err = r.store.moveWorker(ctx, id, word)
-		}
+		word, limited, err := r.readRow(ctx, l, states)
 		if err != nil {
 			r.log.Warn("pgqrs: could not change the worker's row; trying again", "queue", l.queue, "err", err)
 			return
 		}
 		told[l] = word
-		if l.limited.Swap(state.limited) && !state.limited {
+		if l.limited.Swap(limited) && !limited {
 			l.opened.Store(true) // there is nothing to wait for any more
 			r.ring()
 		}
@@ -164,16 +155,6 @@ func (r *running) report(parent context.Context) {
 	}
 	r.statuses <- told
 	r.ring()
-}
-
-func (r *running) reregister(ctx context.Context, l *lane) error {
-	id, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
-	if err == nil {
-		l.worker.Store(id)
-		l.limited.Store(limited)
-		r.log.Warn("pgqrs: worker row was given up or deleted; made it anew", "queue", l.queue, "id", id)
-	}
-	return err
 }
 
 const (

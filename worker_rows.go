@@ -3,6 +3,7 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 // WorkerInfo is the row of a worker.
 type WorkerInfo struct {
-	ID    int64
+	ID    int64 // a random number, which is never used again
 	Name  string
 	Queue string // empty for the administrators of pgqrs 0.15
 	// Status is ready (Dequeue by hand), polling, suspended, interrupted or stopped.
@@ -21,7 +22,7 @@ type WorkerInfo struct {
 	Held        int64     // messages leased to it
 }
 
-// Workers lists the rows of all workers.
+// Workers lists the rows of all workers, by when they started.
 func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	if err := s.usable(); err != nil {
 		return nil, wrap(ctx, err, "list workers")
@@ -82,6 +83,60 @@ func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
 func (s *Store) StopWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, "stopped")
 	return wrap(ctx, err, "stop worker %d", id)
+}
+
+// have notes the row of a lane.
+func (l *lane) have(row registration) {
+	l.worker.Store(row.id)
+	l.since.Store(row.incarnation)
+}
+
+// row is that of a lane.
+func (l *lane) row() registration { return registration{l.worker.Load(), l.since.Load()} }
+
+// taken is the word for a lane whose row another worker has taken over: it claims nothing until it has a row again.
+const taken = "taken over"
+
+// readRow takes in what a heartbeat says of a lane's row, and returns the word for its status. A row that is gone, or that
+// was given up for dead while this process was held up, is made anew, and so is one that another worker has
+// taken over, as soon as the name is free.
+func (r *running) readRow(ctx context.Context, l *lane, states map[int64]workerState) (word string, limited bool, err error) {
+	row := l.row()
+	state, there := states[row.id]
+	anothers := row.id == 0 || there && !state.of(row)
+	if there && !anothers && state.status != "silent" {
+		word, err = r.follow(ctx, row.id, state.status)
+		return word, state.limited, err
+	}
+	err = r.reregister(ctx, l)
+	if anothers && errors.Is(err, ErrState) { // its name is in use
+		if row.id != 0 {
+			r.log.Warn("pgqrs: another worker of the same name has taken over the worker's row; claiming nothing until the name is free", "queue", l.queue, "id", row.id)
+		}
+		l.have(registration{})
+		return taken, l.limited.Load(), nil
+	}
+	return "polling", l.limited.Load(), err
+}
+
+// follow does to a row what its status asks for, and returns the status then.
+func (r *running) follow(ctx context.Context, id int64, status string) (string, error) {
+	next := map[string]string{"interrupted": "suspended", "ready": "polling"}[status] // as asked to, or because it was resumed
+	if next == "" {
+		return status, nil
+	}
+	_, err := r.store.moveWorker(ctx, id, next)
+	return next, err
+}
+
+func (r *running) reregister(ctx context.Context, l *lane) error {
+	row, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
+	if err == nil {
+		l.have(row)
+		l.limited.Store(limited)
+		r.log.Warn("pgqrs: worker row was given up, deleted or another's; made it anew", "queue", l.queue, "id", row.id)
+	}
+	return err
 }
 
 // changeWorker is moveWorker with an error that says why it could not be done.

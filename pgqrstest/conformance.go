@@ -61,6 +61,7 @@ func features() []feature {
 		{"lease", leaseCases},
 		{"settle", settleCases},
 		{"consumer", consumerCases},
+		{"identity", identityCases},
 		{"order", orderCases},
 		{"tx", txCases},
 		{"cancelled ctx", cancelledCases},

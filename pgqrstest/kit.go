@@ -13,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// advanceTexts move every time in the tables back, by a number of microseconds.
+// advanceTexts move every time in the tables back, by a number of microseconds. Workers know their rows by when they were made, which stays.
 var advanceTexts = map[pgqrs.Dialect][]string{
 	pgqrs.Postgres: {
 		`UPDATE pgqrs_messages SET vt = CASE WHEN parked_vt IS NULL THEN vt - a.d ELSE vt END, parked_vt = parked_vt - a.d, enqueued_at = enqueued_at - a.d, due_at = due_at - a.d,
@@ -21,7 +21,7 @@ var advanceTexts = map[pgqrs.Dialect][]string{
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_groups SET next_at = next_at - a.d, touched_at = touched_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
-		`UPDATE pgqrs_workers SET heartbeat_at = heartbeat_at - a.d, started_at = started_at - a.d, shutdown_at = shutdown_at - a.d
+		`UPDATE pgqrs_workers SET heartbeat_at = heartbeat_at - a.d, shutdown_at = shutdown_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
 		`UPDATE pgqrs_workflow_runs SET created_at = created_at - a.d, started_at = started_at - a.d, paused_at = paused_at - a.d, completed_at = completed_at - a.d
 			FROM (SELECT $1::bigint * interval '1 microsecond' AS d) a`,
@@ -52,7 +52,6 @@ var sqliteAdvance = []string{
 	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
 		UPDATE pgqrs_workers SET
 			heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', heartbeat_at, (SELECT d FROM a)),
-			started_at = strftime('%Y-%m-%d %H:%M:%f', started_at, (SELECT d FROM a)),
 			shutdown_at = strftime('%Y-%m-%d %H:%M:%f', shutdown_at, (SELECT d FROM a))`,
 	`WITH a (d) AS (SELECT printf('-%.6f seconds', ? / 1000000.0))
 		UPDATE pgqrs_workflow_runs SET

@@ -2,6 +2,7 @@ package pgqrstest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,7 +38,11 @@ func (e *env) hand(t *testing.T, queue string) (*pgqrs.Queue[int], pgqrs.WorkerI
 	dequeue(t, q, 1)
 	after := value(e.store.Workers(t.Context()))(t)
 	equal(t, "rows", len(after), len(before)+1)
-	return q, after[len(after)-1]
+	made := slices.DeleteFunc(after, func(w pgqrs.WorkerInfo) bool {
+		return slices.ContainsFunc(before, func(b pgqrs.WorkerInfo) bool { return b.ID == w.ID })
+	})
+	equal(t, "rows made", len(made), 1)
+	return q, made[0]
 }
 
 func upkeepSilent(t *testing.T, e *env) {

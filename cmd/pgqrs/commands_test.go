@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,31 +121,39 @@ func TestWorkers(t *testing.T) {
 		}}
 		ended := make(chan error, 1)
 		go func() { ended <- w.Run(ctx) }()
+		id := s.status("polling")
+		s.run("workers", "workers -json", "workers suspend "+id, "workers suspend "+id, "workers resume "+id)
 		s.status("polling")
-		s.run("workers", "workers -json", "workers suspend 1", "workers suspend 1", "workers resume 1")
-		s.status("polling")
-		s.run("workers interrupt 1", "workers suspend 99")
+		s.run("workers interrupt host/emails", "workers suspend 99", "workers suspend nobody")
 		s.status("suspended")
-		s.run("workers list", "workers shutdown 1", "workers shutdown 1 -yes")
+		s.run("workers list", "workers shutdown "+id, "workers shutdown host/emails -yes")
 		select {
 		case err := <-ended:
 			s.check(err)
 		case <-time.After(time.Minute):
 			s.Fatal("the worker goes on")
 		}
-		s.run("workers", "workers -all", "workers resume 1")
+		s.run("workers", "workers -all", "workers resume "+id)
+		text := strings.ReplaceAll(s.transcript.String(), strings.Repeat(" ", len(id)-2)+"ID", "ID")
+		s.transcript.Reset()
+		s.transcript.WriteString(strings.ReplaceAll(text, id, "1"))
 		s.golden("workers")
 	})
 }
 
-// status waits until the only worker has a status.
-func (s *shell) status(want string) {
+// status waits until the only worker has a status, and returns its id.
+func (s *shell) status(want string) (id string) {
 	s.Helper()
 	s.until("the worker's status is "+want, func() bool {
 		workers, err := s.store.Workers(s.Context())
 		s.check(err)
-		return len(workers) == 1 && workers[0].Status == want
+		if len(workers) != 1 || workers[0].Status != want {
+			return false
+		}
+		id = strconv.FormatInt(workers[0].ID, 10)
+		return true
 	})
+	return id
 }
 
 // until waits for a condition.

@@ -105,6 +105,7 @@ var masks = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?`), "TIME"},
 	{regexp.MustCompile(`\b\d+(\.\d+)?(ms|s|m\d+s|h\d+m|d\d+h)\b`), "SPAN"},
 	{regexp.MustCompile(`(_seconds":)[0-9.]+`), "${1}N"},
+	{regexp.MustCompile(`\b\d{9,15}\b`), "WORKER"},
 	{regexp.MustCompile(`(\S)   +`), "$1  "},
 }
 

@@ -105,8 +105,7 @@ func TestWorkEndsWhenItsWorkerIsStopped(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
 	ended := make(chan outcome, 1)
 	go func() { ended <- s.do("", "work", "jobs", "true") }()
-	s.status("polling")
-	if o := s.do("", "workers", "shutdown", "1", "-yes"); o.code != exitDone {
+	if o := s.do("", "workers", "shutdown", s.status("polling"), "-yes"); o.code != exitDone {
 		t.Fatal(o.err)
 	}
 	if o := <-ended; o.code != exitDone {

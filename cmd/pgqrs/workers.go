@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -11,7 +13,7 @@ import (
 func (a *app) workers() *cli.Command {
 	return &cli.Command{
 		Name: "workers", Category: look, Usage: "list and control workers",
-		Description: "A worker has a row for each of its queues; what is done to a row is done to the worker in that queue.",
+		Description: "A worker has a row for each of its queues; what is done to a row is done to the worker in that queue. A row is given by its id or its name.",
 		Commands: []*cli.Command{
 			{
 				Name: "list", Usage: "list workers, with what they hold",
@@ -19,25 +21,25 @@ func (a *app) workers() *cli.Command {
 				Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.listWorkers(ctx) }),
 			},
 			{
-				Name: "suspend", ArgsUsage: "ID...", Usage: "make workers claim no more, until resume",
+				Name: "suspend", ArgsUsage: "ID|WORKER...", Usage: "make workers claim no more, until resume",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachWorker(ctx, c.store.SuspendWorker, "suspended")
 				}),
 			},
 			{
-				Name: "resume", ArgsUsage: "ID...", Usage: "take back suspend and interrupt",
+				Name: "resume", ArgsUsage: "ID|WORKER...", Usage: "take back suspend and interrupt",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachWorker(ctx, c.store.ResumeWorker, "resumed")
 				}),
 			},
 			{
-				Name: "interrupt", ArgsUsage: "ID...", Usage: "ask workers to suspend themselves with their next heartbeat",
+				Name: "interrupt", ArgsUsage: "ID|WORKER...", Usage: "ask workers to suspend themselves with their next heartbeat",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachWorker(ctx, c.store.InterruptWorker, "interrupted")
 				}),
 			},
 			{
-				Name: "shutdown", ArgsUsage: "ID...", Usage: "make workers stop for good, after what they have begun",
+				Name: "shutdown", ArgsUsage: "ID|WORKER...", Usage: "make workers stop for good, after what they have begun",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					if err := c.confirm("stop %s for good", plural(int64(c.Args().Len()), "worker")); err != nil {
 						return err
@@ -83,7 +85,7 @@ func ago(t time.Time) any {
 
 // eachWorker does something to each worker that was named, and says so.
 func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) error, what string) error {
-	ids, err := c.ids(c.Args().Slice())
+	ids, err := c.workerIDs(ctx)
 	if err != nil {
 		return err
 	}
@@ -96,6 +98,27 @@ func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) er
 		}
 	}
 	return nil
+}
+
+// workerIDs are those of the workers that the arguments name, by their ids or names.
+func (c call) workerIDs(ctx context.Context) ([]int64, error) {
+	args := c.Args().Slice()
+	if ids, err := c.ids(args); err == nil {
+		return ids, nil
+	}
+	all, err := c.store.Workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []int64
+	for _, arg := range args {
+		i := slices.IndexFunc(all, func(w pgqrs.WorkerInfo) bool { return w.Name == arg || strconv.FormatInt(w.ID, 10) == arg })
+		if i < 0 {
+			return nil, notFound("worker %q", arg)
+		}
+		ids = append(ids, all[i].ID)
+	}
+	return ids, nil
 }
 
 // A workerView is a worker as JSON.
