@@ -85,11 +85,17 @@ func (c conn) query(ctx context.Context, text string, args []any) (*sql.Rows, er
 // scanRow scans a row that may lack its last columns, up to two, which a mock leaves out
 // that was written for an older release.
 func scanRow(rows *sql.Rows, into ...any) error {
+	into, err := fitting(rows, into)
+	return errors.Join(err, rows.Scan(into...))
+}
+
+// fitting returns as much of into as rows have columns for.
+func fitting(rows *sql.Rows, into []any) ([]any, error) {
 	columns, err := rows.Columns()
 	if n := len(columns); err == nil && n < len(into) && n >= len(into)-2 {
 		into = into[:n]
 	}
-	return errors.Join(err, rows.Scan(into...))
+	return into, err
 }
 
 // exec runs a statement that returns no rows and says how many it touched.

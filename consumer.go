@@ -122,12 +122,19 @@ func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease
 			return nil, ctx.Err()
 		}
 	}
-	if !limited {
-		return s.claim(ctx, c.queue, id, n, lease, true)
+	var ms []*MessageInfo
+	var err error
+	if limited {
+		var room room
+		ms, room, err = s.claimLimited(ctx, c.queue, id, n, lease, true)
+		if err == nil && room.closed() {
+			err = fmt.Errorf("the limits of its policy allow no delivery now: %w", &RateLimitError{Wait: max(room.wait, heldWait)})
+		}
+	} else {
+		ms, err = s.claim(ctx, c.queue, id, n, lease, true)
 	}
-	ms, room, err := s.claimLimited(ctx, c.queue, id, n, lease, true)
-	if err == nil && room.closed() {
-		err = fmt.Errorf("the limits of its policy allow no delivery now: %w", &RateLimitError{Wait: max(room.wait, heldWait)})
+	if err == nil {
+		err = s.findRuns(ctx, ms)
 	}
 	return ms, err
 }

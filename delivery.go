@@ -53,6 +53,9 @@ func (r *running) claim(l *lane, n int, alone bool, place place) answer {
 		ms, err = r.store.nextClaim(ctx, l.queue, l.worker.Load(), n, l.lease, alone, place)
 		a.from = place
 	}
+	if err == nil && !l.workflow {
+		err = r.store.findRuns(ctx, ms)
+	}
 	if err != nil {
 		// It may have committed all the same.
 		l.doubtful.Store(true)
@@ -231,12 +234,18 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 			o.Finished(ctx, d.m, d.took, raw)
 		}
 	}()
-	if d.lane.policy.overdrawn(d.m.Attempt) {
-		raw = Permanent(overdrawn(d.m))
-	} else {
-		raw = d.lane.work(ctx, d.m)
+	if raw = r.leave(d); raw == nil {
+		raw = r.work(ctx, d)
 	}
 	returned = true
+}
+
+// work runs the handler, unless the message has used up its attempts.
+func (r *running) work(ctx context.Context, d *delivery) error {
+	if d.lane.policy.overdrawn(d.m.Attempt) {
+		return Permanent(overdrawn(d.m))
+	}
+	return d.lane.work(ctx, d.m)
 }
 
 // concludeBlindly records a failed attempt without asking what has just panicked, or ended the goroutine.

@@ -183,11 +183,11 @@ type leaseSQL struct {
 	// active or the queue is paused. It stops short of a message whose last lease expired; such a one is returned
 	// alone, when it is first and alone is true. On PostgreSQL rows that others hold locked are passed over. A dead letter
 	// that pgqrs 0.15 replayed is one no more.
-	// Query; worker, lease, alone, n; rows: deliveryColumns, in no order.
+	// Query; worker, lease, alone, n; rows: deliveryColumns, whether the queue is a workflow's; in no order.
 	claim string
 	// nextClaim is claim, but passes over what is before a place in its order: of that place's priority and higher ones, the
 	// messages whose due time and id are not after its own. None for a database that keeps no dead rows in an index; see lowWater.
-	// Query; worker, lease, alone, n, priority, due time (microseconds since 1970), id; rows: deliveryColumns, in no order.
+	// Query; worker, lease, alone, n, priority, due time (microseconds since 1970), id; rows: as of claim.
 	nextClaim []string
 	// passed is what nextClaim passes over that is due: of its place's priority and higher ones, what is not after it.
 	// None where there is no nextClaim. Query; worker, at most how many, priority, due time, id of the place;

@@ -7,7 +7,7 @@ const (
 			WITH arg AS MATERIALIZED (
 				SELECT $1::bigint AS worker_id, $2::bigint * interval '1 microsecond' AS lease, $3::boolean AS alone, $4::bigint AS n, clock_timestamp() AS now
 			), worker AS MATERIALIZED (
-				SELECT w.queue_id FROM arg JOIN pgqrs_workers w ON w.id = arg.worker_id JOIN pgqrs_queues q ON q.id = w.queue_id
+				SELECT w.queue_id, (SELECT f.id FROM pgqrs_workflows f WHERE f.name = q.queue_name) IS NOT NULL AS runs FROM arg JOIN pgqrs_workers w ON w.id = arg.worker_id JOIN pgqrs_queues q ON q.id = w.queue_id
 				WHERE w.status IN ('ready', 'polling') AND q.paused_at IS NULL
 			), due AS MATERIALIZED (
 				SELECT m.id, band.rank, m.vt, m.crashed
@@ -37,7 +37,7 @@ const (
 				SELECT d.id FROM due d
 				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
 					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM first)))
-			RETURNING ` + postgresDelivery
+			RETURNING ` + postgresDelivery + `, (SELECT runs FROM worker)`
 )
 
 // postgresPassed reads what a claim from a place on passes over, by the claim's index.

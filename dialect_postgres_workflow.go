@@ -216,6 +216,24 @@ var postgresWorkflow = workflowSQL{
 	interrupted: `/* pgqrs:run.interrupted */
 		SELECT message_id FROM pgqrs_workflow_runs
 		WHERE message_id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND status = 'CANCELLING'`,
+	ofMessages: `/* pgqrs:run.of_messages */
+		SELECT message_id, id FROM pgqrs_workflow_runs
+		WHERE message_id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))`,
+	stranded: `/* pgqrs:run.stranded */
+		WITH arg AS MATERIALIZED (
+			SELECT $1::text AS workflow, $2::text AS status, $3::bigint AS after, clock_timestamp() - $4::bigint * interval '1 microsecond' AS until, $5::bigint AS n
+		), page AS MATERIALIZED (
+			SELECT i.id, i.message_id FROM pgqrs_workflow_runs i
+			WHERE i.workflow_id = (SELECT f.id FROM arg JOIN pgqrs_workflows f ON f.name = arg.workflow)
+				AND i.status <= (SELECT status FROM arg)::pgqrs_workflow_status AND (i.status, i.id) > ((SELECT status FROM arg)::pgqrs_workflow_status, (SELECT after FROM arg))
+			ORDER BY i.status, i.id
+			LIMIT (SELECT n FROM arg)
+		)
+		SELECT page.id, page.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < arg.until THEN 'dead'
+				WHEN m.failed_at IS NULL AND m.archived_at < arg.until THEN 'archived' ELSE '' END, m.last_error
+		FROM arg CROSS JOIN page LEFT JOIN LATERAL (
+			SELECT o.id, o.archived_at, o.failed_at, o.last_error FROM pgqrs_messages o WHERE o.id = page.message_id LIMIT 1) m ON true
+		ORDER BY page.id`,
 	children: `/* pgqrs:run.children */
 		SELECT id FROM pgqrs_workflow_runs
 		WHERE parent_run_id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')`,

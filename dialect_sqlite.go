@@ -23,6 +23,9 @@ const sqliteInfo = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.clai
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
+// sqliteClaimed is what a claim returns.
+const sqliteClaimed = sqliteDelivery + `, (SELECT runs FROM worker)`
+
 // sqliteLeases reads a JSON array of lease tuples.
 const sqliteLeases = `
 	SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS worker_id, json_extract(value, '$[2]') AS claim_ct,
@@ -41,8 +44,8 @@ const sqliteFence = `pgqrs_messages.id = held.id AND pgqrs_messages.consumer_wor
 // A band is the due messages of one priority, in the order of the claim's
 // index. Of a worker that is not active, or whose queue is paused, nothing is due.
 const (
-	sqliteDue = `worker (queue_id) AS (
-				SELECT w.queue_id FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
+	sqliteDue = `worker (queue_id, runs) AS (
+				SELECT w.queue_id, EXISTS (SELECT 1 FROM pgqrs_workflows f WHERE f.name = q.queue_name) FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
 				WHERE w.id = (SELECT worker_id FROM arg) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
 			), due (id, rank, vt, crashed) AS MATERIALIZED (
 				SELECT * FROM (SELECT id, -2` + sqliteBand + `2` + sqliteBandEnd + `
@@ -329,7 +332,7 @@ var sqlite = dialect{
 				SELECT d.id FROM due d
 				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
 					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM due ORDER BY rank, vt, id LIMIT 1))
-			RETURNING ` + sqliteDelivery,
+			RETURNING ` + sqliteClaimed,
 		check: `/* pgqrs:message.check */
 			UPDATE pgqrs_messages SET claim_ct = claim_ct
 			WHERE id = ? AND consumer_worker_id = ? AND claim_ct = ? AND archived_at IS NULL

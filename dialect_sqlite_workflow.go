@@ -199,6 +199,17 @@ var sqliteWorkflow = workflowSQL{
 	interrupted: `/* pgqrs:run.interrupted */
 		SELECT message_id FROM pgqrs_workflow_runs
 		WHERE message_id IN (SELECT value FROM json_each(?)) AND status = 'CANCELLING'`,
+	ofMessages: `/* pgqrs:run.of_messages */
+		SELECT message_id, id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?))`,
+	stranded: `/* pgqrs:run.stranded */
+		WITH arg (workflow, status, after, until) AS (SELECT ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
+		SELECT r.id, r.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < (SELECT until FROM arg) THEN 'dead'
+				WHEN m.failed_at IS NULL AND m.archived_at < (SELECT until FROM arg) THEN 'archived' ELSE '' END, CAST(NULLIF(m.last_error, '') AS BLOB)
+		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.workflow_id = (SELECT w.id FROM pgqrs_workflows w WHERE w.name = (SELECT workflow FROM arg)) AND r.status = (SELECT status FROM arg)
+			AND r.id > (SELECT after FROM arg)
+		ORDER BY r.id
+		LIMIT ? + 0`,
 	children: `/* pgqrs:run.children */
 		SELECT id FROM pgqrs_workflow_runs
 		WHERE parent_run_id IN (SELECT value FROM json_each(?)) AND parent_run_id IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'PAUSED')`,

@@ -33,7 +33,7 @@ var turso = func() dialect {
 // many of them as the highest priority that is due has to spare over n. It
 // skips nothing if no other worker of the queue is active, or if the first
 // message of all is one whose last lease expired.
-// Query; worker, lease, alone, n, skip, n + skip; rows: deliveryColumns, in no order.
+// Query; worker, lease, alone, n, skip, n + skip; rows: as of lease.claim.
 const tursoSpread = `/* pgqrs:message.spread_claim */
 			WITH arg (worker_id, lease, alone, n, skip, now) AS (
 				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ?, ?, ` + sqliteNow + `
@@ -49,7 +49,7 @@ const tursoSpread = `/* pgqrs:message.spread_claim */
 			)` + sqliteClaim + `
 				SELECT c.id FROM chosen c CROSS JOIN arg
 				WHERE c.place >= c.start AND c.place < c.start + arg.n AND (c.crashes = 0 OR arg.alone AND c.place = c.start))
-			RETURNING ` + sqliteDelivery
+			RETURNING ` + sqliteClaimed
 
 // tursoObjects differs because on Turso 0.7.2 a statement with
 // pragma_table_info leaves the connection unable to commit: later writes

@@ -56,6 +56,13 @@ type workflowSQL struct {
 	wake string
 	// interrupted lists the runs among messages that are being cancelled. Query; JSON array of messages; rows: message.
 	interrupted string
+	// ofMessages finds the runs of messages. Query; JSON array of messages; rows: message, run.
+	ofMessages string
+	// stranded reads a page of the runs of a workflow in an unfinished state, and says of which the message has ended without them.
+	// It reads no others, however many there are.
+	// Query; workflow, status, run that it begins after, microseconds since a message must have ended, limit;
+	// rows: run, message, 'archived', 'dead' or 'gone' (or '' if the message is unfinished), last error; by run.
+	stranded string
 	// children lists unfinished runs started by runs. Query; JSON array of runs; rows: run.
 	children string
 	// results reads the runs started by a step. Query; run, step; rows: run, workflow, status, output, error, by run.

@@ -36,7 +36,8 @@ type Handler struct {
 // Handle returns a handler that calls fn with each message of the queue; see
 // [WorkFunc] for what its error means. A message whose payload does not decode
 // into T goes to the dead letters without fn being called. A message that fn
-// settled itself, by Ack and its like, is left at that.
+// settled itself, by Ack and its like, is left at that. One that belongs to a run of a workflow
+// of the queue's name is given back, uncounted, for the workflow's handler.
 func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {

@@ -1,9 +1,12 @@
+//go:build go1.25
+
 package pgqrs
 
 import (
 	"database/sql/driver"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -52,4 +55,58 @@ func TestUninstallMakesTheStoreForget(t *testing.T) {
 	enqueue()
 	dequeue()
 	f.wantLog(t, "query message.enqueue", "query worker.register", "query message.claim", "query worker.heartbeat")
+}
+
+// A run is not ended whose message has come back since the look for stranded runs.
+func TestRunWhoseMessageHasComeBackIsNotEnded(t *testing.T) {
+	for name, test := range map[string]struct {
+		ended       string
+		there, inIt bool // the message, and in the state that was seen
+		committed   bool
+	}{
+		"dead still":    {"dead", true, true, true},
+		"redriven":      {"dead", true, false, false},
+		"deleted since": {"dead", false, false, true},
+		"gone":          {"gone", false, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+				switch c.tag() {
+				case "run.finish":
+					return row("ERROR", nil), nil
+				case "message.lock":
+					if state := c.args[1].Value; state == "" && test.there || state != "" && test.inIt {
+						return row(int64(7)), nil
+					}
+				}
+				return nil, nil
+			})
+			if err := s.endStranded(t.Context(), strandedRun{id: 5, message: 7, ended: test.ended}, errBroken); err != nil {
+				t.Fatal(err)
+			}
+			calls := f.log()
+			if committed := count(calls, "commit") == 1; committed != test.committed || count(calls, "rollback") == 1 == test.committed {
+				t.Errorf("it sent %v", calls)
+			}
+		})
+	}
+}
+
+func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n noteTimer
+		said := func(want int) {
+			t.Helper()
+			if got := n.count(time.Minute); got != want {
+				t.Errorf("it says %d, want %d", got, want)
+			}
+		}
+		said(1)
+		said(0)
+		time.Sleep(time.Minute - 1)
+		said(0)
+		time.Sleep(1)
+		said(3)
+		said(0)
+	})
 }

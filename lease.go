@@ -187,11 +187,23 @@ func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, le
 func (c conn) claim(ctx context.Context, text string, args []any) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	var r messageRow
-	into := r.delivery()
-	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
+	var runs sql.NullBool
+	into := append(r.delivery(), &runs)
+	err := c.rows(ctx, text, args, func(rows *sql.Rows) (err error) {
+		if len(ms) == 0 {
+			if into, err = fitting(rows, into); err != nil {
+				return err
+			}
+		}
 		m, err := r.scanDelivery(rows, into)
+		if err != nil {
+			return err
+		}
+		if runs.Bool {
+			m.run = unknownRun
+		}
 		ms = append(ms, m)
-		return err
+		return nil
 	})
 	return ms, err
 }

@@ -72,6 +72,7 @@ type MessageInfo struct {
 	Cursor string
 
 	hold *hold // nil outside a Worker
+	run  int64 // the run that it belongs to, as far as a plain consumer has found out; see unknownRun
 }
 
 // A Message is a message of a Queue[T]. It is plain data: a unit test makes its own.

@@ -130,6 +130,9 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 // Messages that are past the policy's MaxAttempts, or do not decode into T, go
 // to the dead letters instead of being returned.
 //
+// A queue and a workflow should not have one name: messages of the workflow's runs are then
+// returned too, but only the workflow's handler can settle them, and each time a lease ends here an attempt is counted.
+//
 // It returns an error matching ErrState if the worker row was suspended or
 // interrupted, ErrUnsupported on a Queue made by WithTx, and a *RateLimitError,
 // which matches ErrRateLimited, while the queue's MaxHeld or Rate (see [Policy])
@@ -172,23 +175,27 @@ func (q *Queue[T]) dequeue(ctx context.Context, n int, lease time.Duration) ([]*
 // last attempt, it sends to the dead letters. A panic of T is a failed attempt.
 func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message[T], error) {
 	var ms []*Message[T]
-	var bad []settlement
+	var unfit []settlement
 	for _, info := range infos {
 		m, err := newMessage[T](info)
 		if q.policy.overdrawn(info.Attempt) {
 			err = Permanent(overdrawn(info))
 		}
-		if err != nil {
-			bad = append(bad, settlement{info, q.policy.outcome(info.Attempt, foreign(err)), q.policy.DeadLetter})
+		switch {
+		case err != nil && info.run > 0: // not this consumer's to judge
+			unfit = append(unfit, settlement{info, outcome{kind: released, delay: leftFor}, ""})
+			continue
+		case err != nil:
+			unfit = append(unfit, settlement{info, q.policy.outcome(info.Attempt, foreign(err)), q.policy.DeadLetter})
 			continue
 		}
 		q.store.observeClaim(ctx, info)
 		ms = append(ms, m)
 	}
-	if len(bad) > 0 {
+	if len(unfit) > 0 {
 		// What is lost here has been taken by another, who will find the same.
-		if _, err := q.store.settle(ctx, bad); err != nil {
-			return ms, fmt.Errorf("send %d messages to the dead letters: %w", len(bad), err)
+		if _, err := q.store.settle(ctx, unfit); err != nil {
+			return ms, fmt.Errorf("settle %d messages that cannot be returned: %w", len(unfit), err)
 		}
 	}
 	return ms, nil
@@ -211,7 +218,8 @@ func checkLease(lease time.Duration) error {
 }
 
 // Ack archives messages: they are done. It is one statement. Messages whose
-// lease was lost are named in an error matching ErrLeaseLost; the others are
+// lease was lost are named in an error matching ErrLeaseLost, and those that
+// belong to runs of a workflow of the queue's name in one matching ErrState; the others are
 // done. Acking again what this lease acked is no error. No messages is no error.
 //
 // An Ack after the lease has ended still counts if nobody has taken the message since.
@@ -219,9 +227,8 @@ func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
 	return q.settle(ctx, "ack", outcome{kind: acked}, ms)
 }
 
-// Delete deletes messages without a trace. Otherwise it is like Ack, but for
-// the message of a workflow's run, which it leaves with an error matching
-// ErrState: [Store.Delete] takes both.
+// Delete deletes messages without a trace. Otherwise it is like Ack.
+// [Store.Delete] deletes the message of a run, together with the run.
 func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
 	var done []int64
 	err := q.fenced(ctx, "delete", ms, func(c conn, leases leaseList) (_ []int64, err error) {
@@ -247,7 +254,7 @@ func (q *Queue[T]) undeleted(ctx context.Context, ms []*Message[T], done []int64
 		case err != nil:
 			return err
 		case len(runs) > 0:
-			errs = append(errs, fmt.Errorf("%w: message %d belongs to run %d; Store.Delete deletes both", ErrState, m.ID, runs[0]))
+			errs = append(errs, belongsError("delete", m.ID, runs[0]))
 		default:
 			lost = append(lost, m.ID)
 		}
@@ -296,7 +303,7 @@ func (q *Queue[T]) settle(ctx context.Context, what string, o outcome, ms []*Mes
 }
 
 func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T], decide func(*Message[T]) outcome) error {
-	return q.report(ctx, what, ms, true, func() ([]int64, error) {
+	return q.report(ctx, what, ms, true, func(ms []*Message[T]) ([]int64, error) {
 		list := make([]settlement, len(ms))
 		for i, m := range ms {
 			list[i] = settlement{&m.MessageInfo, decide(m), q.policy.DeadLetter}
@@ -307,7 +314,7 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 
 // fenced runs one statement on leases, and lets go what follows those that it ends.
 func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, leaseList) ([]int64, error)) error {
-	return q.report(ctx, what, ms, what != "extend", func() (done []int64, err error) {
+	return q.report(ctx, what, ms, what != "extend", func(ms []*Message[T]) (done []int64, err error) {
 		var leases leaseList
 		next := followers{}
 		for _, m := range ms {
@@ -330,14 +337,18 @@ func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], ru
 	})
 }
 
-// report runs an operation on messages and names those that were lost.
-func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], settles bool, run func() ([]int64, error)) error {
+// report runs an operation on messages, except those of runs, and names these and those that were lost.
+func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], settles bool, run func([]*Message[T]) ([]int64, error)) error {
 	err := q.usable()
 	if err == nil && slices.Contains(ms, nil) {
 		err = errors.New("nil message")
 	}
-	if err != nil || len(ms) == 0 {
+	if err != nil {
 		return wrap(ctx, err, "%s on queue %q", what, q.name)
+	}
+	ms, belongs := withoutRuns(what, ms)
+	if len(ms) == 0 {
+		return wrap(ctx, belongs, "%s on queue %q", what, q.name)
 	}
 	for _, m := range ms {
 		if settles && m.hold != nil {
@@ -345,9 +356,9 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 			defer m.hold.settling.Add(-1)
 		}
 	}
-	done, err := run()
+	done, err := run(ms)
 	if err != nil {
-		return wrap(ctx, err, "%s on queue %q", what, q.name)
+		return wrap(ctx, errors.Join(err, belongs), "%s on queue %q", what, q.name)
 	}
 	var lost []int64
 	for _, m := range ms {
@@ -357,7 +368,7 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 			m.hold.settled.Store(true)
 		}
 	}
-	return wrap(ctx, lostError(lost), "%s on queue %q", what, q.name)
+	return wrap(ctx, errors.Join(lostError(lost), belongs), "%s on queue %q", what, q.name)
 }
 
 // lostError names messages in an error matching ErrLeaseLost; nil for none.

@@ -38,8 +38,9 @@ type running struct {
 	mu   sync.Mutex
 	held map[int64]*delivery // every message leased to it, by id
 
-	swept      sweepCursor // the upkeep's
-	nextDisown time.Time   // not before; the upkeep's
+	swept      sweepCursor            // the upkeep's
+	rescued    map[strandedPage]int64 // run that the look for stranded ones goes on after; the upkeep's
+	nextDisown time.Time              // not before; the upkeep's
 
 	// The rest belongs to the scheduler.
 	busy       int  // handlers running
@@ -74,6 +75,7 @@ type lane struct {
 	opened   atomic.Bool  // the time for which gate was closed is over
 	eased    atomic.Bool  // this worker has finished with a message since the latest claim began
 	waker    waker
+	left     noteTimer // messages that belong to runs, where it is no workflow's
 	lease    time.Duration
 	settling time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
 

@@ -189,6 +189,31 @@ func TestStatementsOfDequeue(t *testing.T) {
 				claim, heartbeat.row(3, "ready"),
 			},
 		}, {
+			name: "Dequeue of a run's message", want: []statement{
+				register.ids(3), claim.row(append(delivery(7, ada, 1), true)...).row(append(delivery(8, ada, 1), true)...),
+				query("run.of_messages", `[7,8]`).row(7, 5),
+				query("message.ack", `[[8,3,9]]`).ids(8),
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				ms, err := emails(s).Dequeue(ctx, 10, 30*time.Second)
+				if err != nil {
+					return err
+				}
+				err = emails(s).Ack(ctx, ms...)
+				if !errors.Is(err, pgqrs.ErrState) || !strings.Contains(err.Error(), "message 7 belongs to run 5") {
+					return fmt.Errorf("ack: %w", err)
+				}
+				return nil
+			},
+		}, {
+			name: "Dequeue of a run's message that does not decode", call: dequeuing(0),
+			want: []statement{
+				register.ids(3), claim.row(append(delivery(7, `{"To":1}`, 1), true)...),
+				query("run.of_messages", `[7]`).row(7, 5),
+				query("message.release", `[[7,3,9,5000000]]`).ids(7),
+				claim, heartbeat.row(3, "ready"),
+			},
+		}, {
 			name: "Dequeue past the last attempt", call: dequeuing(0),
 			want: []statement{
 				register.ids(3), claim.row(delivery(7, ada, 6)...),

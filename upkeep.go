@@ -208,6 +208,7 @@ func (r *running) prune(ctx context.Context) {
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
 	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), upkeepChunk)
 	r.pruneRuns(ctx, list)
+	r.rescueRuns(ctx)
 	r.timekeeper.prune(ctx)
 	r.tidyShared(ctx)
 }

@@ -38,7 +38,9 @@ func (s State) final() bool { return s == Cancelled || s == Succeeded || s == Fa
 // json.RawMessage for types it does not know. Handle gives it code.
 //
 // A run is a message on the queue of the same name, with the payload
-// {"input": In}. A Workflow is safe for concurrent use, and making one does no I/O.
+// {"input": In}, which no [Queue] of that name can settle. A message that is enqueued there without a
+// run, as pgqrs 0.15 does, starts one when the workflow's handler takes it: its payload, or the input in it, is
+// the input. A Workflow is safe for concurrent use, and making one does no I/O.
 type Workflow[In, Out any] struct {
 	store  *Store
 	name   string

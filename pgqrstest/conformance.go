@@ -62,6 +62,7 @@ func features() []feature {
 		{"settle", settleCases},
 		{"consumer", consumerCases},
 		{"identity", identityCases},
+		{"foreign runs", foreignRunCases},
 		{"order", orderCases},
 		{"tx", txCases},
 		{"cancelled ctx", cancelledCases},
