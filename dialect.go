@@ -103,8 +103,8 @@ type schemaSQL struct {
 	settings map[string]string
 	// engine names the engine and its version. Query; no arguments; 1 row: text.
 	engine string
-	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index", "value"), table or type, name; more
-	// columns than there are do no harm.
+	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index", "type", "value"), table or type, name; more
+	// columns than there are do no harm. What has a table's or type's name and is none is of the kind "other"; its name says what it is.
 	objects string
 	// versions lists the applied migrations. Query; no arguments; rows: version, name, oldest.
 	versions string
@@ -113,7 +113,7 @@ type schemaSQL struct {
 	shared string
 	// share makes indexes by which a worker's row can be deleted where messages refer to it. Exec, in this order; no arguments.
 	share []string
-	// drop removes everything Install made. Exec, in this order; no arguments.
+	// drop removes everything Install made. It leaves a type that was there before, or that something else uses. Exec, in this order; no arguments.
 	drop []string
 }
 

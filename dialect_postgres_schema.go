@@ -13,15 +13,19 @@ var postgresSchemaTexts = schemaSQL{
 			FROM (VALUES ('pgqrs_migrations'), ('pgqrs_queues'), ('pgqrs_workers'), ('pgqrs_messages'),
 				('pgqrs_workflows'), ('pgqrs_workflow_runs'), ('pgqrs_workflow_steps'), ('pgqrs_workflow_signals'), ('pgqrs_schedules'), ('pgqrs_schedule_runs'), ('pgqrs_groups'), ('_sqlx_migrations'), ('pgqrs_schema_version')) AS t (name)
 		), tables AS (
-			SELECT c.oid, c.relname FROM known JOIN pg_class c ON c.oid = known.oid
+			SELECT c.oid, c.relname, c.relkind FROM known JOIN pg_class c ON c.oid = known.oid
+		), types AS (
+			SELECT t.oid, t.typname, t.typtype FROM pg_type t WHERE t.oid IN (to_regtype('worker_status'), to_regtype('pgqrs_workflow_status'))
 		)
-		SELECT 'table', relname::text, '' FROM tables
+		SELECT CASE WHEN relkind IN ('r', 'p') THEN 'table' ELSE 'other' END, relname::text, CASE WHEN relkind IN ('r', 'p') THEN '' WHEN relkind IN ('v', 'm') THEN 'view' ELSE 'relation' END FROM tables
+		UNION ALL
+		SELECT CASE typtype WHEN 'e' THEN 'type' ELSE 'other' END, typname::text, CASE typtype WHEN 'e' THEN '' WHEN 'c' THEN 'table or composite type' ELSE 'type that is no enumeration' END FROM types
 		UNION ALL
 		SELECT 'column', t.relname::text, a.attname::text FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
 		UNION ALL
 		SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid
 		UNION ALL
-		SELECT 'value', t.typname::text, e.enumlabel::text FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.oid = to_regtype('pgqrs_workflow_status')`,
+		SELECT 'value', t.typname::text, e.enumlabel::text FROM types t JOIN pg_enum e ON e.enumtypid = t.oid`,
 	versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
 	shared: `/* pgqrs:schema.shared */
 		SELECT EXISTS (SELECT 1 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
@@ -33,6 +37,22 @@ var postgresSchemaTexts = schemaSQL{
 	},
 	drop: []string{
 		`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_groups, pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
-		`/* pgqrs:schema.drop_types */ DROP TYPE IF EXISTS worker_status, pgqrs_workflow_status`,
+		`/* pgqrs:schema.drop_types */
+		DO $$
+		BEGIN
+			IF obj_description(to_regtype('worker_status'), 'pg_type') = 'made by pgqrs' THEN
+				BEGIN
+					DROP TYPE worker_status;
+				EXCEPTION WHEN dependent_objects_still_exist THEN NULL;
+				END;
+			END IF;
+			IF obj_description(to_regtype('pgqrs_workflow_status'), 'pg_type') = 'made by pgqrs' THEN
+				BEGIN
+					DROP TYPE pgqrs_workflow_status;
+				EXCEPTION WHEN dependent_objects_still_exist THEN NULL;
+				END;
+			END IF;
+		END
+		$$`,
 	},
 }

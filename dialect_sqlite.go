@@ -116,6 +116,8 @@ var sqlite = dialect{
 		objects: `/* pgqrs:schema.objects */
 			SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
 			UNION ALL
+			SELECT 'other', name, 'view' FROM sqlite_master WHERE type = 'view' AND name LIKE 'pgqrs%'
+			UNION ALL
 			SELECT 'column', m.name, p.name FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table' AND m.name LIKE 'pgqrs%'
 			UNION ALL
 			SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`,

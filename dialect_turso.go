@@ -64,6 +64,8 @@ const tursoObjects = `/* pgqrs:schema.objects */
 	)
 	SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
 	UNION ALL
+	SELECT 'other', name, 'view' FROM sqlite_master WHERE type = 'view' AND name LIKE 'pgqrs%'
+	UNION ALL
 	SELECT 'column', tbl, substr(text, 1, instr(text || ' ', ' ') - 1) FROM word
 	UNION ALL
 	SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`

@@ -62,7 +62,9 @@ func (d *dialect) all() ([]migration, error) {
 //
 // It returns an error matching ErrUnsupported under Config.Concurrent if the
 // database has no BEGIN CONCURRENT, and if a newer version of the
-// library has changed the schema so that this one cannot work on it.
+// library has changed the schema so that this one cannot work on it. It returns one
+// matching ErrState, and changes nothing, if a table, view or type of the application has one of the library's names;
+// on PostgreSQL Config.Schema keeps the two apart.
 func (s *Store) Install(ctx context.Context) error {
 	err := s.pooled("Install")
 	if err == nil {
@@ -138,13 +140,17 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 	if err != nil {
 		return err
 	}
+	if err := c.store.checkOwn(known, there); err != nil {
+		return err
+	}
 	var applied []appliedMigration
 	if there.has("table", "pgqrs_migrations", "") {
 		if applied, err = c.versions(ctx); err != nil {
 			return err
 		}
 	}
-	for _, m := range pendingOf(known, applied, there) {
+	pending := pendingOf(known, applied, there)
+	for _, m := range pending {
 		for _, statement := range m.statements {
 			// SQLite has no ADD COLUMN IF NOT EXISTS.
 			if col := addColumn.FindStringSubmatch(statement); col != nil && there.has("column", col[1], col[2]) {
@@ -155,7 +161,26 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 			}
 		}
 	}
+	if err := c.checkMade(ctx, pending); err != nil {
+		return err
+	}
 	return c.share(ctx)
+}
+
+// checkMade finds out whether migrations have made everything: IF NOT EXISTS passes over what has the name of something else.
+func (c conn) checkMade(ctx context.Context, done []migration) error {
+	if len(done) == 0 {
+		return nil
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	missing := missingOf(done, there)
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: there is no %v yet, so something of the application has its name; %s", ErrState, missing[0], c.store.elsewhere())
 }
 
 func (c conn) makeSchema(ctx context.Context) error {
@@ -173,8 +198,9 @@ func (c conn) makeSchema(ctx context.Context) error {
 }
 
 // Uninstall drops every table that Install makes, with all that is in them. The
-// Store may go on to Install them anew. It
-// returns an error matching ErrState if pgqrs 0.15 installed them, whose tables they are then.
+// Store may go on to Install them anew. It leaves a type that was there before Install, and one that a table of the
+// application uses. It returns an error matching ErrState, and drops nothing, if pgqrs 0.15 installed the tables, whose they are
+// then, and if one of them is not the library's.
 func (s *Store) Uninstall(ctx context.Context) error {
 	err := s.pooled("Uninstall")
 	if err == nil {
@@ -213,6 +239,13 @@ func (c conn) uninstall(ctx context.Context) error {
 			return fmt.Errorf("%w: there is a table %s, so pgqrs 0.15 may have installed the tables; drop them by hand", ErrState, table)
 		}
 	}
+	known, err := d.all()
+	if err != nil {
+		return err
+	}
+	if err := c.store.checkOwn(known, there); err != nil {
+		return err
+	}
 	for _, text := range d.schema.drop {
 		if _, err := c.exec(ctx, text); err != nil {
 			return err
@@ -221,13 +254,64 @@ func (c conn) uninstall(ctx context.Context) error {
 	return nil
 }
 
-// An object is a table, column or index, or a value of an enumerated type.
+// checkOwn returns an error if something has the name of one of the library's tables or types and is not that.
+func (s *Store) checkOwn(known []migration, there objects) error {
+	for o := range there {
+		if o.kind == "other" {
+			return fmt.Errorf("%w: %s is the application's: it is a %s; %s", ErrState, o.table, o.name, s.elsewhere())
+		}
+	}
+	for _, want := range foundation(known) {
+		owner := object{kind: "table", table: want.table}
+		if want.kind == "value" {
+			owner.kind = "type"
+		}
+		if there[owner] && !there[want] {
+			return fmt.Errorf("%w: %s is the application's: it has no %s %s; %s", ErrState, owner, want.kind, want.name, s.elsewhere())
+		}
+	}
+	return nil
+}
+
+// elsewhere says how the library and the application keep out of each other's way.
+func (s *Store) elsewhere() string {
+	if s.dialect.schemas {
+		return "give the library a schema of its own by Config.Schema"
+	}
+	return "give the library a database file of its own"
+}
+
+// foundation lists what has been in the library's tables and types from their beginning, in pgqrs 0.15 too.
+func foundation(known []migration) []object {
+	var list []object
+	added := map[object]bool{}
+	for _, m := range known {
+		for _, statement := range m.statements {
+			if found := createTable.FindStringSubmatch(statement); found != nil {
+				for _, column := range columnLine.FindAllStringSubmatch(found[2], -1) {
+					list = append(list, object{"column", found[1], column[1]})
+				}
+			}
+			for _, found := range createEnum.FindAllStringSubmatch(statement, -1) {
+				for _, label := range enumLabel.FindAllStringSubmatch(found[2], -1) {
+					list = append(list, object{"value", found[1], label[1]})
+				}
+			}
+			if found := addValue.FindStringSubmatch(statement); found != nil {
+				added[object{"value", found[1], found[2]}] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(list, func(o object) bool { return added[o] })
+}
+
+// An object is a table, column or index, or an enumerated type or a value of one.
 type object struct{ kind, table, name string }
 
 func (o object) String() string {
 	switch o.kind {
-	case "table":
-		return "table " + o.table
+	case "table", "type":
+		return o.kind + " " + o.table
 	case "value":
 		return fmt.Sprintf("value %s of type %s", o.name, o.table)
 	}
@@ -243,6 +327,8 @@ var (
 	createIndex = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON (\w+)`)
 	columnLine  = regexp.MustCompile(`(?m)^\t([a-z_]+) `)
 	addMissing  = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`)
+	createEnum  = regexp.MustCompile(`CREATE TYPE (\w+) AS ENUM \(([^)]*)\)`)
+	enumLabel   = regexp.MustCompile(`'(\w+)'`)
 	addValue    = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
 )
 

@@ -63,10 +63,14 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
+	foreign := c.store.checkOwn(known, there)
+	if foreign != nil {
+		r.Warnings = append(r.Warnings, unprefixed(foreign))
+	}
 	for _, o := range missingOf(known, there) {
 		r.Missing = append(r.Missing, o.String())
 	}
-	if !there.has("table", "pgqrs_migrations", "") {
+	if foreign != nil || !there.has("table", "pgqrs_migrations", "") {
 		return nil
 	}
 	applied, err := c.versions(ctx)

@@ -23,6 +23,9 @@ var installCases = []testcase{
 	{"a newer schema that does not fit is refused with the advice to upgrade", "an old process would damage what it does not understand", installTooNew},
 	{"Uninstall removes everything, and Install works again", "trying the library out would leave its tables behind", installUninstall},
 	{"Uninstall refuses tables that pgqrs 0.15 may have installed", "the other library's queues would be dropped with ours", installUninstallAdopted},
+	{"Install and Uninstall refuse what has a name of the library's and is the application's, and leave it as it is", "an application's table would be written to, or its type be dropped", installOccupied},
+	{"Install says which index it cannot make because its name is taken", "a queue would crawl for the lack of an index that Install says is there", installOccupiedIndex},
+	{"Uninstall leaves a type that was there before Install, and one that the application uses", "an application's type would be dropped, or Uninstall fail halfway", installTypes},
 	{"every call on a database without the schema matches ErrNotInstalled and names Install", "whoever forgot Install would read a driver's error about a table they have never heard of", installMissing},
 	{"Install adopts the tables of pgqrs 0.15 with what is in them", "moving from the other library would lose messages", installAdopt},
 	{"Install and Uninstall are refused in a caller's transaction", "the schema would be half made in a transaction that is rolled back", installInTx},
@@ -174,6 +177,96 @@ func installUninstallAdopted(t *testing.T, e *env) {
 		wantComplete(t, s)
 	}
 	must(t, e.store.Uninstall(t.Context()))
+}
+
+// occupied is what an application may have by the library's names.
+var occupied = map[pgqrs.Dialect][]struct{ text, name, what string }{
+	pgqrs.Postgres: {
+		{`CREATE TABLE pgqrs_queues (id BIGINT, title TEXT)`, "pgqrs_queues", "no column queue_name"},
+		{`CREATE TABLE pgqrs_groups (id BIGINT)`, "pgqrs_groups", "no column queue_id"},
+		{`CREATE TABLE pgqrs_migrations (id BIGINT)`, "pgqrs_migrations", "no column version"},
+		{`CREATE VIEW pgqrs_messages AS SELECT 1 AS id`, "pgqrs_messages", "view"},
+		{`CREATE SEQUENCE pgqrs_workers`, "pgqrs_workers", "relation"},
+		{`CREATE TYPE worker_status AS ENUM ('busy', 'idle')`, "worker_status", "no value ready"},
+		{`CREATE TYPE worker_status AS ENUM ('ready', 'polling', 'suspended', 'stopped')`, "worker_status", "no value interrupted"},
+		{`CREATE TABLE worker_status (id BIGINT)`, "worker_status", "table"},
+		{`CREATE DOMAIN worker_status AS TEXT`, "worker_status", "no enumeration"},
+		{`CREATE TYPE pgqrs_workflow_status AS ENUM ('QUEUED')`, "pgqrs_workflow_status", "no value RUNNING"},
+	},
+	pgqrs.SQLite: occupiedFile,
+	pgqrs.Turso:  occupiedFile,
+}
+
+var occupiedFile = []struct{ text, name, what string }{
+	{`CREATE TABLE pgqrs_queues (id INTEGER, title TEXT)`, "pgqrs_queues", "no column queue_name"},
+	{`CREATE TABLE pgqrs_groups (id INTEGER)`, "pgqrs_groups", "no column queue_id"},
+	{`CREATE TABLE pgqrs_migrations (id INTEGER)`, "pgqrs_migrations", "no column version"},
+	{`CREATE VIEW pgqrs_messages AS SELECT 1 AS id`, "pgqrs_messages", "view"},
+}
+
+func installOccupied(t *testing.T, e *env) {
+	for _, c := range occupied[e.dialect] {
+		s := e.blank(t)
+		statement(t, s.DB(), c.text)
+		for _, do := range []func(context.Context) error{s.Install, s.Uninstall, s.Install} {
+			err := do(t.Context())
+			wantError(t, err, pgqrs.ErrState)
+			wantText(t, "error after "+c.text, err.Error(), c.name, c.what, map[bool]string{true: "Config.Schema", false: "file of its own"}[e.dialect == pgqrs.Postgres])
+			if errors.Is(err, pgqrs.ErrNotInstalled) {
+				t.Errorf("%v matches ErrNotInstalled, which asks for Install", err)
+			}
+		}
+		r := value(s.Verify(t.Context()))(t)
+		equal(t, "OK", r.OK(), false)
+		wantText(t, "warnings", fmt.Sprint(r.Warnings), c.name, c.what)
+		statement(t, s.DB(), strings.Replace(c.text, "CREATE", "DROP", 1)[:strings.Index(c.text, c.name)-len("CREATE")+len("DROP")+len(c.name)])
+		must(t, s.Install(t.Context()))
+		wantWorking(t, s)
+		must(t, s.Close())
+	}
+}
+
+func installOccupiedIndex(t *testing.T, e *env) {
+	s := e.blank(t)
+	statement(t, s.DB(), `CREATE TABLE others (id INTEGER)`)
+	statement(t, s.DB(), `CREATE INDEX pgqrs_messages_claim ON others (id)`)
+	err := s.Install(t.Context())
+	wantError(t, err, pgqrs.ErrState)
+	wantText(t, "error", err.Error(), "index pgqrs_messages_claim of table pgqrs_messages")
+	if missing := value(s.Verify(t.Context()))(t).Missing; !slices.Contains(missing, "table pgqrs_messages") {
+		t.Errorf("missing after an Install that failed: %v; want everything", missing)
+	}
+	statement(t, s.DB(), `DROP INDEX pgqrs_messages_claim`)
+	must(t, s.Install(t.Context()))
+	wantComplete(t, s)
+}
+
+func installTypes(t *testing.T, e *env) {
+	if e.dialect != pgqrs.Postgres {
+		t.Skip("PostgreSQL alone has types")
+	}
+	types := func(s *pgqrs.Store) (n int) {
+		t.Helper()
+		must(t, s.DB().QueryRowContext(t.Context(), `SELECT count(*) FROM pg_type WHERE oid IN (to_regtype('worker_status'), to_regtype('pgqrs_workflow_status'))`).Scan(&n))
+		return n
+	}
+	before := e.blank(t)
+	statement(t, before.DB(), `CREATE TYPE worker_status AS ENUM ('stopped', 'ready', 'polling', 'suspended', 'interrupted', 'retired')`)
+	must(t, before.Install(t.Context()))
+	wantWorking(t, before)
+	must(t, before.Uninstall(t.Context()))
+	equal(t, "types that were there before", types(before), 1)
+
+	used := e.blank(t)
+	must(t, used.Install(t.Context()))
+	statement(t, used.DB(), `CREATE TABLE machines (status worker_status)`)
+	must(t, used.Uninstall(t.Context()))
+	equal(t, "types that the application uses", types(used), 1)
+	must(t, used.Install(t.Context()))
+	wantWorking(t, used)
+	statement(t, used.DB(), `DROP TABLE machines`)
+	must(t, used.Uninstall(t.Context()))
+	equal(t, "types in the end", types(used), 0)
 }
 
 func installMissing(t *testing.T, e *env) {

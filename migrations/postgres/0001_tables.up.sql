@@ -11,14 +11,17 @@ CREATE TABLE IF NOT EXISTS pgqrs_migrations (
 )
 -- +goose StatementEnd
 
+-- Uninstall drops a type with this comment only: one of the name may have been there before.
 -- +goose StatementBegin
 DO $$
 BEGIN
 	IF to_regtype('worker_status') IS NULL THEN
 		CREATE TYPE worker_status AS ENUM ('ready', 'polling', 'suspended', 'interrupted', 'stopped');
+		COMMENT ON TYPE worker_status IS 'made by pgqrs';
 	END IF;
 	IF to_regtype('pgqrs_workflow_status') IS NULL THEN
 		CREATE TYPE pgqrs_workflow_status AS ENUM ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING', 'CANCELLED', 'SUCCESS', 'ERROR');
+		COMMENT ON TYPE pgqrs_workflow_status IS 'made by pgqrs';
 	END IF;
 END
 $$
