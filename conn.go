@@ -15,7 +15,8 @@ import (
 )
 
 // Tx is what [Store.WithTx] takes: a *sql.Tx, or a *sql.Conn on which the
-// caller has begun a transaction. A *sql.DB has the methods too, but is refused.
+// caller has begun a transaction. A *sql.DB has the methods too, but is refused,
+// as is everything else that can begin a transaction.
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)

@@ -230,21 +230,55 @@ func TestStoresThatCannotWorkSayWhyAtEveryCall(t *testing.T) {
 		text  string
 		match error
 	}{
-		"nil database":                 {pgqrs.New(nil, pgqrs.SQLite), "New was given a nil *sql.DB", pgqrs.ErrUnsupported},
-		"unknown dialect":              {pgqrs.New(db, "oracle"), `unknown dialect "oracle"; use pgqrs.Postgres, pgqrs.SQLite or pgqrs.Turso`, pgqrs.ErrUnsupported},
-		"schema on SQLite":             {pgqrs.Config{Schema: "app"}.New(db, pgqrs.SQLite), `Config.Schema "app": only PostgreSQL has schemas`, pgqrs.ErrUnsupported},
-		"schema that is no name":       {pgqrs.Config{Schema: `a"b`}.New(db, pgqrs.Postgres), "is not a plain identifier", pgqrs.ErrUnsupported},
-		"concurrent on PostgreSQL":     {pgqrs.Config{Concurrent: true}.New(db, pgqrs.Postgres), "postgres has no BEGIN CONCURRENT", pgqrs.ErrUnsupported},
-		"negative limit":               {pgqrs.Config{Limits: pgqrs.Limits{MaxPayload: -1}}.New(db, pgqrs.SQLite), "Limits.MaxPayload is -1", nil},
-		"WithTx of nil":                {good.WithTx(nil), "WithTx was given nil", pgqrs.ErrUnsupported},
-		"WithTx of a *sql.DB":          {good.WithTx(db), "which is no transaction", pgqrs.ErrUnsupported},
-		"WithTx of a nil *sql.Tx":      {good.WithTx((*sql.Tx)(nil)), "nil *sql.Tx", pgqrs.ErrUnsupported},
-		"WithTx of a nil *sql.Conn":    {good.WithTx((*sql.Conn)(nil)), "nil *sql.Conn", pgqrs.ErrUnsupported},
-		"a Store that has been closed": {closed, "the Store is closed", pgqrs.ErrState},
+		"nil database":                                {pgqrs.New(nil, pgqrs.SQLite), "New was given a nil *sql.DB", pgqrs.ErrUnsupported},
+		"unknown dialect":                             {pgqrs.New(db, "oracle"), `unknown dialect "oracle"; use pgqrs.Postgres, pgqrs.SQLite or pgqrs.Turso`, pgqrs.ErrUnsupported},
+		"schema on SQLite":                            {pgqrs.Config{Schema: "app"}.New(db, pgqrs.SQLite), `Config.Schema "app": only PostgreSQL has schemas`, pgqrs.ErrUnsupported},
+		"schema that is no name":                      {pgqrs.Config{Schema: `a"b`}.New(db, pgqrs.Postgres), "is not a plain identifier", pgqrs.ErrUnsupported},
+		"concurrent on PostgreSQL":                    {pgqrs.Config{Concurrent: true}.New(db, pgqrs.Postgres), "postgres has no BEGIN CONCURRENT", pgqrs.ErrUnsupported},
+		"negative limit":                              {pgqrs.Config{Limits: pgqrs.Limits{MaxPayload: -1}}.New(db, pgqrs.SQLite), "Limits.MaxPayload is -1", nil},
+		"WithTx of nil":                               {good.WithTx(nil), "WithTx was given nil", pgqrs.ErrUnsupported},
+		"WithTx of a *sql.DB":                         {good.WithTx(db), "which is no transaction", pgqrs.ErrUnsupported},
+		"WithTx of a nil *sql.Tx":                     {good.WithTx((*sql.Tx)(nil)), "nil *sql.Tx", pgqrs.ErrUnsupported},
+		"WithTx of a nil *sql.Conn":                   {good.WithTx((*sql.Conn)(nil)), "nil *sql.Conn", pgqrs.ErrUnsupported},
+		"WithTx of a wrapped *sql.DB":                 {good.WithTx(&struct{ *sql.DB }{db}), "which is no transaction", pgqrs.ErrUnsupported},
+		"WithTx of a pool that begins":                {good.WithTx(beginner{good.DB()}), "pgqrs_test.beginner, which is no transaction", pgqrs.ErrUnsupported},
+		"WithTx of a transaction that begins others":  {good.WithTx(nester{}), "give WithTx the *sql.Tx", pgqrs.ErrUnsupported},
+		"WithTx of a nil transaction of another type": {good.WithTx((*wrapper)(nil)), "nil *pgqrs_test.wrapper", pgqrs.ErrUnsupported},
+		"a Store that has been closed":                {closed, "the Store is closed", pgqrs.ErrState},
 	} {
 		for call, err := range everyCall(t.Context(), test.store) {
 			t.Run(name+"/"+call, func(t *testing.T) { wantRefused(t, err, test.text, test.match) })
 		}
+	}
+}
+
+// A wrapper is a transaction of another library, as *sqlx.Tx is.
+type wrapper struct{ *sql.Tx }
+
+// A beginner is a pool of another library, as that of GORM with prepared statements is: Tx has the methods, and what it begins is its own.
+type beginner struct{ pgqrs.Tx }
+
+func (beginner) BeginTx(context.Context, *sql.TxOptions) (pgqrs.Tx, error) { return nil, nil }
+
+// A nester is a transaction that can begin others within, as that of bun can.
+type nester struct{ *sql.Tx }
+
+func (nester) Begin() (nester, error) { return nester{}, nil }
+
+func TestWithTxTakesTransactionsOfOtherLibraries(t *testing.T) {
+	s, mock := newMock(t, pgqrs.SQLite)
+	mock.ExpectBegin()
+	query("message.enqueue", "emails", ada, 0, nil, 0, nil, nil).ids(7).expect(mock)
+	mock.ExpectCommit()
+	tx, err := s.DB().BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := emails(s).WithTx(&wrapper{tx}).Enqueue(t.Context(), email{"ada"}); err != nil || id != 7 {
+		t.Error(id, err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
 	}
 }
 

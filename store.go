@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,25 +200,40 @@ func (s *Store) Dialect() Dialect { return s.name }
 // with BEGIN IMMEDIATE: one that reads first may find at its first write that it
 // cannot go on. On Turso in MVCC mode end it at its first error; see [StepTx].
 //
-// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction.
-// Given a *sql.DB or nil, every call returns an error matching ErrUnsupported.
+// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction, or another
+// type's transaction, if that sends statements as they are: a *sqlx.Tx, GORM's
+// tx.Statement.ConnPool, or the Tx in a bun.Tx. Given nil, or a value that can begin a transaction and
+// so is none, as a *sql.DB can, every call returns an error matching ErrUnsupported.
 func (s *Store) WithTx(tx Tx) *Store {
-	bound := &Store{core: s.core, tx: tx, told: new(sync.Map)}
-	switch t := tx.(type) {
-	case nil:
-		bound.err = fmt.Errorf("%w: WithTx was given nil", ErrUnsupported)
-	case *sql.DB:
-		bound.err = fmt.Errorf("%w: WithTx was given a *sql.DB, which is no transaction; begin one and give it that", ErrUnsupported)
-	case *sql.Tx:
-		if t == nil {
-			bound.err = fmt.Errorf("%w: WithTx was given a nil *sql.Tx", ErrUnsupported)
-		}
-	case *sql.Conn:
-		if t == nil {
-			bound.err = fmt.Errorf("%w: WithTx was given a nil *sql.Conn", ErrUnsupported)
-		}
+	return &Store{core: s.core, tx: tx, told: new(sync.Map), err: checkTx(tx)}
+}
+
+// checkTx returns why a value is no transaction.
+func checkTx(tx Tx) error {
+	if tx == nil {
+		return fmt.Errorf("%w: WithTx was given nil", ErrUnsupported)
 	}
-	return bound
+	if v := reflect.ValueOf(tx); v.Kind() == reflect.Pointer && v.IsNil() {
+		return fmt.Errorf("%w: WithTx was given a nil %T", ErrUnsupported, tx)
+	}
+	switch tx.(type) {
+	case *sql.Tx, *sql.Conn:
+		return nil
+	}
+	if !begins(reflect.TypeOf(tx)) {
+		return nil
+	}
+	return fmt.Errorf("%w: WithTx was given a %T, which is no transaction, or one that rewrites what it is sent, for it can begin others; "+
+		"begin one and give WithTx the *sql.Tx, a *sqlx.Tx, GORM's tx.Statement.ConnPool, the Tx in a bun.Tx, or the *sql.Conn in a connection of these", ErrUnsupported, tx)
+}
+
+// begins reports whether a type has a method that begins a transaction. The names are constants, for which the linker keeps no other methods.
+func begins(t reflect.Type) bool {
+	_, plain := t.MethodByName("Begin")
+	_, withOptions := t.MethodByName("BeginTx")
+	_, sqlx := t.MethodByName("Beginx")
+	_, sqlxWithOptions := t.MethodByName("BeginTxx")
+	return plain || withOptions || sqlx || sqlxWithOptions
 }
 
 // Close marks the worker rows of this Store's Dequeue calls stopped and closes
