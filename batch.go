@@ -40,7 +40,7 @@ func (q *Queue[T]) HandleBatch(fn func(ctx context.Context, ms []*Message[T]) er
 		}
 	}
 	fresh := func() *batcher[T] {
-		return &batcher[T]{fn: fn, size: size, age: age, most: max(1, q.policy.Concurrency)}
+		return &batcher[T]{cfg: &q.store.cfg, fn: fn, size: size, age: age, most: max(1, q.policy.Concurrency)}
 	}
 	h.batch = func() batching {
 		b := fresh()
@@ -102,6 +102,7 @@ type batching struct {
 // A batcher gathers the messages of one Worker and queue. Each waits in a call
 // of work, which returns what became of it.
 type batcher[T any] struct {
+	cfg  *Config
 	fn   func(context.Context, []*Message[T]) error
 	size int
 	age  time.Duration
@@ -125,7 +126,7 @@ type batched[T any] struct {
 
 // work handles a message together with others.
 func (b *batcher[T]) work(ctx context.Context, info *MessageInfo) error {
-	m, err := newMessage[T](info)
+	m, err := newMessage[T](b.cfg, info)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,16 @@ func ExampleConfig() {
 	// Output: postgres
 }
 
+// A producer that mistypes a field, as {"To": "ada@example.com", "Subjekt": "hi"}, learns of it from the dead letters.
+// Without StrictPayloads the handler gets an Email without a Subject.
+func ExampleConfig_strictPayloads() {
+	store := pgqrs.Config{StrictPayloads: true}.New(db, pgqrs.Postgres)
+	emails := pgqrs.NewQueue[Email](store, "emails")
+	_ = &pgqrs.Worker{Handlers: []pgqrs.Handler{emails.Handle(func(ctx context.Context, m *pgqrs.Message[Email]) error {
+		return send(ctx, m.Payload)
+	})}}
+}
+
 // An application without a *sql.DB of its own imports a driver, such as
 // _ "github.com/ncruces/go-sqlite3/driver", and names the database.
 func ExampleOpen() {

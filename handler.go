@@ -41,7 +41,7 @@ type Handler struct {
 func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {
-		m, err := newMessage[T](info)
+		m, err := newMessage[T](&q.store.cfg, info)
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {
-		m, err := newMessage[T](info)
+		m, err := newMessage[T](&q.store.cfg, info)
 		if err != nil {
 			return err
 		}

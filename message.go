@@ -83,10 +83,10 @@ type Message[T any] struct {
 
 // newMessage decodes the payload of m. Its error decides like a handler's: what does not decode is
 // permanent, and a panic of T is not.
-func newMessage[T any](m *MessageInfo) (*Message[T], error) {
+func newMessage[T any](c *Config, m *MessageInfo) (*Message[T], error) {
 	typed := &Message[T]{MessageInfo: *m}
 	var err error
-	if bad := caught(func() { err = json.Unmarshal(m.Raw, &typed.Payload) }); bad != nil {
+	if bad := caught(func() { err = c.decode(m.Raw, &typed.Payload) }); bad != nil {
 		return nil, fmt.Errorf("decode the payload of message %d: %w", m.ID, bad)
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -64,12 +65,18 @@ func TestJSONColumn_KeepsEarlierRows(t *testing.T) {
 
 func TestPayloadThatDoesNotDecodeSaysSo(t *testing.T) {
 	info := &MessageInfo{ID: 7, Raw: json.RawMessage(`{"To":1}`)}
-	_, err := newMessage[struct{ To string }](info)
+	_, err := newMessage[struct{ To string }](&Config{}, info)
 	var cause *json.UnmarshalTypeError
 	if !errors.Is(err, ErrInvalidPayload) || !errors.As(err, &cause) {
 		t.Error(err)
 	}
-	raw, err := newMessage[json.RawMessage](info)
+	if _, err := newMessage[struct{ Cc int }](&Config{StrictPayloads: true}, info); !errors.Is(err, ErrInvalidPayload) || !strings.Contains(err.Error(), `unknown field "To"`) {
+		t.Error(err)
+	}
+	if _, err := newMessage[struct{ Cc, To int }](&Config{StrictPayloads: true}, info); err != nil {
+		t.Error(err)
+	}
+	raw, err := newMessage[json.RawMessage](&Config{}, info)
 	if err != nil || string(raw.Payload) != `{"To":1}` {
 		t.Errorf("as it is: %s, %v", raw.Payload, err)
 	}

@@ -264,6 +264,16 @@ func encodeHeaders(h map[string]string) (any, error) {
 	return string(raw), nil
 }
 
+// decode decodes a payload, or a workflow's input.
+func (c *Config) decode(raw []byte, into any) error {
+	if !c.StrictPayloads {
+		return json.Unmarshal(raw, into)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	return dec.Decode(into)
+}
+
 // checkName reports what is wrong with the name of a queue or worker, or with a key.
 func checkName(what, name string) error {
 	switch {

@@ -177,7 +177,7 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 	var ms []*Message[T]
 	var unfit []settlement
 	for _, info := range infos {
-		m, err := newMessage[T](info)
+		m, err := newMessage[T](&q.store.cfg, info)
 		if q.policy.overdrawn(info.Attempt) {
 			err = Permanent(overdrawn(info))
 		}

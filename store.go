@@ -52,6 +52,15 @@ type Config struct {
 	// Limits bounds what may be enqueued.
 	Limits Limits
 
+	// StrictPayloads refuses a field that the type of a queue's payload or a
+	// workflow's input does not have, at any depth. A message with one goes to
+	// the dead letters, and a run ends as Failed, as if the payload did not
+	// decode. Results of steps and children and signals are not concerned: a
+	// run that is under way reads them again after a deploy, and its records must
+	// not be refused because a type has lost a field. A type with an
+	// UnmarshalJSON method decides for itself.
+	StrictPayloads bool
+
 	// Logger gets what happens where nobody waits for an error: in workers.
 	// Nil discards it.
 	Logger *slog.Logger

@@ -11,7 +11,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
-// The test kit makes runs without a database through these.
+// The test kit reaches what is not exported through these.
 func init() {
 	testkit.NewRun = func(given map[string]any) any {
 		e := newExecution(nil, "test", &MessageInfo{ID: 1})
@@ -24,6 +24,8 @@ func init() {
 		defer e.mu.Unlock()
 		return slices.Clone(e.ran)
 	}
+	testkit.Render = func(store any, text string) string { return store.(*Store).render(text) }
+	testkit.Queue = func(handler any) string { return handler.(Handler).queue }
 }
 
 // givenStep returns the result that a test gives a step.

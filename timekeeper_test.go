@@ -135,6 +135,7 @@ func runClockwork(t *testing.T, schedules, stuck int, check func(t *testing.T, d
 	synctest.Test(t, func(t *testing.T) {
 		d := &clockwork{next: map[string]time.Time{}, stuck: map[string]bool{}, ran: map[string]int{}}
 		_, s := newFake(t, Config{NoPrepare: true}, Postgres, d.answer)
+		s.DB().SetMaxIdleConns(-1) // a sql.Result locks its connection, which may wait for the bubble's clock by then
 		w := &Worker{}
 		for n := range schedules {
 			name := fmt.Sprint("s", n+1)

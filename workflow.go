@@ -3,7 +3,6 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -166,7 +165,7 @@ func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, erro
 	h.work = func(ctx context.Context, m *MessageInfo) error {
 		return w.store.execute(ctx, w.name, m, func(ctx context.Context, run *Run, raw []byte) (any, error) {
 			var in In
-			if err := json.Unmarshal(raw, &in); err != nil {
+			if err := w.store.cfg.decode(raw, &in); err != nil {
 				return nil, fmt.Errorf("%w: input of run %d does not decode into %T: %w", ErrInvalidPayload, run.ID(), in, err)
 			}
 			return fn(ctx, run, in)

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
 // advanceTexts move every time in the tables back, by a number of microseconds. Workers know their rows by when they were made, which stays.
@@ -78,14 +80,13 @@ var sqliteAdvance = []string{
 // Advance lets time pass for everything in the store's tables: delays,
 // backoffs, leases and what rates keep back come that much closer to their end,
 // and schedules to their next instant. A running Worker finds out about schedules within a
-// minute; one that starts, at once. It needs tables that the database finds
-// without Config.Schema.
+// minute; one that starts, at once.
 func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	t.Helper()
 	// The messages last: a worker must not find a run's message due before its step is.
 	for _, text := range slices.Backward(advanceTexts[s.Dialect()]) {
 		retry(t, func() error {
-			_, err := s.DB().ExecContext(t.Context(), text, d.Microseconds())
+			_, err := s.DB().ExecContext(t.Context(), testkit.Render(s, text), d.Microseconds())
 			return err
 		})
 	}
@@ -138,16 +139,43 @@ func RequireEnqueued[T any](t testing.TB, s *pgqrs.Store, queue string, match fu
 // like it) has a message that is due, leased or waiting for a retry: backoffs are
 // skipped, of messages and of steps, and so are the sleeps of runs. Messages that were
 // enqueued with a delay, and runs that wait for a signal, with a timeout or without, are
-// left until their time has passed; see Advance. It fails the test if that
-// takes more than a minute.
+// left until their time has passed; see Advance.
+//
+// It fails the test if that takes more than a minute, or as soon as nothing is left but
+// messages of queues that no handler and no other Worker takes. The failure names
+// the queues, why their messages are left, and some of these with their latest errors.
 func Drain(t testing.TB, s *pgqrs.Store, queues []string, handlers ...pgqrs.Handler) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
+	drainWithin(t, s, tooLong, queues, handlers...)
+}
+
+// orphaned is how long messages that nobody takes are watched before Drain fails: a Worker may be about to start.
+const orphaned = time.Second
+
+// drainWithin is Drain that takes no longer than limit.
+func drainWithin(t testing.TB, s *pgqrs.Store, limit time.Duration, queues []string, handlers ...pgqrs.Handler) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
 	w := &pgqrs.Worker{Handlers: handlers, PollInterval: 2 * time.Millisecond}
 	go func() { done <- w.Run(ctx) }()
-	for !drained(ctx, t, s, queues) {
+	handled := map[string]bool{}
+	for _, h := range handlers {
+		handled[testkit.Queue(h)] = true
+	}
+	began := time.Now()
+	for taken := began; ; {
+		left := remaining(ctx, t, s, queues)
+		if len(left) == 0 {
+			break
+		}
+		if !unhandled(ctx, t, s, left, handled) {
+			taken = time.Now()
+		}
+		if time.Since(began) > limit || time.Since(taken) > orphaned {
+			t.Fatalf("drain: after %v there is left:%s", time.Since(began).Round(time.Millisecond), describe(ctx, t, s, left, handled))
+		}
 		select {
 		case err := <-done:
 			t.Fatalf("drain: the worker ended early: %v", errors.Join(err, ctx.Err()))
@@ -160,25 +188,109 @@ func Drain(t testing.TB, s *pgqrs.Store, queues []string, handlers ...pgqrs.Hand
 	}
 }
 
-// drained reports whether nothing is left to do, after making due what only
+// remaining returns the queues that have something to do, after making due what only
 // waits. It looks at all queues at once: a handler may enqueue from one to another.
-func drained(ctx context.Context, t testing.TB, s *pgqrs.Store, queues []string) bool {
+func remaining(ctx context.Context, t testing.TB, s *pgqrs.Store, queues []string) (left []pgqrs.QueueInfo) {
 	t.Helper()
 	if len(queues) == 0 {
-		return true
+		return nil
 	}
 	infos, err := s.Queues(ctx, queues...)
 	if err != nil {
 		t.Fatalf("drain: %v", err)
 	}
-	left := false
 	for _, info := range infos {
-		left = left || info.Ready > 0 || info.Leased > 0
+		if waits := info.Scheduled > 0 && hurry(ctx, t, s, info.Name); waits || info.Ready > 0 || info.Leased > 0 {
+			left = append(left, info)
+		}
 	}
-	for _, info := range infos {
-		left = info.Scheduled > 0 && hurry(ctx, t, s, info.Name) || left
+	return left
+}
+
+// unhandled reports whether queues have messages that nobody takes, and nothing else is left.
+func unhandled(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.QueueInfo, handled map[string]bool) bool {
+	t.Helper()
+	for _, info := range left {
+		if handled[info.Name] || info.Leased > 0 {
+			return false
+		}
 	}
-	return !left
+	for _, w := range workersOf(ctx, t, s) {
+		if slices.ContainsFunc(left, func(info pgqrs.QueueInfo) bool { return info.Name == w.Queue }) {
+			return false
+		}
+	}
+	return true
+}
+
+// workersOf returns the workers that are not stopped, by id.
+func workersOf(ctx context.Context, t testing.TB, s *pgqrs.Store) map[int64]pgqrs.WorkerInfo {
+	t.Helper()
+	list, err := s.Workers(ctx)
+	if err != nil {
+		t.Fatalf("drain: %v", err)
+	}
+	workers := map[int64]pgqrs.WorkerInfo{}
+	for _, w := range list {
+		if w.Status != "stopped" {
+			workers[w.ID] = w
+		}
+	}
+	return workers
+}
+
+// describe says what is left in queues, and why.
+func describe(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.QueueInfo, handled map[string]bool) string {
+	t.Helper()
+	workers := workersOf(ctx, t, s)
+	var b strings.Builder
+	for _, info := range left {
+		fmt.Fprintf(&b, "\n\tqueue %q: %d ready, %d leased, %d scheduled: %s", info.Name, info.Ready, info.Leased, info.Scheduled, reason(info, workers, handled))
+		for _, state := range []pgqrs.State{pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled} {
+			ms, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: info.Name, State: state, Limit: 3})
+			if err != nil {
+				t.Fatalf("drain: %v", err)
+			}
+			for _, m := range ms {
+				fmt.Fprintf(&b, "\n\t\tmessage %d, %s, attempt %d", m.ID, m.State, m.Attempt)
+				if w, ok := workers[m.WorkerID]; ok && state == pgqrs.Leased {
+					fmt.Fprintf(&b, ", held by worker %q", w.Name)
+				}
+				if m.LastError != "" {
+					fmt.Fprintf(&b, ", last error: %.200s", m.LastError)
+				}
+			}
+		}
+	}
+	return b.String()
+}
+
+// reason says why messages of a queue are left.
+func reason(info pgqrs.QueueInfo, workers map[int64]pgqrs.WorkerInfo, handled map[string]bool) string {
+	if !info.PausedAt.IsZero() {
+		return "the queue is paused"
+	}
+	var others []string
+	for _, w := range workers {
+		switch {
+		case w.Queue != info.Name:
+		case w.Status == "suspended" || w.Status == "interrupted":
+			return fmt.Sprintf("worker %q is %s", w.Name, w.Status)
+		default:
+			others = append(others, fmt.Sprintf("%q", w.Name))
+		}
+	}
+	slices.Sort(others)
+	switch {
+	case !handled[info.Name] && len(others) > 0:
+		return fmt.Sprintf("no handler for queue %q, but worker %s", info.Name, strings.Join(others, ", "))
+	case !handled[info.Name]:
+		return fmt.Sprintf("no handler for queue %q", info.Name)
+	case info.Leased > 0:
+		return "a handler has not returned"
+	default:
+		return "its handler has not finished with them"
+	}
 }
 
 // A hurryText makes due what waits in a queue: messages for their retry, messages
@@ -236,7 +348,7 @@ func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (fou
 			return err
 		}
 		for _, text := range []string{texts.messages, texts.runs, texts.steps} {
-			result, err := conn.ExecContext(ctx, text, queue)
+			result, err := conn.ExecContext(ctx, testkit.Render(s, text), queue)
 			if err == nil {
 				var n int64
 				n, err = result.RowsAffected()

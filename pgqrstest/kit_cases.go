@@ -14,6 +14,8 @@ import (
 var kitCases = []testcase{
 	{"Drain works through retries without waiting for their backoff", "a user's test would take as long as the backoff", kitDrain},
 	{"Drain leaves messages that are delayed, until Advance makes them due", "a user could not test what happens later", kitDelayed},
+	{"Drain names what is left, and why", "a user would wait a minute to learn that something is wrong, and not what", kitDrainFails},
+	{"Drain and Advance find the tables of Config.Schema", "a user's tests would need another schema than the application", kitSchema},
 	{"RequireEnqueued finds an unfinished message by its payload, whatever its state", "a user could not test what their code enqueues", kitRequire},
 	{"Advance ends leases", "a user could not test what happens after a crash", kitAdvance},
 	{"Drain skips the sleeps of runs and the backoffs of their steps, with their children", "a user's test of a workflow would take as long as the workflow", kitDrainRuns},
@@ -79,30 +81,96 @@ func kitRequire(t *testing.T, e *env) {
 	}), true)
 }
 
-// A probe is a test that notes whether it fails, instead of failing.
+// A probe is a test that notes with what it fails, instead of failing.
 type probe struct {
 	testing.TB
-	failed bool
+	failure string
 }
 
 // Fatalf ends the goroutine, as that of a test does.
-func (p *probe) Fatalf(string, ...any) {
-	p.failed = true
+func (p *probe) Fatalf(format string, args ...any) {
+	p.failure = fmt.Sprintf(format, args...)
 	panic(p)
 }
 
 // failsTest reports whether fn fails the test it is given.
-func failsTest(t *testing.T, fn func(testing.TB)) (failed bool) {
+func failsTest(t *testing.T, fn func(testing.TB)) bool {
+	t.Helper()
+	return failure(t, fn) != ""
+}
+
+// failure returns the text with which fn fails the test it is given, or none.
+func failure(t *testing.T, fn func(testing.TB)) (text string) {
 	t.Helper()
 	p := &probe{TB: t}
 	defer func() {
 		if v := recover(); v != nil && v != any(p) {
 			panic(v)
 		}
-		failed = p.failed
+		text = p.failure
 	}()
 	fn(p)
-	return false
+	return ""
+}
+
+func kitDrainFails(t *testing.T, e *env) {
+	const inTime, tooEarly = 3 * time.Second, 20 * time.Millisecond
+	mistyped := pgqrs.NewQueue[int](e.store, "a")
+	id := enqueue(t, mistyped, 7)
+	began := time.Now()
+	text := failure(t, func(tb testing.TB) {
+		Drain(tb, e.store, []string{"a", "b"}, pgqrs.NewQueue[int](e.store, "b").Handle(nothing))
+	})
+	wantText(t, "failure", text, `queue "a": 1 ready`, `no handler for queue "a"`, fmt.Sprintf("message %d, ready", id))
+	if took := time.Since(began); took > tooLong/2 {
+		t.Errorf("Drain took %v to find out that nobody takes the messages of a queue", took)
+	}
+	stop := start(t, fast(mistyped.Handle(nothing)))
+	Drain(t, e.store, []string{"a"}, pgqrs.NewQueue[int](e.store, "b").Handle(nothing))
+	must(t, stop())
+
+	must(t, e.store.PauseQueue(t.Context(), "a"))
+	enqueue(t, mistyped, 7)
+	wantText(t, "failure", failure(t, func(tb testing.TB) {
+		drainWithin(tb, e.store, tooEarly, []string{"a"}, mistyped.Handle(nothing))
+	}), `queue "a": 1 ready`, "the queue is paused")
+
+	endless := pgqrs.NewQueue[int](e.store, "endless").With(pgqrs.Policy{MaxAttempts: -1})
+	enqueue(t, endless, 7)
+	wantText(t, "failure", failure(t, func(tb testing.TB) {
+		drainWithin(tb, e.store, inTime, []string{"endless"}, endless.Handle(func(context.Context, *pgqrs.Message[int]) error { return errBoom }))
+	}), `queue "endless"`, "last error: "+errBoom.Error())
+
+	hangs := pgqrs.NewQueue[int](e.store, "hangs")
+	id = enqueue(t, hangs, 7)
+	gate := make(chan struct{})
+	defer close(gate)
+	begun := make(chan struct{}, 1)
+	wantText(t, "failure", failure(t, func(tb testing.TB) {
+		drainWithin(tb, e.store, inTime, []string{"hangs"}, hangs.Handle(func(context.Context, *pgqrs.Message[int]) error {
+			begun <- struct{}{}
+			<-gate
+			return nil
+		}))
+	}), `queue "hangs"`, "1 leased", "a handler has not returned", fmt.Sprintf("message %d, leased, attempt 1, held by worker", id))
+}
+
+func nothing(context.Context, *pgqrs.Message[int]) error { return nil }
+
+func kitSchema(t *testing.T, e *env) {
+	e.schemas(t)
+	store := e.schema(t, "kit_")
+	must(t, store.Install(t.Context()))
+	q := pgqrs.NewQueue[string](store, "q")
+	h, got := handling(q)
+	enqueue(t, q, "later", pgqrs.Delay(time.Hour))
+	Advance(t, store, time.Hour)
+	Drain(t, store, []string{"q"}, h)
+	equal(t, "messages handled", len(got), 1)
+	slow := q.With(pgqrs.Policy{MaxAttempts: 2, Backoff: func(int) time.Duration { return time.Hour }})
+	enqueue(t, q, "again")
+	Drain(t, store, []string{"q"}, slow.Handle(func(context.Context, *pgqrs.Message[string]) error { return errBoom }))
+	equal(t, "dead letters", value(store.Queues(t.Context(), "q"))(t)[0].Dead, int64(1))
 }
 
 func kitAdvance(t *testing.T, e *env) {

@@ -2,6 +2,8 @@ package pgqrstest
 
 import (
 	"bytes"
+	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -156,6 +158,7 @@ var payloadCases = []testcase{
 		_, err = pgqrs.NewQueue[string](negative, "negative").Enqueue(t.Context(), "x")
 		wantErrorText(t, err, "MaxPayload")
 	}},
+	{"with StrictPayloads a field that a payload's or an input's type lacks is refused, and one of a signal or a result is not", "a mistyped field would be a zero value in silence, or a deploy fail the runs under way", payloadStrict},
 	{"a payload that does not decode into T goes to the dead letters, and its neighbours are delivered", "one message of an old version would block the queue for ever", func(t *testing.T, e *env) {
 		q := pgqrs.NewQueue[any](e.store, "numbers")
 		bad := enqueue[any](t, q, "2026")
@@ -331,3 +334,53 @@ func claimedTogether(t *testing.T, e *env) {
 		equal(t, "listed header", listed[i].Headers["name"], payload(i))
 	}
 }
+func payloadStrict(t *testing.T, e *env) {
+	type mail struct{ To struct{ Name string } }
+	type raw = json.RawMessage
+	store := e.newStore(t, pgqrs.Config{StrictPayloads: true})
+	good, bad := raw(`{"To":{"name":"ada"}}`), raw(`{"To":{"Name":"eve","Nmae":"bob"}}`)
+	lax, strict := pgqrs.NewQueue[raw](e.store, "mail"), pgqrs.NewQueue[mail](store, "mail")
+	refused := func(id int64) {
+		t.Helper()
+		m := e.awaitState(t, id, pgqrs.Dead)
+		wantText(t, "last error", m.LastError, `unknown field "Nmae"`)
+	}
+	kept, dead := enqueue(t, lax, good), enqueue(t, lax, bad)
+	equalSlices(t, "messages that Dequeue returns", messageIDs(dequeue(t, strict, 2)), []int64{kept})
+	refused(dead)
+
+	h, tx := pgqrs.NewQueue[mail](store, "handled"), pgqrs.NewQueue[mail](store, "in a transaction")
+	batch := pgqrs.NewQueue[mail](store, "in a batch")
+	never := func(context.Context, *pgqrs.Message[mail]) error { return errTest }
+	start(t, fast(h.Handle(never),
+		tx.HandleTx(func(context.Context, *sql.Tx, *pgqrs.Message[mail]) error { return errTest }),
+		batch.HandleBatch(func(context.Context, []*pgqrs.Message[mail]) error { return errTest }, 10, 0)))
+	for _, name := range []string{"handled", "in a transaction", "in a batch"} {
+		refused(enqueue(t, pgqrs.NewQueue[raw](e.store, name), bad))
+	}
+
+	run := func(ctx context.Context, run *pgqrs.Run, in mail) (rest, error) {
+		if in.To.Name == "eve" {
+			return rest{}, errTest
+		}
+		r, err := pgqrs.Step(ctx, run, "step", func(context.Context) (rest, error) { return rest{A: 1}, nil })
+		if err == nil {
+			_, err = pgqrs.Signal[rest]("signal").Wait(ctx, run, 0)
+		}
+		return r, err
+	}
+	w := pgqrs.NewWorkflow[mail, rest](store, "mails")
+	start(t, fast(w.Handle(run)))
+	loose := pgqrs.NewWorkflow[raw, raw](e.store, "mails")
+	_, err := value(loose.Start(t.Context(), bad))(t).Result(t.Context())
+	wantErrorText(t, err, `unknown field "Nmae"`)
+	fine := value(loose.Start(t.Context(), good))(t)
+	must(t, pgqrs.Signal[rest]("signal").Send(t.Context(), e.store, fine.ID(), rest{A: 1}))
+	equal(t, "result", value(w.Run(fine.ID()).Result(t.Context()))(t).A, 1)
+}
+
+// A rest is what a type has left that has lost its field B.
+type rest struct{ A int }
+
+// MarshalJSON has the field still, as the version before.
+func (r rest) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, `{"A":%d,"B":2}`, r.A), nil }
