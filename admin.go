@@ -271,7 +271,8 @@ func unknownState(state State) error {
 
 // Delete deletes messages in whatever state, with the runs that hang on them,
 // and returns how many there were. A worker that holds one finds its lease
-// lost. No ids delete nothing.
+// lost. A parent that waits for a run goes on, with an error that matches ErrNotFound for
+// it. No ids delete nothing.
 func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 	err := s.usable()
 	var n int64
@@ -286,7 +287,9 @@ func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 }
 
 // Purge deletes all messages of a queue that are in a state, a thousand a
-// transaction, and returns how many. What that lets go stays. See Delete.
+// transaction, and returns how many. What that lets go stays. Archived and dead messages stay
+// while somebody has yet to read what became of them: those of runs whose parent has not
+// ended, and those of a batch that is waited for (see [Then]). See Delete.
 func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, error) {
 	var n int64
 	next := followers{}
@@ -345,8 +348,9 @@ func (s *Store) remove(ctx context.Context, ids []int64, state State, later foll
 			return err
 		}
 		var next followers
+		var parents []int64
 		if state != Archived && state != Dead { // those hold up nobody
-			if next, err = c.followersHaving(ctx, locked); err != nil {
+			if next, parents, err = c.followersHaving(ctx, locked); err != nil {
 				return err
 			}
 		}
@@ -354,6 +358,9 @@ func (s *Store) remove(ctx context.Context, ids []int64, state State, later foll
 			if n, err = c.exec(ctx, text, locked); err != nil {
 				return err
 			}
+		}
+		if err := c.wakeRuns(ctx, parents); err != nil { // which may have waited for these alone
+			return err
 		}
 		if later == nil {
 			return c.advance(ctx, next)

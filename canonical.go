@@ -34,6 +34,9 @@ func canonical(text string) string {
 
 // isCanonicalScalar reports whether a text is a single value that canonical leaves alone.
 func isCanonicalScalar(text string) bool {
+	if text == "" {
+		return true
+	}
 	switch text[0] {
 	case '"':
 		return strings.IndexByte(text, '\\') < 0 && strings.HasSuffix(text, `"`)

@@ -12,6 +12,7 @@ import (
 
 // canonicalForms are texts with what PostgreSQL's JSONB makes of them.
 var canonicalForms = map[string]string{
+	``:     ``,
 	`null`: `null`, `true`: `true`, `false`: `false`, ` true `: `true`,
 	`""`: `""`, `"a b"`: `"a b"`, `"\u0041\/"`: `"A/"`, `"\ud83d\ude00"`: `"😀"`, `"é"`: `"é"`, ` "é" `: `"é"`, `"\ud83d"`: "\"\ufffd\"", `"\ud83d\u0041"`: "\"\ufffdA\"", `"\u00e9\u2028"`: "\"é\u2028\"",
 	`"\"\\\b\f\n\r\t\u0008\u001f\u007f"`: "\"\\\"\\\\\\b\\f\\n\\r\\t\\b\\u001f\x7f\"",

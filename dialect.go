@@ -161,7 +161,8 @@ type messageSQL struct {
 	// list reads one state of a queue from a cursor on, by a time and id that each state names below.
 	// Query; queue, cursor's time or NULL, cursor's id, limit; rows: infoColumns.
 	list map[State]string
-	// lock finds which of some messages are (still) in a state, and on PostgreSQL locks them.
+	// lock finds which of some messages are (still) in a state, and on PostgreSQL locks them. Of those that have ended it passes
+	// over what others have yet to read: messages of a batch that is waited for, and runs whose parent has not ended.
 	// Query; JSON array of ids, state or ''; rows: id.
 	lock string
 	// remove deletes messages and all that hangs on them. Exec, in this order; each takes a JSON array of ids.

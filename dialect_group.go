@@ -30,7 +30,8 @@ type groupSQL struct {
 	// pace notes of messages just let go what their groups' rates say about the next, one message of a group. Where those need not wait
 	// for it, a message counts as of now, even if it is due later. Exec; JSON array of ids.
 	pace string
-	// of returns the groups and batches of messages. Query; JSON array of ids; rows: queue, group or NULL, batch or NULL; each once.
+	// of returns the groups and batches of messages, and the unfinished runs that started theirs as children.
+	// Query; JSON array of ids; rows: queue, group or NULL, batch or NULL, parent run or NULL; each once.
 	of string
 	// redrive is message.redrive for messages of groups: it makes them blocked at their old places. Query; JSON array of ids; rows: id.
 	redrive string

@@ -232,8 +232,8 @@ var postgres = dialect{
 				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NULL AND m.parked_vt IS NULL
 				WHEN 'blocked' THEN m.archived_at IS NULL AND m.parked_vt IS NOT NULL
 				WHEN 'leased' THEN m.archived_at IS NULL AND m.vt > arg.now AND m.consumer_worker_id IS NOT NULL
-				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL
-				WHEN 'dead' THEN m.failed_at IS NOT NULL END
+				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL AND ` + postgresUnneeded + `
+				WHEN 'dead' THEN m.failed_at IS NOT NULL AND ` + postgresUnneeded + ` END
 			ORDER BY m.id
 			FOR UPDATE OF m`,
 		remove: []string{

@@ -116,8 +116,10 @@ var postgresGroupTexts = groupSQL{
 			UPDATE pgqrs_groups r SET next_at = GREATEST(` + postgresGroupNext + `, g.at) + g.group_interval * interval '1 microsecond'
 			FROM gone g WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key`,
 	of: `/* pgqrs:group.of */
-			SELECT DISTINCT q.queue_name, m.group_key, m.batch_id FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
-			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL)`,
+			SELECT DISTINCT q.queue_name, m.group_key, m.batch_id, p.id
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id LEFT JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+				LEFT JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
+			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL OR p.id IS NOT NULL)`,
 	redrive: `/* pgqrs:group.redrive */
 			WITH arg AS MATERIALIZED (SELECT json_array_elements_text($1::json)::bigint AS id),
 			chosen AS MATERIALIZED (
@@ -164,6 +166,11 @@ var postgresGroupTexts = groupSQL{
 // postgresBatchOver says that no message of the batch for which m waits is unfinished. It has no EXISTS, of which the
 // planner might make a join that reads all live messages, and asks for an order, or it might hope to come across one soon.
 const postgresBatchOver = `(SELECT o.id FROM pgqrs_messages o WHERE o.batch_id = m.id AND o.archived_at IS NULL ORDER BY o.archived_at LIMIT 1) IS NULL`
+
+// postgresUnneeded says of a message m that has ended that nobody has yet to read what became of it.
+const postgresUnneeded = `NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id
+						WHERE r.message_id = m.id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))`
 
 var postgresBatches = batchSQL{
 	tryLock: `/* pgqrs:batch.try_lock */

@@ -155,7 +155,7 @@ var postgresWorkflow = workflowSQL{
 		SET status = 'QUEUED', output = NULL, error = NULL, retry_count = 0, retry_at = NULL, started_at = NULL, completed_at = NULL,
 			last_retry_at = clock_timestamp(), updated_at = clock_timestamp()
 		FROM pgqrs_workflow_runs r
-		WHERE r.id = $1 AND r.status = 'ERROR' AND s.run_id = r.id AND s.status <> 'SUCCESS'
+		WHERE r.id = $1 AND r.status = 'ERROR' AND s.run_id = r.id AND s.status <> 'SUCCESS' AND s.output IS NULL
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = s.run_id AND c.parent_step = s.step_name)`,
 		`/* pgqrs:run.retry */
 		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = clock_timestamp()
@@ -199,7 +199,7 @@ var postgresWorkflow = workflowSQL{
 				JOIN pgqrs_workflow_runs p ON p.message_id = o.id
 			WHERE p.status = 'RUNNING' AND EXISTS (
 				SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = p.id AND s.status = 'PAUSED'
-					AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_step = s.step_name)
+					AND (s.output IS NOT NULL OR EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_step = s.step_name))
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_step = s.step_name
 						AND c.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')))
 		)

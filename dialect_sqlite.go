@@ -282,8 +282,8 @@ var sqlite = dialect{
 				WHEN 'scheduled' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.parked_vt IS NULL
 				WHEN 'blocked' THEN m.archived_at IS NULL AND m.parked_vt IS NOT NULL
 				WHEN 'leased' THEN m.archived_at IS NULL AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NOT NULL
-				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL
-				WHEN 'dead' THEN m.failed_at IS NOT NULL END
+				WHEN 'archived' THEN m.archived_at IS NOT NULL AND m.failed_at IS NULL AND ` + sqliteUnneeded + `
+				WHEN 'dead' THEN m.failed_at IS NOT NULL AND ` + sqliteUnneeded + ` END
 			ORDER BY m.id`,
 		remove: []string{
 			`/* pgqrs:message.remove_steps */ DELETE FROM pgqrs_workflow_steps WHERE run_id IN (SELECT id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?)))`,

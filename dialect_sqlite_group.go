@@ -110,8 +110,10 @@ var sqliteGroupTexts = groupSQL{
 			UPDATE pgqrs_groups SET next_at = (SELECT n.at FROM next n WHERE n.id = pgqrs_groups.rowid)
 			WHERE rowid IN (SELECT id FROM next)`,
 	of: `/* pgqrs:group.of */
-			SELECT DISTINCT CAST(q.queue_name AS BLOB), CAST(m.group_key AS BLOB), m.batch_id FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
-			WHERE m.id IN (SELECT value FROM json_each(?)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL)`,
+			SELECT DISTINCT CAST(q.queue_name AS BLOB), CAST(m.group_key AS BLOB), m.batch_id, p.id
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id LEFT JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+				LEFT JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
+			WHERE m.id IN (SELECT value FROM json_each(?)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL OR p.id IS NOT NULL)`,
 	redrive: `/* pgqrs:group.redrive */
 			WITH chosen (id, queue_id, dedup_key) AS (
 				SELECT m.id, m.queue_id, m.dedup_key FROM pgqrs_messages m
@@ -154,6 +156,11 @@ const (
 	sqliteBatchOpen    = `EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.batch_id = pgqrs_messages.id AND o.batch_id IS NOT NULL AND o.archived_at IS NULL)`
 	sqliteBatchCount   = `(SELECT count(*) FROM pgqrs_messages o WHERE o.batch_id = pgqrs_messages.id AND o.batch_id IS NOT NULL AND o.failed_at`
 )
+
+// sqliteUnneeded says of a message m that has ended that nobody has yet to read what became of it.
+const sqliteUnneeded = `NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id
+						WHERE r.message_id = m.id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))`
 
 var sqliteBatches = batchSQL{
 	tryLock: `/* pgqrs:batch.try_lock */

@@ -142,7 +142,7 @@ var sqliteWorkflow = workflowSQL{
 		UPDATE pgqrs_workflow_steps
 		SET status = 'QUEUED', output = NULL, error = NULL, retry_count = 0, retry_at = NULL, started_at = NULL, completed_at = NULL,
 			last_retry_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
-		WHERE run_id = (SELECT id FROM pgqrs_workflow_runs WHERE id = ? AND status = 'ERROR') AND status <> 'SUCCESS'
+		WHERE run_id = (SELECT id FROM pgqrs_workflow_runs WHERE id = ? AND status = 'ERROR') AND status <> 'SUCCESS' AND output IS NULL
 			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = pgqrs_workflow_steps.run_id AND c.parent_run_id IS NOT NULL AND c.parent_step = step_name)`,
 		`/* pgqrs:run.retry */
 		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = ` + sqliteNow + `
@@ -182,7 +182,8 @@ var sqliteWorkflow = workflowSQL{
 				AND o.queue_id = q.id AND o.priority IN (2, 1, 0, -1) AND o.archived_at IS NULL AND o.vt > (SELECT strftime('%Y-%m-%d %H:%M:%f', now, '50 years') FROM arg)
 				AND o.consumer_worker_id IS NULL AND o.parked_vt IS NULL AND p.message_id = o.id AND p.status = 'RUNNING' AND EXISTS (
 					SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = p.id AND s.status = 'PAUSED'
-						AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name)
+						AND (s.output IS NOT NULL
+							OR EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name))
 						AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name
 							AND c.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')))
 		)

@@ -38,7 +38,7 @@ type workflowSQL struct {
 	pause string
 	// resume takes back pause. Query; run; 1 row: run, or none.
 	resume string
-	// retry makes a failed run unfinished, to go on at its failed steps. Exec, then Query; each takes the run;
+	// retry makes a failed run unfinished, to go on at its failed steps; a step that has started children waits for them. Exec, then Query; each takes the run;
 	// the second returns 1 row: message, or none if the run has not failed.
 	retry []string
 	// copySteps gives a run the finished steps of another that were recorded before a step, and notes that it has some.

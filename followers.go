@@ -54,18 +54,22 @@ func followersOf(list []settlement) followers {
 	return f
 }
 
-// followersHaving returns what may follow messages by id.
-func (c conn) followersHaving(ctx context.Context, ids string) (followers, error) {
-	f := followers{}
-	err := c.rows(ctx, c.store.dialect.group.of, []any{ids}, func(rows *sql.Rows) error {
+// followersHaving returns what may follow messages by id, and the parents that may wait for their runs.
+func (c conn) followersHaving(ctx context.Context, ids string) (f followers, parents []int64, err error) {
+	f = followers{}
+	found := map[int64]bool{}
+	err = c.rows(ctx, c.store.dialect.group.of, []any{ids}, func(rows *sql.Rows) error {
 		var queue string
 		var group sql.NullString
-		var batch sql.NullInt64
-		err := rows.Scan(&queue, &group, &batch)
+		var batch, parent sql.NullInt64
+		err := scanRow(rows, &queue, &group, &batch, &parent)
 		f.after(queue, group.String, batch.Int64)
+		if parent.Valid {
+			found[parent.Int64] = true
+		}
 		return err
 	})
-	return f, err
+	return f, slices.Sorted(maps.Keys(found)), err
 }
 
 // advance lets go what may follow, now that something has ended. Nobody is waited for: what

@@ -48,7 +48,10 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 	var list []StepInfo
 	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.load, []any{h.id}, func(rows *sql.Rows) error {
 		s, err := scanStep(rows)
-		info := StepInfo{Name: s.name, Status: s.status, Output: s.output, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time}
+		info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time}
+		if s.status == Succeeded {
+			info.Output = s.output // of a step that waits for children it is their ids
+		}
 		if s.failure != nil {
 			info.Error = runErrorText(s.failure)
 		}

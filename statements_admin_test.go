@@ -116,6 +116,13 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return errors.Join(err, differ("deleted", n, 1))
 			},
 		}, {
+			name: "Store.Delete of a child", want: []statement{
+				ownBegin, query("message.lock", `[7]`, "").ids(7), query("group.of", `[7]`).row("emails", nil, nil, 4),
+				exec("message.remove_steps", `[7]`), exec("message.remove_signals", `[7]`), exec("message.remove_runs", `[7]`), exec("message.remove_rows", `[7]`).ids(7),
+				query("run.wake", `[4]`).row(4, "shop"), txCommit,
+			},
+			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Delete(ctx, 7); return err },
+		}, {
 			name: "Store.Delete of ids that are not there", want: []statement{ownBegin, query("message.lock", `[7]`, ""), txCommit},
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Delete(ctx, 7); return err },
 		}, {

@@ -260,17 +260,29 @@ func TestStatementsOfChildren(t *testing.T) {
 	runOperations(t, []operation{
 		{
 			name: "Child", call: withStore, err: pgqrs.ErrSuspended,
-			want: does(begins("RUNNING", true), inOne(saves("send", "PAUSED", nil, nil, 0, nil),
-				query("message.enqueue", "mail", `{"input":1}`, 0, nil, 0, nil, nil).ids(8), query("run.insert", "mail", `[[8,null,5,"send"]]`).row(6, 8))),
+			want: does(begins("RUNNING", true), inOne(query("message.enqueue", "mail", `{"input":1}`, 0, nil, 0, nil, nil).ids(8),
+				query("run.insert", "mail", `[[8,null,5,"send"]]`).row(6, 8), saves("send", "PAUSED", "[6]", nil, 0, nil))),
+		}, {
+			name: "Child of an execution that has lost its lease", call: withStore, err: pgqrs.ErrSuspended,
+			want: does(begins("RUNNING", true), inVain(query("message.enqueue", "mail", `{"input":1}`, 0, nil, 0, nil, nil).ids(8),
+				query("run.insert", "mail", `[[8,null,5,"send"]]`).row(6, 8), query("step.save", 5, "send", 7, 3, 9, "PAUSED", "[6]", nil, 0, nil, sqlmock.AnyArg()))),
 		}, {
 			name: "Child on a database that is gone", call: withStore, err: pgqrs.ErrSuspended,
-			want: does(begins("RUNNING", true), inVain(saves("send", "PAUSED", nil, nil, 0, nil),
-				query("message.enqueue", "mail", `{"input":1}`, 0, nil, 0, nil, nil).fails(errDisk))),
+			want: does(begins("RUNNING", true), inVain(query("message.enqueue", "mail", `{"input":1}`, 0, nil, 0, nil, nil).fails(errDisk))),
 		}, {
 			name: "Child that has not ended", call: withStore, err: pgqrs.ErrSuspended,
-			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", nil, nil, nil)), results.row(6, "mail", "RUNNING", nil, nil)),
+			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", "[6]", nil, nil)), results.row(6, "mail", "RUNNING", nil, nil)),
 		}, {
 			name: "Child that has ended", call: withStore,
+			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", "[6]", nil, nil)), results.row(6, "mail", "SUCCESS", `"sent"`, nil),
+				saves("send", "SUCCESS", `[{"output": "sent", "run_id": 6, "workflow": "mail"}]`, nil, 0, nil), ends("SUCCESS", `"sent"`, nil)),
+		}, {
+			name: "Child that was deleted", call: withStore,
+			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", "[6]", nil, nil)), results,
+				saves("send", "SUCCESS", `[{"error": "pgqrs: not found: it was deleted before its parent had its result", "run_id": 6, "deleted": true, "workflow": "mail"}]`, nil, 0, nil),
+				ends("ERROR", nil, `"pgqrs: run 6 of workflow \"mail\": not found: it was deleted before its parent had its result"`)),
+		}, {
+			name: "Child that a former version started", call: withStore,
 			want: does(begins("RUNNING", false), loads(stepRow("send", "PAUSED", nil, nil, nil)), results.row(6, "mail", "SUCCESS", `"sent"`, nil),
 				saves("send", "SUCCESS", `[{"output": "sent", "run_id": 6, "workflow": "mail"}]`, nil, 0, nil), ends("SUCCESS", `"sent"`, nil)),
 		}, {

@@ -23,6 +23,7 @@ var batchEndCases = []testcase{
 	{"messages of a batch may have groups", "order and a common end would exclude each other", batchEndGrouped},
 	{"a batch that is done, but whose message still waits, is found by the upkeep", "a process that died at the wrong time would hold back the message for ever", batchEndSwept},
 	{"archived messages are counted however long the batch takes", "what retention deletes would be missing from the result", batchEndRetained},
+	{"Purge spares messages of a batch that is waited for, and takes them when its message has gone", "an operator who clears the history would take them from the result", batchEndPurged},
 	{"what cannot be is refused", "a mistake would show only when the message does not come", batchEndRefused},
 }
 
@@ -217,6 +218,21 @@ func batchEndRetained(t *testing.T, e *env) {
 	eventually(t, "what is in no batch is deleted", func() bool { return e.view(t, free) == "none" })
 	must(t, f.jobs.Ack(t.Context(), last))
 	f.wantReport(t, 2, 0)
+}
+
+func batchEndPurged(t *testing.T, e *env) {
+	f := e.fan(t, 3)
+	ms := dequeue(t, f.jobs, 3)
+	must(t, f.jobs.Ack(t.Context(), ms[0]))
+	kill(t, f.jobs, ms[1])
+	for _, state := range []pgqrs.State{pgqrs.Archived, pgqrs.Dead} {
+		equal(t, "purged while the batch is waited for", value(e.store.Purge(t.Context(), "jobs", state))(t), 0)
+	}
+	must(t, f.jobs.Ack(t.Context(), ms[2]))
+	f.wantReport(t, 2, 1)
+	for state, want := range map[pgqrs.State]int64{pgqrs.Archived: 2, pgqrs.Dead: 1} {
+		equal(t, "purged afterwards", value(e.store.Purge(t.Context(), "jobs", state))(t), want)
+	}
 }
 
 func batchEndRefused(t *testing.T, e *env) {

@@ -76,6 +76,7 @@ func features() []feature {
 		{"workflow sleep", sleepCases},
 		{"workflow signal", signalCases},
 		{"workflow child", childCases},
+		{"workflow deletion", deletedCases},
 		{"workflow cancel", cancelCases},
 		{"workflow control", runControlCases},
 		{"workflow races", raceCases},

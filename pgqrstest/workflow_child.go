@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ var childCases = []testcase{
 	{"Children keeps the order, with zero for those that failed, and joins their errors", "results would be taken for another child's", childOrder},
 	{"a child is started once, though its parent is cut short right after", "an order would be sent twice", childOnce},
 	{"a child is started once, though the answer to its start is lost", "an order would be sent twice", childMuted},
+	{"an execution that has lost its lease starts no children", "an order would be sent twice", childStale},
 	{"a waiting parent holds no slot: one worker with one slot runs both", "parents would fill the worker and wait for children that never run", childSlot},
 	{"a hundred children are started at once and waited for once", "a parent would be woken a hundred times, or miss some of them", childHundred},
 	{"the last two children to end, at the same moment, wake their parent", "each would leave the waking to the other, and the parent wait for ever", childLastTwo},
@@ -150,6 +152,60 @@ func childMuted(t *testing.T, e *env) {
 	start(t, fast(newFamily(e.store).doubles()))
 	equalSlices(t, "result", finished(t, run), []int{2, 4})
 	equal(t, "number of children", len(f.childRuns(t, e)), 2)
+}
+
+// stale runs a function of a workflow in two processes: the first execution loses its run at the beginning, and makes the
+// call when the second execution is asleep in it, or, if first is true, before the second one makes the call.
+func stale[Out any](t *testing.T, e *env, first bool, call func(ctx context.Context, s *pgqrs.Store, run *pgqrs.Run) (Out, error)) *pgqrs.RunHandle[Out] {
+	t.Helper()
+	begun, gate, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	name := fmt.Sprint("stale ", first)
+	slow := pgqrs.NewWorkflow[int, Out](e.store, name)
+	worker := fast(slow.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (Out, error) {
+		close(begun)
+		<-gate
+		out, err := call(ctx, e.store, run)
+		ended <- err
+		return out, err
+	}))
+	worker.Concurrency = 1 // it does not take the run back
+	stop := start(t, worker)
+	h := launch(t, slow, 1)
+	receive(t, "the first execution has begun", begun)
+	e.loseRun(t, h.ID())
+	second, going := make(chan struct{}, 10), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(going) })
+	defer goOn()
+	s := e.newStore(t, pgqrs.Config{})
+	start(t, fast(pgqrs.NewWorkflow[int, Out](s, name).Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (Out, error) {
+		second <- struct{}{}
+		<-going
+		return call(ctx, s, run)
+	})))
+	receive(t, "the second execution has begun", second)
+	if !first {
+		goOn()
+		eventually(t, "the second execution is asleep", func() bool { return e.info(t, e.runInfo(t, h.ID()).MessageID).State == pgqrs.Scheduled })
+	}
+	close(gate)
+	wantError(t, receive(t, "the first execution is over", ended), pgqrs.ErrSuspended)
+	goOn()
+	must(t, stop())
+	return h
+}
+
+func childStale(t *testing.T, e *env) {
+	for _, first := range []bool{true, false} {
+		h := stale(t, e, first, func(ctx context.Context, s *pgqrs.Store, run *pgqrs.Run) ([]int, error) {
+			return newFamily(s).double.Children(ctx, run, "kids", []int{1, 2})
+		})
+		f := newFamily(e.store)
+		stop := start(t, fast(f.doubles()))
+		equalSlices(t, "result", finished(t, h), []int{2, 4})
+		equal(t, "number of children", len(e.runIDs(t, pgqrs.RunFilter{Parent: h.ID()})), 2)
+		must(t, stop())
+	}
+	equal(t, "number of all children", len(newFamily(e.store).childRuns(t, e)), 4)
 }
 
 func childSlot(t *testing.T, e *env) {

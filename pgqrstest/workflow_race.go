@@ -256,7 +256,7 @@ func raceTwice(t *testing.T, e *env) {
 	for range rounds {
 		h := e.run(t)
 		together(t, 2, func(int) error { return h.Cancel(t.Context()) })
-		equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Cancelling)
+		equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Cancelled)
 	}
 	begun, gate := make(chan struct{}, 10*rounds), make(chan struct{})
 	start(t, fast(waiters(e.store).Handle(func(_ context.Context, _ *pgqrs.Run, n int) (string, error) {

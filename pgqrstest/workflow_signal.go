@@ -17,6 +17,7 @@ var signalCases = []testcase{
 	{"a signal in the caller's transaction is sent if and only if it commits", "a run would go on because of something that never happened", signalTx},
 	{"a signal that is sent between the look for it and the going to sleep is not lost", "a run would wait for ever, with its signal in the table", signalBetween},
 	{"many signals from several senders each arrive once, in each sender's order", "signals would be lost, doubled or turned round under load", signalMany},
+	{"an execution that has lost its lease takes no signal", "the signal would be lost, and the run wait for ever", signalStale},
 	{"the nth Wait takes the nth signal, now and on every replay", "a replayed run would take another turn than the first time", signalNumbers},
 	{"a Wait whose time is up fails the same on every replay, and leaves a late signal to the next", "a late approval would turn a run round that has gone on without it", signalTimeout},
 	{"a Wait without a timeout waits for ever, and shows as waiting", "a run would give up without being told to, or an operator not see what it waits for", signalForever},
@@ -146,6 +147,16 @@ func signalMany(t *testing.T, e *env) {
 		equal(t, fmt.Sprintf("next signal of sender %d", sender), n, next[sender])
 		next[sender]++
 	}
+}
+
+func signalStale(t *testing.T, e *env) {
+	h := stale(t, e, true, func(ctx context.Context, s *pgqrs.Store, run *pgqrs.Run) (string, error) {
+		if err := approved.Send(context.WithoutCancel(t.Context()), s, run.ID(), "yes"); err != nil {
+			return "", err
+		}
+		return approved.Wait(ctx, run, 0)
+	})
+	equal(t, "result", finished(t, h), "yes")
 }
 
 func signalNumbers(t *testing.T, e *env) {

@@ -204,7 +204,7 @@ func (c call) eachQueue(do func(name string) error, what string) error {
 func (a *app) purge() *cli.Command {
 	return &cli.Command{
 		Name: "purge", Category: change, ArgsUsage: "QUEUE", Usage: "delete all messages of a queue that are in a state",
-		Description: "The runs that hang on them are deleted too.",
+		Description: "The runs that hang on them are deleted too. Archived and dead messages stay while a parent run or a batch has yet to read what became of them.",
 		Flags:       []cli.Flag{stateFlag("")},
 		Action: a.on(1, 1, func(ctx context.Context, c call) error {
 			state, err := c.state()

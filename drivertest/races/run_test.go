@@ -3,6 +3,8 @@ package races_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -301,5 +303,87 @@ func TestSignalAgainstWait(t *testing.T) {
 		s.must(news.Send(s.Context(), s.b.store, run.ID(), "sent"))
 		look.Go()
 		result(s, run, "sent")
+	})
+}
+
+// A sibling is a parent that waits for two children: one that nobody works, and one that side a is about to end.
+type sibling struct {
+	*pgqrs.RunHandle[string] // the parent, of side b
+	idle                     pgqrs.RunInfo
+	gate                     chan struct{}
+}
+
+func (s *scene) sibling() *sibling {
+	s.Helper()
+	b := &sibling{gate: make(chan struct{})}
+	idle := pgqrs.NewWorkflow[int, string](s.b.store, "idle")
+	busy := pgqrs.NewWorkflow[int, string](s.a.store, "busy")
+	begun := make(chan struct{}, 1)
+	s.work(busy.Handle(func(context.Context, *pgqrs.Run, int) (string, error) {
+		begun <- struct{}{}
+		<-b.gate
+		return "done", nil
+	}))
+	parents := pgqrs.NewWorkflow[int, string](s.b.store, "parents")
+	s.work(parents.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (string, error) {
+		// Both are waited for at once, as if one step had started them.
+		_, err := idle.Child(ctx, run, "kids", 1)
+		if errors.Is(err, pgqrs.ErrSuspended) {
+			return "", err
+		}
+		return "over", err
+	}))
+	b.RunHandle = value(parents.Start(s.Context(), 1))(s)
+	s.eventually("the parent waits", func() bool {
+		kids := value(s.b.store.Runs(s.Context(), pgqrs.RunFilter{Parent: b.ID()}))(s)
+		if len(kids) == 1 {
+			b.idle = kids[0]
+		}
+		return len(kids) == 1 && s.state(value(b.Info(s.Context()))(s).MessageID) == pgqrs.Scheduled
+	})
+	other := value(busy.Start(s.Context(), 1))(s)
+	receive(s, "the other child has begun", begun)
+	_, err := s.b.db.ExecContext(s.Context(), fmt.Sprintf("UPDATE pgqrs_workflow_runs SET parent_run_id = %d, parent_step = 'kids' WHERE id = %d", b.ID(), other.ID()))
+	s.must(err)
+	return b
+}
+
+func (b *sibling) remove(s *scene) <-chan error {
+	return async(func() error { _, err := s.b.store.Delete(s.Context(), b.idle.MessageID); return err })
+}
+
+// want waits for the end of the parent, which is told that its child was deleted.
+func (b *sibling) want(s *scene) {
+	s.Helper()
+	s.eventually("the parent has ended", func() bool { return value(b.Info(s.Context()))(s).Status == pgqrs.Failed })
+	if info := value(b.Info(s.Context()))(s); !strings.Contains(info.Error, "it was deleted") {
+		s.Errorf("its error is %q", info.Error)
+	}
+}
+
+func TestDeletionOfAChildAgainstTheEndOfAnother(t *testing.T) {
+	onPostgres(t, "the deletion comes when the other has looked", func(s *scene) {
+		b := s.sibling()
+		looked := s.a.tap.After(s, "pgqrs:run.join_parent")
+		close(b.gate)
+		looked.Wait(s)
+		done := b.remove(s)
+		s.wantWait(s.b, done)
+		looked.Go()
+		s.must(receive(s, "the deletion is done", done))
+		b.want(s)
+	})
+	onPostgres(t, "the other looks before the deletion has committed", func(s *scene) {
+		b := s.sibling()
+		removed := s.b.tap.After(s, "pgqrs:message.remove_rows")
+		done := b.remove(s)
+		removed.Wait(s)
+		ended := s.a.tap.After(s, "pgqrs:commit")
+		close(b.gate)
+		ended.Wait(s)
+		ended.Go()
+		removed.Go()
+		s.must(receive(s, "the deletion is done", done))
+		b.want(s)
 	})
 }
