@@ -39,17 +39,22 @@ type conn struct {
 // closed when it returns: an open one keeps SQLite's write lock.
 //
 // scan may not use one []byte for several rows; see jsonColumn.
-func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.Rows) error) error {
+func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.Rows) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err // not every driver looks
 	}
-	rows, err := c.query(ctx, c.store.render(text), args)
+	call := sqlCall{c: c}
+	defer call.end(&err)
+	rows, err := call.query(ctx, c.store.render(text), args)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	call.rows = rows
 	for rows.Next() {
-		if err := scan(rows); err != nil {
+		call.scanning = true
+		err := scan(rows)
+		call.scanning = false
+		if err != nil {
 			return err
 		}
 	}
@@ -70,15 +75,27 @@ func (c conn) rowsUntil(ctx context.Context, n int, texts []string, args []any, 
 	return nil
 }
 
-func (c conn) query(ctx context.Context, text string, args []any) (*sql.Rows, error) {
+// query sends a query: in the transaction, prepared, or on a connection of its own. If that is
+// gone, database/sql has thrown it away, and finds another.
+func (d *sqlCall) query(ctx context.Context, text string, args []any) (*sql.Rows, error) {
+	c := d.c
 	if c.tx != nil {
 		return c.tx.QueryContext(ctx, text, args...)
 	}
+	d.prepared = true
 	if stmt := c.store.prepared.get(ctx, c.store.core, text); stmt != nil {
 		rows, err := stmt.QueryContext(ctx, args...)
 		if !c.store.prepared.gone(err, c.store.core) {
 			return rows, err
 		}
+	}
+	var err error
+	if d.pinned, err = c.store.session(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := d.pinned.QueryContext(ctx, text, args...)
+	if !errors.Is(err, driver.ErrBadConn) {
+		return rows, err
 	}
 	return c.store.db.QueryContext(ctx, text, args...)
 }
@@ -100,26 +117,40 @@ func fitting(rows *sql.Rows, into []any) ([]any, error) {
 }
 
 // exec runs a statement that returns no rows and says how many it touched.
-func (c conn) exec(ctx context.Context, text string, args ...any) (int64, error) {
+func (c conn) exec(ctx context.Context, text string, args ...any) (n int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	result, err := c.execResult(ctx, c.store.render(text), args)
+	call := sqlCall{c: c, exec: true}
+	defer call.end(&err)
+	result, err := call.execute(ctx, c.store.render(text), args)
 	if err != nil {
 		return 0, err
 	}
 	return result.RowsAffected()
 }
 
-func (c conn) execResult(ctx context.Context, text string, args []any) (sql.Result, error) {
+// execute is query for a statement without rows.
+func (d *sqlCall) execute(ctx context.Context, text string, args []any) (sql.Result, error) {
+	c := d.c
 	if c.tx != nil {
 		return c.tx.ExecContext(ctx, text, args...)
 	}
+	d.prepared = true
 	if stmt := c.store.prepared.get(ctx, c.store.core, text); stmt != nil {
 		result, err := stmt.ExecContext(ctx, args...)
 		if !c.store.prepared.gone(err, c.store.core) {
 			return result, err
 		}
+	}
+	var err error
+	if d.pinned, err = c.store.session(ctx); err != nil {
+		return nil, err
+	}
+	d.prepared = false
+	result, err := d.pinned.ExecContext(ctx, text, args...)
+	if !errors.Is(err, driver.ErrBadConn) {
+		return result, err
 	}
 	return c.store.db.ExecContext(ctx, text, args...)
 }

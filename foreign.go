@@ -45,10 +45,7 @@ func contained(fn func()) error {
 }
 
 // A panicked is a panic as an error, with its stack.
-type panicked struct {
-	err    error
-	driver bool // it came through database/sql, which may hold locks for ever
-}
+type panicked struct{ err error }
 
 func (e *panicked) Error() string { return e.err.Error() }
 func (e *panicked) Unwrap() error { return e.err }
@@ -57,21 +54,24 @@ func (e *panicked) Unwrap() error { return e.err }
 // while the panic is being recovered, when the stack still shows where that came from.
 func panicError(v any) error {
 	if err, ok := v.(error); ok {
-		return &panicked{fmt.Errorf("panic: %w\n\n%s", foreign(err), debug.Stack()), panickedIn("database/sql.")}
+		return &panicked{fmt.Errorf("panic: %w\n\n%s", foreign(err), debug.Stack())}
 	}
-	return &panicked{fmt.Errorf("panic: %v\n\n%s", v, debug.Stack()), panickedIn("database/sql.")}
+	return &panicked{fmt.Errorf("panic: %v\n\n%s", v, debug.Stack())}
 }
 
 // panickedIn reports whether a function whose name begins so is on the stack, below the one that recovers.
 func panickedIn(prefix string) bool {
-	callers := make([]uintptr, 128)
-	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers)])
-	for {
-		frame, more := frames.Next()
-		if strings.HasPrefix(frame.Function, prefix) {
-			return true
+	var callers [64]uintptr
+	for skip := 2; ; skip += len(callers) {
+		n := runtime.Callers(skip, callers[:])
+		frames := runtime.CallersFrames(callers[:n])
+		for more := n > 0; more; {
+			var frame runtime.Frame
+			if frame, more = frames.Next(); strings.HasPrefix(frame.Function, prefix) {
+				return true
+			}
 		}
-		if !more {
+		if n < len(callers) {
 			return false
 		}
 	}

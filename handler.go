@@ -74,7 +74,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		}
 		m.hold.inTx.Store(true)
 		defer m.hold.inTx.Store(false)
-		err = q.store.inTx(ctx, func(tx *sql.Tx) error { return q.workTx(ctx, tx, m, fn) })
+		err = q.store.inTx(ctx, func(tx *userTx) error { return q.workTx(ctx, tx, m, fn) })
 		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !setback(err) {
 			return err
 		}
@@ -85,7 +85,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 }
 
 // workTx runs fn and the ack in tx.
-func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn func(context.Context, *sql.Tx, *Message[T]) error) error {
+func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn func(context.Context, *sql.Tx, *Message[T]) error) error {
 	m.hold.settled.Store(false) // by a run that was rolled back
 	bound := q.WithTx(tx)
 	held, err := conn{bound.store, tx}.ids(ctx, q.store.dialect.lease.check, m.ID, m.WorkerID, m.Claim)
@@ -95,7 +95,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *sql.Tx, m *Message[T], fn fun
 	if err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
-	if err := fn(ctx, tx, m); err != nil {
+	if err := fn(ctx, tx.Tx, m); err != nil {
 		return &ownError{foreign(err)}
 	}
 	if err := q.store.intact(ctx, tx); err != nil {
@@ -115,11 +115,11 @@ var errEnded = error(&ownError{Permanent(errors.New("the database ended the tran
 
 // intact finds out whether the engine has ended a transaction that inTx began,
 // before anything is recorded in it.
-func (s *Store) intact(ctx context.Context, tx *sql.Tx) error {
+func (s *Store) intact(ctx context.Context, tx *userTx) error {
 	if !s.cfg.Concurrent {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, s.dialect.release)
+	_, err := conn{s, tx}.exec(ctx, s.dialect.release)
 	if err != nil && containsAny(err, []string{"no such savepoint"}) {
 		return fmt.Errorf("%w (%w)", errEnded, err)
 	}
@@ -143,21 +143,77 @@ func (q *Queue[T]) handler(noCode bool) Handler {
 
 // inTx runs fn in a transaction of database/sql, for user code. It runs again
 // when the database asks for it.
-func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
-	return s.retry(ctx, func() error {
-		tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.isolation})
-		if err != nil {
+func (s *Store) inTx(ctx context.Context, fn func(*userTx) error) error {
+	return s.retry(ctx, func() error { return s.inTxOnce(ctx, fn) })
+}
+
+func (s *Store) inTxOnce(ctx context.Context, fn func(*userTx) error) error {
+	u, err := s.beginUser(ctx)
+	if err != nil {
+		return err
+	}
+	defer u.end() // it is rolled back, unless it is committed
+	if s.cfg.Concurrent {
+		if _, err := (conn{s, u}).exec(ctx, s.dialect.savepoint); err != nil {
 			return err
 		}
-		defer tx.Rollback() // nothing, once it is committed
-		if s.cfg.Concurrent {
-			if _, err := tx.ExecContext(ctx, s.dialect.savepoint); err != nil {
-				return err
-			}
-		}
-		if err := fn(tx); err != nil {
-			return err
-		}
-		return tx.Commit()
+	}
+	if err := fn(u); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return u.own.end(u.Tx.Commit)
+}
+
+// A userTx is a transaction that user code gets. The library's own statements in it note if the driver panics.
+type userTx struct {
+	*sql.Tx
+	own    *session
+	untie  func() bool // from ctx, whose end rolls it back
+	cancel context.CancelFunc
+}
+
+// beginUser begins a transaction that ends with ctx.
+func (s *Store) beginUser(ctx context.Context) (*userTx, error) {
+	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	u := &userTx{untie: context.AfterFunc(ctx, cancel), cancel: cancel}
+	own, err := s.sessionFor(ctx, func(own *session) (err error) {
+		u.Tx, err = own.begin(limited, s.dialect.isolation)
+		return err
 	})
+	if err != nil {
+		u.untie()
+		if !isDriverPanic(err) {
+			cancel()
+		}
+		return nil, err
+	}
+	u.own = own
+	return u, nil
+}
+
+func (u *userTx) on() *session { return u.own }
+
+// Commit implements [transaction].
+func (u *userTx) Commit(context.Context) error { return u.own.end(u.Tx.Commit) }
+
+// Rollback implements [transaction].
+func (u *userTx) Rollback(context.Context) error { return u.own.end(u.Tx.Rollback) }
+
+// end rolls the transaction back, unless it has ended. It is to be deferred: after a panic of the
+// driver under user code database/sql is not asked for anything any more, not even by the end of ctx.
+func (u *userTx) end() {
+	u.untie()
+	if u.own.panic == nil && panickedIn("database/sql.") {
+		u.own.broken(u.own.store.driverPanicked("in a transaction of user code", true))
+	}
+	if u.own.panic == nil {
+		_ = u.own.end(u.Tx.Rollback)
+	}
+	if u.own.panic == nil {
+		u.cancel()
+	}
+	u.own.release()
 }

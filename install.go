@@ -220,7 +220,7 @@ func (s *Store) forget() {
 	}
 	s.mu.Unlock()
 	s.collisions.Clear()
-	if err := s.prepared.forget(); err != nil {
+	if err := s.prepared.forget(s.core); err != nil {
 		s.log.Warn("pgqrs: could not close prepared statements", "err", err)
 	}
 }

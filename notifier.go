@@ -97,7 +97,11 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 
 // callNotify calls Notify in the store's transaction.
 func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
-	if bad := contained(func() { err = foreign(s.cfg.Notifier.Notify(ctx, s.tx, queue)) }); bad != nil {
+	tx := s.tx
+	if user, ok := tx.(*userTx); ok {
+		tx = user.Tx // as it was given to the handler
+	}
+	if bad := contained(func() { err = foreign(s.cfg.Notifier.Notify(ctx, tx, queue)) }); bad != nil {
 		return bad
 	}
 	return err

@@ -64,10 +64,15 @@ func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt
 	if entry == nil || !p.look(ctx, s, entry) {
 		return stmt
 	}
-	made, err := s.db.PrepareContext(ctx, entry.next(text))
+	var made *sql.Stmt
+	err := s.guard(false, func() (err error) {
+		made, err = s.db.PrepareContext(ctx, entry.next(text))
+		return err
+	})
+	p.stopAfter(err, s)
 	stmt, older := p.take(entry, made, err)
 	if older != nil {
-		if err := older.Close(); err != nil {
+		if err := s.guard(true, older.Close); err != nil {
 			s.log.Warn("pgqrs: could not close prepared statements", "err", err)
 		}
 	}
@@ -193,6 +198,21 @@ func (p *preparedCache) stop(s *core, why string) {
 	}
 }
 
+// stopAfter prepares no more if the driver has panicked: of a prepared statement database/sql
+// alone knows the connection.
+func (p *preparedCache) stopAfter(err error, s *core) {
+	panicked, ok := err.(*driverPanic)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	p.stop(s, "the driver panicked")
+	p.mu.Unlock()
+	if !panicked.held {
+		s.discardLatest()
+	}
+}
+
 // behindPooler reports whether two connections of the pool share those of the server.
 func (s *core) behindPooler(ctx context.Context) (bool, error) {
 	if s.dialect.session == "" {
@@ -202,17 +222,17 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 	defer cancel()
 	waiting, stop := context.WithTimeout(ctx, lookWait)
 	defer stop()
-	one, err := s.db.Conn(waiting)
+	one, err := s.session(waiting)
 	if err != nil {
 		return false, err
 	}
-	defer one.Close()
-	other, err := s.db.Conn(waiting)
+	defer one.release()
+	other, err := s.session(waiting)
 	if err != nil {
 		return false, err
 	}
-	defer other.Close()
-	own, err := s.sessionOf(ctx, one)
+	defer other.release()
+	own, err := s.sessionOf(ctx, textTx{one})
 	for range lookTimes {
 		if err != nil {
 			return false, err
@@ -228,23 +248,24 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 // shares reports whether a transaction on other takes the session of one, or
 // leaves it another. Of its sessions a pooler may hand out that first which it got back last, or first: with two
 // of them, one that is asked during transactions alone could get the same each time. So it is asked after them too, twice.
-func (s *core) shares(ctx context.Context, one, other *sql.Conn, own string) (bool, error) {
-	tx, err := other.BeginTx(ctx, nil)
+func (s *core) shares(ctx context.Context, one, other *session, own string) (bool, error) {
+	tx, err := other.begin(ctx, sql.LevelDefault)
 	if err != nil {
 		return false, err
 	}
-	defer tx.Rollback()
-	theirs, err := s.sessionOf(ctx, tx)
-	if err != nil || theirs == own {
+	theirs, err := s.sessionOf(ctx, &poolTx{Tx: tx, textTx: textTx{other}, store: s})
+	another := false
+	if err == nil && theirs != own {
+		another, err = s.leaves(ctx, one, own)
+	}
+	ended := other.end(tx.Rollback)
+	switch {
+	case err != nil || theirs == own || another:
 		return err == nil, err
+	case ended != nil:
+		return false, ended
 	}
-	if another, err := s.leaves(ctx, one, own); err != nil || another {
-		return another, err
-	}
-	if err := tx.Rollback(); err != nil {
-		return false, err
-	}
-	another, err := s.leaves(ctx, one, own)
+	another, err = s.leaves(ctx, one, own)
 	if err == nil && !another {
 		another, err = s.leaves(ctx, one, own)
 	}
@@ -252,15 +273,14 @@ func (s *core) shares(ctx context.Context, one, other *sql.Conn, own string) (bo
 }
 
 // leaves reports whether a connection has another session than before.
-func (s *core) leaves(ctx context.Context, one *sql.Conn, own string) (bool, error) {
-	again, err := s.sessionOf(ctx, one)
+func (s *core) leaves(ctx context.Context, one *session, own string) (bool, error) {
+	again, err := s.sessionOf(ctx, textTx{one})
 	return err == nil && again != own, err
 }
 
-func (s *core) sessionOf(ctx context.Context, on interface {
-	QueryRowContext(context.Context, string, ...any) *sql.Row
-}) (id string, err error) {
-	err = on.QueryRowContext(ctx, s.dialect.session).Scan(&id)
+// sessionOf asks which of the server's sessions a connection has.
+func (s *core) sessionOf(ctx context.Context, on transaction) (id string, err error) {
+	err = conn{&Store{core: s}, on}.rows(ctx, s.dialect.session, nil, func(rows *sql.Rows) error { return rows.Scan(&id) })
 	return id, err
 }
 
@@ -283,22 +303,22 @@ func (p *preparedCache) gone(err error, s *core) bool {
 	p.mu.Lock()
 	p.stop(s, fmt.Sprintf("the server does not keep prepared statements: %v", err))
 	p.mu.Unlock()
-	if err := p.close(); err != nil { // pgx would go on using them for the same text
+	if err := p.close(s); err != nil { // pgx would go on using them for the same text
 		s.log.Warn("pgqrs: could not close prepared statements", "err", err)
 	}
 	return true
 }
 
 // close closes all statements and prepares no more.
-func (p *preparedCache) close() error {
+func (p *preparedCache) close(s *core) error {
 	p.mu.Lock()
 	p.off = true
 	p.mu.Unlock()
-	return p.forget()
+	return p.forget(s)
 }
 
 // forget closes all statements. What is run often from now on is prepared anew.
-func (p *preparedCache) forget() error {
+func (p *preparedCache) forget(s *core) error {
 	p.mu.Lock()
 	texts := p.texts
 	p.texts, p.wanted = nil, nil
@@ -307,7 +327,7 @@ func (p *preparedCache) forget() error {
 	for _, entry := range texts {
 		for _, stmt := range []*sql.Stmt{entry.stmt, entry.older} {
 			if stmt != nil {
-				errs = append(errs, stmt.Close())
+				errs = append(errs, s.guard(true, stmt.Close))
 			}
 		}
 	}

@@ -315,3 +315,13 @@ func TestTransactionBehindAPoolerBeginsAgainWithoutPreparedStatements(t *testing
 		t.Errorf("%d transactions began and %d were committed, want 2 and 1", begun, ended)
 	}
 }
+
+func TestCloseClosesPreparedStatements(t *testing.T) {
+	f, s := newFake(t, Config{}, SQLite, nil)
+	enqueueTimes(t, NewQueue[int](s, "q"), hotAfter+2)
+	f.log()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	f.wantLog(t, "close message.enqueue")
+}

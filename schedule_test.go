@@ -26,7 +26,7 @@ func merged(rules ...Rule) Rule {
 }
 
 // within is a rule's instants after from, up to to.
-func within(from, to time.Time, r Rule) Rule {
+func window(from, to time.Time, r Rule) Rule {
 	return ruleFunc(func(t time.Time) time.Time {
 		if t.Before(from) {
 			t = from
@@ -80,11 +80,11 @@ func TestTheLatestInstantsAreFoundWithoutAWalk(t *testing.T) {
 		{"counting from its argument", counting(7 * time.Second), 48 * time.Hour},
 		{"counting in odd steps", counting(7*time.Second + 1234567), 48 * time.Hour},
 		{"each month, by the clock of a zone", monthly, 280 * 365 * 24 * time.Hour},
-		{"many, then one an hour", merged(within(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), Every(time.Hour)), 96 * time.Hour},
-		{"many, then nothing until tomorrow", merged(within(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), within(now, now.Add(24*time.Hour), Every(time.Hour))), 96 * time.Hour},
-		{"many, then never again", within(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), 96 * time.Hour},
-		{"one an hour, then many", merged(Every(time.Hour), within(now.Add(-3*time.Hour), now.Add(time.Hour), Every(time.Second))), 96 * time.Hour},
-		{"many at once, long ago", merged(within(now.Add(-90*time.Hour), now.Add(-90*time.Hour).Add(20*time.Second), every(time.Millisecond)), Every(48*time.Hour)), 96 * time.Hour},
+		{"many, then one an hour", merged(window(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), Every(time.Hour)), 96 * time.Hour},
+		{"many, then nothing until tomorrow", merged(window(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), window(now, now.Add(24*time.Hour), Every(time.Hour))), 96 * time.Hour},
+		{"many, then never again", window(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), 96 * time.Hour},
+		{"one an hour, then many", merged(Every(time.Hour), window(now.Add(-3*time.Hour), now.Add(time.Hour), Every(time.Second))), 96 * time.Hour},
+		{"many at once, long ago", merged(window(now.Add(-90*time.Hour), now.Add(-90*time.Hour).Add(20*time.Second), every(time.Millisecond)), Every(48*time.Hour)), 96 * time.Hour},
 		{"many in each hour, and nothing between", ruleFunc(func(t time.Time) time.Time {
 			if hour := t.Truncate(time.Hour); t.Sub(hour) >= 3*time.Second {
 				return hour.Add(time.Hour)

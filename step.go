@@ -409,7 +409,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	var output any
 	var status State
 	_, err := r.attempt(own, name, func(ctx context.Context) (any, error) {
-		return nil, r.store.inTx(ctx, func(tx *sql.Tx) error {
+		return nil, r.store.inTx(ctx, func(tx *userTx) error {
 			var err error
 			output, status, err = r.workTx(ctx, tx, name, fn)
 			return err
@@ -428,7 +428,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 }
 
 // workTx opens the step, calls fn and closes the step, in tx.
-func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(context.Context, *sql.Tx) (any, error)) (output any, status State, err error) {
+func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(context.Context, *sql.Tx) (any, error)) (output any, status State, err error) {
 	c := conn{r.store, tx}
 	lease := []any{r.id, name, r.m.ID, r.m.WorkerID, r.m.Claim}
 	scan := func(rows *sql.Rows) error { return rows.Scan(&status) }
@@ -438,7 +438,7 @@ func (r *Run) workTx(ctx context.Context, tx *sql.Tx, name string, fn func(conte
 	if status == "" {
 		return nil, "", errAdopted
 	}
-	v, err := fn(ctx, tx)
+	v, err := fn(ctx, tx.Tx)
 	if err = scopeError(ctx, err); err != nil {
 		return nil, "", &ownError{foreign(err)}
 	}

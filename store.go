@@ -134,7 +134,8 @@ type core struct {
 	owned   bool  // whether Close closes db
 
 	failures   failures
-	rate       *bucket // nil: no limit
+	places     sync.Mutex // held where the pool is made larger
+	rate       *bucket    // nil: no limit
 	notices    notices
 	prepared   preparedCache
 	texts      sync.Map // text to its rendering for cfg.Schema
@@ -270,9 +271,9 @@ func (s *Store) Close() error {
 	if err := (&Store{core: s.core}).retire(ctx, registered(consumers)); err != nil {
 		errs = append(errs, fmt.Errorf("pgqrs: close: stop the workers of Dequeue: %w", err))
 	}
-	errs = append(errs, s.prepared.close())
+	errs = append(errs, s.prepared.close(s.core))
 	if s.owned {
-		errs = append(errs, s.db.Close())
+		errs = append(errs, s.guard(true, s.db.Close))
 	}
 	return errors.Join(errs...)
 }

@@ -18,6 +18,8 @@ type transaction interface {
 	Tx
 	Commit(context.Context) error
 	Rollback(context.Context) error
+	// on returns the connection that it is on.
+	on() *session
 }
 
 // atomic runs several statements in one transaction: the caller's, or one of
@@ -38,7 +40,7 @@ func (s *Store) alone(ctx context.Context, fn func(conn) error) error {
 }
 
 // transact runs fn in the caller's transaction, or in one of its own, whose news it tells once that has committed.
-func (s *Store) transact(ctx context.Context, begin func(context.Context, *sql.Conn) (transaction, error), fn func(conn) error) error {
+func (s *Store) transact(ctx context.Context, begin func(context.Context, *session) (transaction, error), fn func(conn) error) error {
 	if s.tx != nil {
 		return fn(conn{s, s.tx})
 	}
@@ -63,20 +65,20 @@ func (s *Store) transact(ctx context.Context, begin func(context.Context, *sql.C
 	return nil
 }
 
-func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *sql.Conn) (transaction, error), news *[]func(), fn func(conn) error) error {
-	pinned, err := s.db.Conn(ctx)
+func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *session) (transaction, error), news *[]func(), fn func(conn) error) error {
+	var tx transaction
+	own, err := s.sessionFor(ctx, func(own *session) (err error) {
+		tx, err = begin(ctx, own)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	defer pinned.Close()
-	tx, err := begin(ctx, pinned)
-	if err != nil {
-		return err
-	}
+	defer own.release()
 	done := false
 	defer func() {
 		if !done { // fn panicked
-			_ = rollback(ctx, tx, pinned)
+			_ = rollback(ctx, tx)
 		}
 	}()
 	err = fn(conn{&Store{core: s.core, tx: tx, news: news, told: new(sync.Map)}, tx})
@@ -89,7 +91,7 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 	}
 	done = true
 	if err != nil {
-		return errors.Join(err, rollback(ctx, tx, pinned))
+		return errors.Join(err, rollback(ctx, tx))
 	}
 	return nil
 }
@@ -97,14 +99,18 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 // rollback ends a transaction that failed. The engine may have ended it
 // already; any other trouble costs the connection, since some drivers would
 // hand it to the next user in mid-transaction.
-func rollback(ctx context.Context, tx transaction, pinned *sql.Conn) error {
+func rollback(ctx context.Context, tx transaction) error {
+	own := tx.on()
+	if own.panic != nil {
+		return nil // it goes with its connection
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
 	err := tx.Rollback(ctx)
 	if err == nil || strings.Contains(err.Error(), "no transaction is active") {
 		return nil
 	}
-	_ = pinned.Raw(func(any) error { return driver.ErrBadConn })
+	_ = own.guard(true, func() error { return own.Raw(func(any) error { return driver.ErrBadConn }) })
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
 		return nil // the connection is gone, and the transaction with it
 	}
@@ -112,28 +118,57 @@ func rollback(ctx context.Context, tx transaction, pinned *sql.Conn) error {
 }
 
 // begin opens a transaction of database/sql, in which prepared statements can be used.
-func (s *Store) begin(ctx context.Context, pinned *sql.Conn) (transaction, error) {
+func (s *Store) begin(ctx context.Context, own *session) (transaction, error) {
 	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a transaction that does.
 	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
-	tx, err := pinned.BeginTx(limited, &sql.TxOptions{Isolation: s.dialect.isolation})
+	tx, err := own.begin(limited, s.dialect.isolation)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	own := &poolTx{Tx: tx, store: s.core, pinned: textTx{pinned}, cancel: cancel}
-	if _, err := own.ExecContext(ctx, s.render(s.dialect.open)); err != nil {
-		return nil, errors.Join(err, rollback(ctx, own, pinned))
+	pool := &poolTx{Tx: tx, store: s.core, textTx: textTx{own}, cancel: cancel}
+	if _, err := (conn{s, pool}).exec(ctx, s.dialect.open); err != nil {
+		return nil, errors.Join(err, rollback(ctx, pool))
 	}
-	return own, nil
+	return pool, nil
+}
+
+// begin opens a transaction of database/sql on the connection.
+func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *sql.Tx, err error) {
+	err = o.guard(true, func() (err error) {
+		tx, err = o.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
+		return err
+	})
+	o.inTx = err == nil
+	return tx, err
+}
+
+// end ends the transaction of database/sql on the connection, by a call of it.
+func (o *session) end(how func() error) error {
+	err := o.guard(true, how)
+	o.inTx = false
+	return err
 }
 
 // A poolTx runs texts that the pool runs often as prepared statements.
 type poolTx struct {
 	*sql.Tx
+	textTx // on the same connection
 	store  *core
-	pinned textTx // its connection
 	cancel context.CancelFunc
+}
+
+func (t *poolTx) on() *session { return t.own }
+
+// PrepareContext implements [Tx].
+func (t *poolTx) PrepareContext(ctx context.Context, text string) (*sql.Stmt, error) {
+	return t.Tx.PrepareContext(ctx, text)
+}
+
+// QueryRowContext implements [Tx].
+func (t *poolTx) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
+	return t.Tx.QueryRowContext(ctx, text, args...)
 }
 
 // QueryContext implements [Tx].
@@ -164,18 +199,25 @@ func (t *poolTx) checked(err error) error {
 
 // Commit implements [transaction]. Its driver takes no ctx for it.
 func (t *poolTx) Commit(context.Context) error {
-	err := t.Tx.Commit()
-	t.cancel()
+	err := t.own.end(t.Tx.Commit)
+	t.stop()
 	return err
+}
+
+// stop ends what database/sql does for the transaction, unless it would ask a driver again that has panicked.
+func (t *poolTx) stop() {
+	if t.own.panic == nil {
+		t.cancel()
+	}
 }
 
 // Rollback implements [transaction].
 func (t *poolTx) Rollback(ctx context.Context) error {
 	defer context.AfterFunc(ctx, t.cancel)() // not every driver gives up by itself
-	err := t.Tx.Rollback()
-	t.cancel()
+	err := t.own.end(t.Tx.Rollback)
+	t.stop()
 	if errors.Is(err, sql.ErrTxDone) {
-		return t.pinned.Rollback(ctx) // for database/sql a failed COMMIT has ended it, but not for every engine
+		return t.textTx.Rollback(ctx) // for database/sql a failed COMMIT has ended it, but not for every engine
 	}
 	return err
 }
@@ -187,31 +229,58 @@ func (e *unpreparedError) Error() string { return e.err.Error() }
 func (e *unpreparedError) Unwrap() error { return e.err }
 
 // beginBy begins a transaction by a text, because BeginTx cannot say IMMEDIATE or CONCURRENT.
-func (s *Store) beginBy(text string) func(context.Context, *sql.Conn) (transaction, error) {
-	return func(ctx context.Context, pinned *sql.Conn) (transaction, error) {
-		tx := textTx{pinned}
-		if _, err := tx.ExecContext(ctx, text); err != nil {
+func (s *Store) beginBy(text string) func(context.Context, *session) (transaction, error) {
+	return func(ctx context.Context, own *session) (transaction, error) {
+		tx := textTx{own}
+		if err := tx.exec(ctx, text); err != nil {
 			if s.cfg.Concurrent {
 				err = noConcurrent(err)
 			}
 			// A driver that gave up waiting may have begun all the same.
-			return nil, errors.Join(err, rollback(ctx, tx, pinned))
+			return nil, errors.Join(err, rollback(ctx, tx))
 		}
 		return tx, nil
 	}
 }
 
 // A textTx is a transaction that was begun by a text.
-type textTx struct{ *sql.Conn }
+type textTx struct{ own *session }
+
+func (t textTx) on() *session { return t.own }
+
+func (t textTx) exec(ctx context.Context, text string) error {
+	return t.own.guard(false, func() error {
+		_, err := t.own.ExecContext(ctx, text)
+		return err
+	})
+}
 
 // Commit implements [transaction].
 func (t textTx) Commit(ctx context.Context) error {
-	_, err := t.ExecContext(ctx, "/* pgqrs:commit */ COMMIT")
-	return err
+	return t.exec(ctx, "/* pgqrs:commit */ COMMIT")
 }
 
 // Rollback implements [transaction].
 func (t textTx) Rollback(ctx context.Context) error {
-	_, err := t.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK")
-	return err
+	return t.exec(ctx, "/* pgqrs:rollback */ ROLLBACK")
+}
+
+// QueryContext implements [Tx].
+func (t textTx) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	return t.own.QueryContext(ctx, text, args...)
+}
+
+// ExecContext implements [Tx].
+func (t textTx) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	return t.own.ExecContext(ctx, text, args...)
+}
+
+// PrepareContext implements [Tx].
+func (t textTx) PrepareContext(ctx context.Context, text string) (*sql.Stmt, error) {
+	return t.own.PrepareContext(ctx, text)
+}
+
+// QueryRowContext implements [Tx].
+func (t textTx) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
+	return t.own.QueryRowContext(ctx, text, args...)
 }

@@ -1,0 +1,239 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// A driver that panics does so in the middle of database/sql, which unlocks the connection but
+// may go on to hold a lock of the *sql.Conn or *sql.Tx, and its place in the pool. Whatever waits
+// for that lock, as Close, Commit and Rollback do, waits for ever. So none of them is called.
+// The driver's own connection is closed instead, or it would keep its locks in the database.
+
+// A driverPanic is a panic of the driver, as the error of the call that met it.
+type driverPanic struct {
+	value string
+	held  bool // database/sql holds a lock for the call for ever
+}
+
+func (e *driverPanic) Error() string { return "the database driver panicked: " + e.value }
+
+func isDriverPanic(err error) bool {
+	var p *driverPanic
+	return errors.As(err, &p)
+}
+
+// driverPanicked makes a panic an error and logs it with its stack.
+func (s *core) driverPanicked(v any, held bool) *driverPanic {
+	p := &driverPanic{fmt.Sprint(v), held}
+	s.failures.of("driver").Error("pgqrs: the database driver panicked; its connection is discarded", "panic", p.value, "stack", string(debug.Stack()))
+	return p
+}
+
+// guard calls fn, which calls into database/sql, and makes a panic an error.
+func (s *core) guard(held bool, fn func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.driverPanicked(v, held)
+		}
+	}()
+	return fn()
+}
+
+// A session is a connection of the pool, for one user at a time.
+type session struct {
+	*sql.Conn
+	store *core
+	panic *driverPanic // nil: all is well
+	inTx  bool         // a transaction of database/sql is open on it
+}
+
+// session takes a connection from the pool.
+func (s *core) session(ctx context.Context) (*session, error) {
+	own := &session{store: s}
+	err := s.guard(true, func() (err error) {
+		own.Conn, err = s.db.Conn(ctx)
+		return err
+	})
+	if own.broken(err) {
+		s.lostPlace()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return own, nil
+}
+
+// sessionFor takes a connection on which begin succeeds. One that turns out to be gone, as after a
+// restart of the server, is no reason not to try another: nothing has been done on it.
+func (s *core) sessionFor(ctx context.Context, begin func(*session) error) (*session, error) {
+	for range maxTries {
+		fresh := s.db.Stats().Idle == 0
+		own, err := s.session(ctx)
+		if err == nil {
+			if err = begin(own); err == nil {
+				return own, nil
+			}
+			own.release()
+		}
+		if fresh || !errors.Is(err, driver.ErrBadConn) {
+			return nil, err
+		}
+	}
+	return nil, driver.ErrBadConn
+}
+
+// guard is core.guard for a call on the connection. A session that has met a panic calls nothing more.
+func (o *session) guard(held bool, fn func() error) error {
+	if o.panic != nil {
+		return o.panic
+	}
+	err := o.store.guard(held, fn)
+	o.broken(err)
+	return err
+}
+
+// broken takes note of a panic, and reports whether err is one.
+func (o *session) broken(err error) bool {
+	p, ok := err.(*driverPanic)
+	if ok && o.panic == nil {
+		o.panic = &driverPanic{p.value, p.held || o.inTx} // a transaction that has not ended holds it
+	}
+	return ok
+}
+
+// release gives the connection back, or throws it away if the driver has panicked.
+func (o *session) release() {
+	if o.panic == nil {
+		_ = o.guard(true, o.Conn.Close)
+	}
+	if o.panic != nil {
+		o.discard()
+	}
+}
+
+// discard closes the connection, by database/sql if that does not wait for ever.
+func (o *session) discard() {
+	held := o.panic.held
+	err := o.store.guard(held, func() error {
+		return o.Raw(func(conn any) error {
+			if !held {
+				return driver.ErrBadConn
+			}
+			if conn, ok := conn.(driver.Conn); ok {
+				return caught(func() { _ = conn.Close() })
+			}
+			return nil
+		})
+	})
+	if _, again := err.(*driverPanic); held || again {
+		o.store.lostPlace()
+	}
+}
+
+// lostPlace makes up for a connection that database/sql counts as open for ever: the pool may
+// have one more, or a small one would be empty some time.
+func (s *core) lostPlace() {
+	s.places.Lock()
+	most := s.db.Stats().MaxOpenConnections
+	if most > 0 {
+		s.db.SetMaxOpenConns(most + 1)
+	}
+	s.places.Unlock()
+	if most <= 0 {
+		return
+	}
+	// Those who wait for a connection do not hear of that, but get the next one that is given back.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.guard(true, func() error {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// discardLatest throws away the connection that came back to the pool last, which is the next to
+// be taken: the one on which the driver has just panicked, unless somebody else was quicker.
+func (s *core) discardLatest() {
+	if s.db.Stats().Idle == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if own, err := s.session(ctx); err == nil {
+		own.panic = &driverPanic{}
+		own.release()
+	}
+}
+
+// A sqlCall is one statement on its way through database/sql.
+type sqlCall struct {
+	c        conn
+	pinned   *session  // it runs on this connection, and by itself; nil: in a transaction, or prepared
+	prepared bool      // database/sql chose the connection
+	rows     *sql.Rows // nil before there are any
+	scanning bool
+	exec     bool
+}
+
+// end closes what the call has opened, and makes a panic its error. It is to be deferred.
+func (d *sqlCall) end(err *error) {
+	v := recover()
+	if v == nil {
+		v = d.close()
+	}
+	if v != nil {
+		*err = d.panicked(v)
+	}
+	if d.pinned != nil {
+		d.pinned.release()
+	}
+}
+
+// close closes the rows and returns what the driver panicked with.
+func (d *sqlCall) close() (v any) {
+	defer func() { v = recover() }()
+	if d.rows != nil {
+		_ = d.rows.Close() // rows reports its error
+	}
+	return nil
+}
+
+// panicked finds out what database/sql still holds, and has the connection thrown away.
+func (d *sqlCall) panicked(v any) error {
+	held := d.holds()
+	p := d.c.store.driverPanicked(v, held)
+	switch own, ok := d.c.tx.(transaction); {
+	case d.pinned != nil:
+		d.pinned.broken(p)
+	case ok:
+		own.on().broken(p)
+	case d.c.tx == nil:
+		if held {
+			d.c.store.lostPlace()
+		}
+		d.c.store.prepared.stopAfter(p, d.c.store.core)
+	}
+	return p
+}
+
+// holds reports whether database/sql holds a lock for the call for ever, while its panic is being recovered.
+func (d *sqlCall) holds() bool {
+	switch {
+	case d.exec:
+		return d.prepared // otherwise it is let go by a deferred call
+	case d.rows == nil, d.scanning:
+		return true // since the driver was asked; Scan holds one that Close waits for
+	case panickedIn("database/sql.(*Rows).close"):
+		return true
+	}
+	return d.close() != nil // it panicked in Next, which lets go of all
+}
