@@ -25,7 +25,7 @@ func merged(rules ...Rule) Rule {
 	})
 }
 
-// within is a rule's instants after from, up to to.
+// window is a rule's instants after from, up to to.
 func window(from, to time.Time, r Rule) Rule {
 	return ruleFunc(func(t time.Time) time.Time {
 		if t.Before(from) {
