@@ -28,6 +28,9 @@ type QueueDepth struct {
 	OldestReady time.Duration
 	// Policy is what the code that handles the queue has written.
 	Policy PolicyInfo
+	// Workers are the live workers that take from it, those that are suspended left out. One of Dequeue is
+	// live for half a minute after a call.
+	Workers int64
 }
 
 // Depths describes the named queues, or all, by name. Names that do not exist
@@ -49,7 +52,7 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var paused timestamp
 		var waiting, oldest int64
 		var policy []byte
-		err := scanRow(rows, &q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked)
+		err := scanRow(rows, &q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked, &q.Workers)
 		if err == nil {
 			q.Policy, err = decodePolicy(q.Name, policy)
 		}

@@ -101,8 +101,10 @@ type schemaSQL struct {
 	lock string
 	// settings are settings of the connection that Verify knows warnings for, by name. Query; no arguments; 1 row: text.
 	settings map[string]string
-	// engine names the engine and its version. Query; no arguments; 1 row: text.
+	// engine names the engine and its version. It fails on a database of another kind. Query; no arguments; 1 row: text.
 	engine string
+	// turso names Turso and its version, which passes for SQLite. It fails on every other engine. Query; no arguments; 1 row: text.
+	turso []string
 	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index", "type", "value"), table or type, name; more
 	// columns than there are do no harm. What has a table's or type's name and is none is of the kind "other"; its name says what it is.
 	objects string
@@ -129,8 +131,14 @@ type queueSQL struct {
 	stats string
 	// depth is stats within bounds: it counts no further than depthLimit, which stands in the text, for Turso 0.7.2 does not begin a
 	// bound LIMIT anew for the next queue. "Just" is within a minute. Query; JSON array of [name], or NULL for all, by name; rows: name,
-	// paused_at, ready, scheduled and leased, leased, dead, just archived, just dead, age of the oldest ready one in microseconds, policy as in stats.
+	// paused_at, ready, scheduled and leased, leased, dead, just archived, just dead, age of the oldest ready one in microseconds, policy as in stats,
+	// blocked, live workers that take from it.
 	depth string
+	// unattended finds queues that are not paused and have ready messages, and that no live worker takes from. A worker of pgqrs
+	// 0.15, which is silent while it is busy, may be silent for twenty times as long.
+	// Query; microseconds after which a silent worker is dead, microseconds that the oldest message must have been ready, limit;
+	// rows: name, age of the oldest ready one in microseconds; by name.
+	unattended string
 	// freeze keeps enqueuers out until the transaction ends, and makes those fail that did not see its end: on PostgreSQL by
 	// a SHARE ROW EXCLUSIVE lock on messages. Exec, in this order; no arguments.
 	freeze []string

@@ -70,6 +70,9 @@ const (
 const postgresDepthBands = `SELECT m.vt FROM (VALUES (2), (1), (0), (-1)) AS band (priority) CROSS JOIN LATERAL (
 					SELECT id, vt FROM pgqrs_messages WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND `
 
+// postgresTaking says that a row of pgqrs_workers is of a live worker that claims; see queue.unattended.
+const postgresTaking = `status IN ('ready', 'polling') AND heartbeat_at > clock_timestamp() - interval '30 seconds' * CASE WHEN go_state IS NULL THEN 20 ELSE 1 END`
+
 // postgresLeases reads a JSON array of lease tuples.
 const postgresLeases = `
 	SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS worker_id, (j.value ->> 2)::bigint AS claim_ct, j.value ->> 3 AS delay, j.value ->> 4 AS error`
@@ -95,7 +98,7 @@ const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgres
 var postgres = dialect{
 	migrations:  "postgres",
 	isolation:   sql.LevelReadCommitted,
-	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', current_setting('default_transaction_read_only'), true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
+	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', CASE 'on' WHEN current_setting('transaction_read_only') THEN 'on' ELSE current_setting('default_transaction_read_only') END, true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
 	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
 	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
 	concurrency: "multi-process",
@@ -132,10 +135,35 @@ var postgres = dialect{
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at > (SELECT since FROM arg) ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
 				COALESCE((SELECT (extract(epoch FROM (SELECT now FROM arg) - min(c.vt)) * 1000000)::bigint
 					FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT 1) m) c), 0),
-				` + postgresPolicyOf + `, ` + postgresBlockedOf + `
-			FROM arg CROSS JOIN pgqrs_queues q
+				` + postgresPolicyOf + `, ` + postgresBlockedOf + `, COALESCE(live.workers, 0)
+			FROM arg CROSS JOIN pgqrs_queues q LEFT JOIN (
+				SELECT queue_id, count(*) AS workers FROM pgqrs_workers WHERE ` + postgresTaking + ` GROUP BY queue_id
+			) live ON live.queue_id = q.id
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
 			ORDER BY q.queue_name`,
+		unattended: `/* pgqrs:queue.unattended */
+			WITH arg AS MATERIALIZED (
+				SELECT clock_timestamp() AS now, $1::bigint * interval '1 microsecond' AS silence, $2::bigint * interval '1 microsecond' AS waited
+			), alone AS MATERIALIZED (
+				SELECT q.id, q.queue_name FROM pgqrs_queues q
+				WHERE q.paused_at IS NULL AND q.id NOT IN (
+					SELECT w.queue_id FROM arg CROSS JOIN pgqrs_workers w
+					WHERE w.queue_id IS NOT NULL AND w.status IN ('ready', 'polling') AND w.heartbeat_at > arg.now - arg.silence * CASE WHEN w.go_state IS NULL THEN 20 ELSE 1 END)
+			)
+			SELECT a.queue_name, (extract(epoch FROM arg.now - f.vt) * 1000000)::bigint
+			FROM arg CROSS JOIN alone a CROSS JOIN LATERAL (
+				SELECT min(m.vt) AS vt
+				FROM (VALUES (2), (1), (0), (-1)) AS band (priority)
+				CROSS JOIN LATERAL (
+					SELECT o.vt FROM pgqrs_messages o
+					WHERE o.queue_id = a.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt <= (SELECT now FROM arg)
+					ORDER BY o.vt, o.id
+					LIMIT 1
+				) m
+			) f
+			WHERE f.vt <= arg.now - arg.waited
+			ORDER BY a.queue_name
+			LIMIT $3::bigint`,
 		freeze: []string{`/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`},
 		inUse: `/* pgqrs:queue.in_use */
 			SELECT q.id,

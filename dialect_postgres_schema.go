@@ -5,6 +5,7 @@ var postgresSchemaTexts = schemaSQL{
 	settings: map[string]string{
 		"fsync":              `/* pgqrs:schema.fsync */ SELECT current_setting('fsync')`,
 		"synchronous_commit": `/* pgqrs:schema.synchronous_commit */ SELECT current_setting('synchronous_commit')`,
+		"read_only":          `/* pgqrs:schema.read_only */ SELECT current_setting('transaction_read_only')`,
 	},
 	engine: `/* pgqrs:schema.engine */ SELECT 'PostgreSQL ' || current_setting('server_version')`,
 	objects: `/* pgqrs:schema.objects */

@@ -111,8 +111,10 @@ var sqlite = dialect{
 			"journal_mode": `/* pgqrs:schema.journal_mode */ PRAGMA journal_mode`,
 			"busy_timeout": `/* pgqrs:schema.busy_timeout */ PRAGMA busy_timeout`,
 			"synchronous":  `/* pgqrs:schema.synchronous */ PRAGMA synchronous`,
+			"read_only":    `/* pgqrs:schema.read_only */ PRAGMA query_only`,
 		},
 		engine: `/* pgqrs:schema.engine */ SELECT 'SQLite ' || sqlite_version()`,
+		turso:  []string{`/* pgqrs:schema.turso */ SELECT 'Turso ' || turso_version()`},
 		objects: `/* pgqrs:schema.objects */
 			SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
 			UNION ALL
@@ -180,10 +182,33 @@ var sqlite = dialect{
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL AND failed_at > (SELECT since FROM arg) LIMIT ` + depthLimit + `)),
 				COALESCE(CAST((julianday((SELECT now FROM arg)) - julianday(NULLIF(min(` + sqliteDepthFirst + `2` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `1` + sqliteDepthFirstEnd + `, ` +
 			sqliteDepthFirst + `0` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `-1` + sqliteDepthFirstEnd + `), '~'))) * 86400000000 AS INTEGER), 0),
-				` + sqlitePolicyOf + `, ` + sqliteBlockedOf + `
-			FROM pgqrs_queues q
+				` + sqlitePolicyOf + `, ` + sqliteBlockedOf + `, COALESCE(live.workers, 0)
+			FROM pgqrs_queues q LEFT JOIN (
+				SELECT queue_id, count(*) AS workers FROM pgqrs_workers
+				WHERE status IN ('ready', 'polling') AND heartbeat_at > strftime('%Y-%m-%d %H:%M:%f', 'now', CASE WHEN go_state IS NULL THEN '-600 seconds' ELSE '-30 seconds' END)
+				GROUP BY queue_id
+			) live ON live.queue_id = q.id
 			WHERE (SELECT names FROM arg) IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			ORDER BY q.queue_name`,
+		unattended: `/* pgqrs:queue.unattended */
+			WITH given (silence, waited) AS (SELECT ?, ?),
+			arg (now, alive, alive_shared, until) AS MATERIALIZED (
+				SELECT ` + sqliteNow + `, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', silence / 1000000.0)),
+					strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', silence * 20 / 1000000.0)), strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', waited / 1000000.0))
+				FROM given
+			), first (name, vt) AS (
+				SELECT q.queue_name, min(` + sqliteDepthFirst + `2` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `1` + sqliteDepthFirstEnd + `, ` +
+			sqliteDepthFirst + `0` + sqliteDepthFirstEnd + `, ` + sqliteDepthFirst + `-1` + sqliteDepthFirstEnd + `)
+				FROM pgqrs_queues q
+				WHERE q.paused_at IS NULL AND q.id NOT IN (
+					SELECT w.queue_id FROM pgqrs_workers w
+					WHERE w.queue_id IS NOT NULL AND w.status IN ('ready', 'polling')
+						AND w.heartbeat_at > CASE WHEN w.go_state IS NULL THEN (SELECT alive_shared FROM arg) ELSE (SELECT alive FROM arg) END)
+			)
+			SELECT CAST(name AS BLOB), CAST((julianday((SELECT now FROM arg)) - julianday(vt)) * 86400000000 AS INTEGER)
+			FROM first WHERE vt <= (SELECT until FROM arg)
+			ORDER BY name
+			LIMIT ? + 0`,
 		freeze: []string{`/* pgqrs:queue.freeze */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0`},
 		inUse: `/* pgqrs:queue.in_use */
 			WITH arg (name, silence) AS (SELECT ?, printf('-%.6f seconds', ? / 1000000.0))

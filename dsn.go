@@ -91,7 +91,11 @@ func (c Config) open(ctx context.Context, src source, hide secrets) (*Store, err
 	if p.note != "" {
 		s.log.Warn("pgqrs: a part of the DSN is left aside", "why", p.note)
 	}
-	if err := s.retry(ctx, func() error { return pool.PingContext(ctx) }); err != nil {
+	err = s.retry(ctx, func() error { return pool.PingContext(ctx) })
+	if err == nil {
+		err = s.checkEngine(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(p.explain(err), pool.Close())
 	}
 	return s, nil

@@ -63,19 +63,39 @@ func (d *dialect) all() ([]migration, error) {
 // It returns an error matching ErrUnsupported under Config.Concurrent if the
 // database has no BEGIN CONCURRENT, and if a newer version of the
 // library has changed the schema so that this one cannot work on it. It returns one
+// matching ErrUnsupported as well if the database is not what the dialect says. It returns one
 // matching ErrState, and changes nothing, if a table, view or type of the application has one of the library's names;
 // on PostgreSQL Config.Schema keeps the two apart.
 func (s *Store) Install(ctx context.Context) error {
 	err := s.pooled("Install")
 	if err == nil {
-		err = s.install(ctx)
+		err = explainRefusal(s.install(ctx))
 	}
 	return wrap(ctx, err, "install")
 }
 
+// explainRefusal says what keeps Install from making tables.
+func explainRefusal(err error) error {
+	switch sqlState(err) {
+	case "3F000": // invalid_schema_name, of a CREATE TABLE
+		return fmt.Errorf("%w: search_path names no schema that exists and that this user may use; set it, or Config.Schema (%w)", ErrUnsupported, &rawError{err})
+	case "42501": // insufficient_privilege
+		return fmt.Errorf("this user lacks a right that Install needs; have one that owns the schema call it (%w)", err)
+	}
+	return err
+}
+
+// A rawError is one of the database's from which nothing more is to be concluded.
+type rawError struct{ err error }
+
+func (e *rawError) Error() string { return e.err.Error() }
+
 func (s *Store) install(ctx context.Context) error {
 	known, err := s.dialect.all()
 	if err != nil {
+		return err
+	}
+	if err := s.checkEngine(ctx); err != nil {
 		return err
 	}
 	if s.cfg.Concurrent {

@@ -274,7 +274,7 @@ func (c *Config) decode(raw []byte, into any) error {
 	return dec.Decode(into)
 }
 
-// checkName reports what is wrong with the name of a queue or worker, or with a key.
+// checkName reports what is wrong with a name or a key.
 func checkName(what, name string) error {
 	switch {
 	case name == "":
@@ -285,6 +285,18 @@ func checkName(what, name string) error {
 		return fmt.Errorf("%s %.20q... has more than %d characters", what, name, maxName)
 	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("%s %q has a control character", what, name)
+	}
+	return nil
+}
+
+// checkTitle reports what is wrong with the name of a queue, workflow, worker or schedule: whoever reads or types it does not see a space
+// at its ends.
+func checkTitle(what, name string) error {
+	if err := checkName(what, name); err != nil {
+		return err
+	}
+	if strings.TrimSpace(name) != name {
+		return fmt.Errorf("%s %q begins or ends with a space", what, name)
 	}
 	return nil
 }

@@ -307,6 +307,22 @@ func TestNamesAndKeys(t *testing.T) {
 	}
 }
 
+func TestTitlesHaveNoSpaceAtTheirEnds(t *testing.T) {
+	for _, good := range []string{"a", "with space", "a\u00a0b"} {
+		if err := checkTitle("queue name", good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{" a", "a ", " ", "\u00a0a", "a\u2003", "a\u0085"} {
+		if err := checkTitle("queue name", bad); err == nil || !strings.Contains(err.Error(), "begins or ends with a space") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if err := checkTitle("queue name", ""); err == nil || err.Error() != "empty queue name" {
+		t.Errorf("none: %v", err)
+	}
+}
+
 func TestErrorsAreStoredAsBoundedText(t *testing.T) {
 	for in, want := range map[string]string{
 		"bounced":                       "bounced",

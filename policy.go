@@ -171,7 +171,7 @@ func (p Policy) check() error {
 	case p.GroupConcurrency < 0 || p.GroupConcurrency > math.MaxInt32:
 		return fmt.Errorf("Policy.GroupConcurrency is %d", p.GroupConcurrency)
 	case p.DeadLetter != "":
-		if err := checkName("Policy.DeadLetter", p.DeadLetter); err != nil {
+		if err := checkTitle("Policy.DeadLetter", p.DeadLetter); err != nil {
 			return err
 		}
 	}

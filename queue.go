@@ -29,7 +29,7 @@ type Queue[T any] struct {
 }
 
 // NewQueue returns the queue of that name: 1 to 255 characters, none of them a
-// control character. A bad name makes every call return an error.
+// control character, and no space at either end. A bad name makes every call return an error.
 func NewQueue[T any](s *Store, name string) *Queue[T] {
 	return &Queue[T]{store: s, name: name}
 }
@@ -50,7 +50,7 @@ func (q *Queue[T]) usable() error {
 	if err := q.store.usable(); err != nil {
 		return err
 	}
-	if err := checkName("queue name", q.name); err != nil {
+	if err := checkTitle("queue name", q.name); err != nil {
 		return err
 	}
 	if q.policy.DeadLetter == q.name {

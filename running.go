@@ -167,6 +167,9 @@ func (h *Handler) wrap(middleware []func(WorkFunc) WorkFunc) error {
 
 // register makes a row for each lane and each schedule, and writes the policies of queues. It outlasts a database that is away.
 func (r *running) register(ctx context.Context) error {
+	if err := r.outlast(ctx, "find out what the database is", r.store.checkEngine); err != nil {
+		return err
+	}
 	rows := make([]policyRow, len(r.lanes))
 	for i, l := range r.lanes {
 		if err := r.registerLane(ctx, l); err != nil {

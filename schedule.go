@@ -155,7 +155,7 @@ const (
 
 // check reports why the schedule cannot be run, if so.
 func (s *Schedule) check() error {
-	err := checkName("schedule name", s.Name)
+	err := checkTitle("schedule name", s.Name)
 	if err == nil && len([]rune(s.Name)) > maxScheduleName {
 		err = fmt.Errorf("schedule name %.20q... has more than %d characters", s.Name, maxScheduleName)
 	}

@@ -222,13 +222,18 @@ func applied(t *testing.T, d pgqrs.Dialect) statement {
 	return s
 }
 
+// engine is how a Store finds out what its database is.
+func engine() []statement {
+	return append([]statement{query("schema.engine").row("Engine 1")}, onSQLite(query("schema.turso").fails(errors.New("no such function: turso_version")))...)
+}
+
 // asked is what Verify asks first, answered like this by a well-kept database but for what others says.
 func asked(d pgqrs.Dialect, others map[string]string) []statement {
 	settings := map[pgqrs.Dialect][][2]string{
-		pgqrs.Postgres: {{"fsync", "on"}, {"synchronous_commit", "on"}},
-		pgqrs.SQLite:   {{"busy_timeout", "5000"}, {"journal_mode", "wal"}, {"synchronous", "1"}},
+		pgqrs.Postgres: {{"fsync", "on"}, {"read_only", "off"}, {"synchronous_commit", "on"}},
+		pgqrs.SQLite:   {{"busy_timeout", "5000"}, {"journal_mode", "wal"}, {"read_only", "0"}, {"synchronous", "1"}},
 	}
-	list := []statement{query("schema.engine").row("Engine 1")}
+	list := engine()
 	for _, setting := range settings[d] {
 		answer := setting[1]
 		if other, ok := others[setting[0]]; ok {
@@ -263,13 +268,13 @@ func installed(t *testing.T, d pgqrs.Dialect) statement {
 func TestStatementsOfTheSchema(t *testing.T) {
 	bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
 		t.Run("Install with nothing to do only reads", func(t *testing.T) {
-			s, _ := newMock(t, d, applied(t, d), installed(t, d), query("schema.shared"))
+			s, _ := newMock(t, d, append(engine(), applied(t, d), installed(t, d), query("schema.shared"))...)
 			if err := s.Install(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
 		t.Run("Install where pgqrs 0.15 has joined", func(t *testing.T) {
-			want := []statement{applied(t, d), installed(t, d), query("schema.shared").row(false), exec("begin"), query("schema.lock"), installed(t, d), applied(t, d), query("schema.shared").row(false)}
+			want := append(engine(), applied(t, d), installed(t, d), query("schema.shared").row(false), exec("begin"), query("schema.lock"), installed(t, d), applied(t, d), query("schema.shared").row(false))
 			for _, what := range map[pgqrs.Dialect][]string{pgqrs.Postgres: {"runs", "consumers"}, pgqrs.SQLite: {"runs", "producers", "consumers"}}[d] {
 				want = append(want, exec("schema.share_"+what))
 			}
@@ -277,13 +282,13 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			if err := s.Install(t.Context()); err != nil {
 				t.Error(err)
 			}
-			s, _ = newMock(t, d, applied(t, d), installed(t, d), query("schema.shared").row(true))
+			s, _ = newMock(t, d, append(engine(), applied(t, d), installed(t, d), query("schema.shared").row(true))...)
 			if err := s.Install(t.Context()); err != nil {
 				t.Errorf("the second time: %v", err)
 			}
 		})
 		t.Run("Install on a schema that is too new", func(t *testing.T) {
-			s, _ := newMock(t, d, applied(t, d).row(9000, "future", 9000))
+			s, _ := newMock(t, d, append(engine(), applied(t, d).row(9000, "future", 9000))...)
 			if err := s.Install(t.Context()); !errors.Is(err, pgqrs.ErrUnsupported) {
 				t.Error(err)
 			}
@@ -296,14 +301,14 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			}
 		})
 		t.Run("Verify", func(t *testing.T) {
-			s, _ := newMock(t, d, append(asked(d, nil), installed(t, d), applied(t, d).row(9000, "future", 1))...)
+			s, _ := newMock(t, d, append(asked(d, nil), installed(t, d), applied(t, d).row(9000, "future", 1), query("queue.unattended", 30_000_000, 0, 20))...)
 			report, err := s.Verify(t.Context())
 			if err != nil || !report.OK() || report.Schema != 9000 || strings.Join(report.Newer, ",") != "9000 (future)" || len(report.Warnings) != 0 {
 				t.Error(report, err)
 			}
 		})
 		t.Run("Verify warns of settings", func(t *testing.T) {
-			bad := map[string]string{"fsync": "off", "synchronous_commit": "off", "busy_timeout": "0", "journal_mode": "delete", "synchronous": "0"}
+			bad := map[string]string{"fsync": "off", "synchronous_commit": "off", "busy_timeout": "0", "journal_mode": "delete", "synchronous": "0", "read_only": map[pgqrs.Dialect]string{pgqrs.Postgres: "on", pgqrs.SQLite: "1"}[d]}
 			s, _ := newMock(t, d, append(asked(d, bad), query("schema.objects"))...)
 			s.DB().SetMaxOpenConns(1)
 			report, err := s.Verify(t.Context())
@@ -312,8 +317,8 @@ func TestStatementsOfTheSchema(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := map[pgqrs.Dialect][]string{
-				pgqrs.Postgres: {"fsync is off: ", "synchronous_commit is off: ", "SetMaxOpenConns(1)"},
-				pgqrs.SQLite:   {"busy_timeout is 0: ", "journal_mode is delete: ", "synchronous is 0: ", "SetMaxOpenConns(1)"},
+				pgqrs.Postgres: {"fsync is off: ", "read_only is on: ", "synchronous_commit is off: ", "SetMaxOpenConns(1)"},
+				pgqrs.SQLite:   {"busy_timeout is 0: ", "journal_mode is delete: ", "read_only is 1: ", "synchronous is 0: ", "SetMaxOpenConns(1)"},
 			}
 			if len(report.Warnings) != len(want[d]) {
 				t.Errorf("warnings:\n%s", warnings)
@@ -365,7 +370,7 @@ func TestStatementsOfConcurrentInstall(t *testing.T) {
 		{"an engine without it", pgqrs.ErrUnsupported, []statement{exec("begin").fails(stock), exec("rollback")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso, c.sent...)
+			s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso, append([]statement{query("schema.engine").row("SQLite 3.50.4"), query("schema.turso").row("Turso 0.7.2")}, c.sent...)...)
 			if err := s.Install(t.Context()); !errors.Is(err, c.want) {
 				t.Errorf("Install: %v; want %v", err, c.want)
 			}

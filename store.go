@@ -133,6 +133,8 @@ type core struct {
 	bad     error // why no call can work
 	owned   bool  // whether Close closes db
 
+	engineKnown atomic.Bool // the database is what the dialect says
+
 	failures   failures
 	places     sync.Mutex // held where the pool is made larger
 	rate       *bucket    // nil: no limit

@@ -168,6 +168,7 @@ const (
 // maintain does the upkeep until ctx is done.
 func (r *running) maintain(ctx context.Context) {
 	var pruned time.Time
+	r.reportDatabase(ctx)
 	for {
 		r.tidy(ctx)
 		if time.Since(pruned) > pruneInterval {
@@ -209,6 +210,7 @@ func (r *running) prune(ctx context.Context) {
 	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), upkeepChunk)
 	r.pruneRuns(ctx, list)
 	r.rescueRuns(ctx)
+	r.reportUnattended(ctx)
 	r.timekeeper.prune(ctx)
 	r.tidyShared(ctx)
 }

@@ -114,7 +114,7 @@ func (w *Worker) settings() (*Worker, error) {
 	case len(s.Handlers)+len(s.Schedules) == 0:
 		return nil, errors.New("no handlers and no schedules")
 	}
-	return &s, errors.Join(checkName("worker name", s.Name), s.checkHandlers(), s.checkSchedules())
+	return &s, errors.Join(checkTitle("worker name", s.Name), s.checkHandlers(), s.checkSchedules())
 }
 
 func (w *Worker) checkHandlers() error {

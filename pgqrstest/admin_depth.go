@@ -33,12 +33,13 @@ func adminDepths(t *testing.T, e *env) {
 	kill(t, q, ms[1:3]...)
 	got := e.depth(t, "parcels")
 	got.OldestReady = 0
-	equal(t, "depth", got, pgqrs.QueueDepth{Name: "parcels", Ready: 7, Scheduled: 3, Leased: 2, Dead: 2, Archived: 1, Died: 2})
+	equal(t, "depth", got, pgqrs.QueueDepth{Name: "parcels", Ready: 7, Scheduled: 3, Leased: 2, Dead: 2, Archived: 1, Died: 2, Workers: 1})
 	must(t, e.store.PauseQueue(ctx, "letters"))
 	all := value(e.store.Depths(ctx))(t)
 	equal(t, "queues", len(all), 2)
 	equal(t, "the first by name", all[0].Name, "letters")
 	equal(t, "ready letters", all[0].Ready, 1)
+	equal(t, "workers of the letters", all[0].Workers, 0)
 	equal(t, "whether the letters are paused", all[0].PausedAt.IsZero(), false)
 	equal(t, "whether the parcels are paused", all[1].PausedAt.IsZero(), true)
 }

@@ -14,6 +14,7 @@ import (
 )
 
 var inputCases = []testcase{
+	{"a name with a space at an end is refused, and what has one already can be looked after", "two queues would look alike, and one of them fill up unseen", inputSpaces},
 	{"a nil database is an error of every call", "an application that wires its parts in the wrong order would crash with a nil pointer far away", inputNilDB},
 	{"an unknown dialect is an error of every call that lists the known ones", "a typing mistake in a flag would show as a syntax error in SQL", inputUnknownDialect},
 	{"a queue name that is empty, too long, no text or has control characters is refused", "such a queue could not be found, logged or typed again", inputBadNames},
@@ -106,7 +107,7 @@ var hostileTexts = []string{
 	`2026-11-22 10:00:00`,
 	`2026-11-22T10:00:00Z`,
 	`null`, `true`, `0`, `007`, `1e3`, `-0.0`, `0x1F`, `\x41`, `NaN`,
-	` spaces at both ends `,
+	`spaces  in   the middle`,
 	"Ünïcödé ☃ \U0001F389 \u202eright to left\u202c \u2028 \ufeff",
 	`<script>alert("&amp;")</script>`,
 }

@@ -130,3 +130,43 @@ func inputLongNames(t *testing.T, e *env) {
 		t.Error("a queue with the long name was made")
 	}
 }
+
+func inputSpaces(t *testing.T, e *env) {
+	ctx := t.Context()
+	for _, name := range []string{" parcels", "parcels ", "\u00a0parcels"} {
+		q := pgqrs.NewQueue[string](e.store, name)
+		w := pgqrs.NewWorkflow[string, string](e.store, name)
+		good := pgqrs.NewQueue[string](e.store, "parcels")
+		h, _ := handling(good)
+		named := fast(h)
+		named.Name = name
+		scheduled := fast(h)
+		scheduled.Schedules = []pgqrs.Schedule{{Name: name, Rule: pgqrs.Every(time.Hour), Target: good.Target("x")}}
+		for what, do := range map[string]func() error{
+			"Enqueue":    func() error { _, err := q.Enqueue(ctx, "x"); return err },
+			"Dequeue":    func() error { _, err := q.Dequeue(ctx, 1, time.Minute); return err },
+			"Start":      func() error { _, err := w.Start(ctx, "x"); return err },
+			"DeadLetter": func() error { return good.With(pgqrs.Policy{DeadLetter: name}).Configure(ctx) },
+			"Worker":     func() error { return named.Run(ctx) },
+			"Schedule":   func() error { return scheduled.Run(ctx) },
+		} {
+			err := do()
+			if err == nil {
+				t.Errorf("%s takes the name %q", what, name)
+				continue
+			}
+			wantText(t, "error of "+what, err.Error(), "begins or ends with a space")
+		}
+	}
+	equal(t, "queues", len(value(e.store.Queues(ctx))(t)), 0)
+
+	statement(t, e.db, `INSERT INTO pgqrs_queues (queue_name) VALUES (' old ')`)
+	statement(t, e.db, `INSERT INTO pgqrs_messages (queue_id, payload) SELECT id, '1' FROM pgqrs_queues`)
+	equal(t, "ready", e.stats(t, " old ").Ready, 1)
+	must(t, e.store.PauseQueue(ctx, " old "))
+	must(t, e.store.ResumeQueue(ctx, " old "))
+	equal(t, "messages", len(value(e.store.Messages(ctx, pgqrs.MessageFilter{Queue: " old ", State: pgqrs.Ready}))(t)), 1)
+	equal(t, "purged", value(e.store.Purge(ctx, " old ", pgqrs.Ready))(t), 1)
+	must(t, e.store.DropQueue(ctx, " old "))
+	enqueue(t, pgqrs.NewQueue[string](e.store, "parcels"), "x", pgqrs.Key(" a key is the caller's "))
+}

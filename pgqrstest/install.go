@@ -26,6 +26,7 @@ var installCases = []testcase{
 	{"Install and Uninstall refuse what has a name of the library's and is the application's, and leave it as it is", "an application's table would be written to, or its type be dropped", installOccupied},
 	{"Install says which index it cannot make because its name is taken", "a queue would crawl for the lack of an index that Install says is there", installOccupiedIndex},
 	{"Uninstall leaves a type that was there before Install, and one that the application uses", "an application's type would be dropped, or Uninstall fail halfway", installTypes},
+	{"Install says what it lacks: a schema that search_path names, or a right", "whoever calls Install would be told to call Install", installRefused},
 	{"every call on a database without the schema matches ErrNotInstalled and names Install", "whoever forgot Install would read a driver's error about a table they have never heard of", installMissing},
 	{"Install adopts the tables of pgqrs 0.15 with what is in them", "moving from the other library would lose messages", installAdopt},
 	{"Install and Uninstall are refused in a caller's transaction", "the schema would be half made in a transaction that is rolled back", installInTx},
@@ -116,8 +117,8 @@ func installConcurrent(t *testing.T, e *env) {
 		}
 	}
 	r := value(s.Verify(t.Context()))(t)
-	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "BEGIN CONCURRENT") {
-		t.Errorf("warnings are %q; want one that names BEGIN CONCURRENT", r.Warnings)
+	if found := warnings(r); len(found) != 1 || !strings.Contains(found[0], "BEGIN CONCURRENT") {
+		t.Errorf("warnings are %q; want one that names BEGIN CONCURRENT", found)
 	}
 }
 
@@ -267,6 +268,38 @@ func installTypes(t *testing.T, e *env) {
 	statement(t, used.DB(), `DROP TABLE machines`)
 	must(t, used.Uninstall(t.Context()))
 	equal(t, "types in the end", types(used), 0)
+}
+
+func installRefused(t *testing.T, e *env) {
+	if e.dialect != pgqrs.Postgres {
+		t.Skip("PostgreSQL alone has schemas and rights")
+	}
+	s := e.blank(t)
+	s.DB().SetMaxOpenConns(1)
+	statement(t, s.DB(), `SET search_path = ''`)
+	err := s.Install(t.Context())
+	wantError(t, err, pgqrs.ErrUnsupported)
+	wantText(t, "error without a schema", err.Error(), "search_path", "Config.Schema")
+	if errors.Is(err, pgqrs.ErrNotInstalled) {
+		t.Errorf("%v matches ErrNotInstalled, which asks for Install", err)
+	}
+
+	s = e.blank(t)
+	s.DB().SetMaxOpenConns(1)
+	role := "pgqrs_" + strings.ToLower(rand.Text())
+	statement(t, s.DB(), `CREATE ROLE `+role)
+	t.Cleanup(func() { statement(t, e.db, `DROP ROLE `+role) })
+	var schema string
+	must(t, s.DB().QueryRowContext(t.Context(), `SELECT current_schema()`).Scan(&schema))
+	statement(t, s.DB(), `GRANT USAGE ON SCHEMA "`+schema+`" TO `+role)
+	statement(t, s.DB(), `SET ROLE `+role)
+	err = s.Install(t.Context())
+	wantText(t, "error without a right", fmt.Sprint(err), "lacks a right", "permission denied")
+	if errors.Is(err, pgqrs.ErrNotInstalled) {
+		t.Errorf("%v matches ErrNotInstalled, which asks for Install", err)
+	}
+	statement(t, s.DB(), `RESET ROLE`)
+	statement(t, s.DB(), `REVOKE USAGE ON SCHEMA "`+schema+`" FROM `+role)
 }
 
 func installMissing(t *testing.T, e *env) {

@@ -1,9 +1,11 @@
 package pgqrstest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -13,6 +15,10 @@ var verifyCases = []testcase{
 	{"Verify names a missing index, column and table, and Install brings them back", "a queue that crawls since somebody dropped an index would look healthy, and the advice to call Install would be wrong", verifyMissing},
 	{"Verify names the concurrency model and finds nothing to warn of in a database set up as advised", "an operator could not tell whether two processes may write at once", verifyModel},
 	{"Verify warns of a setting that fails calls or loses data, and of a pool of one connection", "a queue that forgets what it acknowledged, or a handler that waits for itself, would be found out in production", verifyWarns},
+	{"Verify warns of a read-only database", "a replica that was taken for the primary would be found out by its first enqueue", verifyReadOnly},
+	{"Verify, and the log of other workers, name queues with ready messages that no live worker takes", "a queue whose name is spelled otherwise in the worker would fill up in silence", verifyUnattended},
+	{"Install, Verify and Run find out that the database is not what the dialect says", "a wrong dialect would show as a syntax error, or lose what is written", verifyMistaken},
+	{"a worker logs once, when it begins, what Verify warns of", "a database that fails calls would run for months without a word", verifyLogged},
 	{"what is written on a connection after Verify and Install looked at the schema there is committed", "messages would be lost with the connection, though their ids were returned", verifyHarmless},
 }
 
@@ -28,9 +34,12 @@ func wantComplete(t *testing.T, s *pgqrs.Store) {
 	}
 }
 
-// warnings returns what Verify warns of, but for a server whose only data is a test's.
+// warnings returns what Verify warns of, but for a server whose only data is a test's, the version of an engine that a driver brings,
+// and what waits for a case to take it.
 func warnings(r pgqrs.Report) []string {
-	return slices.DeleteFunc(slices.Clone(r.Warnings), func(w string) bool { return strings.HasPrefix(w, "fsync is off: ") })
+	return slices.DeleteFunc(slices.Clone(r.Warnings), func(w string) bool {
+		return strings.HasPrefix(w, "fsync is off: ") || strings.Contains(w, "WAL-reset bug") || strings.HasSuffix(w, "no live worker takes them")
+	})
 }
 
 var allTables = []string{"pgqrs_migrations", "pgqrs_queues", "pgqrs_workers", "pgqrs_messages", "pgqrs_workflows", "pgqrs_workflow_runs", "pgqrs_workflow_steps"}
@@ -110,6 +119,118 @@ func verifyWarns(t *testing.T, e *env) {
 		}
 	}
 	equal(t, "warnings", len(warnings(r)), 2)
+}
+
+func verifyReadOnly(t *testing.T, e *env) {
+	s := e.blank(t)
+	must(t, s.Install(t.Context()))
+	s.DB().SetMaxOpenConns(1)
+	statement(t, s.DB(), readOnly[e.dialect])
+	r := value(s.Verify(t.Context()))(t)
+	equal(t, "OK", r.OK(), true)
+	if !slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.HasPrefix(w, "read_only is ") }) {
+		t.Errorf("warnings are %q; want one that says read_only", r.Warnings)
+	}
+}
+
+// unattended returns what Verify says of queues without workers.
+func (e *env) unattended(t *testing.T) []string {
+	t.Helper()
+	return slices.DeleteFunc(value(e.store.Verify(t.Context()))(t).Warnings, func(w string) bool { return !strings.HasSuffix(w, "no live worker takes them") })
+}
+
+func verifyUnattended(t *testing.T, e *env) {
+	want := func(what string, queues ...string) {
+		t.Helper()
+		got := e.unattended(t)
+		equal(t, "queues "+what, len(got), len(queues))
+		for i, name := range queues {
+			wantText(t, "warning "+what, got[i], fmt.Sprintf("queue %q has ready messages", name))
+		}
+	}
+	a, b := pgqrs.NewQueue[string](e.store, "a"), pgqrs.NewQueue[string](e.store, "b")
+	want("in an empty database")
+	enqueue(t, b, "x", pgqrs.Priority(2))
+	enqueue(t, a, "x")
+	enqueue(t, pgqrs.NewQueue[string](e.store, "later"), "x", pgqrs.Delay(time.Hour))
+	want("without workers", "a", "b")
+	must(t, e.store.PauseQueue(t.Context(), "b"))
+	want("when one is paused", "a")
+	must(t, e.store.ResumeQueue(t.Context(), "b"))
+
+	consumer := pgqrs.NewQueue[string](e.newStore(t, pgqrs.Config{}), "b")
+	dequeueOne(t, consumer)
+	enqueue(t, b, "y")
+	want("with a consumer of one", "a")
+	row := handRow(t, e, "b")
+	must(t, e.store.SuspendWorker(t.Context(), row.ID))
+	want("when that is suspended", "a", "b")
+	must(t, e.store.ResumeWorker(t.Context(), row.ID))
+	equal(t, "workers", e.depth(t, "b").Workers, 1)
+	Advance(t, e.store, time.Minute)
+	want("when that has been silent for a minute", "a", "b")
+	equal(t, "workers", e.depth(t, "b").Workers, 0)
+
+	h, got := handling(a)
+	start(t, fast(h))
+	receive(t, "a worker takes what is there", got)
+	want("with a worker for one", "b")
+	eventually(t, "its log says so", func() bool {
+		return strings.Contains(e.log.String(), `msg="pgqrs: a queue has ready messages, and no live worker takes them"`)
+	})
+	if log := e.log.String(); !strings.Contains(log, " queue=b ") || strings.Contains(log, " queue=a oldest=") {
+		t.Errorf("logged:\n%s\nwant queue b, and not queue a", log)
+	}
+}
+
+func verifyMistaken(t *testing.T, e *env) {
+	wrong := map[pgqrs.Dialect][]pgqrs.Dialect{
+		pgqrs.Postgres: {pgqrs.SQLite, pgqrs.Turso},
+		pgqrs.SQLite:   {pgqrs.Postgres},
+		pgqrs.Turso:    {pgqrs.Postgres},
+	}[e.dialect]
+	engine := value(e.store.Verify(t.Context()))(t).Engine
+	if strings.HasPrefix(engine, "Turso ") {
+		wrong = append(wrong, pgqrs.SQLite) // whose statements leave a connection unable to commit there
+	}
+	for _, d := range wrong {
+		s := pgqrs.New(e.db, d)
+		h, _ := handling(pgqrs.NewQueue[string](s, "q"))
+		for what, do := range map[string]func() error{
+			"Install": func() error { return s.Install(t.Context()) },
+			"Verify":  func() error { _, err := s.Verify(t.Context()); return err },
+			"Run":     func() error { return fast(h).Run(t.Context()) },
+		} {
+			err := do()
+			wantError(t, err, pgqrs.ErrUnsupported)
+			wantText(t, fmt.Sprint("error of ", what, " as ", d), err.Error(), "this is "+engine+", not ")
+		}
+		must(t, s.Close())
+	}
+	wantWorking(t, e.store)
+}
+
+func verifyLogged(t *testing.T, e *env) {
+	s := e.blank(t)
+	must(t, s.Install(t.Context()))
+	must(t, s.Close())
+	s = e.config.New(s.DB(), e.dialect)
+	log := &logs{}
+	c := e.config
+	c.Logger = log.logger(t)
+	s = c.New(s.DB(), e.dialect)
+	s.DB().SetMaxOpenConns(1) // which Verify warns of too
+	h, got := handling(pgqrs.NewQueue[string](s, "a"))
+	const said = `warning="the pool has one connection (SetMaxOpenConns(1))`
+	stop := start(t, fast(h))
+	eventually(t, "it is logged", func() bool { return log.has(said) })
+	for range 3 {
+		enqueue(t, pgqrs.NewQueue[string](s, "a"), "x")
+		receive(t, "a message is handled", got)
+	}
+	must(t, stop())
+	equal(t, "times it was logged", strings.Count(log.String(), said), 1)
+	must(t, s.Close())
 }
 
 func verifyHarmless(t *testing.T, e *env) {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,7 +208,7 @@ func stepLoads(t *testing.T, e *env) {
 // withoutHeartbeats leaves out what a worker asks from time to time.
 func withoutHeartbeats(tags []string) (list []string) {
 	for _, tag := range tags {
-		if tag != "interrupted" && tag != "expired" {
+		if !slices.Contains([]string{"interrupted", "expired", "stranded"}, tag) {
 			list = append(list, tag)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 func (a *app) enqueue() *cli.Command {
 	return &cli.Command{
 		Name: "enqueue", Category: change, ArgsUsage: "QUEUE [PAYLOAD]", Usage: "put messages into a queue",
-		Description: "The payload is JSON, from the argument, or from standard input if there is none. " +
+		Description: "A queue is made by its first message, and a note says so. The payload is JSON, from the argument, or from standard input if there is none. " +
 			"With -file each line of a file is a message: they are stored in batches, and if one is refused, the error names its line and says how many were stored.\n\n" +
 			"  pgqrs enqueue emails '{\"to\": \"ada\"}'\n" +
 			"  pgqrs enqueue emails -text hello -key welcome:42 -delay 1m\n" +
@@ -39,11 +39,19 @@ func (a *app) enqueue() *cli.Command {
 		},
 		DisableSliceFlagSeparator: true,
 		Action: a.on(1, 2, func(ctx context.Context, c call) error {
-			queue := pgqrs.NewQueue[json.RawMessage](c.store, c.Args().First())
-			if c.IsSet("file") {
-				return c.enqueueFile(ctx, queue)
+			name := c.Args().First()
+			before, err := c.store.Depths(ctx, name)
+			if err != nil {
+				return err
 			}
-			return c.enqueueOne(ctx, queue)
+			queue, enqueue := pgqrs.NewQueue[json.RawMessage](c.store, name), c.enqueueOne
+			if c.IsSet("file") {
+				enqueue = c.enqueueFile
+			}
+			if err := enqueue(ctx, queue); err != nil || len(before) > 0 {
+				return err
+			}
+			return c.note("There was no queue %q; it has been made.", name)
 		}),
 	}
 }

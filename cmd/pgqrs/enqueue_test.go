@@ -65,7 +65,8 @@ func TestEnqueueAFile(t *testing.T) {
 		file := filepath.Join(s.TempDir(), "messages.jsonl")
 		s.check(os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600))
 		o := s.with(&app{progress: true}, "", "enqueue", "jobs", "-file", file)
-		if o.code != exitDone || o.out != "1010 messages enqueued.\n" || !strings.Contains(o.err, "[####") || !strings.HasSuffix(o.err, "\r\x1b[K") {
+		if o.code != exitDone || o.out != "1010 messages enqueued.\n" || !strings.Contains(o.err, "[####") ||
+			!strings.HasSuffix(o.err, "\r\x1b[KThere was no queue \"jobs\"; it has been made.\n") {
 			s.Errorf("exit code %d, %q, %q", o.code, o.out, o.err)
 		}
 		if got := s.payloads("jobs"); got != strings.Join(want[:1000], " ") {

@@ -182,7 +182,7 @@ func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
 	key := column[m]{title: "KEY", long: true, rare: true, fn: func(m m) any { return m.Key }}
 	due := column[m]{title: "DUE", fn: func(m m) any { return m.DueAt }}
 	lease := column[m]{title: "LEASED UNTIL", fn: func(m m) any { return m.LeasedUntil }}
-	worker := column[m]{title: "WORKER", fn: func(m m) any { return m.WorkerID }}
+	worker := column[m]{title: "WORKER", spare: true, fn: func(m m) any { return m.WorkerID }}
 	ended := column[m]{title: "ENDED", fn: func(m m) any { return m.EndedAt }}
 	failure := column[m]{title: "ERROR", long: true, rare: true, fn: func(m m) any { return m.LastError }}
 	group := column[m]{title: "GROUP", long: true, rare: true, fn: func(m m) any { return m.Group }}

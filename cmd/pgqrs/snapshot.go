@@ -33,9 +33,8 @@ func takeSnapshot(ctx context.Context, store *pgqrs.Store) (snapshot, error) {
 // A pace is a queue with how fast it moves.
 type pace struct {
 	pgqrs.QueueDepth
-	workers int64
-	growth  float64 // of its unfinished messages, in messages a second
-	known   bool    // whether growth is
+	growth float64 // of its unfinished messages, in messages a second
+	known  bool    // whether growth is
 }
 
 // paces compares a snapshot with one before it.
@@ -44,20 +43,19 @@ func (s snapshot) paces(before snapshot) []pace {
 	for _, q := range before.queues {
 		old[q.Name] = q
 	}
-	workers := map[string]int64{}
-	for _, w := range s.workers {
-		workers[w.Queue]++
-	}
 	took := s.at.Sub(before.at).Seconds()
 	list := make([]pace, len(s.queues))
 	for i, q := range s.queues {
-		list[i] = pace{QueueDepth: q, workers: workers[q.Name]}
+		list[i] = pace{QueueDepth: q}
 		if then, ok := old[q.Name]; ok && took > 0 && counted(q) && counted(then) {
 			list[i].growth, list[i].known = float64(unfinished(q)-unfinished(then))/took, true
 		}
 	}
 	return list
 }
+
+// total is the name of all queues together.
+const total = "TOTAL"
 
 func unfinished(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Blocked + q.Leased }
 
@@ -68,7 +66,7 @@ func counted(q pgqrs.QueueDepth) bool {
 
 // sum is all queues as if they were one.
 func sum(list []pace) pace {
-	all := pace{QueueDepth: pgqrs.QueueDepth{Name: "TOTAL"}, known: true}
+	all := pace{QueueDepth: pgqrs.QueueDepth{Name: total}, known: true}
 	for _, p := range list {
 		all.Ready += p.Ready
 		all.Scheduled += p.Scheduled
@@ -78,7 +76,7 @@ func sum(list []pace) pace {
 		all.Dead += p.Dead
 		all.Died += p.Died
 		all.OldestReady = max(all.OldestReady, p.OldestReady)
-		all.workers += p.workers
+		all.Workers += p.Workers
 		all.growth += p.growth
 		all.known = all.known && p.known
 	}

@@ -13,7 +13,7 @@ import (
 func (a *app) stats() *cli.Command {
 	return &cli.Command{
 		Name: "stats", Category: look, Usage: "depth, pace and workers of each queue, and of all",
-		Description: fmt.Sprintf("GROWTH is by how many a second the ready, scheduled, blocked and leased messages became more, or fewer, between two looks. "+
+		Description: fmt.Sprintf("WORKERS are those that are alive and take messages; a queue with ready messages and none is marked \"no worker\". GROWTH is by how many a second the ready, scheduled, blocked and leased messages became more, or fewer, between two looks. "+
 			"DONE/MIN are the messages of the last minute that have not been deleted or redriven since. "+
 			"It counts no history, and of each kind up to %d; queues counts everything.", pgqrs.DepthLimit),
 		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`; 0 measures none"}},
@@ -46,11 +46,11 @@ func (c call) stats(ctx context.Context) error {
 
 var paceColumns = []column[pace]{
 	{title: "QUEUE", long: true, fn: func(p pace) any { return p.Name }},
-	{title: "", rare: true, fn: func(p pace) any { return pausedWord(p.PausedAt) }},
+	{title: "", rare: true, fn: func(p pace) any { return obstacle(p) }},
 	{title: "READY", fn: func(p pace) any { return bounded(p.Ready) }},
 	{title: "OLDEST", fn: func(p pace) any { return oldest(p.Ready, p.OldestReady) }},
 	{title: "SCHEDULED", spare: true, fn: func(p pace) any { return bounded(p.Scheduled) }},
-	{title: "BLOCKED", rare: true, fn: func(p pace) any {
+	{title: "BLOCKED", rare: true, spare: true, fn: func(p pace) any {
 		if p.Blocked == 0 {
 			return nil
 		}
@@ -65,8 +65,19 @@ var paceColumns = []column[pace]{
 		return p.growth
 	}},
 	{title: "DONE/MIN", fn: func(p pace) any { return bounded(p.Archived) }},
-	{title: "WORKERS", fn: func(p pace) any { return p.workers }},
+	{title: "WORKERS", fn: func(p pace) any { return p.Workers }},
 }
+
+// obstacle says why nothing comes of a queue's ready messages, if so.
+func obstacle(p pace) any {
+	if unattended(p.QueueDepth) && p.Name != total {
+		return "no worker"
+	}
+	return pausedWord(p.PausedAt)
+}
+
+// unattended reports whether a queue has ready messages that no live worker takes.
+func unattended(q pgqrs.QueueDepth) bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
 
 // A bounded is a count of Store.Depths, which goes no further than DepthLimit.
 type bounded int64
@@ -89,13 +100,14 @@ type paceView struct {
 	Dead      int64     `json:"dead"`
 	Oldest    float64   `json:"oldest_ready_seconds"`
 	Workers   int64     `json:"workers"`
+	NoWorker  bool      `json:"no_worker,omitzero"`
 	Growth    *float64  `json:"growth_per_second"`
 	Done      int64     `json:"done_last_minute"`
 	Died      int64     `json:"died_last_minute"`
 }
 
 func viewPace(p pace) paceView {
-	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Blocked, p.Leased, p.Dead, seconds(p.OldestReady), p.workers, nil, p.Archived, p.Died}
+	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Blocked, p.Leased, p.Dead, seconds(p.OldestReady), p.Workers, unattended(p.QueueDepth), nil, p.Archived, p.Died}
 	if p.known {
 		v.Growth = &p.growth
 	}

@@ -87,6 +87,7 @@ func operateStore(t *testing.T, s *pgqrs.Store) {
 	}
 	value(s.Queues(ctx, "big"))(t)
 	value(s.Depths(ctx))(t)
+	value(s.Verify(ctx))(t)
 	if err := s.DropQueue(ctx, "big"); !errors.Is(err, pgqrs.ErrState) {
 		t.Fatalf("drop a queue that is full: %v", err)
 	}

@@ -190,7 +190,7 @@ const (
 
 // operations are the tags that operate must have sent, or this test tests nothing.
 var operations = strings.Fields(`
-	queue.make queue.configure queue.pause queue.stats queue.in_use queue.drop_row
+	queue.make queue.configure queue.pause queue.stats queue.depth queue.unattended queue.in_use queue.drop_row
 	limit.lock limit.room limit.take message.dead_letter
 	message.enqueue message.batch_enqueue message.mixed_enqueue message.keyed message.get
 	message.list_ready message.list_scheduled message.list_leased message.list_archived message.list_dead

@@ -153,6 +153,17 @@ func (s *Server) Restart(settings ...string) error {
 	return s.Start(settings...)
 }
 
+// Standby restarts the server as a hot standby of none: it recovers without end, and takes connections that read.
+func (s *Server) Standby(settings ...string) error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.data(), "standby.signal"), nil, 0o644); err != nil {
+		return err
+	}
+	return s.Start(settings...)
+}
+
 // signal signals the server and waits until it and its backends are gone.
 func (s *Server) signal(sig os.Signal) error {
 	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -208,7 +219,7 @@ func (l *serverLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text = append(l.text, p...)
-	if bytes.Contains(l.text, []byte("ready to accept connections")) {
+	if bytes.Contains(l.text, []byte("ready to accept connections")) || bytes.Contains(l.text, []byte("ready to accept read-only connections")) {
 		l.once.Do(func() { close(l.ready) })
 	}
 	if n := len(l.text) - 16<<10; n > 0 {

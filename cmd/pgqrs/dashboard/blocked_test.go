@@ -63,3 +63,26 @@ func TestAQueueSaysThatItsLimitIsReached(t *testing.T) {
 	must(t, err)
 	eventually(t, "it says so", func() bool { return strings.Contains(get(t, address+"queue?name=imports", http.StatusOK), full) })
 }
+
+func TestAQueueSaysThatNoWorkerTakesFromIt(t *testing.T) {
+	const mark, why = `<span class="state unattended">no worker</span>`, "No live worker takes messages from this queue"
+	shown := func(t *testing.T, store *pgqrs.Store, want bool) {
+		t.Helper()
+		address := serve(t, store, dashboard.Options{}) // whose samples are fresh
+		for page, text := range map[string]string{address: mark, address + "queue?name=emails": why} {
+			if got := strings.Contains(get(t, page, http.StatusOK), text); got != want {
+				t.Errorf("%s says that there is no worker: %v, want %v", page, got, want)
+			}
+		}
+	}
+	store := openStore(t)
+	enqueue(t, store, "emails", 1)
+	shown(t, store, true)
+	must(t, store.PauseQueue(t.Context(), "emails"))
+	shown(t, store, false)
+	must(t, store.ResumeQueue(t.Context(), "emails"))
+	_, err := pgqrs.NewQueue[int](store, "emails").Dequeue(t.Context(), 1, time.Millisecond)
+	must(t, err)
+	enqueue(t, store, "emails", 2)
+	shown(t, store, false)
+}

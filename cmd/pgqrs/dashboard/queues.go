@@ -25,6 +25,9 @@ var (
 	diedSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.Died }}
 )
 
+// Unattended reports whether the queue has ready messages that no live worker takes.
+func (q queueRow) Unattended() bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
+
 // overview shows all queues.
 func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error) {
 	now, ring, err := d.samples.take(ctx, d.store)

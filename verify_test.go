@@ -1,0 +1,62 @@
+package pgqrs
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"database/sql/driver"
+)
+
+func TestVerifyWarnsOfTheWALResetBug(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, nil)
+	c := conn{s, nil}
+	for engine, bad := range map[string]bool{
+		"SQLite 3.38.0": true, "SQLite 3.44.5": true, "SQLite 3.44.6": false, "SQLite 3.45.1": true, "SQLite 3.50.4": true, "SQLite 3.50.6": true,
+		"SQLite 3.50.7": false, "SQLite 3.51.0": true, "SQLite 3.51.2": true, "SQLite 3.51.3": false, "SQLite 3.52.0": false, "SQLite 3.53.0": false,
+		"SQLite 4.0.0": false, "Turso 3.47.0": false, "SQLite": false, "PostgreSQL 15.1": false,
+	} {
+		warning := c.walReset(engine, "wal")
+		if (warning != "") != bad {
+			t.Errorf("%s: warning %q", engine, warning)
+		}
+		if bad && (!strings.Contains(warning, engine) || !strings.Contains(warning, "github.com/pgqrs/pgqrs-go")) {
+			t.Errorf("%s: warning %q does not name it and its driver", engine, warning)
+		}
+		for _, journal := range []string{"memory", "delete", "mvcc"} {
+			if warning := c.walReset(engine, journal); warning != "" {
+				t.Errorf("%s in the mode %s: %s", engine, journal, warning)
+			}
+		}
+	}
+}
+
+func TestEngineThatNobodyKnows(t *testing.T) {
+	unknown := errors.New("syntax error near everything")
+	_, s := newFake(t, Config{}, Postgres, func(call) ([][]driver.Value, error) { return nil, unknown })
+	if err := s.Install(t.Context()); !errors.Is(err, unknown) || errors.Is(err, ErrUnsupported) {
+		t.Errorf("Install: %v; want the database's error alone", err)
+	}
+}
+
+// The database is asked what it is once, if it has answered.
+func TestEngineIsAskedOnce(t *testing.T) {
+	away := true
+	f, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) {
+		if away {
+			return nil, driver.ErrBadConn
+		}
+		return row("PostgreSQL 15"), nil
+	})
+	if err := s.checkEngine(t.Context()); err == nil {
+		t.Error("a database that is away has answered")
+	}
+	away = false
+	f.log()
+	for range 3 {
+		if err := s.checkEngine(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	f.wantLog(t, "query schema.engine")
+}
