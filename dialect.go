@@ -101,6 +101,9 @@ type schemaSQL struct {
 	lock string
 	// settings are settings of the connection that Verify knows warnings for, by name. Query; no arguments; 1 row: text.
 	settings map[string]string
+	// encoding names the encoding of text between the database and this connection.
+	// Query; no arguments; 1 row: text, or none where there is but one.
+	encoding string
 	// engine names the engine and its version. It fails on a database of another kind. Query; no arguments; 1 row: text.
 	engine string
 	// turso names Turso and its version, which passes for SQLite. It fails on every other engine. Query; no arguments; 1 row: text.

@@ -7,7 +7,8 @@ var postgresSchemaTexts = schemaSQL{
 		"synchronous_commit": `/* pgqrs:schema.synchronous_commit */ SELECT current_setting('synchronous_commit')`,
 		"read_only":          `/* pgqrs:schema.read_only */ SELECT current_setting('transaction_read_only')`,
 	},
-	engine: `/* pgqrs:schema.engine */ SELECT 'PostgreSQL ' || current_setting('server_version')`,
+	encoding: `/* pgqrs:schema.encoding */ SELECT current_setting('client_encoding')`,
+	engine:   `/* pgqrs:schema.engine */ SELECT 'PostgreSQL ' || current_setting('server_version')`,
 	objects: `/* pgqrs:schema.objects */
 		WITH known AS (
 			SELECT to_regclass(name) AS oid

@@ -113,8 +113,9 @@ var sqlite = dialect{
 			"synchronous":  `/* pgqrs:schema.synchronous */ PRAGMA synchronous`,
 			"read_only":    `/* pgqrs:schema.read_only */ PRAGMA query_only`,
 		},
-		engine: `/* pgqrs:schema.engine */ SELECT 'SQLite ' || sqlite_version()`,
-		turso:  []string{`/* pgqrs:schema.turso */ SELECT 'Turso ' || turso_version()`},
+		encoding: `/* pgqrs:schema.encoding */ PRAGMA encoding`,
+		engine:   `/* pgqrs:schema.engine */ SELECT 'SQLite ' || sqlite_version()`,
+		turso:    []string{`/* pgqrs:schema.turso */ SELECT 'Turso ' || turso_version()`},
 		objects: `/* pgqrs:schema.objects */
 			SELECT 'table', name, '' FROM sqlite_master WHERE type = 'table' AND (name LIKE 'pgqrs%' OR name = '_sqlx_migrations')
 			UNION ALL

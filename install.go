@@ -63,7 +63,7 @@ func (d *dialect) all() ([]migration, error) {
 // It returns an error matching ErrUnsupported under Config.Concurrent if the
 // database has no BEGIN CONCURRENT, and if a newer version of the
 // library has changed the schema so that this one cannot work on it. It returns one
-// matching ErrUnsupported as well if the database is not what the dialect says. It returns one
+// matching ErrUnsupported as well if the database is not what the dialect says, or if the encoding of text is not UTF-8. It returns one
 // matching ErrState, and changes nothing, if a table, view or type of the application has one of the library's names;
 // on PostgreSQL Config.Schema keeps the two apart.
 func (s *Store) Install(ctx context.Context) error {

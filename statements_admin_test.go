@@ -224,7 +224,8 @@ func applied(t *testing.T, d pgqrs.Dialect) statement {
 
 // engine is how a Store finds out what its database is.
 func engine() []statement {
-	return append([]statement{query("schema.engine").row("Engine 1")}, onSQLite(query("schema.turso").fails(errors.New("no such function: turso_version")))...)
+	list := append([]statement{query("schema.engine").row("Engine 1")}, onSQLite(query("schema.turso").fails(errors.New("no such function: turso_version")))...)
+	return append(list, query("schema.encoding").row("UTF8"))
 }
 
 // asked is what Verify asks first, answered like this by a well-kept database but for what others says.
@@ -370,7 +371,7 @@ func TestStatementsOfConcurrentInstall(t *testing.T) {
 		{"an engine without it", pgqrs.ErrUnsupported, []statement{exec("begin").fails(stock), exec("rollback")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso, append([]statement{query("schema.engine").row("SQLite 3.50.4"), query("schema.turso").row("Turso 0.7.2")}, c.sent...)...)
+			s, _ := newMockWith(t, pgqrs.Config{Concurrent: true}, pgqrs.Turso, append([]statement{query("schema.engine").row("SQLite 3.50.4"), query("schema.turso").row("Turso 0.7.2"), query("schema.encoding")}, c.sent...)...)
 			if err := s.Install(t.Context()); !errors.Is(err, c.want) {
 				t.Errorf("Install: %v; want %v", err, c.want)
 			}

@@ -41,7 +41,8 @@ func (r Report) OK() bool { return len(r.Missing) == 0 && r.Schema >= r.Library 
 // Verify looks at what is installed, by looking at it rather than by trusting
 // version numbers, and changes nothing. A schema that is missing, older or
 // newer is not an error but in the Report, and so are queues with ready messages that no live worker takes.
-// A database that is not what the dialect says is an error that matches ErrUnsupported.
+// A database that is not what the dialect says is an error that matches ErrUnsupported, and so is
+// an encoding of text that is not UTF-8.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
 	err := s.usable()
 	r := Report{Dialect: s.name}
@@ -77,7 +78,18 @@ func (c conn) engine(ctx context.Context) (string, error) {
 	if isTurso(name) && c.store.name != Turso {
 		return "", c.store.mistakenFor(name)
 	}
-	return name, nil
+	return name, c.checkEncoding(ctx)
+}
+
+// checkEncoding returns an error if text is not UTF-8 on its way to the database and back: keys
+// would not be found, and messages would be leased and not read.
+func (c conn) checkEncoding(ctx context.Context) error {
+	encoding, err := c.text(ctx, c.store.dialect.schema.encoding)
+	if err != nil || encoding == "" || strings.EqualFold(strings.ReplaceAll(encoding, "-", ""), "UTF8") {
+		return err
+	}
+	return fmt.Errorf("%w: the encoding of text is %s, and has to be UTF-8: that of a SQLite file from its beginning, and client_encoding on PostgreSQL",
+		ErrUnsupported, encoding)
 }
 
 // nameAs asks the database what it is, in the words of a dialect.

@@ -42,9 +42,12 @@ func TestEngineThatNobodyKnows(t *testing.T) {
 // The database is asked what it is once, if it has answered.
 func TestEngineIsAskedOnce(t *testing.T) {
 	away := true
-	f, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) {
-		if away {
+	f, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
+		switch {
+		case away:
 			return nil, driver.ErrBadConn
+		case c.tag() == "schema.encoding":
+			return row("UTF8"), nil
 		}
 		return row("PostgreSQL 15"), nil
 	})
@@ -58,5 +61,19 @@ func TestEngineIsAskedOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	f.wantLog(t, "query schema.engine")
+	f.wantLog(t, "query schema.engine", "query schema.encoding")
+}
+
+func TestEngine_Encoding(t *testing.T) {
+	for encoding, refused := range map[string]bool{"UTF8": false, "UTF-8": false, "": false, "UTF-16le": true, "LATIN1": true, "SQL_ASCII": true} {
+		_, s := newFake(t, Config{}, Postgres, func(c call) ([][]driver.Value, error) {
+			if c.tag() == "schema.encoding" {
+				return row(encoding), nil
+			}
+			return row("PostgreSQL 15"), nil
+		})
+		if err := s.checkEngine(t.Context()); errors.Is(err, ErrUnsupported) != refused || refused && !strings.Contains(err.Error(), encoding) {
+			t.Errorf("encoding %q: %v", encoding, err)
+		}
+	}
 }

@@ -31,3 +31,5 @@ func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 	return sqlite.Open(t, "sqlite3", sqlite.URI(t, params)), pgqrs.SQLite
 }
+
+func TestUTF16IsRefused(t *testing.T) { sqlite.RefusesUTF16(t, "sqlite3", sqlite.URI(t, "")) }

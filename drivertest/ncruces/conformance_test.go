@@ -36,3 +36,5 @@ func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 	tap.WantNoLeak(t, db)
 	return db, pgqrs.SQLite
 }
+
+func TestUTF16IsRefused(t *testing.T) { sqlite.RefusesUTF16(t, "sqlite3", sqlite.URI(t, "")) }

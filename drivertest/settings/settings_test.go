@@ -4,6 +4,8 @@ package settings_test
 
 import (
 	"database/sql"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -47,4 +49,15 @@ func conformance(t *testing.T, driver, parameters string) {
 	pgqrstest.Conformance(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 		return postgres.OpenOn(t, driver, server.DSN()+parameters), pgqrs.Postgres
 	})
+}
+
+// Text that the server takes for another encoding would be stored as other text.
+func TestAnotherClientEncodingIsRefused(t *testing.T) {
+	s := pgqrs.New(postgres.OpenOn(t, "pgx", postgres.Private(t).DSN()+" client_encoding=LATIN1"), pgqrs.Postgres)
+	_, verified := s.Verify(t.Context())
+	for call, err := range map[string]error{"Install": s.Install(t.Context()), "Verify": verified} {
+		if !errors.Is(err, pgqrs.ErrUnsupported) || !strings.Contains(err.Error(), "LATIN1") {
+			t.Errorf("%s: %v; want an error that names the encoding", call, err)
+		}
+	}
 }

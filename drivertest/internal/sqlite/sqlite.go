@@ -3,11 +3,15 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 )
 
@@ -26,6 +30,28 @@ func URI(t testing.TB, query string) string {
 	path := filepath.ToSlash(filepath.Join(t.TempDir(), "pgqrs.db"))
 	uri := url.URL{Scheme: "file", Path: path, OmitHost: true, RawQuery: query}
 	return uri.String()
+}
+
+// RefusesUTF16 checks that Install, Verify and Worker.Run refuse a file whose text is UTF-16, by its
+// name.
+func RefusesUTF16(t *testing.T, driver, dsn string) {
+	db := Open(t, driver, dsn)
+	db.SetMaxOpenConns(1)
+	for _, text := range []string{"PRAGMA encoding = 'UTF-16le'", "CREATE TABLE application (name TEXT)"} {
+		if _, err := db.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := pgqrs.New(db, pgqrs.SQLite)
+	_, verified := s.Verify(t.Context())
+	worked := (&pgqrs.Worker{Handlers: []pgqrs.Handler{
+		pgqrs.NewQueue[int](s, "q").Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }),
+	}}).Run(t.Context())
+	for call, err := range map[string]error{"Install": s.Install(t.Context()), "Verify": verified, "Worker.Run": worked} {
+		if !errors.Is(err, pgqrs.ErrUnsupported) || !strings.Contains(err.Error(), "UTF-16le") {
+			t.Errorf("%s: %v; want an error that names the encoding", call, err)
+		}
+	}
 }
 
 // File returns what makes a DSN of pgqrs.Open for a new file in the test's directory.
