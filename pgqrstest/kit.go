@@ -246,7 +246,7 @@ func describe(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.Qu
 	var b strings.Builder
 	for _, info := range left {
 		fmt.Fprintf(&b, "\n\tqueue %q: %d ready, %d leased, %d scheduled: %s", info.Name, info.Ready, info.Leased, info.Scheduled, reason(info, workers, handled))
-		for _, state := range []pgqrs.State{pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled} {
+		for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Leased, pgqrs.Scheduled} { // as they move
 			ms, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: info.Name, State: state, Limit: 3})
 			if err != nil {
 				t.Fatalf("drain: %v", err)
