@@ -6,6 +6,8 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,4 +81,26 @@ func TestBatchesAreSweptThoughGroupsCannotBe(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Groups and batches are locked in one order everywhere, or two transactions that lock several would wait for each other.
+func TestGroupsAndBatchesAreLockedInOneOrder(t *testing.T) {
+	names, f := map[groupName]bool{}, followers{}
+	for i := range 50 {
+		g := groupName{fmt.Sprint("q", i%3), fmt.Sprint("g", i)}
+		names[g] = true
+		f.after(g.queue, g.key, int64(i+1))
+	}
+	groups, batches := f.split()
+	for _, list := range [][]groupName{groupNames(names), groups} {
+		if len(list) != 50 || !slices.IsSortedFunc(list, compareGroups) {
+			t.Errorf("the groups are in the order %v", list)
+		}
+	}
+	if len(batches) != 50 || !slices.IsSorted(batches) {
+		t.Errorf("the batches are in the order %v", batches)
+	}
+	if list, err := groupList([]groupName{{"q", "b"}, {"q", "a"}}); err != nil || list != `[["q","b"],["q","a"]]` {
+		t.Errorf("a list of groups is %s, %v", list, err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -121,6 +122,32 @@ func TestEnqueueIsStoredThoughNotifyFails(t *testing.T) {
 		pass(notifyMuted)
 		enqueueTimes(t, q, 1)
 		f.wantLog(t, toldInTx...)
+	})
+}
+
+// The second try of a batch, without the Notifier, stores the whole of it.
+func TestABatchIsStoredWholeThoughNotifyFails(t *testing.T) {
+	ids := func(c call) ([][]driver.Value, error) {
+		if c.tag() == "message.batch_enqueue" {
+			return [][]driver.Value{{int64(1)}, {int64(2)}}, nil
+		}
+		return nil, nil
+	}
+	withMessenger(t, ids, func(t *testing.T, f *fake, s *Store, m *messenger) {
+		m.fails = errBroken
+		got, err := NewQueue[[]int](s, "q").EnqueueBatch(t.Context(), [][]int{{1}, {2}})
+		if err != nil || !slices.Equal(got, []int64{1, 2}) {
+			t.Errorf("the ids are %v, the error is %v", got, err)
+		}
+		var lists []any
+		for _, c := range f.log() {
+			if c.tag() == "message.batch_enqueue" {
+				lists = append(lists, c.args[1].Value)
+			}
+		}
+		if want := []any{"[[1],[2]]", "[[1],[2]]"}; !slices.Equal(lists, want) {
+			t.Errorf("the tries stored %q, want %q", lists, want)
+		}
 	})
 }
 

@@ -25,11 +25,14 @@ var groupCases = []testcase{
 	{"purging what is ready leaves what that lets go", "an operator who purges three messages would lose three million", groupPurged},
 	{"a purge that is broken off lets go what follows the messages that it has deleted", "groups would stand still for an operator's Ctrl-C", groupPurgeBroken},
 	{"a dead letter that is redriven comes before what was enqueued after it", "the second try would work on the state of the day after", groupRedriven},
+	{"dead letters of groups whose key is taken, or has been taken by an older one, are left and named", "an operator who redrives a hundred would get an error of the database, and none redriven", groupRedrivenKeyed},
 	{"blocked messages are listed, counted and found as such", "an operator would take them for messages scheduled for the year 9999", groupListed},
 	{"a message shows its group, and not how that travels", "a handler could not tell whose message it has, or would forward a header that is not its own", groupShown},
 	{"a group and a key go together", "idempotent enqueueing would be at odds with order", groupKeyed},
 	{"in the caller's transaction a group's messages are there if and only if it commits", "the group would wait for a message that never was, or lose one", groupInTx},
 	{"a group that is held up though it has room is found by the upkeep", "a process that died at the wrong time would stop a group for ever", groupSwept},
+	{"a group that passes over what has failed, and is held up by nothing else, is found by the upkeep", "a process that died at the wrong time would stop a group until the retry", groupSkipSwept},
+	{"the row of an idle group stays as long as its rate has something to say", "a group of one a day would get two", groupPrunedPaced},
 	{"the rows of groups that are long idle are deleted", "the table would grow with every customer there ever was", groupPruned},
 }
 
@@ -208,6 +211,30 @@ func groupRedriven(t *testing.T, e *env) {
 	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"3", "4"})
 }
 
+func groupRedrivenKeyed(t *testing.T, e *env) {
+	q := jobs(e)
+	var ids []int64
+	for range 3 {
+		ids = append(ids, enqueue(t, q, "x", pgqrs.Group("a"), pgqrs.Key("k")))
+		if len(ids) < 3 {
+			kill(t, q, dequeueOne(t, q))
+		}
+	}
+	other := enqueue(t, q, "y", pgqrs.Group("b"))
+	last := dequeue(t, q, 2)
+	kill(t, q, last[1])
+	n, err := e.store.Redrive(t.Context(), ids[0], ids[1], other)
+	equal(t, "redriven", n, 1)
+	wantError(t, err, pgqrs.ErrDuplicate)
+	wantErrorText(t, err, fmt.Sprintf("messages [%d %d]", ids[0], ids[1]))
+	equal(t, "state of the one without a key", e.info(t, other).State, pgqrs.Ready)
+	kill(t, q, last[0])
+	n, err = e.store.Redrive(t.Context(), ids[2], ids[1], ids[0])
+	equal(t, "redriven of three with one key", n, 1)
+	wantError(t, err, pgqrs.ErrDuplicate)
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Ready, pgqrs.Dead, pgqrs.Dead})
+}
+
 func groupListed(t *testing.T, e *env) {
 	q := jobs(e)
 	enqueue(t, q, "scheduled", pgqrs.Delay(time.Hour))
@@ -307,6 +334,34 @@ func groupSwept(t *testing.T, e *env) {
 	for range 8 {
 		receive(t, "a message of each group", done)
 	}
+}
+
+func groupSkipSwept(t *testing.T, e *env) {
+	q := skipping(t, e)
+	ids := grouped(t, q, "a", "1", "2")
+	must(t, q.Fail(t.Context(), errors.New("later"), dequeueOne(t, q)))
+	// As if the process had died before it let the second one go.
+	e.poke(t, "UPDATE pgqrs_messages SET vt = parked_vt, parked_vt = NULL WHERE id = %d", ids[0])
+	e.poke(t, "UPDATE pgqrs_messages SET parked_vt = vt, vt = '%s' WHERE id = %d", e.timeText(time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)), ids[1])
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Scheduled, pgqrs.Blocked})
+	h, done := handling(q)
+	start(t, fast(h))
+	equal(t, "payload", receive(t, "the second one", done), "2")
+}
+
+func groupPrunedPaced(t *testing.T, e *env) {
+	q := paced(t, e, pgqrs.Policy{GroupRate: pgqrs.Rate{N: 1, Per: 24 * time.Hour}})
+	grouped(t, q, "a", "today's")
+	grouped(t, pgqrs.NewQueue[string](e.store, "another"), "idle", "x")
+	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"today's"})
+	drainBy(t, pgqrs.NewQueue[string](e.store, "another"), 1)
+	Advance(t, e.store, 2*time.Hour)
+	e.upkeep(t, pgqrs.Policy{})
+	eventually(t, "the idle group's row is gone", func() bool { return e.groupRows(t, "group_key = 'idle'") == 0 })
+	grouped(t, q, "a", "tomorrow's")
+	wantNone(t, q)
+	Advance(t, e.store, 23*time.Hour)
+	equalSlices(t, "payloads a day later", drainBy(t, q, 10), []string{"tomorrow's"})
 }
 
 func groupPruned(t *testing.T, e *env) {
