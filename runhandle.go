@@ -424,8 +424,9 @@ func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 	})
 }
 
-// RerunFrom starts a new run with the same input, which has the results of the
-// steps that were recorded before the named one and does the rest anew. It
+// RerunFrom starts a new run with the same input, group, priority and headers,
+// which has the results of the steps that were recorded before the named one and
+// does the rest anew. The new run has neither key nor parent. RerunFrom
 // returns an error matching ErrNotFound if there is no such run, or no such step in it.
 func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle[Out], error) {
 	var id int64
@@ -448,7 +449,11 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 		if err != nil {
 			return err
 		}
-		ids, err := c.store.insertRuns(ctx, info.Workflow, []item{{payload: string(info.Input)}}, nil)
+		again, err := c.itemLike(ctx, info)
+		if err != nil {
+			return err
+		}
+		ids, err := c.store.insertRuns(ctx, info.Workflow, []item{again}, nil)
 		if err != nil {
 			return err
 		}
@@ -463,6 +468,24 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 		return nil, err
 	}
 	return &RunHandle[Out]{store: h.store, id: id}, nil
+}
+
+// itemLike returns an item to enqueue that is like the message of a run: it has the payload, the group,
+// the priority and the headers, but no key, which is that run's.
+func (c conn) itemLike(ctx context.Context, info RunInfo) (item, error) {
+	it := item{payload: string(info.Input)}
+	ms, err := c.store.messages(ctx, MessageFilter{IDs: []int64{info.MessageID}})
+	if err != nil || len(ms) == 0 {
+		return it, err
+	}
+	headers := ms[0].Headers
+	if ms[0].Group != "" {
+		it.group = ms[0].Group
+		headers = withHeader(headers, groupHeader, ms[0].Group)
+	}
+	it.priority = ms[0].Priority
+	it.headers, err = encodeHeaders(headers)
+	return it, err
 }
 
 // change runs fn in a transaction.

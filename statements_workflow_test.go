@@ -306,7 +306,7 @@ func TestStatementsOfSteering(t *testing.T) {
 			want: inVain(exec("run.clear_failed", 5), query("run.retry", 5).ids(7), redrives, query("message.get", `[7]`).row(listed(7, "dead")...)),
 		}, {
 			name: "RerunFrom", call: rerun,
-			want: inOne(looked("ERROR", nil, `"no room"`), query("step.get", 5, "book").row(stepRow("book", "ERROR", nil, `"no room"`, nil)...),
+			want: inOne(looked("ERROR", nil, `"no room"`), query("step.get", 5, "book").row(stepRow("book", "ERROR", nil, `"no room"`, nil)...), query("message.get", `[7]`),
 				storing(nil).ids(8), query("run.insert", "welcome", `[[8,null,null,null]]`).row(6, 8),
 				exec("run.copy_steps", 6, 5, "book"), exec("run.mark_copied", 6)),
 		}, {

@@ -90,6 +90,7 @@ func features() []feature {
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},
 		{"schedules", scheduleCases},
+		{"kept fields", keptCases},
 	}
 }
 
