@@ -303,11 +303,18 @@ func (r *running) bury(d *delivery, cause error) error {
 	return r.store.bury(ctx, d.m, cause, d.lane.policy.DeadLetter)
 }
 
-// record queues an outcome for writing.
+// record queues an outcome for writing. One of a delivery whose message this worker has claimed again is not written: where a backup
+// was restored meanwhile, the new lease, even of another message, may have the old one's numbers.
 func (r *running) record(d *delivery, result outcome) {
 	r.mu.Lock()
 	d.finished = true
+	superseded := r.held[d.m.ID] != nil && r.held[d.m.ID] != d
 	r.mu.Unlock()
+	if superseded {
+		r.recorder.missed(recording{d, result}, false)
+		r.ease(d.lane)
+		return
+	}
 	r.recorder.add(d, result)
 }
 

@@ -110,3 +110,23 @@ func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
 		said(0)
 	})
 }
+
+// A restored backup gives a new message the numbers of one that is being handled still, and its lease those of the old one's.
+func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
+	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
+	r := newRunning(t.Context(), &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	l := r.lanes[0]
+	lease := func() *MessageInfo { return &MessageInfo{ID: 7, WorkerID: 3, Claim: 1} }
+	before := r.take(l, []*MessageInfo{lease()}, time.Now())[0]
+	after := r.take(l, []*MessageInfo{lease()}, time.Now())[0]
+	r.record(before, outcome{kind: acked})
+	if err := r.recorder.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t)
+	r.record(after, outcome{kind: acked})
+	if err := r.recorder.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t, "query message.ack")
+}

@@ -77,3 +77,21 @@ func TestEngine_Encoding(t *testing.T) {
 		}
 	}
 }
+
+func TestOpenFindsOutThatTheDatabaseIsAnother(t *testing.T) {
+	s := serve(t, "postgres")
+	s.fake.answer = func(c call) ([][]driver.Value, error) {
+		switch {
+		case c.tag() == "schema.engine" && strings.Contains(c.text, "sqlite_version"):
+			return row("SQLite 3.53.0"), nil
+		case c.tag() == "schema.engine", c.tag() == "schema.turso":
+			return nil, errors.New("no such function: any")
+		}
+		return nil, nil
+	}
+	_, err := Open(t.Context(), "postgres://host/database")
+	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "this is SQLite 3.53.0, not PostgreSQL") {
+		t.Errorf("error is %v", err)
+	}
+	s.wantClosed(t, 1)
+}
