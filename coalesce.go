@@ -22,6 +22,8 @@ type coalescer[In, Out any] struct {
 	alone func(context.Context, In) (Out, error)
 	// together does several by one statement and returns what came of each.
 	together func(context.Context, []In) ([]Out, error)
+	// refused reports whether an error of together is that of one call, and not of the database.
+	refused func(error) bool
 
 	mu      sync.Mutex
 	busy    bool
@@ -123,7 +125,7 @@ func (c *coalescer[In, Out]) share(batch []*waiting[In, Out]) {
 	defer func() { // whatever ends the goroutine: those who wait hear of it
 		c.next() // begins while these hear how theirs ended
 		// A statement that was refused for what one caller sent must not fail the others.
-		retry := err != nil && len(batch) > 1 && ctx.Err() == nil && !away(err) && !retryable(err)
+		retry := err != nil && len(batch) > 1 && ctx.Err() == nil && c.refused(err)
 		for i, w := range batch {
 			w.err, w.retry = err, retry
 			if err == nil {

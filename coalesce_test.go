@@ -29,6 +29,7 @@ type counter struct {
 
 func newCounter() *counter {
 	c := &counter{gate: make(chan struct{})}
+	c.refused = sqlite.refused
 	c.alone = func(_ context.Context, n int) (int, error) {
 		c.mu.Lock()
 		c.single = append(c.single, n)

@@ -188,7 +188,7 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 func (s *Store) retry(ctx context.Context, fn func() error) error {
 	for try := 1; ; try++ {
 		err := s.turn.do(ctx, fn)
-		if err == nil || !retryable(err) || ctx.Err() != nil {
+		if err == nil || !s.dialect.retryable(err) || ctx.Err() != nil {
 			return err
 		}
 		if try == maxTries {
@@ -227,20 +227,6 @@ func sqlState(err error) (state string) {
 	return ""
 }
 
-// busyTexts are how the SQLite family says that a lock was taken or a snapshot
-// went stale. Its drivers share no error type.
-var busyTexts = []string{
-	"database is locked",
-	"database table is locked",
-	"database schema is locked",
-	"database is busy",
-	"sqlite_busy",
-	"snapshot is stale",
-	"write-write conflict",
-	"commit dependency aborted",
-	"database schema conflict",
-}
-
 // What is wrong where BEGIN CONCURRENT does not work.
 var (
 	errNoConcurrent = fmt.Errorf("%w: Config.Concurrent: the database has no BEGIN CONCURRENT", ErrUnsupported)
@@ -258,36 +244,33 @@ func noConcurrent(err error) error {
 	return err
 }
 
-// retryable reports whether the same work may succeed if it runs again.
-func retryable(err error) bool {
+// retryable reports whether the same work may succeed if it runs again. What user code returned
+// is no reason, nor is a panic.
+func (d *dialect) retryable(err error) bool {
 	var stale *unpreparedError
-	if errors.As(err, &stale) {
+	var user *ownError
+	switch {
+	case errors.As(err, &stale):
 		return true
-	}
-	switch sqlState(err) {
-	case "40001", "40P01": // serialization_failure, deadlock_detected
-		return true
-	case "":
-	default:
+	case errors.As(err, &user), isDriverPanic(err):
 		return false
 	}
-	return containsAny(err, busyTexts)
+	state := sqlState(err)
+	return retryableState(state) || state == "" && containsAny(err, d.busy)
 }
 
-// awayTexts are how the SQLite family says that its file cannot be used just now.
-var awayTexts = []string{
-	"database or disk is full",
-	"disk i/o error",
-	"readonly database",
-	"unable to open database file",
-}
+// retryableState reports whether PostgreSQL's code asks to try again: serialization_failure, deadlock_detected.
+func retryableState(state string) bool { return state == "40001" || state == "40P01" }
 
 // away reports whether an error says that the database cannot be used just
 // now, whatever is asked of it: it is unreachable, read-only, or its disk is full.
-func away(err error) bool {
+func (d *dialect) away(err error) bool {
+	if isDriverPanic(err) {
+		return false
+	}
 	switch sqlState(err) {
 	case "":
-		return unreachable(err) || containsAny(err, awayTexts)
+		return unreachable(err) || containsAny(err, d.gone)
 	case "25006": // read_only_sql_transaction
 		return true
 	case "0A000": // feature_not_supported, by a standby

@@ -265,6 +265,11 @@ func (r *running) concludeBlindly(d *delivery, v any) {
 
 // conclude decides what becomes of a delivery and has it recorded.
 func (r *running) conclude(ctx context.Context, d *delivery, err error) {
+	if err == nil {
+		r.mu.Lock()
+		delete(r.setbacks, d.m.ID)
+		r.mu.Unlock()
+	}
 	var result outcome
 	switch cause := context.Cause(ctx); {
 	case err == nil && d.m.hold.settled.Load():
@@ -278,7 +283,7 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 		err = fmt.Errorf("%w after %v: %w", ErrTimeout, d.lane.policy.Timeout, err)
 		fallthrough
 	default:
-		result = d.lane.policy.outcome(d.m.Attempt, err)
+		result = r.judge(d, err)
 	}
 	if result.err != nil {
 		r.log.Warn("pgqrs: handler failed", "queue", d.lane.queue, "message", d.m.ID, "attempt", d.m.Attempt,
@@ -286,8 +291,8 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 	}
 	if result.kind == died && d.lane.workflow {
 		if err := r.bury(d, result.err); err != nil {
-			r.log.Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
-			result = outcome{kind: retried, delay: time.Second, err: result.err}
+			r.recurring.of("bury "+d.lane.queue).Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
+			result = outcome{kind: retried, delay: r.putOff(d), err: result.err}
 		} else {
 			r.forget(d)
 			return

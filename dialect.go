@@ -76,6 +76,9 @@ type dialect struct {
 	release     string             // fails with "no such savepoint" if that has ended since. Exec; no arguments
 	mvcc        string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
 	concurrency string             // Report.Concurrency without Config.Concurrent
+	busy        []string           // texts, in lower case, of errors without a code that ask to try again: a lock was taken, or a snapshot went stale
+	gone        []string           // the same of errors that say that the database cannot be used just now
+	ask         string             // asks a transaction how it is, after user code has returned an error. On the SQLite family it fails, to show what an error of the driver looks like. Query; no arguments; rows to ignore
 	session     string             // tells the server's sessions apart, which a pooler may change underneath. Query; no arguments; 1 row: text. Empty: there are none
 	schemas     bool               // whether Config.Schema makes sense
 

@@ -100,6 +100,7 @@ var postgres = dialect{
 	isolation:   sql.LevelReadCommitted,
 	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', CASE 'on' WHEN current_setting('transaction_read_only') THEN 'on' ELSE current_setting('default_transaction_read_only') END, true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
 	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
+	ask:         "/* pgqrs:ask */ SELECT 1",
 	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
 	concurrency: "multi-process",
 	schemas:     true,

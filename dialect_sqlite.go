@@ -103,7 +103,25 @@ var sqlite = dialect{
 	isolation:   sql.LevelDefault,
 	open:        "/* pgqrs:open */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
 	begin:       "/* pgqrs:begin */ BEGIN IMMEDIATE",
+	ask:         "/* pgqrs:ask */ SELECT pgqrs_ask",
 	concurrency: singleWriter,
+	busy: []string{
+		"database is locked",
+		"database table is locked",
+		"database schema is locked",
+		"database is busy",
+		"sqlite_busy",
+		"snapshot is stale",
+		"write-write conflict",
+		"commit dependency aborted",
+		"database schema conflict",
+	},
+	gone: []string{
+		"database or disk is full",
+		"disk i/o error",
+		"readonly database",
+		"unable to open database file",
+	},
 
 	schema: schemaSQL{
 		lock: `/* pgqrs:schema.lock */ SELECT 1`,

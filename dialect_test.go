@@ -56,7 +56,7 @@ func tagOf(text string) string {
 }
 
 // inlineTags are those of the statements that stand outside the dialects' structs.
-var inlineTags = []string{"pgqrs:begin", "pgqrs:open", "pgqrs:session.id", "pgqrs:savepoint", "pgqrs:release", "pgqrs:commit", "pgqrs:rollback", "pgqrs:schema.exists", "pgqrs:schema.make", "pgqrs:schema.mvcc", "pgqrs:message.spread_claim"}
+var inlineTags = []string{"pgqrs:begin", "pgqrs:open", "pgqrs:ask", "pgqrs:session.id", "pgqrs:savepoint", "pgqrs:release", "pgqrs:commit", "pgqrs:rollback", "pgqrs:schema.exists", "pgqrs:schema.make", "pgqrs:schema.mvcc", "pgqrs:message.spread_claim"}
 
 // allTags returns every tag that the library sends, sorted.
 func allTags() []string {

@@ -54,8 +54,11 @@ func TestMissingSchemaIsRecognized(t *testing.T) {
 func TestDatabaseThatIsAwayIsRecognized(t *testing.T) {
 	check := func(err error, want bool) {
 		t.Helper()
-		if away(err) != want {
+		if sqlite.away(err) != want {
 			t.Errorf("%q: away is %v", err, !want)
+		}
+		if postgres.away(err) != (want && (unreachable(err) || sqlState(err) != "")) {
+			t.Errorf("%q: on PostgreSQL away is %v", err, !want)
 		}
 	}
 	for _, err := range []error{driver.ErrBadConn, sql.ErrConnDone, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: errors.New("reset")}} {
@@ -81,8 +84,11 @@ func TestDatabaseThatIsAwayIsRecognized(t *testing.T) {
 func TestBusyErrorsAreRecognized(t *testing.T) {
 	check := func(err error, want bool) {
 		t.Helper()
-		if retryable(err) != want {
+		if sqlite.retryable(err) != want {
 			t.Errorf("%q: retryable is %v", err, !want)
+		}
+		if postgres.retryable(err) != (want && sqlState(err) != "") {
+			t.Errorf("%q: on PostgreSQL retryable is %v", err, !want)
 		}
 	}
 	for _, text := range []string{

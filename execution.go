@@ -56,10 +56,7 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 
 // setback turns an error of the database into a suspension: nothing is lost, and no attempt burned.
 func (s *Store) setback(ctx context.Context, err error) error {
-	if !errors.Is(err, ErrLeaseLost) && context.Cause(ctx) == nil {
-		s.log.Warn("pgqrs: run is put off because of the database", "err", err)
-	}
-	return &suspension{after: time.Second, cause: err}
+	return &suspension{after: time.Second, cause: setbackOf(ctx, err)}
 }
 
 // inputOf returns the input in the payload of a run's message. A payload

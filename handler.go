@@ -54,7 +54,9 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 // message is acked after fn: what fn does there and the ack happen together or
 // not at all. If the lease is lost meanwhile, or fn returns an error, the
 // transaction is rolled back. If the database is to blame, the message comes
-// back after a second, and the attempt does not count. fn must not commit it, may run again after a
+// back after a second, and the attempt does not count, unless that happens 16 times in a row. The
+// transaction itself is asked about an error of fn: one from elsewhere, as from a file or a service,
+// counts. fn must not commit the transaction, may run again after a
 // conflict, and should do nothing but SQL. On SQLite and Turso the transaction
 // holds the write lock from its beginning. On PostgreSQL it is READ COMMITTED.
 //
@@ -78,7 +80,6 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !setback(err) {
 			return err
 		}
-		q.store.log.Warn("pgqrs: message is put off because of the database", "queue", q.name, "message", m.ID, "err", err)
 		return &setbackError{err}
 	}
 	return h
@@ -96,7 +97,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn fun
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
 	if err := fn(ctx, tx.Tx, m); err != nil {
-		return &ownError{foreign(err)}
+		return q.store.blame(ctx, tx, err)
 	}
 	if err := q.store.intact(ctx, tx); err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)

@@ -114,7 +114,10 @@ func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
 // A restored backup gives a new message the numbers of one that is being handled still, and its lease those of the old one's.
 func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
-	r := newRunning(t.Context(), &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r, err := newRunning(t.Context(), &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	l := r.lanes[0]
 	lease := func() *MessageInfo { return &MessageInfo{ID: 7, WorkerID: 3, Claim: 1} }
 	before := r.take(l, []*MessageInfo{lease()}, time.Now())[0]

@@ -230,13 +230,6 @@ type snoozeError struct{ after time.Duration }
 func (e *snoozeError) Error() string        { return fmt.Sprintf("pgqrs: snoozed for %v", e.after) }
 func (e *snoozeError) Is(target error) bool { return target == ErrSnoozed }
 
-// A setbackError is the database's: what it kept from being done is done a
-// second later, and the attempt does not count.
-type setbackError struct{ err error }
-
-func (e *setbackError) Error() string { return e.err.Error() }
-func (e *setbackError) Unwrap() error { return e.err }
-
 // An outcome is what becomes of a delivery.
 type outcome struct {
 	kind  outcomeKind

@@ -131,7 +131,7 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 	}
 	slices.Sort(ids)
 	found, err := conn{s, nil}.runsByID(ctx, slices.Compact(ids))
-	again := err != nil && (ctx.Err() != nil || away(err) || retryable(err))
+	again := err != nil && (ctx.Err() != nil || !s.dialect.refused(err))
 	for _, p := range b.polls {
 		a := runAnswer{found[p.id], err, again}
 		if err == nil && a.info.ID == 0 {

@@ -35,8 +35,11 @@ type running struct {
 
 	lastBeat atomic.Pointer[time.Time] // when the latest heartbeat began that was answered
 
-	mu   sync.Mutex
-	held map[int64]*delivery // every message leased to it, by id
+	recurring failures
+
+	mu       sync.Mutex
+	held     map[int64]*delivery // every message leased to it, by id
+	setbacks setbacks
 
 	swept      sweepCursor            // the upkeep's
 	rescued    map[strandedPage]int64 // run that the look for stranded ones goes on after; the upkeep's
@@ -121,8 +124,9 @@ func newRunning(ctx context.Context, w *Worker) (*running, error) {
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
 		base:    context.WithoutCancel(ctx),
 		answers: make(chan answer, 3), statuses: make(chan map[*lane]string, 1),
-		held: map[int64]*delivery{}, lastActive: time.Now(),
+		held: map[int64]*delivery{}, setbacks: setbacks{}, lastActive: time.Now(),
 	}
+	r.recurring.log = r.log
 	r.reads, r.stopReads = context.WithCancel(r.base)
 	r.nextPoll.ring, r.patience.ring = r.ring, r.ring
 	calls := w.Concurrency // of handlers, at most
@@ -219,7 +223,7 @@ func (r *running) outlast(ctx context.Context, what string, do func(context.Cont
 		err := do(limited)
 		late := limited.Err() != nil
 		cancel()
-		if err == nil || ctx.Err() != nil || !unreachable(err) && !retryable(err) && !late {
+		if err == nil || ctx.Err() != nil || !unreachable(err) && !r.store.dialect.retryable(err) && !late {
 			return err
 		}
 		r.log.Warn("pgqrs: could not start; trying again", "what", what, "err", err)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -361,33 +360,6 @@ func (r *Run) DoTx(ctx context.Context, name string, fn func(context.Context, *s
 	return err
 }
 
-// An ownError is that of a step's or handler's function, not the database's.
-type ownError struct{ err error }
-
-func (e *ownError) Error() string { return e.err.Error() }
-func (e *ownError) Unwrap() error { return e.err }
-
-// errTxDone is for a function that ended the transaction it was given.
-var errTxDone = &ownError{Permanent(errors.New("the function ended the transaction"))}
-
-// setback reports whether what ended a transaction with user code in it is the
-// database's trouble, and no failure of that code.
-func setback(err error) bool { return err != nil && (away(err) || !own(err)) }
-
-// own reports whether an error is user code's, a panic's or a timeout's.
-func own(err error) bool {
-	var e *ownError
-	var p *panicked
-	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || spoiled(err)
-}
-
-// spoiled reports whether a transaction failed at its end because of what was
-// done in it: an error was swallowed, or a constraint that is checked last is broken.
-func spoiled(err error) bool {
-	state := sqlState(err)
-	return state == "25P02" || strings.HasPrefix(state, "23") || state == "" && containsAny(err, []string{"constraint failed"})
-}
-
 // errAdopted rolls a transaction back whose step somebody else has ended.
 var errAdopted = errors.New("pgqrs: step has ended elsewhere")
 
@@ -440,7 +412,7 @@ func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(conte
 	}
 	v, err := fn(ctx, tx.Tx)
 	if err = scopeError(ctx, err); err != nil {
-		return nil, "", &ownError{foreign(err)}
+		return nil, "", r.store.blame(ctx, tx, err)
 	}
 	if output, err = r.encode(v); err != nil {
 		return nil, "", &ownError{Permanent(err)}

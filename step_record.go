@@ -161,8 +161,7 @@ func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
 
 // setback closes the execution because of the database.
 func (e *execution) setback(err error) error {
-	e.store.setback(e.lease, err)
-	return e.suspend(time.Second, err)
+	return e.suspend(time.Second, setbackOf(e.lease, err))
 }
 
 // adopt returns the record of a step that somebody else ended first.

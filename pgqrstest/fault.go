@@ -35,8 +35,13 @@ const (
 // errLost is what the caller of a faulty statement gets. The connection is gone then.
 var errLost = fmt.Errorf("connection lost by the test: %w", io.ErrUnexpectedEOF)
 
-// errConflict asks to try again.
-var errConflict = errors.New("database is locked, says the test")
+// errConflict asks to try again, in the words of SQLite and by the code of PostgreSQL.
+var errConflict = conflictError{}
+
+type conflictError struct{}
+
+func (conflictError) Error() string    { return "database is locked, says the test" }
+func (conflictError) SQLState() string { return "40001" }
 
 // A network stands between a Store and its database, and can be told to fail.
 type network struct {
@@ -157,6 +162,9 @@ type farConn struct {
 // run passes a statement on, by send, unless the network fails it. Of a muted
 // one drop throws the answer away.
 func (c *farConn) run(text string, send func(pgqrs.Tx) error, drop func() error) error {
+	if c.lost {
+		return errLost
+	}
 	kind := c.n.fault(text)
 	if kind == refused {
 		c.lost = true

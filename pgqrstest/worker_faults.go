@@ -6,8 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,9 @@ var faultCases = []testcase{
 	{"a failure whose answer was lost is recorded once", "one failure would count as two attempts", faultFail},
 	{"HandleTx whose commit's answer was lost has its effect once", "an effect would happen twice", faultCommit},
 	{"a database that fails under HandleTx is no failure of its function: no attempt is burned", "a database's restart would bury work in the dead letters", faultTx},
+	{"an error of HandleTx's function that only looks like the database's is its own failure", "a handler that reads a broken file would be tried again every second for ever", faultLooksTx},
+	{"an error of StepTx's function that only looks like the database's is its own failure", "a run would stay RUNNING for ever", faultLooksStep},
+	{"a deadlock in HandleTx's function runs it again, and burns no attempt", "users would have to write the loop themselves", faultDeadlock},
 	{"a message claimed ahead whose lease could not be renewed costs no attempt", "an outage would burn attempts of messages that nobody has touched", faultWaiting},
 	{"a worker that was stopped during an outage stays stopped", "a stop order would be ignored", faultStop},
 	{"a worker that starts while the database is away begins when that is back", "a deploy during an outage would leave no workers", faultStart},
@@ -207,32 +211,123 @@ func faultCommit(t *testing.T, e *env) {
 
 func faultTx(t *testing.T, e *env) {
 	count := e.effects(t)
-	store, net := e.farStore(t)
+	store, far := e.farStore(t)
 	q := pgqrs.NewQueue[string](store, "orders").With(atOnce(1))
-	var broken atomic.Bool
 	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[string]) error {
-		if broken.Swap(false) {
-			return fmt.Errorf("book: %w", driver.ErrBadConn)
-		}
 		_, err := tx.ExecContext(ctx, effect)
 		return err
 	})))
-	for i, where := range []string{"pgqrs:message.check", "pgqrs:message.ack", txCommit, "the function"} {
+	for i, where := range []string{"pgqrs:message.check", "pgqrs:message.ack", txCommit, effect} {
 		f, happened := once(where, refused)
-		if where == "the function" {
-			broken.Store(true)
-		} else {
-			net.fail(f)
-		}
+		far.fail(f)
 		id := enqueue(t, q, where)
 		m := e.awaitState(t, id, pgqrs.Archived)
 		equal(t, "attempts of what failed in "+where, m.Attempt, 1)
 		equal(t, "effects of what failed in "+where, count(), i+1)
-		if where != "the function" {
-			receive(t, where+" has failed", happened)
-		}
+		receive(t, where+" has failed", happened)
 	}
-	equal(t, "how often the log says so", strings.Count(e.log.String(), "message is put off because of the database"), 4)
+	wantText(t, "log", e.log.String(), "message is put off because of the database")
+}
+
+func faultDeadlock(t *testing.T, e *env) {
+	if e.dialect != pgqrs.Postgres {
+		t.Skip("the SQLite family has one lock")
+	}
+	e.poke(t, "CREATE TABLE accounts (id INTEGER PRIMARY KEY, n INTEGER NOT NULL)")
+	e.poke(t, "INSERT INTO accounts VALUES (1, 0), (2, 0)")
+	add := func(ctx context.Context, tx *sql.Tx, id int) error {
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("UPDATE accounts SET n = n + 1 WHERE id = %d", id))
+		return err
+	}
+	var calls tally[int]
+	first, crossed := make(chan struct{}), make(chan struct{})
+	q := pgqrs.NewQueue[int](e.store, "orders").With(atOnce(1))
+	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[int]) error {
+		if _, err := tx.ExecContext(ctx, "SET LOCAL deadlock_timeout = '10ms'"); err != nil { // it is the one to find out, and to fail
+			return err
+		}
+		if err := add(ctx, tx, 1); err != nil {
+			return err
+		}
+		if calls.add(m.Attempt); calls.len() == 1 {
+			close(first)
+			<-crossed
+		}
+		if err := add(ctx, tx, 2); err != nil {
+			return fmt.Errorf("book: %w", err)
+		}
+		return nil
+	})))
+	id := enqueue(t, q, 1)
+	receiveClosed(t, "the handler has locked a row", first)
+	tx := value(e.db.BeginTx(t.Context(), nil))(t)
+	defer tx.Rollback()
+	must(t, add(t.Context(), tx, 2))
+	locked := make(chan error, 1)
+	go func() { locked <- add(t.Context(), tx, 1) }()
+	eventually(t, "the other transaction waits", func() bool {
+		var n int
+		must(t, e.db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE accounts%' AND datname = current_database()").Scan(&n))
+		return n > 0
+	})
+	close(crossed)
+	must(t, receive(t, "the other transaction goes on", locked))
+	must(t, tx.Commit())
+	m := e.awaitState(t, id, pgqrs.Archived)
+	equal(t, "attempts", m.Attempt, 1)
+	equal(t, "last error", m.LastError, "")
+	equalSlices(t, "attempts of the calls", calls.all(), []int{1, 1})
+	var sum int
+	must(t, e.db.QueryRowContext(t.Context(), "SELECT sum(n) FROM accounts").Scan(&sum))
+	equal(t, "what was booked", sum, 4)
+}
+
+// lookalikes are errors of user code that a database could have returned too.
+var lookalikes = map[string]error{
+	"a short file":       fmt.Errorf("read the invoice: %w", io.ErrUnexpectedEOF),
+	"an empty file":      io.EOF,
+	"a service":          &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")},
+	"another database":   fmt.Errorf("report: %w", driver.ErrBadConn),
+	"another connection": sql.ErrConnDone,
+	"a text":             errors.New("database is locked"),
+	"a longer text":      fmt.Errorf("the archive says: %w", errors.New("database or disk is full")),
+	"a snapshot":         errors.New("snapshot is stale"),
+}
+
+func faultLooksTx(t *testing.T, e *env) {
+	count := e.effects(t)
+	var calls tally[string]
+	q := pgqrs.NewQueue[string](e.store, "orders").With(atOnce(2))
+	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[string]) error {
+		calls.add(m.Payload)
+		return errors.Join(book(ctx, tx), lookalikes[m.Payload])
+	})))
+	for what, err := range lookalikes {
+		m := e.awaitState(t, enqueue(t, q, what), pgqrs.Dead)
+		equal(t, "attempts with "+what, m.Attempt, 2)
+		wantText(t, "last error", m.LastError, err.Error())
+	}
+	equal(t, "calls", calls.len(), 2*len(lookalikes))
+	equal(t, "effects", count(), 0)
+}
+
+func faultLooksStep(t *testing.T, e *env) {
+	count := e.effects(t)
+	var calls tally[string]
+	w := pgqrs.NewWorkflow[string, int](e.store, "orders")
+	start(t, fast(w.Handle(func(ctx context.Context, run *pgqrs.Run, what string) (int, error) {
+		return 0, run.With(atOnce(2)).DoTx(ctx, "book", func(ctx context.Context, tx *sql.Tx) error {
+			calls.add(what)
+			return errors.Join(book(ctx, tx), lookalikes[what])
+		})
+	})))
+	for what, err := range lookalikes {
+		h := value(w.Start(t.Context(), what))(t)
+		wantText(t, "error", e.awaitRun(t, h.ID(), pgqrs.Failed).Error, err.Error())
+		equal(t, "retries with "+what, e.step(t, h.ID(), "book").Retries, 2)
+	}
+	equal(t, "calls", calls.len(), 2*len(lookalikes))
+	equal(t, "effects", count(), 0)
 }
 
 func faultWaiting(t *testing.T, e *env) {
