@@ -121,6 +121,7 @@ type execution struct {
 	loaded     time.Time
 	asked      map[string]bool
 	flying     []string // names of steps that are in flight
+	txs        int      // transactions of steps that are open
 	ran        []string // names whose function was called
 	waits      map[string]int
 	closed     *suspension

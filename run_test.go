@@ -364,3 +364,104 @@ func TestBadInputOfARunsCalls(t *testing.T) {
 }
 
 func nothingAtAll(context.Context) error { return nil }
+
+// answerRun is a database with one run, of which nothing is recorded yet.
+func answerRun(c call) ([][]driver.Value, error) {
+	switch c.tag() {
+	case "step.open", "step.close", "step.save":
+		return row("RUNNING"), nil
+	}
+	return row(int64(1)), nil
+}
+
+// A heartbeat that a transaction keeps out is no lost lease, as long as one of the run's steps has such a transaction.
+func TestStepTx_TellsTheHeartbeat(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, answerRun)
+	s.turn = nil // the fake is no single writer
+	e := newExecution(s, "test", &MessageInfo{ID: 7, hold: new(hold)})
+	e.lease = t.Context()
+	run := &Run{execution: e}
+	begun, gate := make(chan struct{}), make(chan struct{})
+	first := make(chan error, 1)
+	go func() {
+		first <- run.DoTx(t.Context(), "first", func(context.Context, *sql.Tx) error { begun <- struct{}{}; <-gate; return nil })
+	}()
+	<-begun
+	err := run.DoTx(t.Context(), "second", func(context.Context, *sql.Tx) error {
+		close(gate)
+		err := <-first
+		if !e.m.hold.inTx.Load() {
+			t.Error("the heartbeat does not know of the second transaction, now that the first has ended")
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if e.m.hold.inTx.Load() {
+		t.Error("the heartbeat knows of a transaction that has ended")
+	}
+}
+
+// A step does not begin without its lease, while its worker drains, or while its run is paused.
+func TestRun_StepsThatDoNotBegin(t *testing.T) {
+	lost, lose := context.WithCancelCause(t.Context())
+	lose(ErrLeaseLost)
+	f, s := newFake(t, Config{}, SQLite, answerRun)
+	for name, test := range map[string]struct {
+		lease    context.Context
+		draining bool
+		paused   bool
+	}{
+		"without its lease":       {lost, false, false},
+		"while its worker drains": {t.Context(), true, false},
+		"while its run is paused": {t.Context(), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newExecution(s, "test", &MessageInfo{ID: 7, hold: new(hold)})
+			e.lease, e.paused = test.lease, test.paused
+			e.m.hold.draining.Store(test.draining)
+			err := (&Run{execution: e}).Do(t.Context(), "pay", func(context.Context) error { t.Error("it was called"); return nil })
+			if !errors.Is(err, ErrSuspended) {
+				t.Errorf("it returns %v", err)
+			}
+			f.wantLog(t)
+		})
+	}
+}
+
+// What several callers save is one statement only if no step is among it twice.
+func TestSaveSteps_OfOneStepTwice(t *testing.T) {
+	f, s := newFake(t, Config{}, SQLite, answerRun)
+	m := &MessageInfo{ID: 7}
+	twice := []saving{{run: 1, m: m, name: "pay"}, {run: 1, m: m, name: "book"}, {run: 1, m: m, name: "pay"}}
+	if _, err := s.saveSteps(t.Context(), twice); !errors.Is(err, errContended) {
+		t.Errorf("got %v, want %v", err, errContended)
+	}
+	f.wantLog(t)
+}
+
+// What Retry has cleared has no record, but its run has come past it.
+func TestLoad_ClearedSteps(t *testing.T) {
+	now := time.Now().UTC()
+	_, s := newFake(t, Config{}, SQLite, func(call) ([][]driver.Value, error) {
+		return [][]driver.Value{
+			{"charge", "SUCCESS", []byte("1"), nil, int64(0), nil, now, now, false},
+			{"book", "QUEUED", nil, nil, int64(0), nil, now, nil, true},
+			{"undo", "SUCCESS", nil, nil, int64(0), nil, now, now, false},
+		}, nil
+	})
+	e := newExecution(s, "test", &MessageInfo{ID: 7})
+	if err := e.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e.stored["charge"] == nil || e.stored["book"] != nil || e.stored["undo"] == nil {
+		t.Errorf("the records are %v", e.stored)
+	}
+	if e.stored["charge"].optional || !e.stored["undo"].optional {
+		t.Error("what came after a step that is taken anew need not come again, and nothing else")
+	}
+	if !slices.Equal(e.rows, []string{"charge", "book", "undo"}) {
+		t.Errorf("the rows are %v", e.rows)
+	}
+}

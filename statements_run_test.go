@@ -153,6 +153,19 @@ func TestStatementsOfExecution(t *testing.T) {
 			name: "a database that is gone", call: executing(pay), err: pgqrs.ErrSuspended,
 			want: does(begins("RUNNING", true), query("step.save", 5, "pay", 7, 3, 9, "SUCCESS", `"paid"`, nil, 0, nil, sqlmock.AnyArg()).fails(errDisk)),
 		}, {
+			name: "a dead letter with a run, of a worker that has lost its lease", err: pgqrs.ErrLeaseLost,
+			want: inVain(query("run.exists", 7).ids(5), query("run.finish", 5, "ERROR", nil, `"bounced"`).row("ERROR", nil), query("message.fail", `[[7,3,9,null,"bounced"]]`)),
+			call: func(ctx context.Context, s *pgqrs.Store) error { return s.Bury(ctx, claimed(), errors.New("bounced")) },
+		}, {
+			name: "a run in a group", call: func(ctx context.Context, s *pgqrs.Store) error {
+				m := claimed()
+				m.Queue, m.Group = "welcome", "ada"
+				return welcome(s).Handle(pay).Work(ctx, m)
+			},
+			want: does(begins("RUNNING", true), saves("pay", "SUCCESS", `"paid"`, nil, 0, nil), inOne(
+				query("run.finish", 5, "SUCCESS", `"paid"`, nil).row("SUCCESS", nil), query("message.ack", `[[7,3,9]]`).ids(7),
+				query("group.try_lock", `[["welcome","ada"]]`).row("welcome", "ada", false, false, false), query("group.promote", `[["welcome","ada"]]`))),
+		}, {
 			name: "a dead letter with a run", want: inOne(query("run.exists", 7).ids(5), query("run.finish", 5, "ERROR", nil, `"bounced"`).row("ERROR", nil),
 				query("message.fail", `[[7,3,9,null,"bounced"]]`).ids(7)),
 			call: func(ctx context.Context, s *pgqrs.Store) error { return s.Bury(ctx, claimed(), errors.New("bounced")) },

@@ -371,10 +371,8 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	if r.store == nil {
 		return nil, fmt.Errorf("%w: StepTx %q needs a database, or a given result", ErrUnsupported, name)
 	}
-	if r.m.hold != nil {
-		r.m.hold.inTx.Store(true)
-		defer r.m.hold.inTx.Store(false)
-	}
+	r.countTx(1)
+	defer r.countTx(-1)
 	own, stop := r.stepContext(ctx)
 	defer stop()
 	start := time.Now()
@@ -397,6 +395,18 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	}
 	r.note(status)
 	return bytesOf(output), nil
+}
+
+// countTx tells the heartbeat whether a transaction of a step is open, which on SQLite may keep it from
+// renewing the lease. Several can be open at once.
+func (e *execution) countTx(n int) {
+	if e.m.hold == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.txs += n
+	e.m.hold.inTx.Store(e.txs > 0)
 }
 
 // workTx opens the step, calls fn and closes the step, in tx.
