@@ -71,16 +71,17 @@ type running struct {
 // A lane is one queue of a running Worker.
 type lane struct {
 	Handler
-	worker   atomic.Int64 // id of its row; 0: it has none
-	since    atomic.Int64 // incarnation of its row
-	doubtful atomic.Bool  // a claim may have committed unheard
-	limited  atomic.Bool  // its queue has a limit
-	opened   atomic.Bool  // the time for which gate was closed is over
-	eased    atomic.Bool  // this worker has finished with a message since the latest claim began
-	waker    waker
-	left     noteTimer // messages that belong to runs, where it is no workflow's
-	lease    time.Duration
-	settling time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
+	worker    atomic.Int64 // id of its row; 0: it has none
+	since     atomic.Int64 // incarnation of its row
+	doubtful  atomic.Bool  // a claim may have committed unheard
+	limited   atomic.Bool  // its queue has a limit
+	opened    atomic.Bool  // the time for which gate was closed is over
+	eased     atomic.Bool  // this worker has finished with a message since the latest claim began
+	waker     waker
+	left      noteTimer // messages that belong to runs, where it is no workflow's
+	unwritten bool      // its queue's policy is to be written again; the heartbeat's
+	lease     time.Duration
+	settling  time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
 
 	// The rest belongs to the scheduler.
 	flush     func() // has what waits in batches begun; nil unless the handler is for batches

@@ -105,11 +105,14 @@ func (r *running) readRow(ctx context.Context, l *lane, states map[int64]workerS
 	state, there := states[row.id]
 	anothers := row.id == 0 || there && !state.of(row)
 	if there && !anothers && state.status != "silent" {
-		word, err = r.follow(ctx, row.id, state.status)
-		return word, state.limited, err
+		if word, err = r.follow(ctx, row.id, state.status); err == nil && l.unwritten {
+			err = r.rewritePolicy(ctx, l)
+		}
+		return word, state.limited || l.unwritten, err
 	}
+	l.unwritten = l.unwritten || row.id != 0 && !there // the queue's row may be another too
 	err = r.reregister(ctx, l)
-	if anothers && errors.Is(err, ErrState) { // its name is in use
+	if errors.Is(err, ErrState) { // its name is in use
 		if row.id != 0 {
 			r.log.Warn("pgqrs: another worker of the same name has taken over the worker's row; claiming nothing until the name is free", "queue", l.queue, "id", row.id)
 		}
@@ -131,11 +134,22 @@ func (r *running) follow(ctx context.Context, id int64, status string) (string, 
 
 func (r *running) reregister(ctx context.Context, l *lane) error {
 	row, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
-	if err == nil {
-		l.have(row)
-		l.limited.Store(limited)
-		r.log.Warn("pgqrs: worker row was given up, deleted or another's; made it anew", "queue", l.queue, "id", row.id)
+	if err != nil {
+		return err
 	}
+	l.have(row)
+	l.limited.Store(limited || l.unwritten && l.policy.limited())
+	r.log.Warn("pgqrs: worker row was given up, deleted or another's; made it anew", "queue", l.queue, "id", row.id)
+	if l.unwritten {
+		return r.rewritePolicy(ctx, l)
+	}
+	return nil
+}
+
+// rewritePolicy writes a queue's policy again, which may have gone with the worker's row: the tables were made anew, or restored.
+func (r *running) rewritePolicy(ctx context.Context, l *lane) error {
+	err := r.store.configure(ctx, []policyRow{l.policy.row(l.queue)})
+	l.unwritten = err != nil
 	return err
 }
 

@@ -55,7 +55,7 @@ func identityLease(t *testing.T, e *env) {
 }
 
 func identityWorker(t *testing.T, e *env) {
-	h, got := handling(pgqrs.NewQueue[string](e.store, "a"))
+	h, got := handling(pgqrs.NewQueue[string](e.store, "a").With(pgqrs.Policy{MaxHeld: 7}))
 	start(t, named(h))
 	enqueue(t, pgqrs.NewQueue[string](e.store, "a"), "first")
 	receive(t, "it works", got)
@@ -69,6 +69,7 @@ func identityWorker(t *testing.T, e *env) {
 	e.awaitStatus(t, "w/a", "polling")
 	equal(t, "payload", dequeueOne(t, b).Payload, "theirs")
 	equal(t, "messages handled besides", len(got), 0)
+	eventually(t, "the queue's policy is written again", func() bool { return e.stats(t, "a").Policy.MaxHeld == 7 })
 }
 
 // renumber empties the table of workers and has its numbers begin again.
