@@ -3,6 +3,7 @@
 package pgqrs
 
 import (
+	"context"
 	"database/sql/driver"
 	"slices"
 	"testing"
@@ -132,4 +133,72 @@ func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantLog(t, "query message.ack")
+}
+
+// What was learnt of a row says nothing of the one that has taken its place.
+func TestConsumerForgetsAndKnowsTheRowItWasToldOf(t *testing.T) {
+	old, now := registration{1, 1}, registration{2, 1}
+	c := &consumer{row: now}
+	c.know(old, true)
+	c.forget(old)
+	if c.row != now || c.limited || !c.asOf.IsZero() {
+		t.Errorf("the consumer is %+v after news of another row", c)
+	}
+	c.know(now, true)
+	if !c.limited || c.asOf.IsZero() {
+		t.Errorf("the consumer is %+v after news of its row", c)
+	}
+	c.forget(now)
+	if c.row != (registration{}) {
+		t.Errorf("it has the row %v still", c.row)
+	}
+}
+
+// The look for stranded runs goes on where a full page ended, and begins anew after the last.
+func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
+	var after []int64
+	left := 2*upkeepChunk + 1
+	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.tag() != "run.stranded" || c.args[1].Value != "QUEUED" {
+			return nil, nil
+		}
+		from := c.args[2].Value.(int64)
+		after = append(after, from)
+		var rows [][]driver.Value
+		for id := from + 1; id <= int64(left) && len(rows) < upkeepChunk; id++ {
+			rows = append(rows, []driver.Value{id, id, "", nil})
+		}
+		return rows, nil
+	})
+	r := newRunning(t.Context(), &Worker{Concurrency: 1, Lease: time.Minute, Handlers: []Handler{
+		NewWorkflow[int, int](s, "w").Handle(func(context.Context, *Run, int) (int, error) { return 0, nil }), NewQueue[int](s, "q").Handle(doNothing)}})
+	for range 4 {
+		r.rescueRuns(t.Context())
+	}
+	if want := []int64{0, upkeepChunk, 2 * upkeepChunk, 0}; !slices.Equal(after, want) {
+		t.Errorf("pages began after %v, want %v", after, want)
+	}
+}
+
+// A run whose message cannot be made ready again, because its key is taken, ends.
+func TestStrandedRunWhoseKeyIsTakenEnds(t *testing.T) {
+	now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
+	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		switch c.tag() {
+		case "message.get":
+			return row(int64(7), []byte("{}"), int64(0), int64(1), int64(1), "k", nil, nil, now, nil, now, "w", nil, now, nil, "archived", ""), nil
+		case "message.lock":
+			return row(int64(7)), nil
+		case "run.finish":
+			return row("ERROR", nil), nil
+		}
+		return nil, nil
+	})
+	goesOn, err := s.rescue(t.Context(), "w", strandedRun{id: 5, message: 7, ended: "archived"})
+	if goesOn || err != nil {
+		t.Errorf("goes on: %v, error %v", goesOn, err)
+	}
+	if calls := f.log(); !slices.ContainsFunc(calls, func(c call) bool { return c.tag() == "run.finish" }) || count(calls, "commit") != 1 {
+		t.Errorf("it sent %v", calls)
+	}
 }

@@ -51,8 +51,13 @@ func TestEngineIsAskedOnce(t *testing.T) {
 		}
 		return row("PostgreSQL 15"), nil
 	})
-	if err := s.checkEngine(t.Context()); err == nil {
-		t.Error("a database that is away has answered")
+	if err := s.checkEngine(t.Context()); !errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("a database that is away: %v", err)
+	}
+	for _, c := range f.log() {
+		if !strings.Contains(c.text, "server_version") {
+			t.Errorf("a database that is away is asked for another: %s", c.text)
+		}
 	}
 	away = false
 	f.log()
@@ -94,4 +99,17 @@ func TestOpenFindsOutThatTheDatabaseIsAnother(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	s.wantClosed(t, 1)
+}
+
+// What keeps the database from saying that it is Turso says nothing of what it is.
+func TestEngineThatDoesNotSayWhetherItIsTurso(t *testing.T) {
+	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		if !strings.Contains(c.text, "sqlite_version") {
+			return nil, errBroken
+		}
+		return row("SQLite 3.53.0"), nil
+	})
+	if err := s.checkEngine(t.Context()); !errors.Is(err, errBroken) {
+		t.Errorf("error is %v", err)
+	}
 }

@@ -31,6 +31,7 @@ var workerCases = []testcase{
 	{"finds delayed messages when they are due, by polling", "a delayed job would never run", workerDelayed},
 	{"finds a message that comes to stand before all others while it never runs dry and its claims are slow", "a message whose transaction committed late would wait for ever", workerSlowClaims},
 	{"takes less urgent messages in their order after a slow claim", "bulk work would be done in any order whenever the database is slow", workerSlowOrder},
+	{"is woken by ResumeQueue in its process", "a queue that was held back would go on only when the next poll comes", workerResumed},
 	{"takes nothing from a paused queue until it is resumed", "an operator could not hold a queue back", workerPaused},
 }
 

@@ -22,9 +22,10 @@ func handling(q *pgqrs.Queue[string]) (pgqrs.Handler, <-chan string) {
 
 // An idler is a worker that has handled a message and will not poll again for an hour.
 type idler struct {
-	q   *pgqrs.Queue[string]
-	got <-chan string
-	net *network
+	q     *pgqrs.Queue[string]
+	got   <-chan string
+	net   *network
+	store *pgqrs.Store
 }
 
 func newIdler(t *testing.T, e *env) *idler {
@@ -35,7 +36,7 @@ func newIdler(t *testing.T, e *env) *idler {
 	enqueue(t, q, "first")
 	start(t, &pgqrs.Worker{Handlers: []pgqrs.Handler{h}, PollInterval: never})
 	receive(t, "the first message is handled", got)
-	return &idler{q: q, got: got, net: net}
+	return &idler{q: q, got: got, net: net, store: store}
 }
 
 // sleep makes the poll fail that follows each message: the next one is PollInterval away.
@@ -125,6 +126,19 @@ func workerPaused(t *testing.T, e *env) {
 	equal(t, "state while paused", e.info(t, id).State, pgqrs.Ready)
 	must(t, e.newStore(t, pgqrs.Config{}).ResumeQueue(t.Context(), "held"))
 	equal(t, "handled", receive(t, "a message is handled after the pause", got), "during")
+}
+
+func workerResumed(t *testing.T, e *env) {
+	i := newIdler(t, e)
+	i.sleep(t, e)
+	must(t, e.store.PauseQueue(t.Context(), "wake"))
+	f, claimed := once("pgqrs:message.claim", none)
+	i.net.fail(f)
+	enqueue(t, i.q, "during")
+	receive(t, "it claims nothing", claimed)
+	value(e.store.Workers(t.Context()))(t) // takes as long as the claim
+	must(t, i.store.ResumeQueue(t.Context(), "wake"))
+	equal(t, "handled", receive(t, "a message is handled at once after the pause", i.got), "during")
 }
 
 // slowClaims are those of a database that has to read past much that is dead, and so are its looks from the beginning.
