@@ -22,6 +22,7 @@ var batchEndCases = []testcase{
 	{"a batch whose message has gone is not looked at again and again", "each repair of a dead message would cost twenty transactions", batchEndGone},
 	{"messages of a batch may have groups", "order and a common end would exclude each other", batchEndGrouped},
 	{"a batch that is done, but whose message still waits, is found by the upkeep", "a process that died at the wrong time would hold back the message for ever", batchEndSwept},
+	{"the upkeep leaves batches that are open, and blocked messages of groups", "a thousand open batches would hide one that is done", batchEndOpen},
 	{"archived messages are counted however long the batch takes", "what retention deletes would be missing from the result", batchEndRetained},
 	{"Purge spares messages of a batch that is waited for, and takes them when its message has gone", "an operator who clears the history would take them from the result", batchEndPurged},
 	{"what cannot be is refused", "a mistake would show only when the message does not come", batchEndRefused},
@@ -127,6 +128,13 @@ func batchEndInTx(t *testing.T, e *env) {
 }
 
 func batchEndDelayed(t *testing.T, e *env) {
+	past := e.fan(t, 1, pgqrs.At(time.Now().Add(-time.Hour)))
+	if m := dequeueOne(t, past.jobs); m.DueAt.Before(m.EnqueuedAt) {
+		t.Errorf("a message of the past is due %v before it was enqueued", m.EnqueuedAt.Sub(m.DueAt))
+	} else {
+		must(t, past.jobs.Ack(t.Context(), m))
+		past.wantReport(t, 1, 0)
+	}
 	q, reports := jobs(e), pgqrs.NewQueue[string](e.store, "reports")
 	value(q.EnqueueBatch(t.Context(), []string{"a"}, pgqrs.Then(reports, "report", pgqrs.Delay(time.Hour), pgqrs.Headers(map[string]string{"a": "b"}))))(t)
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
@@ -204,6 +212,27 @@ func batchEndSwept(t *testing.T, e *env) {
 	start(t, fast(h))
 	equal(t, "payload", receive(t, "the report", told), "report")
 	equal(t, "the other batch's message", e.stats(t, "reports").Blocked, 1)
+}
+
+func batchEndOpen(t *testing.T, e *env) {
+	f := e.fan(t, 2)
+	grouped(t, f.reports, "a", "head", "next")
+	equal(t, "payload", dequeueOne(t, f.reports).Payload, "head")
+	store, net := e.farStore(t)
+	var looks, pruned atomic.Int64
+	net.fail(func(text string) fault {
+		switch {
+		case strings.Contains(text, "pgqrs:batch.try_lock"):
+			looks.Add(1)
+		case strings.Contains(text, "pgqrs:group.prune"): // which comes after the sweep
+			pruned.Add(1)
+		}
+		return none
+	})
+	h, _ := handling(pgqrs.NewQueue[string](store, "reports"))
+	start(t, fast(h))
+	eventually(t, "the upkeep has been done", func() bool { return pruned.Load() > 0 })
+	equal(t, "looks at batches", looks.Load(), 0)
 }
 
 func batchEndRetained(t *testing.T, e *env) {

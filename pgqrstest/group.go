@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,12 +28,16 @@ var groupCases = []testcase{
 	{"a purge that is broken off lets go what follows the messages that it has deleted", "groups would stand still for an operator's Ctrl-C", groupPurgeBroken},
 	{"a dead letter that is redriven comes before what was enqueued after it", "the second try would work on the state of the day after", groupRedriven},
 	{"dead letters of groups whose key is taken, or has been taken by an older one, are left and named", "an operator who redrives a hundred would get an error of the database, and none redriven", groupRedrivenKeyed},
+	{"a dead letter of a group that another has redriven meanwhile is left to its holder", "two would work on one message, and the first one's work be lost", groupRedrivenMeanwhile},
+	{"a blocked message that ends does not keep its group from going on", "a group would stand still until somebody looks, because of a message that is gone", groupBlockedEnds},
 	{"blocked messages are listed, counted and found as such", "an operator would take them for messages scheduled for the year 9999", groupListed},
 	{"a message shows its group, and not how that travels", "a handler could not tell whose message it has, or would forward a header that is not its own", groupShown},
 	{"a group and a key go together", "idempotent enqueueing would be at odds with order", groupKeyed},
 	{"in the caller's transaction a group's messages are there if and only if it commits", "the group would wait for a message that never was, or lose one", groupInTx},
 	{"a group that is held up though it has room is found by the upkeep", "a process that died at the wrong time would stop a group for ever", groupSwept},
 	{"a group that passes over what has failed, and is held up by nothing else, is found by the upkeep", "a process that died at the wrong time would stop a group until the retry", groupSkipSwept},
+	{"a group is found by the upkeep however many groups its queue has", "only the first thousand customers could rely on it", groupSweptFar},
+	{"the row of a group that is held up stays, whoever prunes", "a group would be lost to the upkeep, and stand still for ever", groupPrunedStuck},
 	{"the row of an idle group stays as long as its rate has something to say", "a group of one a day would get two", groupPrunedPaced},
 	{"the rows of groups that are long idle are deleted", "the table would grow with every customer there ever was", groupPruned},
 }
@@ -235,6 +241,43 @@ func groupRedrivenKeyed(t *testing.T, e *env) {
 	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Ready, pgqrs.Dead, pgqrs.Dead})
 }
 
+func groupRedrivenMeanwhile(t *testing.T, e *env) {
+	q := jobs(e)
+	id := grouped(t, q, "a", "x")[0]
+	kill(t, q, dequeueOne(t, q))
+	store, net := e.farStore(t)
+	var seen atomic.Bool
+	var then sync.Once
+	net.fail(func(text string) fault {
+		if seen.Load() && strings.Contains(text, "pgqrs:begin") {
+			then.Do(func() {
+				equal(t, "redriven meanwhile", value(e.store.Redrive(t.Context(), id))(t), 1)
+				dequeueOne(t, q)
+			})
+		}
+		if strings.Contains(text, "pgqrs:message.get") {
+			seen.Store(true)
+		}
+		return none
+	})
+	_, err := store.Redrive(t.Context(), id)
+	if err != nil {
+		wantError(t, err, pgqrs.ErrDuplicate) // it was dead when it was looked at
+	}
+	m := e.info(t, id)
+	equal(t, "state", m.State, pgqrs.Leased)
+	equal(t, "attempt", m.Attempt, 1)
+}
+
+func groupBlockedEnds(t *testing.T, e *env) {
+	q := jobs(e)
+	ids := grouped(t, q, "a", "1", "2", "3")
+	e.poke(t, "UPDATE pgqrs_messages SET archived_at = enqueued_at WHERE id = %d", ids[1]) // as pgqrs 0.15 would
+	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
+	equal(t, "payload", dequeueOne(t, q).Payload, "3")
+	equal(t, "state of the one that has ended", e.info(t, ids[1]).State, pgqrs.Archived)
+}
+
 func groupListed(t *testing.T, e *env) {
 	q := jobs(e)
 	enqueue(t, q, "scheduled", pgqrs.Delay(time.Hour))
@@ -347,6 +390,32 @@ func groupSkipSwept(t *testing.T, e *env) {
 	h, done := handling(q)
 	start(t, fast(h))
 	equal(t, "payload", receive(t, "the second one", done), "2")
+}
+
+func groupSweptFar(t *testing.T, e *env) {
+	q := jobs(e)
+	value(q.EnqueueBatch(t.Context(), make([]string, 1050), pgqrs.Each(func(i int) []pgqrs.Option {
+		return []pgqrs.Option{pgqrs.Group(fmt.Sprintf("%04d", i))}
+	})))(t)
+	ids := grouped(t, q, "z", "head", "next")
+	e.poke(t, "UPDATE pgqrs_messages SET archived_at = enqueued_at WHERE id < %d", ids[1])
+	h, done := handling(q)
+	start(t, fast(h))
+	equal(t, "payload", receive(t, "the message of the last group", done), "next")
+}
+
+func groupPrunedStuck(t *testing.T, e *env) {
+	q := jobs(e)
+	ids := grouped(t, q, "stuck", "head", "next")
+	grouped(t, pgqrs.NewQueue[string](e.store, "another"), "idle", "x")
+	drainBy(t, pgqrs.NewQueue[string](e.store, "another"), 1)
+	e.poke(t, "UPDATE pgqrs_messages SET archived_at = enqueued_at WHERE id = %d", ids[0])
+	Advance(t, e.store, 2*time.Hour)
+	e.upkeep(t, pgqrs.Policy{}) // of a worker that does not handle the queue
+	eventually(t, "the idle group's row is gone", func() bool { return e.groupRows(t, "group_key = 'idle'") == 0 })
+	h, done := handling(q)
+	start(t, fast(h))
+	equal(t, "payload", receive(t, "the message that was held up", done), "next")
 }
 
 func groupPrunedPaced(t *testing.T, e *env) {

@@ -23,6 +23,7 @@ var groupWorkerCases = []testcase{
 	{"a tenant's thousand messages do not hold up another's ten", "one customer's import would stop everybody's mail", groupFair},
 	{"a group's rate lets messages go no faster, whoever works", "a customer's server would be called more often than it allows", groupRate},
 	{"a message that is delayed, or was deleted before its time, does not use up its group's rate", "a group would wait for a token that nobody needs", groupRateDelayed},
+	{"where messages need not wait for one that is delayed, it takes a token of now", "a group would wait for a message that may not hold it up", groupRateNow},
 	{"a group's rate is kept though its interval is no whole number of milliseconds", "700 a second would be a thousand", groupRateFine},
 	{"with SkipFailed a message that waits for its group's rate is not passed over", "a steady stream would put off each of its messages for ever", groupSkipRate},
 	{"with SkipFailed what waits for its time does not use up its group's rate", "a group would wait an hour for a message that may not hold it up", groupSkipRetryRate},
@@ -233,6 +234,25 @@ func groupRateDelayed(t *testing.T, e *env) {
 	equal(t, "deleted", value(e.store.Delete(t.Context(), head))(t), 1)
 	Advance(t, e.store, 3*time.Minute)
 	equalSlices(t, "payloads after one that was deleted", drainBy(t, q, 10), []string{"next"})
+}
+
+func groupRateNow(t *testing.T, e *env) {
+	hourly := pgqrs.Rate{N: 1, Per: time.Hour}
+	q := paced(t, e, pgqrs.Policy{SkipFailed: true, GroupRate: hourly})
+	enqueue(t, q, "delayed", pgqrs.Group("skips"), pgqrs.Delay(90*time.Minute))
+	grouped(t, q, "skips", "now")
+	equalSlices(t, "payloads beside one that is passed over", drainBy(t, q, 10), []string{"now"})
+
+	q = paced(t, e, pgqrs.Policy{GroupConcurrency: 2, GroupRate: hourly})
+	enqueue(t, q, "delayed", pgqrs.Group("two at a time"), pgqrs.Delay(90*time.Minute))
+	grouped(t, q, "two at a time", "next")
+	Advance(t, e.store, 65*time.Minute)
+	equalSlices(t, "payloads of two at a time an hour later", drainBy(t, q, 10), []string{"next"})
+
+	q = paced(t, e, pgqrs.Policy{SkipFailed: true, GroupConcurrency: 3, GroupRate: hourly})
+	value(q.EnqueueBatch(t.Context(), make([]string, 3), pgqrs.Group("three at a time"), pgqrs.Delay(10*time.Hour)))(t)
+	grouped(t, q, "three at a time", "now")
+	equalSlices(t, "payloads beside three that are passed over", drainBy(t, q, 10), []string{"now"})
 }
 
 func groupRateFine(t *testing.T, e *env) {
