@@ -45,15 +45,22 @@ func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.
 	}
 	call := sqlCall{c: c}
 	defer call.end(&err)
-	rows, err := call.query(ctx, c.store.render(text), args)
+	err = call.read(ctx, c.store.render(text), args, scan)
+	call.returned = true
+	return err
+}
+
+// read runs a query and calls scan for every row.
+func (d *sqlCall) read(ctx context.Context, text string, args []any, scan func(*sql.Rows) error) error {
+	rows, err := d.query(ctx, text, args)
 	if err != nil {
 		return err
 	}
-	call.rows = rows
+	d.rows = rows
 	for rows.Next() {
-		call.scanning = true
+		d.scanning = true
 		err := scan(rows)
-		call.scanning = false
+		d.scanning = false
 		if err != nil {
 			return err
 		}
@@ -124,10 +131,11 @@ func (c conn) exec(ctx context.Context, text string, args ...any) (n int64, err 
 	call := sqlCall{c: c, exec: true}
 	defer call.end(&err)
 	result, err := call.execute(ctx, c.store.render(text), args)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		n, err = result.RowsAffected()
 	}
-	return result.RowsAffected()
+	call.returned = true
+	return n, err
 }
 
 // execute is query for a statement without rows.

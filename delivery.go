@@ -93,8 +93,12 @@ func (r *running) settle(l *lane) error {
 	ctx, cancel := context.WithTimeout(r.reads, wait)
 	defer cancel()
 	if err := r.releaseStrays(ctx, l); err != nil {
-		l.settling = min(2*wait, readingTimeout)
-		return err
+		if ctx.Err() != nil || !r.store.dialect.refused(err) {
+			l.settling = min(2*wait, readingTimeout)
+			return err
+		}
+		r.recurring.of("strays "+l.queue).Error("pgqrs: the database refuses to take back messages of a claim whose answer was lost; they are ready again when their leases end",
+			"queue", l.queue, "err", err)
 	}
 	l.settling = 0
 	l.doubtful.Store(false)
@@ -316,7 +320,7 @@ func (r *running) record(d *delivery, result outcome) {
 	superseded := r.held[d.m.ID] != nil && r.held[d.m.ID] != d
 	r.mu.Unlock()
 	if superseded {
-		r.recorder.missed(recording{d, result}, false)
+		r.recorder.missed(recording{d: d, outcome: result}, false)
 		r.ease(d.lane)
 		return
 	}

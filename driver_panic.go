@@ -182,13 +182,18 @@ type sqlCall struct {
 	rows     *sql.Rows // nil before there are any
 	scanning bool
 	exec     bool
+	returned bool // it neither panicked nor ended the goroutine
 }
 
 // end closes what the call has opened, and makes a panic its error. It is to be deferred.
 func (d *sqlCall) end(err *error) {
 	v := recover()
-	if v == nil {
+	switch {
+	case v != nil:
+	case d.returned:
 		v = d.close()
+	default:
+		v = errForeignGoexit
 	}
 	if v != nil {
 		*err = d.panicked(v)

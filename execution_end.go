@@ -72,9 +72,17 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		e.m.hold.settling.Add(1)
 		defer e.m.hold.settling.Add(-1)
 	}
-	stands, failed := e.endAtOnce(ctx, status, output, message)
-	if failed == nil && stands == "" {
-		stands, failed = e.endInParts(ctx, status, output, message)
+	stands, failed := e.write(ctx, status, output, message)
+	if untranslatable(failed) {
+		if err == nil {
+			err = &operationError{fmt.Sprintf("result of run %d", e.id), invalid(failed)}
+		}
+		raw, encodeErr := marshal(asciiText(errorText(err)))
+		if encodeErr != nil {
+			return encodeErr
+		}
+		status, output, message = Failed, nil, string(raw)
+		stands, failed = e.write(ctx, status, output, message)
 	}
 	if failed != nil {
 		return e.store.setback(e.lease, failed)
@@ -87,6 +95,15 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		e.store.log.Warn("pgqrs: run failed", "workflow", e.workflow, "run", e.id, "err", err)
 	}
 	return nil
+}
+
+// write ends a run and acks its message, and returns the status that stands.
+func (e *execution) write(ctx context.Context, status State, output, message any) (stands State, err error) {
+	stands, err = e.endAtOnce(ctx, status, output, message)
+	if err == nil && stands == "" {
+		stands, err = e.endInParts(ctx, status, output, message)
+	}
+	return stands, err
 }
 
 // outcome is what those who wait for the run here hear of its end.
@@ -184,6 +201,14 @@ func (c conn) woken(ctx context.Context, text string, args ...any) error {
 
 // bury ends the run of a message that goes to the dead letters, together with it.
 func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
+	err := s.buryAsIs(ctx, m, cause, deadLetter)
+	if plain := inASCII(cause); untranslatable(err) && plain != nil {
+		return s.buryAsIs(ctx, m, plain, deadLetter)
+	}
+	return err
+}
+
+func (s *Store) buryAsIs(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
 	message, err := marshal(errorText(cause))
 	if err != nil {
 		return err

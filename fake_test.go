@@ -205,3 +205,13 @@ type coded struct{ state string }
 
 func (e coded) Error() string    { return "server says " + e.state }
 func (e coded) SQLState() string { return e.state }
+
+// newTestRunning is newRunning of a Worker whose middleware and batch handlers work.
+func newTestRunning(t testing.TB, w *Worker) *running {
+	t.Helper()
+	r, err := newRunning(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

@@ -59,11 +59,31 @@ func (c conn) lease(ctx context.Context, text string, leases leaseList, before .
 	return c.ids(ctx, text, append(before, list)...)
 }
 
-// settle writes outcomes, by one statement a kind, and returns the ids of
-// those that were done; the leases of the others are lost. Rows are taken in
+// settle writes outcomes and returns the ids of those that were done; the leases of the others are
+// lost. Texts that the database's encoding lacks are written in ASCII, but not in the caller's
+// transaction, which has failed then.
+func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) {
+	done, err := s.settleAsIs(ctx, list)
+	if !untranslatable(err) || s.tx != nil {
+		return done, err
+	}
+	var left []settlement
+	for _, x := range list {
+		if plain := inASCII(x.err); plain != nil {
+			x.err = plain
+		}
+		if !slices.Contains(done, x.m.ID) {
+			left = append(left, x)
+		}
+	}
+	more, err := s.settleAsIs(ctx, left)
+	return append(done, more...), err
+}
+
+// settleAsIs is settle with the texts as they are, by one statement a kind. Rows are taken in
 // order of id, so that two calls cannot wait for each other. Where messages are in
 // groups or batches, it is one transaction, which lets go what follows.
-func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) {
+func (s *Store) settleAsIs(ctx context.Context, list []settlement) ([]int64, error) {
 	slices.SortFunc(list, func(a, b settlement) int { return cmp.Compare(a.m.ID, b.m.ID) })
 	next := followersOf(list)
 	if len(next) == 0 {

@@ -218,10 +218,7 @@ func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 // While its slots are taken, a worker asks once for a message that a poll has seen and a claim has not got.
 func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) { return nil, nil })
-	r, err := newRunning(t.Context(), &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newTestRunning(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
 	l := r.lanes[0]
 	l.worker.Store(7)

@@ -323,6 +323,56 @@ func errorText(err error) string {
 	return text
 }
 
+// untranslatable reports whether PostgreSQL says that the database's encoding lacks a character.
+func untranslatable(err error) bool {
+	switch sqlState(err) {
+	case "22P05", "22021": // untranslatable_character, character_not_in_repertoire
+		return true
+	case "0A000": // feature_not_supported: an escape in JSON, without an encoding
+		return strings.Contains(err.Error(), "conversion between")
+	}
+	return false
+}
+
+// invalid is the error of what the database's encoding lacks.
+func invalid(err error) error {
+	return fmt.Errorf("%w: the database's encoding lacks a character (%w)", ErrInvalidPayload, err)
+}
+
+// An asciiError is an error for a database that cannot hold its text.
+type asciiError struct{ err error }
+
+func (e *asciiError) Error() string { return asciiText(errorText(e.err)) }
+func (e *asciiError) Unwrap() error { return e.err }
+
+// inASCII returns an error whose text every encoding has, or nil if that of err is such a text.
+func inASCII(err error) error {
+	if err == nil || isASCII(errorText(err)) {
+		return nil
+	}
+	return &asciiError{err}
+}
+
+func isASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// asciiText writes what is not ASCII as escapes, as Go does.
+func asciiText(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r < utf8.RuneSelf:
+			b.WriteRune(r)
+		case r <= 0xFFFF:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	return b.String()
+}
+
 // jsonList is a list as statements take it: one JSON argument, bound as a string.
 func jsonList[T any](list []T) (string, error) {
 	if len(list) == 0 {

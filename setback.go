@@ -66,15 +66,18 @@ func spoiled(err error) bool {
 	return !unprepared(err) && slices.ContainsFunc(spoiledClasses, func(class string) bool { return strings.HasPrefix(state, class) })
 }
 
+// troubled reports whether an error says that the database could not do just now what it may do later.
+func (d *dialect) troubled(err error) bool { return d.away(err) || d.retryable(err) }
+
 // refused reports whether the database has refused work for what it is, so that other work may succeed.
-func (d *dialect) refused(err error) bool { return !d.away(err) && !d.retryable(err) }
+func (d *dialect) refused(err error) bool { return !d.troubled(err) && !missing(err) }
 
 // blame finds out whether an error that user code returned in a transaction is the database's: only
 // what the transaction itself returned is. Any other it marks as that code's own. An error that does
 // not look like the database's is not asked after.
 func (s *Store) blame(ctx context.Context, tx *userTx, err error) error {
 	err = foreign(err)
-	if ctx.Err() == nil && !s.dialect.refused(err) && s.confirms(ctx, tx, err) {
+	if ctx.Err() == nil && s.dialect.troubled(err) && s.confirms(ctx, tx, err) {
 		return err
 	}
 	return &ownError{err}
@@ -95,7 +98,7 @@ func (s *Store) confirms(ctx context.Context, tx *userTx, err error) bool {
 		return false // the function ended it
 	case state == "25P02":
 		return sqlState(err) != "" // it has failed with a code, as err has
-	case s.dialect.refused(said):
+	case !s.dialect.troubled(said):
 		return state == "" && s.saidBy(err, said)
 	}
 	return true

@@ -100,7 +100,11 @@ func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func
 		return r.stepFailed(own, name, rec, start, Permanent(err))
 	}
 	done := step{status: Succeeded, output: output, retries: retriesOf(rec), took: time.Since(start)}
-	return r.put(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
+	raw, err := r.put(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
+	if errors.Is(err, ErrInvalidPayload) {
+		return r.stepFailed(own, name, rec, start, Permanent(err))
+	}
+	return raw, err
 }
 
 // bytesOf is what encode returned, as it would be read back.
@@ -437,6 +441,8 @@ func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(conte
 		return nil, "", errTxDone
 	case errors.Is(err, errEnded):
 		return nil, "", &ownError{err}
+	case untranslatable(err):
+		return nil, "", &ownError{Permanent(invalid(err))}
 	case err != nil:
 		return nil, "", err
 	}

@@ -72,6 +72,10 @@ func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord
 		record = e.store.saves.do
 	}
 	status, err := record(e.ofLease(ctx), x)
+	if plain, ok := st.inASCII(); ok && untranslatable(err) {
+		x.step = plain
+		status, err = record(e.ofLease(ctx), x)
+	}
 	if err != nil {
 		return nil, e.setback(err)
 	}
@@ -159,8 +163,11 @@ func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
 	return e.recorded(name, first)
 }
 
-// setback closes the execution because of the database.
+// setback closes the execution because of the database; but what its encoding lacks is no setback.
 func (e *execution) setback(err error) error {
+	if untranslatable(err) {
+		return invalid(err)
+	}
 	return e.suspend(time.Second, setbackOf(e.lease, err))
 }
 
@@ -194,6 +201,21 @@ const (
 	codeTimeout   = "TIMEOUT"
 	codeCancelled = "CANCELLED"
 )
+
+// inASCII is a step for a database that cannot hold the text of its error.
+func (s step) inASCII() (plain step, ok bool) {
+	text, _ := s.failure.(string)
+	if isASCII(text) {
+		return s, false
+	}
+	var f failure
+	if json.Unmarshal([]byte(text), &f) != nil {
+		return s, false
+	}
+	f.Message = asciiText(f.Message)
+	s.failure = f.encode()
+	return s, true
+}
 
 func (f failure) encode() any {
 	raw, err := marshal(f)

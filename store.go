@@ -349,6 +349,8 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
 	case missing(err) && !errors.Is(err, ErrNotInstalled):
 		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
+	case untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
+		err = invalid(err)
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
 	}

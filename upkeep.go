@@ -61,6 +61,12 @@ func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[i
 		ids, err = c.lease(limited, r.store.dialect.lease.renew, leases, lease.Microseconds())
 		return err
 	})
+	if err != nil && len(asked) > 1 && limited.Err() == nil && r.store.dialect.refused(err) {
+		for _, half := range halves(asked) { // what it refuses is one of them
+			r.renewFor(ctx, lease, half)
+		}
+		return
+	}
 	if err != nil && ctx.Err() == nil {
 		r.log.Warn("pgqrs: could not renew leases; trying again", "messages", len(asked), "err", err)
 	}
@@ -85,6 +91,19 @@ func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[i
 		}
 		r.lose(d)
 	}
+}
+
+// halves splits deliveries in two.
+func halves(all map[int64]*delivery) [2]map[int64]*delivery {
+	parts := [2]map[int64]*delivery{{}, {}}
+	for id, d := range all {
+		part := parts[0]
+		if len(part) >= (len(all)+1)/2 {
+			part = parts[1]
+		}
+		part[id] = d
+	}
+	return parts
 }
 
 // interrupt ends the ctx of runs that are being cancelled.

@@ -166,9 +166,6 @@ func TestAMessageThatIsClaimedAgain(t *testing.T) {
 // testRunning makes a Worker ready to run, without what Run would do first.
 func testRunning(t *testing.T, w *Worker) *running {
 	t.Helper()
-	r, err := newRunning(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newTestRunning(t, w)
 	return r
 }

@@ -26,6 +26,8 @@ var faultCases = []testcase{
 	{"a database that fails under HandleTx is no failure of its function: no attempt is burned", "a database's restart would bury work in the dead letters", faultTx},
 	{"an error of HandleTx's function that only looks like the database's is its own failure", "a handler that reads a broken file would be tried again every second for ever", faultLooksTx},
 	{"an error of StepTx's function that only looks like the database's is its own failure", "a run would stay RUNNING for ever", faultLooksStep},
+	{"an outcome that the database refuses holds up no other, and its message is let go", "one row in the way would block the outcomes of a whole worker", faultRefused},
+	{"a lease that the database refuses to renew takes no other along", "one row in the way would have everything handled twice", faultRenewal},
 	{"a deadlock in HandleTx's function runs it again, and burns no attempt", "users would have to write the loop themselves", faultDeadlock},
 	{"a message claimed ahead whose lease could not be renewed costs no attempt", "an outage would burn attempts of messages that nobody has touched", faultWaiting},
 	{"a worker that was stopped during an outage stays stopped", "a stop order would be ignored", faultStop},
@@ -227,6 +229,84 @@ func faultTx(t *testing.T, e *env) {
 		receive(t, where+" has failed", happened)
 	}
 	wantText(t, "log", e.log.String(), "message is put off because of the database")
+}
+
+// refuse has the database refuse updates of messages with a payload that set a column, until the returned function is called.
+func (e *env) refuse(t *testing.T, column, payload string) (allow func()) {
+	t.Helper()
+	texts := []string{fmt.Sprintf("CREATE TRIGGER refuse BEFORE UPDATE ON pgqrs_messages WHEN NEW.%[1]s IS NOT OLD.%[1]s AND OLD.payload = '%[2]s' BEGIN SELECT RAISE(ABORT, 'not this one'); END", column, payload)}
+	drop := "DROP TRIGGER refuse"
+	if e.dialect == pgqrs.Postgres {
+		texts = []string{
+			"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$not this one$$; END'",
+			fmt.Sprintf("CREATE TRIGGER refuse BEFORE UPDATE ON pgqrs_messages FOR EACH ROW WHEN (NEW.%[1]s IS DISTINCT FROM OLD.%[1]s AND OLD.payload = '%[2]s') EXECUTE FUNCTION refuse()", column, payload),
+		}
+		drop = "DROP TRIGGER refuse ON pgqrs_messages"
+	}
+	for _, text := range texts {
+		if _, err := e.db.ExecContext(t.Context(), text); err != nil {
+			if e.dialect == pgqrs.Turso {
+				t.Skipf("the engine has no triggers: %v", err)
+			}
+			t.Fatal(err)
+		}
+	}
+	return func() { e.poke(t, "%s", drop) }
+}
+
+func faultRefused(t *testing.T, e *env) {
+	var handled tally[int]
+	q := pgqrs.NewQueue[int](e.store, "jobs").With(pgqrs.Policy{MaxAttempts: -1, Lease: 500 * time.Millisecond})
+	ids := value(q.EnqueueBatch(t.Context(), []int{1, 2, 13, 4, 5}))(t)
+	allow := e.refuse(t, "archived_at", "13")
+	stop := start(t, fast(q.Handle(func(_ context.Context, m *pgqrs.Message[int]) error {
+		handled.add(m.Payload)
+		return nil
+	})))
+	for i, id := range ids {
+		if i != 2 {
+			equal(t, "attempts", e.awaitState(t, id, pgqrs.Archived).Attempt, 1)
+		}
+	}
+	equal(t, "attempts of the one that is refused", e.info(t, ids[2]).Attempt, 1)
+	for range 3 {
+		e.awaitState(t, enqueue(t, q, 6), pgqrs.Archived)
+	}
+	eventually(t, "its message is delivered again", func() bool { return e.info(t, ids[2]).Attempt > 1 })
+	wantText(t, "log", e.log.String(), "the database refuses an outcome; trying again", "the database refuses an outcome; its message is delivered again when its lease ends", "not this one")
+	allow()
+	e.awaitState(t, ids[2], pgqrs.Archived)
+	must(t, stop())
+	if e.log.has("could not record outcomes") {
+		t.Error("the log says that outcomes could not be recorded")
+	}
+}
+
+func faultRenewal(t *testing.T, e *env) {
+	var attempts tally[int]
+	q := pgqrs.NewQueue[int](e.store, "jobs").With(pgqrs.Policy{MaxAttempts: -1, Lease: 500 * time.Millisecond})
+	ids := value(q.EnqueueBatch(t.Context(), []int{1, 2, 13, 4, 5}))(t)
+	gate := make(chan struct{})
+	start(t, fast(q.Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {
+		attempts.add(m.Payload)
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+		return context.Cause(ctx)
+	})))
+	eventually(t, "all are being handled", func() bool { return attempts.len() == len(ids) })
+	e.refuse(t, "vt", "13")
+	eventually(t, "the lease that cannot be renewed is lost", func() bool { return e.log.has("lease lost") })
+	first := e.info(t, ids[0]).LeasedUntil
+	eventually(t, "the others are renewed for two leases more", func() bool { return e.info(t, ids[0]).LeasedUntil.Sub(first) > time.Second })
+	close(gate)
+	for i, id := range ids {
+		if i != 2 {
+			equal(t, "attempts", e.awaitState(t, id, pgqrs.Archived).Attempt, 1)
+		}
+	}
+	equal(t, "leases lost", strings.Count(e.log.String(), "lease lost"), 1)
 }
 
 func faultDeadlock(t *testing.T, e *env) {

@@ -90,6 +90,34 @@ func SchemaOn(t testing.TB, driver, dsn string) string {
 	return withSearchPath(dsn, schema)
 }
 
+// Database makes a database with the named driver and the options of CREATE DATABASE, such as its
+// encoding, and drops it when the test ends. It returns the database's DSN, with more parameters of
+// the form name=value.
+func Database(t testing.TB, driver, options string, params ...string) string {
+	t.Helper()
+	dsn := server(t)
+	name := "pgqrs_test_" + strings.ToLower(rand.Text())
+	if err := run(driver, dsn, "CREATE DATABASE "+name+" "+options); err != nil {
+		t.Fatalf("create a database for the test: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := run(driver, dsn, "DROP DATABASE "+name); err != nil {
+			t.Errorf("drop the test's database (did the test leave a connection open?): %v", err)
+		}
+	})
+	return withDatabase(dsn, name, params)
+}
+
+// withDatabase puts the name of a database, and parameters, into a DSN of either form, URL or key=value.
+func withDatabase(dsn, name string, params []string) string {
+	if !strings.Contains(dsn, "://") {
+		return strings.Join(append([]string{dsn, "dbname=" + name}, params...), " ")
+	}
+	base, query, _ := strings.Cut(dsn, "?")
+	base = base[:strings.LastIndexByte(base, '/')+1] + name
+	return base + "?" + strings.Join(append([]string{query}, params...), "&")
+}
+
 // run runs one statement on a connection of its own.
 func run(driver, dsn, statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

@@ -1,0 +1,210 @@
+//go:build go1.25
+
+package pgqrs
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// newRecording returns a Worker that has handled n messages of ids from 1 on, and what it logs.
+func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, error)) (*fake, *running, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	f, s := newFake(t, Config{NoPrepare: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}, Postgres, answer)
+	r := testRunning(t, &Worker{Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	for id := range int64(n) {
+		d := r.take(r.lanes[0], []*MessageInfo{{ID: id + 1, WorkerID: 7, Claim: 1, Attempt: 1}}, time.Now())[0]
+		r.record(d, outcome{kind: retried, err: fmt.Errorf("error %d é", id+1)})
+	}
+	return f, r, &log
+}
+
+// leasesIn are the ids of a statement's leases, and the texts that come with them.
+func leasesIn(t *testing.T, c call) (ids []int64, texts []string) {
+	t.Helper()
+	var list [][]any
+	if err := json.Unmarshal([]byte(c.args[len(c.args)-1].Value.(string)), &list); err != nil {
+		t.Error(err)
+	}
+	for _, lease := range list {
+		ids = append(ids, int64(lease[0].(float64)))
+		texts = append(texts, lease[len(lease)-1].(string))
+	}
+	return ids, texts
+}
+
+// allBut does what is asked, but refuses one message as the error says.
+func allBut(t *testing.T, id int64, refusal func(text string) error) func(call) ([][]driver.Value, error) {
+	return func(c call) (rows [][]driver.Value, err error) {
+		if c.tag() != "message.fail" {
+			return row(int64(1)), nil
+		}
+		ids, texts := leasesIn(t, c)
+		for i, other := range ids {
+			if other == id {
+				if err := refusal(texts[i]); err != nil {
+					return nil, err
+				}
+			}
+			rows = append(rows, row(other)...)
+		}
+		return rows, nil
+	}
+}
+
+func TestRefusedBatchIsWrittenInHalves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = maxRecord
+		refuses := true
+		f, r, log := newRecording(t, n, allBut(t, 600, func(string) error {
+			if refuses {
+				return coded{"23514"}
+			}
+			return nil
+		}))
+		if err := r.recorder.flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.held) != 1 || r.held[600] == nil {
+			t.Errorf("%d messages are held", len(r.held))
+		}
+		if sent := len(f.log()); sent > 22 {
+			t.Errorf("it took %d statements", sent)
+		}
+		if r.unrecorded() != 1 {
+			t.Errorf("%d outcomes are left", r.unrecorded())
+		}
+		if err := r.recorder.flush(t.Context()); err != nil || len(f.log()) != 0 {
+			t.Errorf("it is tried again at once: %v", err)
+		}
+		pass(firstRefusal)
+		refuses = false
+		if err := r.recorder.flush(t.Context()); err != nil || len(r.held) != 0 || r.unrecorded() != 0 {
+			t.Errorf("then: %v, %d messages are held", err, len(r.held))
+		}
+		if text := log.String(); !strings.Contains(text, "the database refuses an outcome; trying again") || strings.Contains(text, "ASCII") {
+			t.Errorf("logged %s", text)
+		}
+	})
+}
+
+func TestMessageOfARefusedOutcomeIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, r, log := newRecording(t, 3, allBut(t, 2, func(string) error { return coded{"P0001"} }))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); r.recorder.run(ctx) }()
+		begun := time.Now()
+		for len(r.heldIDs()) > 0 && time.Since(begun) < time.Minute {
+			pass(100 * time.Millisecond)
+		}
+		if took := time.Since(begun); took < 5*time.Second || took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		f.log()
+		pass(time.Minute)
+		f.wantLog(t)
+		cancel()
+		<-done
+		if !strings.Contains(log.String(), "level=ERROR msg=\"pgqrs: the database refuses an outcome; its message is delivered again when its lease ends\"") {
+			t.Errorf("logged %s", log)
+		}
+	})
+}
+
+// heldIDs are the messages in hand.
+func (r *running) heldIDs() (ids []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.held {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func TestTextThatIsRefusedIsWrittenInASCII(t *testing.T) {
+	written := map[int64]string{}
+	f, r, log := newRecording(t, 4, nil)
+	f.answer = func(c call) (rows [][]driver.Value, err error) {
+		ids, texts := leasesIn(t, c)
+		for i, id := range ids {
+			if id == 3 && strings.Contains(texts[i], "é") {
+				return nil, coded{"22P05"}
+			}
+			written[id] = texts[i]
+			rows = append(rows, row(id)...)
+		}
+		return rows, nil
+	}
+	if err := r.recorder.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.held) != 0 || written[2] != "error 2 é" || written[3] != `error 3 \u00e9` || written[4] != "error 4 é" {
+		t.Errorf("written %q, and %d are held", written, len(r.held))
+	}
+	if !strings.Contains(log.String(), "was written in ASCII") {
+		t.Errorf("logged %s", log)
+	}
+}
+
+// A database that is away, or slow, is not asked for each outcome.
+func TestBatchIsNotSplitForTrouble(t *testing.T) {
+	for name, err := range map[string]error{
+		"away": driver.ErrBadConn, "a deadlock": coded{"40P01"}, "a standby": coded{"25006"}, "no tables": coded{"42P01"}, "a timeout": context.DeadlineExceeded,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, r, log := newRecording(t, 10, func(c call) ([][]driver.Value, error) {
+				if name == "a timeout" {
+					pass(2 * statementTimeout)
+				}
+				return nil, err
+			})
+			if r.recorder.flush(t.Context()) == nil {
+				t.Errorf("%s: no error", name)
+			}
+			if ids, _ := leasesIn(t, f.log()[0]); len(ids) != 10 || len(f.log()) != 0 || r.unrecorded() != 10 || len(r.held) != 10 {
+				t.Errorf("%s: %d outcomes, %d left", name, len(ids), r.unrecorded())
+			}
+			if !strings.Contains(log.String(), "could not record outcomes; trying again") {
+				t.Errorf("%s: logged %s", name, log)
+			}
+		})
+	}
+}
+
+// What ends the recorder's goroutine loses no outcome.
+func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
+	f, r, _ := newRecording(t, 3, nil)
+	f.answer = func(call) ([][]driver.Value, error) { runtime.Goexit(); return nil, nil }
+	if err := contained(func() { _ = r.recorder.flush(t.Context()) }); err == nil {
+		t.Fatal("it did not end")
+	}
+	if r.unrecorded() != 3 || len(r.recorder.work) != 1 {
+		t.Errorf("%d outcomes are left", r.unrecorded())
+	}
+}
+
+// A claim whose answer was lost is cleared up after, but for what the database refuses.
+func TestStraysThatAreRefusedHoldUpNoClaim(t *testing.T) {
+	for state, want := range map[string]bool{"P0001": false, "57P01": true} {
+		_, r, log := newRecording(t, 0, failing("message.strays", coded{state}, coded{state}))
+		l := r.lanes[0]
+		l.doubtful.Store(true)
+		if err := r.settle(l); err != nil != want || l.doubtful.Load() != want {
+			t.Errorf("%s: %v, and the lane is doubtful: %v", state, err, l.doubtful.Load())
+		}
+		if strings.Contains(log.String(), "refuses to take back") == want {
+			t.Errorf("%s: logged %s", state, log)
+		}
+	}
+}
