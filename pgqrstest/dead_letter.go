@@ -51,6 +51,16 @@ func deadLetterCopy(t *testing.T, e *env) {
 	equal(t, "state of the message", e.info(t, id).State, pgqrs.Ready)
 	copied := dequeueOne(t, pgqrs.NewQueue[int](e.store, "graveyard"))
 	equal(t, "payload of the copy", copied.Payload, 42)
+	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
+
+	value(q.EnqueueBatch(t.Context(), []int{7}, pgqrs.Group("a"), pgqrs.Then(pgqrs.NewQueue[int](e.store, "then"), 8)))(t)
+	m7 := dequeueOne(t, q)
+	equal(t, "group", m7.Group, "a")
+	must(t, q.Fail(t.Context(), pgqrs.Permanent(errBoom), m7))
+	copied = dequeueOne(t, pgqrs.NewQueue[int](e.store, "graveyard"))
+	equal(t, "payload of the copy", copied.Payload, 7)
+	equal(t, "its group, which is another queue's", copied.Group, "")
+	equal(t, "its batch, which has ended without it", copied.BatchID, int64(0))
 }
 
 func deadLetterWays(t *testing.T, e *env) {

@@ -11,6 +11,7 @@ import (
 var policyCases = []testcase{
 	{"a worker writes the policies of its handlers to their queues, for operators to see", "an operator would have to read the source to know why a message waits", policyByWorker},
 	{"Configure makes the queue and writes its policy, and the last one written counts", "a limit would be that of a version that is gone", policyConfigured},
+	{"each change of a policy is written, by itself", "a limit that was changed alone would never take effect", policyChanges},
 	{"a policy in a transaction is seen if and only if that commits", "a migration that failed half-way would leave its limits behind", policyInTx},
 	{"the lease of a queue's policy wins over the worker's, for claims and renewals", "a queue of long jobs would need a worker of its own, or its jobs be done twice", policyLease},
 }
@@ -59,6 +60,41 @@ func policyConfigured(t *testing.T, e *env) {
 	want.MaxHeld, want.DeadLetter = 0, "elsewhere"
 	equal(t, "policy", e.policy(t, "parcels"), want)
 	equal(t, "queues", len(value(e.store.Queues(t.Context()))(t)), 1)
+}
+
+func policyChanges(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[int](e.store, "parcels")
+	base := pgqrs.Policy{
+		MaxAttempts: 3, Timeout: time.Minute, Lease: time.Hour, Retention: time.Hour, DeadLetter: "a", Concurrency: 2,
+		MaxHeld: 7, Rate: pgqrs.Rate{N: 2, Per: 2 * time.Second}, GroupConcurrency: 2, GroupRate: pgqrs.Rate{N: 10, Per: 10 * time.Minute},
+	}
+	want := pgqrs.PolicyInfo{
+		MaxAttempts: 3, Backoff: "1s to 1h", Timeout: time.Minute, Lease: time.Hour, Retention: time.Hour, DeadLetter: "a", Concurrency: 2,
+		MaxHeld: 7, Rate: base.Rate, GroupConcurrency: 2, GroupRate: base.GroupRate,
+	}
+	for what, c := range map[string]struct {
+		policy func(p *pgqrs.Policy)
+		info   func(i *pgqrs.PolicyInfo)
+	}{
+		"MaxAttempts":             {func(p *pgqrs.Policy) { p.MaxAttempts = 4 }, func(i *pgqrs.PolicyInfo) { i.MaxAttempts = 4 }},
+		"DeadLetter":              {func(p *pgqrs.Policy) { p.DeadLetter = "b" }, func(i *pgqrs.PolicyInfo) { i.DeadLetter = "b" }},
+		"MaxHeld":                 {func(p *pgqrs.Policy) { p.MaxHeld = 8 }, func(i *pgqrs.PolicyInfo) { i.MaxHeld = 8 }},
+		"Rate's interval":         {func(p *pgqrs.Policy) { p.Rate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.Rate.Per *= 2 }},
+		"Rate's burst":            {func(p *pgqrs.Policy) { p.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }, func(i *pgqrs.PolicyInfo) { i.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }},
+		"GroupConcurrency":        {func(p *pgqrs.Policy) { p.GroupConcurrency = 3 }, func(i *pgqrs.PolicyInfo) { i.GroupConcurrency = 3 }},
+		"GroupRate's interval":    {func(p *pgqrs.Policy) { p.GroupRate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.GroupRate.Per *= 2 }},
+		"GroupRate's burst":       {func(p *pgqrs.Policy) { p.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }, func(i *pgqrs.PolicyInfo) { i.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }},
+		"SkipFailed":              {func(p *pgqrs.Policy) { p.SkipFailed = true }, func(i *pgqrs.PolicyInfo) { i.SkipFailed = true }},
+		"no MaxHeld and no rates": {func(p *pgqrs.Policy) { p.MaxHeld, p.Rate, p.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }, func(i *pgqrs.PolicyInfo) { i.MaxHeld, i.Rate, i.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }},
+	} {
+		must(t, q.With(base).Configure(t.Context()))
+		equal(t, "policy", e.policy(t, "parcels"), want)
+		p, i := base, want
+		c.policy(&p)
+		c.info(&i)
+		must(t, q.With(p).Configure(t.Context()))
+		equal(t, "policy after a change of "+what, e.policy(t, "parcels"), i)
+	}
 }
 
 func policyInTx(t *testing.T, e *env) {

@@ -3,6 +3,7 @@ package pgqrstest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ var queueLimitCases = []testcase{
 	{"eight consumers at once never hold more than MaxHeld, and get everything", "a service that bears three calls at a time would get twenty", limitCrowd},
 	{"a worker handles no more than MaxHeld at a time, and goes on as soon as it has finished with one", "a limit would cost a poll for each message, or be no limit", limitWorker},
 	{"what is acked, released, failed or expired makes room under MaxHeld, and nothing else does", "a crash would close the queue for good, or a renewal open it", limitRoom},
+	{"nothing counts as held but what is leased, of the queue itself", "delayed messages, or another queue's work, would keep the queue closed", limitHeld},
 	{"deliveries begin as Rate says: a burst, and then one each time a token comes back", "a service that allows a hundred calls an hour would lock us out", limitRate},
 	{"tokens are taken by what was claimed, and no more than a burst of them is ever kept", "a quiet night would be paid for in the morning", limitTokens},
 	{"a worker waits as long as the rate says, without asking the database in between", "a rate would cost a query each time it says no, or messages would wait for a poll", limitRateWorker},
@@ -23,6 +25,7 @@ var queueLimitCases = []testcase{
 	{"a worker that runs notices a limit with its next heartbeat", "a limit would hold only after a restart of everything", limitNoticedByWorker},
 	{"both limits hold together, and a paused queue stays paused", "one of them would be forgotten", limitBoth},
 	{"a rate begins anew when it is changed, and when the clock has gone back", "a limit of one a day that was a mistake would keep the queue closed for a day", limitAnew},
+	{"while somebody's transaction has a queue's row, a claim with a limit is told to come again, and soon", "one migration would hold up all queues of a worker, or look like a broken database", limitLocked},
 	{"a claim with a limit that meets a conflict begins again, and takes its tokens once", "messages would be claimed twice or be lost, or the rate be halved", limitConflict},
 }
 
@@ -159,6 +162,20 @@ func limitRoom(t *testing.T, e *env) {
 	wantClosed(t, other)
 }
 
+func limitHeld(t *testing.T, e *env) {
+	q := limitedQueue(t, e.store, 0, pgqrs.Policy{MaxHeld: 2})
+	another := pgqrs.NewQueue[int](e.store, "another")
+	value(another.EnqueueBatch(t.Context(), []int{1, 2, 3}))(t)
+	equal(t, "leased of another queue", len(dequeue(t, another, 10)), 3)
+	for range 3 {
+		enqueue(t, q, 0, pgqrs.Delay(time.Hour))
+	}
+	value(q.EnqueueBatch(t.Context(), []int{1, 2, 3}, pgqrs.Group("a")))(t)
+	value(q.EnqueueBatch(t.Context(), []int{4, 5}))(t)
+	equal(t, "leased", len(dequeue(t, q, 10)), 2)
+	wantClosed(t, q)
+}
+
 func limitRate(t *testing.T, e *env) {
 	q := limitedQueue(t, e.store, 20, pgqrs.Policy{Rate: pgqrs.Rate{N: 3, Per: time.Hour}})
 	other := pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), "limited")
@@ -281,7 +298,9 @@ func limitBoth(t *testing.T, e *env) {
 	must(t, e.store.PauseQueue(t.Context(), "limited"))
 	equal(t, "messages of the paused queue", len(dequeue(t, q, 10)), 0)
 	must(t, e.store.ResumeQueue(t.Context(), "limited"))
-	ms := dequeue(t, q, 10)
+	ms := dequeue(t, q, 1)
+	equal(t, "messages of one that is asked for", len(ms), 1)
+	ms = append(ms, dequeue(t, q, 10)...)
 	equal(t, "messages at first", len(ms), 4)
 	wantClosed(t, q)
 	must(t, q.Ack(t.Context(), ms...))
@@ -297,6 +316,13 @@ func limitAnew(t *testing.T, e *env) {
 	wantClosed(t, q)
 	must(t, q.Configure(t.Context())) // the same again changes nothing
 	wantClosed(t, q)
+	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 1, Per: 24 * time.Hour}, Retention: time.Hour}).Configure(t.Context())) // nor does something else
+	wantClosed(t, q)
+	for _, rate := range []pgqrs.Rate{{N: 1, Per: 12 * time.Hour}, {N: 2, Per: 24 * time.Hour}} { // another interval, another burst
+		must(t, q.With(pgqrs.Policy{Rate: rate}).Configure(t.Context()))
+		equal(t, fmt.Sprintf("messages after a change to %v", rate), len(dequeue(t, q, 10)), rate.N)
+		wantClosed(t, q)
+	}
 	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 2, Per: 50 * time.Hour}}).Configure(t.Context()))
 	equal(t, "messages after the change", len(dequeue(t, q, 10)), 2)
 	wantClosed(t, q)
@@ -308,6 +334,28 @@ func limitAnew(t *testing.T, e *env) {
 	e.poke(t, "%s", back[e.dialect])
 	equal(t, "messages after the clock went back", len(dequeue(t, q, 10)), 2)
 	wantClosed(t, q)
+}
+
+func limitLocked(t *testing.T, e *env) {
+	if e.dialect != pgqrs.Postgres {
+		t.Skip("the other databases have one writer, or none waits")
+	}
+	q := limitedQueue(t, e.store, 3, pgqrs.Policy{MaxHeld: 2})
+	equal(t, "messages", len(dequeue(t, q, 1)), 1)
+	tx := value(e.db.BeginTx(t.Context(), nil))(t)
+	must(t, q.With(pgqrs.Policy{MaxHeld: 3}).WithTx(tx).Configure(t.Context()))
+	began := time.Now()
+	wantClosed(t, q)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	free := pgqrs.NewQueue[string](e.store, "free")
+	h, done := handling(free)
+	start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }), h))
+	enqueue(t, free, "x")
+	receive(t, "the message of another queue of the worker", done)
+	must(t, tx.Rollback())
+	eventually(t, "the queue goes on", func() bool { return e.stats(t, "limited").Archived == 2 })
 }
 
 func limitConflict(t *testing.T, e *env) {

@@ -2,6 +2,7 @@ package pgqrstest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,7 @@ var scheduleCases = []testcase{
 	{"a target in a group is enqueued into it, by the clock and by hand", "the order within the group would be broken", scheduleGroup},
 	{"RunSchedule in the caller's transaction runs if and only if that commits", "a job would run for a change that never was", scheduleByHandTx},
 	{"a rule with another text is followed from the start of its worker on", "a changed rule would never take effect, or make up for instants that it never had", scheduleChanged},
+	{"a worker that starts writes each change of a schedule to its row, and nothing if there is none", "an operator would see, and run by hand, what is no longer in the code", scheduleRewritten},
 	{"the worker that started last decides on the rule, and the others take over if it does not run it", "two versions would fight during a deployment, or none would run the schedule", scheduleVersions},
 	{"a clock that goes back stops no schedule, and runs no instant again", "a schedule would be silent until the wrong time has come, or repeat itself", scheduleClockBack},
 	{"an instant is enqueued and recorded together or not at all, and tried again", "a lost connection would cost a night, or run it twice", scheduleAtomic},
@@ -311,7 +313,45 @@ func scheduleChanged(t *testing.T, e *env) {
 	e.setNext(t, "s", hourly.last(0))
 	e.register(t, pgqrs.Schedule{Name: "s", Rule: hourly, Zone: time.FixedZone("Here", 3600), Target: q.Target("new")})
 	equal(t, "next instant by another zone", e.schedule(t, "s").NextAt, hourly.last(-1))
+	equal(t, "runs of what the other zone had", len(e.runsOf(t, "s")), 1) // the one by hand
 	equal(t, "zone", e.schedule(t, "s").Zone, "Here")
+}
+
+func scheduleRewritten(t *testing.T, e *env) {
+	g := newGrid(time.Hour)
+	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
+	q, other := pgqrs.NewQueue[json.RawMessage](e.store, "q"), pgqrs.NewQueue[json.RawMessage](e.store, "other")
+	flow := pgqrs.NewWorkflow[string, string](e.store, "q")
+	input := raw(`{"input":"x"}`)
+	base := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target(input)}
+	seen := func() string {
+		i := e.schedule(t, "s")
+		return fmt.Sprintf("%s %v %s %d %q %v %d %s", i.Queue, i.Workflow, strings.ReplaceAll(string(i.Payload), " ", ""), i.Priority, i.Key, i.Headers, i.CatchUp, i.Zone)
+	}
+	for _, c := range []struct {
+		what   string
+		change func(s *pgqrs.Schedule)
+		want   string
+	}{
+		{"nothing", func(*pgqrs.Schedule) {}, `q false {"input":"x"} 0 "" map[] 1 UTC`},
+		{"the queue", func(s *pgqrs.Schedule) { s.Target = other.Target(input) }, `other false {"input":"x"} 0 "" map[] 1 UTC`},
+		{"that it starts runs", func(s *pgqrs.Schedule) { s.Target = flow.Target("x") }, `q true {"input":"x"} 0 "" map[] 1 UTC`},
+		{"the payload", func(s *pgqrs.Schedule) { s.Target = q.Target(raw("7")) }, `q false 7 0 "" map[] 1 UTC`},
+		{"the priority", func(s *pgqrs.Schedule) { s.Target = q.Target(input, pgqrs.Priority(1)) }, `q false {"input":"x"} 1 "" map[] 1 UTC`},
+		{"the key", func(s *pgqrs.Schedule) { s.Target = q.Target(input, pgqrs.Key("k")) }, `q false {"input":"x"} 0 "k" map[] 1 UTC`},
+		{"the headers", func(s *pgqrs.Schedule) { s.Target = q.Target(input, pgqrs.Headers(map[string]string{"a": "b"})) }, `q false {"input":"x"} 0 "" map[a:b] 1 UTC`},
+		{"CatchUp", func(s *pgqrs.Schedule) { s.CatchUp = 3 }, `q false {"input":"x"} 0 "" map[] 3 UTC`},
+	} {
+		e.register(t, base)
+		e.poke(t, "UPDATE pgqrs_schedules SET updated_at = created_at")
+		changed := base
+		c.change(&changed)
+		e.register(t, changed)
+		equal(t, "the row after a change of "+c.what, seen(), c.want)
+		if i := e.schedule(t, "s"); i.UpdatedAt.Equal(i.CreatedAt) != (c.what == "nothing") {
+			t.Errorf("after a change of %s it was updated at %v; it was created at %v", c.what, i.UpdatedAt, i.CreatedAt)
+		}
+	}
 }
 
 func scheduleVersions(t *testing.T, e *env) {

@@ -16,8 +16,9 @@ func schedulePaused(t *testing.T, e *env) {
 	s := pgqrs.Schedule{Name: "s", Rule: g, Target: q.Target(1)}
 	e.register(t, s)
 	must(t, e.store.PauseSchedule(t.Context(), "s"))
+	e.poke(t, "UPDATE pgqrs_schedules SET paused_at = '%s'", e.timeText(g.last(2)))
 	must(t, e.store.PauseSchedule(t.Context(), "s"))
-	equal(t, "whether it is paused", e.schedule(t, "s").PausedAt.IsZero(), false)
+	equal(t, "since when it is paused, which is not again", e.schedule(t, "s").PausedAt, g.last(2))
 	e.setNext(t, "s", g.last(0))
 	stop := ticking(t, s)
 	e.awaitNext(t, "s", g.last(-1)) // a worker saw it
@@ -33,6 +34,13 @@ func schedulePaused(t *testing.T, e *env) {
 	ticking(t, s)
 	eventually(t, "what is due after that is run", func() bool { return len(e.runsOf(t, "s")) == 1 })
 	equal(t, "whether it is paused", e.schedule(t, "s").PausedAt.IsZero(), true)
+
+	s.Name = "never paused"
+	e.register(t, s)
+	e.setNext(t, s.Name, g.last(0))
+	must(t, e.store.ResumeSchedule(t.Context(), s.Name))
+	ticking(t, s)
+	eventually(t, "what is due is run, though somebody has resumed what was not paused", func() bool { return len(e.runsOf(t, s.Name)) == 1 })
 }
 
 func scheduleByHand(t *testing.T, e *env) {
@@ -117,12 +125,16 @@ func scheduleHistory(t *testing.T, e *env) {
 		rows[i] = fmt.Sprintf("(%d, '%s')", e.schedule(t, "s").ID, e.timeText(g.last(10+i)))
 	}
 	e.poke(t, "INSERT INTO pgqrs_schedule_runs (schedule_id, due_at) VALUES %s", strings.Join(rows, ", "))
-	ticking(t, s)
-	count := func() (n int) {
-		must(t, e.db.QueryRowContext(t.Context(), "SELECT count(*) FROM pgqrs_schedule_runs").Scan(&n))
+	beside := pgqrs.Schedule{Name: "beside", Rule: g, Target: q.Target("it")}
+	e.register(t, beside)
+	e.poke(t, "INSERT INTO pgqrs_schedule_runs (schedule_id, due_at) VALUES (%d, '%s')", e.schedule(t, "beside").ID, e.timeText(g.last(9000)))
+	ticking(t, s, beside)
+	count := func(name string) (n int) {
+		must(t, e.db.QueryRowContext(t.Context(), fmt.Sprintf("SELECT count(*) FROM pgqrs_schedule_runs WHERE schedule_id = %d", e.schedule(t, name).ID)).Scan(&n))
 		return n
 	}
-	eventually(t, "the history is pruned", func() bool { return count() == 1000 })
+	eventually(t, "the history is pruned", func() bool { return count("s") == 1000 })
+	equal(t, "runs of another schedule, which are older", count("beside"), 1)
 	runs := value(e.store.ScheduleRuns(t.Context(), "s", 1000))(t)
 	equal(t, "the oldest that is kept", runs[999].DueAt, g.last(10+995))
 }
