@@ -89,7 +89,7 @@ func cancelled(t *testing.T, p *pair) {
 	p.py.run(t, `assert len(await (await my.store.get_workflow_runs()).list()) == 1`, nil)
 	must(t, run.Cancel(t.Context()))
 	p.py.fails(t, `await (await my.store.get_workflow_runs()).list()`, nil,
-		map[pgqrs.Dialect]string{pgqrs.Postgres: "PgqrsConnectionError", pgqrs.SQLite: "InternalError"}[p.dialect], "CANCELLING")
+		map[pgqrs.Dialect]string{pgqrs.Postgres: "PgqrsConnectionError", pgqrs.SQLite: "InternalError"}[p.dialect], "CANCELLED")
 }
 
 func pausedRun(t *testing.T, p *pair) {
