@@ -22,6 +22,8 @@ type coalescer[In, Out any] struct {
 	alone func(context.Context, In) (Out, error)
 	// together does several by one statement and returns what came of each.
 	together func(context.Context, []In) ([]Out, error)
+	// admit says why a call cannot be done, before it is.
+	admit func(context.Context) error
 	// refused reports whether an error of together is that of one call, and not of the database.
 	refused func(error) bool
 
@@ -50,6 +52,10 @@ var errContended = errors.New("pgqrs: two calls at once about one thing")
 
 // do does a call, alone or together with others.
 func (c *coalescer[In, Out]) do(ctx context.Context, in In) (Out, error) {
+	if err := c.admit(ctx); err != nil {
+		var none Out
+		return none, err
+	}
 	c.mu.Lock()
 	if !c.busy {
 		c.busy = true

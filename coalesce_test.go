@@ -30,6 +30,7 @@ type counter struct {
 func newCounter() *counter {
 	c := &counter{gate: make(chan struct{})}
 	c.refused = sqlite.refused
+	c.admit = func(context.Context) error { return nil }
 	c.alone = func(_ context.Context, n int) (int, error) {
 		c.mu.Lock()
 		c.single = append(c.single, n)

@@ -192,8 +192,12 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 	return s.retry(ctx, func() error { return fn(conn{s, nil}) })
 }
 
-// retry runs fn, each time in its turn, until it succeeds, fails for good, or has been tried often enough.
+// retry runs fn, each time in its turn, until it succeeds, fails for good, or has been tried often
+// enough. All that writes on the pool comes by here.
 func (s *Store) retry(ctx context.Context, fn func() error) error {
+	if err := s.outsideTx(ctx); err != nil {
+		return err
+	}
 	for try := 1; ; try++ {
 		err := s.turn.do(ctx, fn)
 		if err == nil || !s.dialect.retryable(err) || ctx.Err() != nil {

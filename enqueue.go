@@ -149,6 +149,7 @@ func (s *core) enqueues(queue string) *coalescer[item, int64] {
 	if c == nil {
 		pool := &Store{core: s}
 		c = &coalescer[item, int64]{
+			admit:   pool.outsideTx,
 			refused: s.dialect.refused,
 			alone: func(ctx context.Context, it item) (int64, error) {
 				e, err := pool.store(ctx, queue, []item{it})

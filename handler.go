@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // A WorkFunc handles one delivery. It is what middleware wraps. Its error
@@ -58,7 +59,8 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 // transaction itself is asked about an error of fn: one from elsewhere, as from a file or a service,
 // counts. fn must not commit the transaction, may run again after a
 // conflict, and should do nothing but SQL. On SQLite and Turso the transaction
-// holds the write lock from its beginning. On PostgreSQL it is READ COMMITTED.
+// holds the write lock from its beginning. A call on the Store itself that writes would wait for it there, and
+// returns an error matching ErrState if its ctx is fn's: use WithTx. On PostgreSQL the transaction is READ COMMITTED.
 //
 // On Turso in MVCC mode return the first error that the database gives: the
 // engine ends the transaction at a conflict, and what is sent after it commits
@@ -76,7 +78,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		}
 		m.hold.inTx.Store(true)
 		defer m.hold.inTx.Store(false)
-		err = q.store.inTx(ctx, func(tx *userTx) error { return q.workTx(ctx, tx, m, fn) })
+		err = q.store.inTx(ctx, func(ctx context.Context, tx *userTx) error { return q.workTx(ctx, tx, m, fn) })
 		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !setback(err) {
 			return err
 		}
@@ -143,29 +145,51 @@ func (q *Queue[T]) handler(noCode bool) Handler {
 }
 
 // inTx runs fn in a transaction of database/sql, for user code. It runs again
-// when the database asks for it.
-func (s *Store) inTx(ctx context.Context, fn func(*userTx) error) error {
+// when the database asks for it. The ctx of fn is marked as that of the transaction.
+func (s *Store) inTx(ctx context.Context, fn func(context.Context, *userTx) error) error {
 	return s.retry(ctx, func() error { return s.inTxOnce(ctx, fn) })
 }
 
-func (s *Store) inTxOnce(ctx context.Context, fn func(*userTx) error) error {
+func (s *Store) inTxOnce(ctx context.Context, fn func(context.Context, *userTx) error) error {
 	u, err := s.beginUser(ctx)
 	if err != nil {
 		return err
 	}
 	defer u.end() // it is rolled back, unless it is committed
+	mark := new(openTx)
+	defer mark.ended.Store(true)
 	if s.cfg.Concurrent {
 		if _, err := (conn{s, u}).exec(ctx, s.dialect.savepoint); err != nil {
 			return err
 		}
 	}
-	if err := fn(u); err != nil {
+	if err := fn(context.WithValue(ctx, txKey{s.core}, mark), u); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return u.own.end(u.Tx.Commit)
+}
+
+// txKey is the key of an openTx in the ctx of user code.
+type txKey struct{ store *core }
+
+// An openTx is the mark of a transaction that user code has got.
+type openTx struct{ ended atomic.Bool }
+
+// errInTx is for a write that would wait for the transaction that it is called in.
+var errInTx = fmt.Errorf("%w: its ctx is that of a transaction of HandleTx or StepTx, which holds the database's only write lock, so that the call would wait for itself; use WithTx with that transaction", ErrState)
+
+// outsideTx returns an error if ctx is that of a transaction which keeps out the write to come.
+func (s *Store) outsideTx(ctx context.Context) error {
+	if s.dialect.concurrency != singleWriter || s.tx != nil {
+		return nil // under Config.Concurrent too: user code's transaction begins as BeginTx has it, and keeps others out
+	}
+	if open, ok := ctx.Value(txKey{s.core}).(*openTx); ok && !open.ended.Load() {
+		return errInTx
+	}
+	return nil
 }
 
 // A userTx is a transaction that user code gets. The library's own statements in it note if the driver panics.

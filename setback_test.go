@@ -195,3 +195,28 @@ func TestWhatTheWorkItselfSpoilsIsNotTheDatabases(t *testing.T) {
 		}
 	}
 }
+
+// Otherwise it would be done together with others, under a ctx that says nothing of the transaction.
+func TestWriteInATransactionOfUserCodeDoesNotWaitForOthers(t *testing.T) {
+	gate, under := make(chan struct{}), make(chan struct{})
+	_, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.tag() == "message.enqueue" {
+			close(under)
+			<-gate
+		}
+		return row(int64(1)), nil
+	})
+	done := make(chan error, 1)
+	go func() { done <- enqueueOnce(t.Context(), s) }()
+	<-under
+	err := s.inTxOnce(t.Context(), func(ctx context.Context, _ *userTx) error {
+		return within(t, "an enqueue", func() error { return enqueueOnce(ctx, s) })
+	})
+	if !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "use WithTx") {
+		t.Errorf("got %v", err)
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

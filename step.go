@@ -346,8 +346,9 @@ func codeOf(err error) string {
 // its result is recorded too, so that its effects happen once. It is rolled
 // back if fn returns an error or the lease is lost. fn must not commit it, may
 // run again after a conflict, and should do nothing but SQL. On SQLite and
-// Turso the transaction holds the write lock from its beginning. On PostgreSQL
-// it is READ COMMITTED.
+// Turso the transaction holds the write lock from its beginning. A call on the Store itself that
+// writes would wait for it there, and returns an error matching ErrState if its ctx is fn's: use
+// WithTx. On PostgreSQL the transaction is READ COMMITTED.
 //
 // On Turso in MVCC mode return the first error that the database gives: the
 // engine ends the transaction at a conflict, and what is sent after it commits
@@ -383,7 +384,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	var output any
 	var status State
 	_, err := r.attempt(own, name, func(ctx context.Context) (any, error) {
-		return nil, r.store.inTx(ctx, func(tx *userTx) error {
+		return nil, r.store.inTx(ctx, func(ctx context.Context, tx *userTx) error {
 			var err error
 			output, status, err = r.workTx(ctx, tx, name, fn)
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -163,10 +164,14 @@ func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
 	return e.recorded(name, first)
 }
 
-// setback closes the execution because of the database; but what its encoding lacks is no setback.
+// setback closes the execution because of the database. What its encoding lacks is no setback, nor is
+// a step in the transaction of another.
 func (e *execution) setback(err error) error {
-	if untranslatable(err) {
+	switch {
+	case untranslatable(err):
 		return invalid(err)
+	case errors.Is(err, errInTx):
+		return wrap(e.lease, err, "run %d", e.id)
 	}
 	return e.suspend(time.Second, setbackOf(e.lease, err))
 }

@@ -178,6 +178,7 @@ func (c Config) New(db *sql.DB, d Dialect) *Store {
 	}
 	s.acks.alone, s.acks.together = pool.settle, pool.settleTogether
 	s.saves.alone, s.saves.together = pool.saveStep, pool.saveSteps
+	s.acks.admit, s.saves.admit = pool.outsideTx, pool.outsideTx
 	if s.bad == nil {
 		s.acks.refused, s.saves.refused = s.dialect.refused, s.dialect.refused
 	}

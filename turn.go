@@ -12,7 +12,7 @@ import (
 //
 // It is no lock, and nothing is wrong without it: who has waited for
 // turnPatience goes on all the same. The one before may be waiting for another
-// process, or be a StepTx whose function writes by the Store besides.
+// process, or be a StepTx whose function writes by another Store besides.
 type turn chan struct{}
 
 const turnPatience = time.Second

@@ -291,6 +291,9 @@ func (c *farConn) Close() error {
 	if c.tx != nil {
 		return errors.Join(c.Rollback(), c.conn.Close())
 	}
+	if c.own { // as a server does whose client has gone
+		_, _ = c.conn.ExecContext(context.Background(), "ROLLBACK")
+	}
 	return c.conn.Close()
 }
 

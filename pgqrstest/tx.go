@@ -153,6 +153,9 @@ var txCases = []testcase{
 		wantError(t, err, sql.ErrTxDone)
 		e.wantEmpty(t)
 	}},
+	{"a write on the Store itself in a transaction of HandleTx or StepTx is refused at once where it would wait for that", "WithTx forgotten would stop all writes of the database for minutes", txInside},
+	{"a write on the Store itself in a transaction of HandleTx or StepTx is done beside it where it need not wait", "a log entry could not outlive the work that it is about", txBeside},
+	{"the ctx of a transaction of HandleTx or StepTx is good for any call once that has ended", "a goroutine that the handler started could not enqueue any more", txAfter},
 }
 
 // A callerTx is a transaction of the caller's, of either kind that WithTx takes.
@@ -216,4 +219,97 @@ func (e *env) view(t *testing.T, id int64) string {
 		return "none"
 	}
 	return fmt.Sprintf("%s %+v", ms[0].State, ms[0])
+}
+
+// within calls fn in a HandleTx handler and in the function of a StepTx, with what tells them apart.
+func (e *env) within(t *testing.T, fn func(ctx context.Context, run *pgqrs.Run, tx *sql.Tx, kind string) error) (id int64, h *pgqrs.RunHandle[int]) {
+	t.Helper()
+	q, w := pgqrs.NewQueue[int](e.store, "within").With(atOnce(1)), pgqrs.NewWorkflow[int, int](e.store, "steps")
+	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, _ *pgqrs.Message[int]) error {
+		return fn(ctx, nil, tx, "HandleTx")
+	}), w.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
+		return 1, run.With(atOnce(1)).DoTx(ctx, "step", func(ctx context.Context, tx *sql.Tx) error { return fn(ctx, run, tx, "StepTx") })
+	})))
+	id = enqueue(t, q, 1)
+	return id, value(w.Start(t.Context(), 1))(t)
+}
+
+func txInside(t *testing.T, e *env) {
+	if e.dialect == pgqrs.Postgres {
+		t.Skip("writes do not wait for each other")
+	}
+	count := e.effects(t)
+	letters := pgqrs.NewQueue[string](e.store, "letters").With(atOnce(1))
+	dead := enqueue(t, letters, "dead")
+	must(t, letters.Fail(t.Context(), errBoom, dequeueOne(t, letters)))
+	enqueue(t, letters, "ready")
+	other := pgqrs.NewWorkflow[int, int](e.store, "others")
+	run := value(other.Start(t.Context(), 1))(t)
+	e.register(t, pgqrs.Schedule{Name: "nightly", Rule: newGrid(time.Hour), Target: letters.Target("x")})
+	calls := everyCall(e.store, "letters")
+	add := func(name string, fn func(context.Context) error) { calls = append(calls, call{name, true, fn}) }
+	add("Redrive of a dead letter", func(ctx context.Context) error { _, err := e.store.Redrive(ctx, dead); return err })
+	add("Configure", letters.Configure)
+	add("Start", func(ctx context.Context) error { _, err := other.Start(ctx, 1); return err })
+	add("Start with a key", func(ctx context.Context) error { _, err := other.Start(ctx, 1, pgqrs.Key("k")); return err })
+	add("Send", func(ctx context.Context) error { return pgqrs.Signal[int]("s").Send(ctx, e.store, run.ID(), 1) })
+	add("Cancel", run.Cancel)
+	add("Pause", run.Pause)
+	calls = append(calls, call{"Info", false, func(ctx context.Context) error { _, err := run.Info(ctx); return err }})
+	id, h := e.within(t, func(ctx context.Context, run *pgqrs.Run, tx *sql.Tx, kind string) error {
+		begun := time.Now()
+		for _, c := range calls {
+			switch err := c.run(ctx); {
+			case c.writes && (!errors.Is(err, pgqrs.ErrState) || !strings.Contains(fmt.Sprint(err), "use WithTx")):
+				t.Errorf("%s in %s: %v", c.name, kind, err)
+			case !c.writes && err != nil:
+				t.Errorf("%s in %s: %v", c.name, kind, err)
+			}
+		}
+		if run != nil {
+			if err := run.DoTx(ctx, "nested", book); !errors.Is(err, pgqrs.ErrState) {
+				t.Errorf("a transaction in the transaction: %v", err)
+			}
+		}
+		if took := time.Since(begun); took > 30*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		_, err := letters.WithTx(tx).Enqueue(ctx, "by WithTx")
+		return errors.Join(err, book(ctx, tx))
+	})
+	equal(t, "attempts", e.awaitState(t, id, pgqrs.Archived).Attempt, 1)
+	e.awaitRun(t, h.ID(), pgqrs.Succeeded)
+	equal(t, "effects", count(), 2)
+	equal(t, "messages that are ready", e.stats(t, "letters").Ready, 3)
+}
+
+func txBeside(t *testing.T, e *env) {
+	if e.dialect != pgqrs.Postgres {
+		t.Skip("one write waits for the other")
+	}
+	log := pgqrs.NewQueue[string](e.store, "log")
+	enqueue(t, log, "makes the queue")
+	id, h := e.within(t, func(ctx context.Context, _ *pgqrs.Run, _ *sql.Tx, kind string) error {
+		if _, err := log.Enqueue(ctx, kind); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+		return pgqrs.Permanent(errBoom)
+	})
+	e.awaitState(t, id, pgqrs.Dead)
+	e.awaitRun(t, h.ID(), pgqrs.Failed)
+	equal(t, "messages that outlived their transaction", e.stats(t, "log").Ready, 3)
+}
+
+func txAfter(t *testing.T, e *env) {
+	log := pgqrs.NewQueue[string](e.store, "log")
+	ended := make(chan context.Context, 2)
+	id, h := e.within(t, func(ctx context.Context, _ *pgqrs.Run, _ *sql.Tx, _ string) error {
+		ended <- context.WithoutCancel(ctx)
+		return nil
+	})
+	e.awaitState(t, id, pgqrs.Archived)
+	e.awaitRun(t, h.ID(), pgqrs.Succeeded)
+	for range 2 {
+		value(log.Enqueue(receive(t, "a function has run", ended), "x"))(t)
+	}
 }

@@ -256,7 +256,7 @@ func (e *env) refuse(t *testing.T, column, payload string) (allow func()) {
 
 func faultRefused(t *testing.T, e *env) {
 	var handled tally[int]
-	q := pgqrs.NewQueue[int](e.store, "jobs").With(pgqrs.Policy{MaxAttempts: -1, Lease: 500 * time.Millisecond})
+	q := pgqrs.NewQueue[int](e.store, "jobs").With(pgqrs.Policy{MaxAttempts: -1, Lease: 5 * time.Second})
 	ids := value(q.EnqueueBatch(t.Context(), []int{1, 2, 13, 4, 5}))(t)
 	allow := e.refuse(t, "archived_at", "13")
 	stop := start(t, fast(q.Handle(func(_ context.Context, m *pgqrs.Message[int]) error {
@@ -284,7 +284,7 @@ func faultRefused(t *testing.T, e *env) {
 
 func faultRenewal(t *testing.T, e *env) {
 	var attempts tally[int]
-	q := pgqrs.NewQueue[int](e.store, "jobs").With(pgqrs.Policy{MaxAttempts: -1, Lease: 500 * time.Millisecond})
+	q := pgqrs.NewQueue[int](e.store, "jobs").With(pgqrs.Policy{MaxAttempts: -1, Lease: 3 * time.Second})
 	ids := value(q.EnqueueBatch(t.Context(), []int{1, 2, 13, 4, 5}))(t)
 	gate := make(chan struct{})
 	start(t, fast(q.Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {
@@ -299,7 +299,7 @@ func faultRenewal(t *testing.T, e *env) {
 	e.refuse(t, "vt", "13")
 	eventually(t, "the lease that cannot be renewed is lost", func() bool { return e.log.has("lease lost") })
 	first := e.info(t, ids[0]).LeasedUntil
-	eventually(t, "the others are renewed for two leases more", func() bool { return e.info(t, ids[0]).LeasedUntil.Sub(first) > time.Second })
+	eventually(t, "the others are renewed for a lease more", func() bool { return e.info(t, ids[0]).LeasedUntil.Sub(first) > 3*time.Second })
 	close(gate)
 	for i, id := range ids {
 		if i != 2 {

@@ -310,8 +310,8 @@ func TestDeathsOfRunsThatTheEncodingLacks(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if want := errs["beyond"].in(p); !strings.Contains(info.Error, want) {
-			t.Errorf("the error is %q", info.Error)
+		if want := errs["beyond"].in(p); !strings.Contains(info.Error, want) || info.Attempts != 1 {
+			t.Errorf("the error is %q after %d attempts", info.Error, info.Attempts)
 		}
 	})
 }
