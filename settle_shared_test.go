@@ -1,0 +1,69 @@
+//go:build go1.25
+
+package pgqrs
+
+import (
+	"database/sql/driver"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+// An Ack that may have to wait for a stranger's transaction, or that is long, is no company for those of other callers.
+func TestAckThatMayWaitHoldsUpNoOther(t *testing.T) {
+	many := make([]*Message[int], maxTogether+1)
+	for i := range many {
+		many[i] = &Message[int]{MessageInfo: MessageInfo{ID: int64(100 + i), WorkerID: 3, Claim: 9}}
+	}
+	grouped, batched := &Message[int]{MessageInfo: MessageInfo{ID: 7, WorkerID: 3, Claim: 9, Group: "g"}}, &Message[int]{MessageInfo: MessageInfo{ID: 7, WorkerID: 3, Claim: 9, BatchID: 5}}
+	for name, test := range map[string]struct {
+		slow  []*Message[int]
+		waits func(c call) bool
+	}{
+		"of a group": {[]*Message[int]{grouped}, func(c call) bool { return c.tag() == "group.try_lock" }},
+		"of a batch": {[]*Message[int]{batched}, func(c call) bool { return c.tag() == "batch.try_lock" }},
+		"of many": {many, func(c call) bool {
+			return c.tag() == "message.ack" && strings.HasPrefix(c.args[0].Value.(string), "[[100,")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gate := make(chan struct{})
+				_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
+					if test.waits(c) {
+						<-gate
+						return nil, nil
+					}
+					if c.tag() == "message.ack" && !strings.HasPrefix(c.args[0].Value.(string), "[[7,") {
+						return row(int64(8)), nil
+					}
+					return row(int64(7)), nil
+				})
+				q := NewQueue[int](s, "q")
+				slow, quick := make(chan error, 1), make(chan error, 1)
+				go func() { slow <- q.Ack(t.Context(), test.slow...) }()
+				synctest.Wait()
+				go func() {
+					quick <- q.Ack(t.Context(), &Message[int]{MessageInfo: MessageInfo{ID: 8, WorkerID: 3, Claim: 9}})
+				}()
+				synctest.Wait()
+				select {
+				case err := <-quick:
+					if err != nil {
+						t.Error(err)
+					}
+				default:
+					t.Error("another caller's ack waits for it")
+				}
+				close(gate)
+				if err := <-slow; err != nil && !errors.Is(err, ErrLeaseLost) {
+					t.Error(err)
+				}
+				if err := s.DB().Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
