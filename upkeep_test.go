@@ -3,6 +3,8 @@
 package pgqrs
 
 import (
+	"context"
+	"database/sql"
 	"database/sql/driver"
 	"testing"
 	"testing/synctest"
@@ -37,5 +39,44 @@ func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 				t.Errorf("at %v each: %d times within an hour, of %d", takes, disowned, times)
 			}
 		})
+	}
+}
+
+// On SQLite the transaction of a HandleTx keeps the heartbeat out for as long as it lasts.
+func TestRenew_LeavesAHandlerInItsTransaction(t *testing.T) {
+	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.tag() == "message.renew" {
+			return nil, coded{"57P01"}
+		}
+		return nil, nil
+	})
+	r := newTestRunning(t, &Worker{Lease: time.Second, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	d := r.take(r.lanes[0], []*MessageInfo{{ID: 7, WorkerID: 3, Claim: 1}}, time.Now().Add(-time.Minute))[0]
+	d.m.hold.inTx.Store(true)
+	r.renew(t.Context())
+	if d.lost {
+		t.Error("the lease is taken for lost within the handler's transaction")
+	}
+	d.m.hold.inTx.Store(false)
+	r.renew(t.Context())
+	if !d.lost {
+		t.Error("the lease that has ended is not taken for lost")
+	}
+}
+
+func TestHandleTx_KeepsTheHeartbeatInformed(t *testing.T) {
+	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
+	m := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Raw: []byte("1"), hold: new(hold)}
+	h := NewQueue[int](s, "q").HandleTx(func(context.Context, *sql.Tx, *Message[int]) error {
+		if !m.hold.inTx.Load() {
+			t.Error("the heartbeat does not know of the transaction")
+		}
+		return nil
+	})
+	if err := h.work(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if m.hold.inTx.Load() {
+		t.Error("the heartbeat knows of a transaction that has ended")
 	}
 }
