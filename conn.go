@@ -285,8 +285,6 @@ func (d *dialect) away(err error) bool {
 		return unreachable(err) || containsAny(err, d.gone)
 	case "25006": // read_only_sql_transaction
 		return true
-	case "0A000": // feature_not_supported, by a standby
-		return strings.Contains(err.Error(), "during recovery")
 	}
 	return unreachable(err)
 }

@@ -342,3 +342,26 @@ func handleTx(t *testing.T, s *Store, m *MessageInfo, fn func(context.Context, *
 	}
 	return NewQueue[int](s, "q").HandleTx(fn).work(t.Context(), m)
 }
+
+// A server writes its errors in the language that lc_messages names.
+func TestStandbyOfAnotherLanguage(t *testing.T) {
+	refusal := coded{"0A000"}
+	_, s := newFake(t, Config{}, Postgres, func(c call) ([][]driver.Value, error) {
+		if strings.HasPrefix(c.String(), "begin") {
+			return nil, refusal
+		}
+		return nil, nil
+	})
+	err := s.inTx(t.Context(), func(context.Context, *userTx) error { return nil })
+	if !errors.Is(err, refusal) || !s.dialect.away(err) {
+		t.Errorf("got %v; want an error that says that the database cannot be used just now", err)
+	}
+}
+
+func TestUntranslatableInAnotherLanguage(t *testing.T) {
+	for state, want := range map[string]bool{"22P05": true, "22021": true, "0A000": true, "22003": false} {
+		if got := untranslatable(coded{state}); got != want {
+			t.Errorf("%s: %v, want %v", state, got, want)
+		}
+	}
+}

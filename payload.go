@@ -326,10 +326,9 @@ func errorText(err error) string {
 // untranslatable reports whether PostgreSQL says that the database's encoding lacks a character.
 func untranslatable(err error) bool {
 	switch sqlState(err) {
-	case "22P05", "22021": // untranslatable_character, character_not_in_repertoire
+	case "22P05", "22021", // untranslatable_character, character_not_in_repertoire
+		"0A000": // feature_not_supported: an escape in JSON, without an encoding
 		return true
-	case "0A000": // feature_not_supported: an escape in JSON, without an encoding
-		return strings.Contains(err.Error(), "conversion between")
 	}
 	return false
 }

@@ -140,9 +140,22 @@ func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *
 		tx, err = o.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
 		return err
 	})
+	if sqlState(err) == "0A000" { // feature_not_supported
+		err = &standbyError{err}
+	}
 	o.inTx = err == nil
 	return tx, err
 }
+
+// A standbyError is the error of a standby that is asked for a transaction that writes. pgx asks for one, lib/pq does not.
+// The text of such an error is in the server's language, so its code is all that tells.
+type standbyError struct{ err error }
+
+func (e *standbyError) Error() string { return e.err.Error() }
+func (e *standbyError) Unwrap() error { return e.err }
+
+// SQLState returns read_only_sql_transaction, which a standby answers to a statement that writes.
+func (e *standbyError) SQLState() string { return "25006" }
 
 // end ends the transaction of database/sql on the connection, by a call of it.
 func (o *session) end(how func() error) error {
