@@ -26,12 +26,8 @@ type farAway struct {
 }
 
 func (d *farAway) answer(c call) ([][]driver.Value, error) {
-	d.begin(1)
+	took := d.begin(1)
 	defer d.begin(-1)
-	took := 5 * time.Millisecond
-	if d.hangs {
-		took = time.Hour
-	}
 	select {
 	case <-time.After(took):
 	case <-c.ctx.Done():
@@ -60,11 +56,22 @@ func (d *farAway) answer(c call) ([][]driver.Value, error) {
 	return rows, d.err
 }
 
-func (d *farAway) begin(n int) {
+// begin counts statements under way. It returns how long one that begins now takes.
+func (d *farAway) begin(n int) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.now += n
 	d.most = max(d.most, d.now)
+	if d.hangs {
+		return time.Hour
+	}
+	return 5 * time.Millisecond
+}
+
+func (d *farAway) hang(hangs bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hangs = hangs
 }
 
 func (d *farAway) set(ended bool, err error) {
@@ -189,9 +196,9 @@ func TestResultOutlastsADatabaseThatIsAway(t *testing.T) {
 // A statement of Result that nobody answers is given up, and sent again.
 func TestResultOutlastsAStatementThatHangs(t *testing.T) {
 	await(t, 1, func(t *testing.T, d *farAway, f *fake, _ func(), results chan error) {
-		d.hangs = true
+		d.hang(true)
 		pass(time.Second)
-		d.hangs = false
+		d.hang(false)
 		d.set(true, nil)
 		pass(statementTimeout)
 		if len(results) == 0 {
@@ -227,7 +234,7 @@ func TestResultReturnsAnErrorThatStays(t *testing.T) {
 func TestAResultThatIsCancelledLeavesNothingBehind(t *testing.T) {
 	for _, n := range []int{1, 300} {
 		await(t, n, func(t *testing.T, d *farAway, f *fake, cancel func(), results chan error) {
-			d.hangs = true
+			d.hang(true)
 			pass(2 * time.Millisecond)
 			before := time.Now()
 			cancel()
