@@ -465,3 +465,12 @@ func TestLoad_ClearedSteps(t *testing.T) {
 		t.Errorf("the rows are %v", e.rows)
 	}
 }
+
+func TestStepInTheTransactionOfAnotherRun(t *testing.T) {
+	_, s := newFake(t, Config{}, SQLite, answerRun)
+	e := newExecution(s, "test", &MessageInfo{ID: 7, hold: new(hold)})
+	e.lease = t.Context()
+	if err := e.setback(errInTx); !errors.Is(err, ErrState) || errors.Is(err, ErrSuspended) {
+		t.Errorf("got %v; want an error that matches ErrState, and a run that goes on", err)
+	}
+}

@@ -222,13 +222,13 @@ func (e *env) view(t *testing.T, id int64) string {
 }
 
 // within calls fn in a HandleTx handler and in the function of a StepTx, with what tells them apart.
-func (e *env) within(t *testing.T, fn func(ctx context.Context, run *pgqrs.Run, tx *sql.Tx, kind string) error) (id int64, h *pgqrs.RunHandle[int]) {
+func (e *env) within(t *testing.T, fn func(ctx context.Context, tx *sql.Tx, kind string) error) (id int64, h *pgqrs.RunHandle[int]) {
 	t.Helper()
 	q, w := pgqrs.NewQueue[int](e.store, "within").With(atOnce(1)), pgqrs.NewWorkflow[int, int](e.store, "steps")
 	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, _ *pgqrs.Message[int]) error {
-		return fn(ctx, nil, tx, "HandleTx")
+		return fn(ctx, tx, "HandleTx")
 	}), w.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
-		return 1, run.With(atOnce(1)).DoTx(ctx, "step", func(ctx context.Context, tx *sql.Tx) error { return fn(ctx, run, tx, "StepTx") })
+		return 1, run.With(atOnce(1)).DoTx(ctx, "step", func(ctx context.Context, tx *sql.Tx) error { return fn(ctx, tx, "StepTx") })
 	})))
 	id = enqueue(t, q, 1)
 	return id, value(w.Start(t.Context(), 1))(t)
@@ -256,7 +256,7 @@ func txInside(t *testing.T, e *env) {
 	add("Cancel", run.Cancel)
 	add("Pause", run.Pause)
 	calls = append(calls, call{"Info", false, func(ctx context.Context) error { _, err := run.Info(ctx); return err }})
-	id, h := e.within(t, func(ctx context.Context, run *pgqrs.Run, tx *sql.Tx, kind string) error {
+	id, h := e.within(t, func(ctx context.Context, tx *sql.Tx, kind string) error {
 		begun := time.Now()
 		for _, c := range calls {
 			switch err := c.run(ctx); {
@@ -264,11 +264,6 @@ func txInside(t *testing.T, e *env) {
 				t.Errorf("%s in %s: %v", c.name, kind, err)
 			case !c.writes && err != nil:
 				t.Errorf("%s in %s: %v", c.name, kind, err)
-			}
-		}
-		if run != nil {
-			if err := run.DoTx(ctx, "nested", book); !errors.Is(err, pgqrs.ErrState) {
-				t.Errorf("a transaction in the transaction: %v", err)
 			}
 		}
 		if took := time.Since(begun); took > 30*time.Second {
@@ -289,7 +284,7 @@ func txBeside(t *testing.T, e *env) {
 	}
 	log := pgqrs.NewQueue[string](e.store, "log")
 	enqueue(t, log, "makes the queue")
-	id, h := e.within(t, func(ctx context.Context, _ *pgqrs.Run, _ *sql.Tx, kind string) error {
+	id, h := e.within(t, func(ctx context.Context, _ *sql.Tx, kind string) error {
 		if _, err := log.Enqueue(ctx, kind); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
@@ -303,7 +298,7 @@ func txBeside(t *testing.T, e *env) {
 func txAfter(t *testing.T, e *env) {
 	log := pgqrs.NewQueue[string](e.store, "log")
 	ended := make(chan context.Context, 2)
-	id, h := e.within(t, func(ctx context.Context, _ *pgqrs.Run, _ *sql.Tx, _ string) error {
+	id, h := e.within(t, func(ctx context.Context, _ *sql.Tx, _ string) error {
 		ended <- context.WithoutCancel(ctx)
 		return nil
 	})

@@ -174,6 +174,10 @@ func (p *powerCampaign) finish() *pgqrs.Store {
 	p.rounds++
 	store := open(p.t, p.file())
 	p.checkIntegrity(store)
+	// On a slow machine no checkpoint may have come, so that the tables are undone as well.
+	if err := store.Install(p.t.Context()); err != nil {
+		p.t.Fatal(err)
+	}
 	stop := p.work(store, "worker", "consumer")
 	awaitEnd(p.t, store)
 	stop()
