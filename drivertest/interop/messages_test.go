@@ -320,16 +320,27 @@ func together(t *testing.T, p *pair) {
 		numbers[i] = i
 	}
 	value(q.EnqueueBatch(t.Context(), numbers))(t)
+	// Each side takes five messages ahead, so that it gets some, however fast the other one is.
+	var got box[int]
+	ahead := value(q.Dequeue(t.Context(), 5, time.Minute))(t)
+	must(t, q.Ack(t.Context(), ahead...))
+	for _, m := range ahead {
+		got.put(m.Payload)
+	}
 	p.py.run(t, `
 		my.got = []
 		my.consumer = await my.store.consumer("jobs")
+		async def take():
+			messages = await my.consumer.dequeue(batch_size=5)
+			my.got.extend(m.payload for m in messages)
+			assert all(await my.consumer.archive_many([m.id for m in messages]))
+			return messages
 		async def consume():
-			while messages := await my.consumer.dequeue(batch_size=5):
-				my.got.extend(m.payload for m in messages)
-				assert all(await my.consumer.archive_many([m.id for m in messages]))
+			while await take():
+				pass
+		assert await take()
 		my.task = asyncio.create_task(consume())
 	`, nil)
-	var got box[int]
 	var consumers sync.WaitGroup
 	for range 4 {
 		consumers.Add(1)
@@ -357,9 +368,6 @@ func together(t *testing.T, p *pair) {
 	}
 	consumers.Wait()
 	python := do[[]int](t, p.py, `await my.task; return my.got`, nil)
-	if len(python) == 0 || len(got.all()) == 0 {
-		t.Fatalf("Python got %d and Go %d; want some each", len(python), len(got.all()))
-	}
 	t.Logf("Python got %d, Go %d", len(python), len(got.all()))
 	all := slices.Concat(python, got.all())
 	slices.Sort(all)
