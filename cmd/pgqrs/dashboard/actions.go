@@ -1,14 +1,13 @@
 package dashboard
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -55,56 +54,72 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		d.refuse(w, http.StatusMethodNotAllowed, "Actions are sent by the buttons of this dashboard.")
 		return
 	}
-	if !d.options.Actions {
-		d.refuse(w, http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions.")
+	log := d.log.With("actor", d.actor(r), "remote", brief(r.RemoteAddr))
+	asked, refused := d.ask(w, r)
+	if refused != nil {
+		log.Warn("dashboard: action refused", "action", brief(asked.what), "why", refused.sentence, "origin", brief(r.Header.Get("Origin")))
+		d.refuse(w, refused.status, refused.sentence)
 		return
 	}
-	if err := d.cross.Check(r); err != nil {
-		d.log.Warn("dashboard: action from another site refused", "error", err, "origin", r.Header.Get("Origin"))
-		d.refuse(w, http.StatusForbidden, "This action came from another site's page, and was not done.")
-		return
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-	if err := r.ParseForm(); err != nil {
-		d.show(w, nil, fmt.Errorf("%w: %w", errInput, err))
-		return
-	}
-	what, name := field(r, "do"), field(r, "name")
-	a, ok := actions[what]
-	if !ok {
-		d.show(w, nil, fmt.Errorf("%w: there is no action %q", errInput, brief(what)))
-		return
-	}
-	id, err := strconv.ParseInt(field(r, "id"), 10, 64)
-	if err != nil && field(r, "id") != "" {
-		d.show(w, nil, fmt.Errorf("%w: %q is not an id", errInput, brief(field(r, "id"))))
-		return
-	}
-	n, err := a.do(ctx, d.store, name, id)
-	d.samples.forget()
-	d.log.Info("dashboard: action", "action", what, "name", name, "id", id, "done", n, "error", err)
+	a := actions[asked.what]
+	n, err := a.do(ctx, d.store, asked.name, asked.id)
 	if err != nil {
-		d.show(w, nil, err)
+		n = 0
+	}
+	d.samples.forget()
+	log = log.With("action", asked.what, "name", brief(asked.name), "id", asked.id, "done", n, "failed", err != nil)
+	if err != nil {
+		log.Warn("dashboard: action", "error", brief(err.Error()))
+		d.show(w, nil, &pageError{err, asked.String()})
 		return
 	}
+	log.Info("dashboard: action")
 	// Not http.Redirect, which would make the address absolute, without the prefix.
-	w.Header().Set("Location", a.back(name, id)+"done="+what+"&n="+strconv.FormatInt(n, 10))
+	page := a.back(asked.name, asked.id)
+	w.Header().Set("Location", page+"done="+d.sealer.seal(page, asked.what, n, time.Now().Add(noticed)))
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// said is what an action has done, on the page that it has sent the browser to.
-func said(r *http.Request) string {
-	a, ok := actions[field(r, "done")]
-	n, err := strconv.ParseInt(field(r, "n"), 10, 64)
-	switch {
-	case !ok || err != nil:
-		return ""
-	case n == 0:
-		return cmp.Or(a.undone, "Nothing was done: things stood differently already.")
-	case strings.Contains(a.said, "%s"):
-		return fmt.Sprintf(a.said, number(n))
+// An ask is what a form asks for.
+type ask struct {
+	what, name string
+	id         int64
+}
+
+// String returns it as a page of an error shows it.
+func (a ask) String() string {
+	if a.id == 0 {
+		return fmt.Sprintf("%s %q", a.what, brief(a.name))
 	}
-	return a.said
+	return fmt.Sprintf("%s %d", a.what, a.id)
+}
+
+// ask reads the form of an action, or returns why it is refused.
+func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused *refusal) {
+	if !d.options.Actions {
+		return a, &refusal{http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions."}
+	}
+	if d.cross.Check(r) != nil {
+		return a, &refusal{http.StatusForbidden, "This action came from another site's page, and was not done."}
+	}
+	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !d.pass.borne(r) {
+		return a, &refusal{http.StatusForbidden, "Nothing shows which page this action came from. A browser sends an Origin. A program sends the header \"Authorization: Bearer\" with the token."}
+	}
+	form, refused := readForm(w, r)
+	if refused != nil {
+		return a, refused
+	}
+	a.what, a.name = textOf(form, "do"), textOf(form, "name")
+	if _, ok := actions[a.what]; !ok {
+		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("There is no action %q.", brief(a.what))}
+	}
+	id := textOf(form, "id")
+	n, err := strconv.ParseInt(id, 10, 64)
+	if err != nil && id != "" {
+		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("%q is not an id.", brief(id))}
+	}
+	a.id = n
+	return a, nil
 }
 
 type runHandle = pgqrs.RunHandle[json.RawMessage]

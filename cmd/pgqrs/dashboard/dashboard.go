@@ -1,21 +1,22 @@
 // Package dashboard shows the queues, messages, workers, runs and schedules
 // of a [pgqrs.Store] in a browser, and lets an operator act on them.
 //
+// The dashboard authenticates nobody by itself. Everybody who reaches it sees every payload, so
+// the application has to protect it as docs/DASHBOARD.md shows.
+//
 //	mux.Handle("/queues/", auth(http.StripPrefix("/queues", dashboard.Handler(store, dashboard.Options{}))))
 //
 // The pages are made on the server and work without JavaScript; with it they
 // renew themselves every two seconds while somebody looks. The Handler has no
 // goroutine and writes nothing but what its actions do. It keeps a few minutes of
 // counts in memory for its charts, which it takes when a page asks for them.
-//
-// It knows no users: who reaches it sees every payload. Put the application's
-// own authentication in front, as docs/DASHBOARD.md shows.
 package dashboard
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -35,9 +36,29 @@ type Options struct {
 	// pages may send actions. A browser may send them from the dashboard's own
 	// pages in any case, from all others never.
 	TrustedOrigins []string
+	// Hosts are the host names that the dashboard answers for, besides "localhost" and
+	// loopback addresses. A request for another host gets 421 Misdirected Request. Ports do
+	// not matter. Empty means that every host is answered.
+	//
+	// Set Hosts where the dashboard can be reached without the application's authentication,
+	// as on a developer's machine. A hostile site can point its own name at that address,
+	// and its scripts then read the answers (DNS rebinding). Behind authentication by a
+	// cookie or a password Hosts is a second guard: a browser sends neither to another name.
+	Hosts []string
+	// Token, if not empty, is what every request has to prove that it knows. A browser
+	// proves it by a cookie, which the address of any page with "?token=" and the token sets.
+	// Another program sends the header "Authorization: Bearer" with the token. Others get
+	// 401 Unauthorized. The token has 16 characters at least. Leave it empty where the application
+	// authenticates requests itself.
+	Token string
+	// Actor names who sends a request, for the log of actions. Nil leaves the name out. The
+	// dashboard calls Actor once for each action, also for one that it refuses, and calls it
+	// concurrently. A panic of Actor is logged and changes nothing else.
+	Actor func(*http.Request) string
 	// Title stands at the head of every page. Empty means "pgqrs".
 	Title string
-	// Logger is told of actions, and of errors behind a page. Nil means silence.
+	// Logger receives a record of each action, done or refused, and of each error behind a
+	// page. Texts in a record are cut to a line. Nil means silence.
 	Logger *slog.Logger
 }
 
@@ -50,21 +71,33 @@ type dashboard struct {
 	log     *slog.Logger
 	cross   *http.CrossOriginProtection
 	samples samples
+	hosts   map[string]bool // of Options.Hosts
+	pass    *pass
+	sealer  sealer
+	refused refusals
 }
 
-// Handler returns a handler that serves the dashboard of a store. It does no
-// I/O. Mount it at any path that ends in a slash, with [http.StripPrefix]; its
+// Handler returns a handler that serves the dashboard of a store to everybody who reaches it. The
+// application has to protect it with its own authentication, or to set Options.Token.
+// Where there is neither, Options.Hosts keeps the scripts of other sites out.
+//
+// Handler does no I/O. Mount it at any path that ends in a slash, with [http.StripPrefix]; its
 // links are relative. It is safe for concurrent use, and ends with the last reference to it.
 //
-// It panics if a trusted origin is not of the form "scheme://host" or "scheme://host:port".
+// Handler panics if options.Check returns an error.
 func Handler(store *pgqrs.Store, options Options) http.Handler {
-	d := &dashboard{store: store, options: options, cross: http.NewCrossOriginProtection()}
+	if err := options.Check(); err != nil {
+		panic("dashboard: " + err.Error())
+	}
+	d := &dashboard{store: store, options: options, cross: http.NewCrossOriginProtection(), hosts: map[string]bool{}}
 	d.options.Title = cmp.Or(options.Title, "pgqrs")
-	d.log = cmp.Or(options.Logger, slog.New(slog.DiscardHandler))
+	d.log, d.pass, d.sealer = newLogger(options.Logger), newPass(options.Token), newSealer()
+	for _, host := range options.Hosts {
+		name, _ := hostName(host) // it has been checked
+		d.hosts[name] = true
+	}
 	for _, origin := range options.TrustedOrigins {
-		if err := d.cross.AddTrustedOrigin(origin); err != nil {
-			panic("dashboard: " + err.Error())
-		}
+		d.cross.AddTrustedOrigin(origin) // it has been checked
 	}
 	return d
 }
@@ -89,18 +122,38 @@ func (d *dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	setHeaders(w.Header())
+	if refused := d.admit(w, r); refused != nil {
+		d.turnAway(w, r, refused)
+		return
+	}
+	if r.URL.Path == "" && r.Method == http.MethodGet { // mounted without its slash, from where relative links would lead astray
+		where := url.URL{Path: "./" + path.Base(cmp.Or(original(r), ".")) + "/", RawQuery: r.URL.RawQuery}
+		w.Header().Set("Location", where.String())
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	}
+	if d.enter(w, r) {
+		d.serve(ctx, w, r)
+	}
+}
+
+// isAction reports whether a request is for the address of all actions.
+func isAction(r *http.Request) bool { return strings.TrimPrefix(r.URL.Path, "/") == "action" }
+
+// serve serves a request that is let in.
+func (d *dashboard) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	switch {
-	case name == "action":
+	case isAction(r):
 		d.act(ctx, w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		d.refuse(w, http.StatusMethodNotAllowed, "This page can only be read.")
-	case r.URL.Path == "": // mounted without its slash, from where relative links would lead astray
-		w.Header().Set("Location", "./"+path.Base(cmp.Or(original(r), "."))+"/")
-		w.WriteHeader(http.StatusTemporaryRedirect)
 	case pages[name] != nil:
 		v, err := pages[name](d, ctx, r)
+		if err == nil {
+			v.Said = d.said(r)
+		}
 		d.show(w, v, err)
 	case name == "payload":
 		d.payload(ctx, w, r)
@@ -120,11 +173,12 @@ func original(r *http.Request) string {
 	return u.EscapedPath()
 }
 
-// setHeaders keeps pages out of caches and frames, and scripts and styles that
-// are not the dashboard's own out of pages.
+// setHeaders keeps pages out of caches, frames and the reach of windows of other sites, and scripts
+// and styles that are not the dashboard's own out of pages.
 func setHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Cache-Control", "no-store")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -144,10 +198,33 @@ func problem(err error) (status int, sentence string) {
 		return http.StatusConflict, "Its key has been taken by another message since. That one must end, or be deleted, first."
 	case errors.Is(err, pgqrs.ErrState):
 		return http.StatusConflict, "That cannot be done as things stand. They may have changed since the page was made."
+	case errors.Is(err, context.Canceled):
+		return statusGone, "The request was given up."
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable, "The database did not answer in time. Try again, or narrow down what you are looking for."
 	}
 	return http.StatusInternalServerError, "The database returned an error."
+}
+
+// statusGone is for the client that has gone and will not read it.
+const statusGone = 499
+
+// A pageError is an error with what the page says about it, which never is what a driver says.
+type pageError struct {
+	error
+	detail string
+}
+
+func (e *pageError) Unwrap() error { return e.error }
+
+// missing is an ErrNotFound that says on its page what is not there.
+func missing(format string, args ...any) error {
+	return &pageError{pgqrs.ErrNotFound, fmt.Sprintf(format, args...)}
+}
+
+// invalid is an errInput that says on its page what makes no sense.
+func invalid(format string, args ...any) error {
+	return &pageError{errInput, fmt.Sprintf(format, args...)}
 }
 
 // errInput is matched by the errors of requests that no link or form here makes.

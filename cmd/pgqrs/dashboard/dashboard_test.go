@@ -40,12 +40,15 @@ func read(t *testing.T, answer *http.Response, status int) string {
 	return string(body)
 }
 
-// post sends an action with headers, and does not follow where it leads.
+// post sends an action with headers, and does not follow where it leads. Without any it comes from the dashboard's own page.
 func post(t *testing.T, address string, form url.Values, headers ...string) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"action", strings.NewReader(form.Encode()))
 	must(t, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if len(headers) == 0 {
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
@@ -309,7 +312,7 @@ func TestActionsDoWhatTheySayAndLeadBelowThePrefix(t *testing.T) {
 		t.Errorf("the messages are %s and %s", a, b)
 	}
 	want(t, read(t, post(t, address, url.Values{"do": {"pause"}, "name": {"nobody's"}}), http.StatusNotFound), "not there", "nobody&#39;s")
-	want(t, read(t, post(t, address, url.Values{"do": {"explode"}}), http.StatusBadRequest), "no action")
+	want(t, read(t, post(t, address, url.Values{"do": {"explode"}}), http.StatusBadRequest), "There is no action")
 	want(t, read(t, post(t, address, url.Values{"do": {"delete"}, "id": {"1 or 1"}}), http.StatusBadRequest), "not an id")
 }
 

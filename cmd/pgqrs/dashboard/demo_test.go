@@ -22,6 +22,13 @@ import (
 // openStore returns a store on a new SQLite file.
 func openStore(t *testing.T) *pgqrs.Store {
 	t.Helper()
+	store, _ := openDB(t)
+	return store
+}
+
+// openDB returns a store on a new SQLite file, and its database.
+func openDB(t *testing.T) (*pgqrs.Store, *sql.DB) {
+	t.Helper()
 	path := filepath.ToSlash(filepath.Join(t.TempDir(), "demo.db"))
 	db, err := sql.Open("sqlite3", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(off)")
 	if err != nil {
@@ -30,7 +37,7 @@ func openStore(t *testing.T) *pgqrs.Store {
 	t.Cleanup(func() { db.Close() })
 	store := pgqrs.New(db, pgqrs.SQLite)
 	must(t, store.Install(t.Context()))
-	return store
+	return store, db
 }
 
 func must(t *testing.T, err error) {

@@ -33,7 +33,7 @@ func (d *dashboard) message(ctx context.Context, r *http.Request) (*view, error)
 		PayloadLength int
 	}{MessageInfo: m, Wait: wait, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
 		Redrivable: m.State == pgqrs.Dead || m.State == pgqrs.Archived}
-	return &view{Page: "message", Title: "Message " + strconv.FormatInt(m.ID, 10), Live: true, Said: said(r), Body: body}, nil
+	return &view{Page: "message", Title: "Message " + strconv.FormatInt(m.ID, 10), Live: true, Body: body}, nil
 }
 
 func headerList(headers map[string]string) []header {
@@ -52,7 +52,7 @@ func (d *dashboard) find(ctx context.Context, r *http.Request) (pgqrs.MessageInf
 	}
 	list, err := d.store.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{id}})
 	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("%w: message %d", pgqrs.ErrNotFound, id)
+		err = missing("message %d", id)
 	}
 	if err != nil {
 		return pgqrs.MessageInfo{}, err

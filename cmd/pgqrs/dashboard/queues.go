@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 
@@ -52,7 +51,7 @@ func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error
 		Queues []queueRow
 		Total  pgqrs.QueueDepth
 	}{rows, total}
-	return &view{Page: "overview", Title: "Queues", Live: true, Said: said(r), Body: body}, nil
+	return &view{Page: "overview", Title: "Queues", Live: true, Body: body}, nil
 }
 
 const pageSize = 50
@@ -79,7 +78,7 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, fmt.Errorf("%w: queue %q", pgqrs.ErrNotFound, brief(name))
+			return nil, missing("queue %q", brief(name))
 		}
 		q = found[0]
 	}
@@ -88,7 +87,7 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		state = pgqrs.Ready
 	}
 	if !slices.Contains(messageStates, state) {
-		return nil, fmt.Errorf("%w: there is no state %q", errInput, brief(string(state)))
+		return nil, invalid("there is no state %q", brief(string(state)))
 	}
 	list, next, err := d.list(ctx, name, state, field(r, "after"))
 	if err != nil {
@@ -110,14 +109,17 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		draw("done in a minute", name, now, ring, doneSeries, diedSeries),
 		draw("dead letters", name, now, ring, deadSeries),
 	}, tabs(q, state), state, list, next, field(r, "after") != "", q.Policy.MaxHeld > 0 && q.Leased >= int64(q.Policy.MaxHeld) && q.Ready > 0}
-	return &view{Page: "queue", Title: printable(name), Live: true, Said: said(r), Body: body}, nil
+	return &view{Page: "queue", Title: printable(name), Live: true, Body: body}, nil
 }
 
 // list reads a page of messages, and where the next one begins, if there is one.
 func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.State, after string) (list []pgqrs.MessageInfo, next string, err error) {
 	list, err = d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state, After: after, Limit: pageSize + 1})
-	if err != nil && after != "" && ctx.Err() == nil {
-		return nil, "", fmt.Errorf("%w: %w", errInput, err)
+	if err != nil && after != "" {
+		// The cursor is at fault if the first page can be had.
+		if _, first := d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state, Limit: 1}); first == nil {
+			return nil, "", invalid("%q is not a Cursor", brief(after))
+		}
 	}
 	if len(list) > pageSize {
 		list = list[:pageSize]

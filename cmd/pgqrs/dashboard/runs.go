@@ -3,7 +3,6 @@ package dashboard
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -24,19 +23,19 @@ type runRow struct {
 func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
 	f := pgqrs.RunFilter{Workflow: field(r, "workflow"), Status: pgqrs.State(field(r, "status")), Limit: pageSize + 1}
 	if f.Status != "" && !slices.Contains(runStates, f.Status) {
-		return nil, fmt.Errorf("%w: there is no status %q", errInput, brief(string(f.Status)))
+		return nil, invalid("there is no status %q", brief(string(f.Status)))
 	}
 	if before := field(r, "before"); before != "" {
 		id, err := strconv.ParseInt(before, 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %q is not a run", errInput, brief(before))
+			return nil, invalid("%q is not a run", brief(before))
 		}
 		f.Before = id
 	}
 	if parent := field(r, "parent"); parent != "" {
 		id, err := strconv.ParseInt(parent, 10, 64)
 		if err != nil || id < 1 {
-			return nil, fmt.Errorf("%w: %q is not a run", errInput, brief(parent))
+			return nil, invalid("%q is not a run", brief(parent))
 		}
 		f.Parent = id
 	}
@@ -118,7 +117,7 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 		began = end
 	}
 	body.Queued, body.QueuedBar = began.Sub(info.CreatedAt), between(info.CreatedAt, began, info.CreatedAt, end)
-	return &view{Page: "run", Title: "Run " + strconv.FormatInt(id, 10), Live: info.EndedAt.IsZero(), Said: said(r), Body: body}, nil
+	return &view{Page: "run", Title: "Run " + strconv.FormatInt(id, 10), Live: info.EndedAt.IsZero(), Body: body}, nil
 }
 
 // timeline places steps on a line from the run's making to its end. A step

@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ func (d *dashboard) schedules(ctx context.Context, r *http.Request) (*view, erro
 		only = scheduleViews[0]
 	}
 	if !slices.Contains(scheduleViews, only) {
-		return nil, fmt.Errorf("%w: there are no %q schedules", errInput, brief(only))
+		return nil, invalid("there are no %q schedules", brief(only))
 	}
 	list, err := d.store.Schedules(ctx)
 	if err != nil {
@@ -94,7 +93,7 @@ func (d *dashboard) schedule(ctx context.Context, r *http.Request) (*view, error
 	}
 	list, err := d.store.Schedules(ctx, name)
 	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("%w: schedule %q", pgqrs.ErrNotFound, brief(name))
+		err = missing("schedule %q", brief(name))
 	}
 	if err != nil {
 		return nil, err
@@ -112,7 +111,7 @@ func (d *dashboard) schedule(ctx context.Context, r *http.Request) (*view, error
 		More       bool // there may be older runs than those that are shown
 	}{scheduleRow: row, Local: local(row.NextAt, row.Zone), HeaderList: headerList(row.Headers),
 		Cut: len(row.Payload) > shownText, More: len(runs) == shownRuns}
-	return &view{Page: "schedule", Title: printable(name), Live: limit == shownRuns, Said: said(r), Body: body}, nil
+	return &view{Page: "schedule", Title: printable(name), Live: limit == shownRuns, Body: body}, nil
 }
 
 // scheduleWord is how a schedule stands.

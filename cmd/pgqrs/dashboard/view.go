@@ -2,12 +2,14 @@ package dashboard
 
 import (
 	"bytes"
+	"crypto/rand"
 	"embed"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"html/template"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -65,17 +67,23 @@ func parseTemplates(names ...string) map[string]*template.Template {
 	return pages
 }
 
-// show writes a page, or what became of it.
+// show writes a page, or what became of it. The text of an error that is not the dashboard's own goes into the log alone.
 func (d *dashboard) show(w http.ResponseWriter, v *view, err error) {
-	if err != nil {
-		status, sentence := problem(err)
-		if status >= http.StatusInternalServerError {
-			d.log.Error("dashboard: page", "error", err)
-		}
-		d.write(w, status, problemView(sentence, err.Error()))
+	if err == nil {
+		d.write(w, http.StatusOK, v)
 		return
 	}
-	d.write(w, http.StatusOK, v)
+	status, sentence := problem(err)
+	detail := ""
+	if own := (*pageError)(nil); errors.As(err, &own) {
+		detail = own.detail
+	}
+	if status >= http.StatusInternalServerError {
+		id := rand.Text()[:8]
+		d.log.Error("dashboard: page", "id", id, "error", brief(err.Error()))
+		sentence += " The log has more, under the id " + id + "."
+	}
+	d.write(w, status, problemView(sentence, detail))
 }
 
 // refuse writes a page with a sentence.
@@ -91,7 +99,7 @@ func (d *dashboard) write(w http.ResponseWriter, status int, v *view) {
 	v.Site, v.Actions = d.options.Title, d.options.Actions
 	var page bytes.Buffer
 	if err := templates[v.Page].ExecuteTemplate(&page, "layout", v); err != nil {
-		d.log.Error("dashboard: template", "page", v.Page, "error", err)
+		d.log.Error("dashboard: template", "page", v.Page, "error", brief(err.Error()))
 		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
 		return
 	}
@@ -100,16 +108,19 @@ func (d *dashboard) write(w http.ResponseWriter, status int, v *view) {
 	w.Write(page.Bytes()) // an error means that nobody reads it
 }
 
-// field reads a field of a form or query, without what no database takes as text.
-func field(r *http.Request, name string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(r.FormValue(name), "\ufffd"), "\x00", "\ufffd")
+// field reads a field of the query of a page.
+func field(r *http.Request, name string) string { return textOf(r.URL.Query(), name) }
+
+// textOf reads a field, without what no database takes as text.
+func textOf(fields url.Values, name string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(fields.Get(name), "\ufffd"), "\x00", "\ufffd")
 }
 
 // idOf reads an id from a request.
 func idOf(r *http.Request) (int64, error) {
 	id, err := strconv.ParseInt(field(r, "id"), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %q is not an id", errInput, brief(field(r, "id")))
+		return 0, invalid("%q is not an id", brief(field(r, "id")))
 	}
 	return id, nil
 }

@@ -57,7 +57,7 @@ func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error)
 	if n := len(body.Workers); n > maxWorkers {
 		body.Workers, body.Left = body.Workers[:maxWorkers], n-maxWorkers
 	}
-	return &view{Page: "workers", Title: "Workers", Live: true, Said: said(r), Body: body}, nil
+	return &view{Page: "workers", Title: "Workers", Live: true, Body: body}, nil
 }
 
 // last sorts those that have stopped behind the others.

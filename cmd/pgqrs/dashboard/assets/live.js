@@ -53,7 +53,6 @@
 	const address = new URL(location.href);
 	const said = address.searchParams.has("done");
 	address.searchParams.delete("done");
-	address.searchParams.delete("n");
 	if (said) history.replaceState(null, "", address);
 	tell();
 	wait(said ? read : every);
