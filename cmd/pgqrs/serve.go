@@ -16,13 +16,26 @@ import (
 // closing is how long requests may go on after an interrupt.
 const closing = 5 * time.Second
 
+// tokenVariable is the environment variable with the token of the dashboard.
+const tokenVariable = "PGQRS_TOKEN"
+
 func (a *app) serve() *cli.Command {
 	return &cli.Command{
 		Name: "serve", Category: look, Usage: "the dashboard, in a browser",
-		Description: "It is read-only unless -actions is given, and asks nobody who they are: whoever reaches its address sees every payload, and may act with -actions. " +
-			"So it listens on this machine alone unless told otherwise. To put it behind a login, mount dashboard.Handler in a program of your own, or a proxy before it.",
+		Description: "It listens on this machine alone and is read-only unless -actions is given. Whoever has its token sees every payload, and may act with -actions.\n\n" +
+			"It prints its address with a new token. That address lets a browser in, which keeps a cookie. A program sends the header \"Authorization: Bearer TOKEN\". " +
+			"-token-file, or " + tokenVariable + " in the environment, sets a token of 16 characters or more, which is not printed.\n\n" +
+			"It answers only for localhost, loopback addresses, the host of -addr and those of -host, so that no other name can be pointed at it. " +
+			"Any other address to listen on needs -public. The connection is not encrypted: put a proxy with TLS before it. " +
+			"-addr unix:FILE makes a socket for this user alone, which needs no token:\n\n" +
+			"  curl --unix-socket FILE http://localhost/\n\n" +
+			"To put it behind a login, mount dashboard.Handler in a program of your own.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "addr", Value: "localhost:8080", Usage: "listen on `ADDRESS`; port 0 takes a free one"},
+			&cli.StringFlag{Name: "addr", Value: "localhost:8080", Usage: "listen on `ADDRESS`, a host and port or unix:FILE; port 0 takes a free one"},
+			&cli.StringSliceFlag{Name: "host", Usage: "answer for `HOST` too, such as the name at a proxy; may be repeated"},
+			&cli.BoolFlag{Name: "public", Usage: "allow an address that other machines reach"},
+			&cli.StringFlag{Name: "token-file", Usage: "take the token from `FILE`"},
+			&cli.BoolFlag{Name: "no-token", Usage: "let in all users of this machine; not with an address that others reach"},
 			&cli.BoolFlag{Name: "actions", Usage: "let visitors redrive, delete, pause, cancel and run schedules"},
 			&cli.StringSliceFlag{Name: "origin", Usage: "let pages of `ORIGIN`, such as https://ops.example.com, send actions too; may be repeated"},
 		},
@@ -31,24 +44,78 @@ func (a *app) serve() *cli.Command {
 }
 
 func (c call) serve(ctx context.Context) error {
-	for _, origin := range c.StringSlice("origin") {
-		if err := new(http.CrossOriginProtection).AddTrustedOrigin(origin); err != nil {
-			return misuse(c.Command, "-origin: %w", err)
-		}
-	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", c.String("addr"))
+	at, err := c.address()
 	if err != nil {
 		return err
 	}
-	handler := dashboard.Handler(c.store, dashboard.Options{
+	token, secret, err := c.token(at)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(&sharedWriter{w: c.err}, nil))
+	options := dashboard.Options{
 		Actions: c.Bool("actions"), TrustedOrigins: c.StringSlice("origin"),
-		Logger: slog.New(slog.NewTextHandler(&sharedWriter{w: c.err}, nil)),
-	})
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	if err := c.done(map[string]any{"url": "http://" + listener.Addr().String()}, "The dashboard is at http://%s. Ctrl-C ends it.", listener.Addr()); err != nil {
+		Hosts: append([]string{"localhost"}, c.StringSlice("host")...), Token: token, Logger: log,
+	}
+	if err := options.Check(); err != nil {
+		return misuse(c.Command, "%w", err)
+	}
+	if own := []string{at.host}; (dashboard.Options{Hosts: own}).Check() == nil && !at.everywhere {
+		options.Hosts = append(options.Hosts, own...)
+	}
+	listener, err := at.listen(ctx)
+	if err != nil {
+		return err
+	}
+	if secret {
+		token = ""
+	}
+	if err := c.announce(at, listener, token); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return serveUntil(ctx, server, listener)
+	return serveUntil(ctx, newServer(dashboard.Handler(c.store, options), log), listener)
+}
+
+// announce prints where the dashboard is, with the token if there is one to print.
+func (c call) announce(at address, listener net.Listener, token string) error {
+	if at.socket != "" {
+		return c.done(map[string]any{"socket": at.socket}, "The dashboard is at the socket %s. Ctrl-C ends it.", at.socket)
+	}
+	url := "http://" + listener.Addr().String()
+	if at.everywhere {
+		host := append(c.StringSlice("host"), "localhost")[0]
+		url = fmt.Sprintf("http://%s:%d", host, listener.Addr().(*net.TCPAddr).Port)
+	}
+	if token != "" {
+		url += "/?token=" + token
+	}
+	if err := c.done(map[string]any{"url": url}, "The dashboard is at %s - Ctrl-C ends it.", url); err != nil || !at.public {
+		return err
+	}
+	if at.everywhere && len(c.StringSlice("host")) == 0 {
+		if err := c.note("It answers for localhost alone. -host names the hosts by which others reach it."); err != nil {
+			return err
+		}
+	}
+	return c.note("Others can reach it, and the connection is not encrypted. Put a proxy with TLS before it.")
+}
+
+// newServer returns a server that gives slow clients up. A page takes 10 seconds at most to be made.
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+
+		DisableGeneralOptionsHandler: true, // it would answer for any host
+	}
+	if log != nil {
+		server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	}
+	return server
 }
 
 // serveUntil serves until ctx is done, and lets requests finish then.
