@@ -54,7 +54,10 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		d.refuse(w, http.StatusMethodNotAllowed, "Actions are sent by the buttons of this dashboard.")
 		return
 	}
-	log := d.log.With("actor", d.actor(r), "remote", brief(r.RemoteAddr))
+	log := d.log.With("remote", brief(r.RemoteAddr))
+	if d.options.Actor != nil {
+		log = log.With("actor", d.actor(r))
+	}
 	asked, refused := d.ask(w, r)
 	if refused != nil {
 		log.Warn("dashboard: action refused", "action", brief(asked.what), "why", refused.sentence, "origin", brief(r.Header.Get("Origin")))

@@ -36,24 +36,26 @@ type Options struct {
 	// pages may send actions. A browser may send them from the dashboard's own
 	// pages in any case, from all others never.
 	TrustedOrigins []string
-	// Hosts are the host names that the dashboard answers for, besides "localhost" and
-	// loopback addresses. A request for another host gets 421 Misdirected Request. Ports do
-	// not matter. Empty means that every host is answered.
+	// Hosts are the host names and addresses that the dashboard answers for, besides "localhost"
+	// and loopback addresses. A request for another host gets 421 Misdirected Request. The port
+	// of a request does not matter, and a name here has none. Empty means that every host is
+	// answered.
 	//
-	// Set Hosts where the dashboard can be reached without the application's authentication,
-	// as on a developer's machine. A hostile site can point its own name at that address,
-	// and its scripts then read the answers (DNS rebinding). Behind authentication by a
-	// cookie or a password Hosts is a second guard: a browser sends neither to another name.
+	// Set Hosts where a request needs no login, as on a developer's machine. A hostile site can
+	// point its own name at that address, and its scripts then read the answers (DNS rebinding).
+	// Behind a login Hosts is a second guard, because a browser sends cookies and passwords to
+	// the names that they belong to.
 	Hosts []string
-	// Token, if not empty, is what every request has to prove that it knows. A browser
-	// proves it by a cookie, which the address of any page with "?token=" and the token sets.
-	// Another program sends the header "Authorization: Bearer" with the token. Others get
-	// 401 Unauthorized. The token has 16 characters at least. Leave it empty where the application
-	// authenticates requests itself.
+	// Token, if not empty, is what every request has to prove that it knows. Others get 401
+	// Unauthorized. The address of a page with "?token=" and the token sets a cookie, by which
+	// a browser proves it from then on. Another program sends the header "Authorization: Bearer"
+	// with the token. A token has 16 characters or more, without spaces. Leave it empty where
+	// the application authenticates requests itself.
 	Token string
 	// Actor names who sends a request, for the log of actions. Nil leaves the name out. The
-	// dashboard calls Actor once for each action, also for one that it refuses, and calls it
-	// concurrently. A panic of Actor is logged and changes nothing else.
+	// dashboard calls Actor concurrently, once for each action that it does or refuses. It does
+	// not call Actor if it refuses the request itself for its host, its token or its body. A panic
+	// of Actor is logged and changes nothing else.
 	Actor func(*http.Request) string
 	// Title stands at the head of every page. Empty means "pgqrs".
 	Title string

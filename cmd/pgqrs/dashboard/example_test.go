@@ -4,14 +4,16 @@ import (
 	"context"
 	"crypto/subtle"
 	"log"
+	"log/slog"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
 )
 
-// The dashboard knows no users: the application's own middleware stands in front of it.
+// The dashboard authenticates nobody: the application's own middleware stands in front of it.
 func Example() {
 	store, err := pgqrs.Open(context.Background(), os.Getenv("PGQRS_DSN"))
 	if err != nil {
@@ -32,8 +34,15 @@ func Example() {
 		})
 	}
 
-	queues := dashboard.Handler(store, dashboard.Options{Title: "shop queues", Actions: true})
+	queues := dashboard.Handler(store, dashboard.Options{
+		Title: "shop queues", Actions: true, Hosts: []string{"ops.example.com"}, Logger: slog.Default(),
+		Actor: func(r *http.Request) string {
+			user, _, _ := r.BasicAuth()
+			return user
+		},
+	})
 	mux := http.NewServeMux()
 	mux.Handle("/ops/queues/", operatorsOnly(http.StripPrefix("/ops/queues", queues)))
-	log.Fatal(http.ListenAndServe("localhost:8080", mux))
+	server := &http.Server{Addr: "localhost:8080", Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute}
+	log.Fatal(server.ListenAndServe())
 }

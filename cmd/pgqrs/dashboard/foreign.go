@@ -28,11 +28,8 @@ func contained(fn func()) error {
 	return <-done
 }
 
-// actor names who sends a request.
+// actor names who sends a request, by Options.Actor.
 func (d *dashboard) actor(r *http.Request) string {
-	if d.options.Actor == nil {
-		return ""
-	}
 	var name string
 	if err := contained(func() { name = d.options.Actor(r) }); err != nil {
 		d.log.Error("dashboard: Options.Actor failed", "error", brief(err.Error()))
