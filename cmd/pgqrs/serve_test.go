@@ -68,6 +68,17 @@ func (s *shell) serves(args ...string) served {
 	return at
 }
 
+// refuses runs pgqrs serve, which has to end by itself.
+func (s *shell) refuses(args ...string) outcome {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+	defer cancel()
+	var out, err strings.Builder
+	a := &app{in: strings.NewReader(""), out: &out, err: &err}
+	code := a.run(ctx, append([]string{"pgqrs", "-dsn", s.dsn, "serve"}, args...))
+	return outcome{out.String(), err.String(), code}
+}
+
 // visitor is a client that keeps cookies.
 func visitor(t *testing.T) *http.Client {
 	t.Helper()
@@ -221,14 +232,14 @@ func TestServeRefusesWhatIsNotSafe(t *testing.T) {
 		{"-addr", "localhost:0", "-token-file", write("short", "short\n")}, {"-addr", "localhost:0", "-token-file", write("empty", "")}, {"-addr", "localhost:0", "-token-file", write("two", "line-of-16-characters\nanother")},
 		{"-addr", "localhost:0", "-token-file", write("great", strings.Repeat("x", 5000))}, {"-addr", "localhost:0", "-no-token", "-token-file", write("good", "0123456789abcdef")},
 	} {
-		if o := s.do("", append([]string{"serve"}, args...)...); o.code != exitUsage || o.out != "" {
+		if o := s.refuses(args...); o.code != exitUsage || o.out != "" {
 			t.Errorf("serve %v exits with %d: %s%s", args, o.code, o.out, o.err)
 		}
 	}
-	if o := s.do("", "serve", "-addr", "0.0.0.0:0"); !strings.Contains(o.err, "-public") {
+	if o := s.refuses("-addr", "0.0.0.0:0"); !strings.Contains(o.err, "-public") {
 		t.Errorf("a public address is refused without a word of -public: %s", o.err)
 	}
-	if o := s.do("", "serve", "-addr", "localhost:0", "-token-file", filepath.Join(dir, "none")); o.code != exitFailed {
+	if o := s.refuses("-addr", "localhost:0", "-token-file", filepath.Join(dir, "none")); o.code != exitFailed {
 		t.Errorf("a token file that is not there: exit code %d", o.code)
 	}
 }
@@ -278,7 +289,7 @@ func TestServeOnASocketIsForItsOwnerAlone(t *testing.T) {
 		t.Errorf("the dashboard shows %s", page)
 	}
 	s.get(client, "http://attacker.example/", http.StatusMisdirectedRequest)
-	if o := s.do("", "serve", "-addr", "unix:"+path); o.code != exitFailed || !strings.Contains(o.err, "in use") {
+	if o := s.refuses("-addr", "unix:"+path); o.code != exitFailed || !strings.Contains(o.err, "in use") {
 		t.Errorf("a second one exits with %d: %s", o.code, o.err)
 	}
 	if code := at.end(); code != exitDone {
@@ -305,7 +316,7 @@ func TestServeReplacesNothingButAnAbandonedSocket(t *testing.T) {
 	s.check(os.Symlink(in("nothing"), in("to-nothing")))
 	s.check(os.Symlink(in("abandoned"), in("to-abandoned")))
 	for _, name := range []string{"file", "dir", "to-file", "to-nothing", "to-abandoned"} {
-		if o := s.do("", "serve", "-addr", "unix:"+in(name)); o.code != exitFailed {
+		if o := s.refuses("-addr", "unix:"+in(name)); o.code != exitFailed {
 			t.Errorf("%s: exit code %d: %s", name, o.code, o.err)
 		}
 	}

@@ -59,7 +59,8 @@ func (b *browser) arrives(text string) {
 	})
 }
 
-// follow follows the link of a page by a script, since Chromium does not acknowledge a click that leads to another process.
+// follow follows the link of a page by a script. Chromium does not acknowledge a click that leads to
+// another process.
 func (b *browser) follow() {
 	b.t.Helper()
 	b.ask(`setTimeout(() => document.querySelector("a").click()), ""`)

@@ -40,7 +40,8 @@ func read(t *testing.T, answer *http.Response, status int) string {
 	return string(body)
 }
 
-// post sends an action with headers, and does not follow where it leads. Without any it comes from the dashboard's own page.
+// post sends an action with headers, and does not follow where it leads. Without any it comes from
+// the dashboard's own page.
 func post(t *testing.T, address string, form url.Values, headers ...string) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"action", strings.NewReader(form.Encode()))

@@ -121,7 +121,8 @@ func hostName(host string) (string, error) {
 	return name, nil
 }
 
-// checkBody refuses every body except the form of an action, and bounds how much of that is read and for how long.
+// checkBody refuses every body except the form of an action. It bounds how much of the form is
+// read, and for how long.
 func checkBody(w http.ResponseWriter, r *http.Request) *refusal {
 	if r.ContentLength == 0 {
 		return nil
@@ -202,7 +203,8 @@ func (p *pass) is(text string) bool {
 	return subtle.ConstantTimeCompare(sum[:], p.token[:]) == 1
 }
 
-// borne reports whether a request carries the token in its Authorization header, which no browser does by itself.
+// borne reports whether a request carries the token in its Authorization header. No browser sends
+// that by itself.
 func (p *pass) borne(r *http.Request) bool {
 	if p == nil {
 		return false
@@ -224,7 +226,8 @@ func (p *pass) proven(r *http.Request) bool {
 	return false
 }
 
-// enter lets a request through, or answers it: with a cookie if its address has the token, and with 401 otherwise.
+// enter lets a request through, or answers it: with a cookie if its address has the token, and with
+// 401 otherwise.
 func (d *dashboard) enter(w http.ResponseWriter, r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	query := r.URL.Query()

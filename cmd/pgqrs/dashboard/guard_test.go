@@ -100,7 +100,7 @@ func TestOtherHostsAreMisdirected(t *testing.T) {
 	}
 }
 
-// Requests that no client of net/http sends, over a connection: the server and the handler refuse them together.
+// Some requests no client of net/http sends. The server and the handler refuse them together.
 func TestOddRequestsAreRefused(t *testing.T) {
 	store := openStore(t)
 	enqueue(t, store, "secret-queue", 1)
@@ -433,7 +433,8 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 	must(t, dashboard.Options{Token: token, Hosts: []string{"a", "[::1]", "::1", "1.2.3.4", "b.example."}, TrustedOrigins: []string{"https://a"}}.Check())
 }
 
-// Another site cannot make the database work, and measure how long that takes, by pictures and scripts.
+// Another site cannot make the database work by pictures and scripts, and measure how long that
+// takes.
 func TestPagesAreNoPartsOfOtherSites(t *testing.T) {
 	h := dashboard.Handler(openStore(t), dashboard.Options{})
 	for _, c := range []struct {

@@ -67,7 +67,8 @@ func parseTemplates(names ...string) map[string]*template.Template {
 	return pages
 }
 
-// show writes a page, or what became of it. The text of an error that is not the dashboard's own goes into the log alone.
+// show writes a page, or what became of it. The text of an error that is not the dashboard's own
+// goes into the log alone.
 func (d *dashboard) show(w http.ResponseWriter, v *view, err error) {
 	if err == nil {
 		d.write(w, http.StatusOK, v)
