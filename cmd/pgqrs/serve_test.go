@@ -343,7 +343,7 @@ func TestTheServerGivesSlowClientsUp(t *testing.T) {
 	server := newServer(http.NotFoundHandler(), nil)
 	for name, d := range map[string]time.Duration{"ReadHeader": server.ReadHeaderTimeout, "Read": server.ReadTimeout, "Write": server.WriteTimeout, "Idle": server.IdleTimeout} {
 		if d <= 0 || d > 2*time.Minute {
-			t.Errorf("the %sTimeout is %v", name, d)
+			t.Fatalf("the %sTimeout is %v", name, d)
 		}
 	}
 	if server.MaxHeaderBytes <= 0 || server.MaxHeaderBytes > 64<<10 || !server.DisableGeneralOptionsHandler {

@@ -38,8 +38,8 @@ type Options struct {
 	TrustedOrigins []string
 	// Hosts are the host names and addresses that the dashboard answers for, besides "localhost"
 	// and loopback addresses. A request for another host gets 421 Misdirected Request. The port
-	// of a request does not matter, and a name here has none. Empty means that every host is
-	// answered.
+	// of a request does not matter, and a name here has none. "localhost" alone means this machine
+	// alone. Empty means that every host is answered.
 	//
 	// Set Hosts where a request needs no login, as on a developer's machine. A hostile site can
 	// point its own name at that address, and its scripts then read the answers (DNS rebinding).

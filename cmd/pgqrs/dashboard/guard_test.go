@@ -606,3 +606,22 @@ func TestEveryAnswerIsolatesItself(t *testing.T) {
 		}
 	}
 }
+
+// Middleware of an application may have read the form before, to look for a token of its own.
+func TestAFormThatTheApplicationHasReadIsDone(t *testing.T) {
+	store := openStore(t)
+	enqueue(t, store, "emails", 1)
+	h := dashboard.Handler(store, dashboard.Options{Actions: true})
+	r := posted(url.Values{"do": {"pause"}, "name": {"emails"}})
+	if got := r.FormValue("csrf"); got != "" {
+		t.Fatal(got)
+	}
+	if w := answer(h, r); w.Code != http.StatusSeeOther {
+		t.Errorf("status %d", w.Code)
+	}
+	list, err := store.Depths(t.Context(), "emails")
+	must(t, err)
+	if list[0].PausedAt.IsZero() {
+		t.Error("the queue is not paused")
+	}
+}
