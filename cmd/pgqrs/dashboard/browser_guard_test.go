@@ -156,7 +156,7 @@ func TestTheTokensAddressOpensTheDashboardInABrowser(t *testing.T) {
 		b.open("queue?name=emails")
 		b.click(`button[value="pause"]`)
 		b.shows("Paused")
-		// What another site does with the browser's cookie.
+		// Another site acts with the browser's cookie.
 		form := `<form method="post" action="` + address + `action"><input name="do" value="resume"><input name="name" value="emails"><button>Go</button></form>`
 		b.visit(at(t, "evil.example", page(t, form)))
 		b.click("button")

@@ -557,7 +557,7 @@ func TestALoggerThatPanicsChangesNothing(t *testing.T) {
 	}
 }
 
-// What a driver says may name hosts, users and columns. It belongs into the log.
+// The text of a driver may name hosts, users and columns. It belongs into the log.
 func TestErrorPagesShowNoTextOfTheDriver(t *testing.T) {
 	store, db := openDB(t)
 	id := enqueue(t, store, "emails", 1)
