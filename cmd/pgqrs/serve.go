@@ -67,10 +67,15 @@ func (c call) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	shown := token
 	if secret {
-		token = ""
+		shown = ""
 	}
-	if err := c.announce(at, listener, token); err != nil {
+	err = c.announce(at, listener, shown)
+	if err == nil && secret {
+		err = c.note("The token is that of -token-file or %s. A browser sends it once by /?token=TOKEN.", tokenVariable)
+	}
+	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	return serveUntil(ctx, newServer(dashboard.Handler(c.store, options), log), listener)
