@@ -216,9 +216,9 @@ func (b *batcher[T]) run(batch []*batched[T]) {
 		if v := recover(); v != nil {
 			err = panicError(v)
 		}
-		err = named(err, batch)
-		for _, e := range batch {
-			e.result <- resultOf(err, e.m.ID)
+		results := resultsOf(err, batch)
+		for i, e := range batch {
+			e.result <- results[i]
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -249,6 +249,27 @@ func named[T any](err error, batch []*batched[T]) error {
 		}
 	}
 	return err
+}
+
+// resultsOf is what the error of a batch says of each message. An error that ends the goroutine as
+// it is asked ends another than the caller's, which has results to hand on.
+func resultsOf[T any](err error, batch []*batched[T]) []error {
+	results := make([]error, len(batch))
+	if err == nil {
+		return results
+	}
+	bad := contained(func() {
+		err = named(err, batch)
+		for i, e := range batch {
+			results[i] = resultOf(err, e.m.ID)
+		}
+	})
+	if bad != nil {
+		for i := range results {
+			results[i] = fmt.Errorf("what became of the batch cannot be told: %w", bad)
+		}
+	}
+	return results
 }
 
 // resultOf is what the error of a batch says of one message.

@@ -51,12 +51,26 @@ func (e *panicked) Error() string { return e.err.Error() }
 func (e *panicked) Unwrap() error { return e.err }
 
 // panicError is a panic as an error. If the value was an error, it matches that. It is called
-// while the panic is being recovered, when the stack still shows where that came from.
+// while the panic is being recovered, when the stack still shows where that came from. The value's
+// text is taken elsewhere, or one that ends its goroutine would end the recovery.
 func panicError(v any) error {
-	if err, ok := v.(error); ok {
-		return &panicked{fmt.Errorf("panic: %w\n\n%s", foreign(err), debug.Stack())}
+	stack := debug.Stack()
+	var text string
+	err, isError := v.(error)
+	bad := contained(func() {
+		if isError {
+			err = foreign(err)
+			return
+		}
+		text = fmt.Sprint(v)
+	})
+	switch {
+	case bad != nil:
+		return &panicked{fmt.Errorf("panic: a %T whose text cannot be had: %w\n\n%s", v, bad, stack)}
+	case isError:
+		return &panicked{fmt.Errorf("panic: %w\n\n%s", err, stack)}
 	}
-	return &panicked{fmt.Errorf("panic: %v\n\n%s", v, debug.Stack())}
+	return &panicked{fmt.Errorf("panic: %s\n\n%s", text, stack)}
 }
 
 // panickedIn reports whether a function whose name begins so is on the stack, below the one that recovers.

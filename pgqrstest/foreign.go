@@ -147,18 +147,33 @@ func foreignErrorExits(t *testing.T, e *env) {
 	errs := hostiles(runtime.Goexit)
 	delete(errs, "SQLState") // nothing asks for that here
 	delete(errs, "LogValue")
-	q := pgqrs.NewQueue[string](e.store, "exits")
-	w := fast(q.Handle(func(_ context.Context, m *pgqrs.Message[string]) error { return errs[m.Payload] }))
+	pick := func(how string) error { return errs[how] }
+	panics := func(how string) error {
+		if err := errs[how]; err != nil {
+			panic(err)
+		}
+		return nil
+	}
+	queue := func(kind string) *pgqrs.Queue[string] { return pgqrs.NewQueue[string](e.store, kind) }
+	handle := func(kind string, do func(string) error) pgqrs.Handler {
+		return queue(kind).Handle(func(_ context.Context, m *pgqrs.Message[string]) error { return do(m.Payload) })
+	}
+	batch := func(kind string, do func(string) error) pgqrs.Handler {
+		return queue(kind).HandleBatch(func(_ context.Context, ms []*pgqrs.Message[string]) error { return do(ms[0].Payload) }, 1, 0)
+	}
+	w := fast(handle("returned", pick), handle("panicked", panics), batch("returned of a batch", pick), batch("panicked of a batch", panics))
 	w.Concurrency = 2
 	start(t, w)
-	for how := range errs {
-		m := e.awaitState(t, enqueue(t, q, how), pgqrs.Scheduled)
-		equal(t, "attempts of "+how, m.Attempt, 1)
-		if m.LastError == "" {
-			t.Errorf("%s: no last error", how)
+	for _, kind := range []string{"returned", "panicked", "returned of a batch", "panicked of a batch"} {
+		for how := range errs {
+			m := e.awaitState(t, enqueue(t, queue(kind), how), pgqrs.Scheduled)
+			equal(t, "attempts of "+kind+" "+how, m.Attempt, 1)
+			if m.LastError == "" {
+				t.Errorf("%s %s: no last error", kind, how)
+			}
 		}
+		e.awaitState(t, enqueue(t, queue(kind), "fine"), pgqrs.Archived)
 	}
-	e.awaitState(t, enqueue(t, q, "fine"), pgqrs.Archived)
 }
 
 func foreignRunErrors(t *testing.T, e *env) {
