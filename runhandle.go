@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -83,11 +84,21 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	case info.Status == Failed:
 		return out, &RunError{info.Workflow, info.ID, "", &recordedError{info.Error, nil}}
 	case info.Output != nil:
-		if decodeErr := json.Unmarshal(info.Output, &out); decodeErr != nil {
-			err = fmt.Errorf("%w: it does not decode into %T: %w", ErrInvalidPayload, out, decodeErr)
-		}
+		err = decodeResult(info.Output, &out)
 	}
 	return out, wrap(ctx, err, "wait for run %d", h.id)
+}
+
+// decodeResult decodes a run's result into out. The caller of Result gets a panic as an error.
+func decodeResult(raw []byte, out any) error {
+	var err error
+	if bad := caught(func() { err = foreign(json.Unmarshal(raw, out)) }); bad != nil {
+		err = bad
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: it does not decode into %s: %w", ErrInvalidPayload, reflect.TypeOf(out).Elem(), err)
 }
 
 // waitable returns an error if ctx is not one to wait for the run with: the wait would be done again

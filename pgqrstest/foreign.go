@@ -475,7 +475,12 @@ func foreignUnmarshal(t *testing.T, e *env) {
 	equal(t, "attempts", m.Attempt, 2)
 	wantText(t, "last error", m.LastError, "panic: a mine")
 
-	start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[mine]) error { return nil })))
+	w := pgqrs.NewWorkflow[int, mine](e.store, "mined")
+	start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[mine]) error { return nil }),
+		w.Handle(func(context.Context, *pgqrs.Run, int) (mine, error) { return mine{Fuse: true}, nil })))
+	_, err := value(w.Start(t.Context(), 1))(t).Result(t.Context())
+	wantError(t, err, pgqrs.ErrInvalidPayload)
+	wantText(t, "error", err.Error(), "does not decode into pgqrstest.mine", "panic: a mine")
 	equal(t, "attempts", e.awaitState(t, enqueue(t, q, mine{Fuse: true}), pgqrs.Dead).Attempt, 2)
 	e.awaitState(t, enqueue(t, q, mine{}), pgqrs.Archived)
 }
