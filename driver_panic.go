@@ -126,6 +126,7 @@ func (o *session) discard() {
 				return driver.ErrBadConn
 			}
 			if conn, ok := conn.(driver.Conn); ok {
+				o.store.unlock(conn)
 				return caught(func() { _ = conn.Close() })
 			}
 			return nil
@@ -134,6 +135,22 @@ func (o *session) discard() {
 	if _, again := err.(*driverPanic); held || again {
 		o.store.lostPlace()
 	}
+}
+
+// unlock rolls back the transaction of a connection that is about to be closed. SQLite keeps a closed
+// connection, with its transaction, as long as it has prepared statements, and nobody else could
+// write. This is all that a driver is asked after a panic.
+func (s *core) unlock(conn driver.Conn) {
+	if (&Store{core: s}).concurrency() != singleWriter {
+		return
+	}
+	execer, ok := conn.(driver.ExecerContext)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = caught(func() { _, _ = execer.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK", nil) })
 }
 
 // lostPlace makes up for a connection that database/sql counts as open for ever: the pool may

@@ -268,6 +268,27 @@ func TestDriverThatPanicsFailsOneCall(t *testing.T) {
 	}
 }
 
+// A closed connection of SQLite keeps its transaction as long as it has prepared statements, so that is rolled back before.
+func TestDriverThatPanicsLeavesNoTransactionOpen(t *testing.T) {
+	for _, d := range []Dialect{SQLite, Turso} {
+		for _, point := range []string{"query", "exec", "commit"} {
+			t.Run(fmt.Sprint(d, " ", point), func(t *testing.T) {
+				m, s := newMined(t, Config{}, d, point, map[string]string{"query": "test.query", "exec": "test.exec"}[point])
+				m.armed = true
+				err := within(t, "the call", func() error { return transactOnce(t.Context(), s) })
+				if err == nil || !strings.Contains(err.Error(), "mine at "+point) {
+					t.Fatalf("got %v", err)
+				}
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				if got := fmt.Sprint(m.asked); got != "[exec]" || m.shut != 1 {
+					t.Errorf("the broken connection was asked for %s and closed %d times; want a ROLLBACK and once", got, m.shut)
+				}
+			})
+		}
+	}
+}
+
 // Those who wait for the connection of a pool get another one.
 func TestDriverThatPanicsLeavesNobodyWaiting(t *testing.T) {
 	m, s := newMined(t, Config{}, Postgres, "query", "")
