@@ -269,6 +269,9 @@ func (r *running) concludeBlindly(d *delivery, v any) {
 
 // conclude decides what becomes of a delivery and has it recorded.
 func (r *running) conclude(ctx context.Context, d *delivery, err error) {
+	if d.lane.workflow {
+		err = d.m.hold.runError(err)
+	}
 	if err == nil {
 		r.mu.Lock()
 		delete(r.setbacks, d.m.ID)
@@ -364,4 +367,23 @@ type hold struct {
 	draining  atomic.Bool                             // the Worker is to stop
 	inTx      atomic.Bool                             // a transaction is open that ends with the fence
 	interrupt atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function
+	executed  atomic.Pointer[error]                   // what the execution of a run returned to the middleware around it
+}
+
+// errNotExecuted is for a run whose message middleware took for handled.
+var errNotExecuted = errors.New("middleware returned nil without calling the handler of the workflow")
+
+// runError returns what became of a run, where err is what middleware made of it. Middleware can
+// change the error of a failure, but it can neither end a run nor wake a suspended one.
+func (h *hold) runError(err error) error {
+	executed := h.executed.Load()
+	switch {
+	case executed == nil && err == nil:
+		return errNotExecuted
+	case executed == nil:
+		return err
+	case err == nil || errors.Is(*executed, ErrSuspended):
+		return *executed
+	}
+	return err
 }

@@ -28,7 +28,8 @@ type Worker struct {
 	// Schedules are run beside the handlers, or without any; see [Schedule].
 	// Their targets must be of the same Store.
 	Schedules []Schedule
-	// Middleware wraps every handler; the first is the outermost.
+	// Middleware wraps every handler; the first is the outermost. It may change the error of a handler.
+	// It can neither end a run that has not ended, nor keep a suspended run from going on.
 	Middleware []func(WorkFunc) WorkFunc
 	// Name tells workers apart. It must not be used twice at a time: Run waits
 	// half a minute for one that died to be given up, and then returns an error

@@ -162,7 +162,10 @@ func (w *Workflow[In, Out]) Find(ctx context.Context, key string) (*RunHandle[Ou
 func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, error)) Handler {
 	h := w.queue().handler(fn == nil)
 	h.workflow = true
-	h.work = func(ctx context.Context, m *MessageInfo) error {
+	h.work = func(ctx context.Context, m *MessageInfo) (err error) {
+		if m.hold != nil {
+			defer func() { m.hold.executed.Store(&err) }()
+		}
 		return w.store.execute(ctx, w.name, m, func(ctx context.Context, run *Run, raw []byte) (any, error) {
 			var in In
 			if err := w.store.cfg.decode(raw, &in); err != nil {

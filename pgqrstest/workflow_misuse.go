@@ -21,6 +21,8 @@ var misuseCases = []testcase{
 	{"a step that is asked for after the function has returned is not run, and its run is warned", "a step would take effect for a run that is over, unrecorded", misuseLate},
 	{"a goroutine that outlives a suspension is no reason for a warning", "the warning that matters would drown in false ones", misuseSuspended},
 	{"an ErrStepReused that the function ignores ends the run with it", "the second of two charges would silently be left out", misuseReused},
+	{"middleware that does not call the handler of a workflow is a failed attempt", "the run would wait for a message that is archived", misuseSkipped},
+	{"middleware that swallows the error of a suspended run does not keep it from going on", "the run would sleep until it is rescued", misuseSwallowed},
 }
 
 // A nestedCall is a call of a run that is made in a step's function.
@@ -237,4 +239,38 @@ func misuseReused(t *testing.T, e *env) {
 		wantText(t, "error of "+in, info.Error, "step name is used twice", `"charge"`)
 	}
 	equalSlices(t, "calls", calls.all(), []string{"charge", "mail", "charge", "mail", "charge", "mail"})
+}
+
+func misuseSkipped(t *testing.T, e *env) {
+	w := pgqrs.NewWorkflow[int, int](e.store, "runs").With(atOnce(2))
+	worker := fast(w.Handle(func(context.Context, *pgqrs.Run, int) (int, error) { return 1, nil }))
+	var calls tally[string]
+	worker.Middleware = []func(pgqrs.WorkFunc) pgqrs.WorkFunc{func(pgqrs.WorkFunc) pgqrs.WorkFunc {
+		return func(context.Context, *pgqrs.MessageInfo) error { calls.add("skipped"); return nil }
+	}}
+	start(t, worker)
+	info := e.awaitRun(t, launch(t, w, 1).ID(), pgqrs.Failed)
+	equal(t, "deliveries", calls.len(), 2)
+	if !strings.Contains(info.Error, "without calling the handler") {
+		t.Errorf("the run failed with %q", info.Error)
+	}
+}
+
+func misuseSwallowed(t *testing.T, e *env) {
+	w := pgqrs.NewWorkflow[int, int](e.store, "runs").With(atOnce(1))
+	worker := fast(w.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
+		return 1, run.Sleep(ctx, "nap", 20*time.Millisecond)
+	}))
+	worker.Middleware = []func(pgqrs.WorkFunc) pgqrs.WorkFunc{func(next pgqrs.WorkFunc) pgqrs.WorkFunc {
+		return func(ctx context.Context, m *pgqrs.MessageInfo) error {
+			if err := next(ctx, m); errors.Is(err, pgqrs.ErrSuspended) && m.Claim%2 == 0 {
+				return errBoom
+			}
+			return nil
+		}
+	}}
+	start(t, worker)
+	h := launch(t, w, 1)
+	equal(t, "result", finished(t, h), 1)
+	equal(t, "attempts", e.info(t, e.runInfo(t, h.ID()).MessageID).Attempt, 1)
 }
