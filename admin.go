@@ -3,6 +3,7 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,6 +28,8 @@ type QueueInfo struct {
 	OldestReady time.Duration
 	// Policy is what the code that handles the queue has written.
 	Policy PolicyInfo
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
 }
 
 // MessageFilter says which messages to list.
@@ -60,11 +63,10 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 		var created, paused timestamp
 		var oldest int64
 		var policy []byte
-		err := scanRow(rows, &q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy, &q.Blocked)
-		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, time.Duration(oldest)*time.Microsecond
-		if err == nil {
-			q.Policy, err = decodePolicy(q.Name, policy)
-		}
+		bad, err := scanRowLoosely(rows, "id name created_at paused_at ready scheduled leased archived dead oldest policy blocked",
+			&q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy, &q.Blocked)
+		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, durationOf(oldest)
+		q.Policy, q.Malformed = listedPolicy(policy, bad)
 		list = append(list, q)
 		return err
 	})
@@ -203,7 +205,7 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 	}
 	var ms []MessageInfo
 	err = conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
-		m, err := scanInfo(rows)
+		m, err := scanInfo(rows, len(f.IDs) == 0)
 		if err != nil {
 			return err
 		}
@@ -255,14 +257,43 @@ func (s *Store) listing(f MessageFilter) (string, []any, error) {
 	var at any
 	var id int64
 	if f.After != "" {
-		sorted, number, ok := strings.Cut(f.After, "/")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if _, badTime := time.Parse("2006-01-02 15:04:05", strings.TrimSuffix(sorted, "Z")); !ok || err != nil || badTime != nil {
+		sorted, n, ok := parseCursor(f.After)
+		if !ok {
 			return "", nil, fmt.Errorf("MessageFilter.After %q is not a Cursor", f.After)
 		}
 		at, id = sorted, n
 	}
 	return text, []any{f.Queue, at, id, f.Limit}, nil
+}
+
+// cursorOf is the cursor of a message in a listing that is sorted under a time. The column of a
+// malformed row may hold anything, which is encoded.
+func cursorOf(sorted string, id int64) string {
+	if !isCursorTime(sorted) {
+		sorted = encodedCursor + base64.RawURLEncoding.EncodeToString([]byte(sorted))
+	}
+	return fmt.Sprintf("%s/%d", sorted, id)
+}
+
+const encodedCursor = "~" // what an encoded time begins with
+
+// parseCursor is the reverse of cursorOf.
+func parseCursor(cursor string) (sorted string, id int64, ok bool) {
+	sorted, number, ok := strings.Cut(cursor, "/")
+	id, err := strconv.ParseInt(number, 10, 64)
+	if !ok || err != nil {
+		return "", 0, false
+	}
+	if encoded, found := strings.CutPrefix(sorted, encodedCursor); found {
+		raw, err := base64.RawURLEncoding.DecodeString(encoded)
+		return string(raw), id, err == nil
+	}
+	return sorted, id, isCursorTime(sorted)
+}
+
+func isCursorTime(text string) bool {
+	_, err := time.Parse("2006-01-02 15:04:05", strings.TrimSuffix(text, "Z"))
+	return err == nil
 }
 
 func unknownState(state State) error {
@@ -326,7 +357,11 @@ func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func
 		if err := fn(ids); err != nil {
 			return err
 		}
-		f.After = ms[len(ms)-1].Cursor
+		last := ms[len(ms)-1].Cursor
+		if last == f.After {
+			return nil // that of a malformed row, which stands nowhere
+		}
+		f.After = last
 	}
 }
 

@@ -244,8 +244,11 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 	returned = true
 }
 
-// work runs the handler, unless the message has used up its attempts.
+// work runs the handler, unless the message is malformed or has used up its attempts.
 func (r *running) work(ctx context.Context, d *delivery) error {
+	if err := d.m.malformed(); err != nil {
+		return err
+	}
 	if d.lane.policy.overdrawn(d.m.Attempt) {
 		return Permanent(overdrawn(d.m))
 	}

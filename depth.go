@@ -31,6 +31,8 @@ type QueueDepth struct {
 	// Workers are the live workers that take from it, those that are suspended left out. One of Dequeue is
 	// live for half a minute after a call.
 	Workers int64
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
 }
 
 // Depths describes the named queues, or all, by name. Names that do not exist
@@ -52,11 +54,10 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var paused timestamp
 		var waiting, oldest int64
 		var policy []byte
-		err := scanRow(rows, &q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked, &q.Workers)
-		if err == nil {
-			q.Policy, err = decodePolicy(q.Name, policy)
-		}
-		q.PausedAt, q.OldestReady = paused.Time, time.Duration(oldest)*time.Microsecond
+		bad, err := scanRowLoosely(rows, "name paused_at ready waiting leased dead archived died oldest policy blocked workers",
+			&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked, &q.Workers)
+		q.Policy, q.Malformed = listedPolicy(policy, bad)
+		q.PausedAt, q.OldestReady = paused.Time, durationOf(oldest)
 		q.Leased = min(q.Leased, DepthLimit)
 		q.Scheduled = waiting
 		if waiting < DepthLimit {

@@ -189,6 +189,9 @@ type messageSQL struct {
 	prune string
 	// disown clears the owner of leases that expired a while ago, so that pgqrs 0.15 sees the messages too. Exec; slack, limit.
 	disown string
+	// unreachable makes dead letters of messages that no claim would ever reach, since something other than this library wrote
+	// a vt that is NULL, or after that of blocked messages. Exec; JSON array of [queue, ...], limit.
+	unreachable string
 }
 
 // leaseSQL is for messages that the caller holds. All but claim and strays
@@ -262,6 +265,9 @@ type workerSQL struct {
 	// pruneShared does so in a shared database: only those that no message refers to. Exec; microseconds since, limit.
 	pruneShared string
 }
+
+// unreachableReason is the error of the messages that message.unreachable finds.
+const unreachableReason = `'pgqrs: malformed row: vt: no claim reaches it'`
 
 var dialects = map[Dialect]*dialect{
 	Postgres: &postgres,

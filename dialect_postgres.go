@@ -4,10 +4,20 @@ import "database/sql"
 
 // postgresMicros and postgresMicrosEnd enclose a time and select it as microseconds since 1970.
 // A driver that reads times as text fails under some settings of DateStyle, and a statement that
-// has committed must not fail on its answer. An infinite time is NULL.
+// has committed must not fail on its answer. A time outside of the years 1 to 9999, as an infinite
+// one, is NULL: it would overflow, or Go could not write it as JSON.
 const (
-	postgresMicros    = `(date_part('epoch', NULLIF(NULLIF(`
-	postgresMicrosEnd = `, 'infinity'), '-infinity')) * 1000000)::bigint`
+	postgresMicros    = `(date_part('epoch', NULLIF(NULLIF(LEAST(GREATEST(`
+	postgresMicrosEnd = `, ` + postgresFirstTime + `), ` + postgresLastTime + `), ` + postgresFirstTime + `), ` + postgresLastTime + `)) * 1000000)::bigint`
+	postgresFirstTime = `timestamptz '0001-01-01 00:00:00+00'`
+	postgresLastTime  = `timestamptz '9999-12-31 23:59:59.999999+00'`
+)
+
+// postgresAge and postgresAgeEnd enclose a time and select how long ago the earliest one is, in
+// microseconds. What is infinitely long ago has no age, and a time.Duration has its limits.
+const (
+	postgresAge    = `(extract(epoch FROM (SELECT now FROM arg) - min(GREATEST(`
+	postgresAgeEnd = `, timestamptz 'epoch'))) * 1000000)::bigint`
 )
 
 // What a claim returns (deliveryColumns). Each dialect spells the columns so
@@ -45,10 +55,10 @@ const (
 		WITH arg AS MATERIALIZED (
 			SELECT $1::text AS queue, $2::text::timestamptz AS at, $3::bigint AS id, $4::bigint AS n, clock_timestamp() AS now
 		)
-		SELECT ` + postgresInfo + `, to_char(`
-	postgresListFrom = ` AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'
+		SELECT ` + postgresInfo + `, `
+	postgresListFrom = `
 		FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue`
-	postgresListLive = postgresListArg + `m.vt` + postgresListFrom + `
+	postgresListLive = postgresListArg + postgresVTCursor + postgresListFrom + `
 		CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
 		CROSS JOIN LATERAL (
 			SELECT * FROM pgqrs_messages o
@@ -66,6 +76,15 @@ const (
 			WHERE o.queue_id = q.id AND `
 )
 
+// The times that order the listings, as text for their cursors. to_char knows no infinite time, and writes no year before the first.
+const (
+	postgresVTCursor       = `CASE WHEN isfinite(m.vt)` + postgresCursor + `m.vt` + postgresCursorEnd + `m.vt::text END`
+	postgresArchivedCursor = `CASE WHEN isfinite(m.archived_at)` + postgresCursor + `m.archived_at` + postgresCursorEnd + `m.archived_at::text END`
+	postgresFailedCursor   = `CASE WHEN isfinite(m.failed_at)` + postgresCursor + `m.failed_at` + postgresCursorEnd + `m.failed_at::text END`
+	postgresCursor         = ` THEN to_char(GREATEST(`
+	postgresCursorEnd      = `, ` + postgresFirstTime + `) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z' ELSE `
+)
+
 // postgresDepthBands reads the live messages of a queue q, a priority at a time.
 const postgresDepthBands = `SELECT m.vt FROM (VALUES (2), (1), (0), (-1)) AS band (priority) CROSS JOIN LATERAL (
 					SELECT id, vt FROM pgqrs_messages WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND `
@@ -81,7 +100,7 @@ const postgresLeases = `
 const postgresWorkerID = `('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint + 1`
 
 // postgresIncarnation tells who had a row of pgqrs_workers from who took it over: when that was.
-const postgresIncarnation = `(extract(epoch FROM started_at) * 1000000)::bigint`
+const postgresIncarnation = postgresMicros + `started_at` + postgresMicrosEnd
 
 // postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held says.
 const postgresFence = `m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct`
@@ -118,7 +137,7 @@ var postgres = dialect{
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND failed_at IS NOT NULL),
-				COALESCE((SELECT (extract(epoch FROM arg.now - min(vt)) * 1000000)::bigint FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0),
+				COALESCE((SELECT ` + postgresAge + `vt` + postgresAgeEnd + ` FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now), 0),
 				` + postgresPolicyOf + `, ` + postgresBlockedOf + `
 			FROM arg CROSS JOIN pgqrs_queues q
 			WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_array_elements(arg.names) ->> 0)
@@ -134,7 +153,7 @@ var postgres = dialect{
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NOT NULL AND failed_at IS NULL
 					AND archived_at > (SELECT since FROM arg) ORDER BY archived_at, id LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND failed_at > (SELECT since FROM arg) ORDER BY failed_at, id LIMIT ` + depthLimit + `) c),
-				COALESCE((SELECT (extract(epoch FROM (SELECT now FROM arg) - min(c.vt)) * 1000000)::bigint
+				COALESCE((SELECT ` + postgresAge + `c.vt` + postgresAgeEnd + `
 					FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT 1) m) c), 0),
 				` + postgresPolicyOf + `, ` + postgresBlockedOf + `, COALESCE(live.workers, 0)
 			FROM arg CROSS JOIN pgqrs_queues q LEFT JOIN (
@@ -153,7 +172,7 @@ var postgres = dialect{
 			)
 			SELECT a.queue_name, (extract(epoch FROM arg.now - f.vt) * 1000000)::bigint
 			FROM arg CROSS JOIN alone a CROSS JOIN LATERAL (
-				SELECT min(m.vt) AS vt
+				SELECT min(GREATEST(m.vt, timestamptz 'epoch')) AS vt
 				FROM (VALUES (2), (1), (0), (-1)) AS band (priority)
 				CROSS JOIN LATERAL (
 					SELECT o.vt FROM pgqrs_messages o
@@ -229,7 +248,7 @@ var postgres = dialect{
 			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `(o.vt, o.id) > (GREATEST(arg.at, arg.now), CASE WHEN arg.at > arg.now THEN arg.id ELSE 9223372036854775807 END)
 				AND o.vt < ` + postgresBlocked + ` AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,
 			Blocked: `/* pgqrs:message.list_blocked */` + postgresListLive + `(o.vt, o.id) > (` + postgresBlocked + `, arg.id) AND o.parked_vt IS NOT NULL` + postgresListLiveEnd,
-			Leased: `/* pgqrs:message.list_leased */` + postgresListArg + `m.vt` + postgresListFrom + `
+			Leased: `/* pgqrs:message.list_leased */` + postgresListArg + postgresVTCursor + postgresListFrom + `
 				JOIN pgqrs_messages m ON m.queue_id = q.id
 				WHERE m.id = ANY (ARRAY(
 					WITH ` + postgresHeld + `
@@ -239,13 +258,13 @@ var postgres = dialect{
 					ORDER BY h.vt, h.id
 					LIMIT (SELECT n FROM arg)))
 				ORDER BY m.vt, m.id`,
-			Archived: `/* pgqrs:message.list_archived */` + postgresListArg + `m.archived_at` + postgresListFrom + postgresListEnded + `o.archived_at IS NOT NULL AND o.failed_at IS NULL
+			Archived: `/* pgqrs:message.list_archived */` + postgresListArg + postgresArchivedCursor + postgresListFrom + postgresListEnded + `o.archived_at IS NOT NULL AND o.failed_at IS NULL
 					AND (o.archived_at, o.id) < (COALESCE(arg.at, 'infinity'), arg.id)
 				ORDER BY o.archived_at DESC, o.id DESC
 				LIMIT (SELECT n FROM arg)
 			) m
 			ORDER BY m.archived_at DESC, m.id DESC`,
-			Dead: `/* pgqrs:message.list_dead */` + postgresListArg + `m.failed_at` + postgresListFrom + postgresListEnded + `o.failed_at IS NOT NULL
+			Dead: `/* pgqrs:message.list_dead */` + postgresListArg + postgresFailedCursor + postgresListFrom + postgresListEnded + `o.failed_at IS NOT NULL
 					AND (o.failed_at, o.id) < (COALESCE(arg.at, 'infinity'), arg.id)
 				ORDER BY o.failed_at DESC, o.id DESC
 				LIMIT (SELECT n FROM arg)
@@ -311,6 +330,27 @@ var postgres = dialect{
 				WHERE m.id = ANY (ARRAY(SELECT h.id FROM held h WHERE h.vt <= (SELECT until FROM arg) LIMIT $2::bigint))
 					AND m.consumer_worker_id IS NOT NULL AND ` + postgresLive + ` AND m.vt <= (SELECT until FROM arg)
 				FOR UPDATE SKIP LOCKED))`,
+		unreachable: `/* pgqrs:message.unreachable */
+			WITH arg AS MATERIALIZED (SELECT $1::json AS queues, $2::bigint AS n)
+			UPDATE pgqrs_messages m
+			SET archived_at = clock_timestamp(), failed_at = clock_timestamp(), vt = clock_timestamp(), due_at = NULL, last_error = ` + unreachableReason + `
+			WHERE m.id = ANY (ARRAY(
+				SELECT u.id
+				FROM arg CROSS JOIN json_array_elements(arg.queues) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
+					CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
+					CROSS JOIN LATERAL (
+						(SELECT o.id FROM pgqrs_messages o
+						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt > ` + postgresBlocked + `
+						ORDER BY o.vt, o.id
+						LIMIT (SELECT n FROM arg))
+						UNION ALL
+						(SELECT o.id FROM pgqrs_messages o
+						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt IS NULL
+						ORDER BY o.id
+						LIMIT (SELECT n FROM arg))
+					) u
+				LIMIT (SELECT n FROM arg)))
+				AND ` + postgresLive + ` AND COALESCE(m.vt, 'infinity') > ` + postgresBlocked + ` AND m.parked_vt IS NULL`,
 	},
 
 	lease: leaseSQL{
@@ -333,7 +373,7 @@ var postgres = dialect{
 		release: `/* pgqrs:message.release */
 			WITH held AS MATERIALIZED (` + postgresLeases + ` FROM json_array_elements($1::json) AS j (value))
 			UPDATE pgqrs_messages m
-			SET vt = clock_timestamp() + CASE WHEN m.woken THEN 0 ELSE held.delay::bigint END * interval '1 microsecond', consumer_worker_id = NULL, due_at = NULL, read_ct = m.read_ct - 1
+			SET vt = clock_timestamp() + CASE WHEN m.woken THEN 0 ELSE held.delay::bigint END * interval '1 microsecond', consumer_worker_id = NULL, due_at = NULL, read_ct = GREATEST(m.read_ct, 1) - 1
 			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
 		fail: `/* pgqrs:message.fail */
@@ -366,7 +406,7 @@ var postgres = dialect{
 			SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFences + ` WHERE ` + postgresLive,
 		strays: `/* pgqrs:message.strays */
 			WITH arg AS MATERIALIZED (SELECT $1::bigint AS worker_id, $2::bigint AS incarnation, $3::json AS ids)
-			UPDATE pgqrs_messages SET vt = clock_timestamp(), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			UPDATE pgqrs_messages SET vt = clock_timestamp(), consumer_worker_id = NULL, due_at = NULL, read_ct = GREATEST(read_ct, 1) - 1
 			WHERE consumer_worker_id = (SELECT id FROM arg JOIN pgqrs_workers ON id = worker_id AND ` + postgresIncarnation + ` = incarnation) AND archived_at IS NULL
 				AND id <> ALL (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg))`,
 	},
@@ -386,7 +426,7 @@ var postgres = dialect{
 		heartbeat: `/* pgqrs:worker.heartbeat */
 			UPDATE pgqrs_workers SET heartbeat_at = CASE WHEN status = 'stopped' THEN heartbeat_at ELSE clock_timestamp() END
 			WHERE id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
-			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= heartbeat_at + interval '3 seconds')
+			RETURNING id, CASE WHEN status = 'stopped' AND go_state = 'live' AND (shutdown_at <= heartbeat_at OR shutdown_at >= LEAST(heartbeat_at, ` + postgresLastTime + `) + interval '3 seconds')
 				THEN 'silent' ELSE status::text END, ` + postgresLimited + `, ` + postgresIncarnation,
 		retire: `/* pgqrs:worker.retire */
 			UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = clock_timestamp(), go_state = 'stopped'

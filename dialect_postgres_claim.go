@@ -30,8 +30,8 @@ const (
 				SELECT id FROM due ORDER BY rank, vt, id LIMIT 1
 			)
 			UPDATE pgqrs_messages m
-			SET consumer_worker_id = arg.worker_id, vt = arg.now + arg.lease, due_at = m.vt, read_ct = COALESCE(m.read_ct, 0) + 1,
-				claim_ct = m.claim_ct + 1, woken = false, failed_at = NULL, dequeued_at = COALESCE(m.dequeued_at, arg.now)
+			SET consumer_worker_id = arg.worker_id, vt = arg.now + arg.lease, due_at = m.vt, read_ct = LEAST(GREATEST(m.read_ct, 0), 2147483646) + 1,
+				claim_ct = LEAST(m.claim_ct, 9223372036854775806) + 1, woken = false, failed_at = NULL, dequeued_at = COALESCE(m.dequeued_at, arg.now)
 			FROM arg
 			WHERE m.id = ANY (ARRAY(
 				SELECT d.id FROM due d
@@ -45,7 +45,7 @@ const postgresPassed = `
 			WITH arg AS MATERIALIZED (
 				SELECT $1::bigint AS worker_id, $2::bigint AS n, $3::smallint AS priority, timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS due, $5::bigint AS id
 			)
-			SELECT (extract(epoch FROM m.vt) * 1000000)::bigint, m.id
+			SELECT (extract(epoch FROM GREATEST(m.vt, ` + postgresFirstTime + `)) * 1000000)::bigint, m.id
 			FROM (VALUES (2), (1), (0), (-1)) AS band (priority)
 			CROSS JOIN LATERAL (
 				SELECT o.vt, o.id FROM pgqrs_messages o

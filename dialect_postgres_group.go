@@ -16,16 +16,19 @@ const (
 // postgresGroups reads a list of groups with what their queues say of them.
 const postgresGroups = `arg AS MATERIALIZED (SELECT $1::json AS list, clock_timestamp() AS now),
 			given AS MATERIALIZED (
-				SELECT q.id AS queue_id, q.queue_name, j.value ->> 1 AS group_key, q.group_limit, q.group_interval, q.group_burst, q.group_skip
+				SELECT q.id AS queue_id, q.queue_name, j.value ->> 1 AS group_key, q.group_limit, ` + postgresGroupInterval + ` AS group_interval, q.group_burst, q.group_skip
 				FROM arg CROSS JOIN json_array_elements(arg.list) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
 			)`
 
+// postgresGroupInterval is what lies between two messages of a group in a queue q, in microseconds. One that no policy can have is none.
+const postgresGroupInterval = `CASE WHEN q.group_interval BETWEEN 1 AND ` + postgresLongest + ` THEN q.group_interval END`
+
 // postgresGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what
 // is under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
-const postgresGroupNext = `CASE WHEN extract(epoch FROM r.next_at - (SELECT now FROM arg)) <= (g.group_burst + g.group_limit::float8) * g.group_interval / 1e6 + 60 THEN r.next_at END`
+const postgresGroupNext = `CASE WHEN r.next_at NOT BETWEEN ` + postgresFirstTime + ` AND ` + postgresLastTime + ` THEN NULL WHEN extract(epoch FROM r.next_at - (SELECT now FROM arg)) <= (g.group_burst + g.group_limit::float8) * g.group_interval / 1e6 + 60 THEN r.next_at END`
 
 // postgresGroupAside says that others may pass a message m of a group g: it is not due, and that is not for the group's rate alone.
-const postgresGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.vt > COALESCE(r.next_at - g.group_burst * g.group_interval * interval '1 microsecond', '-infinity')`
+const postgresGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.vt > COALESCE(r.next_at - GREATEST(LEAST(g.group_burst::float8 * g.group_interval, ` + postgresLongest + `), 0) * interval '1 microsecond', '-infinity')`
 
 // postgresGroupRow joins a group's row r with postgresGroupNext.
 const postgresGroupRow = `CROSS JOIN LATERAL (SELECT ` + postgresGroupNext + ` AS next_at FROM pgqrs_groups r WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key LIMIT 1) r`
@@ -81,16 +84,16 @@ var postgresGroupTexts = groupSQL{
 			RETURNING id`,
 	refund: `/* pgqrs:group.refund */
 			WITH back AS MATERIALIZED (
-				SELECT m.queue_id, m.group_key, count(*) * q.group_interval * interval '1 microsecond' AS wait
+				SELECT m.queue_id, m.group_key, LEAST(count(*)::float8 * ` + postgresGroupInterval + `, ` + postgresLongest + `) * interval '1 microsecond' AS wait
 				FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 				WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND q.group_interval IS NOT NULL
 				GROUP BY m.queue_id, m.group_key, q.group_interval
 			)
 			UPDATE pgqrs_groups r SET next_at = r.next_at - b.wait
-			FROM back b WHERE r.queue_id = b.queue_id AND r.group_key = b.group_key`,
+			FROM back b WHERE r.queue_id = b.queue_id AND r.group_key = b.group_key AND r.next_at BETWEEN ` + postgresFirstTime + ` AND ` + postgresLastTime,
 	promote: `/* pgqrs:group.promote */
 			WITH ` + postgresGroups + `, first AS MATERIALIZED (
-				SELECT r.next_at - (g.group_burst - 1) * g.group_interval * interval '1 microsecond' AS earliest,
+				SELECT r.next_at - GREATEST(LEAST((g.group_burst::float8 - 1) * g.group_interval, ` + postgresLongest + `), 0) * interval '1 microsecond' AS earliest,
 					CASE WHEN g.group_skip
 						THEN (SELECT m.id FROM ` + postgresGroupBlocked + ` ORDER BY m.parked_vt, m.id LIMIT 1)
 						ELSE (SELECT m.id FROM ` + postgresGroupBlocked + ` ORDER BY m.id LIMIT 1) END AS id
@@ -109,7 +112,8 @@ var postgresGroupTexts = groupSQL{
 	pace: `/* pgqrs:group.pace */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS ids, clock_timestamp() AS now),
 			gone AS MATERIALIZED (
-				SELECT m.queue_id, m.group_key, q.group_limit, q.group_interval, q.group_burst, CASE WHEN q.group_skip OR q.group_limit > 1 THEN (SELECT now FROM arg) ELSE m.vt END AS at
+				SELECT m.queue_id, m.group_key, q.group_limit, ` + postgresGroupInterval + ` AS group_interval, q.group_burst,
+					CASE WHEN q.group_skip OR q.group_limit > 1 THEN (SELECT now FROM arg) ELSE LEAST(m.vt, ` + postgresLastTime + `) END AS at
 				FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 				WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text(arg.ids)::bigint FROM arg)) AND q.group_interval IS NOT NULL
 			)
@@ -180,7 +184,7 @@ var postgresBatches = batchSQL{
 			FOR UPDATE OF m SKIP LOCKED`,
 	finish: `/* pgqrs:batch.finish */
 			UPDATE pgqrs_messages m
-			SET vt = GREATEST(clock_timestamp(), m.parked_vt), parked_vt = NULL, headers = COALESCE(m.headers, '{}') || (
+			SET vt = GREATEST(clock_timestamp(), m.parked_vt), parked_vt = NULL, headers = CASE jsonb_typeof(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END || (
 				SELECT jsonb_build_object('pgqrs-batch-done', (count(*) FILTER (WHERE o.failed_at IS NULL))::text, 'pgqrs-batch-dead', (count(*) FILTER (WHERE o.failed_at IS NOT NULL))::text)
 				FROM pgqrs_messages o WHERE o.batch_id = m.id)
 			FROM pgqrs_queues q

@@ -8,9 +8,14 @@ const postgresPolicyOf = `json_build_array(q.policy::text, q.max_held, q.rate_in
 const postgresLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
 
 // What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
-// ahead than a burst is the work of a clock that has gone back since, and begins anew.
-const postgresAhead = `CASE WHEN q.rate_at <= arg.now + (q.rate_interval * q.rate_burst + 60000000) * interval '1 microsecond'
-				THEN GREATEST(0, (extract(epoch FROM q.rate_at - arg.now) * 1000000)::bigint) ELSE 0 END`
+// ahead than a burst is the work of a clock that has gone back since, and begins anew. An interval that no policy can have is none.
+const (
+	postgresAhead = `CASE WHEN q.rate_at <= arg.now + (` + postgresBucket + ` + 60000000) * interval '1 microsecond'
+				THEN (extract(epoch FROM GREATEST(q.rate_at, arg.now) - arg.now) * 1000000)::bigint ELSE 0 END`
+	postgresBucket   = `LEAST(GREATEST(` + postgresInterval + `::float8 * q.rate_burst, 0), ` + postgresLongest + `)::bigint`
+	postgresInterval = `(CASE WHEN q.rate_interval BETWEEN 1 AND ` + postgresLongest + ` THEN q.rate_interval END)`
+	postgresLongest  = `9200000000000000` // microseconds; a time.Duration holds no more
+)
 
 var postgresLimits = limitSQL{
 	lock: `/* pgqrs:limit.lock */
@@ -21,7 +26,7 @@ var postgresLimits = limitSQL{
 	room: `/* pgqrs:limit.room */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now),
 		` + postgresHeld + `, bucket AS MATERIALIZED (
-			SELECT q.max_held, q.rate_interval, q.rate_interval * q.rate_burst AS full_bucket, ` + postgresAhead + ` AS ahead
+			SELECT q.max_held, ` + postgresInterval + ` AS rate_interval, ` + postgresBucket + ` AS full_bucket, ` + postgresAhead + ` AS ahead
 			FROM arg JOIN pgqrs_queues q ON q.id = arg.queue_id
 		)
 		SELECT LEAST((SELECT n FROM arg), b.max_held - CASE WHEN b.max_held IS NOT NULL THEN
@@ -29,7 +34,7 @@ var postgresLimits = limitSQL{
 			GREATEST(0, COALESCE(b.ahead - (b.full_bucket - b.rate_interval), 0)), b.rate_interval IS NOT NULL
 		FROM bucket b`,
 	take: `/* pgqrs:limit.take */
-		UPDATE pgqrs_queues q SET rate_at = arg.now + (` + postgresAhead + ` + arg.n * q.rate_interval) * interval '1 microsecond'
+		UPDATE pgqrs_queues q SET rate_at = arg.now + (` + postgresAhead + ` + LEAST(arg.n::float8 * ` + postgresInterval + `, ` + postgresLongest + `)::bigint) * interval '1 microsecond'
 		FROM (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now) arg
 		WHERE q.id = arg.queue_id AND q.rate_interval IS NOT NULL`,
 }
@@ -53,7 +58,7 @@ var postgresPolicies = policySQL{
 	deadLetter: `/* pgqrs:message.dead_letter */
 		WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS ids, clock_timestamp() AS now)
 		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
-		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, COALESCE(m.headers, '{}') - '{pgqrs-group,pgqrs-batch}'::text[] || jsonb_build_object('dead-letter-queue', q.queue_name,
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, CASE jsonb_typeof(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END - '{pgqrs-group,pgqrs-batch}'::text[] || jsonb_build_object('dead-letter-queue', q.queue_name,
 			'dead-letter-id', m.id::text, 'dead-letter-attempts', m.read_ct::text, 'dead-letter-error', COALESCE(m.last_error, ''))
 		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
 		JOIN pgqrs_messages m ON m.id = ANY (ARRAY(SELECT json_array_elements_text(a.ids)::bigint FROM arg a)) JOIN pgqrs_queues q ON q.id = m.queue_id

@@ -5,6 +5,9 @@ const postgresScheduleRun = postgresMicros + `r.due_at` + postgresMicrosEnd + `,
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
+// postgresTick is the next count of changes of a schedule s. It begins again at its end: only that it differs matters.
+const postgresTick = `CASE WHEN s.tick_ct = 9223372036854775807 THEN 0 ELSE s.tick_ct + 1 END`
+
 // Both are looked up one by one: a LIMIT keeps the planner from a merge join, which would read all that is older than they.
 const postgresScheduleRunFrom = `
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_messages o WHERE o.id = r.message_id LIMIT 1) m ON true
@@ -30,7 +33,7 @@ var postgresSchedules = scheduleSQL{
 		SET queue_name = excluded.queue_name, starts_runs = excluded.starts_runs, payload = excluded.payload, priority = excluded.priority,
 			dedup_key = excluded.dedup_key, headers = excluded.headers, rule = excluded.rule, zone = excluded.zone, catch_up = excluded.catch_up,
 			next_at = CASE WHEN (s.rule, s.zone) = (excluded.rule, excluded.zone) THEN s.next_at ELSE excluded.next_at END,
-			tick_ct = s.tick_ct + 1, updated_at = excluded.updated_at
+			tick_ct = ` + postgresTick + `, updated_at = excluded.updated_at
 		WHERE (s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone, s.catch_up)
 			IS DISTINCT FROM (excluded.queue_name, excluded.starts_runs, excluded.payload, excluded.priority, excluded.dedup_key, excluded.headers, excluded.rule, excluded.zone, excluded.catch_up)
 		RETURNING s.id`,
@@ -45,7 +48,7 @@ var postgresSchedules = scheduleSQL{
 			WHERE s.id = (SELECT id FROM arg) AND s.tick_ct = (SELECT tick_ct FROM arg)
 			FOR NO KEY UPDATE SKIP LOCKED
 		)
-		UPDATE pgqrs_schedules s SET next_at = arg.next_at, tick_ct = s.tick_ct + 1
+		UPDATE pgqrs_schedules s SET next_at = arg.next_at, tick_ct = ` + postgresTick + `
 		FROM arg WHERE s.id = (SELECT id FROM free)
 		RETURNING s.id`,
 	record: `/* pgqrs:schedule.record */
@@ -64,7 +67,7 @@ var postgresSchedules = scheduleSQL{
 		UPDATE pgqrs_schedules s
 		SET paused_at = CASE WHEN arg.paused THEN COALESCE(s.paused_at, clock_timestamp()) END,
 			resumed_at = CASE WHEN arg.paused OR s.paused_at IS NULL THEN s.resumed_at ELSE clock_timestamp() END,
-			tick_ct = s.tick_ct + 1
+			tick_ct = ` + postgresTick + `
 		FROM (SELECT $1::text AS name, $2::boolean AS paused) arg WHERE s.name = arg.name
 		RETURNING s.id`,
 	list: `/* pgqrs:schedule.list */` + postgresScheduleList + `

@@ -5,7 +5,7 @@ const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.outp
 	postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 
 const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
-	(extract(epoch FROM s.retry_at - clock_timestamp()) * 1000000)::bigint, ` +
+	(extract(epoch FROM CASE WHEN s.retry_at < ` + postgresFirstTime + ` THEN ` + postgresFirstTime + ` WHEN s.retry_at > ` + postgresLastTime + ` THEN ` + postgresLastTime + ` ELSE s.retry_at END - clock_timestamp()) * 1000000)::bigint, ` +
 	postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
 
 // postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive it would be
@@ -91,7 +91,7 @@ var postgresWorkflow = workflowSQL{
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS message_id, $2::bigint AS worker_id, $3::bigint AS claim_ct)
 		UPDATE pgqrs_workflow_runs r
 		SET status = CASE WHEN r.status = 'QUEUED' OR r.status = 'PAUSED' AND r.error IS NOT NULL THEN 'RUNNING' ELSE r.status END,
-			execution_ct = CASE WHEN r.status = 'QUEUED' AND r.started_at IS NULL AND r.execution_ct = 0 THEN 1 ELSE r.execution_ct + 2 END,
+			execution_ct = CASE WHEN r.status = 'QUEUED' AND r.started_at IS NULL AND r.execution_ct = 0 THEN 1 ELSE LEAST(r.execution_ct, 9223372036854775805) + 2 END,
 			started_at = CASE WHEN r.status = 'QUEUED' THEN COALESCE(r.started_at, clock_timestamp()) ELSE r.started_at END,
 			error = CASE WHEN r.status = 'PAUSED' THEN NULL ELSE r.error END,
 			updated_at = clock_timestamp()

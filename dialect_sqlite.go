@@ -59,7 +59,7 @@ const (
 	sqliteClaim   = `
 			UPDATE pgqrs_messages
 			SET consumer_worker_id = (SELECT worker_id FROM arg), vt = (SELECT strftime('%Y-%m-%d %H:%M:%f', now, lease) FROM arg), due_at = vt,
-				read_ct = COALESCE(read_ct, 0) + 1, claim_ct = claim_ct + 1, woken = 0, failed_at = NULL, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
+				read_ct = min(max(CAST(COALESCE(read_ct, 0) AS INTEGER), 0), 2147483646) + 1, claim_ct = min(CAST(claim_ct AS INTEGER), 9223372036854775806) + 1, woken = 0, failed_at = NULL, dequeued_at = COALESCE(dequeued_at, (SELECT now FROM arg))
 			WHERE id IN (`
 )
 
@@ -366,6 +366,19 @@ var sqlite = dialect{
 				SELECT id FROM pgqrs_messages
 				WHERE consumer_worker_id IS NOT NULL AND archived_at IS NULL AND vt <= (SELECT until FROM arg)
 				LIMIT ? + 0)`,
+		unreachable: `/* pgqrs:message.unreachable */
+			WITH arg (queues) AS (SELECT ?),
+			line (id) AS MATERIALIZED (
+				SELECT m.id FROM json_each((SELECT queues FROM arg)) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
+				WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt > ` + sqliteBlocked + `
+				UNION ALL
+				SELECT m.id FROM json_each((SELECT queues FROM arg)) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
+				WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt IS NULL
+				LIMIT ? + 0
+			)
+			UPDATE pgqrs_messages
+			SET archived_at = ` + sqliteNow + `, failed_at = ` + sqliteNow + `, vt = ` + sqliteNow + `, due_at = NULL, last_error = ` + unreachableReason + `
+			WHERE id IN (SELECT id FROM line) AND parked_vt IS NULL`,
 	},
 
 	lease: leaseSQL{
@@ -395,7 +408,7 @@ var sqlite = dialect{
 			RETURNING id`,
 		release: `/* pgqrs:message.release */
 			UPDATE pgqrs_messages
-			SET vt = strftime('%Y-%m-%d %H:%M:%f', 'now', CASE WHEN woken THEN '0 seconds' ELSE held.delay END), consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			SET vt = strftime('%Y-%m-%d %H:%M:%f', 'now', CASE WHEN woken THEN '0 seconds' ELSE held.delay END), consumer_worker_id = NULL, due_at = NULL, read_ct = max(CAST(COALESCE(read_ct, 0) AS INTEGER), 1) - 1
 			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
 			RETURNING id`,
 		fail: `/* pgqrs:message.fail */
@@ -419,7 +432,7 @@ var sqlite = dialect{
 			RETURNING id`,
 		strays: `/* pgqrs:message.strays */
 			WITH arg (worker_id, incarnation, ids) AS (VALUES (?, ?, ?))
-			UPDATE pgqrs_messages SET vt = ` + sqliteNow + `, consumer_worker_id = NULL, due_at = NULL, read_ct = read_ct - 1
+			UPDATE pgqrs_messages SET vt = ` + sqliteNow + `, consumer_worker_id = NULL, due_at = NULL, read_ct = max(CAST(COALESCE(read_ct, 0) AS INTEGER), 1) - 1
 			WHERE consumer_worker_id = (SELECT id FROM pgqrs_workers WHERE id = (SELECT worker_id FROM arg) AND ` + sqliteIncarnation + ` = (SELECT incarnation FROM arg)) AND consumer_worker_id IS NOT NULL AND archived_at IS NULL
 				AND id NOT IN (SELECT value FROM json_each((SELECT ids FROM arg)))`,
 	},

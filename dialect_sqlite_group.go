@@ -132,7 +132,7 @@ var sqliteGroupTexts = groupSQL{
 			page (queue_id, group_key) AS MATERIALIZED (
 				SELECT r.queue_id, r.group_key FROM pgqrs_groups r
 				WHERE r.queue_id IN (SELECT q.id FROM json_each((SELECT queues FROM arg)) j CROSS JOIN pgqrs_queues q WHERE q.queue_name = json_extract(j.value, '$[0]'))
-					AND (r.queue_id, r.group_key) > ((SELECT queue_id FROM arg), (SELECT group_key FROM arg))
+					AND (r.queue_id, r.group_key) > ((SELECT queue_id FROM arg), (SELECT group_key FROM arg)) AND typeof(r.group_key) = 'text'
 				ORDER BY r.queue_id, r.group_key
 				LIMIT ? + 0
 			)
@@ -168,7 +168,7 @@ var sqliteBatches = batchSQL{
 			RETURNING id`,
 	finish: `/* pgqrs:batch.finish */
 			UPDATE pgqrs_messages
-			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(COALESCE(headers, '{}'),
+			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(CASE WHEN json_valid(headers) AND json_type(headers) = 'object' THEN headers ELSE '{}' END,
 				json_object('pgqrs-batch-done', CAST(` + sqliteBatchCount + ` IS NULL) AS TEXT), 'pgqrs-batch-dead', CAST(` + sqliteBatchCount + ` IS NOT NULL) AS TEXT)))
 			WHERE ` + sqliteBatchWaiting + ` AND NOT ` + sqliteBatchOpen + `
 			RETURNING id, (SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,

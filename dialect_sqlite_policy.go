@@ -1,8 +1,12 @@
 package pgqrs
 
 // sqlitePolicyOf is what a queue q has been told, as one column: the list that configure takes, without the name.
-const sqlitePolicyOf = `CAST(json_array(q.policy, q.max_held, q.rate_interval, q.rate_burst,
-					q.group_limit, q.group_interval, q.group_burst, q.group_skip, q.dead_letter) AS BLOB)`
+// JSON can hold no BLOB, which any column may.
+const sqlitePolicyOf = `CAST(json_array(CAST(q.policy AS TEXT), CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
+					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(q.dead_letter AS TEXT)) AS BLOB)`
+
+// sqliteHeaders is the headers of a message m, without those that are no object.
+const sqliteHeaders = `CASE WHEN json_valid(m.headers) AND json_type(m.headers) = 'object' THEN m.headers ELSE '{}' END`
 
 // sqliteLimited says whether the queue of a row of pgqrs_workers has a limit.
 const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
@@ -57,11 +61,11 @@ var sqlitePolicies = policySQL{
 	deadLetter: `/* pgqrs:message.dead_letter */
 		WITH arg (queue, ids, now) AS (SELECT ?, ?, ` + sqliteNow + `)
 		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
-		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, json_patch(COALESCE(m.headers, '{}'), json_object('pgqrs-group', NULL, 'pgqrs-batch', NULL, 'dead-letter-queue', q.queue_name,
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, json_patch(` + sqliteHeaders + `, json_object('pgqrs-group', NULL, 'pgqrs-batch', NULL, 'dead-letter-queue', q.queue_name,
 			'dead-letter-id', CAST(m.id AS TEXT), 'dead-letter-attempts', CAST(m.read_ct AS TEXT), 'dead-letter-error', COALESCE(m.last_error, '')))
 		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
 		JOIN pgqrs_messages m ON m.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) JOIN pgqrs_queues q ON q.id = m.queue_id
-		WHERE m.failed_at IS NOT NULL AND COALESCE(json_extract(m.headers, '$."dead-letter-queue"'), '') <> arg.queue
+		WHERE m.failed_at IS NOT NULL AND COALESCE(json_extract(` + sqliteHeaders + `, '$."dead-letter-queue"'), '') <> arg.queue
 		ORDER BY m.id
 		RETURNING id`,
 }

@@ -9,6 +9,9 @@ const sqliteScheduleRunFrom = `
 			LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 			LEFT JOIN pgqrs_workflow_runs w ON w.id = r.run_id`
 
+// sqliteTick is the next count of changes of a schedule. It begins again at its end: only that it differs matters.
+const sqliteTick = `CASE WHEN CAST(pgqrs_schedules.tick_ct AS INTEGER) = 9223372036854775807 THEN 0 ELSE CAST(pgqrs_schedules.tick_ct AS INTEGER) + 1 END`
+
 // sqliteInstant reads an instant, or NULL.
 const sqliteInstant = `strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch')`
 
@@ -32,7 +35,7 @@ var sqliteSchedules = scheduleSQL{
 		SET queue_name = excluded.queue_name, starts_runs = excluded.starts_runs, payload = excluded.payload, priority = excluded.priority,
 			dedup_key = excluded.dedup_key, headers = excluded.headers, rule = excluded.rule, zone = excluded.zone, catch_up = excluded.catch_up,
 			next_at = CASE WHEN pgqrs_schedules.rule = excluded.rule AND pgqrs_schedules.zone = excluded.zone THEN pgqrs_schedules.next_at ELSE excluded.next_at END,
-			tick_ct = pgqrs_schedules.tick_ct + 1, updated_at = excluded.updated_at
+			tick_ct = ` + sqliteTick + `, updated_at = excluded.updated_at
 		WHERE pgqrs_schedules.queue_name <> excluded.queue_name OR pgqrs_schedules.starts_runs <> excluded.starts_runs OR pgqrs_schedules.payload <> excluded.payload
 			OR pgqrs_schedules.priority <> excluded.priority OR pgqrs_schedules.dedup_key IS NOT excluded.dedup_key OR pgqrs_schedules.headers IS NOT excluded.headers
 			OR pgqrs_schedules.rule <> excluded.rule OR pgqrs_schedules.zone <> excluded.zone OR pgqrs_schedules.catch_up <> excluded.catch_up
@@ -44,7 +47,7 @@ var sqliteSchedules = scheduleSQL{
 		FROM arg CROSS JOIN json_each(arg.names) j LEFT JOIN pgqrs_schedules s ON s.name = json_extract(j.value, '$[0]')`,
 	advance: `/* pgqrs:schedule.advance */
 		WITH arg (id, tick_ct, next_at) AS (SELECT ?, ?, ` + sqliteInstant + `)
-		UPDATE pgqrs_schedules SET next_at = (SELECT next_at FROM arg), tick_ct = tick_ct + 1
+		UPDATE pgqrs_schedules SET next_at = (SELECT next_at FROM arg), tick_ct = ` + sqliteTick + `
 		WHERE id = (SELECT id FROM arg) AND tick_ct = (SELECT tick_ct FROM arg)
 		RETURNING id`,
 	record: `/* pgqrs:schedule.record */
@@ -63,7 +66,7 @@ var sqliteSchedules = scheduleSQL{
 		WITH arg (name, paused) AS (VALUES (?, ?))
 		UPDATE pgqrs_schedules
 		SET paused_at = CASE WHEN (SELECT paused FROM arg) THEN COALESCE(paused_at, ` + sqliteNow + `) END,
-			resumed_at = CASE WHEN (SELECT paused FROM arg) OR paused_at IS NULL THEN resumed_at ELSE ` + sqliteNow + ` END, tick_ct = tick_ct + 1
+			resumed_at = CASE WHEN (SELECT paused FROM arg) OR paused_at IS NULL THEN resumed_at ELSE ` + sqliteNow + ` END, tick_ct = ` + sqliteTick + `
 		WHERE name = (SELECT arg.name FROM arg)
 		RETURNING id`,
 	list: `/* pgqrs:schedule.list */` + sqliteScheduleList + `

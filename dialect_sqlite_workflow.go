@@ -98,7 +98,7 @@ var sqliteWorkflow = workflowSQL{
 		WITH arg (message_id, worker_id, claim_ct) AS (VALUES (?, ?, ?))
 		UPDATE pgqrs_workflow_runs
 		SET status = CASE WHEN status = 'QUEUED' OR status = 'PAUSED' AND error IS NOT NULL THEN 'RUNNING' ELSE status END,
-			execution_ct = CASE WHEN status = 'QUEUED' AND started_at IS NULL AND execution_ct = 0 THEN 1 ELSE execution_ct + 2 END,
+			execution_ct = CASE WHEN status = 'QUEUED' AND started_at IS NULL AND execution_ct = 0 THEN 1 ELSE min(CAST(execution_ct AS INTEGER), 9223372036854775805) + 2 END,
 			started_at = CASE WHEN status = 'QUEUED' THEN COALESCE(started_at, ` + sqliteNow + `) ELSE started_at END,
 			error = CASE WHEN status = 'PAUSED' THEN NULL ELSE error END,
 			updated_at = ` + sqliteNow + `
@@ -112,7 +112,7 @@ var sqliteWorkflow = workflowSQL{
 			output = CASE WHEN status = 'CANCELLING' THEN NULL ELSE (SELECT arg.output FROM arg) END,
 			error = CASE WHEN status = 'CANCELLING' THEN NULL ELSE (SELECT arg.error FROM arg) END,
 			completed_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
-		WHERE id = (SELECT arg.id FROM arg) AND status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
+		WHERE id = (SELECT arg.id FROM arg) AND status NOT IN ('SUCCESS', 'ERROR', 'CANCELLED')
 		RETURNING status, parent_run_id`,
 	cancel: `/* pgqrs:run.cancel */
 		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = ` + sqliteNow + `

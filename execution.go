@@ -22,6 +22,8 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 		return s.setback(ctx, err)
 	}
 	switch {
+	case !status.ofRun():
+		return Permanent(malformedError(fmt.Sprintf("run %d", e.id), fmt.Sprintf("status: %q is not one of a run", string(status))))
 	case status.final():
 		return nil // its message outlived it; the ack follows
 	case status == Paused:
@@ -34,7 +36,9 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 		}
 	}()
 	if !fresh {
-		if err := e.load(ctx); err != nil {
+		if err := e.load(ctx); errors.Is(err, ErrMalformed) {
+			return err
+		} else if err != nil {
 			return s.setback(ctx, err)
 		}
 	}
@@ -81,7 +85,8 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 			found = false
 			return c.rows(ctx, s.dialect.workflow.begin, []any{m.ID, m.WorkerID, m.Claim}, func(rows *sql.Rows) error {
 				found = true
-				return rows.Scan(&e.id, &status, &fresh)
+				_, err := scanLoosely(rows, "id status fresh", &e.id, &status, &fresh) // execute looks at the status
+				return err
 			})
 		})
 		if err != nil || found {
@@ -147,6 +152,9 @@ func (e *execution) load(ctx context.Context) error {
 	retried := false
 	return conn{e.store, nil}.rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
 		s, err := scanStep(rows)
+		if err == nil && s.malformed != "" {
+			err = e.malformedStep(s)
+		}
 		retried = retried || s.retried
 		s.optional = retried
 		e.rows = append(e.rows, s.name)
@@ -159,7 +167,7 @@ func (e *execution) load(ctx context.Context) error {
 
 // remaining is how long a waiting step has yet to wait.
 func (e *execution) remaining(s *stepRecord) time.Duration {
-	return time.Duration(s.wait.Int64)*time.Microsecond - time.Since(e.loaded)
+	return durationOf(s.wait.Int64) - time.Since(e.loaded)
 }
 
 // ask is how every call begins. It returns the record of a step, if there is

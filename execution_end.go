@@ -168,7 +168,8 @@ func (c conn) endRun(ctx context.Context, run int64, status State, output, messa
 	var stands State
 	var parent sql.NullInt64
 	err := c.rows(ctx, c.store.dialect.workflow.finish, []any{run, string(status), output, message}, func(rows *sql.Rows) error {
-		return rows.Scan(&stands, &parent)
+		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent) // what does not decode is no parent
+		return err
 	})
 	if err == nil && stands == Cancelled {
 		err = c.cancelChildren(ctx, run) // that were being started as it was cancelled

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"maps"
 	"slices"
+	"unicode/utf8"
 )
 
 // A follower is what may go on once a message has ended: the next one of its
@@ -16,9 +17,9 @@ type follower struct {
 
 type followers map[follower]bool
 
-// after adds what may follow a message.
+// after adds what may follow a message. A malformed group, which no statement can name, is none.
 func (f followers) after(queue, group string, batch int64) {
-	if group != "" {
+	if group != "" && utf8.ValidString(group) {
 		f[follower{groupName: groupName{queue, group}}] = true
 	}
 	if batch != 0 {
@@ -62,7 +63,7 @@ func (c conn) followersHaving(ctx context.Context, ids string) (f followers, par
 		var queue string
 		var group sql.NullString
 		var batch, parent sql.NullInt64
-		err := scanRow(rows, &queue, &group, &batch, &parent)
+		_, err := scanRowLoosely(rows, "queue group_key batch_id parent", &queue, &group, &batch, &parent) // what does not decode is followed by nothing
 		f.after(queue, group.String, batch.Int64)
 		if parent.Valid {
 			found[parent.Int64] = true

@@ -180,7 +180,7 @@ func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64
 	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), upkeepChunk}
 	err := conn{s, nil}.rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
 		var run strandedRun
-		err := rows.Scan(&run.id, &run.message, &run.ended, &run.lastError)
+		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.ended, &run.lastError) // what does not decode is no message
 		runs = append(runs, run)
 		return err
 	})

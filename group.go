@@ -66,15 +66,19 @@ func (c conn) lockGroups(ctx context.Context, groups []groupName) (p groupPolici
 	n := 0
 	err = c.rows(ctx, c.store.dialect.group.lock, []any{list}, func(rows *sql.Rows) error {
 		n++
-		return p.add(rows)
+		return p.add(rows, "many paced skips")
 	})
 	return p, n == len(groups), err
 }
 
-// add scans the policies of one more group, after what else there is in the row.
-func (p *groupPolicies) add(rows *sql.Rows, before ...any) error {
+// add scans the policies of one more group, after what else there is in the row. Where they do not
+// decode, all is done that a policy could ask for.
+func (p *groupPolicies) add(rows *sql.Rows, names string, before ...any) error {
 	var more groupPolicies
-	err := rows.Scan(append(before, &more.many, &more.paced, &more.skips)...)
+	malformed, err := scanLoosely(rows, names, append(before, &more.many, &more.paced, &more.skips)...)
+	if malformed != "" {
+		more = groupPolicies{true, true, true}
+	}
 	p.many, p.paced, p.skips = p.many || more.many, p.paced || more.paced, p.skips || more.skips
 	return err
 }
@@ -89,7 +93,7 @@ func (c conn) tryGroups(ctx context.Context, groups []groupName) (locked map[gro
 	locked = map[groupName]bool{}
 	err = c.rows(ctx, c.store.dialect.group.tryLock, []any{list}, func(rows *sql.Rows) error {
 		var g groupName
-		err := p.add(rows, &g.queue, &g.key)
+		err := p.add(rows, "queue group many paced skips", &g.queue, &g.key)
 		locked[g] = true
 		return err
 	})

@@ -345,7 +345,7 @@ func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]worke
 			var id int64
 			var state workerState
 			var limited sql.NullBool
-			err := scanRow(rows, &id, &state.status, &limited, &state.incarnation)
+			_, err := scanRowLoosely(rows, "id status limited incarnation", &id, &state.status, &limited, &state.incarnation)
 			state.limited = limited.Bool
 			states[id] = state
 			return err

@@ -56,7 +56,7 @@ func (c conn) room(ctx context.Context, queue int64, n int) (room, error) {
 	err := c.rows(ctx, c.store.dialect.limit.room, []any{queue, n}, func(rows *sql.Rows) error {
 		var wait int64
 		err := rows.Scan(&left.n, &wait, &left.rated)
-		left.n, left.wait = max(0, left.n), time.Duration(wait)*time.Microsecond
+		left.n, left.wait = max(0, left.n), durationOf(wait)
 		return err
 	})
 	return left, err

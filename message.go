@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -71,6 +72,11 @@ type MessageInfo struct {
 	// Cursor goes into MessageFilter.After to list what comes after this message.
 	Cursor string
 
+	// Malformed says which columns of the message's row do not decode, and why. It is empty unless
+	// something other than this library wrote the row. The fields of those columns are zero, and
+	// consumers send the message to the dead letters.
+	Malformed string
+
 	hold *hold // nil outside a Worker
 	run  int64 // the run that it belongs to, as far as a plain consumer has found out; see unknownRun
 }
@@ -85,6 +91,9 @@ type Message[T any] struct {
 // permanent, and a panic of T is not.
 func newMessage[T any](c *Config, m *MessageInfo) (*Message[T], error) {
 	typed := &Message[T]{MessageInfo: *m}
+	if err := m.malformed(); err != nil {
+		return nil, err
+	}
 	var err error
 	if bad := caught(func() { err = c.decode(m.Raw, &typed.Payload) }); bad != nil {
 		return nil, fmt.Errorf("decode the payload of message %d: %w", m.ID, bad)
@@ -93,6 +102,14 @@ func newMessage[T any](c *Config, m *MessageInfo) (*Message[T], error) {
 		return nil, Permanent(fmt.Errorf("%w: payload of message %d does not decode into %T: %w", ErrInvalidPayload, m.ID, typed.Payload, err))
 	}
 	return typed, nil
+}
+
+// malformed is the error of a message whose row does not decode; nil for others.
+func (m *MessageInfo) malformed() error {
+	if m.Malformed == "" {
+		return nil
+	}
+	return Permanent(malformedError(fmt.Sprintf("message %d", m.ID), m.Malformed))
 }
 
 // A delivery's columns, and a listing's, in the order the dialects select them.
@@ -107,26 +124,36 @@ type messageRow struct {
 	queue, state, sortedUnder string
 }
 
+// The names of deliveryColumns with what a claim adds, and of infoColumns with the cursor.
+const (
+	deliveryNames = "id payload priority read_ct claim_ct dedup_key headers last_error enqueued_at due_at vt runs"
+	infoNames     = "id payload priority read_ct claim_ct dedup_key headers last_error enqueued_at due_at vt queue consumer_worker_id archived_at failed_at state cursor"
+)
+
 // scanDelivery reads deliveryColumns into what delivery returned.
 func (r *messageRow) scanDelivery(rows *sql.Rows, into []any) (*MessageInfo, error) {
-	if err := rows.Scan(into...); err != nil {
+	malformed, err := scanLoosely(rows, deliveryNames, into...)
+	if err != nil {
 		return nil, err
 	}
-	m := &MessageInfo{LeasedUntil: r.vt.Time}
-	return m, r.fill(m)
+	m := &MessageInfo{LeasedUntil: r.vt.Time, Malformed: malformed}
+	r.fill(m)
+	return m, nil
 }
 
-// scanInfo reads infoColumns and the cursor.
-func scanInfo(rows *sql.Rows) (*MessageInfo, error) {
+// scanInfo reads infoColumns and, of a page, the cursor.
+func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	var m MessageInfo
 	var r messageRow
 	into := append(r.delivery(), &r.queue, &r.worker, &r.archived, &r.failed, &r.state, &r.sortedUnder)
-	if err := rows.Scan(into...); err != nil {
+	malformed, err := scanLoosely(rows, infoNames, into...)
+	if err != nil {
 		return nil, err
 	}
-	if err := r.fill(&m); err != nil {
-		return nil, err
-	}
+	m.Malformed = malformed
+	r.fill(&m)
+	raw, malformed := listedJSON("payload", m.Raw)
+	m.Raw, m.Malformed = raw, joinMalformed(m.Malformed, malformed)
 	m.Queue, m.State, m.WorkerID = r.queue, State(r.state), r.worker.Int64
 	m.EndedAt = r.archived.Time
 	switch m.State {
@@ -135,8 +162,8 @@ func scanInfo(rows *sql.Rows) (*MessageInfo, error) {
 	case Ready, Scheduled, Blocked:
 		m.DueAt = r.vt.Time
 	}
-	if r.sortedUnder != "" {
-		m.Cursor = fmt.Sprintf("%s/%d", r.sortedUnder, m.ID)
+	if paged {
+		m.Cursor = cursorOf(r.sortedUnder, m.ID)
 	}
 	return &m, nil
 }
@@ -146,17 +173,21 @@ func (r *messageRow) delivery() []any {
 	return []any{&r.id, &r.raw, &r.priority, &r.attempt, &r.claim, &r.key, &r.headers, &r.lastError, &r.enqueued, &r.due, &r.vt}
 }
 
-func (r *messageRow) fill(m *MessageInfo) error {
+// fill sets what deliveryColumns say. Headers that are not texts by name are malformed, and so is a
+// claim number that cannot grow any more, since it could not fence the next lease.
+func (r *messageRow) fill(m *MessageInfo) {
 	m.ID, m.Priority, m.Claim = r.id, int(r.priority), r.claim
 	m.Raw, m.Attempt, m.Key, m.LastError = json.RawMessage(r.raw), int(r.attempt.Int64), r.key.String, r.lastError.String
 	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
 	if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
-			return fmt.Errorf("headers of message %d: %w", m.ID, err)
+			m.Malformed = joinMalformed(m.Malformed, malformedColumn("headers", err))
 		}
 		m.takeOwnHeaders()
 	}
-	return nil
+	if r.claim == math.MaxInt64 {
+		m.Malformed = joinMalformed(m.Malformed, "claim_ct: it is at its end")
+	}
 }
 
 // takeOwnHeaders moves what the library itself put into the headers to where it belongs.
@@ -197,7 +228,8 @@ func (c *jsonColumn) Scan(src any) error {
 }
 
 // A timestamp scans what the dialects' statements return for a time: microseconds since 1970,
-// or UTC text. Rows of a test's mock may have a time.Time. NULL is the zero time.
+// or UTC text. Rows of a test's mock may have a time.Time. NULL is the zero time, and so is an
+// infinite time, which the statements of PostgreSQL return as NULL.
 type timestamp struct{ time.Time }
 
 // Scan implements [sql.Scanner].
@@ -221,12 +253,21 @@ func (t *timestamp) Scan(src any) error {
 	default:
 		return fmt.Errorf("timestamp is a %T", src)
 	}
+	if isInfinite(text) {
+		t.Time = time.Time{}
+		return nil
+	}
 	// Each message has three of them, and RFC 3339 is read several times as fast as any other layout.
 	if len(text) > 10 && text[10] == ' ' {
 		text[10] = 'T'
 	}
-	if err := t.UnmarshalText(append(text, 'Z')); err != nil {
-		return fmt.Errorf("timestamp: %w", err)
+	if t.UnmarshalText(append(text, 'Z')) != nil {
+		return fmt.Errorf("%q is no time", src)
 	}
 	return nil
+}
+
+// isInfinite reports whether a text is one of PostgreSQL's two infinite times.
+func isInfinite(text []byte) bool {
+	return string(bytes.TrimPrefix(text, []byte("-"))) == "infinity"
 }

@@ -142,7 +142,7 @@ func describeBackoff(backoff func(int) time.Duration) string {
 }
 
 // decodePolicy reads the policy of a queue from its row.
-func decodePolicy(queue string, raw []byte) (PolicyInfo, error) {
+func decodePolicy(raw []byte) (PolicyInfo, error) {
 	var p PolicyInfo
 	if len(raw) == 0 {
 		return p, nil
@@ -157,7 +157,7 @@ func decodePolicy(queue string, raw []byte) (PolicyInfo, error) {
 		err = p.decode(*text)
 	}
 	if err != nil {
-		return p, fmt.Errorf("policy of queue %q: %w", queue, err)
+		return p, err
 	}
 	if text == nil && p.GroupConcurrency == 1 {
 		p.GroupConcurrency = 0 // nobody has said so
@@ -169,6 +169,15 @@ func decodePolicy(queue string, raw []byte) (PolicyInfo, error) {
 }
 
 // valueOf is what v points to, or zero.
+// listedPolicy is decodePolicy for a listing: what does not decode is malformed, like what was before.
+func listedPolicy(raw []byte, malformed string) (PolicyInfo, string) {
+	p, err := decodePolicy(raw)
+	if err != nil {
+		malformed = joinMalformed(malformed, malformedColumn("policy", err))
+	}
+	return p, malformed
+}
+
 func valueOf[T any](v *T) T {
 	if v == nil {
 		var zero T

@@ -17,7 +17,7 @@ func described(t *testing.T, p Policy) PolicyInfo {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("true", "1", "false", "0").Replace(string(raw)) // as the databases have it
-	info, err := decodePolicy("q", []byte(text))
+	info, err := decodePolicy([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,12 +64,12 @@ func TestRatesReadAsTheyAreWritten(t *testing.T) {
 
 func TestNobodysPolicyIsEmpty(t *testing.T) {
 	for _, raw := range []string{"", `[null,null,null,null,1,null,null,0,null]`} {
-		info, err := decodePolicy("q", []byte(raw))
+		info, err := decodePolicy([]byte(raw))
 		if err != nil || info != (PolicyInfo{}) || info.String() != "" {
 			t.Errorf("%q reads %+v, %v", raw, info, err)
 		}
 	}
-	if _, err := decodePolicy("emails", []byte(`["{",null,null,null,1,null,null,0,null]`)); err == nil || !strings.Contains(err.Error(), `policy of queue "emails"`) {
-		t.Errorf("a policy that is no JSON: %v", err)
+	if _, malformed := listedPolicy([]byte(`["{",null,null,null,1,null,null,0,null]`), "name: bad"); malformed != "name: bad; policy: unexpected end of JSON input" {
+		t.Errorf("a policy that is no JSON: %s", malformed)
 	}
 }

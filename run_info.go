@@ -34,6 +34,10 @@ type RunInfo struct {
 	EndedAt   time.Time
 	// DueAt is when it goes on, if it waits; while a worker holds it, when the lease ends.
 	DueAt time.Time
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
+
+	spoiled bool // the output does not decode
 }
 
 // RunFilter says which runs to list. A zero field lists all.
@@ -65,6 +69,8 @@ type StepInfo struct {
 	RetryIn   time.Duration
 	StartedAt time.Time // when the function was called for the first attempt that was recorded
 	EndedAt   time.Time
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
 }
 
 // Runs lists runs, the latest first.
@@ -94,7 +100,7 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 		args[0] = f.Workflow
 	}
 	if f.Status != "" {
-		if !slices.Contains([]State{Queued, Running, Paused, Cancelling, Cancelled, Succeeded, Failed}, f.Status) {
+		if !f.Status.ofRun() {
 			return nil, fmt.Errorf("status %q is not one of a run", string(f.Status))
 		}
 		args[1] = string(f.Status)
@@ -121,6 +127,25 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	return list, err
 }
 
+const runNames = "id workflow message_id status input output error run_key parent_run_id parent_step warning created_at started_at paused_at completed_at vt read_ct"
+
+// listed sets the input and the output, and returns what is wrong with the row besides what was before.
+func (i *RunInfo) listed(malformed string, input, output []byte) string {
+	var badInput, badOutput, badStatus string
+	i.Input, badInput = listedJSON("input", input)
+	i.Output, badOutput = listedJSON("output", output)
+	i.spoiled = badOutput != ""
+	if !i.Status.ofRun() {
+		badStatus = fmt.Sprintf("status: %q is not one of a run", string(i.Status))
+	}
+	return joinMalformed(malformed, badStatus, badInput, badOutput)
+}
+
+// ofRun reports whether a status is one that a run can have.
+func (s State) ofRun() bool {
+	return slices.Contains([]State{Queued, Running, Paused, Cancelling, Cancelled, Succeeded, Failed}, s)
+}
+
 func scanRun(rows *sql.Rows) (RunInfo, error) {
 	var i RunInfo
 	var failure []byte
@@ -128,9 +153,10 @@ func scanRun(rows *sql.Rows) (RunInfo, error) {
 	var parent sql.NullInt64
 	var created, started, paused, ended, due timestamp
 	var input, output []byte
-	err := rows.Scan(&i.ID, &i.Workflow, &i.MessageID, &i.Status, &input, &output, &failure, &key, &parent, &step, &warning,
+	bad, err := scanLoosely(rows, runNames, &i.ID, &i.Workflow, &i.MessageID, &i.Status, &input, &output, &failure, &key, &parent, &step, &warning,
 		&created, &started, &paused, &ended, &due, &i.Attempts)
-	i.Input, i.Output, i.Error = input, output, runErrorText(failure)
+	i.Error = runErrorText(failure)
+	i.Malformed = i.listed(bad, input, output)
 	i.Key, i.ParentID, i.ParentStep, i.Warning = key.String, parent.Int64, step.String, warning.String
 	i.CreatedAt, i.StartedAt, i.PausedAt, i.EndedAt = created.Time, started.Time, paused.Time, ended.Time
 	if !i.Status.final() {

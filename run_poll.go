@@ -155,8 +155,9 @@ func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, err
 	err = c.rows(ctx, c.store.dialect.workflow.polled, []any{list}, func(rows *sql.Rows) error {
 		var i RunInfo
 		var output, failure []byte
-		err := rows.Scan(&i.ID, &i.Workflow, &i.Status, &output, &failure)
-		i.Output, i.Error = output, runErrorText(failure)
+		bad, err := scanLoosely(rows, "id workflow status output error", &i.ID, &i.Workflow, &i.Status, &output, &failure)
+		i.Error = runErrorText(failure)
+		i.Malformed = i.listed(bad, nil, output)
 		found[i.ID] = i
 		return err
 	})

@@ -50,14 +50,16 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.load, []any{h.id}, func(rows *sql.Rows) error {
 		s, err := scanStep(rows)
 		info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time}
+		info.Malformed = s.malformed
 		if s.status == Succeeded {
-			info.Output = s.output // of a step that waits for children it is their ids
+			output, bad := listedJSON("output", s.output) // of a step that waits for children it is their ids
+			info.Output, info.Malformed = output, joinMalformed(s.malformed, bad)
 		}
 		if s.failure != nil {
 			info.Error = runErrorText(s.failure)
 		}
 		if s.wait.Valid && !s.final() {
-			info.RetryIn = max(0, time.Duration(s.wait.Int64)*time.Microsecond)
+			info.RetryIn = max(0, durationOf(s.wait.Int64))
 		}
 		list = append(list, info)
 		return err
@@ -67,7 +69,7 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 
 // Result waits until the run has ended and returns its result. If it failed,
 // the error is a *RunError; if it was cancelled, it matches ErrCancelled; if the
-// result does not decode into Out, ErrInvalidPayload; if there is no such run,
+// result does not decode into Out, ErrInvalidPayload; if its row does not decode, ErrMalformed; if there is no such run,
 // ErrNotFound; in a run, but outside a step, ErrState, and so in a step of the run itself. It learns at once of runs that end in this
 // process, and of others by looking, after 10 ms first and then less and less often, up to every second.
 // All calls of a Store share a connection for that. A look is repeated until ctx is done if the database was away.
@@ -81,6 +83,8 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	case err != nil:
 	case info.Status == Cancelled:
 		err = ErrCancelled
+	case info.Status == Succeeded && info.spoiled:
+		err = malformedError("its row", info.Malformed)
 	case info.Status == Failed:
 		return out, &RunError{info.Workflow, info.ID, "", &recordedError{info.Error, nil}}
 	case info.Output != nil:
@@ -302,7 +306,7 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 		var queue string
 		var group sql.NullString
 		var batch sql.NullInt64
-		err := rows.Scan(&id, &queue, &group, &batch)
+		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch) // what does not decode is followed by nothing
 		ended[id] = true
 		next.after(queue, group.String, batch.Int64)
 		return err
@@ -333,7 +337,7 @@ func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]
 	err = c.rows(ctx, c.store.dialect.workflow.unstartedEnd, []any{list}, func(rows *sql.Rows) error {
 		var id int64
 		var parent sql.NullInt64
-		err := rows.Scan(&id, &parent)
+		_, err := scanLoosely(rows, "id parent_run_id", &id, &parent) // what does not decode is no parent
 		if parent.Valid {
 			parents[parent.Int64] = true
 		}
@@ -485,6 +489,9 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 // the priority and the headers, but no key, which is that run's.
 func (c conn) itemLike(ctx context.Context, info RunInfo) (item, error) {
 	it := item{payload: string(info.Input)}
+	if info.Malformed != "" {
+		return it, malformedError("its row", info.Malformed)
+	}
 	ms, err := c.store.messages(ctx, MessageFilter{IDs: []int64{info.MessageID}})
 	if err != nil || len(ms) == 0 {
 		return it, err

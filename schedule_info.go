@@ -32,6 +32,9 @@ type ScheduleInfo struct {
 	NextAt time.Time
 	// Last is its latest run; nil before the first one.
 	Last *ScheduleRun
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields
+	// are zero, and workers do not run the schedule until the row is mended or deleted.
+	Malformed string
 }
 
 // ScheduleRun is a run of a [Schedule]: one instant, or one by hand.
@@ -46,6 +49,8 @@ type ScheduleRun struct {
 	RunID     int64 // of a workflow's run
 	// State is that of the run, or else of the message. It is empty once that is gone.
 	State State
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
 }
 
 // Schedules describes the named schedules, or all, by name. Names that do not exist are left out.
@@ -68,12 +73,10 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 		var payload, headers []byte
 		var created, updated, paused, next timestamp
 		var last scheduleRunRow
-		err := rows.Scan(append([]any{&i.ID, &i.Name, &i.Queue, &i.Workflow, &payload, &i.Priority, &key, &headers, &i.Rule, &i.Zone, &i.CatchUp,
+		bad, err := scanLoosely(rows, scheduleNames+" "+scheduleRunNames, append([]any{&i.ID, &i.Name, &i.Queue, &i.Workflow, &payload, &i.Priority, &key, &headers, &i.Rule, &i.Zone, &i.CatchUp,
 			&created, &updated, &paused, &next}, last.into()...)...)
-		if err == nil && len(headers) > 0 {
-			err = json.Unmarshal(headers, &i.Headers)
-		}
-		i.Payload, i.Key, i.Group = payload, key.String, i.Headers[groupHeader]
+		i.listed(bad, payload, headers)
+		i.Key, i.Group = key.String, i.Headers[groupHeader]
 		delete(i.Headers, groupHeader)
 		i.CreatedAt, i.UpdatedAt, i.PausedAt, i.NextAt = created.Time, updated.Time, paused.Time, next.Time
 		if run := last.run(); !run.DueAt.IsZero() {
@@ -86,6 +89,23 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 		return nil, wrap(ctx, err, "list schedules")
 	}
 	return list, nil
+}
+
+const (
+	scheduleNames    = "id name queue_name starts_runs payload priority dedup_key headers rule zone catch_up created_at updated_at paused_at next_at"
+	scheduleRunNames = "due_at ran_at by_hand held message_id run_id state"
+)
+
+// listed sets the payload and the headers, and what is wrong with them and with the rest of the row.
+func (i *ScheduleInfo) listed(malformed string, payload, headers []byte) {
+	var badPayload, badHeaders string
+	i.Payload, badPayload = listedJSON("payload", payload)
+	if len(headers) > 0 {
+		if err := json.Unmarshal(headers, &i.Headers); err != nil {
+			badHeaders = malformedColumn("headers", err)
+		}
+	}
+	i.Malformed = joinMalformed(malformed, badPayload, badHeaders)
 }
 
 // ScheduleRuns lists the latest runs of a schedule, the latest first, up to
@@ -109,8 +129,10 @@ func (s *Store) scheduleRuns(ctx context.Context, name string, limit int) ([]Sch
 	var list []ScheduleRun
 	err := conn{s, s.tx}.rows(ctx, s.dialect.schedule.history, []any{name, limit}, func(rows *sql.Rows) error {
 		var row scheduleRunRow
-		err := rows.Scan(row.into()...)
-		list = append(list, row.run())
+		bad, err := scanLoosely(rows, scheduleRunNames, row.into()...)
+		run := row.run()
+		run.Malformed = bad
+		list = append(list, run)
 		return err
 	})
 	if err != nil || len(list) > 0 {
@@ -241,9 +263,12 @@ func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target
 	err = c.rows(ctx, c.store.dialect.schedule.take, []any{name}, func(rows *sql.Rows) error {
 		var key sql.NullString
 		var payload, headers []byte
-		err := rows.Scan(&id, &t.queue, &t.runs, &payload, &t.item.priority, &key, &headers)
-		if err == nil && len(headers) > 0 {
-			err = json.Unmarshal(headers, &t.headers)
+		bad, err := scanLoosely(rows, "id queue_name starts_runs payload priority dedup_key headers", &id, &t.queue, &t.runs, &payload, &t.item.priority, &key, &headers)
+		i := ScheduleInfo{}
+		i.listed(bad, payload, headers)
+		t.headers = i.Headers
+		if err == nil && i.Malformed != "" {
+			err = malformedError("its row", i.Malformed)
 		}
 		t.item.payload = string(payload)
 		if key.Valid {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -20,6 +21,8 @@ type stepRecord struct {
 	ended    timestamp
 	retried  bool // RunHandle.Retry had it taken anew
 	optional bool // it need not be asked for again, since a step before it was taken anew
+
+	malformed string // what does not decode
 }
 
 func (s *stepRecord) final() bool {
@@ -28,7 +31,13 @@ func (s *stepRecord) final() bool {
 
 func scanStep(rows *sql.Rows) (*stepRecord, error) {
 	var s stepRecord
-	return &s, rows.Scan(&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended, &s.retried)
+	bad, err := scanLoosely(rows, "step_name status output error retry_count retry_at started_at completed_at last_retry_at",
+		&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended, &s.retried)
+	if !s.status.ofRun() {
+		bad = joinMalformed(bad, fmt.Sprintf("status: %q is not one of a step", string(s.status)))
+	}
+	s.malformed = bad
+	return &s, err
 }
 
 // A step is what save writes.
@@ -186,10 +195,18 @@ func (e *execution) adopt(ctx context.Context, name string) (*stepRecord, error)
 	switch {
 	case err != nil:
 		return nil, e.setback(err)
+	case rec != nil && rec.malformed != "":
+		return nil, e.malformedStep(rec)
 	case rec == nil || !rec.final():
 		return nil, e.suspend(0, lostError([]int64{e.m.ID}))
 	}
 	return rec, nil
+}
+
+// malformedStep is the error of a run with a step whose row does not decode. Nothing mends that but
+// a change of the row, so the run fails.
+func (e *execution) malformedStep(s *stepRecord) error {
+	return Permanent(malformedError(fmt.Sprintf("step %q of run %d", s.name, e.id), s.malformed))
 }
 
 // failure is the error of a step as it is recorded, in the words of pgqrs 0.15.

@@ -56,6 +56,7 @@ type scheduleRow struct {
 	changes         int64
 	next            time.Time // zero: never
 	paused, resumed time.Time
+	malformed       string // what of it does not decode
 }
 
 func newTimekeeper(r *running) *timekeeper {
@@ -119,7 +120,9 @@ func (k *timekeeper) find(ctx context.Context, schedules []*scheduleState) (map[
 		var row scheduleRow
 		var rule, zone sql.NullString
 		var now, next, paused, resumed timestamp
-		err := rows.Scan(&name, &now, &id, &rule, &zone, &row.changes, &next, &paused, &resumed)
+		var err error
+		row.malformed, err = scanLoosely(rows, "name now id rule zone tick_ct next_at paused_at resumed_at",
+			&name, &now, &id, &rule, &zone, &row.changes, &next, &paused, &resumed)
 		row.now, row.id, row.rule, row.zone = now.Time, id.Int64, rule.String, zone.String
 		row.next, row.paused, row.resumed = next.Time, paused.Time, resumed.Time
 		found[name] = row
@@ -283,6 +286,13 @@ func (k *timekeeper) keep(ctx context.Context, s *scheduleState, row scheduleRow
 	}
 	if s.unknown {
 		return k.putLate(ctx, s, row)
+	}
+	if row.malformed != "" {
+		if s.news("malformed") {
+			k.r.log.Warn("pgqrs: the row of a schedule does not decode, and the schedule is not run until that is mended, or deleted and made anew by a worker that starts",
+				"schedule", s.Name, "malformed", row.malformed)
+		}
+		return time.Time{}, nil
 	}
 	if row.rule != s.text() || row.zone != s.zone().String() {
 		return k.standAside(ctx, s, row)

@@ -226,6 +226,7 @@ func (r *running) prune(ctx context.Context) {
 	}
 	d := r.store.dialect
 	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
+	r.reportUnreachable(ctx)
 	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), upkeepChunk)
 	r.pruneRuns(ctx, list)
 	r.rescueRuns(ctx)
@@ -256,9 +257,25 @@ func (r *running) pruneRuns(ctx context.Context, retentions string) {
 	}
 }
 
+// reportUnreachable makes dead letters of messages that no claim reaches, and says so.
+func (r *running) reportUnreachable(ctx context.Context) {
+	queues := make([][1]string, len(r.lanes))
+	for i, l := range r.lanes {
+		queues[i][0] = l.queue
+	}
+	list, err := jsonList(queues)
+	if err != nil {
+		r.upkeepFailed(ctx, "look for messages that no claim reaches", err)
+		return
+	}
+	if n := r.chunks(ctx, "look for messages that no claim reaches", r.store.dialect.message.unreachable, list, upkeepChunk); n > 0 {
+		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
+	}
+}
+
 // chunks runs a statement until it finds nothing more to do; each run is a
-// short transaction of its own.
-func (r *running) chunks(ctx context.Context, what, text string, args ...any) {
+// short transaction of its own. It returns how many rows that were.
+func (r *running) chunks(ctx context.Context, what, text string, args ...any) (all int64) {
 	for {
 		var n int64
 		limited, cancel := context.WithTimeout(ctx, readingTimeout)
@@ -269,10 +286,10 @@ func (r *running) chunks(ctx context.Context, what, text string, args ...any) {
 		cancel()
 		if err != nil {
 			r.upkeepFailed(ctx, what, err)
-			return
+			return all
 		}
-		if n < upkeepChunk || ctx.Err() != nil {
-			return
+		if all += n; n < upkeepChunk || ctx.Err() != nil {
+			return all
 		}
 	}
 }

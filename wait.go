@@ -171,19 +171,27 @@ func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, ti
 	}
 	ctx = r.ofLease(ctx)
 	var value any
+	var malformed *failure
 	var status State
 	err := r.store.atomic(ctx, func(c conn) error {
-		value, status = nil, ""
+		value, malformed, status = nil, nil, ""
+		taken := step{status: Succeeded}
 		err := c.rows(ctx, r.store.dialect.signal.take, []any{r.id, signal, name}, func(rows *sql.Rows) error {
-			var payload []byte
+			var payload jsonColumn
 			err := rows.Scan(&payload)
+			if _, bad := listedJSON("payload", payload); bad != "" {
+				malformed = &failure{Code: codePermanent, Message: malformedError(fmt.Sprintf("signal %q", signal), bad).Error()}
+				taken = step{status: Failed, failure: malformed.encode()}
+				return err
+			}
 			value = canonical(string(payload))
+			taken.output = value
 			return err
 		})
-		if err != nil || value == nil {
+		if err != nil || value == nil && malformed == nil {
 			return err
 		}
-		status, err = c.saveStep(ctx, saving{r.id, r.m, name, step{status: Succeeded, output: value}})
+		status, err = c.saveStep(ctx, saving{r.id, r.m, name, taken})
 		if err == nil && status == "" {
 			err = errAdopted
 		}
@@ -194,6 +202,9 @@ func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, ti
 		return r.adopted(ctx, name)
 	case err != nil:
 		return nil, r.setback(err)
+	case malformed != nil:
+		r.note(status)
+		return nil, r.failed(name, *malformed)
 	case value != nil:
 		r.note(status)
 		return bytesOf(value), nil
@@ -372,7 +383,7 @@ func placed(found []childResult, started []byte, workflow string, n int) ([]chil
 	ids := make([]int64, n) // unknown ones: which of the children are left, nobody can tell
 	if started != nil {
 		if err := json.Unmarshal(started, &ids); err != nil {
-			return nil, err
+			return nil, Permanent(malformedError("the step that has started children", malformedColumn("output", err)))
 		}
 	}
 	results := make([]childResult, len(ids))
@@ -417,13 +428,18 @@ func (r *Run) childResults(ctx context.Context, name string) ([]childResult, boo
 		var c childResult
 		var status State
 		var output, failure []byte
-		if err := rows.Scan(&c.RunID, &c.Workflow, &status, &output, &failure); err != nil {
+		bad, err := scanLoosely(rows, "id workflow status output error", &c.RunID, &c.Workflow, &status, &output, &failure)
+		if err != nil {
 			return err
 		}
 		c.Output, c.Cancelled = output, status == Cancelled
 		ended = ended && status.final()
 		if status == Failed {
 			text := runErrorText(failure)
+			c.Error, c.Output = &text, nil
+		}
+		if _, badOutput := listedJSON("output", c.Output); status.final() && bad+badOutput != "" {
+			text := malformedError("its row", joinMalformed(bad, badOutput)).Error()
 			c.Error, c.Output = &text, nil
 		}
 		results = append(results, c)

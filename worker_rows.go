@@ -20,6 +20,8 @@ type WorkerInfo struct {
 	HeartbeatAt time.Time
 	ShutdownAt  time.Time // zero unless stopped
 	Held        int64     // messages leased to it
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
 }
 
 // Workers lists the rows of all workers, by when they started.
@@ -32,7 +34,9 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 		var w WorkerInfo
 		var queue sql.NullString
 		var started, beat, shut timestamp
-		err := rows.Scan(&w.ID, &w.Name, &queue, &w.Status, &started, &beat, &shut, &w.Held)
+		var err error
+		w.Malformed, err = scanLoosely(rows, "id name queue status started_at heartbeat_at shutdown_at held",
+			&w.ID, &w.Name, &queue, &w.Status, &started, &beat, &shut, &w.Held)
 		w.Queue, w.StartedAt, w.HeartbeatAt, w.ShutdownAt = queue.String, started.Time, beat.Time, shut.Time
 		list = append(list, w)
 		return err

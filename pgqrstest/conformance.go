@@ -91,6 +91,7 @@ func features() []feature {
 		{"workflow version", workflowVersionCases},
 		{"schedules", scheduleCases},
 		{"kept fields", keptCases},
+		{"malformed rows", malformedCases},
 	}
 }
 
