@@ -369,10 +369,10 @@ var sqlite = dialect{
 		unreachable: `/* pgqrs:message.unreachable */
 			WITH arg (queues) AS (SELECT ?),
 			line (id) AS MATERIALIZED (
-				SELECT m.id FROM json_each((SELECT queues FROM arg)) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
+				SELECT m.id FROM arg CROSS JOIN json_each(arg.queues) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
 				WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt > ` + sqliteBlocked + `
 				UNION ALL
-				SELECT m.id FROM json_each((SELECT queues FROM arg)) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
+				SELECT m.id FROM arg CROSS JOIN json_each(arg.queues) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
 				WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt IS NULL
 				LIMIT ? + 0
 			)

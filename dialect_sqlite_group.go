@@ -168,7 +168,7 @@ var sqliteBatches = batchSQL{
 			RETURNING id`,
 	finish: `/* pgqrs:batch.finish */
 			UPDATE pgqrs_messages
-			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(CASE WHEN json_valid(headers) AND json_type(headers) = 'object' THEN headers ELSE '{}' END,
+			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(CASE WHEN json_valid(headers) THEN CASE json_type(headers) WHEN 'object' THEN headers ELSE '{}' END ELSE '{}' END,
 				json_object('pgqrs-batch-done', CAST(` + sqliteBatchCount + ` IS NULL) AS TEXT), 'pgqrs-batch-dead', CAST(` + sqliteBatchCount + ` IS NOT NULL) AS TEXT)))
 			WHERE ` + sqliteBatchWaiting + ` AND NOT ` + sqliteBatchOpen + `
 			RETURNING id, (SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,

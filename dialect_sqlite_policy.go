@@ -5,8 +5,8 @@ package pgqrs
 const sqlitePolicyOf = `CAST(json_array(CAST(q.policy AS TEXT), CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
 					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(q.dead_letter AS TEXT)) AS BLOB)`
 
-// sqliteHeaders is the headers of a message m, without those that are no object.
-const sqliteHeaders = `CASE WHEN json_valid(m.headers) AND json_type(m.headers) = 'object' THEN m.headers ELSE '{}' END`
+// sqliteHeaders is the headers of a message m, without those that are no object. Turso looks at both sides of an AND.
+const sqliteHeaders = `CASE WHEN json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
 
 // sqliteLimited says whether the queue of a row of pgqrs_workers has a limit.
 const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
