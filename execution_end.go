@@ -190,7 +190,7 @@ func (c conn) woken(ctx context.Context, text string, args ...any) error {
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
 		var run int64
 		var queue string
-		err := rows.Scan(&run, &queue)
+		_, err := scanLoosely(rows, "id queue", &run, &queue) // a malformed row may be in no queue
 		queues = append(queues, queue)
 		return err
 	})

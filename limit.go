@@ -55,7 +55,11 @@ func (c conn) room(ctx context.Context, queue int64, n int) (room, error) {
 	left := room{limited: true}
 	err := c.rows(ctx, c.store.dialect.limit.room, []any{queue, n}, func(rows *sql.Rows) error {
 		var wait int64
-		err := rows.Scan(&left.n, &wait, &left.rated)
+		malformed, err := scanLoosely(rows, "n wait rated", &left.n, &wait, &left.rated)
+		if malformed != "" {
+			left = room{limited: true, n: n} // what no policy can have is no limit
+			return err
+		}
 		left.n, left.wait = max(0, left.n), durationOf(wait)
 		return err
 	})

@@ -138,7 +138,7 @@ func (c conn) tryBatches(ctx context.Context, ids []int64) (locked []int64, err 
 	err = c.rows(ctx, c.store.dialect.batch.finish, []any{list}, func(rows *sql.Rows) error {
 		var id int64
 		var queue string
-		err := rows.Scan(&id, &queue)
+		_, err := scanLoosely(rows, "id queue", &id, &queue) // a malformed row may be in no queue
 		queues[queue] = true
 		return err
 	})

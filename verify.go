@@ -296,8 +296,8 @@ func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattende
 	err := c.rows(ctx, c.store.dialect.queue.unattended, args, func(rows *sql.Rows) error {
 		var q unattendedQueue
 		var oldest int64
-		err := rows.Scan(&q.name, &oldest)
-		q.oldest = time.Duration(oldest) * time.Microsecond
+		_, err := scanLoosely(rows, "queue oldest", &q.name, &oldest) // that of a malformed message has no age
+		q.oldest = durationOf(oldest)
 		list = append(list, q)
 		return err
 	})

@@ -190,8 +190,9 @@ func malformedListed(t *testing.T, e *env) {
 			listed := pages(t, e, pgqrs.MessageFilter{Queue: name, State: state, Limit: 1})
 			equal(t, x.set+": listed", contains(listed, bad), true)
 			equal(t, x.set+": messages listed", len(listed), map[pgqrs.State]int{pgqrs.Ready: 3, pgqrs.Dead: 1}[state])
-			value(e.store.Queues(t.Context()))(t)
-			value(e.store.Depths(t.Context()))(t)
+			value(e.store.Queues(t.Context(), name))(t)
+			value(e.store.Depths(t.Context(), name))(t)
+			value(e.store.Verify(t.Context()))(t)
 			equal(t, x.set+": deleted", value(e.store.Delete(t.Context(), bad))(t), 1)
 			equal(t, x.set+": purged", value(e.store.Purge(t.Context(), name, pgqrs.Ready))(t), int64(len(good)))
 		}
