@@ -20,9 +20,10 @@ minutes=${1:-30}
 # What shares the time: a package, its share in hundredths, and how many of its
 # tests each go on for as long as PGQRS_SOAK says.
 plan='
-crash  40 2
-faults 36 3
-model  24 4
+crash  38 2
+faults 34 3
+model  22 4
+fuzz    6 1
 '
 
 scratch=$(mktemp -d)
