@@ -87,11 +87,14 @@ var wrongMessages = []wrong{
 	{`dequeued_at = x'ff', failed_at = 'never'`, "", true},
 }
 
-// on returns those that the case's database stores.
+// wrongsOn returns those that the case's database stores and its driver reads: that of ncruces
+// v0.18.4 reads no empty BLOB, as which the library asks for texts.
 func wrongsOn(e *env, all []wrong) []wrong {
+	var empty []byte
+	readsEmpty := e.dialect == pgqrs.Postgres || e.db.QueryRow("SELECT CAST('' AS BLOB)").Scan(&empty) == nil
 	var list []wrong
 	for _, w := range all {
-		if !w.lite || e.dialect != pgqrs.Postgres {
+		if (!w.lite || e.dialect != pgqrs.Postgres) && (readsEmpty || !strings.HasSuffix(w.set, "= ''")) {
 			list = append(list, w)
 		}
 	}
