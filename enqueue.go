@@ -83,6 +83,9 @@ func (s *Store) configHeaders(ctx context.Context) (headers map[string]string, e
 	if err := caught(func() { headers = s.cfg.Headers(ctx) }); err != nil {
 		return nil, fmt.Errorf("Config.Headers: %w", err)
 	}
+	if err := checkHeaders(headers); err != nil {
+		return nil, fmt.Errorf("Config.Headers: %w", err)
+	}
 	return headers, nil
 }
 

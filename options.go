@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -64,17 +65,46 @@ func Priority(p int) Option {
 }
 
 // Headers adds headers, up to 64 KiB as JSON. They reach the consumer in MessageInfo.Headers.
+// Names that begin with "pgqrs-" or "dead-letter-" are reserved for the library. Such a name is
+// an error that matches ErrInvalidPayload.
 func Headers(h map[string]string) Option {
 	return func(o *options) {
-		for _, name := range ownHeaders {
-			if _, taken := h[name]; taken {
-				o.fail(fmt.Errorf("header %q is the library's own; use Group and Then", name))
-			}
+		if err := checkHeaders(h); err != nil {
+			o.fail(err)
 		}
 		for name, value := range h {
 			o.headers = withHeader(o.headers, name, value)
 		}
 	}
+}
+
+// reservedPrefix begins the keys and headers that the library alone writes. It keeps them apart
+// from those of callers: a caller's key could hold an instant of a schedule, and a caller's header
+// could put a message into a batch or a group.
+const reservedPrefix = "pgqrs-"
+
+// deadLetterPrefix begins the headers of a dead-letter queue's copies. Whether a message that dies
+// is copied depends on one of them.
+const deadLetterPrefix = "dead-letter-"
+
+// checkReserved reports that a name or key is the library's own.
+func checkReserved(what, name string, prefixes ...string) error {
+	for _, prefix := range prefixes {
+		if strings.HasPrefix(name, prefix) {
+			return fmt.Errorf("%w: %s %.40q begins with %q, which is reserved for the library", ErrInvalidPayload, what, name, prefix)
+		}
+	}
+	return nil
+}
+
+// checkHeaders reports a header that callers cannot set.
+func checkHeaders(h map[string]string) error {
+	for name := range h {
+		if err := checkReserved("header", name, reservedPrefix, deadLetterPrefix); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withHeader is h with one more header.
@@ -91,6 +121,9 @@ func withHeader(h map[string]string, name, value string) map[string]string {
 // unfinished in the queue, nothing is stored, and its id is returned without
 // an error. Acked, deleted and dead messages free their key. If another
 // transaction is storing the same key, the call waits for it to end.
+//
+// A key has 1 to 255 characters. One that begins with "pgqrs-" is reserved for the library, and is
+// an error that matches ErrInvalidPayload.
 func Key(k string) Option { return key(k, false) }
 
 // Unique is Key, but for the error: the id of the first message comes with one
@@ -99,7 +132,7 @@ func Unique(k string) Option { return key(k, true) }
 
 func key(k string, unique bool) Option {
 	return func(o *options) {
-		if err := checkName("key", k); err != nil {
+		if err := errors.Join(checkName("key", k), checkReserved("key", k, reservedPrefix)); err != nil {
 			o.fail(err)
 		}
 		o.key, o.unique, o.keyed = k, unique, true

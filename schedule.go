@@ -55,7 +55,9 @@ func (d every) String() string {
 // others stand aside, but take over when an instant has been overdue for a minute.
 //
 // The message carries [ScheduleHeader] and [DueHeader] and, unless its Target
-// has one, a key of both, as "nightly@2026-11-22T03:00:00Z".
+// has one, a key of both, as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use such a
+// key. If a row that was written by SQL has the key, the instant is not enqueued: the Worker logs a
+// warning, and ScheduleRun.Held says so.
 type Schedule struct {
 	// Name tells schedules apart: up to 200 characters.
 	Name string
@@ -84,6 +86,9 @@ const (
 	// DueHeader has the instant that it is for, as time.RFC3339Nano in UTC. It is missing if the Schedule was run by hand.
 	DueHeader = "pgqrs-due"
 )
+
+// scheduleKey begins the key of an instant, which no caller can set.
+const scheduleKey = reservedPrefix + "schedule:"
 
 // A Target is what a [Schedule] enqueues. Queue.Target and Workflow.Target make it.
 type Target struct {

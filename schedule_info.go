@@ -42,8 +42,8 @@ type ScheduleRun struct {
 	// DueAt is the instant, and RanAt when it was enqueued. By hand they are the same.
 	DueAt, RanAt time.Time
 	ByHand       bool
-	// Held says that nothing was enqueued, because the message of the target's key was
-	// unfinished. MessageID is that one's then.
+	// Held says that nothing was enqueued, because an unfinished message had the key of the target
+	// or of the instant, or a run had the key of the instant. MessageID and RunID are theirs then.
 	Held      bool
 	MessageID int64
 	RunID     int64 // of a workflow's run
@@ -302,7 +302,7 @@ func (s *Store) scheduled(ctx context.Context, name string, t Target, instants [
 			due := at.UTC().Format(time.RFC3339Nano)
 			headers[DueHeader] = due
 			if it.key == nil {
-				it.key = name + "@" + due
+				it.key = scheduleKey + name + "@" + due
 			}
 		}
 		if it.headers, err = encodeHeaders(headers); err != nil {
@@ -317,9 +317,12 @@ func (s *Store) scheduled(ctx context.Context, name string, t Target, instants [
 func (c conn) runTarget(ctx context.Context, t Target, items []item) ([]ScheduleRun, error) {
 	runs := make([]ScheduleRun, len(items))
 	if t.runs {
-		ids, err := c.store.insertRuns(ctx, t.queue, items, nil)
+		ids, taken, err := c.store.insertMissingRuns(ctx, t.queue, items, nil)
 		for i := range ids {
 			runs[i].RunID = ids[i]
+		}
+		for _, i := range taken {
+			runs[i].Held = true
 		}
 		return runs, err
 	}

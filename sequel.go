@@ -42,7 +42,7 @@ const (
 	batchDeadHeader = "pgqrs-batch-dead"
 )
 
-// ownHeaders are those that users cannot set.
+// ownHeaders are those that users do not get to see.
 var ownHeaders = []string{groupHeader, batchHeader, batchDoneHeader, batchDeadHeader}
 
 // A BatchResult says what became of the messages of a batch. Those that were

@@ -98,7 +98,7 @@ func TestStatementsOfAWorkerWithASchedule(t *testing.T) {
 		"another rule does not run": {[]driver.Value{"nightly", day.Add(time.Hour), 3, "every 12h", "UTC", 4, day, nil, nil}, []statement{putting(day)}},
 		"one is due": {[]driver.Value{"nightly", day.Add(time.Second), 3, "every 24h", "UTC", 4, day, nil, nil}, inOne(
 			query("schedule.advance", 3, 4, day.AddDate(0, 0, 1).UnixMicro()).ids(3),
-			query("message.enqueue", "emails", `{"To":"ada"}`, 0, nil, 0, "nightly@2026-01-02T00:00:00Z", `{"pgqrs-due":"2026-01-02T00:00:00Z","pgqrs-schedule":"nightly"}`).ids(7),
+			query("message.enqueue", "emails", `{"To":"ada"}`, 0, nil, 0, "pgqrs-schedule:nightly@2026-01-02T00:00:00Z", `{"pgqrs-due":"2026-01-02T00:00:00Z","pgqrs-schedule":"nightly"}`).ids(7),
 			query("schedule.record", 3, `[[1767312000000000,false,false,7,null]]`).row(day))},
 		"another worker was first": {[]driver.Value{"nightly", day.Add(time.Second), 3, "every 24h", "UTC", 4, day, nil, nil}, inOne(
 			query("schedule.advance", 3, 4, day.AddDate(0, 0, 1).UnixMicro()))},
@@ -106,7 +106,7 @@ func TestStatementsOfAWorkerWithASchedule(t *testing.T) {
 			query("schedule.advance", 3, 4, day.AddDate(0, 0, 1).UnixMicro()).ids(3))},
 		"the instant was run before the clock went back": {[]driver.Value{"nightly", day.Add(time.Second), 3, "every 24h", "UTC", 4, day, nil, nil}, append(inVain(
 			query("schedule.advance", 3, 4, day.AddDate(0, 0, 1).UnixMicro()).ids(3),
-			query("message.enqueue", "emails", `{"To":"ada"}`, 0, nil, 0, "nightly@2026-01-02T00:00:00Z", `{"pgqrs-due":"2026-01-02T00:00:00Z","pgqrs-schedule":"nightly"}`).ids(7),
+			query("message.enqueue", "emails", `{"To":"ada"}`, 0, nil, 0, "pgqrs-schedule:nightly@2026-01-02T00:00:00Z", `{"pgqrs-due":"2026-01-02T00:00:00Z","pgqrs-schedule":"nightly"}`).ids(7),
 			query("schedule.record", 3, `[[1767312000000000,false,false,7,null]]`)),
 			inOne(query("schedule.advance", 3, 4, day.AddDate(0, 0, 1).UnixMicro()).ids(3))...)},
 		"the clock went back": {[]driver.Value{"nightly", day.Add(time.Hour), 3, "every 24h", "UTC", 4, day.AddDate(0, 0, 5), nil, nil}, inOne(

@@ -73,7 +73,8 @@ type Config struct {
 	Notifier Notifier
 
 	// Headers returns headers for a message that is being enqueued with ctx,
-	// such as a trace context. The Headers option wins over it, key by key.
+	// such as a trace context. The Headers option wins over it, key by key. A name that is
+	// reserved for the library (see [Headers]) is an error of the call.
 	// Nil adds none.
 	Headers func(ctx context.Context) map[string]string
 }

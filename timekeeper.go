@@ -366,10 +366,14 @@ func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due
 	defer cancel()
 	for {
 		mine := false
+		var runs []ScheduleRun
 		err := k.r.store.atomic(ctx, func(c conn) (err error) {
-			mine, err = c.tick(ctx, s, row, due, next)
+			mine, runs, err = c.tick(ctx, s, row, due, next)
 			return err
 		})
+		if err == nil {
+			k.logHeld(s, runs)
+		}
 		var again *repetition
 		if errors.As(err, &again) {
 			due = again.left
@@ -382,24 +386,40 @@ func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due
 	}
 }
 
+// logHeld names the instants that were not enqueued because of a key. That is what a Target's own
+// key is for. The key of an instant is nobody else's, unless a row was written by SQL.
+func (k *timekeeper) logHeld(s *Schedule, runs []ScheduleRun) {
+	for _, run := range runs {
+		if !run.Held {
+			continue
+		}
+		log := k.r.log.Warn
+		if s.Target.item.key != nil {
+			log = k.r.log.Info
+		}
+		log("pgqrs: an instant of a schedule is held: its key is taken", "schedule", s.Name, "instant", run.DueAt, "message", run.MessageID, "run", run.RunID)
+	}
+}
+
 // tick is a tick's transaction. It reports whether it was the one to do it.
-func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, err error) {
+func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, runs []ScheduleRun, err error) {
 	ids, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
 	if err != nil || len(ids) == 0 || len(due) == 0 {
-		return len(ids) > 0, err
+		return len(ids) > 0, nil, err
 	}
-	return true, c.runInstants(ctx, s, row.id, due)
+	runs, err = c.runInstants(ctx, s, row.id, due)
+	return true, runs, err
 }
 
 // runInstants enqueues for instants, and notes that in the history.
-func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time.Time) error {
+func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time.Time) ([]ScheduleRun, error) {
 	items, err := c.store.scheduled(ctx, s.Name, s.Target, due)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	runs, err := c.runTarget(ctx, s.Target, items)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, at := range due {
 		runs[i].DueAt = at
@@ -407,9 +427,9 @@ func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time
 	added, err := c.recordRuns(ctx, id, runs)
 	if err == nil && len(added) < len(due) {
 		slices.SortFunc(added, time.Time.Compare)
-		return &repetition{added}
+		return nil, &repetition{added}
 	}
-	return err
+	return runs, err
 }
 
 // prune deletes what is too old in the schedules' histories.

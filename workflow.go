@@ -231,33 +231,42 @@ func (s *Store) startAtOnce(ctx context.Context, name string, it item) (run int6
 
 // insertRuns is startRuns in the store's transaction.
 func (s *Store) insertRuns(ctx context.Context, name string, items []item, p *parent) ([]int64, error) {
-	for range maxEnqueueTries {
-		ids, err := s.tryInsertRuns(ctx, conn{s, s.tx}, name, items, p)
-		if !errors.Is(err, errKeyRace) {
-			return ids, err
-		}
-	}
-	return nil, fmt.Errorf("%w: the key's first run came and went %d times", ErrState, maxEnqueueTries)
+	ids, _, err := s.insertMissingRuns(ctx, name, items, p)
+	return ids, err
 }
 
-func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []item, p *parent) ([]int64, error) {
-	ids := make([]int64, len(items))
+// insertMissingRuns is insertRuns, and returns the indexes of the items whose key was taken, by a run or by a message.
+func (s *Store) insertMissingRuns(ctx context.Context, name string, items []item, p *parent) (ids []int64, taken []int, err error) {
+	for range maxEnqueueTries {
+		ids, taken, err = s.tryInsertRuns(ctx, conn{s, s.tx}, name, items, p)
+		if !errors.Is(err, errKeyRace) {
+			return ids, taken, err
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: the key's first run came and went %d times", ErrState, maxEnqueueTries)
+}
+
+func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []item, p *parent) (ids []int64, taken []int, err error) {
+	ids = make([]int64, len(items))
 	first, err := s.takenKeys(ctx, c, name, items)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var left []int // indexes of items to start
 	for n, it := range items {
 		if id, ok := first[it.key]; ok && it.key != nil {
 			ids[n] = id
+			taken = append(taken, n)
 		} else {
 			left = append(left, n)
 		}
 	}
 	if len(left) > 0 {
-		if err := s.insertNew(ctx, c, name, items, left, ids, p); err != nil {
-			return nil, err
+		adopted, err := s.insertNew(ctx, c, name, items, left, ids, p)
+		if err != nil {
+			return nil, nil, err
 		}
+		taken = append(taken, adopted...)
 	}
 	var duplicates []error
 	for n, it := range items {
@@ -266,9 +275,9 @@ func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []
 		}
 	}
 	if len(duplicates) > 0 {
-		return ids, fmt.Errorf("%w: %w", ErrDuplicate, errors.Join(duplicates...))
+		return ids, taken, fmt.Errorf("%w: %w", ErrDuplicate, errors.Join(duplicates...))
 	}
-	return ids, nil
+	return ids, taken, nil
 }
 
 // takenKeys returns the runs that have the items' keys already.
@@ -285,8 +294,9 @@ func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []item
 	return c.pairs(ctx, s.dialect.workflow.keyed, name, keys)
 }
 
-// insertNew stores the messages and runs of items[left...] and fills in their ids.
-func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item, left []int, ids []int64, p *parent) error {
+// insertNew stores the messages and runs of items[left...] and fills in their ids. It returns the
+// indexes of items whose key a message had that was no run's.
+func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item, left []int, ids []int64, p *parent) (adopted []int, err error) {
 	chosen := make([]item, len(left))
 	for i, n := range left {
 		chosen[i] = items[n]
@@ -294,7 +304,7 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 	}
 	e, err := s.store(ctx, name, chosen)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rows := make([][]any, len(left))
 	for i, message := range e.ids {
@@ -305,14 +315,17 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 	}
 	runs, err := c.insertRunRows(ctx, name, rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, n := range left {
 		if ids[n] = runs[e.ids[i]]; ids[n] == 0 {
-			return c.startAgain(ctx, e.stored)
+			return nil, c.startAgain(ctx, e.stored)
 		}
 	}
-	return s.announce(ctx, name, e.stored)
+	for _, i := range e.taken {
+		adopted = append(adopted, left[i])
+	}
+	return adopted, s.announce(ctx, name, e.stored)
 }
 
 // startAgain takes back those of the messages just stored that got no run,

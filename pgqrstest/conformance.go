@@ -90,6 +90,7 @@ func features() []feature {
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},
 		{"schedules", scheduleCases},
+		{"reserved names", reservedCases},
 		{"kept fields", keptCases},
 		{"malformed rows", malformedCases},
 	}

@@ -31,7 +31,7 @@ func (e *env) graves(t *testing.T) []pgqrs.MessageInfo {
 
 func deadLetterCopy(t *testing.T, e *env) {
 	q := mortal(e, "parcels")
-	id := enqueue(t, q, 42, pgqrs.Priority(1), pgqrs.Key("k"), pgqrs.Headers(map[string]string{"lang": "en", "dead-letter-id": "mine"}))
+	id := enqueue(t, q, 42, pgqrs.Priority(1), pgqrs.Key("k"), pgqrs.Headers(map[string]string{"lang": "en"}))
 	must(t, q.Fail(t.Context(), fmt.Errorf(`no such "place"`), dequeueOne(t, q)))
 	equal(t, "state of the message", e.info(t, id).State, pgqrs.Dead)
 	graves := e.graves(t)

@@ -325,7 +325,7 @@ func groupShown(t *testing.T, e *env) {
 	must(t, q.Ack(t.Context(), m))
 	equal(t, "group", dequeueOne(t, q).Group, group)
 	_, err := q.Enqueue(t.Context(), "x", pgqrs.Headers(map[string]string{"pgqrs-group": "b"}))
-	wantErrorText(t, err, "use Group")
+	wantErrorText(t, err, "reserved for the library")
 	_, err = q.Enqueue(t.Context(), "x", pgqrs.Group(""))
 	wantErrorText(t, err, "empty group")
 }

@@ -149,7 +149,7 @@ func scheduleRuns(t *testing.T, e *env) {
 	due := texts(g.last(0))[0]
 	equal(t, "payload", m.Payload, "all of it")
 	equal(t, "priority", m.Priority, 1)
-	equal(t, "key", m.Key, "nightly@"+due)
+	equal(t, "key", m.Key, "pgqrs-schedule:nightly@"+due)
 	equal(t, "headers", fmt.Sprint(m.Headers), fmt.Sprint(map[string]string{"team": "a", pgqrs.ScheduleHeader: "nightly", pgqrs.DueHeader: due}))
 	last := e.schedule(t, "nightly").Last
 	equal(t, "message of the latest run", last.MessageID, m.ID)
@@ -170,7 +170,7 @@ func scheduleStarts(t *testing.T, e *env) {
 	runs := e.runsOf(t, "close")
 	equalSlices(t, "instants", instants(runs), texts(g.last(1), g.last(0)))
 	for _, r := range runs {
-		run := value(w.Find(t.Context(), "close@"+instants([]pgqrs.ScheduleRun{r})[0]))(t)
+		run := value(w.Find(t.Context(), "pgqrs-schedule:close@"+instants([]pgqrs.ScheduleRun{r})[0]))(t)
 		equal(t, "run", r.RunID, run.ID())
 		equal(t, "result", finished(t, run), "May is closed")
 		equal(t, "message", r.MessageID, e.runInfo(t, run.ID()).MessageID)
@@ -392,7 +392,7 @@ func scheduleClockBack(t *testing.T, e *env) {
 	ticking(t, s)
 	e.awaitNext(t, "s", g.last(-1))
 	equal(t, "messages", e.stats(t, "q").Ready, 1)
-	equal(t, "key", dequeueOne(t, q).Key, "s@"+texts(g.last(1))[0])
+	equal(t, "key", dequeueOne(t, q).Key, instantKey("s", g.last(1)))
 	equalSlices(t, "instants", instants(e.runsOf(t, "s")), texts(g.last(1), g.last(0)))
 }
 
