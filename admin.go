@@ -1,6 +1,7 @@
 package pgqrs
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/base64"
@@ -181,6 +182,8 @@ func (c conn) dropQueue(ctx context.Context, name string) error {
 // are due or their lease ends, whatever their priority; archived and dead ones
 // by when they ended, the latest first. Pages follow a cursor: what moves
 // between two calls may be missed or seen twice, what stays is seen once.
+//
+// Payloads and errors are cut to [ListedBytes], and [MessageInfo].Cut says so. [Store.Message] returns a whole message.
 func (s *Store) Messages(ctx context.Context, f MessageFilter) ([]MessageInfo, error) {
 	ms, err := s.messages(ctx, f)
 	if err != nil {
@@ -204,14 +207,61 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 		return nil, err
 	}
 	var ms []MessageInfo
-	err = conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
-		m, err := scanInfo(rows, len(f.IDs) == 0)
-		if err != nil {
-			return err
+	err = s.eachInfo(ctx, text, args, len(f.IDs) == 0, func(m *MessageInfo) { ms = append(ms, *m) })
+	return ms, err
+}
+
+// eachInfo runs a query that returns messages, of a page with their cursors, and calls fn with each.
+func (s *Store) eachInfo(ctx context.Context, text string, args []any, paged bool, fn func(*MessageInfo)) error {
+	return conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
+		m, err := scanInfo(rows, paged)
+		if err == nil {
+			fn(m)
 		}
-		ms = append(ms, *m)
-		return nil
+		return err
 	})
+}
+
+// Message returns a message with its whole payload, whatever its queue and state. It returns an
+// error matching ErrNotFound if there is none of that id.
+func (s *Store) Message(ctx context.Context, id int64) (MessageInfo, error) {
+	m, err := s.message(ctx, id)
+	return m, wrap(ctx, err, "look at message %d", id)
+}
+
+func (s *Store) message(ctx context.Context, id int64) (m MessageInfo, err error) {
+	if err := s.usable(); err != nil {
+		return m, err
+	}
+	err = s.eachInfo(ctx, s.dialect.message.whole, []any{id}, false, func(found *MessageInfo) { m = *found })
+	if err == nil && m.ID == 0 {
+		err = ErrNotFound
+	}
+	return m, err
+}
+
+// Ahead lists what a blocked message waits for, up to limit of 1 to 1000: the messages of its group that are not
+// blocked, or those of its batch that have not ended. The leased ones come first, then the
+// scheduled, the ready and the blocked. It looks at no more than 1000, and reads the payloads
+// of those alone that it returns, cut as [Store.Messages] does. A message that is not blocked waits for none.
+func (s *Store) Ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, error) {
+	ms, err := s.ahead(ctx, id, limit)
+	return ms, wrap(ctx, err, "list what message %d waits for", id)
+}
+
+func (s *Store) ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if limit < 1 || limit > adminChunk {
+		return nil, fmt.Errorf("limit %d is not between 1 and %d", limit, adminChunk)
+	}
+	ids, err := conn{s, s.tx}.ids(ctx, s.dialect.message.ahead, id, limit)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	ms, err := s.messages(ctx, MessageFilter{IDs: ids})
+	slices.SortFunc(ms, func(a, b MessageInfo) int { return cmp.Compare(slices.Index(ids, a.ID), slices.Index(ids, b.ID)) })
 	return ms, err
 }
 
@@ -345,19 +395,23 @@ func (s *Store) advanceAll(ctx context.Context, f followers) error {
 // eachPage calls fn with the ids of messages in a state, a page at a time.
 func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func([]int64) error) error {
 	f := MessageFilter{Queue: queue, State: state, Limit: adminChunk}
+	if err := s.usable(); err != nil {
+		return err
+	}
 	for {
-		ms, err := s.messages(ctx, f)
-		if err != nil || len(ms) == 0 {
+		text, args, err := s.listing(f)
+		if err != nil {
 			return err
 		}
-		ids := make([]int64, len(ms))
-		for i, m := range ms {
-			ids[i] = m.ID
+		var ids []int64
+		var last string
+		err = s.eachInfo(ctx, text, args, true, func(m *MessageInfo) { ids, last = append(ids, m.ID), m.Cursor })
+		if err != nil || len(ids) == 0 {
+			return err
 		}
 		if err := fn(ids); err != nil {
 			return err
 		}
-		last := ms[len(ms)-1].Cursor
 		if last == f.After {
 			return nil // that of a malformed row, which stands nowhere
 		}

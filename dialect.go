@@ -170,9 +170,16 @@ type messageSQL struct {
 	enqueueMixed string
 	// keyed finds unfinished messages by key. Query; queue, JSON array of [key]; rows: key, id.
 	keyed string
-	// get reads messages by id. Query; JSON array of ids; rows: infoColumns, by id.
+	// get lists messages by id, cut. Query; JSON array of ids; rows: infoColumns, by id.
 	get string
-	// list reads one state of a queue from a cursor on, by a time and id that each state names below.
+	// whole is get for one message, with nothing cut. Query; id; 1 row: infoColumns without the last two, or none.
+	whole string
+	// ahead finds what a blocked message waits for: the messages of its group that are not blocked, or those of its batch that
+	// have not ended. It reads no payload, and looks at no more than 1000 of either. The leased come first, then the scheduled, the ready and the blocked.
+	// Query; id, limit; rows: id.
+	ahead string
+	// list reads one state of a queue from a cursor on, by a time and id that each state names below. Payloads, headers and
+	// errors are cut (see listedText), so that a page is no larger than its number of rows allows.
 	// Query; queue, cursor's time or NULL, cursor's id, limit; rows: infoColumns.
 	list map[State]string
 	// lock finds which of some messages are (still) in a state, and on PostgreSQL locks them. Of those that have ended it passes
@@ -268,6 +275,14 @@ type workerSQL struct {
 
 // unreachableReason is the error of the messages that message.unreachable finds.
 const unreachableReason = `'pgqrs: malformed row: vt: no claim reaches it'`
+
+// Listings cut what users wrote in SQL: a payload, input, output or error to its first bytes (characters on PostgreSQL), and
+// headers, which are of no use in part, altogether. The last columns of a listing are its sizes as stored, before the cut.
+const (
+	listedText    = "16384"  // ListedBytes, as the statements have it
+	listedError   = "16385"  // one more, which tells that there is more
+	listedHeaders = "131072" // bytes of JSON: whatever was enqueued fits, as PostgreSQL writes it
+)
 
 var dialects = map[Dialect]*dialect{
 	Postgres: &postgres,

@@ -30,10 +30,22 @@ const (
 
 // What a listing returns (infoColumns): a delivery and where it stands. One
 // more column follows, the time that orders the listing, as text for its cursor.
-const postgresInfo = postgresMessage + `, ` + postgresMicros + `COALESCE(m.parked_vt, m.vt)` + postgresMicrosEnd + `, q.queue_name, m.consumer_worker_id, ` +
-	postgresMicros + `m.archived_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.failed_at` + postgresMicrosEnd + `,
+const (
+	postgresInfo = `m.id, left(m.payload::text, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, m.dedup_key,
+	CASE WHEN octet_length(m.headers::text) <= ` + listedHeaders + ` THEN m.headers END, left(m.last_error, ` + listedError + `), ` + postgresStanding
+	// postgresSizes are the last columns of a listing.
+	postgresSizes = `, octet_length(m.payload::text), COALESCE(octet_length(m.headers::text), 0) > ` + listedHeaders
+	// postgresWhole is postgresInfo with nothing cut.
+	postgresWhole    = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` + postgresStanding
+	postgresStanding = postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd + `, ` +
+		postgresMicros + `COALESCE(m.parked_vt, m.vt)` + postgresMicrosEnd + `, q.queue_name, m.consumer_worker_id, ` +
+		postgresMicros + `m.archived_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.failed_at` + postgresMicrosEnd + `,
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+)
+
+// postgresAheadRank is the order of message.ahead.
+const postgresAheadRank = `CASE WHEN o.parked_vt IS NOT NULL THEN 3 WHEN o.vt <= clock_timestamp() THEN 2 WHEN o.consumer_worker_id IS NULL THEN 1 ELSE 0 END AS rank`
 
 // The planner must come to the same index whether or not the tables were
 // analyzed, and when it plans for any arguments. What makes it: a LATERAL or
@@ -56,7 +68,7 @@ const (
 			SELECT $1::text AS queue, $2::text::timestamptz AS at, $3::bigint AS id, $4::bigint AS n, clock_timestamp() AS now
 		)
 		SELECT ` + postgresInfo + `, `
-	postgresListFrom = `
+	postgresListFrom = postgresSizes + `
 		FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue`
 	postgresListLive = postgresListArg + postgresVTCursor + postgresListFrom + `
 		CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
@@ -239,10 +251,29 @@ var postgres = dialect{
 			WHERE m.queue_id = (SELECT q.id FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue)
 				AND m.dedup_key = ANY (ARRAY(SELECT json_array_elements(arg.keys) ->> 0 FROM arg)) AND m.archived_at IS NULL`,
 		get: `/* pgqrs:message.get */
-			SELECT ` + postgresInfo + `, ''
+			SELECT ` + postgresInfo + `, ''` + postgresSizes + `
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))
 			ORDER BY m.id`,
+		whole: `/* pgqrs:message.whole */
+			SELECT ` + postgresWhole + `, ''
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
+			WHERE m.id = $1`,
+		ahead: `/* pgqrs:message.ahead */
+			WITH self AS MATERIALIZED (SELECT m.id, m.queue_id, m.group_key FROM pgqrs_messages m WHERE m.id = $1 AND ` + postgresLive + ` AND m.parked_vt IS NOT NULL),
+			other AS MATERIALIZED (
+				SELECT m.id, m.vt, m.rank FROM self CROSS JOIN LATERAL (
+					SELECT o.id, o.vt, ` + postgresAheadRank + ` FROM pgqrs_messages o
+					WHERE o.queue_id = self.queue_id AND o.group_key = self.group_key AND o.archived_at IS NULL AND o.parked_vt IS NULL
+					ORDER BY o.id
+					LIMIT 1000) m
+				UNION ALL
+				SELECT m.id, m.vt, m.rank FROM self CROSS JOIN LATERAL (
+					SELECT o.id, o.vt, ` + postgresAheadRank + ` FROM pgqrs_messages o
+					WHERE o.batch_id = self.id AND o.archived_at IS NULL
+					LIMIT 1000) m
+			)
+			SELECT id FROM other ORDER BY rank, vt, id LIMIT $2::bigint`,
 		list: map[State]string{
 			Ready: `/* pgqrs:message.list_ready */` + postgresListLive + `(o.vt, o.id) > (COALESCE(arg.at, '-infinity'), arg.id) AND o.vt <= arg.now` + postgresListLiveEnd,
 			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `(o.vt, o.id) > (GREATEST(arg.at, arg.now), CASE WHEN arg.at > arg.now THEN arg.id ELSE 9223372036854775807 END)

@@ -13,12 +13,20 @@ const postgresScheduleRunFrom = `
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_messages o WHERE o.id = r.message_id LIMIT 1) m ON true
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_workflow_runs o WHERE o.id = r.run_id LIMIT 1) w ON true`
 
-// The columns of a list of schedules, each with its latest run.
-const postgresScheduleList = `
-		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone, s.catch_up,
-			` + postgresMicros + `s.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.updated_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.paused_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.next_at` + postgresMicrosEnd + `, ` + postgresScheduleRun + `
+// What schedule.named_list returns, and what schedule.list does, which cuts.
+const (
+	postgresScheduleNamed = `
+		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers,` + postgresScheduleRest + postgresScheduleFrom
+	postgresScheduleList = `
+		SELECT s.id, s.name, s.queue_name, s.starts_runs, left(s.payload::text, ` + listedText + `), s.priority, s.dedup_key,
+			CASE WHEN octet_length(s.headers::text) <= ` + listedHeaders + ` THEN s.headers END,` + postgresScheduleRest + `,
+			octet_length(s.payload::text), COALESCE(octet_length(s.headers::text), 0) > ` + listedHeaders + postgresScheduleFrom
+	postgresScheduleRest = ` s.rule, s.zone, s.catch_up,
+			` + postgresMicros + `s.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.updated_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.paused_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.next_at` + postgresMicrosEnd + `, ` + postgresScheduleRun
+	postgresScheduleFrom = `
 		FROM pgqrs_schedules s
 			LEFT JOIN LATERAL (SELECT * FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1) r ON true` + postgresScheduleRunFrom
+)
 
 var postgresSchedules = scheduleSQL{
 	put: `/* pgqrs:schedule.put */
@@ -72,7 +80,7 @@ var postgresSchedules = scheduleSQL{
 		RETURNING s.id`,
 	list: `/* pgqrs:schedule.list */` + postgresScheduleList + `
 		ORDER BY s.name`,
-	named: `/* pgqrs:schedule.named_list */` + postgresScheduleList + `
+	named: `/* pgqrs:schedule.named_list */` + postgresScheduleNamed + `
 		WHERE s.name = ANY (ARRAY(SELECT json_array_elements($1::json) ->> 0))
 		ORDER BY s.name`,
 	history: `/* pgqrs:schedule.history */

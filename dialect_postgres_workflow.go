@@ -1,12 +1,25 @@
 package pgqrs
 
-const postgresRun = `r.id, w.name, r.message_id, r.status::text, r.input, r.output, r.error, r.run_key, r.parent_run_id, r.parent_step, r.warning,
+// What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
+const (
+	postgresRun    = postgresRunHead + `r.input, r.output, r.error, ` + postgresRunRest
+	postgresRunCut = postgresRunHead + `left(r.input::text, ` + listedText + `), left(r.output::text, ` + listedText + `), left(r.error::text, ` + listedError + `), ` +
+		postgresRunRest + `, COALESCE(octet_length(r.input::text), 0), COALESCE(octet_length(r.output::text), 0)`
+	postgresRunHead = `r.id, w.name, r.message_id, r.status::text, `
+	postgresRunRest = `r.run_key, r.parent_run_id, r.parent_step, r.warning,
 	` + postgresMicros + `r.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.started_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.paused_at` + postgresMicrosEnd + `, ` +
-	postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
+		postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
+)
 
-const postgresStep = `s.step_name, s.status::text, s.output, s.error, s.retry_count,
+// What step.get and step.load return (stepColumns), and what step.list does, which cuts.
+const (
+	postgresStep     = postgresStepHead + `s.output, s.error, ` + postgresStepRest
+	postgresStepCut  = postgresStepHead + `left(s.output::text, ` + listedText + `), left(s.error::text, ` + listedError + `), ` + postgresStepRest + `, COALESCE(octet_length(s.output::text), 0)`
+	postgresStepHead = `s.step_name, s.status::text, `
+	postgresStepRest = `s.retry_count,
 	(extract(epoch FROM CASE WHEN s.retry_at < ` + postgresFirstTime + ` THEN ` + postgresFirstTime + ` WHEN s.retry_at > ` + postgresLastTime + ` THEN ` + postgresLastTime + ` ELSE s.retry_at END - clock_timestamp()) * 1000000)::bigint, ` +
-	postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
+		postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
+)
 
 // postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive it would be
 // looked for among all that the worker holds, and has held since the last vacuum. The LIMIT makes the planner look for
@@ -39,7 +52,7 @@ const (
 	postgresListing = `$1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
 				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before`
 	postgresListed = `
-		SELECT ` + postgresRun + `
+		SELECT ` + postgresRunCut + `
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = ANY (ARRAY(
 			SELECT o.id FROM pgqrs_workflow_runs o
@@ -230,7 +243,7 @@ var postgresWorkflow = workflowSQL{
 			LIMIT (SELECT n FROM arg)
 		)
 		SELECT page.id, page.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < arg.until THEN 'dead'
-				WHEN m.failed_at IS NULL AND m.archived_at < arg.until THEN 'archived' ELSE '' END, m.last_error
+				WHEN m.failed_at IS NULL AND m.archived_at < arg.until THEN 'archived' ELSE '' END, left(m.last_error, ` + listedText + `)
 		FROM arg CROSS JOIN page LEFT JOIN LATERAL (
 			SELECT o.id, o.archived_at, o.failed_at, o.last_error FROM pgqrs_messages o WHERE o.id = page.message_id LIMIT 1) m ON true
 		ORDER BY page.id`,
@@ -257,7 +270,7 @@ var postgresWorkflow = workflowSQL{
 		ORDER BY r.id DESC`,
 	statusList: `/* pgqrs:run.status_list */
 		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `, $6::bigint AS n)
-		SELECT ` + postgresRun + `
+		SELECT ` + postgresRunCut + `
 		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = ANY (ARRAY(
 			SELECT o.id
@@ -297,6 +310,7 @@ var postgresWorkflow = workflowSQL{
 
 var postgresSteps = stepSQL{
 	load: `/* pgqrs:step.load */ SELECT ` + postgresStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = $1 ORDER BY s.id`,
+	list: `/* pgqrs:step.list */ SELECT ` + postgresStepCut + ` FROM pgqrs_workflow_steps s WHERE s.run_id = $1 ORDER BY s.id`,
 	get: `/* pgqrs:step.get */
 		SELECT ` + postgresStep + ` FROM (SELECT $1::bigint AS run_id, $2::text AS name) arg
 		JOIN pgqrs_workflow_steps s ON s.run_id = arg.run_id AND s.step_name = arg.name`,

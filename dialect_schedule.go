@@ -21,7 +21,7 @@ type scheduleSQL struct {
 	take string
 	// pause sets (true) or clears (false) paused_at, which is a change for advance. Query; name, paused; 1 row: id, or none if there is no such schedule.
 	pause string
-	// list describes all schedules, by name. Query; no arguments; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
+	// list describes all schedules, by name, cut. Query; no arguments; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
 	// rule, zone, catch-up, created_at, updated_at, paused_at, next instant or NULL, and runColumns of the latest run, NULLs if there is none.
 	list string
 	// named is list for some schedules: it reads no others. Query; JSON array of [name]; rows: as list.

@@ -17,11 +17,23 @@ const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, CAST(dedup_key AS BLOB), CAST(headers AS BLOB), CAST(NULLIF(last_error, '') AS BLOB),
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
-const sqliteInfo = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB), CAST(NULLIF(m.last_error, '') AS BLOB),
+const (
+	sqliteInfo = `m.id, substr(CAST(m.payload AS BLOB), 1, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB),
+	CASE WHEN length(CAST(m.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(m.headers AS BLOB) END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedError + `),` + sqliteStanding
+	// sqliteSizes are the last columns of a listing.
+	sqliteSizes = `, length(CAST(m.payload AS BLOB)), COALESCE(length(CAST(m.headers AS BLOB)), 0) > ` + listedHeaders
+	// sqliteWhole is sqliteInfo with nothing cut.
+	sqliteWhole = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB),
+	CAST(NULLIF(m.last_error, '') AS BLOB),` + sqliteStanding
+	sqliteStanding = `
 	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(COALESCE(m.parked_vt, m.vt) AS BLOB),
 	CAST(q.queue_name AS BLOB), m.consumer_worker_id, CAST(m.archived_at AS BLOB), CAST(m.failed_at AS BLOB),
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+)
+
+// sqliteAheadRank is the order of message.ahead.
+const sqliteAheadRank = `CASE WHEN o.parked_vt IS NOT NULL THEN 3 WHEN o.vt <= ` + sqliteNow + ` THEN 2 WHEN o.consumer_worker_id IS NULL THEN 1 ELSE 0 END`
 
 // sqliteClaimed is what a claim returns.
 const sqliteClaimed = sqliteDelivery + `, (SELECT runs FROM worker)`
@@ -80,7 +92,7 @@ const (
 	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
 	sqliteListPageEnd = `
 				ORDER BY vt, id LIMIT ? + 0))
-			SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB) FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+			SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteSizes + ` FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 			WHERE m.id = page.id AND q.id = m.queue_id
 			ORDER BY m.vt, m.id`
 	// Without the + Turso does not see that a time bounds what is to be read.
@@ -284,10 +296,28 @@ var sqlite = dialect{
 			FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue CROSS JOIN json_each(arg.keys) k CROSS JOIN pgqrs_messages m
 			WHERE m.queue_id = q.id AND m.dedup_key = json_extract(k.value, '$[0]') AND m.dedup_key IS NOT NULL AND m.archived_at IS NULL`,
 		get: `/* pgqrs:message.get */
-			SELECT ` + sqliteInfo + `, ''
+			SELECT ` + sqliteInfo + `, ''` + sqliteSizes + `
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
 			WHERE m.id IN (SELECT value FROM json_each(?))
 			ORDER BY m.id`,
+		whole: `/* pgqrs:message.whole */
+			SELECT ` + sqliteWhole + `, ''
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id
+			WHERE m.id = ?`,
+		ahead: `/* pgqrs:message.ahead */
+			WITH self (id, queue_id, group_key) AS (SELECT m.id, m.queue_id, m.group_key FROM pgqrs_messages m WHERE m.id = ? AND m.archived_at IS NULL AND m.parked_vt IS NOT NULL),
+			other (id, vt, rank) AS (
+				SELECT * FROM (
+					SELECT o.id, o.vt, ` + sqliteAheadRank + ` FROM self CROSS JOIN pgqrs_messages o
+					WHERE o.queue_id = self.queue_id AND o.group_key = self.group_key AND o.group_key IS NOT NULL AND o.archived_at IS NULL AND o.parked_vt IS NULL
+					LIMIT 1000)
+				UNION ALL
+				SELECT * FROM (
+					SELECT o.id, o.vt, ` + sqliteAheadRank + ` FROM self CROSS JOIN pgqrs_messages o
+					WHERE o.batch_id = self.id AND o.batch_id IS NOT NULL AND o.archived_at IS NULL
+					LIMIT 1000)
+			)
+			SELECT id FROM other ORDER BY rank, vt, id LIMIT ? + 0`,
 		list: map[State]string{
 			Ready: `/* pgqrs:message.list_ready */` + sqliteListArg + sqliteListPage + sqliteListReady + `2
 				UNION ALL ` + sqliteListReady + `1
@@ -302,17 +332,17 @@ var sqlite = dialect{
 				UNION ALL ` + sqliteListBlocked + `0
 				UNION ALL ` + sqliteListBlocked + `-1` + sqliteListPageEnd,
 			Leased: `/* pgqrs:message.list_leased */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
+				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteSizes + `` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
 					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
 				ORDER BY m.vt, m.id
 				LIMIT ? + 0`,
 			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
+				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteSizes + `` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
 					AND m.archived_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.archived_at DESC, m.id DESC
 				LIMIT ? + 0`,
 			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteListFrom + `m.failed_at IS NOT NULL
+				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteSizes + `` + sqliteListFrom + `m.failed_at IS NOT NULL
 					AND m.failed_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.failed_at DESC, m.id DESC
 				LIMIT ? + 0`,

@@ -15,13 +15,21 @@ const sqliteTick = `CASE WHEN CAST(pgqrs_schedules.tick_ct AS INTEGER) = 9223372
 // sqliteInstant reads an instant, or NULL.
 const sqliteInstant = `strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch')`
 
-// The columns of a list of schedules, each with its latest run.
-const sqliteScheduleList = `
-		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),
+// What schedule.named_list returns, and what schedule.list does, which cuts.
+const (
+	sqliteScheduleNamed = `
+		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),` + sqliteScheduleRest + sqliteScheduleFrom
+	sqliteScheduleList = `
+		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, substr(CAST(s.payload AS BLOB), 1, ` + listedText + `), s.priority, CAST(s.dedup_key AS BLOB),
+			CASE WHEN length(CAST(s.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(s.headers AS BLOB) END,` + sqliteScheduleRest + `,
+			length(CAST(s.payload AS BLOB)), COALESCE(length(CAST(s.headers AS BLOB)), 0) > ` + listedHeaders + sqliteScheduleFrom
+	sqliteScheduleRest = `
 			CAST(s.rule AS BLOB), CAST(s.zone AS BLOB), s.catch_up, CAST(s.created_at AS BLOB), CAST(s.updated_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.next_at AS BLOB),
-			` + sqliteScheduleRun + `
+			` + sqliteScheduleRun
+	sqliteScheduleFrom = `
 		FROM pgqrs_schedules s
 			LEFT JOIN pgqrs_schedule_runs r ON r.id = (SELECT o.id FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1)` + sqliteScheduleRunFrom
+)
 
 var sqliteSchedules = scheduleSQL{
 	put: `/* pgqrs:schedule.put */
@@ -71,7 +79,7 @@ var sqliteSchedules = scheduleSQL{
 		RETURNING id`,
 	list: `/* pgqrs:schedule.list */` + sqliteScheduleList + `
 		ORDER BY s.name`,
-	named: `/* pgqrs:schedule.named_list */` + sqliteScheduleList + `
+	named: `/* pgqrs:schedule.named_list */` + sqliteScheduleNamed + `
 		WHERE s.name IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
 		ORDER BY s.name`,
 	history: `/* pgqrs:schedule.history */

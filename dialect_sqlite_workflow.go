@@ -1,11 +1,24 @@
 package pgqrs
 
-const sqliteRun = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), CAST(r.run_key AS BLOB),
+// What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
+const (
+	sqliteRun    = sqliteRunHead + `CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), ` + sqliteRunRest
+	sqliteRunCut = sqliteRunHead + `substr(CAST(r.input AS BLOB), 1, ` + listedText + `), substr(CAST(r.output AS BLOB), 1, ` + listedText + `), substr(CAST(r.error AS BLOB), 1, ` + listedError + `), ` +
+		sqliteRunRest + `, COALESCE(length(CAST(r.input AS BLOB)), 0), COALESCE(length(CAST(r.output AS BLOB)), 0)`
+	sqliteRunHead = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, `
+	sqliteRunRest = `CAST(r.run_key AS BLOB),
 	r.parent_run_id, CAST(r.parent_step AS BLOB), CAST(r.warning AS BLOB),
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
+)
 
-const sqliteStep = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), s.retry_count,
+// What step.get and step.load return (stepColumns), and what step.list does, which cuts.
+const (
+	sqliteStep     = sqliteStepHead + `CAST(s.output AS BLOB), CAST(s.error AS BLOB), ` + sqliteStepRest
+	sqliteStepCut  = sqliteStepHead + `substr(CAST(s.output AS BLOB), 1, ` + listedText + `), substr(CAST(s.error AS BLOB), 1, ` + listedError + `), ` + sqliteStepRest + `, COALESCE(length(CAST(s.output AS BLOB)), 0)`
+	sqliteStepHead = `CAST(s.step_name AS BLOB), s.status, `
+	sqliteStepRest = `s.retry_count,
 	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB), s.last_retry_at IS NOT NULL`
+)
 
 // sqliteHolding is the message of a run, while the lease that was bound as arg stands.
 const sqliteHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
@@ -65,7 +78,7 @@ const (
 
 const sqliteListRuns = `
 		WITH arg (workflow, status, since, until, before) AS (SELECT ` + sqliteListing + `)
-		SELECT ` + sqliteRun + `
+		SELECT ` + sqliteRunCut + `
 		FROM ` + sqliteListed + `
 		ORDER BY r.id DESC
 		LIMIT ? + 0`
@@ -205,7 +218,7 @@ var sqliteWorkflow = workflowSQL{
 	stranded: `/* pgqrs:run.stranded */
 		WITH arg (workflow, status, after, until) AS (SELECT ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
 		SELECT r.id, r.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < (SELECT until FROM arg) THEN 'dead'
-				WHEN m.failed_at IS NULL AND m.archived_at < (SELECT until FROM arg) THEN 'archived' ELSE '' END, CAST(NULLIF(m.last_error, '') AS BLOB)
+				WHEN m.failed_at IS NULL AND m.archived_at < (SELECT until FROM arg) THEN 'archived' ELSE '' END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedText + `)
 		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.workflow_id = (SELECT w.id FROM pgqrs_workflows w WHERE w.name = (SELECT workflow FROM arg)) AND r.status = (SELECT status FROM arg)
 			AND r.id > (SELECT after FROM arg)
@@ -231,7 +244,7 @@ var sqliteWorkflow = workflowSQL{
 	list: `/* pgqrs:run.list */` + sqliteListRuns,
 	statusList: `/* pgqrs:run.status_list */
 		WITH arg (workflow, status, since, until, before, n) AS (SELECT ` + sqliteListing + `, ?)
-		SELECT ` + sqliteRun + `
+		SELECT ` + sqliteRunCut + `
 		FROM pgqrs_workflows w CROSS JOIN pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.id IN (
 			SELECT i.id FROM pgqrs_workflow_runs i
@@ -243,7 +256,7 @@ var sqliteWorkflow = workflowSQL{
 		LIMIT (SELECT n FROM arg)`,
 	childList: `/* pgqrs:run.child_list */
 		WITH arg (workflow, status, since, until, before, parent) AS (SELECT ` + sqliteListing + `, ?)
-		SELECT ` + sqliteRun + `
+		SELECT ` + sqliteRunCut + `
 		FROM ` + sqliteListed + ` AND r.parent_run_id = (SELECT parent FROM arg)
 		ORDER BY r.id + 0 DESC
 		LIMIT ? + 0`,
@@ -263,6 +276,7 @@ var sqliteWorkflow = workflowSQL{
 
 var sqliteSteps = stepSQL{
 	load:      `/* pgqrs:step.load */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
+	list:      `/* pgqrs:step.list */ SELECT ` + sqliteStepCut + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
 	get:       `/* pgqrs:step.get */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? AND s.step_name = ?`,
 	save:      []string{`/* pgqrs:step.save */` + sqliteSaveOne + sqliteSave + sqliteSaveOver + sqliteOpened},
 	saveBatch: []string{`/* pgqrs:step.batch_save */` + sqliteSaveMany + sqliteSave + sqliteSaveOver + sqliteSaved},

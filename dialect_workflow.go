@@ -71,8 +71,8 @@ type workflowSQL struct {
 	get string
 	// polled reads what calls of Result need of runs. Query; JSON array of runs; rows: run, workflow, status, output, error.
 	polled string
-	// list lists runs from new to old. Query; workflow or NULL, status or NULL, since or NULL, until or NULL (both instants), run that
-	// it begins before, limit; rows: runColumns.
+	// list lists runs from new to old, cut. Query; workflow or NULL, status or NULL, since or NULL, until or NULL (both instants), run that
+	// it begins before, limit; rows: runColumns, sizes of input and output.
 	list string
 	// statusList is list for a status, by the index of a workflow's runs of one. It reads no others, however many there are.
 	// Query; as list, but the status is not NULL; rows: runColumns.
@@ -91,6 +91,8 @@ type workflowSQL struct {
 type stepSQL struct {
 	// load reads a run's steps. Query; run; rows: stepColumns, by id.
 	load string
+	// list is load, cut. Query; run; rows: stepColumns, size of the output; by id.
+	list string
 	// get reads one step. Query; run, step; 1 row: stepColumns, or none.
 	get string
 	// save records a step, fenced by the lease, unless it has ended already. On Turso a second text takes over where there is a row.

@@ -105,3 +105,11 @@ func listedJSON(name string, raw []byte) (json.RawMessage, string) {
 	}
 	return quoted, name + ": it is no JSON"
 }
+
+// listedWhole is listedJSON for a text of so many bytes, of which a listing may have cut off the end.
+func listedWhole(name string, raw []byte, size int64) (json.RawMessage, string) {
+	if int64(len(raw)) < size {
+		return raw, ""
+	}
+	return listedJSON(name, raw)
+}

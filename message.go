@@ -41,7 +41,7 @@ type MessageInfo struct {
 	ID       int64
 	Queue    string
 	State    State
-	Raw      json.RawMessage // the payload as stored
+	Raw      json.RawMessage // the payload as stored; its beginning, and no JSON, if it is cut
 	Priority int
 	Key      string      // of the Key or Unique option
 	Group    string      // of the Group option
@@ -68,6 +68,11 @@ type MessageInfo struct {
 	// done in its name.
 	WorkerID int64
 	Claim    int64
+
+	// PayloadSize is the size of the payload in bytes. It is that of Raw, unless a listing has cut Raw.
+	PayloadSize int64
+	// Cut says that a listing left something out: the end of Raw or of LastError, or Headers altogether. See [ListedBytes].
+	Cut bool
 
 	// Cursor goes into MessageFilter.After to list what comes after this message.
 	Cursor string
@@ -122,6 +127,8 @@ type messageRow struct {
 	worker                    sql.NullInt64
 	archived, failed          timestamp
 	queue, state, sortedUnder string
+	size                      sql.NullInt64 // of the payload, in a listing
+	headersCut                sql.NullBool
 }
 
 // The names of deliveryColumns with what a claim adds, and of infoColumns with the cursor.
@@ -141,19 +148,17 @@ func (r *messageRow) scanDelivery(rows *sql.Rows, into []any) (*MessageInfo, err
 	return m, nil
 }
 
-// scanInfo reads infoColumns and, of a page, the cursor.
+// scanInfo reads infoColumns, of a page the cursor, and of a listing the sizes.
 func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	var m MessageInfo
 	var r messageRow
-	into := append(r.delivery(), &r.queue, &r.worker, &r.archived, &r.failed, &r.state, &r.sortedUnder)
-	malformed, err := scanLoosely(rows, infoNames, into...)
+	into := append(r.delivery(), &r.queue, &r.worker, &r.archived, &r.failed, &r.state, &r.sortedUnder, &r.size, &r.headersCut)
+	malformed, err := scanRowLoosely(rows, infoNames+" payload headers", into...)
 	if err != nil {
 		return nil, err
 	}
 	m.Malformed = malformed
 	r.fill(&m)
-	raw, malformed := listedJSON("payload", m.Raw)
-	m.Raw, m.Malformed = raw, joinMalformed(m.Malformed, malformed)
 	m.Queue, m.State, m.WorkerID = r.queue, State(r.state), r.worker.Int64
 	m.EndedAt = r.archived.Time
 	switch m.State {
@@ -165,6 +170,11 @@ func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	if paged {
 		m.Cursor = cursorOf(r.sortedUnder, m.ID)
 	}
+	if r.size.Valid {
+		m.cut(r.size.Int64, r.headersCut.Bool)
+	}
+	raw, bad := listedWhole("payload", m.Raw, m.PayloadSize)
+	m.Raw, m.Malformed = raw, joinMalformed(m.Malformed, bad)
 	return &m, nil
 }
 
@@ -178,6 +188,7 @@ func (r *messageRow) delivery() []any {
 func (r *messageRow) fill(m *MessageInfo) {
 	m.ID, m.Priority, m.Claim = r.id, int(r.priority), r.claim
 	m.Raw, m.Attempt, m.Key, m.LastError = json.RawMessage(r.raw), int(r.attempt.Int64), r.key.String, r.lastError.String
+	m.PayloadSize = int64(len(r.raw))
 	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
 	if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {

@@ -27,6 +27,10 @@ type RunInfo struct {
 	Warning string
 	// Attempts counts executions that have not answered yet.
 	Attempts int
+	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has cut them.
+	InputSize, OutputSize int64
+	// Cut says that a listing left out the end of Input, Output or Error; see [ListedBytes].
+	Cut bool
 
 	CreatedAt time.Time
 	StartedAt time.Time
@@ -64,6 +68,10 @@ type StepInfo struct {
 	Output  json.RawMessage
 	Error   string
 	Retries int
+	// OutputSize is the size in bytes, that of Output unless a listing has cut it.
+	OutputSize int64
+	// Cut says that a listing left out the end of Output or Error; see [ListedBytes].
+	Cut bool
 	// RetryIn is how long it has yet to wait, when it was read; zero if it does
 	// not, or is due. A step that has ended for good has an EndedAt.
 	RetryIn   time.Duration
@@ -73,7 +81,8 @@ type StepInfo struct {
 	Malformed string
 }
 
-// Runs lists runs, the latest first.
+// Runs lists runs, the latest first. Inputs, outputs and errors are cut to [ListedBytes];
+// [RunHandle.Info] of [Store.Run] returns a whole run.
 func (s *Store) Runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	list, err := s.runs(ctx, f)
 	return list, wrap(ctx, err, "list runs")
@@ -129,11 +138,11 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 
 const runNames = "id workflow message_id status input output error run_key parent_run_id parent_step warning created_at started_at paused_at completed_at vt read_ct"
 
-// listed sets the input and the output, and returns what is wrong with the row besides what was before.
-func (i *RunInfo) listed(malformed string, input, output []byte) string {
+// listed makes JSON of the input and the output, unless they are cut, and returns what is wrong with the row besides what was before.
+func (i *RunInfo) listed(malformed string) string {
 	var badInput, badOutput, badStatus string
-	i.Input, badInput = listedJSON("input", input)
-	i.Output, badOutput = listedJSON("output", output)
+	i.Input, badInput = listedWhole("input", i.Input, i.InputSize)
+	i.Output, badOutput = listedWhole("output", i.Output, i.OutputSize)
 	i.spoiled = badOutput != ""
 	if !i.Status.ofRun() {
 		badStatus = fmt.Sprintf("status: %q is not one of a run", string(i.Status))
@@ -153,10 +162,16 @@ func scanRun(rows *sql.Rows) (RunInfo, error) {
 	var parent sql.NullInt64
 	var created, started, paused, ended, due timestamp
 	var input, output []byte
-	bad, err := scanLoosely(rows, runNames, &i.ID, &i.Workflow, &i.MessageID, &i.Status, &input, &output, &failure, &key, &parent, &step, &warning,
-		&created, &started, &paused, &ended, &due, &i.Attempts)
-	i.Error = runErrorText(failure)
-	i.Malformed = i.listed(bad, input, output)
+	var inputSize, outputSize sql.NullInt64
+	bad, err := scanRowLoosely(rows, runNames+" input output", &i.ID, &i.Workflow, &i.MessageID, &i.Status, &input, &output, &failure, &key, &parent, &step, &warning,
+		&created, &started, &paused, &ended, &due, &i.Attempts, &inputSize, &outputSize)
+	i.Input, i.Output, i.InputSize, i.OutputSize = input, output, int64(len(input)), int64(len(output))
+	if outputSize.Valid {
+		i.cut(inputSize.Int64, outputSize.Int64, failure)
+	} else {
+		i.Error = runErrorText(failure)
+	}
+	i.Malformed = i.listed(bad)
 	i.Key, i.ParentID, i.ParentStep, i.Warning = key.String, parent.Int64, step.String, warning.String
 	i.CreatedAt, i.StartedAt, i.PausedAt, i.EndedAt = created.Time, started.Time, paused.Time, ended.Time
 	if !i.Status.final() {

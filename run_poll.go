@@ -157,7 +157,8 @@ func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, err
 		var output, failure []byte
 		bad, err := scanLoosely(rows, "id workflow status output error", &i.ID, &i.Workflow, &i.Status, &output, &failure)
 		i.Error = runErrorText(failure)
-		i.Malformed = i.listed(bad, nil, output)
+		i.Output, i.OutputSize = output, int64(len(output))
+		i.Malformed = i.listed(bad)
 		found[i.ID] = i
 		return err
 	})

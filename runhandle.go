@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -41,30 +42,54 @@ func (h *RunHandle[Out]) info(ctx context.Context) (RunInfo, error) {
 	return conn{h.store, nil}.run(ctx, h.id)
 }
 
-// Steps returns the recorded steps of the run, in the order of their first record.
+// Steps returns the recorded steps of the run, in the order of their first record. Outputs and errors
+// are cut to [ListedBytes]; [RunHandle.Step] returns a whole step.
 func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 	if _, err := h.info(ctx); err != nil {
 		return nil, wrap(ctx, err, "list the steps of run %d", h.id)
 	}
 	var list []StepInfo
-	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.load, []any{h.id}, func(rows *sql.Rows) error {
-		s, err := scanStep(rows)
-		info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time}
-		info.Malformed = s.malformed
-		if s.status == Succeeded {
-			output, bad := listedJSON("output", s.output) // of a step that waits for children it is their ids
-			info.Output, info.Malformed = output, joinMalformed(s.malformed, bad)
-		}
+	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.list, []any{h.id}, func(rows *sql.Rows) error {
+		var size sql.NullInt64
+		s, err := scanStep(rows, &size)
+		var failure bool
+		info := s.info()
 		if s.failure != nil {
-			info.Error = runErrorText(s.failure)
+			info.Error, failure = listedErrorText(s.failure)
 		}
-		if s.wait.Valid && !s.final() {
-			info.RetryIn = max(0, durationOf(s.wait.Int64))
+		if size.Valid && info.Output != nil {
+			info.OutputSize = size.Int64
+			info.Output, info.Cut = cutSized(info.Output, size.Int64)
 		}
+		info.listed()
+		info.Cut = info.Cut || failure
 		list = append(list, info)
 		return err
 	})
 	return list, wrap(ctx, err, "list the steps of run %d", h.id)
+}
+
+// Step returns a recorded step of the run with its whole output. It returns an error matching
+// ErrNotFound if the run has no record of a step of that name.
+func (h *RunHandle[Out]) Step(ctx context.Context, name string) (StepInfo, error) {
+	var info StepInfo
+	err := h.store.usable()
+	if err == nil {
+		err = checkFindable("step", name)
+	}
+	found := false
+	if err == nil {
+		err = conn{h.store, nil}.rows(ctx, h.store.dialect.step.get, []any{h.id, name}, func(rows *sql.Rows) error {
+			s, err := scanStep(rows)
+			info, found = s.info(), true
+			info.listed()
+			return err
+		})
+	}
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return info, wrap(ctx, err, "look at step %q of run %d", name, h.id)
 }
 
 // Result waits until the run has ended and returns its result. If it failed,
@@ -492,16 +517,19 @@ func (c conn) itemLike(ctx context.Context, info RunInfo) (item, error) {
 	if info.Malformed != "" {
 		return it, malformedError("its row", info.Malformed)
 	}
-	ms, err := c.store.messages(ctx, MessageFilter{IDs: []int64{info.MessageID}})
-	if err != nil || len(ms) == 0 {
+	m, err := c.store.message(ctx, info.MessageID)
+	if errors.Is(err, ErrNotFound) {
+		return it, nil
+	}
+	if err != nil {
 		return it, err
 	}
-	headers := ms[0].Headers
-	if ms[0].Group != "" {
-		it.group = ms[0].Group
-		headers = withHeader(headers, groupHeader, ms[0].Group)
+	headers := m.Headers
+	if m.Group != "" {
+		it.group = m.Group
+		headers = withHeader(headers, groupHeader, m.Group)
 	}
-	it.priority = ms[0].Priority
+	it.priority = m.Priority
 	it.headers, err = encodeHeaders(headers)
 	return it, err
 }

@@ -17,6 +17,10 @@ type ScheduleInfo struct {
 	Queue    string
 	Workflow bool
 	Payload  json.RawMessage // of the message; a workflow's is {"input": In}
+	// PayloadSize is the size in bytes, that of Payload unless a listing has cut it.
+	PayloadSize int64
+	// Cut says that a listing left out the end of Payload, or Headers altogether; see [ListedBytes].
+	Cut      bool
 	Priority int
 	Key      string // if the target has one
 	Group    string // the same
@@ -54,6 +58,7 @@ type ScheduleRun struct {
 }
 
 // Schedules describes the named schedules, or all, by name. Names that do not exist are left out.
+// If no name is given, payloads are cut to [ListedBytes].
 func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo, error) {
 	if err := s.usable(); err != nil {
 		return nil, wrap(ctx, err, "list schedules")
@@ -73,8 +78,17 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 		var payload, headers []byte
 		var created, updated, paused, next timestamp
 		var last scheduleRunRow
-		bad, err := scanLoosely(rows, scheduleNames+" "+scheduleRunNames, append([]any{&i.ID, &i.Name, &i.Queue, &i.Workflow, &payload, &i.Priority, &key, &headers, &i.Rule, &i.Zone, &i.CatchUp,
-			&created, &updated, &paused, &next}, last.into()...)...)
+		var size sql.NullInt64
+		var headersCut sql.NullBool
+		into := append([]any{&i.ID, &i.Name, &i.Queue, &i.Workflow, &payload, &i.Priority, &key, &headers, &i.Rule, &i.Zone, &i.CatchUp,
+			&created, &updated, &paused, &next}, last.into()...)
+		bad, err := scanRowLoosely(rows, scheduleNames+" "+scheduleRunNames+" payload headers", append(into, &size, &headersCut)...)
+		i.PayloadSize = int64(len(payload))
+		if size.Valid {
+			i.PayloadSize = size.Int64
+			payload, i.Cut = cutSized(payload, size.Int64)
+			i.Cut = i.Cut || headersCut.Bool
+		}
 		i.listed(bad, payload, headers)
 		i.Key, i.Group = key.String, i.Headers[groupHeader]
 		delete(i.Headers, groupHeader)
@@ -99,7 +113,7 @@ const (
 // listed sets the payload and the headers, and what is wrong with them and with the rest of the row.
 func (i *ScheduleInfo) listed(malformed string, payload, headers []byte) {
 	var badPayload, badHeaders string
-	i.Payload, badPayload = listedJSON("payload", payload)
+	i.Payload, badPayload = listedWhole("payload", payload, i.PayloadSize)
 	if len(headers) > 0 {
 		if err := json.Unmarshal(headers, &i.Headers); err != nil {
 			badHeaders = malformedColumn("headers", err)

@@ -89,6 +89,36 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return err
 			},
 		}, {
+			name: "Message", want: []statement{query("message.whole", 7).row(listed(7, "dead")...)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				m, err := s.Message(ctx, 7)
+				return errors.Join(err, differ("state", m.State, pgqrs.Dead), differ("size", m.PayloadSize, int64(len(m.Raw))))
+			},
+		}, {
+			name: "Message of no id", want: []statement{query("message.whole", 7)}, err: pgqrs.ErrNotFound,
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Message(ctx, 7)
+				return err
+			},
+		}, {
+			name: "Messages that are cut", want: []statement{query("message.get", `[7]`).row(append(listed(7, "dead"), 1<<20, false)...)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{7}})
+				return errors.Join(err, differ("size", list[0].PayloadSize, int64(1<<20)), differ("cut", list[0].Cut, true))
+			},
+		}, {
+			name: "Ahead", want: []statement{query("message.ahead", 9, 10).ids(8, 7), query("message.get", `[8,7]`).row(listed(7, "ready")...).row(listed(8, "leased")...)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				list, err := s.Ahead(ctx, 9, 10)
+				return errors.Join(err, differ("first", list[0].ID, int64(8)), differ("second", list[1].ID, int64(7)))
+			},
+		}, {
+			name: "Ahead of none", want: []statement{query("message.ahead", 9, 10)},
+			call: func(ctx context.Context, s *pgqrs.Store) error {
+				_, err := s.Ahead(ctx, 9, 10)
+				return err
+			},
+		}, {
 			name: "Messages by key", want: []statement{query("message.keyed", "emails", `[["k"]]`).row("k", 7), query("message.get", `[7]`)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", Key: "k"})

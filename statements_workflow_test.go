@@ -176,7 +176,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		out, err := run.Result(ctx)
 		return errors.Join(err, differ("result", out, map[bool]string{true: "hi"}[err == nil]))
 	})
-	steps := query("step.load", 5).row(stepRow("pay", "SUCCESS", `"paid"`, nil, nil)...).
+	steps := query("step.list", 5).row(stepRow("pay", "SUCCESS", `"paid"`, nil, nil)...).
 		row(stepRow("book", "ERROR", nil, `{"is_transient":true,"code":"INTERNAL","message":"no room"}`, 2_000_000)...)
 	runOperations(t, []operation{
 		{name: "Result", call: result, want: []statement{looked("SUCCESS", `"hi"`, nil)}},
@@ -200,6 +200,18 @@ func TestStatementsOfHandles(t *testing.T) {
 				info, err := run.Info(ctx)
 				return errors.Join(err, differ("status", info.Status, pgqrs.Running), differ("input", string(info.Input), adaInput),
 					differ("due", info.DueAt.Equal(instant), true), differ("attempts", info.Attempts, 1))
+			}),
+		}, {
+			name: "Step", want: []statement{query("step.get", 5, "pay").row(stepRow("pay", "SUCCESS", `"paid"`, nil, nil)...)},
+			call: handling(func(ctx context.Context, run *pgqrs.RunHandle[string]) error {
+				step, err := run.Step(ctx, "pay")
+				return errors.Join(err, differ("output", string(step.Output), `"paid"`))
+			}),
+		}, {
+			name: "Step that is not there", want: []statement{query("step.get", 5, "pay")}, err: pgqrs.ErrNotFound,
+			call: handling(func(ctx context.Context, run *pgqrs.RunHandle[string]) error {
+				_, err := run.Step(ctx, "pay")
+				return err
 			}),
 		}, {
 			name: "Steps", want: []statement{looked("RUNNING", nil, nil), steps},
@@ -306,7 +318,7 @@ func TestStatementsOfSteering(t *testing.T) {
 			want: inVain(exec("run.clear_failed", 5), query("run.retry", 5).ids(7), redrives, query("message.get", `[7]`).row(listed(7, "dead")...)),
 		}, {
 			name: "RerunFrom", call: rerun,
-			want: inOne(looked("ERROR", nil, `"no room"`), query("step.get", 5, "book").row(stepRow("book", "ERROR", nil, `"no room"`, nil)...), query("message.get", `[7]`),
+			want: inOne(looked("ERROR", nil, `"no room"`), query("step.get", 5, "book").row(stepRow("book", "ERROR", nil, `"no room"`, nil)...), query("message.whole", 7),
 				storing(nil).ids(8), query("run.insert", "welcome", `[[8,null,null,null]]`).row(6, 8),
 				exec("run.copy_steps", 6, 5, "book"), exec("run.mark_copied", 6)),
 		}, {

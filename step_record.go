@@ -29,15 +29,35 @@ func (s *stepRecord) final() bool {
 	return s.status == Succeeded || s.status == Failed && !s.wait.Valid
 }
 
-func scanStep(rows *sql.Rows) (*stepRecord, error) {
+func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 	var s stepRecord
-	bad, err := scanLoosely(rows, "step_name status output error retry_count retry_at started_at completed_at last_retry_at",
-		&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended, &s.retried)
+	scan := scanLoosely
+	if len(more) > 0 {
+		scan = scanRowLoosely
+	}
+	into := append([]any{&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended, &s.retried}, more...)
+	bad, err := scan(rows, "step_name status output error retry_count retry_at started_at completed_at last_retry_at output", into...)
 	if !s.status.ofRun() {
 		bad = joinMalformed(bad, fmt.Sprintf("status: %q is not one of a step", string(s.status)))
 	}
 	s.malformed = bad
 	return &s, err
+}
+
+// info describes the step as a [RunHandle] returns it.
+func (s *stepRecord) info() StepInfo {
+	info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time, Malformed: s.malformed}
+	if s.status == Succeeded {
+		info.Output = s.output // of a step that waits for children it is their ids
+		info.OutputSize = int64(len(s.output))
+	}
+	if s.failure != nil {
+		info.Error = runErrorText(s.failure)
+	}
+	if s.wait.Valid && !s.final() {
+		info.RetryIn = max(0, durationOf(s.wait.Int64))
+	}
+	return info
 }
 
 // A step is what save writes.
@@ -283,4 +303,10 @@ func (e *execution) failed(name string, f failure) error {
 		return &RunError{e.workflow, e.id, name, &recordedError{f.Message, ErrPermanent}}
 	}
 	return &RunError{e.workflow, e.id, name, &recordedError{f.Message, nil}}
+}
+
+// listed makes JSON of the output, unless it is cut.
+func (i *StepInfo) listed() {
+	output, bad := listedWhole("output", i.Output, i.OutputSize)
+	i.Output, i.Malformed = output, joinMalformed(i.Malformed, bad)
 }

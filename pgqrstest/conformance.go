@@ -91,6 +91,7 @@ func features() []feature {
 		{"workflow version", workflowVersionCases},
 		{"schedules", scheduleCases},
 		{"reserved names", reservedCases},
+		{"memory", memoryCases},
 		{"kept fields", keptCases},
 		{"malformed rows", malformedCases},
 	}

@@ -42,3 +42,13 @@ func TestTablesFitIn80Columns(t *testing.T) {
 	fits(t, "schedules", pgqrs.ScheduleInfo{Name: long, Rule: long, Zone: "Europe/Berlin", Queue: long, NextAt: now, PausedAt: now, Last: &run}, scheduleColumns)
 	fits(t, "runs of a schedule", run, scheduleRunColumns)
 }
+
+func TestACutPayloadSaysHowLargeItIs(t *testing.T) {
+	stored := []byte(`"` + strings.Repeat("a", 100))
+	if got, want := listed(stored, 1<<20), stored[:40]; got != string(want)+"… cut, 1.0 MiB in all; the whole by id" {
+		t.Errorf("got %q", got)
+	}
+	if got := listed([]byte(`{"a": 1}`), 8); got != `{"a":1}` {
+		t.Errorf("of a whole one, got %q", got)
+	}
+}

@@ -186,7 +186,7 @@ func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
 	ended := column[m]{title: "ENDED", fn: func(m m) any { return m.EndedAt }}
 	failure := column[m]{title: "ERROR", long: true, rare: true, fn: func(m m) any { return m.LastError }}
 	group := column[m]{title: "GROUP", long: true, rare: true, fn: func(m m) any { return m.Group }}
-	payload := column[m]{title: "PAYLOAD", long: true, fn: func(m m) any { return compacted(m.Raw) }}
+	payload := column[m]{title: "PAYLOAD", long: true, fn: func(m m) any { return listed(m.Raw, m.PayloadSize) }}
 	switch state {
 	case pgqrs.Leased:
 		return []column[m]{id, lease, worker, attempt, key, failure, payload}
@@ -201,11 +201,16 @@ func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
 }
 
 func (c call) showMessages(ctx context.Context, ids []int64) error {
-	found, err := c.store.Messages(ctx, pgqrs.MessageFilter{IDs: ids})
-	if err != nil {
-		return err
-	}
-	for i, m := range found {
+	var missing []int64
+	for i, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
+		m, err := c.store.Message(ctx, id) // one at a time, for each may be large
+		if errors.Is(err, pgqrs.ErrNotFound) {
+			missing = append(missing, id)
+			continue
+		}
+		if err != nil {
+			return err
+		}
 		wait, err := ahead.Of(ctx, c.store, m)
 		if err != nil {
 			return err
@@ -217,7 +222,7 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 			}
 			err = writeJSON(c.out, view)
 		} else {
-			if i > 0 {
+			if i > len(missing) {
 				fmt.Fprintln(c.out)
 			}
 			err = c.showMessage(m, wait)
@@ -226,10 +231,8 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 			return err
 		}
 	}
-	for _, id := range ids {
-		if !slices.ContainsFunc(found, func(m pgqrs.MessageInfo) bool { return m.ID == id }) {
-			return notFound("message %d", id)
-		}
+	if len(missing) > 0 {
+		return notFound("message %d", missing[0])
 	}
 	return nil
 }
@@ -295,13 +298,19 @@ type messageView struct {
 	EndedAt     time.Time         `json:"ended_at,omitzero"`
 	WorkerID    int64             `json:"worker_id,omitempty"`
 	Error       string            `json:"error,omitempty"`
-	Payload     any               `json:"payload"` // a string, if what is stored is not JSON
+	Payload     any               `json:"payload"`                // a string, if what is stored is not JSON, or is cut
+	PayloadSize int64             `json:"payload_size,omitempty"` // if it is cut
+	Cut         bool              `json:"cut,omitempty"`
 	Cursor      string            `json:"cursor,omitempty"`
 }
 
 func viewMessage(m pgqrs.MessageInfo) messageView {
+	size := m.PayloadSize
+	if !m.Cut {
+		size = 0
+	}
 	return messageView{
 		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, nil, m.Headers,
-		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), m.Cursor,
+		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), size, m.Cut, m.Cursor,
 	}
 }

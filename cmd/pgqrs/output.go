@@ -99,6 +99,26 @@ func compacted(stored json.RawMessage) string {
 	return b.String()
 }
 
+// listed is compacted for what a listing may have cut, of size bytes in all.
+func listed(stored json.RawMessage, size int64) string {
+	const shown = 40
+	if int64(len(stored)) >= size {
+		return compacted(stored)
+	}
+	return fmt.Sprintf("%s%s cut, %s in all; the whole by id", stored[:min(len(stored), shown)], ellipsis, bytesText(size))
+}
+
+// bytesText writes a number of bytes as people read it.
+func bytesText(n int64) string {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	case n >= 1<<10:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return plural(n, "byte")
+}
+
 // indented is stored JSON as people read it.
 func indented(stored json.RawMessage) string {
 	var b bytes.Buffer

@@ -82,7 +82,7 @@ func result(s pgqrs.StepInfo) string {
 		parts = append(parts, s.Error)
 	}
 	if len(s.Output) > 0 {
-		parts = append(parts, compacted(s.Output))
+		parts = append(parts, listed(s.Output, s.OutputSize))
 	}
 	return strings.Join(parts, "; ")
 }

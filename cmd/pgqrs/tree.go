@@ -77,7 +77,7 @@ func (t *tree) leaves(trunk string) []leaf {
 		list = append(list, step)
 		for j, run := range b.runs {
 			twig, further := fork(below, j == len(b.runs)-1)
-			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.Status, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, compacted(run.Output))})
+			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.Status, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, listed(run.Output, run.OutputSize))})
 			list = append(list, run.leaves(further)...)
 		}
 	}

@@ -30,8 +30,8 @@ func (d *dashboard) message(ctx context.Context, r *http.Request) (*view, error)
 		HeaderList    []header
 		Cut           bool // the payload is longer than what is shown
 		Redrivable    bool
-		PayloadLength int
-	}{MessageInfo: m, Wait: wait, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: len(m.Raw),
+		PayloadLength int64
+	}{MessageInfo: m, Wait: wait, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: m.PayloadSize,
 		Redrivable: m.State == pgqrs.Dead || m.State == pgqrs.Archived}
 	return &view{Page: "message", Title: "Message " + strconv.FormatInt(m.ID, 10), Live: true, Body: body}, nil
 }
@@ -50,14 +50,7 @@ func (d *dashboard) find(ctx context.Context, r *http.Request) (pgqrs.MessageInf
 	if err != nil {
 		return pgqrs.MessageInfo{}, err
 	}
-	list, err := d.store.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{id}})
-	if err == nil && len(list) == 0 {
-		err = missing("message %d", id)
-	}
-	if err != nil {
-		return pgqrs.MessageInfo{}, err
-	}
-	return list[0], nil
+	return d.store.Message(ctx, id)
 }
 
 // payload hands a message's payload out as a file, byte by byte as it is stored.

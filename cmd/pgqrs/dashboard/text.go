@@ -65,7 +65,7 @@ func brief[T ~string | ~[]byte](in T) string {
 }
 
 // size is a number of bytes.
-func size(n int) string {
+func size(n int64) string {
 	switch {
 	case n >= 1<<20:
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))

@@ -77,17 +77,17 @@ func TestAMessageOfAGroupWaitsForItsHead(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotFoundAmongTheFirstIsSaidToBeMissing(t *testing.T) {
+func TestTheHeadOfAGroupIsFoundBehindOthers(t *testing.T) {
 	store := openStore(t)
 	q := pgqrs.NewQueue[int](store, "movements")
 	_, err := q.EnqueueBatch(t.Context(), make([]int, 600))
 	must(t, err)
-	_, err = q.Enqueue(t.Context(), 1, pgqrs.Group("a"))
+	head, err := q.Enqueue(t.Context(), 1, pgqrs.Group("a"))
 	must(t, err)
 	id, err := q.Enqueue(t.Context(), 2, pgqrs.Group("a"))
 	must(t, err)
-	if got := of(t, store, id); got != "…" {
-		t.Errorf("it waits for %q", got)
+	if got, want := of(t, store, id), fmt.Sprintf("%d ready, ", head); got != want {
+		t.Errorf("it waits for %q; want %q", got, want)
 	}
 }
 
