@@ -16,6 +16,7 @@ type consumer struct {
 	row     registration // zero: not registered
 	limited bool         // its queue has a limit
 	asOf    time.Time    // when the row said so
+	size    int          // of a payload in bytes, on average, in the latest claim
 }
 
 // consumerBeat is after how long a Dequeue heartbeats first: the row must not
@@ -63,7 +64,8 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 			}
 			continue
 		}
-		ms, err := c.claimAs(ctx, s, row.id, n, lease, limited)
+		ms, err := c.claimAs(ctx, s, row.id, c.claimable(n), lease, limited)
+		c.seen(ms)
 		if err != nil || len(ms) > 0 {
 			return ms, err
 		}
@@ -74,6 +76,27 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 			return nil, err // its row is well, and there is nothing for it
 		}
 	}
+}
+
+// claimable bounds a claim of n messages by the size of those that came last.
+func (c *consumer) claimable(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return claimable(n, c.size)
+}
+
+// seen notes the size of claimed messages.
+func (c *consumer) seen(ms []*MessageInfo) {
+	if len(ms) == 0 {
+		return
+	}
+	total := 0
+	for _, m := range ms {
+		total += len(m.Raw)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.size = total / len(ms)
 }
 
 // beat heartbeats the row and takes in what it says. It forgets one that is

@@ -207,7 +207,7 @@ type leaseSQL struct {
 	// claim leases up to n due messages of the worker's queue, by priority, due time and id, unless the worker is not
 	// active or the queue is paused. It stops short of a message whose last lease expired; such a one is returned
 	// alone, when it is first and alone is true. On PostgreSQL rows that others hold locked are passed over. A dead letter
-	// that pgqrs 0.15 replayed is one no more.
+	// that pgqrs 0.15 replayed is one no more. It also stops short of the message before which the payloads have claimedBytes.
 	// Query; worker, lease, alone, n; rows: deliveryColumns, whether the queue is a workflow's; in no order.
 	claim string
 	// nextClaim is claim, but passes over what is before a place in its order: of that place's priority and higher ones, the
@@ -279,9 +279,10 @@ const unreachableReason = `'pgqrs: malformed row: vt: no claim reaches it'`
 // Listings cut what users wrote in SQL: a payload, input, output or error to its first bytes (characters on PostgreSQL), and
 // headers, which are of no use in part, altogether. The last columns of a listing are its sizes as stored, before the cut.
 const (
-	listedText    = "16384"  // ListedBytes, as the statements have it
-	listedError   = "16385"  // one more, which tells that there is more
-	listedHeaders = "131072" // bytes of JSON: whatever was enqueued fits, as PostgreSQL writes it
+	listedText    = "16384"   // ListedBytes, as the statements have it
+	listedError   = "16385"   // one more, which tells that there is more
+	claimedBytes  = "8388608" // payloads of a claim, but for the last: maxPrefetchSize
+	listedHeaders = "131072"  // bytes of JSON: whatever was enqueued fits, as PostgreSQL writes it
 )
 
 var dialects = map[Dialect]*dialect{

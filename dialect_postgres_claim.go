@@ -10,10 +10,10 @@ const (
 				SELECT w.queue_id, (SELECT f.id FROM pgqrs_workflows f WHERE f.name = q.queue_name) IS NOT NULL AS runs FROM arg JOIN pgqrs_workers w ON w.id = arg.worker_id JOIN pgqrs_queues q ON q.id = w.queue_id
 				WHERE w.status IN ('ready', 'polling') AND q.paused_at IS NULL
 			), due AS MATERIALIZED (
-				SELECT m.id, band.rank, m.vt, m.crashed
+				SELECT m.id, band.rank, m.vt, m.crashed, m.size
 				FROM (VALUES (2, -2), (1, -1), (0, 0), (-1, 1)) AS band (priority, rank)
 				CROSS JOIN LATERAL (
-					SELECT id, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed
+					SELECT id, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed, ` + postgresSize + ` AS size
 					FROM pgqrs_messages
 					WHERE queue_id = (SELECT queue_id FROM worker) AND priority = band.priority AND archived_at IS NULL AND vt <= (SELECT now FROM arg)`
 	postgresClaimAfter = `
@@ -35,10 +35,16 @@ const (
 			FROM arg
 			WHERE m.id = ANY (ARRAY(
 				SELECT d.id FROM due d
-				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
-					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM first)))
+				WHERE (NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
+					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM first))
+					AND ((SELECT sum(size) FROM due) < ` + claimedBytes + `
+						OR d.id IN (SELECT s.id FROM (SELECT id, sum(size) OVER (ORDER BY rank, vt, id) - size AS before FROM due) s WHERE s.before < ` + claimedBytes + `))))
 			RETURNING ` + postgresDelivery + `, (SELECT runs FROM worker)`
 )
+
+// postgresSize is the size of a payload as a claim counts it. A small one counts as it is stored,
+// so that a claim of such writes no JSON twice. It may be compressed, a hundred times or more.
+const postgresSize = `CASE WHEN pg_column_size(payload) <= 2000 THEN pg_column_size(payload) ELSE octet_length(payload::text) END`
 
 // postgresPassed reads what a claim from a place on passes over, by the claim's index.
 const postgresPassed = `

@@ -59,14 +59,14 @@ const (
 	sqliteDue = `worker (queue_id, runs) AS (
 				SELECT w.queue_id, EXISTS (SELECT 1 FROM pgqrs_workflows f WHERE f.name = q.queue_name) FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
 				WHERE w.id = (SELECT worker_id FROM arg) AND w.status IN ('ready', 'polling') AND q.paused_at IS NULL
-			), due (id, rank, vt, crashed) AS MATERIALIZED (
+			), due (id, rank, vt, crashed, size) AS MATERIALIZED (
 				SELECT * FROM (SELECT id, -2` + sqliteBand + `2` + sqliteBandEnd + `
 				UNION ALL SELECT * FROM (SELECT id, -1` + sqliteBand + `1` + sqliteBandEnd + `
 				UNION ALL SELECT * FROM (SELECT id, 0` + sqliteBand + `0` + sqliteBandEnd + `
 				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
 				LIMIT ? + 0
 			)`
-	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
+	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed, length(CAST(payload AS BLOB)) AS size FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
 	sqliteBandEnd = ` ORDER BY vt, id)`
 	sqliteClaim   = `
 			UPDATE pgqrs_messages
@@ -419,8 +419,10 @@ var sqlite = dialect{
 				SELECT rank, vt, id FROM due WHERE crashed ORDER BY rank, vt, id LIMIT 1
 			)` + sqliteClaim + `
 				SELECT d.id FROM due d
-				WHERE NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
+				WHERE (NOT EXISTS (SELECT 1 FROM crashed c WHERE (c.rank, c.vt, c.id) <= (d.rank, d.vt, d.id))
 					OR (SELECT alone FROM arg) AND d.id = (SELECT id FROM due ORDER BY rank, vt, id LIMIT 1))
+					AND ((SELECT sum(size) FROM due) < ` + claimedBytes + `
+						OR d.id IN (SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY rank, vt, id) - size AS before FROM due) WHERE before < ` + claimedBytes + `)))
 			RETURNING ` + sqliteClaimed,
 		check: `/* pgqrs:message.check */
 			UPDATE pgqrs_messages SET claim_ct = claim_ct

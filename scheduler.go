@@ -242,7 +242,7 @@ func (r *running) want(l *lane) (n int, alone bool) {
 	if len(l.waiting) > max(free, prefetch/2) {
 		return 0, false // claim again when there is room for a batch worth it
 	}
-	return min(maxClaim, free+prefetch-len(l.waiting)), alone
+	return min(maxClaim, claimable(free+prefetch-len(l.waiting), l.size)), alone
 }
 
 // free returns how many messages of a lane could be begun.
@@ -320,9 +320,10 @@ func (r *running) claimed(a answer) {
 		}
 	default:
 		l.needsSlot = false
-		l.size = averageSize(a.ms)
+		total := totalSize(a.ms)
+		l.size = total / n
 		r.lastActive = time.Now()
-		if n < a.asked {
+		if n < a.asked && total < maxPrefetchSize {
 			// Dry, or short of one that wants a slot of its own: look again soon.
 			l.more = false
 			r.expect()
@@ -338,13 +339,20 @@ func (r *running) claimed(a answer) {
 // far reports whether the database can claim from a place on.
 func (r *running) far() bool { return len(r.store.dialect.lease.nextClaim) > 0 }
 
-// averageSize is how many bytes the payload of a message has.
-func averageSize(ds []*delivery) int {
+// totalSize is how many bytes the payloads of messages have.
+func totalSize(ds []*delivery) int {
 	total := 0
 	for _, d := range ds {
 		total += len(d.m.Raw)
 	}
-	return total / len(ds)
+	return total
+}
+
+// claimable bounds a claim of n messages by the size of those that came last. The statement stops at claimedBytes
+// by itself, but reads the payload of each message that it is asked for.
+func claimable(n, size int) int {
+	const least = 32
+	return min(n, max(least, 2*maxPrefetchSize/max(1, size)))
 }
 
 // wake looks which lanes have something new.

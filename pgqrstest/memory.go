@@ -19,6 +19,8 @@ var memoryCases = []testcase{
 	{"Ahead finds what a blocked message waits for, in its group and in its batch", "to ask what holds up a message would read the payloads of its queue", memoryAhead},
 	{"listings of runs and steps cut inputs, outputs and errors and say so, and Info and Step return the whole", "one look at a workflow would end the process", memoryRuns},
 	{"a listing of schedules cuts payloads and says so, and by name a schedule is whole", "one look at the schedules would end the process", memorySchedules},
+	{"a claim ends with the message by which its payloads have 8 MiB", "a batch of large messages would end the process that asked for it", memoryClaimed},
+	{"a worker of large messages gets all of them, in order", "large messages would wait for a poll, or for ever", memoryWorked},
 	{"what RerunFrom, Retry and Redrive take over is whole", "a run that is repeated would lose half of its input", memoryKept},
 }
 
@@ -208,4 +210,56 @@ func memoryKept(t *testing.T, e *env) {
 	equal(t, "whether the payload is whole", m.Payload == text && m.PayloadSize == int64(len(m.Raw)), true)
 	must(t, q.Ack(t.Context(), m))
 	equal(t, "messages purged", value(e.store.Purge(t.Context(), "redriven", pgqrs.Archived))(t), 1)
+}
+
+// enqueueLarge enqueues messages that have a mebibyte each, but for a few bytes.
+func enqueueLarge(t *testing.T, q *pgqrs.Queue[string], n int) (ids []int64) {
+	t.Helper()
+	text := strings.Repeat("x", mebibyte-2)
+	for range n {
+		ids = append(ids, enqueue(t, q, text))
+	}
+	return ids
+}
+
+func memoryClaimed(t *testing.T, e *env) {
+	q := jobs(e)
+	ids := enqueueLarge(t, q, 10)
+	first := enqueue(t, q, "small", pgqrs.Priority(2))
+	dequeue := func(want ...int64) {
+		t.Helper()
+		var got []int64
+		for _, m := range value(q.Dequeue(t.Context(), 100, time.Minute))(t) {
+			got = append(got, m.ID)
+		}
+		equalSlices(t, "messages dequeued", got, want)
+	}
+	dequeue(append([]int64{first}, ids[:8]...)...)
+	dequeue(ids[8:]...)
+	var small []int64
+	for range 40 {
+		small = append(small, enqueue(t, q, "small"))
+	}
+	dequeue(small[:32]...) // as many as it looks at after large ones
+	dequeue(small[32:]...)
+}
+
+func memoryWorked(t *testing.T, e *env) {
+	q := jobs(e)
+	ids := enqueueLarge(t, q, 30)
+	got := make(chan int64, len(ids))
+	worker := fast(q.Handle(func(_ context.Context, m *pgqrs.Message[string]) error {
+		got <- m.ID
+		return nil
+	}))
+	worker.Concurrency = 1
+	start(t, worker)
+	for _, id := range ids {
+		select {
+		case next := <-got:
+			equal(t, "next message", next, id)
+		case <-time.After(tooLong):
+			t.Fatalf("message %d is not delivered", id)
+		}
+	}
 }
