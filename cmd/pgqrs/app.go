@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"regexp"
 	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -27,6 +29,7 @@ type call struct {
 	*cli.Command
 	*app
 	store *pgqrs.Store
+	dsn   string
 }
 
 // run runs the command line and returns the exit code.
@@ -58,7 +61,8 @@ func (a *app) root() *cli.Command {
 		Writer: a.out, ErrWriter: a.err, Reader: a.in,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run decides
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "dsn", Usage: "the `DATABASE`: postgres://..., sqlite:FILE or turso:FILE", Sources: cli.EnvVars("PGQRS_DSN")},
+			&cli.StringFlag{Name: "dsn", Usage: "the `DATABASE`: postgres://..., sqlite:FILE or turso:FILE (or PGQRS_DSN in the environment)"},
+			&cli.StringFlag{Name: "dsn-file", Usage: "read the DATABASE from `FILE`, as one with a password should be"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, one object a line"},
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask before something is lost"},
 		},
@@ -110,9 +114,9 @@ func (a *app) on(least, most int, fn func(context.Context, call) error) cli.Acti
 		if err := checkArguments(cmd, least, most); err != nil {
 			return err
 		}
-		dsn := cmd.String("dsn")
-		if dsn == "" {
-			return misuse(cmd, "which database? Set -dsn or PGQRS_DSN")
+		dsn, err := a.findDSN(cmd)
+		if err != nil {
+			return err
 		}
 		logger := slog.New(slog.NewTextHandler(&sharedWriter{w: a.err}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		store, err := pgqrs.Config{Logger: logger}.Open(ctx, dsn)
@@ -120,8 +124,38 @@ func (a *app) on(least, most int, fn func(context.Context, call) error) cli.Acti
 			return err
 		}
 		defer func() { err = errors.Join(err, store.Close()) }()
-		return fn(ctx, call{cmd, a, store})
+		return fn(ctx, call{cmd, a, store, dsn})
 	}
+}
+
+// password finds one in a DSN, and an encryption key.
+var password = regexp.MustCompile(`://[^@?]*:[^@?]+@|(?i)[?&][^=&]*(password|encryption_key)=.`)
+
+// findDSN returns the DSN that the flags name, or else the environment. A
+// password on the command line is there for every user of the machine to see.
+func (a *app) findDSN(cmd *cli.Command) (string, error) {
+	dsn, file := cmd.String("dsn"), cmd.String("dsn-file")
+	switch {
+	case dsn != "" && file != "":
+		return "", misuse(cmd, "-dsn and -dsn-file: give one of them")
+	case dsn == "" && cmd.IsSet("dsn"), file == "" && cmd.IsSet("dsn-file"):
+		return "", misuse(cmd, "-dsn or -dsn-file is empty")
+	case file != "":
+		text, err := os.ReadFile(file)
+		if dsn = strings.TrimSpace(string(text)); err == nil && dsn == "" {
+			err = fmt.Errorf("%s is empty; write the DSN into it", file)
+		}
+		return dsn, err
+	case dsn != "":
+		if password.MatchString(dsn) {
+			fmt.Fprintln(a.err, "pgqrs: -dsn has a password, which lists of processes and shell histories show; use PGQRS_DSN or -dsn-file")
+		}
+		return dsn, nil
+	}
+	if dsn = os.Getenv("PGQRS_DSN"); dsn == "" {
+		return "", misuse(cmd, "which database? Set -dsn, -dsn-file or PGQRS_DSN")
+	}
+	return dsn, nil
 }
 
 func checkArguments(cmd *cli.Command, least, most int) error {

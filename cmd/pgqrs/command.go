@@ -1,16 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -28,24 +30,83 @@ const (
 	lastWords    = 5 * time.Second // between asking a command to end and killing it
 )
 
-// runCommand runs the command of a message; the error it returns decides what becomes of the message.
-func runCommand(ctx context.Context, args []string, m *pgqrs.Message[json.RawMessage], stdout, stderr io.Writer) error {
-	if len(args) == 1 {
-		args = []string{"/bin/sh", "-c", args[0]}
-	}
-	headers, err := json.Marshal(m.Headers)
+// A command is what runs for each message.
+type command struct {
+	args           []string
+	env            []string // that of every message
+	envelope       bool     // whether standard input is the whole message
+	stdout, stderr io.Writer
+}
+
+// An envelope is a message as a command reads it whole.
+type envelope struct {
+	ID       int64             `json:"id"`
+	Queue    string            `json:"queue"`
+	Attempt  int               `json:"attempt"`
+	Priority int               `json:"priority"`
+	Key      string            `json:"key"`
+	Headers  map[string]string `json:"headers"`
+	Payload  json.RawMessage   `json:"payload"`
+}
+
+// secretVariables are those of lib/pq that hold a password or name a file with one.
+var secretVariables = []string{"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "PGSSLPASSWORD"}
+
+// withoutSecrets returns an environment without the variables that open the database. PGQRS_ and
+// what follows it are this program's own.
+func withoutSecrets(environment []string) []string {
+	return slices.DeleteFunc(slices.Clone(environment), func(entry string) bool {
+		name, _, _ := strings.Cut(strings.ToUpper(entry), "=") // Windows has them in either case
+		return strings.HasPrefix(name, "PGQRS_") || slices.Contains(secretVariables, name)
+	})
+}
+
+// run runs the command for a message. The error it returns decides what becomes of the message.
+func (c command) run(ctx context.Context, m *pgqrs.Message[json.RawMessage]) error {
+	env, input, err := c.given(m)
 	if err != nil {
 		return err
 	}
+	args := c.args
+	if len(args) == 1 {
+		args = []string{"/bin/sh", "-c", args[0]}
+	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(),
+	complaint := &tail{most: maxComplaint}
+	cmd.Env, cmd.Stdin = env, bytes.NewReader(input)
+	cmd.Stdout, cmd.Stderr = c.stdout, io.MultiWriter(complaint, c.stderr)
+	cmd.WaitDelay = lastWords
+	endGroup := inGroup(cmd)
+	err = cmd.Run()
+	endGroup()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it succeeded, and something that it has left in the background holds its output open
+	}
+	return verdict(ctx, tooLong(err), complaint.String())
+}
+
+// given returns the environment and the standard input of the command for a message.
+func (c command) given(m *pgqrs.Message[json.RawMessage]) (env []string, input []byte, err error) {
+	if c.envelope {
+		input, err = json.Marshal(envelope{m.ID, m.Queue, m.Attempt, m.Priority, m.Key, m.Headers, m.Payload})
+		return c.env, input, err
+	}
+	headers, err := json.Marshal(m.Headers)
+	if err != nil {
+		return nil, nil, err
+	}
+	env = append(slices.Clone(c.env),
 		"PGQRS_ID="+strconv.FormatInt(m.ID, 10), "PGQRS_QUEUE="+m.Queue, "PGQRS_ATTEMPT="+strconv.Itoa(m.Attempt),
 		"PGQRS_PRIORITY="+strconv.Itoa(m.Priority), "PGQRS_KEY="+m.Key, "PGQRS_HEADERS="+string(headers))
-	complaint := &tail{most: maxComplaint}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(string(m.Payload)), stdout, io.MultiWriter(complaint, stderr)
-	cmd.WaitDelay = lastWords
-	inGroup(cmd)
-	return verdict(ctx, cmd.Run(), complaint.String())
+	return env, m.Payload, nil
+}
+
+// tooLong says what to do if the system refuses an environment for its length.
+func tooLong(err error) error {
+	if errors.Is(err, syscall.E2BIG) {
+		return fmt.Errorf("the message's key and headers are too long for the environment; work -envelope has the command read them from standard input (%w)", err)
+	}
+	return err
 }
 
 // verdict turns the end of a command into the outcome of its message.

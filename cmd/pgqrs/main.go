@@ -1,7 +1,7 @@
 // Pgqrs operates the queues and workflows of a database: it shows what is
 // stuck, says why, and runs it again.
 //
-//	export PGQRS_DSN=postgres://user:password@host/database    # or sqlite:queue.db; or -dsn
+//	export PGQRS_DSN=postgres://user:password@host/database    # or sqlite:queue.db; or -dsn-file, or -dsn
 //	pgqrs queues                          what is in each queue
 //	pgqrs dead list emails                dead letters, with their errors
 //	pgqrs messages show 42                one message: payload, error, attempts
@@ -15,6 +15,8 @@
 //
 // pgqrs help lists every command, and pgqrs COMMAND -help says what it does.
 // The DSNs are those of pgqrs.Open. From a checkout use go run ./cmd/pgqrs.
+// A DSN with a password belongs into PGQRS_DSN or a file: lists of processes
+// and shell histories show -dsn, and pgqrs warns of it.
 //
 // # Output
 //

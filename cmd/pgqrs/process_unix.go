@@ -5,11 +5,27 @@ package main
 import (
 	"os/exec"
 	"syscall"
+	"time"
 )
 
-// inGroup gives a command a process group of its own, so that an interrupt of
-// the terminal does not reach it, and what ends it ends what it started too.
-func inGroup(cmd *exec.Cmd) {
+// inGroup gives a command a process group of its own. An interrupt of the terminal does not reach
+// the group. A command that is cancelled is asked to end with all that it has started. The function
+// that inGroup returns is called when the command has ended. It kills the rest of a group that was
+// asked to end, once lastWords have passed.
+func inGroup(cmd *exec.Cmd) (end func()) {
+	var asked time.Time
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.Cancel = func() error {
+		asked = time.Now()
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+	}
+	return func() {
+		for !asked.IsZero() && syscall.Kill(-cmd.Process.Pid, 0) == nil {
+			if time.Since(asked) > lastWords {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it has just ended by itself
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 }

@@ -34,7 +34,7 @@ func (a *app) uninstall() *cli.Command {
 	return &cli.Command{
 		Name: "uninstall", Category: setUp, Usage: "drop the tables with all that is in them",
 		Action: a.on(0, 0, func(ctx context.Context, c call) error {
-			if err := c.confirm("drop the tables of pgqrs in %s, with every queue, message and run in them", place(c.String("dsn"))); err != nil {
+			if err := c.confirm("drop the tables of pgqrs in %s, with every queue, message and run in them", place(c.dsn)); err != nil {
 				return err
 			}
 			if err := c.store.Uninstall(ctx); err != nil {

@@ -18,7 +18,22 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func TestMain(m *testing.M) { postgres.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("AS_JQ") != "" {
+		os.Exit(asJQ())
+	}
+	postgres.Main(m)
+}
+
+// asJQ is what this program does as the jq of a test: -er .to.
+func asJQ() int {
+	var payload struct{ To string }
+	if err := json.NewDecoder(os.Stdin).Decode(&payload); err != nil {
+		return 2
+	}
+	fmt.Println(payload.To)
+	return 0
+}
 
 // A shell runs commands on a database of its own and keeps what they print.
 type shell struct {

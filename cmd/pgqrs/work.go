@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/urfave/cli/v3"
 )
+
+// workExample is a command that is safe with any payload: neither options nor newlines mean anything in it.
+const workExample = `  pgqrs work emails 'to=$(jq -er .to) && ./send -- "$to"'`
 
 func (a *app) work() *cli.Command {
 	two := 2
@@ -17,10 +21,12 @@ func (a *app) work() *cli.Command {
 		Description: "The payload is the command's standard input, and its exit code decides. 0 acks the message. 65 sends it to the dead letters. " +
 			"75 means not now: it comes back in a minute, and the attempt does not count. After any other code, or a signal, it is tried again after a backoff, " +
 			"and in the end goes to the dead letters. The end of what the command writes to standard error is kept as the message's error.\n\n" +
-			"  pgqrs work emails 'jq -r .to | xargs ./send'\n\n" +
+			workExample + "\n\n" +
+			"Payloads, keys and headers are whatever somebody enqueued. So quote what comes from them, and put -- before it.\n\n" +
 			"PGQRS_ID, PGQRS_QUEUE, PGQRS_ATTEMPT, PGQRS_PRIORITY, PGQRS_KEY and PGQRS_HEADERS (JSON) are in its environment. " +
+			"No other PGQRS_ variable is, nor are passwords of PostgreSQL such as PGPASSWORD, unless -pass-dsn is given. " +
 			"If there are more arguments, they are the command's, and no shell takes them apart; flags stand before COMMAND.\n\n" +
-			"It goes on until it is interrupted; commands that run then have 30 s to finish.",
+			"It goes on until it is interrupted; commands that run then have 30 s to finish. A command that is ended is sent SIGTERM with all that it has started, and SIGKILL 5 s later.",
 		StopOnNthArg: &two,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "run `N` commands at a time"},
@@ -28,6 +34,8 @@ func (a *app) work() *cli.Command {
 			&cli.IntFlag{Name: "attempts", Value: 5, Usage: "give a message `N` attempts; -1 is no limit"},
 			&cli.DurationFlag{Name: "lease", Value: 30 * time.Second, Usage: "let others take a message `TIME` after this process went silent"},
 			&cli.StringFlag{Name: "name", Usage: "the worker's `NAME`, in place of one made of host and process"},
+			&cli.BoolFlag{Name: "envelope", Usage: "write the whole message to standard input, as JSON with a payload in it, and nothing of it into the environment"},
+			&cli.BoolFlag{Name: "pass-dsn", Usage: "let commands have the database: PGQRS_DSN, and the passwords in the environment"},
 			&cli.BoolFlag{Name: "drain", Usage: "end once no message is ready or leased"},
 		},
 		Action: a.on(2, -1, func(ctx context.Context, c call) error { return c.work(ctx) }),
@@ -38,11 +46,17 @@ func (c call) work(ctx context.Context) error {
 	queue := pgqrs.NewQueue[json.RawMessage](c.store, c.Args().First()).With(pgqrs.Policy{
 		MaxAttempts: c.Int("attempts"), Timeout: c.Duration("timeout"),
 	})
-	out, complaints := &sharedWriter{w: c.out}, &sharedWriter{w: c.err}
+	command := command{
+		args: c.Args().Tail(), env: withoutSecrets(os.Environ()), envelope: c.Bool("envelope"),
+		stdout: &sharedWriter{w: c.out}, stderr: &sharedWriter{w: c.err},
+	}
+	if c.Bool("pass-dsn") {
+		command.env = append(os.Environ(), "PGQRS_DSN="+c.dsn)
+	}
 	worker := &pgqrs.Worker{
 		Name: c.String("name"), Concurrency: c.Int("concurrency"), Lease: c.Duration("lease"),
 		Handlers: []pgqrs.Handler{queue.Handle(func(ctx context.Context, m *pgqrs.Message[json.RawMessage]) error {
-			return runCommand(ctx, c.Args().Tail(), m, out, complaints)
+			return command.run(ctx, m)
 		})},
 	}
 	if !c.Bool("drain") {

@@ -4,10 +4,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -110,5 +116,153 @@ func TestWorkEndsWhenItsWorkerIsStopped(t *testing.T) {
 	}
 	if o := <-ended; o.code != exitDone {
 		t.Errorf("work exits with %d: %s", o.code, o.err)
+	}
+}
+
+// onFile returns a shell on a SQLite file.
+func onFile(t *testing.T) *shell {
+	t.Helper()
+	return newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+}
+
+func TestACommandDoesNotHaveTheDatabase(t *testing.T) {
+	s := onFile(t)
+	for _, name := range []string{"PGQRS_DSN", "PGQRS_TOKEN", "PGQRS_KEY", "PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "pgpassword"} {
+		t.Setenv(name, "hunter2")
+	}
+	t.Setenv("HARMLESS", "kept")
+	for _, flag := range []string{"-drain", "-envelope"} {
+		s.enqueue("jobs", `1`)
+		if o := s.do("", "work", "-drain", flag, "jobs", "env"); o.code != exitDone || strings.Contains(o.out, "hunter2") || !strings.Contains(o.out, "HARMLESS=kept") {
+			t.Errorf("with %s the command has\n%s%s", flag, o.out, o.err)
+		}
+	}
+	s.enqueue("jobs", `1`)
+	o := s.do("", "work", "-drain", "-pass-dsn", "jobs", "env")
+	if !strings.Contains(o.out, "PGQRS_DSN="+s.dsn+"\n") || !strings.Contains(o.out, "PGPASSWORD=hunter2\n") {
+		t.Errorf("with -pass-dsn the command has\n%s%s", o.out, o.err)
+	}
+}
+
+func TestTheExampleOfWorkIsSafeWithAnyPayload(t *testing.T) {
+	s := onFile(t)
+	t.Chdir(t.TempDir())
+	self, err := os.Executable()
+	s.check(err)
+	s.check(os.WriteFile("jq", []byte("#!/bin/sh\nAS_JQ=1 exec '"+self+"' \"$@\"\n"), 0o700))
+	s.check(os.WriteFile("send", []byte("#!/bin/sh\nprintf '<%s>' \"$@\"\necho\n"), 0o700))
+	t.Setenv("PATH", ".:"+os.Getenv("PATH"))
+	var want strings.Builder
+	for _, to := range []string{"a@b.example", "--help", "-o x", "two words", "a\nb", "a\n--all", `"; touch broken; "`, "'; touch broken; '", "$(touch broken)", "`touch broken`", "*"} {
+		payload, err := json.Marshal(map[string]string{"to": to})
+		s.check(err)
+		s.enqueue("emails", string(payload))
+		fmt.Fprintf(&want, "<--><%s>\n", to)
+	}
+	example := strings.TrimSuffix(strings.SplitN(workExample, "'", 2)[1], "'")
+	o := s.do("", "work", "-drain", "emails", example)
+	if _, err := os.Stat("broken"); o.code != exitDone || o.out != want.String() || err == nil {
+		t.Errorf("exit code %d, send was called with\n%swant\n%s%s", o.code, o.out, want.String(), o.err)
+	}
+}
+
+func TestWhatACommandLeavesInTheBackgroundIsNoFailure(t *testing.T) {
+	t.Parallel()
+	s := onFile(t)
+	hold := filepath.Join(t.TempDir(), "hold")
+	s.check(os.WriteFile(hold, nil, 0o600))
+	s.enqueue("jobs", `0`, `65`)
+	o := s.do("", "work", "-drain", "-concurrency", "2", "jobs", "(while [ -e "+hold+" ]; do sleep 0.1; done) & read code; exit $code")
+	if m := s.message(1); o.code != exitDone || m.State != pgqrs.Archived {
+		t.Errorf("exit code %d, and the message is %s: %s", o.code, m.State, m.LastError)
+	}
+	if m := s.message(2); m.State != pgqrs.Dead || !strings.Contains(m.LastError, "exit status 65") {
+		t.Errorf("the message whose command fails is %s: %s", m.State, m.LastError)
+	}
+}
+
+func TestWhatACommandHasStartedEndsWithIt(t *testing.T) {
+	t.Parallel()
+	s := onFile(t)
+	s.enqueue("jobs", `1`)
+	held := filepath.Join(t.TempDir(), "held") // open for as long as the child lives
+	s.check(syscall.Mkfifo(held, 0o600))
+	ended := make(chan error, 1)
+	go func() {
+		f, err := os.Open(held)
+		if err == nil {
+			_, err = io.Copy(io.Discard, f)
+		}
+		ended <- err
+	}()
+	child := "(trap '' TERM; while :; do sleep 0.01; done) >" + held + " 2>/dev/null & wait"
+	s.do("", "work", "-drain", "-timeout", "1s", "-attempts", "1", "jobs", child)
+	if m := s.message(1); m.State != pgqrs.Dead || !strings.Contains(m.LastError, "timeout") {
+		t.Errorf("the message is %s: %s", m.State, m.LastError)
+	}
+	select {
+	case err := <-ended:
+		s.check(err)
+	case <-time.After(time.Minute):
+		t.Error("a child that ignores SIGTERM lives on")
+	}
+}
+
+func TestAnEnvironmentThatIsTooLongIsTheMessagesError(t *testing.T) {
+	m := &pgqrs.Message[json.RawMessage]{Payload: json.RawMessage(`{"a":1}`)}
+	m.ID, m.Queue, m.Key = 7, "jobs", "k"
+	m.Headers = map[string]string{"h": strings.Repeat("x", 4<<20)}
+	var out, complaints strings.Builder
+	c := command{args: []string{"cat; env | grep -c ^PGQRS_"}, env: os.Environ(), stdout: &out, stderr: &complaints}
+	c.env = slices.DeleteFunc(c.env, func(entry string) bool { return strings.HasPrefix(entry, "PGQRS_") })
+	if err := c.run(t.Context(), m); err == nil || !strings.Contains(err.Error(), "work -envelope has the command read them from standard input") {
+		t.Errorf("the error is %v", err)
+	}
+	c.envelope, c.args = true, []string{"cat; ! env | grep ^PGQRS_"}
+	if err := c.run(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	var got envelope
+	err := json.Unmarshal([]byte(out.String()), &got)
+	if err != nil || got.ID != 7 || got.Queue != "jobs" || got.Key != "k" || got.Headers["h"] != m.Headers["h"] || string(got.Payload) != `{"a":1}` {
+		t.Errorf("standard input begins %.100q, %v", out.String(), err)
+	}
+}
+
+// Flags and files name a database; one with a password has no place on a command line.
+func TestThePasswordOfADSN(t *testing.T) {
+	s := onFile(t)
+	file := filepath.Join(t.TempDir(), "dsn")
+	s.check(os.WriteFile(file, []byte(s.dsn+"\n"), 0o600))
+	t.Setenv("PGQRS_DSN", "")
+	const refused = "postgres://ada:hunter2@127.0.0.1:1/db?connect_timeout=1"
+	for _, c := range []struct {
+		args  []string
+		env   string
+		code  int
+		warns bool
+	}{
+		{[]string{"-dsn-file", file}, "", exitDone, false},
+		{[]string{"-dsn-file", file}, refused, exitDone, false},
+		{[]string{"-dsn-file", file + "x"}, s.dsn, exitFailed, false},
+		{[]string{"-dsn-file", os.DevNull}, s.dsn, exitFailed, false},
+		{[]string{"-dsn-file", file, "-dsn", s.dsn}, "", exitUsage, false},
+		{[]string{"-dsn", ""}, s.dsn, exitUsage, false},
+		{[]string{"-dsn", s.dsn}, "", exitDone, false},
+		{[]string{"-dsn", refused}, s.dsn, exitFailed, true},
+		{[]string{"-dsn", "postgres://ada@127.0.0.1:1/db?connect_timeout=1&password=hunter2"}, "", exitFailed, true},
+		{[]string{"-dsn", "postgres://ada@127.0.0.1:1/db?connect_timeout=1"}, "", exitFailed, false},
+		{[]string{"-dsn", "sqlite:" + file + "?encryption_key=hunter2"}, "", exitFailed, true},
+		{nil, refused, exitFailed, false},
+		{nil, s.dsn, exitDone, false},
+		{nil, "", exitUsage, false},
+	} {
+		t.Setenv("PGQRS_DSN", c.env)
+		var out, complaints strings.Builder
+		a := &app{in: strings.NewReader(""), out: &out, err: &complaints}
+		code := a.run(t.Context(), append(append([]string{"pgqrs"}, c.args...), "queues"))
+		if code != c.code || strings.Contains(complaints.String(), "-dsn has a password") != c.warns || strings.Contains(complaints.String(), "hunter2") {
+			t.Errorf("%q with PGQRS_DSN=%q exits with %d, want %d:\n%s", c.args, c.env, code, c.code, complaints.String())
+		}
 	}
 }
