@@ -64,7 +64,7 @@ func (s *core) session(ctx context.Context) (*session, error) {
 		s.lostPlace()
 	}
 	if err != nil {
-		return nil, err
+		return nil, secrets(nil).from(err)
 	}
 	return own, nil
 }
@@ -217,6 +217,9 @@ func (d *sqlCall) end(err *error) {
 	}
 	if d.pinned != nil {
 		d.pinned.release()
+	}
+	if d.c.tx == nil {
+		*err = secrets(nil).from(*err) // it may be one of connecting
 	}
 }
 

@@ -46,7 +46,9 @@ func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Ope
 // An unknown scheme or option, an option given twice, a field and an option
 // that disagree, and what the driver does not have are errors matching
 // ErrUnsupported. No error, and nothing that is logged, has the key or a
-// password in it.
+// password in it. Errors of a driver that connects are in no chain, since they
+// may hold the DSN: [errors.Is] finds what they match, [errors.As] finds a
+// *net.OpError and a method SQLState() string, and nothing else of them.
 func (c Config) Open(ctx context.Context, dsn string) (*Store, error) {
 	return c.openOn(ctx, dsn, runtime.GOOS)
 }

@@ -23,17 +23,18 @@ type connector struct {
 // open makes the pool.
 func (p plan) open(ctx context.Context, f found, hide secrets) (*sql.DB, error) {
 	if err := p.inspect(ctx, f); err != nil {
-		return nil, err
+		return nil, hide.cut(err)
 	}
 	base, err := newConnector(f.driver, p.dsn)
 	if err != nil {
-		return nil, err
+		return nil, hide.cut(err)
 	}
 	settings := append(p.unlock[:len(p.unlock):len(p.unlock)], p.setup...)
 	c := &connector{driver: f.driver, close: func() error { return closeConnector(base) }}
 	c.connect = func(ctx context.Context) (driver.Conn, error) {
+		defer hide.panics()
 		conn, err := connect(ctx, base, settings)
-		return conn, hide.from(err)
+		return conn, hide.cut(err)
 	}
 	if p.memory {
 		if c.anchor, err = c.connect(ctx); err != nil {
@@ -113,22 +114,28 @@ func (c *plainConnector) Driver() driver.Driver { return c.driver }
 
 func (c *plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	type result struct {
-		conn driver.Conn
-		err  error
+		conn  driver.Conn
+		err   error
+		panic any
 	}
 	done := make(chan result)
 	go func() {
-		conn, err := c.driver.Open(c.dsn)
+		var conn driver.Conn
+		var err error
+		v := caught(func() { conn, err = c.driver.Open(c.dsn) })
 		select {
-		case done <- result{conn, err}:
+		case done <- result{conn, err, v}:
 		case <-ctx.Done():
-			if err == nil {
+			if err == nil && conn != nil {
 				_ = conn.Close() // nobody is left to tell
 			}
 		}
 	}()
 	select {
 	case r := <-done:
+		if r.panic != nil {
+			panic(r.panic) // as if the caller had called the driver
+		}
 		return r.conn, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,22 +32,26 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v
 // secrets takes what must not be seen out of texts. A nil one changes nothing.
 type secrets []string
 
+// namesSecret matches the name of an option that holds a secret, of this library or of any driver,
+// up to its value. sslkey and passfile name files, and are none.
+var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_pass|token|secret|hexkey|textkey|_key|\bkey|\bpass|\bpwd)[a-z_]*\s*=\s*`)
+
+// pragmaKey matches the PRAGMA of a key in the DSN of a driver that takes PRAGMAs there.
+var pragmaKey = regexp.MustCompile(`(?i)key\s*\(\s*['"]?([^'")&]+)`)
+
 // secretsOf finds the encryption key and the passwords of a DSN, and the forms
-// in which they may come back. It looks for the key by its text alone, since a
-// DSN that cannot be taken apart must not show it either.
+// in which they may come back. It looks for their names in the text alone, since a
+// DSN that cannot be taken apart must not show them either.
 func secretsOf(dsn, key string) secrets {
 	var hide secrets
 	hide.add(key)
-	for i, rest := range strings.Split(dsn, "encryption_key=") {
-		if i > 0 {
-			value, _, _ := strings.Cut(rest, "&")
-			hide.add(value)
-			hide.add(value[:len(value)-len(strings.TrimLeftFunc(value, isWordRune))]) // whatever ends it, if the DSN has it in a wrong place
-		}
+	hide.addNamed(dsn)
+	if decoded, err := url.QueryUnescape(dsn); err == nil && decoded != dsn {
+		hide.addNamed(decoded)
 	}
 	_, query, _ := strings.Cut(dsn, "?")
 	for piece := range strings.SplitSeq(query, "&") {
-		if o, err := parseOption(piece); err == nil && (o.name == "encryption_key" || strings.Contains(o.name, "password")) {
+		if o, err := parseOption(piece); err == nil && namesSecret.MatchString(o.name+"=") {
 			hide.add(o.value)
 			_, written, _ := strings.Cut(piece, "=")
 			hide.addWritten(written)
@@ -57,6 +64,30 @@ func secretsOf(dsn, key string) secrets {
 	// A longer one first: it may contain a shorter one.
 	slices.SortFunc(hide, func(a, b string) int { return len(b) - len(a) })
 	return slices.Compact(hide)
+}
+
+// addNamed adds what stands in a text behind the name of a secret, wherever that is.
+func (s *secrets) addNamed(text string) {
+	for _, at := range namesSecret.FindAllStringIndex(text, -1) {
+		value, _, _ := strings.Cut(text[at[1]:], "&")
+		s.add(value)
+		s.add(value[:len(value)-len(strings.TrimLeftFunc(value, isWordRune))]) // whatever ends it, if the DSN has it in a wrong place
+		s.add(keywordValue(value))
+	}
+	for _, found := range pragmaKey.FindAllStringSubmatch(text, -1) {
+		s.add(found[1])
+		s.add(found[0]) // percent-encoded, what stands before a short one looks like a part of it
+	}
+}
+
+// keywordValue returns the value at the beginning of a text as key=value has it: quoted, or up to a space.
+func keywordValue(text string) string {
+	if quoted, ok := strings.CutPrefix(text, "'"); ok {
+		text, _, _ = strings.Cut(quoted, "'")
+		return text
+	}
+	text, _, _ = strings.Cut(text, " ")
+	return text
 }
 
 func (s *secrets) add(secret string) {
@@ -142,27 +173,73 @@ func joins(a, b string) bool {
 
 func isWordRune(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// from returns err, or, if a secret shows in it, an error that has none.
+// from returns err, or an error without secrets if one shows in the text of err or may stand
+// elsewhere in it.
 func (s secrets) from(err error) error {
-	if err == nil {
-		return nil
-	}
-	text := err.Error()
-	shown := s.in(text)
-	if shown == text {
+	if err == nil || s.in(err.Error()) == err.Error() && !holdsDSN(err) {
 		return err
 	}
-	return &redactedError{shown, sqlState(err), func(target error) bool { return errors.Is(err, target) }}
+	return s.cut(err)
 }
 
-// A redactedError stands for an error with a secret in its text. It cannot be
+// holders are the types of errors that hold a DSN, or what was read from one: pgx's and net/url's.
+var holders = []string{"*pgconn.ConnectError", "*pgconn.ParseConfigError", "*pgconn.connectError", "*pgconn.parseConfigError", "*url.Error"}
+
+// holdsDSN reports whether an error, or one that it wraps, holds a DSN.
+func holdsDSN(err error) (holds bool) {
+	each(err, func(err error) {
+		holds = holds || err != nil && slices.Contains(holders, reflect.TypeOf(err).String())
+	})
+	return holds
+}
+
+// cut returns an error that stands for one of a driver that connects, of which
+// nobody knows what it holds. An error that is a text and nothing else stays.
+func (s secrets) cut(err error) error {
+	if err == nil || reflect.TypeOf(err) == plainError && s.in(err.Error()) == err.Error() {
+		return err
+	}
+	e := &redactedError{text: s.in(err.Error()), state: sqlState(err), is: func(target error) bool { return errors.Is(err, target) }}
+	var network *net.OpError
+	if errors.As(err, &network) {
+		e.network = &net.OpError{Op: network.Op, Net: network.Net, Source: network.Source, Addr: network.Addr}
+		if cause := network.Err; cause != nil {
+			e.network.Err = &redactedError{text: s.in(cause.Error()), is: func(target error) bool { return errors.Is(cause, target) }}
+		}
+	}
+	return e
+}
+
+// panics takes the secrets out of what a driver panics with. It is to be deferred.
+func (s secrets) panics() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if text := fmt.Sprint(v); s.in(text) != text {
+		v = s.in(text)
+	}
+	panic(v)
+}
+
+// A redactedError stands for an error that may hold a secret. It cannot be
 // unwrapped, since what it was made from would show that.
 type redactedError struct {
-	text  string
-	state string
-	is    func(error) bool
+	text    string
+	state   string
+	is      func(error) bool
+	network *net.OpError // without what it wraps; nil: it is no error of the network
 }
 
 func (e *redactedError) Error() string        { return e.text }
 func (e *redactedError) Is(target error) bool { return e.is(target) }
 func (e *redactedError) SQLState() string     { return e.state }
+
+// As finds the error of the network. [errors.As] asks it.
+func (e *redactedError) As(target any) bool {
+	found, ok := target.(**net.OpError)
+	if ok && e.network != nil {
+		*found = e.network
+	}
+	return ok && e.network != nil
+}

@@ -2,14 +2,19 @@ package pgqrs
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
 func textLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
@@ -90,6 +95,94 @@ func TestErrorsOfDriversAreCleaned(t *testing.T) {
 		}
 		for cause := err; cause != nil; cause = errors.Unwrap(cause) {
 			wantHidden(t, "what the error wraps", cause.Error(), c.secret)
+		}
+	}
+}
+
+// A holdingError is as pgx has them: its text is clean, and it holds what it connected with.
+type holdingError struct {
+	dsn   *string
+	cause error
+}
+
+func (e *holdingError) Error() string { return "cannot connect: " + e.cause.Error() }
+func (e *holdingError) Unwrap() error { return e.cause }
+
+// However an error of connecting is looked at, it holds no secret, and matches what it did.
+func TestErrorsOfConnectingHoldNoSecret(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("hunter2: %w", io.EOF)}
+	for _, c := range []struct{ driver, dsn, secret string }{
+		{"postgres", "postgres://ada:hunter2@h/db", "hunter2"},
+		{"postgres", "postgres://h/db?password=hunter2", "hunter2"},
+		{"turso", "turso:q.db?encryption_key=" + testKey, testKey},
+	} {
+		s := serve(t, c.driver)
+		s.err = func(dsn string) error { return &holdingError{&dsn, errors.Join(refused, coded{"28P01"})} }
+		_, err := Open(t.Context(), c.dsn)
+		var holding *holdingError
+		if where := testkit.Secret(err, c.secret, &holding, new(*net.OpError)); where != "" || holding != nil {
+			t.Errorf("%s: the secret stands in %s, %v", c.dsn, where, holding)
+		}
+		if !errors.Is(err, io.EOF) || !errors.Is(err, coded{"28P01"}) || sqlState(err) != "28P01" || !unreachable(err) || !strings.Contains(err.Error(), "cannot connect: ") {
+			t.Errorf("%v lost what it was", err)
+		}
+	}
+}
+
+// What a driver panics with goes into errors and logs.
+func TestPanicsOfConnectingAreCleaned(t *testing.T) {
+	s := serve(t, "postgres")
+	store, err := Open(t.Context(), "postgres://ada:hunter2@h/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s.err = func(dsn string) error { panic("no way to " + dsn) }
+	store.DB().SetMaxIdleConns(0)
+	_, err = store.Queues(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no way to postgres://ada:[redacted]@h/db") {
+		t.Errorf("error is %v; want one with the password taken out", err)
+	}
+}
+
+// A pool that the application made is none of Open's. Errors of its connections hold no DSN either.
+func TestErrorsOfOthersPoolsHoldNoDSN(t *testing.T) {
+	for _, verb := range []string{"connect", "statement"} {
+		f := &fake{answer: func(call) ([][]driver.Value, error) {
+			return nil, &url.Error{Op: "parse", URL: "postgres://ada:hunter2@h", Err: coded{"28P01"}}
+		}}
+		db := sql.OpenDB(f)
+		if verb == "connect" {
+			db = sql.OpenDB(unconnected{&url.Error{Op: "parse", URL: "postgres://ada:hunter2@h", Err: coded{"28P01"}}})
+		}
+		defer db.Close()
+		_, err := New(db, Postgres).Queues(t.Context())
+		if found := (*url.Error)(nil); errors.As(err, &found) || sqlState(err) != "28P01" {
+			t.Errorf("%s: %v holds %v, and its code is %q", verb, err, found, sqlState(err))
+		}
+	}
+}
+
+// An unconnected connects to nothing.
+type unconnected struct{ err error }
+
+func (u unconnected) Connect(context.Context) (driver.Conn, error) { return nil, u.err }
+func (u unconnected) Driver() driver.Driver                        { return nil }
+
+// Names of options that hold secrets are not this library's alone.
+func TestSecretsOfAnyDriverAreHidden(t *testing.T) {
+	for _, dsn := range []string{
+		"sqlite:q.db?_key=hunter2", "sqlite:q.db?_auth_pass=hunter2&x=1", "sqlite:q.db&_auth_pass=hunter2", "sqlite:q.db?hexkey=hunter2", "sqlite:q.db?textkey=hunter2",
+		"sqlite:q.db?_pragma=key('hunter2')", "sqlite:q.db&_pragma=hexkey(hunter2)", "sqlite:q.db?_pragma=textkey%28%22hunter2%22%29", "libsql://h?authToken=hunter2",
+		"libsql://h?auth_token=hunter2", "host=h password=hunter2 user=u", "host=h password = 'hunter2' user=u", "postgres:host=h password=hunter2", "turso:q.db?encryption_hexkey=hunter2",
+		"postgres://h/db?sslpassword=hunter2", "file:q.db?KEY=hunter2", "sqlite:q.db?pass%77ord=hunter2",
+	} {
+		if text := secretsOf(dsn, "").in("the driver says: " + dsn + ", and hunter2"); strings.Contains(text, "hunter2") {
+			t.Errorf("%s: the secret shows in %s", dsn, text)
+		}
+		_, err := Open(t.Context(), dsn)
+		if where := testkit.Secret(err, "hunter2"); err == nil || where != "" {
+			t.Errorf("%s: the secret stands in %s: %v", dsn, where, err)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/lib/pq"
@@ -67,7 +68,7 @@ func (n *Notifier) Listen(ctx context.Context, wake func(queue string)) error {
 	notices := make(chan *pq.Notification, buffered)
 	conn, err := n.connect(ctx, notices)
 	if err != nil {
-		return fmt.Errorf("connect to listen: %w", err)
+		return fmt.Errorf("connect to listen: %w", withoutDSN(err))
 	}
 	stop := context.AfterFunc(ctx, func() { closeConn(conn) })
 	defer stop()
@@ -129,6 +130,14 @@ func (n *Notifier) hear(ctx context.Context, conn *pq.ListenerConn, notices <-ch
 			go func() { answers <- conn.Ping() }() // beside this loop, which must go on reading for the answer to come through
 		}
 	}
+}
+
+// withoutDSN returns err, or an error that takes the place of one of net/url, which quotes the DSN.
+func withoutDSN(err error) error {
+	if quoting := (*url.Error)(nil); errors.As(err, &quoting) {
+		return errors.New("the DSN is not a valid URL")
+	}
+	return err
 }
 
 // cause is why ctx is done, or else err.

@@ -6,13 +6,20 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/dsn"
 )
 
+var driver = dsn.Driver{
+	Scheme:  "turso",
+	Name:    "libsql (github.com/tursodatabase/go-libsql)",
+	Ciphers: map[string]int{"aes256cbc": 32},
+	Cipher:  "aes256cbc",
+}
+
 func TestDSNs(t *testing.T) {
-	for _, scheme := range []string{"turso", "file"} {
-		dsn.Files(t, dsn.Driver{
-			Scheme:  scheme,
-			Name:    "libsql (github.com/tursodatabase/go-libsql)",
-			Ciphers: map[string]int{"aes256cbc": 32},
-			Cipher:  "aes256cbc",
-		})
-	}
+	other := driver
+	other.Scheme = "file"
+	dsn.Files(t, driver)
+	dsn.Files(t, other)
+}
+
+func TestErrorsHoldNoSecrets(t *testing.T) {
+	driver.NoSecretsInFiles(t)
 }

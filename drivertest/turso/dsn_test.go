@@ -7,13 +7,20 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/turso"
 )
 
+var driver = dsn.Driver{
+	Scheme:  "turso",
+	Name:    "turso (github.com/pgqrs/pgqrs-go/drivertest/internal/turso)",
+	Turso:   true,
+	Ciphers: map[string]int{"aegis256": 32, "aegis128l": 16, "aes256gcm": 32},
+	Cipher:  "aegis256",
+}
+
 func TestDSNs(t *testing.T) {
 	turso.Require(t)
-	dsn.OnDisk(t, dsn.Driver{ // the engine's Node package has no database in memory for several connections
-		Scheme:  "turso",
-		Name:    "turso (github.com/pgqrs/pgqrs-go/drivertest/internal/turso)",
-		Turso:   true,
-		Ciphers: map[string]int{"aegis256": 32, "aegis128l": 16, "aes256gcm": 32},
-		Cipher:  "aegis256",
-	})
+	dsn.OnDisk(t, driver) // the engine's Node package has no database in memory for several connections
+}
+
+func TestErrorsHoldNoSecrets(t *testing.T) {
+	turso.Require(t)
+	driver.NoSecretsInFiles(t)
 }
