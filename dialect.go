@@ -114,6 +114,9 @@ type schemaSQL struct {
 	// objects lists what is there. Query; no arguments; rows: kind ("table", "column", "index", "type", "value"), table or type, name; more
 	// columns than there are do no harm. What has a table's or type's name and is none is of the kind "other"; its name says what it is.
 	objects string
+	// rights lists the rights that a Worker needs and this user lacks, as "UPDATE on pgqrs_messages". Tables that are not there are
+	// left out. None where the database has no rights. Query; no arguments; rows: text.
+	rights []string
 	// versions lists the applied migrations. Query; no arguments; rows: version, name, oldest.
 	versions string
 	// shared says whether pgqrs 0.15 installed the tables, or has workers in them. Query; no arguments;

@@ -28,6 +28,23 @@ var postgresSchemaTexts = schemaSQL{
 		SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid
 		UNION ALL
 		SELECT 'value', t.typname::text, e.enumlabel::text FROM types t JOIN pg_enum e ON e.enumtypid = t.oid`,
+	// The first rows are of tables, the next ones of sequences, and the last one is of a schema that search_path names: without
+	// USAGE of it no table in it is found.
+	rights: []string{`/* pgqrs:schema.rights */
+		WITH needed (name, rights, sequence) AS (
+			VALUES ('pgqrs_migrations', '{SELECT}'::text[], false)
+		), tables AS (
+			SELECT c.oid, c.relname::text AS name, n.rights, n.sequence FROM needed n JOIN pg_class c ON c.oid = to_regclass(n.name)
+		)
+		SELECT r.privilege || ' on ' || t.name FROM tables t CROSS JOIN unnest(t.rights) AS r (privilege)
+		WHERE NOT has_table_privilege(t.oid, r.privilege)
+		UNION ALL
+		SELECT 'USAGE on sequence ' || s.relname FROM tables t JOIN pg_class s ON s.oid = pg_get_serial_sequence(t.oid::regclass::text, 'id')::regclass
+		WHERE t.sequence AND NOT has_sequence_privilege(s.oid, 'USAGE')
+		UNION ALL
+		SELECT 'USAGE on schema ' || n.nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'pgqrs' || '_messages'
+		WHERE NOT has_schema_privilege(n.oid, 'USAGE') AND to_regclass('pgqrs_messages') IS NULL
+			AND n.nspname = ANY (regexp_split_to_array(replace(current_setting('search_path'), '"', ''), ' *, *'))`},
 	versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
 	shared: `/* pgqrs:schema.shared */
 		SELECT EXISTS (SELECT 1 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid

@@ -79,8 +79,8 @@ func explainRefusal(err error) error {
 	switch sqlState(err) {
 	case "3F000": // invalid_schema_name, of a CREATE TABLE
 		return fmt.Errorf("%w: search_path names no schema that exists and that this user may use; set it, or Config.Schema (%w)", ErrUnsupported, &rawError{err})
-	case "42501": // insufficient_privilege
-		return fmt.Errorf("this user lacks a right that Install needs; have one that owns the schema call it (%w)", err)
+	case insufficientPrivilege:
+		return fmt.Errorf(lackedRight+" that Install needs; have one that owns the schema call it (%w)", err)
 	}
 	return err
 }

@@ -272,6 +272,9 @@ func asked(d pgqrs.Dialect, others map[string]string) []statement {
 		}
 		list = append(list, query("schema."+setting[0]).row(answer))
 	}
+	if d == pgqrs.Postgres {
+		list = append(list, query("schema.rights"))
+	}
 	return list
 }
 

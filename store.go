@@ -351,6 +351,8 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
 	case missing(err) && !errors.Is(err, ErrNotInstalled):
 		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
+	case sqlState(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
+		err = fmt.Errorf("%s; Verify names those it lacks (%w)", lackedRight, err)
 	case untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
 		err = invalid(err)
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
@@ -358,6 +360,11 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 	}
 	return &operationError{what: fmt.Sprintf(format, args...), err: err}
 }
+
+// insufficientPrivilege is PostgreSQL's code of a right that is missing.
+const insufficientPrivilege = "42501"
+
+const lackedRight = "this user lacks a right"
 
 // A waker lets the Store of one process tell a Worker in it that a queue has
 // something new, without asking the database.

@@ -26,6 +26,9 @@ type Report struct {
 	Schema, Library int64
 	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
 	Missing []string
+	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on pgqrs_messages",
+	// on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them. Install does not help.
+	Denied []string
 	// Newer names migrations that this library does not know.
 	Newer []string
 	// Warnings say what else is worth a look: settings of the database that lose data or make processes
@@ -33,14 +36,19 @@ type Report struct {
 	Warnings []string
 
 	tooNew bool // whether this library is too old for it
+	unread bool // whether this user may not read the version of the schema
 }
 
 // OK reports whether the library can work on what Verify found.
-func (r Report) OK() bool { return len(r.Missing) == 0 && r.Schema >= r.Library && !r.tooNew }
+// Rights that are missing do not count, except that of a whole schema, since roles need different ones.
+func (r Report) OK() bool {
+	return len(r.Missing) == 0 && (r.Schema >= r.Library || r.unread) && !r.tooNew
+}
 
 // Verify looks at what is installed, by looking at it rather than by trusting
 // version numbers, and changes nothing. A schema that is missing, older or
-// newer is not an error but in the Report, and so are queues with ready messages that no live worker takes.
+// newer is not an error but in the Report, and so are queues with ready messages that no live worker takes,
+// and rights that this user lacks. The Schema is 0 if the user may not read it.
 // A database that is not what the dialect says is an error that matches ErrUnsupported, and so is
 // an encoding of text that is not UTF-8.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
@@ -148,11 +156,17 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	if err := c.checkSettings(ctx, r); err != nil {
 		return err
 	}
+	if err := c.rights(ctx, r); err != nil {
+		return err
+	}
 	known, err := d.all()
 	if err != nil {
 		return err
 	}
 	r.Library = known[len(known)-1].version
+	if r.hidden() {
+		return nil
+	}
 	there, err := c.objects(ctx)
 	if err != nil {
 		return err
@@ -164,7 +178,8 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	for _, o := range missingOf(known, there) {
 		r.Missing = append(r.Missing, o.String())
 	}
-	if foreign != nil || !there.has("table", "pgqrs_migrations", "") {
+	r.unread = slices.Contains(r.Denied, "SELECT on pgqrs_migrations")
+	if foreign != nil || r.unread || !there.has("table", "pgqrs_migrations", "") {
 		return nil
 	}
 	applied, err := c.versions(ctx)
@@ -182,6 +197,27 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 		r.Warnings = append(r.Warnings, err.Error())
 	}
 	return nil
+}
+
+// rights finds out which rights of a Worker this user lacks.
+func (c conn) rights(ctx context.Context, r *Report) error {
+	for _, text := range c.store.dialect.schema.rights {
+		err := c.rows(ctx, text, nil, func(rows *sql.Rows) error {
+			var right string
+			err := rows.Scan(&right)
+			r.Denied = append(r.Denied, right)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hidden reports whether this user may not see what is in the schema, so that nothing can be missed there.
+func (r *Report) hidden() bool {
+	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
 }
 
 // singleWriter is the concurrency of a database that does one write after the other.
@@ -307,6 +343,9 @@ func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattende
 // checkQueues warns of queues that no live worker takes from.
 func (c conn) checkQueues(ctx context.Context, r *Report) error {
 	list, err := c.unattended(ctx, 0)
+	if len(r.Denied) > 0 && sqlState(err) == insufficientPrivilege {
+		return nil // which Denied says
+	}
 	for _, q := range list {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("queue %q has ready messages, the oldest for %s, and no live worker takes them", q.name, shortDuration(q.oldest.Round(time.Second))))
 	}
@@ -324,6 +363,9 @@ func (r *running) reportDatabase(ctx context.Context) {
 	}
 	for _, warning := range report.Warnings {
 		r.log.Warn("pgqrs: the database is not set up as it should be", "engine", report.Engine, "warning", warning)
+	}
+	if len(report.Denied) > 0 {
+		r.log.Warn("pgqrs: this user lacks rights that a worker needs", "denied", strings.Join(report.Denied, ", "))
 	}
 	if len(report.Missing) > 0 {
 		r.log.Warn("pgqrs: the schema is not complete; call Install", "missing", strings.Join(report.Missing, ", "))

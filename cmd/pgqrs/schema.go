@@ -83,6 +83,7 @@ type reportView struct {
 	Schema      int64         `json:"schema"`
 	Library     int64         `json:"library"`
 	Missing     []string      `json:"missing,omitempty"`
+	Denied      []string      `json:"denied,omitempty"`
 	Newer       []string      `json:"newer,omitempty"`
 	Warnings    []string      `json:"warnings,omitempty"`
 }
@@ -97,7 +98,7 @@ func whole(missing []string) []string {
 
 func (c call) report(r pgqrs.Report) error {
 	if c.Bool("json") {
-		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Concurrency, r.Schema, r.Library, r.Missing, r.Newer, r.Warnings})
+		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Concurrency, r.Schema, r.Library, r.Missing, r.Denied, r.Newer, r.Warnings})
 	}
 	fields := []field{
 		{"dialect", string(r.Dialect)}, {"engine", r.Engine}, {"concurrency", r.Concurrency},
@@ -106,7 +107,7 @@ func (c call) report(r pgqrs.Report) error {
 	for _, more := range []struct {
 		name string
 		list []string
-	}{{"missing", whole(r.Missing)}, {"newer", r.Newer}, {"warning", r.Warnings}} {
+	}{{"missing", whole(r.Missing)}, {"denied", r.Denied}, {"newer", r.Newer}, {"warning", r.Warnings}} {
 		for _, text := range more.list {
 			fields = append(fields, field{more.name, text})
 		}
