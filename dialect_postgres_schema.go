@@ -32,15 +32,25 @@ var postgresSchemaTexts = schemaSQL{
 	// USAGE of it no table in it is found.
 	rights: []string{`/* pgqrs:schema.rights */
 		WITH needed (name, rights, sequence) AS (
-			VALUES ('pgqrs_migrations', '{SELECT}'::text[], false)
+			VALUES ('pgqrs_migrations', '{SELECT}'::text[], false),
+				('pgqrs_queues', '{SELECT,INSERT,UPDATE}', true),
+				('pgqrs_workers', '{SELECT,INSERT,UPDATE,DELETE}', false),
+				('pgqrs_messages', '{SELECT,INSERT,UPDATE,DELETE}', true),
+				('pgqrs_groups', '{SELECT,UPDATE,DELETE}', false),
+				('pgqrs_workflows', '{SELECT,INSERT}', true),
+				('pgqrs_workflow_runs', '{SELECT,INSERT,UPDATE,DELETE}', true),
+				('pgqrs_workflow_steps', '{SELECT,INSERT,UPDATE,DELETE}', true),
+				('pgqrs_workflow_signals', '{SELECT,UPDATE,DELETE}', false),
+				('pgqrs_schedules', '{SELECT,INSERT,UPDATE}', true),
+				('pgqrs_schedule_runs', '{SELECT,INSERT,DELETE}', true)
 		), tables AS (
-			SELECT c.oid, c.relname::text AS name, n.rights, n.sequence FROM needed n JOIN pg_class c ON c.oid = to_regclass(n.name)
+			SELECT c.oid, c.relname::text AS name, n.rights FROM needed n JOIN pg_class c ON c.oid = to_regclass(n.name)
 		)
 		SELECT r.privilege || ' on ' || t.name FROM tables t CROSS JOIN unnest(t.rights) AS r (privilege)
 		WHERE NOT has_table_privilege(t.oid, r.privilege)
 		UNION ALL
-		SELECT 'USAGE on sequence ' || s.relname FROM tables t JOIN pg_class s ON s.oid = pg_get_serial_sequence(t.oid::regclass::text, 'id')::regclass
-		WHERE t.sequence AND NOT has_sequence_privilege(s.oid, 'USAGE')
+		SELECT 'USAGE on sequence ' || c.relname FROM needed n JOIN pg_class c ON c.oid = to_regclass(n.name || '_id_seq')
+		WHERE n.sequence AND CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE') END
 		UNION ALL
 		SELECT 'USAGE on schema ' || n.nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'pgqrs' || '_messages'
 		WHERE NOT has_schema_privilege(n.oid, 'USAGE') AND to_regclass('pgqrs_messages') IS NULL

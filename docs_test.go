@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -173,6 +174,25 @@ func TestThePageSaysWhatTheStatementsTake(t *testing.T) {
 		}
 		if (row.columns != "") != (row.how == "Query") {
 			t.Errorf("%s: a %s with the columns %q", row.tag, row.how, row.columns)
+		}
+	}
+}
+
+var shownBy = regexp.MustCompile(`(?m)^- ([a-z/.]+): (Test\w+)$`)
+
+// SECURITY.md may not name a test that is not there.
+func TestTestsNamedInSecurityExist(t *testing.T) {
+	found := shownBy.FindAllStringSubmatch(readFile(t, "SECURITY.md"), -1)
+	if len(found) < 20 {
+		t.Errorf("only %d tests were found in SECURITY.md; has its form changed?", len(found))
+	}
+	for _, f := range found {
+		files, err := filepath.Glob(filepath.Join(f[1], "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(files, func(file string) bool { return strings.Contains(readFile(t, file), "func "+f[2]+"(t *testing.T)") }) {
+			t.Errorf("SECURITY.md names %s of %s, which is not there", f[2], f[1])
 		}
 	}
 }
