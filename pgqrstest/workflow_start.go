@@ -2,6 +2,7 @@ package pgqrstest
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -220,6 +221,10 @@ func startRace(t *testing.T, e *env) {
 
 func startWaits(t *testing.T, e *env) {
 	e.run(t) // makes the queue and the definition
+	var options sql.TxOptions
+	if e.dialect == pgqrs.Postgres {
+		options.Isolation = sql.LevelReadCommitted // under a stricter one the wait ends with a serialization failure
+	}
 	for _, commit := range []bool{true, false} {
 		key := pgqrs.Key(fmt.Sprint(commit))
 		first := value(e.db.BeginTx(t.Context(), nil))(t)
@@ -231,7 +236,7 @@ func startWaits(t *testing.T, e *env) {
 		done := make(chan error, 1)
 		var waited *pgqrs.RunHandle[receipt]
 		second := func() error {
-			tx, err := far.DB().BeginTx(t.Context(), nil)
+			tx, err := far.DB().BeginTx(t.Context(), &options)
 			if err != nil {
 				return err
 			}
