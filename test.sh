@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything: format, vet, staticcheck, the root module's promises, tidy
+# Checks everything: format, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
 # modules, and all tests with the race detector, on every driver.
 #
 #	COUNT=10 ./test.sh    runs each test ten times
@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+govulncheck=golang.org/x/vuln/cmd/govulncheck@v1.1.4
 oldest=go1.24.0 # that go.mod allows
 newest=go1.27.2
 count=${COUNT:-1}
@@ -60,9 +61,25 @@ each_module go run "$staticcheck" ./...
 step 'tidy modules'
 each_module go mod tidy -diff
 
-step "tests, $count times each"
 report=$(mktemp -d)
 trap 'rm -rf "$report"' EXIT
+
+step 'known vulnerabilities'
+GOBIN=$report go install "$govulncheck"
+while read -r mod; do
+	status=0
+	found=$(cd "$(dirname "$mod")" && GOWORK=off timeout 120 "$report/govulncheck" ./... 2>&1) || status=$?
+	case $status in
+	0) echo "$(dirname "$mod"): none" ;;
+	3) fail "known vulnerabilities in $(dirname "$mod"):"$'\n'"$found" ;;
+	*)
+		echo 'left out: the database of vulnerabilities cannot be reached'
+		break
+		;;
+	esac
+done < <(find . -name go.mod -not -path '*/testdata/*' | sort)
+
+step "tests, $count times each"
 go build -o "$report/report" ./drivertest/internal/report
 # SQLite itself, translated to Go, and the compiler of its WebAssembly are left out of the race detector: they are slow there,
 # and not what is tested. Only packages that hold no lock and no atomic may be left out: what an instrumented package

@@ -46,7 +46,7 @@ var (
 		name:  "sqlite",
 		needs: []string{"python3", "cargo", "cc"},
 		pip:   []string{"--no-binary=pgqrs", "--no-cache-dir"}, // pip would keep what it built under the name of what is on PyPI
-		env: []string{"MATURIN_PEP517_ARGS=--no-default-features --features sqlite",
+		env: []string{"MATURIN_PEP517_ARGS=--locked --no-default-features --features sqlite",
 			"CARGO_PROFILE_RELEASE_OPT_LEVEL=0", "CARGO_PROFILE_RELEASE_DEBUG=0", "CARGO_PROFILE_RELEASE_STRIP=true"},
 	}
 )
