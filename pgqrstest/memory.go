@@ -124,13 +124,14 @@ func memoryRuns(t *testing.T, e *env) {
 	w := pgqrs.NewWorkflow[string, string](e.store, "flow")
 	start(t, fast(w.Handle(func(ctx context.Context, run *pgqrs.Run, in string) (string, error) {
 		out, err := pgqrs.Step(ctx, run, "large", func(context.Context) (string, error) { return in, nil })
-		if err == nil {
-			_, err = pgqrs.Step(ctx, run, "fails", func(context.Context) (string, error) {
-				return "", pgqrs.Permanent(errors.New(large(3 * pgqrs.ListedBytes)))
-			})
+		if err != nil {
+			return "", err
 		}
-		if err == nil {
-			err = errors.New("the step that fails did not")
+		_, err = pgqrs.Step(ctx, run, "fails", func(context.Context) (string, error) {
+			return "", pgqrs.Permanent(errors.New(large(3 * pgqrs.ListedBytes)))
+		})
+		if err == nil || errors.Is(err, pgqrs.ErrSuspended) {
+			return "", fmt.Errorf("the step that fails returned %w", err)
 		}
 		return out, nil
 	})))

@@ -266,9 +266,9 @@ func ignoreNotFound(err error) error {
 }
 
 // runWorker has a Worker of the role do all that workers do, until it is done or a right is missing.
-func runWorker(t *testing.T, r *rights, s *pgqrs.Store) error {
+func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 	log := &logs{}
-	s = r.as(t, log)
+	s := r.as(t, log)
 	names := map[string]string{}
 	for _, kind := range []string{"plain", "tx", "batch", "grouped", "dead", "next", "tick", "flow", "child", "rescued"} {
 		names[kind] = r.name(kind)
