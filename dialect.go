@@ -303,3 +303,234 @@ var (
 func qualify(text, schema string) string {
 	return tables.ReplaceAllString(text, `"`+strings.ReplaceAll(schema, "$", "$$")+`".$1`)
 }
+
+// groupSQL is for groups. A message of a group that must wait for others is
+// blocked: its vt is blockedUntil and parked_vt is when it is due by itself.
+//
+// What moves messages between the two holds the lock of the group's row, which
+// one statement takes and the next relies on: on PostgreSQL a statement does not
+// see what was committed while it waited. A list of groups is a JSON array of [queue, group].
+//
+// The policies that lock and tryLock return are hints: whether the group may have several messages under way, has a rate,
+// and passes over what has failed. They spare statements that would do nothing.
+type groupSQL struct {
+	// lock makes the rows of groups, and locks them. It waits for other transactions that have. Query; groups, in order;
+	// rows: the three policies; one for each group whose queue exists.
+	lock string
+	// tryLock locks the rows of groups, but passes over those that are locked. Query; groups; rows: queue, group, the three policies.
+	tryLock string
+	// enqueue is message.mixed_enqueue with a group and a batch for each message: those with a group are stored blocked, as is one that waits for a batch. Query; queue, JSON
+	// array of [payload as a string, delay, instant or null, priority, key or null, headers as a string or null, group or null, batch or null];
+	// a batch of 0 says that the message itself waits for one;
+	// rows: id, key of those stored. Ids ascend in the list's order.
+	enqueue string
+	// park blocks what was let go and is not due yet, in groups that pass over what has failed; but not what waits for its group's rate.
+	// Query; groups; rows: id.
+	park string
+	// refund takes back what pace has noted of messages that are blocked again. Exec; JSON array of ids.
+	refund string
+	// promote lets go the first blocked message of each group that has room. Query; groups; rows: id.
+	promote string
+	// pace notes of messages just let go what their groups' rates say about the next, one message of a group. Where those need not wait
+	// for it, a message counts as of now, even if it is due later. Exec; JSON array of ids.
+	pace string
+	// of returns the groups and batches of messages, and the unfinished runs that started theirs as children.
+	// Query; JSON array of ids; rows: queue, group or NULL, batch or NULL, parent run or NULL; each once.
+	of string
+	// redrive is message.redrive for messages of groups: it makes them blocked at their old places. Query; JSON array of ids; rows: id.
+	redrive string
+	// sweep lists groups from a cursor on, and whether each has room for one that is blocked. Query; JSON array of [queue],
+	// queue's id, group, limit; rows: queue's id, queue, group, room; in order of the first and the third.
+	sweep string
+	// prune deletes rows of groups that have no messages and have not been used for a while. Exec; microseconds, limit.
+	prune string
+}
+
+// batchSQL is for batches. The message that waits for one is blocked until no
+// other message that names its id is unfinished. What lets it go holds the lock of its row.
+type batchSQL struct {
+	// tryLock locks messages that wait for batches, or have done so, but passes over those that are locked. Query; JSON array of ids; rows: id.
+	tryLock string
+	// finish lets go those that wait for nothing any more, and writes into their headers what became of their batches.
+	// Query; JSON array of ids; rows: id, queue.
+	finish string
+	// sweep finds those that wait for nothing. Query; JSON array of [queue], limit; rows: id.
+	sweep string
+}
+
+// policySQL is for the policies of queues: what operators see of them, and what holds in all processes.
+type policySQL struct {
+	// configure writes policies to the rows of queues that exist, where they differ. A rate that changes begins anew.
+	// Exec; JSON array of [queue, policy as a string of JSON, messages held at most or null, rate's interval or null, its burst or null,
+	// messages of a group at a time, interval of a group's rate or null, its burst or null, whether groups skip what failed, dead-letter queue or null].
+	configure string
+	// deadLetter copies dead messages to another queue, which exists, with headers that say where they come from. It leaves those
+	// that are copies of that queue's own dead letters. Query; queue, JSON array of ids; rows: id of the copies.
+	deadLetter string
+}
+
+// limitSQL is for claims from queues whose rows have a limit: MaxHeld or Rate. The three run in one transaction, with lease.claim
+// between room and take. They are apart because on PostgreSQL a statement that waited for a lock does not see what the one that had it did.
+type limitSQL struct {
+	// lock keeps other such claims of a worker's queue out until the transaction ends. On PostgreSQL it waits for them, but fails after
+	// a quarter of a second (55P03, lock_not_available): other queues of the worker wait too. In MVCC mode the second one fails. Query; worker; 1 row: queue's id; none if the queue has no such limit.
+	lock string
+	// room says how many messages may be leased now. Query; queue's id, how many are wanted;
+	// 1 row: how many of them may be (0 or less: none), microseconds until the rate lets the next one begin (0: at once), whether there is a rate.
+	room string
+	// take takes tokens for what was claimed. Exec; queue's id, how many.
+	take string
+}
+
+// scheduleSQL is for schedules. What a worker does is guarded by the number of
+// changes that it has seen: of two that see the same one does it.
+type scheduleSQL struct {
+	// put makes a schedule, or writes its definition over one that differs. Then the next instant is the given one, if the rule
+	// or its zone differ; otherwise it stays.
+	// Query; name, queue, whether it starts runs, payload, priority, key or NULL, headers or NULL, rule, zone, catch-up, instant or NULL; 1 row: id, or none if nothing differed.
+	put string
+	// find reads what decides when schedules run. Query; JSON array of [name]; a row for each: name, now, id or NULL if there is no such schedule,
+	// rule, zone, number of changes, next instant or NULL, paused_at, resumed_at.
+	find string
+	// advance sets the next instant. Query; id, number of changes, instant or NULL; 1 row: id; none if that number is out of date, or, on
+	// PostgreSQL, if another transaction has the row locked.
+	advance string
+	// record adds to the history, but for instants that are there. Query; id, JSON array of
+	// [instant or null for now, by hand, held, message or null, run or null]; rows: instant of those added.
+	record string
+	// take reads what a schedule enqueues; on the SQLite family it takes the write lock, on PostgreSQL it locks the row.
+	// Query; name; 1 row: id, queue, whether it starts runs, payload, priority, key, headers; none if there is no such schedule.
+	take string
+	// pause sets (true) or clears (false) paused_at, which is a change for advance. Query; name, paused; 1 row: id, or none if there is no such schedule.
+	pause string
+	// list describes all schedules, by name, cut. Query; no arguments; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
+	// rule, zone, catch-up, created_at, updated_at, paused_at, next instant or NULL, and runColumns of the latest run, NULLs if there is none.
+	list string
+	// named is list for some schedules: it reads no others. Query; JSON array of [name]; rows: as list.
+	named string
+	// history lists the runs of a schedule, the latest first. Query; name, limit;
+	// rows (runColumns): instant, ran_at, by hand, held, message, run, state of either or NULL if it is gone.
+	history string
+	// remove deletes a schedule, which take has locked, with its history. Exec, in this order; each takes the id.
+	remove []string
+	// prune deletes history past the latest so many runs of a schedule. Exec; JSON array of [name], how many stay, limit.
+	prune string
+}
+
+// workflowSQL is for workflows and their runs. A run is found by its id or by
+// its message's; what a worker does in a run's name is fenced by the lease on that message.
+type workflowSQL struct {
+	// make adds a definition for the queue of the same name, or does nothing if it is there. Exec; name.
+	make string
+	// insert makes runs for messages, with the message's payload as input. It passes over those whose key is taken.
+	// Query; workflow, JSON array of [message, key or null, parent run or null, parent step or null]; rows: run, message. Runs ascend in the list's order.
+	insert string
+	// start is message.enqueue and insert in one, for a run without a key, a group and a parent. None where one statement cannot do it.
+	// Query; workflow, payload, delay, at or NULL, priority, headers or NULL; 1 row: run, message; none if the workflow has not been made.
+	start []string
+	// keyed finds runs by key. Query; workflow, JSON array of keys; rows: key, run.
+	keyed string
+	// takeBack deletes messages that have no run. Exec; JSON array of messages.
+	takeBack string
+	// begin starts or continues the execution of a message's run. Query; message, worker, claim;
+	// 1 row: run, status after, whether it is its first execution and has no steps; none if the lease is lost or there is no run.
+	begin string
+	// exists says whether a message has a run. Query; message; 1 row: run, or none.
+	exists string
+	// finish ends a run: as the status given, or as CANCELLED if it is being cancelled. A final status stays.
+	// Query; run, status, output or NULL, error or NULL; 1 row: status, parent run or NULL; none if it had ended.
+	finish string
+	// end is finish and lease.ack in one, for a run that nobody is cancelling and that has no parent. None where one statement cannot do it.
+	// Query; run, message, worker, claim, status, output or NULL, error or NULL; 1 row: status; none, and nothing done, if the run is
+	// another, has ended, or the lease is lost.
+	end []string
+	// cancel asks unfinished runs to end. Query; JSON array of runs; rows: run of those that were not being cancelled.
+	cancel string
+	// unstartedArchive archives the messages of runs that are being cancelled, have no steps, and are leased to nobody. It leaves the
+	// order of their groups. Query; JSON array of runs; rows: run, queue, group or NULL, batch or NULL.
+	unstartedArchive string
+	// unstartedEnd ends the runs of such messages. Query; JSON array of runs; rows: run, parent run or NULL.
+	unstartedEnd string
+	// pause stops an unfinished run at its next step. Query; run; 1 row: run, or none.
+	pause string
+	// resume takes back pause. Query; run; 1 row: run, or none.
+	resume string
+	// retry makes a failed run unfinished, to go on at its failed steps; a step that has started children waits for them. Exec, then Query; each takes the run;
+	// the second returns 1 row: message, or none if the run has not failed.
+	retry []string
+	// copySteps gives a run the finished steps of another that were recorded before a step, and notes that it has some.
+	// Exec; to run, from run, step; then to run.
+	copySteps []string
+	// join tells the parent of a run that has ended, if that was the last one its step waits for. The parent's message is
+	// locked first, so that of two that end at once the later sees the other. Exec, then Query; each takes the run;
+	// the second returns 1 row: parent run, queue; or none.
+	join []string
+	// joinShared is join for a shared database, after the fact: it finds runs that wait for children which have all ended, and
+	// that nothing has told, because pgqrs 0.15 ended the last one. Query; JSON array of queues; rows: run, queue.
+	joinShared string
+	// wake makes the messages of unfinished runs due, or, while leased, not to be put off.
+	// Query; JSON array of runs; rows: run, queue.
+	wake string
+	// interrupted lists the runs among messages that are being cancelled. Query; JSON array of messages; rows: message.
+	interrupted string
+	// ofMessages finds the runs of messages. Query; JSON array of messages; rows: message, run.
+	ofMessages string
+	// stranded reads a page of the runs of a workflow in an unfinished state, and says of which the message has ended without them.
+	// It reads no others, however many there are.
+	// Query; workflow, status, run that it begins after, microseconds since a message must have ended, limit;
+	// rows: run, message, 'archived', 'dead' or 'gone' (or '' if the message is unfinished), last error; by run.
+	stranded string
+	// children lists unfinished runs started by runs. Query; JSON array of runs; rows: run.
+	children string
+	// results reads the runs started by a step. Query; run, step; rows: run, workflow, status, output, error, by run.
+	results string
+	// get reads one run. Query; run; 1 row: runColumns, or none.
+	get string
+	// polled reads what calls of Result need of runs. Query; JSON array of runs; rows: run, workflow, status, output, error.
+	polled string
+	// list lists runs from new to old, cut. Query; workflow or NULL, status or NULL, since or NULL, until or NULL (both instants), run that
+	// it begins before, limit; rows: runColumns, sizes of input and output.
+	list string
+	// statusList is list for a status, by the index of a workflow's runs of one. It reads no others, however many there are.
+	// Query; as list, but the status is not NULL; rows: runColumns.
+	statusList string
+	// childList is list for the runs that the steps of a run started. It reads no others, however many there are.
+	// Query; as list, with the parent before the limit; rows: runColumns.
+	childList string
+	// warn records a warning. Exec; run, text.
+	warn string
+	// expired finds archived messages with runs that are past their retention, unless a parent still waits for one.
+	// Query; JSON array of [queue, retention], limit; rows: message.
+	expired string
+}
+
+// stepSQL is for the steps of runs.
+type stepSQL struct {
+	// load reads a run's steps. Query; run; rows: stepColumns, by id.
+	load string
+	// list is load, cut. Query; run; rows: stepColumns, size of the output; by id.
+	list string
+	// get reads one step. Query; run, step; 1 row: stepColumns, or none.
+	get string
+	// save records a step, fenced by the lease, unless it has ended already. On Turso a second text takes over where there is a row.
+	// Query; run, step, message, worker, claim, status, output or NULL, error or NULL, retries, delay until the next try or NULL,
+	// how long its function took;
+	// 1 row: the run's status; none if the lease is lost or the step has ended.
+	save []string
+	// saveBatch is save for several steps, no two the same. What the second text returns may have been returned before. Query; JSON array of save's arguments; rows: run, step, the run's status.
+	saveBatch []string
+	// open begins a step in a transaction: its row, locked until the end. Otherwise as save; the status is RUNNING.
+	// Query; run, step, message, worker, claim; 1 row: the run's status.
+	open []string
+	// close records the result of a step that open began in the same transaction, fenced by the lease.
+	// Query; run, step, message, worker, claim, output; 1 row: the run's status; none if the lease or the row is lost.
+	close string
+}
+
+// signalSQL is for signals.
+type signalSQL struct {
+	// insert stores one. Exec; run, name, payload.
+	insert string
+	// take delivers the oldest one that nothing has taken to a step. Query; run, name, step; 1 row: payload, or none.
+	take string
+}

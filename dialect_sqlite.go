@@ -1,6 +1,8 @@
 package pgqrs
 
-import "database/sql"
+import (
+	"database/sql"
+)
 
 // Timestamps are UTC text with milliseconds, as far as SQLite's clock reads.
 // They sort with those of pgqrs 0.15, which have six digits or none.
@@ -538,4 +540,658 @@ var sqlite = dialect{
 	schedule: sqliteSchedules,
 	group:    sqliteGroupTexts,
 	batch:    sqliteBatches,
+}
+
+// sqliteBlocked is the vt of a blocked message.
+const sqliteBlocked = `'9999-12-31 23:59:59.999'`
+
+// sqliteBlockedOf counts what is blocked in a queue q, up to depthLimit.
+const sqliteBlockedOf = `(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND parked_vt IS NOT NULL LIMIT ` + depthLimit + `))`
+
+// What a group has under way, and what is blocked, of a group g.
+const (
+	sqliteGroupLive    = `pgqrs_messages m WHERE m.queue_id = g.queue_id AND m.group_key = g.group_key AND m.group_key IS NOT NULL AND m.archived_at IS NULL AND m.parked_vt IS NULL`
+	sqliteGroupBlocked = `pgqrs_messages m WHERE m.queue_id = g.queue_id AND m.group_key = g.group_key AND m.archived_at IS NULL AND m.parked_vt IS NOT NULL`
+)
+
+// sqliteGroups reads a list of groups with what their queues say of them.
+const sqliteGroups = `arg (list, now) AS (SELECT ?, ` + sqliteNow + `),
+			given (queue_id, queue_name, group_key, group_limit, group_interval, group_burst, group_skip) AS MATERIALIZED (
+				SELECT q.id, q.queue_name, json_extract(j.value, '$[1]'), q.group_limit, ` + sqliteGroupInterval + `, q.group_burst, q.group_skip
+				FROM arg CROSS JOIN json_each(arg.list) j CROSS JOIN pgqrs_queues q
+				WHERE q.queue_name = json_extract(j.value, '$[0]')
+			)`
+
+// sqliteGroupInterval is what lies between two messages of a group in a queue q, in microseconds: whole milliseconds, as its times are.
+const sqliteGroupInterval = `(q.group_interval + 999) / 1000 * 1000`
+
+// sqliteGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what is
+// under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
+const sqliteGroupNext = `CASE WHEN (julianday(r.next_at) - julianday((SELECT now FROM arg))) * 86400 <= (g.group_burst + g.group_limit) * g.group_interval / 1000000.0 + 60 THEN r.next_at END`
+
+// sqliteGroupAside says that others may pass a message m of a group g with the row r: it is not due, and that is not for the group's rate alone.
+const sqliteGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL
+					AND m.vt > COALESCE(strftime('%Y-%m-%d %H:%M:%f', ` + sqliteGroupNext + `, printf('-%.6f seconds', g.group_burst * g.group_interval / 1000000.0)), '')`
+
+// Where an engine finds nothing in the subquery of a RETURNING, all is done that a policy could ask for.
+const sqliteGroupPolicies = `COALESCE((SELECT q.group_limit > 1 FROM pgqrs_queues q WHERE q.id = queue_id), 1),
+				COALESCE((SELECT q.group_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = queue_id), 1), COALESCE((SELECT q.group_skip FROM pgqrs_queues q WHERE q.id = queue_id), 1)`
+
+var sqliteGroupTexts = groupSQL{
+	lock: `/* pgqrs:group.lock */
+			WITH arg (list, now) AS (SELECT ?, ` + sqliteNow + `)
+			INSERT INTO pgqrs_groups (queue_id, group_key, touched_at)
+			SELECT q.id, json_extract(j.value, '$[1]'), arg.now
+			FROM arg CROSS JOIN json_each(arg.list) j CROSS JOIN pgqrs_queues q
+			WHERE q.queue_name = json_extract(j.value, '$[0]')
+			ON CONFLICT (queue_id, group_key) DO UPDATE SET touched_at = excluded.touched_at
+			RETURNING ` + sqliteGroupPolicies,
+	tryLock: `/* pgqrs:group.try_lock */
+			WITH ` + sqliteGroups + `
+			UPDATE pgqrs_groups SET touched_at = (SELECT now FROM arg)
+			WHERE rowid IN (SELECT r.rowid FROM given CROSS JOIN pgqrs_groups r WHERE r.queue_id = given.queue_id AND r.group_key = given.group_key)
+			RETURNING (SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id), CAST(group_key AS BLOB), ` + sqliteGroupPolicies,
+	enqueue: `/* pgqrs:message.group_enqueue */
+			WITH arg (queue, items, now) AS MATERIALIZED (SELECT ?, ?, ` + sqliteNow + `),
+			item (n, value, blocked, due) AS MATERIALIZED (
+				SELECT j.key, j.value, json_extract(j.value, '$[6]') IS NOT NULL OR COALESCE(json_extract(j.value, '$[7]') = 0, 0),
+					CASE WHEN json_extract(j.value, '$[2]') IS NOT NULL THEN max(arg.now, strftime('%Y-%m-%d %H:%M:%f', json_extract(j.value, '$[2]') / 1000000.0, 'unixepoch'))
+						WHEN json_extract(j.value, '$[1]') = 0 THEN arg.now
+						ELSE strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', json_extract(j.value, '$[1]') / 1000000.0)) END
+				FROM arg CROSS JOIN json_each(arg.items) j
+			)
+			INSERT INTO pgqrs_messages (queue_id, payload, vt, parked_vt, enqueued_at, read_ct, priority, dedup_key, headers, group_key, batch_id)
+			SELECT q.id, json_extract(item.value, '$[0]'), CASE WHEN item.blocked THEN ` + sqliteBlocked + ` ELSE item.due END,
+				CASE WHEN item.blocked THEN item.due END, arg.now, 0, json_extract(item.value, '$[3]'),
+				json_extract(item.value, '$[4]'), json_extract(item.value, '$[5]'), json_extract(item.value, '$[6]'), NULLIF(json_extract(item.value, '$[7]'), 0)
+			FROM arg CROSS JOIN pgqrs_queues q CROSS JOIN item
+			WHERE q.queue_name = arg.queue
+			ORDER BY item.n
+			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
+			RETURNING id, CAST(dedup_key AS BLOB)`,
+	park: `/* pgqrs:group.park */
+			WITH ` + sqliteGroups + `
+			UPDATE pgqrs_messages SET parked_vt = vt, vt = ` + sqliteBlocked + `
+			WHERE id IN (
+				SELECT m.id FROM given g CROSS JOIN pgqrs_groups r CROSS JOIN ` + sqliteGroupLive + `
+					AND r.queue_id = g.queue_id AND r.group_key = g.group_key AND g.group_skip AND ` + sqliteGroupAside + `)
+			RETURNING id`,
+	refund: `/* pgqrs:group.refund */
+			WITH back (queue_id, group_key, wait) AS MATERIALIZED (
+				SELECT m.queue_id, m.group_key, printf('-%.6f seconds', sum(` + sqliteGroupInterval + `) / 1000000.0)
+				FROM json_each(?) j CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+				WHERE m.id = j.value AND q.id = m.queue_id AND q.group_interval IS NOT NULL
+				GROUP BY m.queue_id, m.group_key
+			)
+			UPDATE pgqrs_groups SET next_at = (
+				SELECT strftime('%Y-%m-%d %H:%M:%f', pgqrs_groups.next_at, b.wait) FROM back b WHERE b.queue_id = pgqrs_groups.queue_id AND b.group_key = pgqrs_groups.group_key)
+			WHERE rowid IN (SELECT r.rowid FROM back b CROSS JOIN pgqrs_groups r WHERE r.queue_id = b.queue_id AND r.group_key = b.group_key)`,
+	promote: `/* pgqrs:group.promote */
+			WITH ` + sqliteGroups + `, first (id, vt) AS MATERIALIZED (
+				SELECT CASE WHEN g.group_skip
+						THEN (SELECT m.id FROM ` + sqliteGroupBlocked + ` ORDER BY m.parked_vt, m.id LIMIT 1)
+						ELSE (SELECT m.id FROM ` + sqliteGroupBlocked + ` ORDER BY m.id LIMIT 1) END,
+					max((SELECT now FROM arg), COALESCE(strftime('%Y-%m-%d %H:%M:%f', ` + sqliteGroupNext + `, printf('-%.6f seconds', (g.group_burst - 1) * g.group_interval / 1000000.0)), ''))
+				FROM given g CROSS JOIN pgqrs_groups r
+				WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key AND (SELECT count(*) FROM ` + sqliteGroupLive + `) < g.group_limit
+			)
+			UPDATE pgqrs_messages SET vt = max(parked_vt, (SELECT f.vt FROM first f WHERE f.id = pgqrs_messages.id)), parked_vt = NULL
+			WHERE id IN (SELECT id FROM first)
+			RETURNING id`,
+	pace: `/* pgqrs:group.pace */
+			WITH arg (ids, now) AS (SELECT ?, ` + sqliteNow + `),
+			gone (queue_id, group_key, group_limit, group_interval, group_burst, at) AS MATERIALIZED (
+				SELECT m.queue_id, m.group_key, q.group_limit, ` + sqliteGroupInterval + `, q.group_burst, CASE WHEN q.group_skip OR q.group_limit > 1 THEN arg.now ELSE m.vt END
+				FROM arg CROSS JOIN json_each(arg.ids) j CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+				WHERE m.id = j.value AND q.id = m.queue_id AND q.group_interval IS NOT NULL
+			), next (id, at) AS MATERIALIZED (
+				SELECT r.rowid, strftime('%Y-%m-%d %H:%M:%f', max(g.at, COALESCE(` + sqliteGroupNext + `, '')), printf('%.6f seconds', g.group_interval / 1000000.0))
+				FROM gone g CROSS JOIN pgqrs_groups r
+				WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key
+			)
+			UPDATE pgqrs_groups SET next_at = (SELECT n.at FROM next n WHERE n.id = pgqrs_groups.rowid)
+			WHERE rowid IN (SELECT id FROM next)`,
+	of: `/* pgqrs:group.of */
+			SELECT DISTINCT CAST(q.queue_name AS BLOB), CAST(m.group_key AS BLOB), m.batch_id, p.id
+			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id LEFT JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+				LEFT JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')
+			WHERE m.id IN (SELECT value FROM json_each(?)) AND (m.group_key IS NOT NULL OR m.batch_id IS NOT NULL OR p.id IS NOT NULL)`,
+	redrive: `/* pgqrs:group.redrive */
+			WITH chosen (id, queue_id, dedup_key) AS (
+				SELECT m.id, m.queue_id, m.dedup_key FROM pgqrs_messages m
+				WHERE m.id IN (SELECT value FROM json_each(?)) AND m.archived_at IS NOT NULL AND m.group_key IS NOT NULL
+			)
+			UPDATE pgqrs_messages
+			SET archived_at = NULL, failed_at = NULL, read_ct = 0, vt = ` + sqliteBlocked + `, parked_vt = ` + sqliteNow + `, due_at = NULL, dequeued_at = NULL, consumer_worker_id = NULL
+			WHERE id IN (
+				SELECT c.id FROM chosen c
+				WHERE c.dedup_key IS NULL
+					OR NOT EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.dedup_key IS NOT NULL AND o.archived_at IS NULL)
+					AND NOT EXISTS (SELECT 1 FROM chosen o WHERE o.queue_id = c.queue_id AND o.dedup_key = c.dedup_key AND o.id < c.id))
+			RETURNING id`,
+	sweep: `/* pgqrs:group.sweep */
+			WITH arg (queues, queue_id, group_key, now) AS (SELECT ?, ?, ?, ` + sqliteNow + `),
+			page (queue_id, group_key) AS MATERIALIZED (
+				SELECT r.queue_id, r.group_key FROM pgqrs_groups r
+				WHERE r.queue_id IN (SELECT q.id FROM json_each((SELECT queues FROM arg)) j CROSS JOIN pgqrs_queues q WHERE q.queue_name = json_extract(j.value, '$[0]'))
+					AND (r.queue_id, r.group_key) > ((SELECT queue_id FROM arg), (SELECT group_key FROM arg)) AND typeof(r.group_key) = 'text'
+				ORDER BY r.queue_id, r.group_key
+				LIMIT ? + 0
+			)
+			SELECT g.queue_id, CAST(q.queue_name AS BLOB), CAST(g.group_key AS BLOB), EXISTS (SELECT 1 FROM ` + sqliteGroupBlocked + `) AND q.group_limit > (
+				SELECT count(*) FROM ` + sqliteGroupLive + ` AND NOT (q.group_skip AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL))
+			FROM page g CROSS JOIN pgqrs_queues q
+			WHERE q.id = g.queue_id
+			ORDER BY g.queue_id, g.group_key`,
+	prune: `/* pgqrs:group.prune */
+			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
+			DELETE FROM pgqrs_groups WHERE rowid IN (
+				SELECT g.rowid FROM pgqrs_groups g
+				WHERE g.touched_at < (SELECT until FROM arg) AND COALESCE(g.next_at, g.touched_at) < (SELECT until FROM arg)
+					AND NOT EXISTS (SELECT 1 FROM ` + sqliteGroupLive + `) AND NOT EXISTS (SELECT 1 FROM ` + sqliteGroupBlocked + `)
+				LIMIT ? + 0)`,
+}
+
+// Of messages that wait for batches.
+const (
+	sqliteBatchWaiting = `id IN (SELECT value FROM json_each(?)) AND parked_vt IS NOT NULL AND group_key IS NULL AND archived_at IS NULL`
+	sqliteBatchOpen    = `EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.batch_id = pgqrs_messages.id AND o.batch_id IS NOT NULL AND o.archived_at IS NULL)`
+	sqliteBatchCount   = `(SELECT count(*) FROM pgqrs_messages o WHERE o.batch_id = pgqrs_messages.id AND o.batch_id IS NOT NULL AND o.failed_at`
+)
+
+// sqliteUnneeded says of a message m that has ended that nobody has yet to read what became of it.
+const sqliteUnneeded = `NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL)
+					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id
+						WHERE r.message_id = m.id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))`
+
+var sqliteBatches = batchSQL{
+	tryLock: `/* pgqrs:batch.try_lock */
+			UPDATE pgqrs_messages SET parked_vt = parked_vt WHERE id IN (SELECT value FROM json_each(?))
+			RETURNING id`,
+	finish: `/* pgqrs:batch.finish */
+			UPDATE pgqrs_messages
+			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(CASE WHEN json_valid(headers) THEN CASE json_type(headers) WHEN 'object' THEN headers ELSE '{}' END ELSE '{}' END,
+				json_object('pgqrs-batch-done', CAST(` + sqliteBatchCount + ` IS NULL) AS TEXT), 'pgqrs-batch-dead', CAST(` + sqliteBatchCount + ` IS NOT NULL) AS TEXT)))
+			WHERE ` + sqliteBatchWaiting + ` AND NOT ` + sqliteBatchOpen + `
+			RETURNING id, (SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
+	sweep: `/* pgqrs:batch.sweep */
+			WITH arg (queues) AS (SELECT ?)
+			SELECT pgqrs_messages.id FROM pgqrs_queues q CROSS JOIN pgqrs_messages
+			WHERE q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT queues FROM arg)))
+				AND pgqrs_messages.queue_id = q.id AND pgqrs_messages.group_key IS NULL AND pgqrs_messages.archived_at IS NULL AND pgqrs_messages.parked_vt IS NOT NULL
+				AND NOT ` + sqliteBatchOpen + `
+			LIMIT ? + 0`,
+}
+
+// sqlitePolicyOf is what a queue q has been told, as one column: the list that configure takes, without the name.
+// JSON can hold no BLOB, which any column may.
+const sqlitePolicyOf = `CAST(json_array(CAST(q.policy AS TEXT), CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
+					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(q.dead_letter AS TEXT)) AS BLOB)`
+
+// sqliteHeaders is the headers of a message m, without those that are no object. Turso looks at both sides of an AND.
+const sqliteHeaders = `CASE WHEN json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
+
+// sqliteLimited says whether the queue of a row of pgqrs_workers has a limit.
+const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
+
+// What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
+// ahead than a burst is the work of a clock that has gone back since, and begins anew.
+const (
+	sqliteMicros = `CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)`
+	sqliteAhead  = `CASE WHEN rate_at <= (SELECT now FROM arg) + rate_interval * rate_burst + 60000000 THEN max(0, rate_at - (SELECT now FROM arg)) ELSE 0 END`
+)
+
+var sqliteLimits = limitSQL{
+	lock: `/* pgqrs:limit.lock */
+		SELECT q.id FROM pgqrs_queues q
+		WHERE q.id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = ?) AND (q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL)`,
+	room: `/* pgqrs:limit.room */
+		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `),
+		bucket (max_held, rate_interval, full_bucket, ahead) AS (
+			SELECT max_held, rate_interval, rate_interval * rate_burst, ` + sqliteAhead + `
+			FROM pgqrs_queues WHERE id = (SELECT queue_id FROM arg)
+		)
+		SELECT min((SELECT n FROM arg),
+				CASE WHEN max_held IS NULL THEN (SELECT n FROM arg) ELSE max_held - (SELECT count(*) FROM pgqrs_messages WHERE +queue_id = (SELECT queue_id FROM arg)
+					AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND consumer_worker_id > 0 AND vt > ` + sqliteNow + `) END,
+				COALESCE((full_bucket - ahead) / rate_interval, (SELECT n FROM arg))),
+			max(0, COALESCE(ahead - (full_bucket - rate_interval), 0)), rate_interval IS NOT NULL
+		FROM bucket`,
+	take: `/* pgqrs:limit.take */
+		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `)
+		UPDATE pgqrs_queues SET rate_at = (SELECT now FROM arg) + ` + sqliteAhead + ` + (SELECT n FROM arg) * rate_interval
+		WHERE id = (SELECT queue_id FROM arg) AND rate_interval IS NOT NULL`,
+}
+
+var sqlitePolicies = policySQL{
+	configure: `/* pgqrs:queue.configure */
+		UPDATE pgqrs_queues
+		SET policy = g.policy, max_held = g.max_held, rate_interval = g.rate_interval, rate_burst = g.rate_burst,
+			rate_at = CASE WHEN pgqrs_queues.rate_interval IS g.rate_interval AND pgqrs_queues.rate_burst IS g.rate_burst THEN pgqrs_queues.rate_at END,
+			group_limit = g.group_limit, group_interval = g.group_interval, group_burst = g.group_burst, group_skip = g.group_skip, dead_letter = g.dead_letter
+		FROM (
+			SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS policy, json_extract(value, '$[2]') AS max_held,
+				json_extract(value, '$[3]') AS rate_interval, json_extract(value, '$[4]') AS rate_burst, json_extract(value, '$[5]') AS group_limit,
+				json_extract(value, '$[6]') AS group_interval, json_extract(value, '$[7]') AS group_burst, json_extract(value, '$[8]') AS group_skip,
+				json_extract(value, '$[9]') AS dead_letter
+			FROM json_each(?)
+		) AS g
+		WHERE pgqrs_queues.queue_name = g.name
+			AND NOT (pgqrs_queues.policy IS g.policy AND pgqrs_queues.max_held IS g.max_held
+				AND pgqrs_queues.rate_interval IS g.rate_interval AND pgqrs_queues.rate_burst IS g.rate_burst
+				AND pgqrs_queues.group_limit IS g.group_limit AND pgqrs_queues.group_interval IS g.group_interval AND pgqrs_queues.group_burst IS g.group_burst
+				AND pgqrs_queues.group_skip IS g.group_skip AND pgqrs_queues.dead_letter IS g.dead_letter)`,
+	deadLetter: `/* pgqrs:message.dead_letter */
+		WITH arg (queue, ids, now) AS (SELECT ?, ?, ` + sqliteNow + `)
+		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, json_patch(` + sqliteHeaders + `, json_object('pgqrs-group', NULL, 'pgqrs-batch', NULL, 'dead-letter-queue', q.queue_name,
+			'dead-letter-id', CAST(m.id AS TEXT), 'dead-letter-attempts', CAST(m.read_ct AS TEXT), 'dead-letter-error', COALESCE(m.last_error, '')))
+		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
+		JOIN pgqrs_messages m ON m.id IN (SELECT value FROM json_each((SELECT ids FROM arg))) JOIN pgqrs_queues q ON q.id = m.queue_id
+		WHERE m.failed_at IS NOT NULL AND COALESCE(json_extract(` + sqliteHeaders + `, '$."dead-letter-queue"'), '') <> arg.queue
+		ORDER BY m.id
+		RETURNING id`,
+}
+
+// What a run of a schedule r became: the state of its workflow's run w, or of its message m.
+const sqliteScheduleRun = `CAST(r.due_at AS BLOB), CAST(r.ran_at AS BLOB), r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status
+	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
+	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
+
+const sqliteScheduleRunFrom = `
+			LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+			LEFT JOIN pgqrs_workflow_runs w ON w.id = r.run_id`
+
+// sqliteTick is the next count of changes of a schedule. It begins again at its end: only that it differs matters.
+const sqliteTick = `CASE WHEN CAST(pgqrs_schedules.tick_ct AS INTEGER) = 9223372036854775807 THEN 0 ELSE CAST(pgqrs_schedules.tick_ct AS INTEGER) + 1 END`
+
+// sqliteInstant reads an instant, or NULL.
+const sqliteInstant = `strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch')`
+
+// What schedule.named_list returns, and what schedule.list does, which cuts.
+const (
+	sqliteScheduleNamed = `
+		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),` + sqliteScheduleRest + sqliteScheduleFrom
+	sqliteScheduleList = `
+		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, substr(CAST(s.payload AS BLOB), 1, ` + listedText + `), s.priority, CAST(s.dedup_key AS BLOB),
+			CASE WHEN length(CAST(s.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(s.headers AS BLOB) END,` + sqliteScheduleRest + `,
+			length(CAST(s.payload AS BLOB)), COALESCE(length(CAST(s.headers AS BLOB)), 0) > ` + listedHeaders + sqliteScheduleFrom
+	sqliteScheduleRest = `
+			CAST(s.rule AS BLOB), CAST(s.zone AS BLOB), s.catch_up, CAST(s.created_at AS BLOB), CAST(s.updated_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.next_at AS BLOB),
+			` + sqliteScheduleRun
+	sqliteScheduleFrom = `
+		FROM pgqrs_schedules s
+			LEFT JOIN pgqrs_schedule_runs r ON r.id = (SELECT o.id FROM pgqrs_schedule_runs o WHERE o.schedule_id = s.id ORDER BY o.due_at DESC, o.id DESC LIMIT 1)` + sqliteScheduleRunFrom
+)
+
+var sqliteSchedules = scheduleSQL{
+	put: `/* pgqrs:schedule.put */
+		WITH arg (name, queue, starts_runs, payload, priority, key, headers, rule, zone, catch_up, next_at, now) AS (
+			SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteInstant + `, ` + sqliteNow + `
+		)
+		INSERT INTO pgqrs_schedules (name, queue_name, starts_runs, payload, priority, dedup_key, headers, rule, zone, catch_up, next_at, created_at, updated_at)
+		SELECT name, queue, starts_runs, payload, priority, key, headers, rule, zone, catch_up, next_at, now, now FROM arg
+		WHERE true
+		ON CONFLICT (name) DO UPDATE
+		SET queue_name = excluded.queue_name, starts_runs = excluded.starts_runs, payload = excluded.payload, priority = excluded.priority,
+			dedup_key = excluded.dedup_key, headers = excluded.headers, rule = excluded.rule, zone = excluded.zone, catch_up = excluded.catch_up,
+			next_at = CASE WHEN pgqrs_schedules.rule = excluded.rule AND pgqrs_schedules.zone = excluded.zone THEN pgqrs_schedules.next_at ELSE excluded.next_at END,
+			tick_ct = ` + sqliteTick + `, updated_at = excluded.updated_at
+		WHERE pgqrs_schedules.queue_name <> excluded.queue_name OR pgqrs_schedules.starts_runs <> excluded.starts_runs OR pgqrs_schedules.payload <> excluded.payload
+			OR pgqrs_schedules.priority <> excluded.priority OR pgqrs_schedules.dedup_key IS NOT excluded.dedup_key OR pgqrs_schedules.headers IS NOT excluded.headers
+			OR pgqrs_schedules.rule <> excluded.rule OR pgqrs_schedules.zone <> excluded.zone OR pgqrs_schedules.catch_up <> excluded.catch_up
+		RETURNING id`,
+	find: `/* pgqrs:schedule.find */
+		WITH arg (names, now) AS (SELECT ?, ` + sqliteNow + `)
+		SELECT CAST(json_extract(j.value, '$[0]') AS BLOB), CAST(arg.now AS BLOB), s.id, CAST(s.rule AS BLOB), CAST(s.zone AS BLOB), COALESCE(s.tick_ct, 0),
+			CAST(s.next_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.resumed_at AS BLOB)
+		FROM arg CROSS JOIN json_each(arg.names) j LEFT JOIN pgqrs_schedules s ON s.name = json_extract(j.value, '$[0]')`,
+	advance: `/* pgqrs:schedule.advance */
+		WITH arg (id, tick_ct, next_at) AS (SELECT ?, ?, ` + sqliteInstant + `)
+		UPDATE pgqrs_schedules SET next_at = (SELECT next_at FROM arg), tick_ct = ` + sqliteTick + `
+		WHERE id = (SELECT id FROM arg) AND tick_ct = (SELECT tick_ct FROM arg)
+		RETURNING id`,
+	record: `/* pgqrs:schedule.record */
+		WITH arg (id, runs, now) AS (SELECT ?, ?, ` + sqliteNow + `)
+		INSERT INTO pgqrs_schedule_runs (schedule_id, due_at, ran_at, by_hand, held, message_id, run_id)
+		SELECT arg.id, COALESCE(strftime('%Y-%m-%d %H:%M:%f', json_extract(value, '$[0]') / 1000000.0, 'unixepoch'), arg.now), arg.now,
+			json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]')
+		FROM arg CROSS JOIN json_each(arg.runs)
+		WHERE true
+		ON CONFLICT DO NOTHING
+		RETURNING CAST(due_at AS BLOB)`,
+	take: `/* pgqrs:schedule.take */
+		UPDATE pgqrs_schedules SET name = name WHERE name = ?
+		RETURNING id, CAST(queue_name AS BLOB), starts_runs, CAST(payload AS BLOB), priority, CAST(dedup_key AS BLOB), CAST(headers AS BLOB)`,
+	pause: `/* pgqrs:schedule.pause */
+		WITH arg (name, paused) AS (VALUES (?, ?))
+		UPDATE pgqrs_schedules
+		SET paused_at = CASE WHEN (SELECT paused FROM arg) THEN COALESCE(paused_at, ` + sqliteNow + `) END,
+			resumed_at = CASE WHEN (SELECT paused FROM arg) OR paused_at IS NULL THEN resumed_at ELSE ` + sqliteNow + ` END, tick_ct = ` + sqliteTick + `
+		WHERE name = (SELECT arg.name FROM arg)
+		RETURNING id`,
+	list: `/* pgqrs:schedule.list */` + sqliteScheduleList + `
+		ORDER BY s.name`,
+	named: `/* pgqrs:schedule.named_list */` + sqliteScheduleNamed + `
+		WHERE s.name IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
+		ORDER BY s.name`,
+	history: `/* pgqrs:schedule.history */
+		SELECT ` + sqliteScheduleRun + `
+		FROM pgqrs_schedule_runs r` + sqliteScheduleRunFrom + `
+		WHERE r.schedule_id = (SELECT s.id FROM pgqrs_schedules s WHERE s.name = ?)
+		ORDER BY r.due_at DESC, r.id DESC
+		LIMIT ? + 0`,
+	remove: []string{
+		`/* pgqrs:schedule.remove_runs */ DELETE FROM pgqrs_schedule_runs WHERE schedule_id = ? + 0`,
+		`/* pgqrs:schedule.remove_row */ DELETE FROM pgqrs_schedules WHERE id = ?`,
+	},
+	prune: `/* pgqrs:schedule.prune */
+		WITH arg (names, stay) AS (VALUES (?, ?)),
+		ranked (id, place) AS (
+			SELECT r.id, row_number() OVER (PARTITION BY r.schedule_id ORDER BY r.due_at DESC, r.id DESC)
+			FROM pgqrs_schedule_runs r
+			WHERE r.schedule_id IN (SELECT s.id FROM pgqrs_schedules s WHERE s.name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg))))
+		)
+		DELETE FROM pgqrs_schedule_runs WHERE id IN (SELECT id FROM ranked WHERE place > (SELECT stay FROM arg) LIMIT ? + 0)`,
+}
+
+// What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
+const (
+	sqliteRun    = sqliteRunHead + `CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), ` + sqliteRunRest
+	sqliteRunCut = sqliteRunHead + `substr(CAST(r.input AS BLOB), 1, ` + listedText + `), substr(CAST(r.output AS BLOB), 1, ` + listedText + `), substr(CAST(r.error AS BLOB), 1, ` + listedError + `), ` +
+		sqliteRunRest + `, COALESCE(length(CAST(r.input AS BLOB)), 0), COALESCE(length(CAST(r.output AS BLOB)), 0)`
+	sqliteRunHead = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, `
+	sqliteRunRest = `CAST(r.run_key AS BLOB),
+	r.parent_run_id, CAST(r.parent_step AS BLOB), CAST(r.warning AS BLOB),
+	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
+)
+
+// What step.get and step.load return (stepColumns), and what step.list does, which cuts.
+const (
+	sqliteStep     = sqliteStepHead + `CAST(s.output AS BLOB), CAST(s.error AS BLOB), ` + sqliteStepRest
+	sqliteStepCut  = sqliteStepHead + `substr(CAST(s.output AS BLOB), 1, ` + listedText + `), substr(CAST(s.error AS BLOB), 1, ` + listedError + `), ` + sqliteStepRest + `, COALESCE(length(CAST(s.output AS BLOB)), 0)`
+	sqliteStepHead = `CAST(s.step_name AS BLOB), s.status, `
+	sqliteStepRest = `s.retry_count,
+	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB), s.last_retry_at IS NOT NULL`
+)
+
+// sqliteHolding is the message of a run, while the lease that was bound as arg stands.
+const sqliteHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
+
+// sqliteOpenStep is the condition that a step has not ended.
+const sqliteOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_workflow_steps.status = 'ERROR' AND pgqrs_workflow_steps.retry_at IS NULL)`
+
+const sqliteRunOf = `(SELECT r.status FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
+
+// What step.save and its batch write, by one statement or, on Turso, two.
+const (
+	sqliteStepArg = ` (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, took, now)`
+	sqliteSaveOne = `
+		WITH arg` + sqliteStepArg + ` AS (SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
+	sqliteSaveMany = `
+		WITH arg` + sqliteStepArg + ` AS (
+			SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]'),
+				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value, '$[10]'), ` + sqliteNow + `
+			FROM json_each(?)
+		)`
+	// sqliteSave makes the rows of arg, unless a lease is lost.
+	sqliteSave = `
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
+		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
+			CASE WHEN arg.wait IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('%.6f seconds', arg.wait / 1000000.0)) END,
+			arg.now, arg.now, strftime('%Y-%m-%d %H:%M:%f', arg.now, printf('-%.6f seconds', arg.took / 1000000.0)),
+			CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
+		FROM arg` + sqliteHolding + `
+		WHERE true`
+	// sqliteSaveOver writes those that are there, unless they have ended.
+	sqliteSaveOver = `
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
+			updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at), completed_at = excluded.completed_at
+		WHERE ` + sqliteOpenStep
+	// sqliteOpen makes the row that step.open opens.
+	sqliteOpen = `
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, now) AS (SELECT ?, ?, ?, ?, ?, ` + sqliteNow + `)
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
+		SELECT arg.run_id, arg.name, 'RUNNING', arg.now, arg.now, arg.now
+		FROM arg` + sqliteHolding + `
+		WHERE true`
+	sqliteSaved = `
+		RETURNING run_id, CAST(step_name AS BLOB), ` + sqliteRunOf
+	sqliteOpened = `
+		RETURNING ` + sqliteRunOf
+)
+
+// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. See postgresListed.
+const (
+	sqliteListing = `?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?`
+	sqliteListed  = `pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id < (SELECT before FROM arg)
+			AND w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.status = COALESCE((SELECT status FROM arg), r.status)
+			AND r.created_at >= COALESCE((SELECT since FROM arg), '') AND r.created_at < COALESCE((SELECT until FROM arg), '~')`
+)
+
+const sqliteListRuns = `
+		WITH arg (workflow, status, since, until, before) AS (SELECT ` + sqliteListing + `)
+		SELECT ` + sqliteRunCut + `
+		FROM ` + sqliteListed + `
+		ORDER BY r.id DESC
+		LIMIT ? + 0`
+
+var sqliteWorkflow = workflowSQL{
+	make: `/* pgqrs:workflow.make */
+		INSERT INTO pgqrs_workflows (name, queue_id) SELECT q.queue_name, q.id FROM pgqrs_queues q WHERE q.queue_name = ? ON CONFLICT (name) DO NOTHING`,
+	insert: `/* pgqrs:run.insert */
+		WITH arg (workflow, items, now) AS (SELECT ?, ?, ` + sqliteNow + `),
+		item (n, message_id, run_key, parent_run_id, parent_step) AS (
+			SELECT key, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]')
+			FROM arg CROSS JOIN json_each(arg.items)
+		)
+		INSERT INTO pgqrs_workflow_runs (workflow_id, message_id, status, input, run_key, parent_run_id, parent_step, created_at, updated_at)
+		SELECT w.id, m.id, 'QUEUED', m.payload, item.run_key, item.parent_run_id, item.parent_step, arg.now, arg.now
+		FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow CROSS JOIN item CROSS JOIN pgqrs_messages m
+		WHERE m.id = item.message_id
+		ORDER BY item.n
+		ON CONFLICT DO NOTHING
+		RETURNING id, message_id`,
+	keyed: `/* pgqrs:run.keyed */
+		WITH arg (workflow, keys) AS (VALUES (?, ?))
+		SELECT CAST(r.run_key AS BLOB), r.id
+		FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow CROSS JOIN json_each(arg.keys) k CROSS JOIN pgqrs_workflow_runs r
+		WHERE r.workflow_id = w.id AND r.run_key = json_extract(k.value, '$[0]') AND r.run_key IS NOT NULL`,
+	takeBack: `/* pgqrs:run.take_back */
+		DELETE FROM pgqrs_messages
+		WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id)`,
+	begin: `/* pgqrs:run.begin */
+		WITH arg (message_id, worker_id, claim_ct) AS (VALUES (?, ?, ?))
+		UPDATE pgqrs_workflow_runs
+		SET status = CASE WHEN status = 'QUEUED' OR status = 'PAUSED' AND error IS NOT NULL THEN 'RUNNING' ELSE status END,
+			execution_ct = CASE WHEN status = 'QUEUED' AND started_at IS NULL AND execution_ct = 0 THEN 1 ELSE min(CAST(execution_ct AS INTEGER), 9223372036854775805) + 2 END,
+			started_at = CASE WHEN status = 'QUEUED' THEN COALESCE(started_at, ` + sqliteNow + `) ELSE started_at END,
+			error = CASE WHEN status = 'PAUSED' THEN NULL ELSE error END,
+			updated_at = ` + sqliteNow + `
+		WHERE message_id = (SELECT m.id FROM arg` + sqliteHolding + `)
+		RETURNING id, status, execution_ct = 1 AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = pgqrs_workflow_runs.id)`,
+	exists: `/* pgqrs:run.exists */ SELECT id FROM pgqrs_workflow_runs WHERE message_id = ?`,
+	finish: `/* pgqrs:run.finish */
+		WITH arg (id, status, output, error) AS (VALUES (?, ?, ?, ?))
+		UPDATE pgqrs_workflow_runs
+		SET status = CASE WHEN status = 'CANCELLING' THEN 'CANCELLED' ELSE (SELECT arg.status FROM arg) END,
+			output = CASE WHEN status = 'CANCELLING' THEN NULL ELSE (SELECT arg.output FROM arg) END,
+			error = CASE WHEN status = 'CANCELLING' THEN NULL ELSE (SELECT arg.error FROM arg) END,
+			completed_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
+		WHERE id = (SELECT arg.id FROM arg) AND status NOT IN ('SUCCESS', 'ERROR', 'CANCELLED')
+		RETURNING status, parent_run_id`,
+	cancel: `/* pgqrs:run.cancel */
+		UPDATE pgqrs_workflow_runs SET status = 'CANCELLING', updated_at = ` + sqliteNow + `
+		WHERE id IN (SELECT value FROM json_each(?)) AND status IN ('QUEUED', 'RUNNING', 'PAUSED')
+		RETURNING id`,
+	unstartedArchive: `/* pgqrs:run.unstarted_archive */
+		UPDATE pgqrs_messages SET archived_at = ` + sqliteNow + `, due_at = NULL, vt = COALESCE(parked_vt, vt), parked_vt = NULL
+		WHERE id IN (SELECT r.message_id FROM pgqrs_workflow_runs r WHERE r.id IN (SELECT value FROM json_each(?)) AND r.status = 'CANCELLING'
+				AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = r.id))
+			AND archived_at IS NULL AND (consumer_worker_id IS NULL OR vt <= ` + sqliteNow + `)
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id), CAST(group_key AS BLOB), batch_id`,
+	unstartedEnd: `/* pgqrs:run.unstarted_end */
+		UPDATE pgqrs_workflow_runs SET status = 'CANCELLED', output = NULL, error = NULL, completed_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
+		WHERE id IN (SELECT value FROM json_each(?)) AND status = 'CANCELLING'
+		RETURNING id, parent_run_id`,
+	pause: `/* pgqrs:run.pause */
+		UPDATE pgqrs_workflow_runs SET status = 'PAUSED', paused_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `, error = NULL
+		WHERE id = ? AND status IN ('QUEUED', 'RUNNING')
+		RETURNING id`,
+	resume: `/* pgqrs:run.resume */
+		UPDATE pgqrs_workflow_runs SET status = CASE WHEN started_at IS NULL THEN 'QUEUED' ELSE 'RUNNING' END, paused_at = NULL, updated_at = ` + sqliteNow + `
+		WHERE id = ? AND status = 'PAUSED'
+		RETURNING id`,
+	retry: []string{
+		`/* pgqrs:run.clear_failed */
+		UPDATE pgqrs_workflow_steps
+		SET status = 'QUEUED', output = NULL, error = NULL, retry_count = 0, retry_at = NULL, started_at = NULL, completed_at = NULL,
+			last_retry_at = ` + sqliteNow + `, updated_at = ` + sqliteNow + `
+		WHERE run_id = (SELECT id FROM pgqrs_workflow_runs WHERE id = ? AND status = 'ERROR') AND status <> 'SUCCESS' AND output IS NULL
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = pgqrs_workflow_steps.run_id AND c.parent_run_id IS NOT NULL AND c.parent_step = step_name)`,
+		`/* pgqrs:run.retry */
+		UPDATE pgqrs_workflow_runs SET status = 'RUNNING', error = NULL, completed_at = NULL, updated_at = ` + sqliteNow + `
+		WHERE id = ? AND status = 'ERROR'
+		RETURNING message_id`,
+	},
+	copySteps: []string{`/* pgqrs:run.copy_steps */
+		WITH arg (target, source, step) AS (VALUES (?, ?, ?))
+		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, created_at, updated_at, started_at, completed_at, retry_count, last_retry_at)
+		SELECT (SELECT target FROM arg), s.step_name, s.status, s.output, s.error, s.created_at, s.updated_at, s.started_at, s.completed_at, s.retry_count, s.last_retry_at
+		FROM pgqrs_workflow_steps s
+		WHERE s.run_id = (SELECT source FROM arg)
+			AND +s.id < (SELECT o.id FROM pgqrs_workflow_steps o WHERE o.run_id = (SELECT source FROM arg) AND o.step_name = (SELECT step FROM arg))
+			AND (s.status = 'SUCCESS' OR s.status = 'ERROR' AND s.retry_at IS NULL)
+		ORDER BY s.id`,
+		`/* pgqrs:run.mark_copied */ UPDATE pgqrs_workflow_runs SET execution_ct = 2 WHERE id = ?`},
+	join: []string{
+		`/* pgqrs:run.lock_parent */
+		UPDATE pgqrs_messages SET woken = woken
+		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id WHERE r.id = ?)`,
+		`/* pgqrs:run.join_parent */
+		WITH child (parent_run_id, parent_step) AS (SELECT r.parent_run_id, r.parent_step FROM pgqrs_workflow_runs r WHERE r.id = ?)
+		UPDATE pgqrs_messages
+		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL AND parked_vt IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END, parked_vt = min(parked_vt, ` + sqliteNow + `)
+		WHERE id = (SELECT p.message_id FROM pgqrs_workflow_runs p WHERE p.id = (SELECT parent_run_id FROM child)) AND archived_at IS NULL
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.parent_run_id = (SELECT parent_run_id FROM child) AND o.parent_run_id IS NOT NULL
+				AND o.parent_step = (SELECT parent_step FROM child) AND o.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
+	},
+	joinShared: `/* pgqrs:run.shared_join */
+		WITH arg (queues, now) AS (SELECT ?, ` + sqliteNow + `),
+		waiting (message_id) AS MATERIALIZED (
+			SELECT o.id
+			FROM pgqrs_queues q CROSS JOIN pgqrs_messages o CROSS JOIN pgqrs_workflow_runs p
+			WHERE q.queue_name IN (SELECT value FROM json_each((SELECT queues FROM arg)))
+				AND o.queue_id = q.id AND o.priority IN (2, 1, 0, -1) AND o.archived_at IS NULL AND o.vt > (SELECT strftime('%Y-%m-%d %H:%M:%f', now, '50 years') FROM arg)
+				AND o.consumer_worker_id IS NULL AND o.parked_vt IS NULL AND p.message_id = o.id AND p.status = 'RUNNING' AND EXISTS (
+					SELECT 1 FROM pgqrs_workflow_steps s WHERE s.run_id = p.id AND s.status = 'PAUSED'
+						AND (s.output IS NOT NULL
+							OR EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name))
+						AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs c WHERE c.parent_run_id = p.id AND c.parent_run_id IS NOT NULL AND c.parent_step = s.step_name
+							AND c.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')))
+		)
+		UPDATE pgqrs_messages SET woken = 1, vt = (SELECT now FROM arg)
+		WHERE id IN (SELECT message_id FROM waiting)
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
+	wake: `/* pgqrs:run.wake */
+		UPDATE pgqrs_messages
+		SET woken = 1, vt = CASE WHEN consumer_worker_id IS NULL AND parked_vt IS NULL THEN min(vt, ` + sqliteNow + `) ELSE vt END, parked_vt = min(parked_vt, ` + sqliteNow + `)
+		WHERE id IN (SELECT r.message_id FROM pgqrs_workflow_runs r WHERE r.id IN (SELECT value FROM json_each(?))) AND archived_at IS NULL
+		RETURNING (SELECT r.id FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id),
+			(SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
+	interrupted: `/* pgqrs:run.interrupted */
+		SELECT message_id FROM pgqrs_workflow_runs
+		WHERE message_id IN (SELECT value FROM json_each(?)) AND status = 'CANCELLING'`,
+	ofMessages: `/* pgqrs:run.of_messages */
+		SELECT message_id, id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?))`,
+	stranded: `/* pgqrs:run.stranded */
+		WITH arg (workflow, status, after, until) AS (SELECT ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
+		SELECT r.id, r.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < (SELECT until FROM arg) THEN 'dead'
+				WHEN m.failed_at IS NULL AND m.archived_at < (SELECT until FROM arg) THEN 'archived' ELSE '' END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedText + `)
+		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.workflow_id = (SELECT w.id FROM pgqrs_workflows w WHERE w.name = (SELECT workflow FROM arg)) AND r.status = (SELECT status FROM arg)
+			AND r.id > (SELECT after FROM arg)
+		ORDER BY r.id
+		LIMIT ? + 0`,
+	children: `/* pgqrs:run.children */
+		SELECT id FROM pgqrs_workflow_runs
+		WHERE parent_run_id IN (SELECT value FROM json_each(?)) AND parent_run_id IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'PAUSED')`,
+	results: `/* pgqrs:run.results */
+		WITH arg (run_id, step) AS (VALUES (?, ?))
+		SELECT r.id, CAST(w.name AS BLOB), r.status, CAST(r.output AS BLOB), CAST(r.error AS BLOB)
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.parent_run_id = (SELECT run_id FROM arg) AND r.parent_run_id IS NOT NULL AND r.parent_step = (SELECT step FROM arg)
+		ORDER BY r.id`,
+	get: `/* pgqrs:run.get */
+		SELECT ` + sqliteRun + `
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE r.id = ?`,
+	polled: `/* pgqrs:run.polled */
+		SELECT r.id, CAST(w.name AS BLOB), r.status, CAST(r.output AS BLOB), CAST(r.error AS BLOB)
+		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		WHERE r.id IN (SELECT value FROM json_each(?))`,
+	list: `/* pgqrs:run.list */` + sqliteListRuns,
+	statusList: `/* pgqrs:run.status_list */
+		WITH arg (workflow, status, since, until, before, n) AS (SELECT ` + sqliteListing + `, ?)
+		SELECT ` + sqliteRunCut + `
+		FROM pgqrs_workflows w CROSS JOIN pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		WHERE w.name = COALESCE((SELECT workflow FROM arg), w.name) AND r.id IN (
+			SELECT i.id FROM pgqrs_workflow_runs i
+			WHERE i.workflow_id = w.id AND i.status = (SELECT status FROM arg) AND i.id < (SELECT before FROM arg)
+				AND i.created_at >= COALESCE((SELECT since FROM arg), '') AND i.created_at < COALESCE((SELECT until FROM arg), '~')
+			ORDER BY i.id DESC
+			LIMIT (SELECT n FROM arg))
+		ORDER BY r.id DESC
+		LIMIT (SELECT n FROM arg)`,
+	childList: `/* pgqrs:run.child_list */
+		WITH arg (workflow, status, since, until, before, parent) AS (SELECT ` + sqliteListing + `, ?)
+		SELECT ` + sqliteRunCut + `
+		FROM ` + sqliteListed + ` AND r.parent_run_id = (SELECT parent FROM arg)
+		ORDER BY r.id + 0 DESC
+		LIMIT ? + 0`,
+	warn: `/* pgqrs:run.warn */
+		WITH arg (id, text) AS (VALUES (?, ?))
+		UPDATE pgqrs_workflow_runs SET warning = (SELECT text FROM arg) WHERE id = (SELECT arg.id FROM arg)`,
+	expired: `/* pgqrs:run.expired */
+		WITH arg (queue_id, until) AS (
+			SELECT q.id, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', json_extract(value, '$[1]') / 1000000.0))
+			FROM json_each(?) CROSS JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
+		)
+		SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id CROSS JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+		WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
+			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+		LIMIT ? + 0`,
+}
+
+var sqliteSteps = stepSQL{
+	load:      `/* pgqrs:step.load */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
+	list:      `/* pgqrs:step.list */ SELECT ` + sqliteStepCut + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
+	get:       `/* pgqrs:step.get */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? AND s.step_name = ?`,
+	save:      []string{`/* pgqrs:step.save */` + sqliteSaveOne + sqliteSave + sqliteSaveOver + sqliteOpened},
+	saveBatch: []string{`/* pgqrs:step.batch_save */` + sqliteSaveMany + sqliteSave + sqliteSaveOver + sqliteSaved},
+	open: []string{`/* pgqrs:step.open */` + sqliteOpen + `
+		ON CONFLICT (run_id, step_name) DO UPDATE
+		SET status = excluded.status, updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at)
+		WHERE ` + sqliteOpenStep + sqliteOpened},
+	close: `/* pgqrs:step.close */
+		WITH arg (run_id, name, message_id, worker_id, claim_ct, output) AS (VALUES (?, ?, ?, ?, ?, ?))
+		UPDATE pgqrs_workflow_steps
+		SET status = 'SUCCESS', output = (SELECT output FROM arg), error = NULL, retry_at = NULL, updated_at = ` + sqliteNow + `, completed_at = ` + sqliteNow + `
+		WHERE run_id = (SELECT arg.run_id FROM arg` + sqliteHolding + `) AND step_name = (SELECT name FROM arg) AND status = 'RUNNING'
+		RETURNING ` + sqliteRunOf,
+}
+
+var sqliteSignals = signalSQL{
+	insert: `/* pgqrs:signal.insert */ INSERT INTO pgqrs_workflow_signals (run_id, name, payload, created_at) VALUES (?, ?, ?, ` + sqliteNow + `)`,
+	take: `/* pgqrs:signal.take */
+		WITH arg (run_id, name, step) AS (VALUES (?, ?, ?))
+		UPDATE pgqrs_workflow_signals SET step_name = (SELECT step FROM arg)
+		WHERE id = (SELECT o.id FROM pgqrs_workflow_signals o WHERE o.run_id = (SELECT run_id FROM arg) AND o.name = (SELECT arg.name FROM arg) AND o.step_name IS NULL ORDER BY o.id LIMIT 1)
+		RETURNING CAST(payload AS BLOB)`,
 }

@@ -46,8 +46,8 @@
 // write at a time.
 //
 // To read the source, begin with queue.go and message.go, then lease.go, which
-// settles messages, and worker.go, scheduler.go and delivery.go; for workflows
-// workflow.go, execution.go, step.go and wait.go. All SQL stands in the files
-// dialect_*.go, with its contracts in dialect.go and dialect_workflow.go;
-// conn.go runs it. dsn.go is Open's. docs/STATEMENTS.md lists what each call sends.
+// settles messages, and worker.go, worker_loop.go and worker_delivery.go; for workflows
+// workflow.go, run.go, step.go, signal.go and child.go. All SQL stands in the files
+// dialect_*.go, with its contracts in dialect.go;
+// conn.go runs it. open.go and dsn.go are Open's. docs/STATEMENTS.md lists what each call sends.
 package pgqrs

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -28,12 +27,6 @@ const (
 	// Dead messages are the dead letters: they failed for good and wait for somebody to look at them.
 	Dead State = "dead"
 )
-
-// ErrLeaseLost is returned when a message is no longer held by the lease that
-// the call was made with: it expired and the message was taken by another, or
-// the message was settled or deleted. Nothing was changed for that message. It
-// is also the cause of a handler's ctx once its lease is gone.
-var ErrLeaseLost = errors.New("pgqrs: lease lost")
 
 // MessageInfo is a message without its type: everything about it but the decoded payload.
 // It is plain data. Which fields are set depends on its State.

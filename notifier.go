@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -111,6 +112,7 @@ func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
 type notifyError struct{ err error }
 
 func (e *notifyError) Error() string { return fmt.Sprintf("notify: %v", e.err) }
+
 func (e *notifyError) Unwrap() error { return e.err }
 
 // mutes reports whether a transaction failed because of its notifications,
@@ -203,5 +205,60 @@ func (r *running) heard(queue string) {
 			l.waker.now.Store(true)
 			r.ring()
 		}
+	}
+}
+
+// A waker lets the Store of one process tell a Worker in it that a queue has
+// something new, without asking the database.
+type waker struct {
+	now, soon atomic.Bool
+	ring      func()
+}
+
+// wake rings for a queue: now, or, if the news is in a caller's transaction,
+// soon. In a transaction it also tells other processes.
+func (s *Store) wake(ctx context.Context, queue string) error {
+	if s.news == nil {
+		s.ring(queue, s.tx != nil)
+	} else {
+		s.tell(func() { s.ring(queue, false) })
+	}
+	return s.notify(ctx, queue)
+}
+
+// tell calls fn; in a transaction of the library's own, once that has committed.
+func (s *Store) tell(fn func()) {
+	if s.news == nil {
+		fn()
+		return
+	}
+	*s.news = append(*s.news, fn)
+}
+
+func (s *Store) ring(queue string, soon bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.wakers[queue] {
+		if soon {
+			w.soon.Store(true)
+		} else {
+			w.now.Store(true)
+		}
+		w.ring()
+	}
+}
+
+// listen adds a waker; the function it returns takes it away.
+func (s *Store) listen(queue string, w *waker) (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wakers[queue] == nil {
+		s.wakers[queue] = map[*waker]struct{}{}
+	}
+	s.wakers[queue][w] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.wakers[queue], w)
 	}
 }

@@ -2,22 +2,22 @@ package pgqrs
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
-
-// ErrInvalidPayload is returned, before anything is stored, for a payload that
-// does not marshal to JSON, is not what [Limits] allows, or that not every
-// dialect can store and give back; and for headers and keys alike. It is also
-// why a message whose payload does not decode dies.
-var ErrInvalidPayload = errors.New("pgqrs: invalid payload")
 
 const (
 	defaultMaxPayload = 1 << 20
@@ -342,6 +342,7 @@ func invalid(err error) error {
 type asciiError struct{ err error }
 
 func (e *asciiError) Error() string { return asciiText(errorText(e.err)) }
+
 func (e *asciiError) Unwrap() error { return e.err }
 
 // inASCII returns an error whose text every encoding has, or nil if that of err is such a text.
@@ -393,4 +394,460 @@ func jsonTexts[T any](texts []T) (string, error) {
 		list[i] = texts[i : i+1]
 	}
 	return jsonList(list)
+}
+
+// Limits bounds what may be enqueued. A zero field means its default, and for
+// all but MaxPayload that is no limit.
+//
+// But for MaxPayload, which holds for all JSON that is stored, they are about
+// the payloads of Enqueue and EnqueueBatch and the inputs of Start, Child and
+// Children: the same ones, by the same measures, as of pgqrs 0.15, so that
+// processes that share tables can have one policy. (Its defaults are strings of
+// 1024 bytes, a depth of 5, the keys __proto__ and constructor forbidden, and a
+// rate of 1000 with a burst of 50.)
+type Limits struct {
+	// MaxPayload is the size of a payload as JSON, in bytes. Zero means 1 MiB.
+	MaxPayload int
+	// MaxString is the length of a string in a payload, or of a key, in bytes.
+	MaxString int
+	// MaxDepth is how deep values may be nested: 1 is {"a": 1}, 2 is {"a": [1]}.
+	MaxDepth int
+	// ForbiddenKeys may not be keys of an object at any depth.
+	ForbiddenKeys []string
+	// RequiredKeys must be keys of a payload that is an object.
+	RequiredKeys []string
+
+	// Rate is how many messages a Store, with all its copies, may enqueue a
+	// second, and runs start: by Enqueue, EnqueueBatch and Start, but not by the
+	// code of a run. Above it they return a *RateLimitError. What is refused
+	// for another reason, or is enqueued by other Stores and processes, does not count.
+	Rate float64
+	// Burst is how many may be enqueued at once after a pause. A larger batch
+	// passes when as many as that would, and is paid off by a longer wait
+	// after it. Zero means those of one second, at least 1.
+	Burst int
+}
+
+func (l Limits) check() error {
+	for _, limit := range []struct {
+		name  string
+		value float64
+	}{
+		{"MaxPayload", float64(l.MaxPayload)}, {"MaxString", float64(l.MaxString)}, {"MaxDepth", float64(l.MaxDepth)}, {"Rate", l.Rate}, {"Burst", float64(l.Burst)},
+	} {
+		if !(limit.value >= 0) || math.IsInf(limit.value, 0) {
+			return fmt.Errorf("pgqrs: Limits.%s is %v", limit.name, limit.value)
+		}
+	}
+	if l.Burst > 0 && l.Rate == 0 {
+		return fmt.Errorf("pgqrs: Limits.Burst is %d without a Rate", l.Burst)
+	}
+	return nil
+}
+
+// admit checks what is in items against the limits that are about what is enqueued.
+func (l Limits) admit(items []item, content func([]byte) []byte) error {
+	if l.MaxString == 0 && l.MaxDepth == 0 && len(l.ForbiddenKeys)+len(l.RequiredKeys) == 0 {
+		return nil
+	}
+	for i, it := range items {
+		if err := l.checkContent(content([]byte(it.payload))); err != nil {
+			err = fmt.Errorf("%w: %w", ErrInvalidPayload, err)
+			if len(items) > 1 {
+				err = &operationError{fmt.Sprintf("item %d", i), err}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// checkContent checks a valid JSON text.
+func (l Limits) checkContent(raw []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return err
+	}
+	if object, ok := v.(map[string]any); ok {
+		for _, key := range l.RequiredKeys {
+			if _, ok := object[key]; !ok {
+				return fmt.Errorf("key %q is required", key)
+			}
+		}
+	}
+	return l.checkValue(v, 0)
+}
+
+func (l Limits) checkValue(v any, depth int) error {
+	if l.MaxDepth > 0 && depth > l.MaxDepth {
+		return fmt.Errorf("nested deeper than %d", l.MaxDepth)
+	}
+	switch v := v.(type) {
+	case string:
+		return l.checkLength("string", v)
+	case []any:
+		for _, item := range v {
+			if err := l.checkValue(item, depth+1); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if slices.Contains(l.ForbiddenKeys, key) {
+				return fmt.Errorf("key %q is forbidden", key)
+			}
+			if err := l.checkLength("key", key); err != nil {
+				return err
+			}
+			if err := l.checkValue(v[key], depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l Limits) checkLength(what, text string) error {
+	if l.MaxString > 0 && len(text) > l.MaxString {
+		return fmt.Errorf("%s %.20q... has %d bytes, %d allowed", what, text, len(text), l.MaxString)
+	}
+	return nil
+}
+
+// A bucket holds what may be enqueued now. It is safe for concurrent use.
+type bucket struct {
+	rate, burst float64
+
+	mu   sync.Mutex
+	left float64 // less than nothing after a batch above burst
+	at   time.Time
+}
+
+// newBucket returns a full one, or nil if there is no rate.
+func newBucket(l Limits) *bucket {
+	if l.Rate == 0 {
+		return nil
+	}
+	burst := float64(l.Burst)
+	if burst == 0 {
+		burst = max(1, math.Ceil(l.Rate))
+	}
+	return &bucket{rate: l.Rate, burst: burst, left: burst}
+}
+
+// take takes n out, or says how long that would have to wait. There must be as
+// many in it, or, for a batch that it could never hold, be full.
+func (b *bucket) take(now time.Time, n int) error {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if since := now.Sub(b.at); since > 0 { // calls may come here in another order
+		b.left = min(b.burst, b.left+b.rate*since.Seconds())
+		b.at = now
+	}
+	if lacking := min(float64(n), b.burst) - b.left; lacking > 1e-9 { // but for rounding
+		wait := math.Ceil(lacking / b.rate * float64(time.Second))
+		return &RateLimitError{time.Duration(min(wait, math.MaxInt64/2))}
+	}
+	b.left -= float64(n)
+	return nil
+}
+
+// record marshals v as the steps and runs record it: in the form in which every
+// database returns it, so that the first value equals the value of each replay.
+func (l Limits) record(v any) (string, error) {
+	text, err := l.encode(v)
+	if err != nil {
+		return "", err
+	}
+	return canonical(text), nil
+}
+
+// canonical returns a valid JSON text as PostgreSQL's JSONB returns it. Keys are
+// sorted by length and then by bytes, the last of equal keys stays, numbers have
+// no exponent, zero has no sign, and strings have no escape that they can do without.
+func canonical(text string) string {
+	if isCanonicalScalar(text) {
+		return text
+	}
+	c := canonicalizer{in: text, out: make([]byte, 0, len(text)+len(text)/8)}
+	c.value()
+	return string(c.out)
+}
+
+// isCanonicalScalar reports whether a text is a single value that canonical leaves alone.
+func isCanonicalScalar(text string) bool {
+	if text == "" {
+		return true
+	}
+	switch text[0] {
+	case '"':
+		return strings.IndexByte(text, '\\') < 0 && strings.HasSuffix(text, `"`)
+	case '{', '[', '-', ' ', '\t', '\r', '\n':
+		return false
+	}
+	return !strings.ContainsAny(text, "eE \t\r\n") || text == "true" || text == "false"
+}
+
+// A canonicalizer reads one JSON text and writes its canonical form.
+type canonicalizer struct {
+	in  string
+	at  int // what of in has been read
+	out []byte
+}
+
+// A keyedSpan is a member of an object: its key, and where the member stands in the output.
+type keyedSpan struct {
+	key      string // without escapes
+	from, to int
+}
+
+func compareKeys(a, b keyedSpan) int {
+	return cmp.Or(cmp.Compare(len(a.key), len(b.key)), cmp.Compare(a.key, b.key))
+}
+
+// peek returns the next byte after white space, or 0 at the end.
+func (c *canonicalizer) peek() byte {
+	for ; c.at < len(c.in); c.at++ {
+		if b := c.in[c.at]; b != ' ' && b != '\t' && b != '\r' && b != '\n' {
+			return b
+		}
+	}
+	return 0
+}
+
+func (c *canonicalizer) value() {
+	switch b := c.peek(); {
+	case b == '{':
+		c.object()
+	case b == '[':
+		c.array()
+	case b == '"':
+		c.out = appendString(c.out, c.string())
+	case b == '-' || '0' <= b && b <= '9':
+		c.number()
+	default:
+		c.literal()
+	}
+}
+
+// literal copies true, false or null.
+func (c *canonicalizer) literal() {
+	from := c.at
+	for c.at < len(c.in) && 'a' <= c.in[c.at] && c.in[c.at] <= 'z' {
+		c.at++
+	}
+	c.out = append(c.out, c.in[from:c.at]...)
+}
+
+func (c *canonicalizer) number() {
+	from := c.at
+	for c.at < len(c.in) && isNumeric(c.in[c.at]) {
+		c.at++
+	}
+	c.out = appendNumber(c.out, c.in[from:c.at])
+}
+
+// more reports whether a list goes on, and reads the comma or the closing bracket.
+func (c *canonicalizer) more() bool {
+	next := c.peek()
+	c.at++
+	if next != ',' {
+		return false
+	}
+	c.out = append(c.out, ", "...)
+	return true
+}
+
+// empty reports whether a list ends where it begins, and reads its closing bracket then.
+func (c *canonicalizer) empty(end byte) bool {
+	c.at++ // the opening bracket
+	if c.peek() != end {
+		return false
+	}
+	c.at++
+	return true
+}
+
+func (c *canonicalizer) array() {
+	c.out = append(c.out, '[')
+	if !c.empty(']') {
+		c.value()
+		for c.more() {
+			c.value()
+		}
+	}
+	c.out = append(c.out, ']')
+}
+
+func (c *canonicalizer) object() {
+	c.out = append(c.out, '{')
+	start := len(c.out)
+	if !c.empty('}') {
+		members := []keyedSpan{c.member()}
+		for c.more() {
+			members = append(members, c.member())
+		}
+		c.sort(start, members)
+	}
+	c.out = append(c.out, '}')
+}
+
+func (c *canonicalizer) member() keyedSpan {
+	m := keyedSpan{from: len(c.out)}
+	c.peek()
+	m.key = c.string()
+	c.out = append(appendString(c.out, m.key), ": "...)
+	c.peek()
+	c.at++ // the colon
+	c.value()
+	m.to = len(c.out)
+	return m
+}
+
+// sort puts the members that the output has from start on into their order.
+func (c *canonicalizer) sort(start int, members []keyedSpan) {
+	ascends := true
+	for i := 1; i < len(members) && ascends; i++ {
+		ascends = compareKeys(members[i-1], members[i]) < 0
+	}
+	if ascends {
+		return
+	}
+	slices.SortStableFunc(members, compareKeys)
+	written := bytes.Clone(c.out[start:])
+	c.out = c.out[:start]
+	for i, m := range members {
+		if i+1 < len(members) && members[i+1].key == m.key {
+			continue
+		}
+		if len(c.out) > start {
+			c.out = append(c.out, ", "...)
+		}
+		c.out = append(c.out, written[m.from-start:m.to-start]...)
+	}
+}
+
+// string reads a string literal and returns what it says.
+func (c *canonicalizer) string() string {
+	c.at++ // the quote
+	rest := c.in[c.at:]
+	end := strings.IndexAny(rest, `"\\`)
+	if rest[end] == '"' {
+		c.at += end + 1
+		return rest[:end]
+	}
+	text := []byte(rest[:end])
+	c.at += end
+	for c.in[c.at] != '"' {
+		if c.in[c.at] == '\\' {
+			text = c.escape(text)
+			continue
+		}
+		text = append(text, c.in[c.at])
+		c.at++
+	}
+	c.at++
+	return string(text)
+}
+
+// escapes are what a letter after a backslash says.
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// escape reads an escape and appends what it says.
+func (c *canonicalizer) escape(text []byte) []byte {
+	rest := c.in[c.at:]
+	if rest[1] != 'u' {
+		c.at += 2
+		return append(text, escapes[rest[1]])
+	}
+	r := rune(escaped([]byte(rest[:6])))
+	c.at += 6
+	if utf16.IsSurrogate(r) && len(rest) >= 12 {
+		if pair := utf16.DecodeRune(r, rune(escaped([]byte(rest[6:12])))); pair != utf8.RuneError {
+			c.at += 6
+			r = pair
+		}
+	}
+	return utf8.AppendRune(text, r) // a lone surrogate, which pgqrs 0.15 may have written on SQLite, becomes U+FFFD as in encoding/json
+}
+
+// appendString appends a string literal, with the escapes that JSONB writes.
+func appendString(out []byte, text string) []byte {
+	out = append(out, '"')
+	for i := range len(text) {
+		switch b := text[i]; b {
+		case '"', '\\':
+			out = append(out, '\\', b)
+		case '\b':
+			out = append(out, `\b`...)
+		case '\f':
+			out = append(out, `\f`...)
+		case '\n':
+			out = append(out, `\n`...)
+		case '\r':
+			out = append(out, `\r`...)
+		case '\t':
+			out = append(out, `\t`...)
+		default:
+			if b < ' ' {
+				const digits = "0123456789abcdef"
+				out = append(out, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])
+				continue
+			}
+			out = append(out, b)
+		}
+	}
+	return append(out, '"')
+}
+
+// appendNumber appends a number without an exponent, with as many digits after
+// the point as it is written with. A number that PostgreSQL's numeric cannot hold stays as it is.
+func appendNumber(out []byte, literal string) []byte {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(literal), "e")
+	digits := strings.TrimPrefix(mantissa, "-")
+	if strings.Trim(digits, "0.") == "" {
+		mantissa = digits // zero has no sign
+	}
+	if exponent == "" {
+		return append(out, mantissa...)
+	}
+	if _, err := checkNumber(literal); err != nil {
+		return append(out, literal...)
+	}
+	exp, err := strconv.Atoi(exponent)
+	if err != nil {
+		return append(out, literal...)
+	}
+	if len(mantissa) > len(digits) {
+		out = append(out, '-')
+	}
+	return appendShifted(out, digits, exp)
+}
+
+// appendShifted appends digits with their point moved to the right by exp, or to the left if exp is negative.
+func appendShifted(out []byte, digits string, exp int) []byte {
+	integer, fraction, _ := strings.Cut(digits, ".")
+	all := integer + fraction
+	scale := max(0, len(fraction)-exp)
+	if strings.Trim(all, "0") == "" {
+		all, integer, exp = strings.Repeat("0", 1+scale), "0", 0
+	}
+	point := len(integer) + exp
+	if point <= 0 {
+		all, point = strings.Repeat("0", 1-point)+all, 1
+	}
+	if point > len(all) {
+		all += strings.Repeat("0", point-len(all))
+	}
+	whole := strings.TrimLeft(all[:point], "0")
+	out = append(out, cmp.Or(whole, "0")...)
+	if scale > 0 {
+		out = append(append(out, '.'), all[point:]...)
+	}
+	return out
 }

@@ -9,10 +9,6 @@ import (
 	"time"
 )
 
-// ErrDuplicate is returned by an enqueue with [Unique] whose key is taken, and
-// by a redrive of messages whose key has been taken since.
-var ErrDuplicate = errors.New("pgqrs: duplicate key")
-
 // A Queue is a named stream of messages with payloads of type T, which is
 // stored as JSON. Delivery is at least once: a message is delivered until it
 // is acked, deleted or has died. A consumer receives messages by priority,

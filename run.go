@@ -2,82 +2,17 @@ package pgqrs
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// ErrSuspended matches what the calls of a [Run] return when this execution
-// of it is over for now: a retry is to come, it sleeps, waits for a signal or a
-// child, lost its lease or the database, is paused, or its worker stops. The
-// run goes on later, from its beginning, with the recorded results.
-//
-// Return it like any other error. After it nothing of the run starts any more
-// and what the function returns is ignored, so that swallowing it does no harm;
-// but do not take it for a failure:
-//
-//	if err != nil && !errors.Is(err, pgqrs.ErrSuspended) {
-//		// a recorded failure, or a cancellation: compensate here
-//	}
-//
-// Compensation by steps needs no such care, as steps do not start after it.
-var ErrSuspended = errors.New("pgqrs: run is suspended")
-
-// ErrCancelled is returned by the first step of a cancelled run that has no
-// recorded result, and by [RunHandle.Result]. The steps after it do run, so
-// that the run can clean up. It is also the cause of a ctx in a run that is being cancelled.
-var ErrCancelled = errors.New("pgqrs: run is cancelled")
-
-// ErrStepReused is returned when one execution asks for a step of the same
-// name twice. In loops, put what the iteration is about into the name:
-// "charge:" + order.ID rather than a counter, if the order may change. A function
-// that ignores the error ends its run with it.
-var ErrStepReused = errors.New("pgqrs: step name is used twice in one run")
-
-// A RunError is a failure that is recorded, of a step or of a run. It is the
-// same on every replay: Err has the recorded text, and matches only errors of this package.
-type RunError struct {
-	Workflow string
-	RunID    int64
-	Step     string // empty: the run itself
-	Err      error
-}
-
-// Error returns the recorded text with what failed.
-func (e *RunError) Error() string {
-	if e.Step == "" {
-		return fmt.Sprintf("pgqrs: run %d of workflow %q: %s", e.RunID, e.Workflow, unprefixed(e.Err))
-	}
-	return fmt.Sprintf("pgqrs: step %q of run %d of workflow %q: %s", e.Step, e.RunID, e.Workflow, unprefixed(e.Err))
-}
-
-// Unwrap returns Err.
-func (e *RunError) Unwrap() error { return e.Err }
-
-// recordedError has a recorded text, and matches a sentinel by its recorded code.
-type recordedError struct {
-	text     string
-	sentinel error
-}
-
-func (e *recordedError) Error() string { return e.text }
-func (e *recordedError) Unwrap() error { return e.sentinel }
-
-// A suspension ends an execution for now.
-type suspension struct {
-	after time.Duration
-	cause error // nil: it is as it should be
-}
-
-func (s *suspension) Error() string {
-	if s.cause != nil {
-		return ErrSuspended.Error() + ": " + unprefixed(s.cause)
-	}
-	return ErrSuspended.Error()
-}
-
-func (s *suspension) Is(target error) bool { return target == ErrSuspended }
 
 // maxClosedCalls is how many calls a suspended run bears before its function
 // is taken for one that will never return.
@@ -159,4 +94,619 @@ func outsideStep(ctx context.Context) error {
 		return fmt.Errorf("%w: in a run, but outside a step, it would be done again with every replay", ErrState)
 	}
 	return nil
+}
+
+// pausedFor is how long the message of a paused run is put off; Resume wakes it.
+const pausedFor = 100 * 365 * 24 * time.Hour
+
+// execute is one execution of a run: it begins it, calls the function, and ends or suspends it.
+func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call func(context.Context, *Run, []byte) (any, error)) (err error) {
+	e, status, fresh, err := s.beginRun(ctx, name, m)
+	if err != nil {
+		return s.setback(ctx, err)
+	}
+	switch {
+	case !status.ofRun():
+		return Permanent(malformedError(fmt.Sprintf("run %d", e.id), fmt.Sprintf("status: %q is not one of a run", string(status))))
+	case status.final():
+		return nil // its message outlived it; the ack follows
+	case status == Paused:
+		return &suspension{after: pausedFor}
+	}
+	s.tellAwaiting(RunInfo{ID: e.id, Status: Running})
+	defer func() {
+		if err != nil {
+			s.tellAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
+		}
+	}()
+	if !fresh {
+		if err := e.load(ctx); errors.Is(err, ErrMalformed) {
+			return err
+		} else if err != nil {
+			return s.setback(ctx, err)
+		}
+	}
+	e.cancelling = status == Cancelling
+	if e.cancelling && len(e.stored) == 0 {
+		return e.finish(ctx, nil, nil)
+	}
+	user, interrupt := context.WithCancelCause(context.WithValue(ctx, runKey{}, e))
+	defer interrupt(nil)
+	if m.hold != nil {
+		m.hold.interrupt.Store(&interrupt)
+	}
+	var out any
+	if bad := caught(func() { out, err = call(user, &Run{execution: e}, inputOf(m.Raw)) }); bad != nil {
+		out, err = nil, bad
+	}
+	return e.end(user, out, foreign(err))
+}
+
+// setback turns an error of the database into a suspension: nothing is lost, and no attempt burned.
+func (s *Store) setback(ctx context.Context, err error) error {
+	return &suspension{after: time.Second, cause: setbackOf(ctx, err)}
+}
+
+// inputOf returns the input in the payload of a run's message. A payload
+// without one is the input itself, as for pgqrs 0.15.
+func inputOf(raw []byte) []byte {
+	var payload map[string]json.RawMessage
+	if json.Unmarshal(raw, &payload) == nil {
+		if in, ok := payload["input"]; ok {
+			return in
+		}
+	}
+	return raw
+}
+
+// beginRun marks a run as running. A message that pgqrs 0.15 enqueued has no run yet, and gets one.
+func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *execution, status State, fresh bool, err error) {
+	e = newExecution(s, name, m)
+	e.lease = ctx
+	for range 2 {
+		found := false
+		err = s.single(ctx, func(c conn) error {
+			found = false
+			return c.rows(ctx, s.dialect.workflow.begin, []any{m.ID, m.WorkerID, m.Claim}, func(rows *sql.Rows) error {
+				found = true
+				_, err := scanLoosely(rows, "id status fresh", &e.id, &status, &fresh) // execute looks at the status
+				return err
+			})
+		})
+		if err != nil || found {
+			return e, status, fresh, err
+		}
+		err = s.atomic(ctx, func(c conn) error {
+			runs, err := c.ids(ctx, s.dialect.workflow.exists, m.ID)
+			if err != nil {
+				return err
+			}
+			if len(runs) > 0 {
+				return lostError([]int64{m.ID})
+			}
+			_, err = c.insertRunRows(ctx, name, [][]any{{m.ID, nil, nil, nil}})
+			return err
+		})
+		if err != nil {
+			return nil, "", false, err
+		}
+	}
+	return nil, "", false, lostError([]int64{m.ID})
+}
+
+// An execution is one go at a run.
+type execution struct {
+	store    *Store // nil: a test's, without a database
+	workflow string
+	id       int64
+	m        *MessageInfo
+	lease    context.Context // ends when the worker has to let go
+
+	inflight sync.WaitGroup // steps being run
+
+	mu         sync.Mutex
+	rows       []string // names of steps that have a row, with a record or without
+	stored     map[string]*stepRecord
+	loaded     time.Time
+	asked      map[string]bool
+	flying     []string // names of steps that are in flight
+	txs        int      // transactions of steps that are open
+	ran        []string // names whose function was called
+	waits      map[string]int
+	closed     *suspension
+	calls      int      // since it was closed
+	cancelling bool     // somebody asked for it
+	cleaning   bool     // the function has been told
+	refused    []string // the steps that told it, until that is recorded
+	paused     bool
+	over       bool  // the function has returned
+	reused     error // the first ErrStepReused
+	warned     bool
+	given      map[string]any // a test's results
+}
+
+func newExecution(s *Store, workflow string, m *MessageInfo) *execution {
+	return &execution{store: s, workflow: workflow, m: m, stored: map[string]*stepRecord{}, asked: map[string]bool{}, waits: map[string]int{}}
+}
+
+// load reads the steps that earlier executions recorded. One that Retry has
+// cleared has no record; where it goes another way now, so may what came after it.
+func (e *execution) load(ctx context.Context) error {
+	e.loaded = time.Now()
+	retried := false
+	return conn{e.store, nil}.rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
+		s, err := scanStep(rows)
+		if err == nil && s.malformed != "" {
+			err = e.malformedStep(s)
+		}
+		retried = retried || s.retried
+		s.optional = retried
+		e.rows = append(e.rows, s.name)
+		if s.status != Queued {
+			e.stored[s.name] = s
+		}
+		return err
+	})
+}
+
+// remaining is how long a waiting step has yet to wait.
+func (e *execution) remaining(s *stepRecord) time.Duration {
+	return durationOf(s.wait.Int64) - time.Since(e.loaded)
+}
+
+// ask is how every call begins. It returns the record of a step, if there is
+// one, and an error if the call is not to go on: the run is suspended, or the name is no good.
+func (e *execution) ask(name string) (*stepRecord, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed != nil {
+		if e.calls++; e.calls > maxClosedCalls {
+			runtime.Goexit() // it would never return
+		}
+		return nil, e.closed
+	}
+	if err := checkName("step name", name); err != nil {
+		return nil, &operationError{fmt.Sprintf("run %d", e.id), err}
+	}
+	if e.asked[name] {
+		err := fmt.Errorf("%w: %q", ErrStepReused, name)
+		if e.reused == nil {
+			e.reused = err
+		}
+		return nil, err
+	}
+	e.asked[name] = true
+	return e.stored[name], nil
+}
+
+// enter counts a step as in flight, unless the execution is closed, or the step comes too late.
+func (e *execution) enter(name string) (late bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed != nil || e.over {
+		return e.closed == nil, e.closedError()
+	}
+	e.flying = append(e.flying, name)
+	e.inflight.Add(1)
+	return false, nil
+}
+
+// closedError is the suspension as an error, or nil. The caller holds e.mu.
+func (e *execution) closedError() error {
+	if e.closed == nil {
+		return nil
+	}
+	return e.closed
+}
+
+// isLate reports whether the function has returned, for good.
+func (e *execution) isLate() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.over && e.closed == nil
+}
+
+// refuseLate warns of a step that is asked for after the function has returned, and returns its error.
+func (e *execution) refuseLate(name string) error {
+	e.warnOfSteps(fmt.Sprintf("step %q was asked for after the function had returned, and was not run: the function has to wait for its goroutines", name))
+	return fmt.Errorf("%w: step %q: the function of run %d has returned", ErrState, name, e.id)
+}
+
+// lookForChange warns if a new step came before recorded ones.
+func (e *execution) lookForChange(name string) {
+	e.mu.Lock()
+	var skipped []string
+	for other, rec := range e.stored {
+		if rec.final() && !rec.optional && !e.asked[other] {
+			skipped = append(skipped, other)
+		}
+	}
+	quiet := len(skipped) == 0 || e.warned
+	e.warned = e.warned || !quiet
+	e.mu.Unlock()
+	if !quiet {
+		slices.Sort(skipped)
+		e.warnOfChange(fmt.Sprintf("step %q is new, and was asked for before the recorded steps %q: the code has changed under the run, or does not do the same each time", name, skipped))
+	}
+}
+
+// warnOfChange warns that the code does not fit the records.
+func (e *execution) warnOfChange(text string) {
+	if e.store != nil {
+		e.store.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
+		e.warn(text)
+	}
+}
+
+// warnOfSteps warns that the function did not wait for steps of its goroutines.
+func (e *execution) warnOfSteps(text string) {
+	if e.store != nil {
+		e.store.log.Warn("pgqrs: a run's function did not wait for its steps", "workflow", e.workflow, "run", e.id, "warning", text)
+		e.warn(text)
+	}
+}
+
+// warn records a warning.
+func (e *execution) warn(text string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
+	defer cancel()
+	err := e.store.single(ctx, func(c conn) error {
+		_, err := c.exec(ctx, e.store.dialect.workflow.warn, e.id, text)
+		return err
+	})
+	if err != nil {
+		e.store.log.Warn("pgqrs: could not record the warning", "run", e.id, "err", err)
+	}
+}
+
+// boundary is where an execution can be stopped: before a step that has no
+// recorded result.
+func (e *execution) boundary(ctx context.Context, name string) error {
+	e.mu.Lock()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrCancelled) {
+		e.cancelling = true
+	}
+	var stop error
+	var refused []string
+	switch {
+	case e.store == nil:
+	case context.Cause(e.lease) != nil:
+		stop = e.suspendLocked(0, context.Cause(e.lease))
+	case e.m.hold != nil && e.m.hold.draining.Load():
+		stop = e.suspendLocked(0, nil)
+	case e.cancelling && !e.cleaning:
+		stop = e.refuseLocked(name)
+	case e.paused:
+		stop = e.suspendLocked(pausedFor, nil)
+	default:
+		refused, e.refused = e.refused, nil
+	}
+	e.mu.Unlock()
+	for _, name := range refused {
+		if err := e.recordRefusal(ctx, name); err != nil {
+			return err
+		}
+	}
+	return stop
+}
+
+// refuse tells the function, by a step, that the run is being cancelled.
+func (e *execution) refuse(name string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.refuseLocked(name)
+}
+
+func (e *execution) refuseLocked(name string) error {
+	e.cancelling, e.cleaning = true, true
+	e.refused = append(e.refused, name)
+	return ErrCancelled
+}
+
+// recordRefusal records where a cancelled run was told so, now that it goes on
+// to clean up: a replay has to take the same turn.
+func (e *execution) recordRefusal(ctx context.Context, name string) error {
+	_, err := e.save(ctx, name, step{status: Failed, failure: failure{Code: codeCancelled, Message: ErrCancelled.Error()}.encode()})
+	return err
+}
+
+// suspend closes the execution for now.
+func (e *execution) suspend(after time.Duration, cause error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.suspendLocked(after, cause)
+}
+
+func (e *execution) suspendLocked(after time.Duration, cause error) error {
+	after = max(0, after)
+	if e.closed == nil {
+		e.closed = &suspension{after: after, cause: cause}
+	}
+	e.closed.after = min(e.closed.after, after)
+	return e.closed
+}
+
+// end ends the execution: the run is finished, unless it was suspended.
+func (e *execution) end(ctx context.Context, out any, err error) error {
+	e.waitForSteps()
+	e.mu.Lock()
+	closed, told, reused := e.closed, e.cleaning, e.reused
+	e.mu.Unlock()
+	if err == nil {
+		err = reused // which the function has ignored
+	}
+	cause := context.Cause(e.lease)
+	switch {
+	case errors.Is(cause, ErrTimeout) && (closed != nil || err != nil):
+		return fmt.Errorf("run %d: %w", e.id, ErrTimeout) // of the whole execution, which counts
+	case closed != nil:
+		return closed
+	case cause != nil && err != nil && !told:
+		return &suspension{cause: cause} // it was cut short
+	}
+	return e.finish(ctx, out, err)
+}
+
+// waitForSteps waits until no step is in flight any more, and keeps others from beginning. It warns of
+// steps that the function did not wait for, unless the run is suspended.
+func (e *execution) waitForSteps() {
+	e.mu.Lock()
+	e.over = true
+	var left []string
+	if e.closed == nil {
+		left = slices.Sorted(slices.Values(e.flying))
+	}
+	e.mu.Unlock()
+	e.inflight.Wait()
+	if len(left) > 0 {
+		e.warnOfSteps(fmt.Sprintf("the function returned while the steps %q were under way: it has to wait for its goroutines", left))
+	}
+}
+
+// finish records how the run ended and acks its message, in one transaction.
+func (e *execution) finish(_ context.Context, out any, err error) error {
+	status, output, message := Succeeded, any(nil), any(nil)
+	if err == nil && out != nil {
+		var text string
+		if text, err = e.store.cfg.Limits.record(out); err == nil {
+			output = text
+		} else {
+			err = &operationError{fmt.Sprintf("result of run %d", e.id), err}
+		}
+	}
+	if err != nil {
+		raw, encodeErr := marshal(errorText(err))
+		if encodeErr != nil {
+			return encodeErr
+		}
+		status, message = Failed, string(raw)
+	}
+	e.lookForLeftOver(status)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
+	defer cancel()
+	if e.m.hold != nil {
+		e.m.hold.settling.Add(1)
+		defer e.m.hold.settling.Add(-1)
+	}
+	stands, failed := e.write(ctx, status, output, message)
+	if untranslatable(failed) {
+		if err == nil {
+			err = &operationError{fmt.Sprintf("result of run %d", e.id), invalid(failed)}
+		}
+		raw, encodeErr := marshal(asciiText(errorText(err)))
+		if encodeErr != nil {
+			return encodeErr
+		}
+		status, output, message = Failed, nil, string(raw)
+		stands, failed = e.write(ctx, status, output, message)
+	}
+	if failed != nil {
+		return e.store.setback(e.lease, failed)
+	}
+	if e.m.hold != nil {
+		e.m.hold.settled.Store(true)
+	}
+	e.store.tellAwaiting(e.outcome(stands, output))
+	if stands == Failed {
+		e.store.log.Warn("pgqrs: run failed", "workflow", e.workflow, "run", e.id, "err", err)
+	}
+	return nil
+}
+
+// write ends a run and acks its message, and returns the status that stands.
+func (e *execution) write(ctx context.Context, status State, output, message any) (stands State, err error) {
+	stands, err = e.endAtOnce(ctx, status, output, message)
+	if err == nil && stands == "" {
+		stands, err = e.endInParts(ctx, status, output, message)
+	}
+	return stands, err
+}
+
+// outcome is what those who wait for the run here hear of its end.
+func (e *execution) outcome(stands State, output any) RunInfo {
+	info := RunInfo{ID: e.id, Workflow: e.workflow, Status: stands}
+	if text, ok := output.(string); ok && stands == Succeeded {
+		info.Output = json.RawMessage(text)
+	}
+	return info
+}
+
+// endAtOnce ends a run and acks its message by one statement, where there is one and no other run or message is
+// concerned. It returns the status that stands, or "" if it did nothing.
+func (e *execution) endAtOnce(ctx context.Context, status State, output, message any) (stands State, err error) {
+	texts := e.store.dialect.workflow.end
+	if len(texts) == 0 || len(followersOf([]settlement{{m: e.m}})) > 0 {
+		return "", nil
+	}
+	err = e.store.single(ctx, func(c conn) error {
+		stands = ""
+		args := []any{e.id, e.m.ID, e.m.WorkerID, e.m.Claim, string(status), output, message}
+		return c.rowsUntil(ctx, 1, texts, args, func(rows *sql.Rows) error { return rows.Scan(&stands) })
+	})
+	return stands, err
+}
+
+// endInParts is endAtOnce for every run, by several statements.
+func (e *execution) endInParts(ctx context.Context, status State, output, message any) (stands State, err error) {
+	err = e.store.atomic(ctx, func(c conn) error {
+		var err error
+		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
+			return err
+		}
+		done, err := c.store.settle(ctx, []settlement{{m: e.m}})
+		if err == nil && len(done) == 0 {
+			err = lostError([]int64{e.m.ID})
+		}
+		return err
+	})
+	return stands, err
+}
+
+// lookForLeftOver warns if the function did not ask for steps that are recorded.
+func (e *execution) lookForLeftOver(status State) {
+	var left []string
+	e.mu.Lock()
+	if !e.warned && status == Succeeded && !e.cleaning {
+		for _, name := range slices.Sorted(maps.Keys(e.stored)) {
+			if !e.stored[name].optional && !e.asked[name] {
+				left = append(left, name)
+			}
+		}
+	}
+	e.mu.Unlock()
+	if len(left) > 0 {
+		e.warnOfChange(fmt.Sprintf("the recorded steps %q were not asked for: the code has changed under the run", left))
+	}
+}
+
+// endRun writes a final status, unless there is one, and tells the parent. It returns the status that stands.
+func (c conn) endRun(ctx context.Context, run int64, status State, output, message any) (State, error) {
+	var stands State
+	var parent sql.NullInt64
+	err := c.rows(ctx, c.store.dialect.workflow.finish, []any{run, string(status), output, message}, func(rows *sql.Rows) error {
+		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent) // what does not decode is no parent
+		return err
+	})
+	if err == nil && stands == Cancelled {
+		err = c.cancelChildren(ctx, run) // that were being started as it was cancelled
+	}
+	if err != nil || !parent.Valid {
+		return stands, err
+	}
+	join := c.store.dialect.workflow.join
+	if _, err := c.exec(ctx, join[0], run); err != nil {
+		return stands, err
+	}
+	return stands, c.woken(ctx, join[1], run)
+}
+
+// woken runs a statement that makes the messages of runs due, and tells the workers of this process.
+func (c conn) woken(ctx context.Context, text string, args ...any) error {
+	var queues []string
+	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
+		var run int64
+		var queue string
+		_, err := scanLoosely(rows, "id queue", &run, &queue) // a malformed row may be in no queue
+		queues = append(queues, queue)
+		return err
+	})
+	for _, queue := range queues {
+		err = errors.Join(err, c.store.wake(ctx, queue))
+	}
+	return err
+}
+
+// bury ends the run of a message that goes to the dead letters, together with it.
+func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
+	err := s.buryAsIs(ctx, m, cause, deadLetter)
+	if plain := inASCII(cause); untranslatable(err) && plain != nil {
+		return s.buryAsIs(ctx, m, plain, deadLetter)
+	}
+	return err
+}
+
+func (s *Store) buryAsIs(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
+	message, err := marshal(errorText(cause))
+	if err != nil {
+		return err
+	}
+	return s.atomic(ctx, func(c conn) error {
+		runs, err := c.ids(ctx, s.dialect.workflow.exists, m.ID)
+		if err != nil {
+			return err
+		}
+		for _, run := range runs {
+			if _, err := c.endRun(ctx, run, Failed, nil, string(message)); err != nil {
+				return err
+			}
+		}
+		done, err := c.store.settle(ctx, []settlement{{m, outcome{kind: died, err: cause}, deadLetter}})
+		if err == nil && len(done) == 0 {
+			err = lostError([]int64{m.ID})
+		}
+		return err
+	})
+}
+
+// forever is how long a run waits for what wakes it.
+const forever = 100 * 365 * 24 * time.Hour
+
+// Sleep suspends the run for d, without holding a worker, however long that
+// is, and across restarts. It returns nil when the time has passed by the
+// database's clock, and until then an error matching ErrSuspended. The name is that of a step.
+func (r *Run) Sleep(ctx context.Context, name string, d time.Duration) error {
+	_, err := r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.sleep(ctx, name, rec, d) })
+	return err
+}
+
+func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Duration) ([]byte, error) {
+	wait, asleep := d, rec != nil && rec.wait.Valid
+	if asleep {
+		wait = r.remaining(rec)
+	}
+	onward := func() ([]byte, error) { return nil, r.suspend(wait, nil) }
+	switch {
+	case wait <= 0 || r.store == nil:
+		return r.put(ctx, name, step{status: Succeeded}, func() ([]byte, error) { return nil, nil })
+	case asleep:
+		return onward()
+	default:
+		return r.put(ctx, name, step{status: Running, delay: d.Microseconds()}, onward)
+	}
+}
+
+// Version returns which version of a change in the code this run is to
+// follow: the given one if the run had not come past this point when it was
+// made, and 0 if it had. It had if anything is recorded of a step after it: a result, a
+// wait, a child, or a retry to come.
+// The answer is recorded as a step named "version:" and the change, so that it stays:
+//
+//	if v, err := run.Version(ctx, "fraud-check", 1); err != nil {
+//		return err
+//	} else if v >= 1 {
+//		// the new way
+//	}
+func (r *Run) Version(ctx context.Context, change string, version int) (int, error) {
+	if version < 1 {
+		return 0, fmt.Errorf("pgqrs: version %d of change %q is less than 1", version, change)
+	}
+	name := "version:" + change
+	if err := r.refuseNested(ctx, fmt.Sprintf("%q", name)); err != nil {
+		return 0, err
+	}
+	if r.hasPassed(name) {
+		return 0, nil
+	}
+	return Step(ctx, r, name, func(context.Context) (int, error) { return version, nil })
+}
+
+// hasPassed reports whether the run has come past a step that has no record: another
+// step has a row, whatever became of it, and has not been asked for yet.
+func (e *execution) hasPassed(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stored[name] != nil || e.closed != nil {
+		return false
+	}
+	return slices.ContainsFunc(e.rows, func(other string) bool { return !e.asked[other] })
 }

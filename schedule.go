@@ -2,6 +2,7 @@ package pgqrs
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -302,4 +303,445 @@ func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Ti
 		}
 	}
 	return list, false, nil
+}
+
+// A timekeeper runs the schedules of a Worker. It asks the database, in one
+// statement for all of them, when the next instant has come, and else once a
+// minute, because the database's clock may jump. A schedule that takes long
+// goes on in a goroutine of its own, and the others do not wait for it.
+type timekeeper struct {
+	r         *running
+	schedules []*scheduleState
+	busy      int               // schedules under way
+	done      chan scheduleDone // has room for one of each
+}
+
+// A scheduleState is a schedule of a Worker with what its timekeeper knows of it. The first
+// two fields belong to the schedule's goroutine while it is under way, and the others to the timekeeper's.
+type scheduleState struct {
+	*Schedule
+	told    string    // the latest log line about it
+	unknown bool      // its definition is not in its row yet
+	at      time.Time // of its next look
+	busy    bool      // it is under way
+	slow    bool      // it took longer than patience, the latest time
+}
+
+// A scheduleDone is a schedule that is no longer under way.
+type scheduleDone struct {
+	s  *scheduleState
+	at time.Time // of its next look
+}
+
+const (
+	maxLook    = time.Minute            // between two looks
+	minLook    = 500 * time.Millisecond // the same
+	failedLook = 2 * time.Second        // after one that failed
+	takeOver   = time.Minute            // an instant has been overdue under another's rule
+	keptRuns   = 1000                   // in a schedule's history
+	lateLook   = 5 * time.Millisecond   // after an instant, so that the wait does not end just before it
+	patience   = 100 * time.Millisecond // with one schedule, before the next one begins
+	putWait    = time.Second            // for the row of one schedule, before its Worker begins
+	maxAside   = 16                     // schedules under way: so many leave no room for one that took long the latest time
+)
+
+// A scheduleRow is what decides when a schedule runs, by the database.
+type scheduleRow struct {
+	now             time.Time
+	id              int64 // 0: there is no row
+	rule, zone      string
+	changes         int64
+	next            time.Time // zero: never
+	paused, resumed time.Time
+	malformed       string // what of it does not decode
+}
+
+func newTimekeeper(r *running) *timekeeper {
+	k := &timekeeper{r: r, done: make(chan scheduleDone, len(r.Schedules))}
+	for _, s := range r.Schedules {
+		k.schedules = append(k.schedules, &scheduleState{Schedule: &s})
+	}
+	return k
+}
+
+// register brings the rows of the schedules up to date. From one whose row somebody's transaction
+// has locked on, it leaves them for later: the Worker has other things to do.
+func (k *timekeeper) register(ctx context.Context) error {
+	if len(k.schedules) == 0 {
+		return nil
+	}
+	rows, err := k.find(ctx, k.schedules)
+	if err != nil {
+		return err
+	}
+	locked := false
+	for _, s := range k.schedules {
+		next, err := s.after(rows[s.Name].now)
+		if err == nil && !locked {
+			locked, err = k.tryPut(ctx, s.Schedule, next)
+		}
+		if err != nil {
+			return wrap(ctx, err, "schedule %q", s.Name)
+		}
+		s.unknown = locked
+	}
+	return nil
+}
+
+// tryPut is put that waits no longer than putWait, and reports whether that was too short.
+func (k *timekeeper) tryPut(parent context.Context, s *Schedule, next time.Time) (late bool, err error) {
+	ctx, cancel := context.WithTimeout(parent, putWait)
+	defer cancel()
+	err = k.put(ctx, s, next)
+	if err != nil && ctx.Err() != nil && parent.Err() == nil {
+		k.failed(parent, "write the row of schedule "+s.Name, err)
+		return true, nil
+	}
+	return false, err
+}
+
+// find reads the rows of schedules, by name.
+func (k *timekeeper) find(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
+	var names []string
+	for _, s := range schedules {
+		names = append(names, s.Name)
+	}
+	list, err := jsonTexts(names)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]scheduleRow{}
+	err = conn{k.r.store, nil}.rows(ctx, k.r.store.dialect.schedule.find, []any{list}, func(rows *sql.Rows) error {
+		var name string
+		var id sql.NullInt64
+		var row scheduleRow
+		var rule, zone sql.NullString
+		var now, next, paused, resumed timestamp
+		var err error
+		row.malformed, err = scanLoosely(rows, "name now id rule zone tick_ct next_at paused_at resumed_at",
+			&name, &now, &id, &rule, &zone, &row.changes, &next, &paused, &resumed)
+		row.now, row.id, row.rule, row.zone = now.Time, id.Int64, rule.String, zone.String
+		row.next, row.paused, row.resumed = next.Time, paused.Time, resumed.Time
+		found[name] = row
+		return err
+	})
+	return found, err
+}
+
+// put writes a schedule's definition to its row.
+func (k *timekeeper) put(ctx context.Context, s *Schedule, next time.Time) error {
+	t := s.Target
+	headers, err := encodeHeaders(t.headers)
+	if err != nil {
+		return err
+	}
+	catchUp := s.CatchUp
+	if catchUp == 0 {
+		catchUp = 1
+	}
+	return k.r.store.single(ctx, func(c conn) error {
+		_, err := c.ids(ctx, c.store.dialect.schedule.put, s.Name, t.queue, t.runs, t.item.payload, t.item.priority, t.item.key, headers,
+			s.text(), s.zone().String(), catchUp, microseconds(next))
+		return err
+	})
+}
+
+// run keeps the schedules until ctx is done.
+func (k *timekeeper) run(ctx context.Context) {
+	for len(k.schedules) > 0 && ctx.Err() == nil {
+		k.look(ctx)
+		k.await(ctx)
+	}
+	k.settle()
+}
+
+// look begins what is due of the schedules that are not under way.
+func (k *timekeeper) look(ctx context.Context) {
+	began := time.Now()
+	slow := k.idle(true)
+	slices.SortFunc(slow, func(a, b *scheduleState) int { return a.at.Compare(b.at) })
+	idle := append(k.idle(false), slow...)
+	if len(idle) == 0 {
+		return
+	}
+	rows, err := k.findWithin(ctx, idle)
+	if err != nil {
+		k.failed(ctx, "look for schedules", err)
+		for _, s := range idle {
+			s.at = time.Now().Add(failedLook)
+		}
+		return
+	}
+	for _, s := range idle {
+		if !s.slow || k.busy < maxAside {
+			k.begin(ctx, s, rows[s.Name], began)
+		}
+	}
+}
+
+// idle returns the schedules that are not under way, either those that took long the latest time or the others.
+func (k *timekeeper) idle(slow bool) (list []*scheduleState) {
+	for _, s := range k.schedules {
+		if !s.busy && s.slow == slow {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (k *timekeeper) findWithin(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return k.find(ctx, schedules)
+}
+
+// begin runs what is due of a schedule, by the row that was asked for at a time. It returns when that is done, or after
+// patience: somebody's transaction may have locked the queue or the key, and the rule may be slow.
+func (k *timekeeper) begin(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) {
+	s.busy, s.slow = true, false
+	k.busy++
+	go func() { k.done <- scheduleDone{s, k.keepAside(ctx, s, row, asked)} }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for s.busy && !s.slow {
+		select {
+		case d := <-k.done:
+			k.ended(d)
+		case <-timer.C:
+			s.slow = true
+		}
+	}
+}
+
+// keepAside is keep, in the schedule's goroutine. It returns the time of the schedule's next look.
+func (k *timekeeper) keepAside(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) time.Time {
+	next, err := k.keep(ctx, s, row)
+	if err != nil {
+		k.failed(ctx, "run schedule "+s.Name, err)
+		return time.Now().Add(failedLook)
+	}
+	wait := maxLook
+	if !next.IsZero() {
+		wait = min(wait, next.Sub(row.now)+lateLook)
+	}
+	return asked.Add(wait)
+}
+
+// ended takes note that a schedule is no longer under way.
+func (k *timekeeper) ended(d scheduleDone) {
+	d.s.busy, d.s.at = false, d.at
+	k.busy--
+}
+
+// settle waits until no schedule is under way.
+func (k *timekeeper) settle() {
+	for k.busy > 0 {
+		k.ended(<-k.done)
+	}
+}
+
+// await returns when it is time for another look, or ctx is done.
+func (k *timekeeper) await(ctx context.Context) {
+	for soonest := time.Now().Add(minLook); ctx.Err() == nil; {
+		timer := time.NewTimer(max(time.Until(soonest), time.Until(k.nextLook())))
+		select {
+		case <-timer.C:
+			return
+		case d := <-k.done:
+			k.ended(d)
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// nextLook returns the time of the next look at a schedule that is not under way.
+func (k *timekeeper) nextLook() time.Time {
+	next := time.Now().Add(maxLook)
+	for _, s := range k.schedules {
+		if !s.busy && s.at.Before(next) {
+			next = s.at
+		}
+	}
+	return next
+}
+
+func (k *timekeeper) failed(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		k.r.log.Warn("pgqrs: schedules have to wait for the database; trying again", "what", what, "err", err)
+	}
+}
+
+// keep runs what is due of a schedule, and returns when to look at it again;
+// the zero time means no sooner than one must.
+func (k *timekeeper) keep(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	if row.id == 0 && !s.unknown {
+		if s.news("deleted") {
+			k.r.log.Warn("pgqrs: schedule was deleted; it is made anew when a worker starts", "schedule", s.Name)
+		}
+		return time.Time{}, nil
+	}
+	if s.unknown {
+		return k.putLate(ctx, s, row)
+	}
+	if row.malformed != "" {
+		if s.news("malformed") {
+			k.r.log.Warn("pgqrs: the row of a schedule does not decode, and the schedule is not run until that is mended, or deleted and made anew by a worker that starts",
+				"schedule", s.Name, "malformed", row.malformed)
+		}
+		return time.Time{}, nil
+	}
+	if row.rule != s.text() || row.zone != s.zone().String() {
+		return k.standAside(ctx, s, row)
+	}
+	s.told = ""
+	if row.next.IsZero() || row.next.After(row.now) {
+		first, err := s.after(row.now)
+		if err != nil || first.IsZero() || !row.next.IsZero() && !first.Before(row.next) {
+			return row.next, err
+		}
+		return k.tick(ctx, s.Schedule, row, nil, first) // the clock was set back
+	}
+	due, next, err := s.due(ctx, row.next, row.now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	due = slices.DeleteFunc(due, func(at time.Time) bool { return !row.paused.IsZero() || at.Before(row.resumed) })
+	return k.tick(ctx, s.Schedule, row, due, next)
+}
+
+// putLate writes the definition of a schedule to its row, which was locked when the Worker began.
+func (k *timekeeper) putLate(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	next, err := s.after(row.now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	err = k.putWithin(ctx, s.Schedule, next)
+	s.unknown = err != nil
+	return row.now, err
+}
+
+func (k *timekeeper) putWithin(ctx context.Context, s *Schedule, next time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return k.put(ctx, s, next)
+}
+
+// standAside leaves a schedule to those who have the rule that its row has,
+// unless they do not run it.
+func (k *timekeeper) standAside(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	if overdue := row.next.Add(takeOver); row.next.IsZero() || overdue.After(row.now) {
+		if s.news("another rule") {
+			k.r.log.Warn("pgqrs: a worker that started later has another rule for the schedule, which stands", "schedule", s.Name)
+		}
+		if row.next.IsZero() {
+			return row.next, nil
+		}
+		return overdue, nil
+	}
+	k.r.log.Warn("pgqrs: nobody runs the schedule by the rule that a worker which started later had; taking over", "schedule", s.Name)
+	return row.now, k.putWithin(ctx, s.Schedule, row.next)
+}
+
+// news reports whether something has not been said about a schedule yet.
+func (s *scheduleState) news(what string) bool {
+	old := s.told
+	s.told = what
+	return old != what
+}
+
+// A repetition is a tick with instants that the history has already.
+type repetition struct{ left []time.Time }
+
+func (*repetition) Error() string { return "pgqrs: some instants have been run before" }
+
+// tick runs the instants that are due and advances the schedule to the next
+// one, in one transaction, unless somebody else has done so or is at it: then
+// it is to be looked at again at once. Otherwise that is so at the next instant.
+func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	for {
+		mine := false
+		var runs []ScheduleRun
+		err := k.r.store.atomic(ctx, func(c conn) (err error) {
+			mine, runs, err = c.tick(ctx, s, row, due, next)
+			return err
+		})
+		if err == nil {
+			k.logHeld(s, runs)
+		}
+		var again *repetition
+		if errors.As(err, &again) {
+			due = again.left
+			continue
+		}
+		if !mine {
+			next = row.now
+		}
+		return next, err
+	}
+}
+
+// logHeld names the instants that were not enqueued because of a key. That is what a Target's own
+// key is for. The key of an instant is nobody else's, unless a row was written by SQL.
+func (k *timekeeper) logHeld(s *Schedule, runs []ScheduleRun) {
+	for _, run := range runs {
+		if !run.Held {
+			continue
+		}
+		log := k.r.log.Warn
+		if s.Target.item.key != nil {
+			log = k.r.log.Info
+		}
+		log("pgqrs: an instant of a schedule is held: its key is taken", "schedule", s.Name, "instant", run.DueAt, "message", run.MessageID, "run", run.RunID)
+	}
+}
+
+// tick is a tick's transaction. It reports whether it was the one to do it.
+func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, runs []ScheduleRun, err error) {
+	ids, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
+	if err != nil || len(ids) == 0 || len(due) == 0 {
+		return len(ids) > 0, nil, err
+	}
+	runs, err = c.runInstants(ctx, s, row.id, due)
+	return true, runs, err
+}
+
+// runInstants enqueues for instants, and notes that in the history.
+func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time.Time) ([]ScheduleRun, error) {
+	items, err := c.store.scheduled(ctx, s.Name, s.Target, due)
+	if err != nil {
+		return nil, err
+	}
+	runs, err := c.runTarget(ctx, s.Target, items)
+	if err != nil {
+		return nil, err
+	}
+	for i, at := range due {
+		runs[i].DueAt = at
+	}
+	added, err := c.recordRuns(ctx, id, runs)
+	if err == nil && len(added) < len(due) {
+		slices.SortFunc(added, time.Time.Compare)
+		return nil, &repetition{added}
+	}
+	return runs, err
+}
+
+// prune deletes what is too old in the schedules' histories.
+func (k *timekeeper) prune(ctx context.Context) {
+	if len(k.schedules) == 0 {
+		return
+	}
+	var names []string
+	for _, s := range k.schedules {
+		names = append(names, s.Name)
+	}
+	list, err := jsonTexts(names)
+	if err != nil {
+		k.r.upkeepFailed(ctx, "prune the history of schedules", err)
+		return
+	}
+	k.r.chunks(ctx, "prune the history of schedules", k.r.store.dialect.schedule.prune, list, keptRuns, upkeepChunk)
 }

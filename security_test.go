@@ -116,7 +116,7 @@ func constant(e ast.Expr, constants map[string]bool) bool {
 // checked to be a plain identifier, and a PRAGMA is one of the library's own with a value that is
 // a constant, a key in hexadecimal or the name of a known cipher.
 var builtTexts = map[string]string{
-	"install.go":       `/* pgqrs:schema.make */ CREATE SCHEMA "`,
+	"schema.go":        `/* pgqrs:schema.make */ CREATE SCHEMA "`,
 	"dsn_connector.go": `PRAGMA `,
 }
 

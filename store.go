@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,19 +94,6 @@ type Observer struct {
 	// Stepped is called in a workflow when the function of a step has returned: after how long, and with what.
 	Stepped func(ctx context.Context, runID int64, step string, took time.Duration, err error)
 }
-
-// ErrNotInstalled is returned when the tables are missing or older than the
-// library needs; [Store.Install] makes them.
-var ErrNotInstalled = errors.New("pgqrs: schema is not installed; call Store.Install")
-
-// ErrNotFound is returned when the queue, message or worker that a call names does not exist.
-var ErrNotFound = errors.New("pgqrs: not found")
-
-// ErrState is returned when the state of a thing does not allow what was asked of it.
-var ErrState = errors.New("pgqrs: not possible in this state")
-
-// ErrUnsupported is returned for what this database, driver or transaction cannot do.
-var ErrUnsupported = errors.New("pgqrs: not supported")
 
 // A Store is a database that holds queues. It is safe for concurrent use, and
 // meant to be made once and kept. One that [Open] made owns its *sql.DB; one
@@ -325,98 +311,7 @@ func (s *core) render(text string) string {
 	return done
 }
 
-// An operationError says what was being done, once, however often it is wrapped.
-type operationError struct {
-	what string
-	err  error
-}
-
-func (e *operationError) Error() string {
-	return "pgqrs: " + e.what + ": " + unprefixed(e.err)
-}
-
-// unprefixed is the text of an error that is to stand behind another prefix.
-func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), "pgqrs: ") }
-
-func (e *operationError) Unwrap() error { return e.err }
-
-// wrap names the operation and its operand in an error, and makes it match
-// what callers look for. A nil error stays nil.
-func wrap(ctx context.Context, err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	switch {
-	case unprepared(err):
-		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
-	case missing(err) && !errors.Is(err, ErrNotInstalled):
-		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
-	case sqlState(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
-		err = fmt.Errorf("%s; Verify names those it lacks (%w)", lackedRight, err)
-	case untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
-		err = invalid(err)
-	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
-	}
-	return &operationError{what: fmt.Sprintf(format, args...), err: err}
-}
-
 // insufficientPrivilege is PostgreSQL's code of a right that is missing.
 const insufficientPrivilege = "42501"
 
 const lackedRight = "this user lacks a right"
-
-// A waker lets the Store of one process tell a Worker in it that a queue has
-// something new, without asking the database.
-type waker struct {
-	now, soon atomic.Bool
-	ring      func()
-}
-
-// wake rings for a queue: now, or, if the news is in a caller's transaction,
-// soon. In a transaction it also tells other processes.
-func (s *Store) wake(ctx context.Context, queue string) error {
-	if s.news == nil {
-		s.ring(queue, s.tx != nil)
-	} else {
-		s.tell(func() { s.ring(queue, false) })
-	}
-	return s.notify(ctx, queue)
-}
-
-// tell calls fn; in a transaction of the library's own, once that has committed.
-func (s *Store) tell(fn func()) {
-	if s.news == nil {
-		fn()
-		return
-	}
-	*s.news = append(*s.news, fn)
-}
-
-func (s *Store) ring(queue string, soon bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for w := range s.wakers[queue] {
-		if soon {
-			w.soon.Store(true)
-		} else {
-			w.now.Store(true)
-		}
-		w.ring()
-	}
-}
-
-// listen adds a waker; the function it returns takes it away.
-func (s *Store) listen(queue string, w *waker) (stop func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.wakers[queue] == nil {
-		s.wakers[queue] = map[*waker]struct{}{}
-	}
-	s.wakers[queue][w] = struct{}{}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.wakers[queue], w)
-	}
-}

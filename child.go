@@ -1,0 +1,222 @@
+package pgqrs
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Child runs the workflow as a child of a run, under the name of a step, and
+// returns its result. The child is started once, whatever happens; the parent
+// is suspended, without holding a worker, until the child has ended. A failed
+// child's error is a *RunError with the child's workflow and id. Cancelling the parent cancels the child.
+// If the child is deleted first, that error matches ErrNotFound.
+func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in In, opts ...Option) (Out, error) {
+	outs, err := w.children(ctx, run, name, []In{in}, true, opts)
+	if len(outs) == 0 {
+		var zero Out
+		return zero, err
+	}
+	return outs[0], err
+}
+
+// Children is Child for many at once, in one batch and with one wait for all
+// of them. There are as many results as inputs, in their order. Those of failed children are
+// zero, and the error joins their *RunErrors. If the function asks for more or fewer children than it has
+// started under that name, all results are zero, and the error matches ErrState.
+func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string, in []In, opts ...Option) ([]Out, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	return w.children(ctx, run, name, in, false, opts)
+}
+
+// children is Children, or, if it is for one, Child.
+func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string, in []In, one bool, opts []Option) ([]Out, error) {
+	if err := run.giveChildren(w.name, name, len(in), one); err != nil {
+		return nil, err
+	}
+	raw, err := run.children(ctx, w.name, name, len(in), func(ctx context.Context) ([]item, error) {
+		if keyed(opts, len(in)) {
+			return nil, errors.New("a child has no key: it is started once for its step")
+		}
+		bound := &Workflow[In, Out]{store: run.store, name: w.name, policy: w.policy}
+		return bound.items(ctx, in, opts)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return decodeChildren[Out](run, name, raw, len(in))
+}
+
+// A childResult is what became of a child, as the parent records it.
+type childResult struct {
+	Workflow  string          `json:"workflow"`
+	RunID     int64           `json:"run_id"`
+	Output    json.RawMessage `json:"output,omitempty"`
+	Error     *string         `json:"error,omitempty"`
+	Cancelled bool            `json:"cancelled,omitempty"`
+	Deleted   bool            `json:"deleted,omitempty"` // it has an Error too, for former versions
+}
+
+// deletedChild is the result of a child that is not there any more; its id is 0 if nobody knows it.
+func deletedChild(workflow string, id int64) childResult {
+	text := ErrNotFound.Error() + ": it was deleted before its parent had its result"
+	return childResult{Workflow: workflow, RunID: id, Error: &text, Deleted: true}
+}
+
+// failure is why a child has no result; nil if it has.
+func (c childResult) failure() error {
+	switch {
+	case c.Cancelled:
+		return &RunError{c.Workflow, c.RunID, "", ErrCancelled}
+	case c.Deleted:
+		return &RunError{c.Workflow, c.RunID, "", &recordedError{*c.Error, ErrNotFound}}
+	case c.Error != nil:
+		return &RunError{c.Workflow, c.RunID, "", &recordedError{*c.Error, nil}}
+	}
+	return nil
+}
+
+// decodeChildren returns the results of n children, as the record of their step has them.
+func decodeChildren[Out any](run *Run, name string, raw []byte, n int) ([]Out, error) {
+	results, err := decodeStep[[]childResult](run, name, raw, nil)
+	if err != nil {
+		return nil, err
+	}
+	outs := make([]Out, n)
+	if len(results) != n {
+		return outs, fmt.Errorf("%w: step %q of run %d has the results of %d children, and is asked for %d", ErrState, name, run.id, len(results), n)
+	}
+	var errs []error
+	for i, c := range results {
+		if err := c.failure(); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if len(c.Output) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(c.Output, &outs[i]); err != nil {
+			errs = append(errs, fmt.Errorf("%w: result of run %d of workflow %q does not decode into %T: %w", ErrInvalidPayload, c.RunID, c.Workflow, outs[i], err))
+		}
+	}
+	return outs, errors.Join(errs...)
+}
+
+// children starts n runs of a workflow once, and returns their results when all have ended.
+func (r *Run) children(ctx context.Context, workflow, name string, n int, items func(context.Context) ([]item, error)) ([]byte, error) {
+	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) {
+		ctx := r.ofLease(ctx)
+		if r.store == nil {
+			return nil, fmt.Errorf("%w: Child %q needs a database, or a given result", ErrUnsupported, name)
+		}
+		if rec != nil {
+			return r.awaitChildren(ctx, workflow, name, n, rec)
+		}
+		list, err := items(context.WithValue(ctx, stepKey{}, &stepScope{run: r.execution, name: name}))
+		if err != nil {
+			return nil, wrap(ctx, err, "start children %q of run %d", name, r.id)
+		}
+		return nil, r.startChildren(ctx, workflow, name, list)
+	})
+}
+
+// awaitChildren records the results of a step's children, if all have ended, and suspends the run otherwise.
+func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, rec *stepRecord) ([]byte, error) {
+	found, ended, err := r.childResults(ctx, name)
+	if err != nil {
+		return nil, r.setback(err)
+	}
+	if !ended {
+		return nil, r.suspend(forever, nil)
+	}
+	results, err := placed(found, rec.output, workflow, n)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := marshal(results)
+	if err != nil {
+		return nil, err
+	}
+	output := canonical(string(raw))
+	return r.put(ctx, name, step{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
+}
+
+// placed returns the results of a step's children, each in the place of its input. found are those that are
+// there, by id; started is the list of all ids, of which former versions have recorded none.
+func placed(found []childResult, started []byte, workflow string, n int) ([]childResult, error) {
+	if started == nil && len(found) == n {
+		return found, nil
+	}
+	ids := make([]int64, n) // unknown ones: which of the children are left, nobody can tell
+	if started != nil {
+		if err := json.Unmarshal(started, &ids); err != nil {
+			return nil, Permanent(malformedError("the step that has started children", malformedColumn("output", err)))
+		}
+	}
+	results := make([]childResult, len(ids))
+	for i, id := range ids {
+		results[i] = deletedChild(workflow, id)
+		at, there := slices.BinarySearchFunc(found, id, func(c childResult, id int64) int { return cmp.Compare(c.RunID, id) })
+		if there {
+			results[i] = found[at]
+		}
+	}
+	return results, nil
+}
+
+// startChildren starts the runs and records which they are, in one transaction, and suspends the run.
+func (r *Run) startChildren(ctx context.Context, workflow, name string, items []item) error {
+	err := r.store.atomic(ctx, func(c conn) error {
+		ids, err := c.store.startRuns(ctx, workflow, items, &parent{r.id, name})
+		if err != nil {
+			return err
+		}
+		list, err := jsonList(ids)
+		if err != nil {
+			return err
+		}
+		status, err := c.saveStep(ctx, saving{r.id, r.m, name, step{status: Paused, output: list}})
+		if err == nil && status == "" {
+			err = lostError([]int64{r.m.ID})
+		}
+		return err
+	})
+	if err != nil {
+		return r.setback(err)
+	}
+	return r.suspend(forever, nil)
+}
+
+// childResults reads what became of a step's children, and whether all have ended.
+func (r *Run) childResults(ctx context.Context, name string) ([]childResult, bool, error) {
+	var results []childResult
+	ended := true
+	err := conn{r.store, nil}.rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
+		var c childResult
+		var status State
+		var output, failure []byte
+		bad, err := scanLoosely(rows, "id workflow status output error", &c.RunID, &c.Workflow, &status, &output, &failure)
+		if err != nil {
+			return err
+		}
+		c.Output, c.Cancelled = output, status == Cancelled
+		ended = ended && status.final()
+		if status == Failed {
+			text := runErrorText(failure)
+			c.Error, c.Output = &text, nil
+		}
+		if _, badOutput := listedJSON("output", c.Output); status.final() && bad+badOutput != "" {
+			text := malformedError("its row", joinMalformed(bad, badOutput)).Error()
+			c.Error, c.Output = &text, nil
+		}
+		results = append(results, c)
+		return nil
+	})
+	return results, ended, err
+}

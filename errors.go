@@ -1,0 +1,259 @@
+package pgqrs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrNotInstalled is returned when the tables are missing or older than the
+// library needs; [Store.Install] makes them.
+var ErrNotInstalled = errors.New("pgqrs: schema is not installed; call Store.Install")
+
+// ErrNotFound is returned when the queue, message or worker that a call names does not exist.
+var ErrNotFound = errors.New("pgqrs: not found")
+
+// ErrState is returned when the state of a thing does not allow what was asked of it.
+var ErrState = errors.New("pgqrs: not possible in this state")
+
+// ErrUnsupported is returned for what this database, driver or transaction cannot do.
+var ErrUnsupported = errors.New("pgqrs: not supported")
+
+// ErrInvalidPayload is returned, before anything is stored, for a payload that
+// does not marshal to JSON, is not what [Limits] allows, or that not every
+// dialect can store and give back; and for headers and keys alike. It is also
+// why a message whose payload does not decode dies.
+var ErrInvalidPayload = errors.New("pgqrs: invalid payload")
+
+// ErrDuplicate is returned by an enqueue with [Unique] whose key is taken, and
+// by a redrive of messages whose key has been taken since.
+var ErrDuplicate = errors.New("pgqrs: duplicate key")
+
+// ErrLeaseLost is returned when a message is no longer held by the lease that
+// the call was made with: it expired and the message was taken by another, or
+// the message was settled or deleted. Nothing was changed for that message. It
+// is also the cause of a handler's ctx once its lease is gone.
+var ErrLeaseLost = errors.New("pgqrs: lease lost")
+
+// ErrRateLimited matches every [RateLimitError].
+var ErrRateLimited = errors.New("pgqrs: rate limit")
+
+// A RateLimitError is returned, with nothing stored, by a call that is above
+// [Limits].Rate, and, with nothing leased, by a Dequeue from a queue whose
+// policy allows no delivery now. A handler, or a step, that returns it is tried again after Wait.
+type RateLimitError struct {
+	// Wait is when the same call would pass, if nothing else does meanwhile;
+	// while as many messages are leased as may be, when to ask again.
+	Wait time.Duration
+}
+
+// Error says how long to wait.
+func (e *RateLimitError) Error() string {
+	return fmt.Sprintf("%v: try again in %v", ErrRateLimited, e.Wait)
+}
+
+// Is reports whether target is ErrRateLimited.
+func (e *RateLimitError) Is(target error) bool { return target == ErrRateLimited }
+
+// As lets a handler's outcome be what RetryAfter says.
+func (e *RateLimitError) As(target any) bool {
+	after, ok := target.(**retryAfterError)
+	if ok {
+		*after = &retryAfterError{e.Wait, e}
+	}
+	return ok
+}
+
+// ErrPermanent matches errors made by [Permanent].
+var ErrPermanent = errors.New("pgqrs: permanent failure")
+
+// Permanent says that trying again is no use: a handler that returns it sends
+// its message to the dead letters now. The result matches ErrPermanent and
+// everything that err matches. Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+
+func (e *permanentError) Unwrap() error { return e.err }
+
+func (e *permanentError) Is(target error) bool { return target == ErrPermanent }
+
+// RetryAfter says how long to wait before the next attempt, in place of the
+// policy's backoff. The attempt counts. The result matches everything that err
+// matches. RetryAfter(d, nil) is nil.
+func RetryAfter(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &retryAfterError{max(0, d), err}
+}
+
+type retryAfterError struct {
+	after time.Duration
+	err   error
+}
+
+func (e *retryAfterError) Error() string { return e.err.Error() }
+
+func (e *retryAfterError) Unwrap() error { return e.err }
+
+// ErrSnoozed matches what [Snooze] returns.
+var ErrSnoozed = errors.New("pgqrs: snoozed")
+
+// Snooze says: not now, again in d. It is no failure, and the attempt does not
+// count. Middleware and an Observer tell it from one by ErrSnoozed, which it matches.
+func Snooze(d time.Duration) error { return &snoozeError{max(0, d)} }
+
+type snoozeError struct{ after time.Duration }
+
+func (e *snoozeError) Error() string { return fmt.Sprintf("pgqrs: snoozed for %v", e.after) }
+
+func (e *snoozeError) Is(target error) bool { return target == ErrSnoozed }
+
+// ErrTimeout is the cause of a handler's ctx when Policy.Timeout has passed.
+var ErrTimeout = errors.New("pgqrs: timeout")
+
+// A BatchError says which messages of a batch failed, by their ids, and why; the others are
+// done. An entry of nil is none. If it names an id that is not in the batch, the whole batch fails.
+type BatchError map[int64]error
+
+// Error names the messages that failed.
+func (e BatchError) Error() string {
+	var list []string
+	for _, id := range slices.Sorted(maps.Keys(e)) {
+		if e[id] != nil {
+			list = append(list, fmt.Sprintf("message %d: %s", id, unprefixed(e[id])))
+		}
+	}
+	return fmt.Sprintf("pgqrs: %d messages of a batch failed: %s", len(list), strings.Join(list, "; "))
+}
+
+// Unwrap returns the errors of the messages.
+func (e BatchError) Unwrap() []error {
+	var list []error
+	for _, id := range slices.Sorted(maps.Keys(e)) {
+		if e[id] != nil {
+			list = append(list, e[id])
+		}
+	}
+	return list
+}
+
+// ErrSuspended matches what the calls of a [Run] return when this execution
+// of it is over for now: a retry is to come, it sleeps, waits for a signal or a
+// child, lost its lease or the database, is paused, or its worker stops. The
+// run goes on later, from its beginning, with the recorded results.
+//
+// Return it like any other error. After it nothing of the run starts any more
+// and what the function returns is ignored, so that swallowing it does no harm;
+// but do not take it for a failure:
+//
+//	if err != nil && !errors.Is(err, pgqrs.ErrSuspended) {
+//		// a recorded failure, or a cancellation: compensate here
+//	}
+//
+// Compensation by steps needs no such care, as steps do not start after it.
+var ErrSuspended = errors.New("pgqrs: run is suspended")
+
+// ErrCancelled is returned by the first step of a cancelled run that has no
+// recorded result, and by [RunHandle.Result]. The steps after it do run, so
+// that the run can clean up. It is also the cause of a ctx in a run that is being cancelled.
+var ErrCancelled = errors.New("pgqrs: run is cancelled")
+
+// ErrStepReused is returned when one execution asks for a step of the same
+// name twice. In loops, put what the iteration is about into the name:
+// "charge:" + order.ID rather than a counter, if the order may change. A function
+// that ignores the error ends its run with it.
+var ErrStepReused = errors.New("pgqrs: step name is used twice in one run")
+
+// A RunError is a failure that is recorded, of a step or of a run. It is the
+// same on every replay: Err has the recorded text, and matches only errors of this package.
+type RunError struct {
+	Workflow string
+	RunID    int64
+	Step     string // empty: the run itself
+	Err      error
+}
+
+// Error returns the recorded text with what failed.
+func (e *RunError) Error() string {
+	if e.Step == "" {
+		return fmt.Sprintf("pgqrs: run %d of workflow %q: %s", e.RunID, e.Workflow, unprefixed(e.Err))
+	}
+	return fmt.Sprintf("pgqrs: step %q of run %d of workflow %q: %s", e.Step, e.RunID, e.Workflow, unprefixed(e.Err))
+}
+
+// Unwrap returns Err.
+func (e *RunError) Unwrap() error { return e.Err }
+
+// recordedError has a recorded text, and matches a sentinel by its recorded code.
+type recordedError struct {
+	text     string
+	sentinel error
+}
+
+func (e *recordedError) Error() string { return e.text }
+
+func (e *recordedError) Unwrap() error { return e.sentinel }
+
+// A suspension ends an execution for now.
+type suspension struct {
+	after time.Duration
+	cause error // nil: it is as it should be
+}
+
+func (s *suspension) Error() string {
+	if s.cause != nil {
+		return ErrSuspended.Error() + ": " + unprefixed(s.cause)
+	}
+	return ErrSuspended.Error()
+}
+
+func (s *suspension) Is(target error) bool { return target == ErrSuspended }
+
+// An operationError says what was being done, once, however often it is wrapped.
+type operationError struct {
+	what string
+	err  error
+}
+
+func (e *operationError) Error() string {
+	return "pgqrs: " + e.what + ": " + unprefixed(e.err)
+}
+
+func (e *operationError) Unwrap() error { return e.err }
+
+// wrap names the operation and its operand in an error, and makes it match
+// what callers look for. A nil error stays nil.
+func wrap(ctx context.Context, err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	switch {
+	case unprepared(err):
+		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
+	case missing(err) && !errors.Is(err, ErrNotInstalled):
+		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
+	case sqlState(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
+		err = fmt.Errorf("%s; Verify names those it lacks (%w)", lackedRight, err)
+	case untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
+		err = invalid(err)
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
+	}
+	return &operationError{what: fmt.Sprintf(format, args...), err: err}
+}
+
+// unprefixed is the text of an error that is to stand behind another prefix.
+func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), "pgqrs: ") }

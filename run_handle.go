@@ -1,0 +1,919 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A RunHandle is a run from the outside: to wait for it, look at it, or change
+// its course. It is safe for concurrent use, and always bound to the pool.
+type RunHandle[Out any] struct {
+	store *Store
+	id    int64
+	fresh bool  // it was started by this Store,
+	since int64 // when so many runs had ended in this process
+}
+
+// Run returns the handle of a run of any workflow. It does no I/O.
+func (s *Store) Run(id int64) *RunHandle[json.RawMessage] {
+	return &RunHandle[json.RawMessage]{store: &Store{core: s.core, err: s.err}, id: id}
+}
+
+// ID returns the run's id.
+func (h *RunHandle[Out]) ID() int64 { return h.id }
+
+// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist.
+func (h *RunHandle[Out]) Info(ctx context.Context) (RunInfo, error) {
+	info, err := h.info(ctx)
+	return info, wrap(ctx, err, "look at run %d", h.id)
+}
+
+func (h *RunHandle[Out]) info(ctx context.Context) (RunInfo, error) {
+	if err := h.store.usable(); err != nil {
+		return RunInfo{}, err
+	}
+	return conn{h.store, nil}.run(ctx, h.id)
+}
+
+// Steps returns the recorded steps of the run, in the order of their first record. Outputs and errors
+// are cut to [ListedBytes]; [RunHandle.Step] returns a whole step.
+func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
+	if _, err := h.info(ctx); err != nil {
+		return nil, wrap(ctx, err, "list the steps of run %d", h.id)
+	}
+	var list []StepInfo
+	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.list, []any{h.id}, func(rows *sql.Rows) error {
+		var size sql.NullInt64
+		s, err := scanStep(rows, &size)
+		var failure bool
+		info := s.info()
+		if s.failure != nil {
+			info.Error, failure = listedErrorText(s.failure)
+		}
+		if size.Valid && info.Output != nil {
+			info.OutputSize = size.Int64
+			info.Output, info.Cut = cutSized(info.Output, size.Int64)
+		}
+		info.listed()
+		info.Cut = info.Cut || failure
+		list = append(list, info)
+		return err
+	})
+	return list, wrap(ctx, err, "list the steps of run %d", h.id)
+}
+
+// Step returns a recorded step of the run with its whole output. It returns an error matching
+// ErrNotFound if the run has no record of a step of that name.
+func (h *RunHandle[Out]) Step(ctx context.Context, name string) (StepInfo, error) {
+	var info StepInfo
+	err := h.store.usable()
+	if err == nil {
+		err = checkFindable("step", name)
+	}
+	found := false
+	if err == nil {
+		err = conn{h.store, nil}.rows(ctx, h.store.dialect.step.get, []any{h.id, name}, func(rows *sql.Rows) error {
+			s, err := scanStep(rows)
+			info, found = s.info(), true
+			info.listed()
+			return err
+		})
+	}
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return info, wrap(ctx, err, "look at step %q of run %d", name, h.id)
+}
+
+// Result waits until the run has ended and returns its result. If it failed,
+// the error is a *RunError; if it was cancelled, it matches ErrCancelled; if the
+// result does not decode into Out, ErrInvalidPayload; if its row does not decode, ErrMalformed; if there is no such run,
+// ErrNotFound; in a run, but outside a step, ErrState, and so in a step of the run itself. It learns at once of runs that end in this
+// process, and of others by looking, after 10 ms first and then less and less often, up to every second.
+// All calls of a Store share a connection for that. A look is repeated until ctx is done if the database was away.
+func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
+	var out Out
+	if err := h.waitable(ctx); err != nil {
+		return out, wrap(ctx, err, "wait for run %d", h.id)
+	}
+	info, err := h.ended(ctx)
+	switch {
+	case err != nil:
+	case info.Status == Cancelled:
+		err = ErrCancelled
+	case info.Status == Succeeded && info.spoiled:
+		err = malformedError("its row", info.Malformed)
+	case info.Status == Failed:
+		return out, &RunError{info.Workflow, info.ID, "", &recordedError{info.Error, nil}}
+	case info.Output != nil:
+		err = decodeResult(info.Output, &out)
+	}
+	return out, wrap(ctx, err, "wait for run %d", h.id)
+}
+
+// decodeResult decodes a run's result into out. The caller of Result gets a panic as an error.
+func decodeResult(raw []byte, out any) error {
+	var err error
+	if bad := caught(func() { err = foreign(json.Unmarshal(raw, out)) }); bad != nil {
+		err = bad
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: it does not decode into %s: %w", ErrInvalidPayload, reflect.TypeOf(out).Elem(), err)
+}
+
+// waitable returns an error if ctx is not one to wait for the run with: the wait would be done again
+// with every replay, or the run would wait for itself.
+func (h *RunHandle[Out]) waitable(ctx context.Context) error {
+	if err := outsideStep(ctx); err != nil {
+		return err
+	}
+	scope := scopeOf(ctx)
+	if scope == nil || scope.run.store == nil || scope.run.store.core != h.store.core || scope.run.id != h.id {
+		return nil
+	}
+	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
+}
+
+// ended waits until the run has ended. While it is being executed in this process, it will be told, and looks
+// once a second only, in case the lease is lost; nor does it look at first if it cannot have missed the end.
+// A look that fails while the database is away is repeated.
+func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
+	told, missed, stop := h.store.awaitRun(h.id, h.since)
+	defer stop()
+	const first, rare = 10 * time.Millisecond, time.Second
+	var failed error // the latest look
+	for wait, pause, look := first, first, !h.fresh || missed; ; {
+		if err := h.store.usable(); err != nil {
+			return RunInfo{}, err
+		}
+		if look {
+			answer, ok := h.store.polls.poll(ctx, h.store, h.id)
+			if !ok {
+				return RunInfo{}, unanswered(ctx, failed)
+			}
+			if failed = answer.err; failed != nil && !answer.again || answer.info.Status.final() {
+				return answer.info, failed
+			}
+			pause = h.store.pollWait(wait)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case news := <-told:
+			if h.fresh && news.Status == Succeeded { // which is for good, as a failure is not
+				timer.Stop()
+				return news, nil
+			}
+			wait, look = first, news.Status != Running
+			if !look {
+				wait, pause = rare, rare
+			}
+		case <-timer.C:
+			wait, look = min(2*wait, rare), true
+		case <-ctx.Done():
+			timer.Stop()
+			return RunInfo{}, unanswered(ctx, failed)
+		}
+		timer.Stop()
+	}
+}
+
+// unanswered is the error of a ctx that has ended, with that of the latest look if the database did not answer it.
+func unanswered(ctx context.Context, failed error) error {
+	if failed == nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w; the latest look failed: %w", ctx.Err(), failed)
+}
+
+// A runsHere is the runs of a process, to those who wait for them there.
+type runsHere struct {
+	awaited map[int64]map[chan RunInfo]struct{} // calls of Result, by run
+	began   time.Time                           // when the first of them came
+	endings int64                               // runs that have ended
+	last    [64]int64                           // the last of them; the nth at n modulo their number
+}
+
+// missed reports whether a run may have ended since so many had. The caller holds core.mu.
+func (r *runsHere) missed(id, since int64) bool {
+	n := r.endings - since
+	if n > int64(len(r.last)) {
+		return true
+	}
+	for i := range n {
+		if r.last[(since+i)%int64(len(r.last))] == id {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitRun returns a channel on which it hears of a run in this process: Running when an execution begins, how it
+// ended, or no status, when an execution is over; and whether it may have ended here since so many runs had.
+func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop func()) {
+	c := make(chan RunInfo, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runs.awaited == nil {
+		s.runs.awaited, s.runs.began = map[int64]map[chan RunInfo]struct{}{}, time.Now()
+	}
+	if s.runs.awaited[id] == nil {
+		s.runs.awaited[id] = map[chan RunInfo]struct{}{}
+	}
+	s.runs.awaited[id][c] = struct{}{}
+	return c, s.runs.missed(id, since), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.runs.awaited[id], c)
+		if len(s.runs.awaited[id]) == 0 {
+			delete(s.runs.awaited, id)
+		}
+	}
+}
+
+// endingsSoFar is how many runs have ended in this process.
+func (s *core) endingsSoFar() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runs.endings
+}
+
+// tellAwaiting tells who waits for a run in this process what has become of it, in the place of what they were told before.
+func (s *core) tellAwaiting(news RunInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if news.Status.final() {
+		s.runs.last[s.runs.endings%int64(len(s.runs.last))] = news.ID
+		s.runs.endings++
+	}
+	for c := range s.runs.awaited[news.ID] {
+		select {
+		case <-c:
+		default:
+		}
+		c <- news
+	}
+}
+
+// Cancel asks the run, and the children it has started, to end. The next step
+// without a recorded result returns ErrCancelled, the ctx of the running one
+// ends with that cause at the worker's next heartbeat, the run may clean up by
+// further steps, and then it is Cancelled, whatever its function returns. A run
+// without any recorded step ends without its function being called. It ends at
+// once, also if it is blocked in its group, unless a worker holds it. Cancelling
+// again is no error. Cancel returns errors matching ErrNotFound, and ErrState if
+// the run has ended otherwise.
+func (h *RunHandle[Out]) Cancel(ctx context.Context) error {
+	return h.change(ctx, "cancel", func(c conn) error { return c.cancelRun(ctx, h.id) })
+}
+
+func (c conn) cancelRun(ctx context.Context, id int64) error {
+	started, all, err := c.cancelRuns(ctx, []int64{id}, nil)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return c.explain(ctx, id, Cancelling, Cancelled)
+	}
+	return c.cancelChildren(ctx, started...)
+}
+
+// cancelRuns asks runs to end, and ends those that no worker has begun. It wakes the other ones, and
+// the parents of those that it ends, except for parents that are awake. It returns the runs that were not being
+// cancelled yet, and which of them have started.
+func (c conn) cancelRuns(ctx context.Context, ids, awake []int64) (started, all []int64, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err = c.ids(ctx, c.store.dialect.workflow.cancel, list)
+	if err != nil || len(all) == 0 {
+		return nil, nil, err
+	}
+	ended, err := c.endUnstarted(ctx, all, awake)
+	if err != nil {
+		return nil, nil, err
+	}
+	started = slices.DeleteFunc(slices.Clone(all), func(id int64) bool { return ended[id] })
+	return started, all, c.wakeRuns(ctx, started)
+}
+
+// wakeRuns makes the messages of unfinished runs due.
+func (c conn) wakeRuns(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, err := jsonList(ids)
+	if err != nil {
+		return err
+	}
+	return c.woken(ctx, c.store.dialect.workflow.wake, list)
+}
+
+// endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no worker's hands,
+// and returns them. It need not wait for their turn, as there is nothing to clean up.
+func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]bool, error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, err
+	}
+	ended, next := map[int64]bool{}, followers{}
+	err = c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{list}, func(rows *sql.Rows) error {
+		var id int64
+		var queue string
+		var group sql.NullString
+		var batch sql.NullInt64
+		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch) // what does not decode is followed by nothing
+		ended[id] = true
+		next.after(queue, group.String, batch.Int64)
+		return err
+	})
+	if err != nil || len(ended) == 0 {
+		return nil, err
+	}
+	parents, err := c.endCancelled(ctx, slices.Sorted(maps.Keys(ended)))
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range awake {
+		delete(parents, id)
+	}
+	if err := c.wakeRuns(ctx, slices.Sorted(maps.Keys(parents))); err != nil {
+		return nil, err
+	}
+	return ended, c.advance(ctx, next)
+}
+
+// endCancelled ends runs as CANCELLED and returns their parents.
+func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]bool, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, err
+	}
+	parents = map[int64]bool{}
+	err = c.rows(ctx, c.store.dialect.workflow.unstartedEnd, []any{list}, func(rows *sql.Rows) error {
+		var id int64
+		var parent sql.NullInt64
+		_, err := scanLoosely(rows, "id parent_run_id", &id, &parent) // what does not decode is no parent
+		if parent.Valid {
+			parents[parent.Int64] = true
+		}
+		c.store.tell(func() { c.store.tellAwaiting(RunInfo{ID: id, Status: Cancelled}) })
+		return err
+	})
+	return parents, err
+}
+
+// cancelChildren asks the descendants of cancelled runs to end.
+func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
+	for len(parents) > 0 {
+		list, err := jsonList(parents)
+		if err != nil {
+			return err
+		}
+		children, err := c.ids(ctx, c.store.dialect.workflow.children, list)
+		if err != nil || len(children) == 0 {
+			return err
+		}
+		if parents, _, err = c.cancelRuns(ctx, children, parents); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain says why a run could not be changed; it is fine if it is already what was wanted.
+func (c conn) explain(ctx context.Context, id int64, wanted ...State) error {
+	info, err := c.run(ctx, id)
+	if err != nil || slices.Contains(wanted, info.Status) {
+		return err
+	}
+	return fmt.Errorf("%w: it is %s", ErrState, info.Status)
+}
+
+// Pause stops the run before its next step without a recorded result, until
+// Resume. Pausing again is no error. It returns errors matching ErrNotFound, and
+// ErrState if the run has ended or is being cancelled.
+func (h *RunHandle[Out]) Pause(ctx context.Context) error {
+	return h.change(ctx, "pause", func(c conn) error {
+		ids, err := c.ids(ctx, h.store.dialect.workflow.pause, h.id)
+		if err == nil && len(ids) == 0 {
+			err = c.explain(ctx, h.id, Paused)
+		}
+		return err
+	})
+}
+
+// Resume takes back Pause. It returns errors matching ErrNotFound, and ErrState if the run is not paused.
+func (h *RunHandle[Out]) Resume(ctx context.Context) error {
+	return h.change(ctx, "resume", func(c conn) error {
+		ids, err := c.ids(ctx, h.store.dialect.workflow.resume, h.id)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return c.explain(ctx, h.id)
+		}
+		return c.wakeRun(ctx, h.id)
+	})
+}
+
+// Retry lets a failed run go on from its failed step, with all attempts before
+// it; steps that succeeded keep their results. Every step that failed is taken
+// anew, also one whose error the function had gone on after, and so is a wait
+// that timed out; children that it has started are not started again. What came
+// after such a step need not come again, and the run is not warned of that. Two
+// of those that succeeded deserve thought: a compensation that ran before the
+// run failed stays done, and what became of children is a result of the step
+// that waited for them, also where they failed. RerunFrom takes such steps anew.
+//
+// It returns errors matching ErrNotFound, also if its message was deleted, and
+// ErrState if it has not failed.
+func (h *RunHandle[Out]) Retry(ctx context.Context) error {
+	return h.change(ctx, "retry", func(c conn) error {
+		retry := h.store.dialect.workflow.retry
+		if _, err := c.exec(ctx, retry[0], h.id); err != nil {
+			return err
+		}
+		messages, err := c.ids(ctx, retry[1], h.id)
+		if err != nil {
+			return err
+		}
+		if len(messages) == 0 {
+			return c.explain(ctx, h.id)
+		}
+		done, taken, err := c.store.redrive(ctx, messages)
+		if err == nil && len(done) == 0 && len(taken) == 0 {
+			err = fmt.Errorf("%w: message %d", ErrNotFound, messages[0])
+		}
+		if err == nil {
+			err = takenError(taken)
+		}
+		if err != nil {
+			return err
+		}
+		return c.wakeRun(ctx, h.id)
+	})
+}
+
+// RerunFrom starts a new run with the same input, group, priority and headers,
+// which has the results of the steps that were recorded before the named one and
+// does the rest anew. The new run has neither key nor parent. RerunFrom
+// returns an error matching ErrNotFound if there is no such run, or no such step in it.
+func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle[Out], error) {
+	var id int64
+	err := h.change(ctx, "rerun", func(c conn) error {
+		if err := checkFindable("step name", step); err != nil {
+			return err
+		}
+		info, err := c.run(ctx, h.id)
+		if err != nil {
+			return err
+		}
+		found := false
+		err = c.rows(ctx, h.store.dialect.step.get, []any{h.id, step}, func(rows *sql.Rows) error {
+			found = true
+			return nil
+		})
+		if err == nil && !found {
+			err = fmt.Errorf("%w: step %q", ErrNotFound, step)
+		}
+		if err != nil {
+			return err
+		}
+		again, err := c.itemLike(ctx, info)
+		if err != nil {
+			return err
+		}
+		ids, err := c.store.insertRuns(ctx, info.Workflow, []item{again}, nil)
+		if err != nil {
+			return err
+		}
+		id = ids[0]
+		if _, err := c.exec(ctx, h.store.dialect.workflow.copySteps[0], id, h.id, step); err != nil {
+			return err
+		}
+		_, err = c.exec(ctx, h.store.dialect.workflow.copySteps[1], id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &RunHandle[Out]{store: h.store, id: id}, nil
+}
+
+// itemLike returns an item to enqueue that is like the message of a run: it has the payload, the group,
+// the priority and the headers, but no key, which is that run's.
+func (c conn) itemLike(ctx context.Context, info RunInfo) (item, error) {
+	it := item{payload: string(info.Input)}
+	if info.Malformed != "" {
+		return it, malformedError("its row", info.Malformed)
+	}
+	m, err := c.store.message(ctx, info.MessageID)
+	if errors.Is(err, ErrNotFound) {
+		return it, nil
+	}
+	if err != nil {
+		return it, err
+	}
+	headers := m.Headers
+	if m.Group != "" {
+		it.group = m.Group
+		headers = withHeader(headers, groupHeader, m.Group)
+	}
+	it.priority = m.Priority
+	it.headers, err = encodeHeaders(headers)
+	return it, err
+}
+
+// change runs fn in a transaction.
+func (h *RunHandle[Out]) change(ctx context.Context, what string, fn func(conn) error) error {
+	err := h.store.usable()
+	if err == nil {
+		err = outsideStep(ctx)
+	}
+	if err == nil {
+		err = h.store.atomic(ctx, fn)
+	}
+	return wrap(ctx, err, "%s run %d", what, h.id)
+}
+
+// RunInfo describes a run.
+type RunInfo struct {
+	ID        int64
+	Workflow  string
+	MessageID int64
+	Status    State
+	Key       string
+	Input     json.RawMessage // the payload of its message: {"input": ...}
+	Output    json.RawMessage
+	Error     string
+	// ParentID and ParentStep say which run's step started it; zero if none did.
+	ParentID   int64
+	ParentStep string
+	// Warning says that the code has changed under the run in a way that its records do not fit,
+	// or that its function did not wait for steps of its goroutines.
+	Warning string
+	// Attempts counts executions that have not answered yet.
+	Attempts int
+	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has cut them.
+	InputSize, OutputSize int64
+	// Cut says that a listing left out the end of Input, Output or Error; see [ListedBytes].
+	Cut bool
+
+	CreatedAt time.Time
+	StartedAt time.Time
+	PausedAt  time.Time
+	EndedAt   time.Time
+	// DueAt is when it goes on, if it waits; while a worker holds it, when the lease ends.
+	DueAt time.Time
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
+
+	spoiled bool // the output does not decode
+}
+
+// RunFilter says which runs to list. A zero field lists all.
+type RunFilter struct {
+	Workflow string
+	Status   State
+	// Parent is the id of a run whose children to list: the runs that its steps started.
+	Parent int64
+	// Since and Until bound when they were started: since <= CreatedAt < until.
+	Since, Until time.Time
+	// Before is the id of the last run of the page before.
+	Before int64
+	// Limit is the size of a page. Zero means 100; the most is 1000.
+	Limit int
+}
+
+// StepInfo describes a step of a run.
+type StepInfo struct {
+	Name string
+	// Status is SUCCESS or ERROR, with RetryIn while a retry is to come; RUNNING
+	// while it sleeps, PAUSED while it waits for a signal or children, QUEUED from
+	// a Retry until it is recorded anew. Steps of pgqrs 0.15 are RUNNING from their beginning.
+	Status  State
+	Output  json.RawMessage
+	Error   string
+	Retries int
+	// OutputSize is the size in bytes, that of Output unless a listing has cut it.
+	OutputSize int64
+	// Cut says that a listing left out the end of Output or Error; see [ListedBytes].
+	Cut bool
+	// RetryIn is how long it has yet to wait, when it was read; zero if it does
+	// not, or is due. A step that has ended for good has an EndedAt.
+	RetryIn   time.Duration
+	StartedAt time.Time // when the function was called for the first attempt that was recorded
+	EndedAt   time.Time
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	Malformed string
+}
+
+// Runs lists runs, the latest first. Inputs, outputs and errors are cut to [ListedBytes];
+// [RunHandle.Info] of [Store.Run] returns a whole run.
+func (s *Store) Runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
+	list, err := s.runs(ctx, f)
+	return list, wrap(ctx, err, "list runs")
+}
+
+func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if f.Limit < 0 || f.Limit > adminChunk {
+		return nil, fmt.Errorf("RunFilter.Limit %d is not between 0 and %d", f.Limit, adminChunk)
+	}
+	if err := checkFindable("workflow name", f.Workflow); err != nil {
+		return nil, err
+	}
+	if f.Limit == 0 {
+		f.Limit = 100
+	}
+	if f.Before == 0 {
+		f.Before = 1<<63 - 1
+	}
+	args := []any{nil, nil, nil, nil, f.Before}
+	if f.Workflow != "" {
+		args[0] = f.Workflow
+	}
+	if f.Status != "" {
+		if !f.Status.ofRun() {
+			return nil, fmt.Errorf("status %q is not one of a run", string(f.Status))
+		}
+		args[1] = string(f.Status)
+	}
+	if !f.Since.IsZero() {
+		args[2] = f.Since.UnixMicro()
+	}
+	if !f.Until.IsZero() {
+		args[3] = f.Until.UnixMicro()
+	}
+	text := s.dialect.workflow.list
+	switch {
+	case f.Parent != 0:
+		text, args = s.dialect.workflow.childList, append(args, f.Parent)
+	case f.Status != "":
+		text = s.dialect.workflow.statusList
+	}
+	var list []RunInfo
+	err := conn{s, s.tx}.rows(ctx, text, append(args, f.Limit), func(rows *sql.Rows) error {
+		info, err := scanRun(rows)
+		list = append(list, info)
+		return err
+	})
+	return list, err
+}
+
+const runNames = "id workflow message_id status input output error run_key parent_run_id parent_step warning created_at started_at paused_at completed_at vt read_ct"
+
+// listed makes JSON of the input and the output, unless they are cut, and returns what is wrong with the row besides what was before.
+func (i *RunInfo) listed(malformed string) string {
+	var badInput, badOutput, badStatus string
+	i.Input, badInput = listedWhole("input", i.Input, i.InputSize)
+	i.Output, badOutput = listedWhole("output", i.Output, i.OutputSize)
+	i.spoiled = badOutput != ""
+	if !i.Status.ofRun() {
+		badStatus = fmt.Sprintf("status: %q is not one of a run", string(i.Status))
+	}
+	return joinMalformed(malformed, badStatus, badInput, badOutput)
+}
+
+// ofRun reports whether a status is one that a run can have.
+func (s State) ofRun() bool {
+	return slices.Contains([]State{Queued, Running, Paused, Cancelling, Cancelled, Succeeded, Failed}, s)
+}
+
+func scanRun(rows *sql.Rows) (RunInfo, error) {
+	var i RunInfo
+	var failure []byte
+	var key, step, warning sql.NullString
+	var parent sql.NullInt64
+	var created, started, paused, ended, due timestamp
+	var input, output []byte
+	var inputSize, outputSize sql.NullInt64
+	bad, err := scanRowLoosely(rows, runNames+" input output", &i.ID, &i.Workflow, &i.MessageID, &i.Status, &input, &output, &failure, &key, &parent, &step, &warning,
+		&created, &started, &paused, &ended, &due, &i.Attempts, &inputSize, &outputSize)
+	i.Input, i.Output, i.InputSize, i.OutputSize = input, output, int64(len(input)), int64(len(output))
+	if outputSize.Valid {
+		i.cut(inputSize.Int64, outputSize.Int64, failure)
+	} else {
+		i.Error = runErrorText(failure)
+	}
+	i.Malformed = i.listed(bad)
+	i.Key, i.ParentID, i.ParentStep, i.Warning = key.String, parent.Int64, step.String, warning.String
+	i.CreatedAt, i.StartedAt, i.PausedAt, i.EndedAt = created.Time, started.Time, paused.Time, ended.Time
+	if !i.Status.final() {
+		i.DueAt = due.Time
+	}
+	return i, err
+}
+
+// runErrorText is a run's recorded error: a JSON string, or an object of pgqrs 0.15 with a message.
+func runErrorText(raw []byte) string {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text
+	}
+	var object struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(raw, &object) == nil && object.Message != "" {
+		return object.Message
+	}
+	return string(raw)
+}
+
+// run reads a run.
+func (c conn) run(ctx context.Context, id int64) (RunInfo, error) {
+	var info RunInfo
+	err := c.rows(ctx, c.store.dialect.workflow.get, []any{id}, func(rows *sql.Rows) (err error) {
+		info, err = scanRun(rows)
+		return err
+	})
+	if err == nil && info.ID == 0 {
+		err = fmt.Errorf("%w: run %d", ErrNotFound, id)
+	}
+	return info, err
+}
+
+const (
+	maxPolled  = 500                   // calls of Result that one statement answers
+	pollGap    = 50 * time.Microsecond // between two statements, for each other run that is awaited
+	maxPollGap = 10 * time.Millisecond // the same, for all of them
+)
+
+// A runPoller reads runs for the calls of Result that wait for them. It sends one statement at a time, so that it needs one
+// connection for any number of calls. Calls that ask while a statement is under way, or shortly after another one, share
+// the next one. Its goroutine lives while there are calls to answer.
+type runPoller struct {
+	mu      sync.Mutex
+	asking  []*runPoll // in no statement yet
+	working bool       // the goroutine is there, or a timer that starts it
+	latest  time.Time  // when the latest statement began
+}
+
+// A runPoll is a call that asks for a run.
+type runPoll struct {
+	id     int64
+	answer chan runAnswer // has room for it
+	batch  *runBatch      // nil: it is in no statement yet
+}
+
+// A runAnswer is a run, or why it could not be read.
+type runAnswer struct {
+	info  RunInfo
+	err   error
+	again bool // the error may pass
+}
+
+// A runBatch is the calls that one statement answers.
+type runBatch struct {
+	polls  []*runPoll
+	left   int // calls that still wait
+	cancel context.CancelFunc
+}
+
+// poll reads a run, together with others if they ask for theirs, and reports whether ctx let it. If the run has not ended,
+// some fields of its RunInfo may be missing.
+func (r *runPoller) poll(ctx context.Context, s *Store, id int64) (a runAnswer, ok bool) {
+	if ctx.Err() != nil {
+		return a, false
+	}
+	p := &runPoll{id: id, answer: make(chan runAnswer, 1)}
+	r.add(s, p)
+	select {
+	case a = <-p.answer:
+		return a, true
+	case <-ctx.Done():
+		r.leave(p)
+		return a, false
+	}
+}
+
+func (r *runPoller) add(s *Store, p *runPoll) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asking = append(r.asking, p)
+	if !r.working {
+		r.working = true
+		go r.work(s)
+	}
+}
+
+// leave takes a call out. A statement that no call waits for any more is cancelled.
+func (r *runPoller) leave(p *runPoll) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.batch == nil {
+		r.asking = slices.DeleteFunc(r.asking, func(other *runPoll) bool { return other == p })
+		return
+	}
+	if p.batch.left--; p.batch.left == 0 {
+		p.batch.cancel()
+	}
+}
+
+// work answers calls until there are none, or the next statement has to wait.
+func (r *runPoller) work(s *Store) {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+		batch := r.next(s, cancel)
+		if batch == nil {
+			cancel()
+			return
+		}
+		batch.answer(ctx, s)
+		cancel()
+	}
+}
+
+// next takes out the calls that the next statement answers. It returns nil if there are none, or if a timer is to go on with them.
+func (r *runPoller) next(s *Store, cancel context.CancelFunc) *runBatch {
+	gap := min(maxPollGap, time.Duration(s.othersAwaited())*pollGap)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(len(r.asking), maxPolled)
+	if n == 0 {
+		r.working, r.asking = false, nil
+		return nil
+	}
+	if wait := gap - time.Since(r.latest); wait > 0 {
+		time.AfterFunc(wait, func() { r.work(s) })
+		return nil
+	}
+	r.latest = time.Now()
+	batch := &runBatch{polls: r.asking[:n:n], left: n, cancel: cancel}
+	r.asking = r.asking[n:]
+	for _, p := range batch.polls {
+		p.batch = batch
+	}
+	return batch
+}
+
+// answer reads the runs of the calls by one statement.
+func (b *runBatch) answer(ctx context.Context, s *Store) {
+	ids := make([]int64, len(b.polls))
+	for i, p := range b.polls {
+		ids[i] = p.id
+	}
+	slices.Sort(ids)
+	found, err := conn{s, nil}.runsByID(ctx, slices.Compact(ids))
+	again := err != nil && (ctx.Err() != nil || !s.dialect.refused(err))
+	for _, p := range b.polls {
+		a := runAnswer{found[p.id], err, again}
+		if err == nil && a.info.ID == 0 {
+			a.err = fmt.Errorf("%w: run %d", ErrNotFound, p.id)
+		}
+		p.answer <- a
+	}
+}
+
+// runsByID reads runs. Of several it reads those that have ended, with what Result needs, and the status of the others.
+func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, error) {
+	if len(ids) == 1 {
+		info, err := c.run(ctx, ids[0])
+		return map[int64]RunInfo{ids[0]: info}, err
+	}
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, err
+	}
+	found := map[int64]RunInfo{}
+	err = c.rows(ctx, c.store.dialect.workflow.polled, []any{list}, func(rows *sql.Rows) error {
+		var i RunInfo
+		var output, failure []byte
+		bad, err := scanLoosely(rows, "id workflow status output error", &i.ID, &i.Workflow, &i.Status, &output, &failure)
+		i.Error = runErrorText(failure)
+		i.Output, i.OutputSize = output, int64(len(output))
+		i.Malformed = i.listed(bad)
+		found[i.ID] = i
+		return err
+	})
+	return found, err
+}
+
+// pollWait returns how long a call of Result waits after a look, where it would wait for d by itself. Calls that wait at the
+// same time look at the same moments, so that they share statements.
+func (s *core) pollWait(d time.Duration) time.Duration {
+	if s.othersAwaited() == 0 {
+		return d
+	}
+	return d - time.Since(s.runs.began)%d
+}
+
+// othersAwaited is how many runs calls of Result wait for, but for one.
+func (s *core) othersAwaited() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, len(s.runs.awaited)-1)
+}

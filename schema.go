@@ -1,0 +1,803 @@
+package pgqrs
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A migration is one numbered file.
+type migration struct {
+	version    int64
+	name       string
+	statements []string
+}
+
+// Statements stand between goose's markers, one a block: go-libsql would run
+// only the first of several.
+var (
+	block     = regexp.MustCompile(`(?s)-- \+goose StatementBegin\n(.*?)\n-- \+goose StatementEnd`)
+	addColumn = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (\w+)`)
+)
+
+// all returns the dialect's migrations in order.
+func (d *dialect) all() ([]migration, error) {
+	dir := "migrations/" + d.migrations
+	files, err := fs.ReadDir(migrations, dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []migration
+	for _, file := range files { // sorted by name
+		text, err := fs.ReadFile(migrations, dir+"/"+file.Name())
+		if err != nil {
+			return nil, err
+		}
+		number, rest, _ := strings.Cut(file.Name(), "_")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		m := migration{version: version, name: strings.TrimSuffix(rest, ".up.sql")}
+		for _, found := range block.FindAllStringSubmatch(string(text), -1) {
+			m.statements = append(m.statements, found[1])
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// Install makes the tables, or brings them up to date: on an empty database,
+// on one that an older version of this library installed, and on one that
+// pgqrs 0.15 did. It loses nothing, may be repeated, and may be called by many
+// processes at once. With nothing to do it only reads. It makes Config.Schema
+// if that does not exist, and under Config.Concurrent it puts a Turso database
+// into MVCC mode, which stays with the file.
+//
+// It returns an error matching ErrUnsupported under Config.Concurrent if the
+// database has no BEGIN CONCURRENT, and if a newer version of the
+// library has changed the schema so that this one cannot work on it. It returns one
+// matching ErrUnsupported as well if the database is not what the dialect says, or if the encoding of text is not UTF-8. It returns one
+// matching ErrState, and changes nothing, if a table, view or type of the application has one of the library's names;
+// on PostgreSQL Config.Schema keeps the two apart.
+func (s *Store) Install(ctx context.Context) error {
+	err := s.pooled("Install")
+	if err == nil {
+		err = explainRefusal(s.install(ctx))
+	}
+	return wrap(ctx, err, "install")
+}
+
+// explainRefusal says what keeps Install from making tables.
+func explainRefusal(err error) error {
+	switch sqlState(err) {
+	case "3F000": // invalid_schema_name, of a CREATE TABLE
+		return fmt.Errorf("%w: search_path names no schema that exists and that this user may use; set it, or Config.Schema (%w)", ErrUnsupported, &rawError{err})
+	case insufficientPrivilege:
+		return fmt.Errorf(lackedRight+" that Install needs; have one that owns the schema call it (%w)", err)
+	}
+	return err
+}
+
+// A rawError is one of the database's from which nothing more is to be concluded.
+type rawError struct{ err error }
+
+func (e *rawError) Error() string { return e.err.Error() }
+
+func (s *Store) install(ctx context.Context) error {
+	known, err := s.dialect.all()
+	if err != nil {
+		return err
+	}
+	if err := s.checkEngine(ctx); err != nil {
+		return err
+	}
+	if s.cfg.Concurrent {
+		if err := s.enableConcurrent(ctx); err != nil {
+			return err
+		}
+	}
+	applied, err := conn{s, nil}.versions(ctx)
+	if err != nil && !missing(err) {
+		return err
+	}
+	if err == nil {
+		if err := tooNew(applied, known); err != nil {
+			return err
+		}
+		there, err := conn{s, nil}.objects(ctx)
+		if err != nil {
+			return err
+		}
+		if len(pendingOf(known, applied, there)) == 0 {
+			if shared, indexed, err := (conn{s, nil}).shared(ctx); err != nil || !shared || indexed {
+				return err
+			}
+		}
+	}
+	return s.alone(ctx, func(c conn) error { return c.migrate(ctx, known) })
+}
+
+// enableConcurrent sees that write transactions can begin, and puts the
+// database into MVCC mode if that is what they lack.
+func (s *Store) enableConcurrent(ctx context.Context) error {
+	err := s.beginConcurrent(ctx)
+	if !errors.Is(err, errNoMVCC) {
+		return err
+	}
+	enable := func() error {
+		return conn{s, nil}.rows(ctx, s.dialect.mvcc, nil, func(*sql.Rows) error { return nil })
+	}
+	if err := s.retry(ctx, enable); err != nil {
+		return err
+	}
+	return s.beginConcurrent(ctx)
+}
+
+// beginConcurrent finds out whether write transactions can begin.
+func (s *Store) beginConcurrent(ctx context.Context) error {
+	return s.atomic(ctx, func(conn) error { return nil })
+}
+
+// migrate applies what is missing, with other installers kept out.
+func (c conn) migrate(ctx context.Context, known []migration) error {
+	d := c.store.dialect
+	if err := c.rows(ctx, d.schema.lock, nil, func(*sql.Rows) error { return nil }); err != nil {
+		return err
+	}
+	if c.store.cfg.Schema != "" {
+		if err := c.makeSchema(ctx); err != nil {
+			return err
+		}
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.store.checkOwn(known, there); err != nil {
+		return err
+	}
+	var applied []appliedMigration
+	if there.has("table", "pgqrs_migrations", "") {
+		if applied, err = c.versions(ctx); err != nil {
+			return err
+		}
+	}
+	pending := pendingOf(known, applied, there)
+	for _, m := range pending {
+		for _, statement := range m.statements {
+			// SQLite has no ADD COLUMN IF NOT EXISTS.
+			if col := addColumn.FindStringSubmatch(statement); col != nil && there.has("column", col[1], col[2]) {
+				continue
+			}
+			if _, err := c.exec(ctx, statement); err != nil {
+				return fmt.Errorf("migration %d (%s): %w", m.version, m.name, err)
+			}
+		}
+	}
+	if err := c.checkMade(ctx, pending); err != nil {
+		return err
+	}
+	return c.share(ctx)
+}
+
+// checkMade finds out whether migrations have made everything: IF NOT EXISTS passes over what has the name of something else.
+func (c conn) checkMade(ctx context.Context, done []migration) error {
+	if len(done) == 0 {
+		return nil
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	missing := missingOf(done, there)
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: there is no %v yet, so something of the application has its name; %s", ErrState, missing[0], c.store.elsewhere())
+}
+
+func (c conn) makeSchema(ctx context.Context) error {
+	exists := false
+	err := c.rows(ctx, "/* pgqrs:schema.exists */ SELECT 1 FROM pg_namespace WHERE nspname = $1", []any{c.store.cfg.Schema}, func(*sql.Rows) error {
+		exists = true
+		return nil
+	})
+	if err != nil || exists {
+		return err
+	}
+	// The name is an identifier that check has passed.
+	_, err = c.exec(ctx, `/* pgqrs:schema.make */ CREATE SCHEMA "`+c.store.cfg.Schema+`"`)
+	return err
+}
+
+// Uninstall drops every table that Install makes, with all that is in them. The
+// Store may go on to Install them anew. It leaves a type that was there before Install, and one that a table of the
+// application uses. It returns an error matching ErrState, and drops nothing, if pgqrs 0.15 installed the tables, whose they are
+// then, and if one of them is not the library's.
+func (s *Store) Uninstall(ctx context.Context) error {
+	err := s.pooled("Uninstall")
+	if err == nil {
+		err = s.alone(ctx, func(c conn) error { return c.uninstall(ctx) })
+	}
+	if err == nil {
+		s.forget()
+	}
+	return wrap(ctx, err, "uninstall")
+}
+
+// forget drops what the Store knows of tables that are gone: the rows of Dequeue's consumers, and prepared statements.
+func (s *Store) forget() {
+	s.mu.Lock()
+	if !s.closed {
+		s.consumers = map[string]*consumer{}
+	}
+	s.mu.Unlock()
+	s.collisions.Clear()
+	if err := s.prepared.forget(s.core); err != nil {
+		s.log.Warn("pgqrs: could not close prepared statements", "err", err)
+	}
+}
+
+func (c conn) uninstall(ctx context.Context) error {
+	d := c.store.dialect
+	if err := c.rows(ctx, d.schema.lock, nil, func(*sql.Rows) error { return nil }); err != nil {
+		return err
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	for _, table := range []string{"_sqlx_migrations", "pgqrs_schema_version"} {
+		if there.has("table", table, "") {
+			return fmt.Errorf("%w: there is a table %s, so pgqrs 0.15 may have installed the tables; drop them by hand", ErrState, table)
+		}
+	}
+	known, err := d.all()
+	if err != nil {
+		return err
+	}
+	if err := c.store.checkOwn(known, there); err != nil {
+		return err
+	}
+	for _, text := range d.schema.drop {
+		if _, err := c.exec(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkOwn returns an error if something has the name of one of the library's tables or types and is not that.
+func (s *Store) checkOwn(known []migration, there objects) error {
+	for o := range there {
+		if o.kind == "other" {
+			return fmt.Errorf("%w: %s is the application's: it is a %s; %s", ErrState, o.table, o.name, s.elsewhere())
+		}
+	}
+	for _, want := range foundation(known) {
+		owner := object{kind: "table", table: want.table}
+		if want.kind == "value" {
+			owner.kind = "type"
+		}
+		if there[owner] && !there[want] {
+			return fmt.Errorf("%w: %s is the application's: it has no %s %s; %s", ErrState, owner, want.kind, want.name, s.elsewhere())
+		}
+	}
+	return nil
+}
+
+// elsewhere says how the library and the application keep out of each other's way.
+func (s *Store) elsewhere() string {
+	if s.dialect.schemas {
+		return "give the library a schema of its own by Config.Schema"
+	}
+	return "give the library a database file of its own"
+}
+
+// foundation lists what has been in the library's tables and types from their beginning, in pgqrs 0.15 too.
+func foundation(known []migration) []object {
+	var list []object
+	added := map[object]bool{}
+	for _, m := range known {
+		for _, statement := range m.statements {
+			if found := createTable.FindStringSubmatch(statement); found != nil {
+				for _, column := range columnLine.FindAllStringSubmatch(found[2], -1) {
+					list = append(list, object{"column", found[1], column[1]})
+				}
+			}
+			for _, found := range createEnum.FindAllStringSubmatch(statement, -1) {
+				for _, label := range enumLabel.FindAllStringSubmatch(found[2], -1) {
+					list = append(list, object{"value", found[1], label[1]})
+				}
+			}
+			if found := addValue.FindStringSubmatch(statement); found != nil {
+				added[object{"value", found[1], found[2]}] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(list, func(o object) bool { return added[o] })
+}
+
+// An object is a table, column or index, or an enumerated type or a value of one.
+type object struct{ kind, table, name string }
+
+func (o object) String() string {
+	switch o.kind {
+	case "table", "type":
+		return o.kind + " " + o.table
+	case "value":
+		return fmt.Sprintf("value %s of type %s", o.name, o.table)
+	}
+	return fmt.Sprintf("%s %s of table %s", o.kind, o.name, o.table)
+}
+
+type objects map[object]bool
+
+func (o objects) has(kind, table, name string) bool { return o[object{kind, table, name}] }
+
+var (
+	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*)\)$`)
+	createIndex = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON (\w+)`)
+	columnLine  = regexp.MustCompile(`(?m)^\t([a-z_]+) `)
+	addMissing  = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`)
+	createEnum  = regexp.MustCompile(`CREATE TYPE (\w+) AS ENUM \(([^)]*)\)`)
+	enumLabel   = regexp.MustCompile(`'(\w+)'`)
+	addValue    = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
+)
+
+// wanted lists what the migrations make.
+func wanted(known []migration) []object {
+	var list []object
+	for _, m := range known {
+		for _, statement := range m.statements {
+			if found := createTable.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"table", found[1], ""})
+				for _, column := range columnLine.FindAllStringSubmatch(found[2], -1) {
+					list = append(list, object{"column", found[1], column[1]})
+				}
+			}
+			if found := addMissing.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"column", found[1], found[2]})
+			}
+			if found := addValue.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"value", found[1], found[2]})
+			}
+			if found := createIndex.FindStringSubmatch(statement); found != nil {
+				list = append(list, object{"index", found[2], found[1]})
+			}
+		}
+	}
+	return list
+}
+
+// missingOf lists what the migrations make and is not there.
+func missingOf(known []migration, there objects) []object {
+	return slices.DeleteFunc(wanted(known), func(o object) bool { return there[o] })
+}
+
+func (c conn) objects(ctx context.Context) (objects, error) {
+	there := objects{}
+	err := c.rows(ctx, c.store.dialect.schema.objects, nil, func(rows *sql.Rows) error {
+		var o object
+		err := rows.Scan(&o.kind, &o.table, &o.name)
+		there[o] = true
+		return err
+	})
+	return there, err
+}
+
+// An appliedMigration is a row of pgqrs_migrations. oldest is the oldest
+// schema version that a library may have been made for and still work.
+type appliedMigration struct {
+	version int64
+	name    string
+	oldest  int64
+}
+
+func (c conn) versions(ctx context.Context) ([]appliedMigration, error) {
+	var list []appliedMigration
+	err := c.rows(ctx, c.store.dialect.schema.versions, nil, func(rows *sql.Rows) error {
+		var a appliedMigration
+		err := rows.Scan(&a.version, &a.name, &a.oldest)
+		list = append(list, a)
+		return err
+	})
+	return list, err
+}
+
+// pendingOf returns the migrations that have not been applied, or of whose
+// work something has gone since.
+func pendingOf(known []migration, applied []appliedMigration, there objects) []migration {
+	return slices.DeleteFunc(slices.Clone(known), func(m migration) bool {
+		recorded := slices.ContainsFunc(applied, func(a appliedMigration) bool { return a.version == m.version })
+		return recorded && len(missingOf([]migration{m}, there)) == 0
+	})
+}
+
+// tooNew reports that the schema has moved on too far for this library.
+func tooNew(applied []appliedMigration, known []migration) error {
+	library := known[len(known)-1].version
+	for _, a := range applied {
+		if a.oldest > library {
+			return fmt.Errorf("%w: schema version %d (%s) needs a library of schema version %d or newer; this one is of version %d: upgrade it",
+				ErrUnsupported, a.version, a.name, a.oldest, library)
+		}
+	}
+	return nil
+}
+
+// A Report is what Verify found.
+type Report struct {
+	Dialect Dialect
+	// Engine is the database's own name and version.
+	Engine string
+	// Concurrency says who may write at once: "multi-process" (PostgreSQL: any number of processes do),
+	// "single-writer" (SQLite, Turso: they take turns) or "experimental" (Config.Concurrent).
+	Concurrency string
+	// Schema is the version of the schema that is installed; Library is the one that this library makes.
+	Schema, Library int64
+	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
+	Missing []string
+	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on pgqrs_messages",
+	// on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them. Install does not help.
+	Denied []string
+	// Newer names migrations that this library does not know.
+	Newer []string
+	// Warnings say what else is worth a look: settings of the database that lose data or make processes
+	// fail each other's calls, as one connection of the pool has them, and a pool that is too small.
+	Warnings []string
+
+	tooNew bool // whether this library is too old for it
+	unread bool // whether this user may not read the version of the schema
+}
+
+// OK reports whether the library can work on what Verify found.
+// Rights that are missing do not count, except that of a whole schema, since roles need different ones.
+func (r Report) OK() bool {
+	return len(r.Missing) == 0 && (r.Schema >= r.Library || r.unread) && !r.tooNew
+}
+
+// Verify looks at what is installed, by looking at it rather than by trusting
+// version numbers, and changes nothing. A schema that is missing, older or
+// newer is not an error but in the Report, and so are queues with ready messages that no live worker takes,
+// and rights that this user lacks. The Schema is 0 if the user may not read it.
+// A database that is not what the dialect says is an error that matches ErrUnsupported, and so is
+// an encoding of text that is not UTF-8.
+func (s *Store) Verify(ctx context.Context) (Report, error) {
+	err := s.usable()
+	r := Report{Dialect: s.name}
+	if err == nil {
+		r.Concurrency = s.concurrency()
+		err = conn{s, s.tx}.verify(ctx, &r)
+	}
+	if err == nil && r.OK() {
+		err = conn{s, s.tx}.checkQueues(ctx, &r)
+	}
+	return r, wrap(ctx, err, "verify")
+}
+
+// engineNames are the databases that each dialect is for.
+var engineNames = map[Dialect]string{Postgres: "PostgreSQL", SQLite: "SQLite", Turso: "Turso or libSQL"}
+
+// checkEngine returns an error if the database is not what the dialect says. It asks until it knows.
+func (s *Store) checkEngine(ctx context.Context) error {
+	if s.engineKnown.Load() {
+		return nil
+	}
+	_, err := conn{s, nil}.engine(ctx)
+	s.engineKnown.Store(err == nil)
+	return err
+}
+
+// engine returns the database's own name and version, or an error if it is not what the dialect says.
+func (c conn) engine(ctx context.Context) (string, error) {
+	name, err := c.nameAs(ctx, c.store.name)
+	if err != nil {
+		return "", c.mistaken(ctx, err)
+	}
+	if isTurso(name) && c.store.name != Turso {
+		return "", c.store.mistakenFor(name)
+	}
+	return name, c.checkEncoding(ctx)
+}
+
+// checkEncoding returns an error if text is not UTF-8 on its way to the database and back: keys
+// would not be found, and messages would be leased and not read.
+func (c conn) checkEncoding(ctx context.Context) error {
+	encoding, err := c.text(ctx, c.store.dialect.schema.encoding)
+	if err != nil || encoding == "" || strings.EqualFold(strings.ReplaceAll(encoding, "-", ""), "UTF8") {
+		return err
+	}
+	return fmt.Errorf("%w: the encoding of text is %s, and has to be UTF-8: that of a SQLite file from its beginning, and client_encoding on PostgreSQL",
+		ErrUnsupported, encoding)
+}
+
+// nameAs asks the database what it is, in the words of a dialect.
+func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
+	texts := dialects[d].schema
+	name, err := c.text(ctx, texts.engine)
+	if err != nil {
+		return "", err
+	}
+	for _, text := range texts.turso {
+		turso, err := c.text(ctx, text)
+		if err != nil && !containsAny(err, []string{"no such function"}) {
+			return "", err
+		}
+		if err == nil && isTurso(turso) {
+			name = turso
+		}
+	}
+	return name, nil
+}
+
+func isTurso(engine string) bool { return strings.HasPrefix(engine, "Turso ") }
+
+// mistaken returns what is wrong if a database of another kind answers, and err otherwise.
+func (c conn) mistaken(ctx context.Context, err error) error {
+	if unreachable(err) || ctx.Err() != nil {
+		return err
+	}
+	for _, d := range []Dialect{Postgres, SQLite} {
+		if d == c.store.name {
+			continue
+		}
+		if name, otherErr := c.nameAs(ctx, d); otherErr == nil && name != "" {
+			return c.store.mistakenFor(name)
+		}
+	}
+	return err
+}
+
+func (s *Store) mistakenFor(engine string) error {
+	return fmt.Errorf("%w: this is %s, not %s; give the Store the dialect of its database", ErrUnsupported, engine, engineNames[s.name])
+}
+
+// text runs a query of one row and column.
+func (c conn) text(ctx context.Context, text string) (answer string, err error) {
+	err = c.rows(ctx, text, nil, func(rows *sql.Rows) error { return rows.Scan(&answer) })
+	return answer, err
+}
+
+func (c conn) verify(ctx context.Context, r *Report) error {
+	d := c.store.dialect
+	var err error
+	if r.Engine, err = c.engine(ctx); err != nil {
+		return err
+	}
+	if err := c.checkSettings(ctx, r); err != nil {
+		return err
+	}
+	if err := c.rights(ctx, r); err != nil {
+		return err
+	}
+	known, err := d.all()
+	if err != nil {
+		return err
+	}
+	r.Library = known[len(known)-1].version
+	if r.hidden() {
+		return nil
+	}
+	there, err := c.objects(ctx)
+	if err != nil {
+		return err
+	}
+	foreign := c.store.checkOwn(known, there)
+	if foreign != nil {
+		r.Warnings = append(r.Warnings, unprefixed(foreign))
+	}
+	for _, o := range missingOf(known, there) {
+		r.Missing = append(r.Missing, o.String())
+	}
+	r.unread = slices.Contains(r.Denied, "SELECT on pgqrs_migrations")
+	if foreign != nil || r.unread || !there.has("table", "pgqrs_migrations", "") {
+		return nil
+	}
+	applied, err := c.versions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range applied {
+		r.Schema = max(r.Schema, a.version)
+		if a.version > r.Library {
+			r.Newer = append(r.Newer, fmt.Sprintf("%d (%s)", a.version, a.name))
+		}
+	}
+	if err := tooNew(applied, known); err != nil {
+		r.tooNew = true
+		r.Warnings = append(r.Warnings, err.Error())
+	}
+	return nil
+}
+
+// rights finds out which rights of a Worker this user lacks.
+func (c conn) rights(ctx context.Context, r *Report) error {
+	for _, text := range c.store.dialect.schema.rights {
+		err := c.rows(ctx, text, nil, func(rows *sql.Rows) error {
+			var right string
+			err := rows.Scan(&right)
+			r.Denied = append(r.Denied, right)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hidden reports whether this user may not see what is in the schema, so that nothing can be missed there.
+func (r *Report) hidden() bool {
+	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
+}
+
+// singleWriter is the concurrency of a database that does one write after the other.
+const singleWriter = "single-writer"
+
+func (s *Store) concurrency() string {
+	if s.cfg.Concurrent {
+		return "experimental"
+	}
+	return s.dialect.concurrency
+}
+
+// settingWarnings are the answers of the dialects' settings that are worth a warning.
+var settingWarnings = map[string]map[string]string{
+	"read_only":          {"on": readOnly, "1": readOnly},
+	"fsync":              {"off": "a crash of the server's machine can corrupt the database"},
+	"synchronous_commit": {"off": "what was enqueued or acked in the last moments before a crash of the server is lost"},
+	"journal_mode":       {"delete": noWAL, "truncate": noWAL, "persist": noWAL, "off": "a crash can corrupt the database"},
+	"busy_timeout":       {"0": "a call fails at once while another process writes; set it to 5000 ms on every connection"},
+	"synchronous":        {"0": "a power cut can corrupt the database; set it to NORMAL or FULL on every connection"},
+}
+
+// mvccTimeout is the warning of a busy timeout in MVCC mode: the engine ends the
+// process (Turso 0.7.2, "transaction should exist in txs map") where an INSERT
+// of BEGIN CONCURRENT has to wait for a transaction that began otherwise.
+const mvccTimeout = "in MVCC mode the engine may end the process when an INSERT waits for another transaction; set it to 0 on every connection, conflicts are tried again anyway"
+
+const readOnly = "nothing can be enqueued or worked: it is a standby, or set to be read-only"
+
+const noWAL = "readers and writers keep each other out; set it to WAL"
+
+// checkSettings asks one connection for its settings, and the pool for its size.
+func (c conn) checkSettings(ctx context.Context, r *Report) error {
+	settings := c.store.dialect.schema.settings
+	names := slices.Sorted(maps.Keys(settings))
+	answers := map[string]string{}
+	for _, name := range names {
+		var err error
+		if answers[name], err = c.text(ctx, settings[name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		warning := settingWarnings[name][answers[name]]
+		if name == "busy_timeout" && answers["journal_mode"] == "mvcc" {
+			warning = map[bool]string{false: mvccTimeout}[answers[name] == "0"]
+		}
+		if warning != "" {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("%s is %s: %s", name, answers[name], warning))
+		}
+	}
+	if warning := c.walReset(r.Engine, answers["journal_mode"]); warning != "" {
+		r.Warnings = append(r.Warnings, warning)
+	}
+	if c.store.db.Stats().MaxOpenConnections == 1 {
+		r.Warnings = append(r.Warnings, "the pool has one connection (SetMaxOpenConns(1)): code that uses the *sql.DB while it has a transaction open waits for itself; allow at least 2")
+	}
+	if !c.store.cfg.Concurrent || c.tx != nil {
+		return nil
+	}
+	err := c.store.beginConcurrent(ctx)
+	if errors.Is(err, errNoConcurrent) || errors.Is(err, errNoMVCC) {
+		r.Warnings = append(r.Warnings, err.Error())
+		return nil
+	}
+	return err
+}
+
+// The WAL-reset bug of SQLite, of which 3.7.0 to 3.51.2 have it; see docs/BACKENDS.md. These releases of a branch, and all later ones of it, have the fix.
+var walResetFixes = [][3]int{{3, 44, 6}, {3, 50, 7}, {3, 51, 3}}
+
+// walReset warns of an engine that can corrupt a database in WAL mode. Turso is not made of SQLite's code.
+func (c conn) walReset(engine, journal string) string {
+	var version [3]int
+	if n, _ := fmt.Sscanf(engine, "SQLite %d.%d.%d", &version[0], &version[1], &version[2]); n < 3 || journal != "wal" {
+		return ""
+	}
+	if slices.Compare(version[:], walResetFixes[len(walResetFixes)-1][:]) >= 0 {
+		return ""
+	}
+	for _, fix := range walResetFixes {
+		if version[1] == fix[1] && version[2] >= fix[2] {
+			return ""
+		}
+	}
+	return fmt.Sprintf("%s of the driver %s has SQLite's WAL-reset bug: a commit during a checkpoint can corrupt the database, rarely; "+
+		"take a driver with SQLite 3.51.3 or newer (libSQL has none yet), or keep to one connection in one process", engine, driverPackage(c.store.db.Driver()))
+}
+
+// driverPackage is the package of a driver's type.
+func driverPackage(d driver.Driver) string {
+	t := reflect.TypeOf(d)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return cmp.Or(t.PkgPath(), t.String())
+}
+
+// maxUnattended is how many queues one report names.
+const maxUnattended = 20
+
+// An unattendedQueue has had a ready message for so long that nobody takes.
+type unattendedQueue struct {
+	name   string
+	oldest time.Duration
+}
+
+// unattended finds queues with messages that have been ready for so long, and that no live worker takes from.
+func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattendedQueue, error) {
+	var list []unattendedQueue
+	args := []any{silence.Microseconds(), waited.Microseconds(), maxUnattended}
+	err := c.rows(ctx, c.store.dialect.queue.unattended, args, func(rows *sql.Rows) error {
+		var q unattendedQueue
+		var oldest int64
+		_, err := scanLoosely(rows, "queue oldest", &q.name, &oldest) // that of a malformed message has no age
+		q.oldest = durationOf(oldest)
+		list = append(list, q)
+		return err
+	})
+	return list, err
+}
+
+// checkQueues warns of queues that no live worker takes from.
+func (c conn) checkQueues(ctx context.Context, r *Report) error {
+	list, err := c.unattended(ctx, 0)
+	if len(r.Denied) > 0 && sqlState(err) == insufficientPrivilege {
+		return nil // which Denied says
+	}
+	for _, q := range list {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("queue %q has ready messages, the oldest for %s, and no live worker takes them", q.name, shortDuration(q.oldest.Round(time.Second))))
+	}
+	return err
+}
+
+// shared reports whether pgqrs 0.15 works on the tables too, and if so whether
+// Install has made the indexes for that. A message there refers to the workers
+// that sent and received it, by foreign keys if pgqrs 0.15 made the tables: a
+// worker's row can go only when no message does so any more, archived ones included.
+func (c conn) shared(ctx context.Context) (shared, indexed bool, err error) {
+	err = c.rows(ctx, c.store.dialect.schema.shared, nil, func(rows *sql.Rows) error {
+		shared = true
+		return rows.Scan(&indexed)
+	})
+	return shared, indexed, err
+}
+
+// share makes what is missing for a database that pgqrs 0.15 works on too.
+func (c conn) share(ctx context.Context) error {
+	shared, indexed, err := c.shared(ctx)
+	if err != nil || !shared || indexed {
+		return err
+	}
+	for _, text := range c.store.dialect.schema.share {
+		if _, err := c.exec(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

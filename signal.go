@@ -1,0 +1,172 @@
+package pgqrs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Signal is a message to a run, with a value of type T. Its value is its name:
+//
+//	const Approved pgqrs.Signal[bool] = "approved"
+type Signal[T any] string
+
+// Send sends a signal to a run. It is never lost: a run that does not wait for
+// it yet finds it when it does, and one that waits is woken. On a Store made by
+// WithTx it is sent if and only if the transaction commits.
+//
+// It returns errors matching ErrNotFound for a run that does not exist,
+// ErrState for one that has ended and for a run's own ctx outside a step, and
+// ErrInvalidPayload.
+func (g Signal[T]) Send(ctx context.Context, s *Store, runID int64, v T) error {
+	return wrap(ctx, s.signal(ctx, string(g), runID, v), "send signal %q to run %d", string(g), runID)
+}
+
+func (s *Store) signal(ctx context.Context, name string, run int64, v any) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := checkName("signal name", name); err != nil {
+		return err
+	}
+	if err := outsideStep(ctx); err != nil {
+		return err
+	}
+	payload, err := s.cfg.Limits.encode(v)
+	if err != nil {
+		return err
+	}
+	return s.atomic(ctx, func(c conn) error {
+		// The message first: its row lock puts the signals of a run in order.
+		if err := c.wakeRun(ctx, run); err != nil {
+			return err
+		}
+		_, err := c.exec(ctx, s.dialect.signal.insert, run, name, payload)
+		return err
+	})
+}
+
+// wakeRun makes the message of an unfinished run due.
+func (c conn) wakeRun(ctx context.Context, run int64) error {
+	list, err := jsonList([]int64{run})
+	if err != nil {
+		return err
+	}
+	var queue string
+	err = c.rows(ctx, c.store.dialect.workflow.wake, []any{list}, func(rows *sql.Rows) error {
+		var id int64
+		return rows.Scan(&id, &queue)
+	})
+	if err != nil {
+		return err
+	}
+	if queue == "" {
+		info, err := c.run(ctx, run)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.Status)
+	}
+	return c.store.wake(ctx, queue)
+}
+
+// Wait returns the value of the next signal of that name: the nth Wait in a
+// run takes the nth signal sent. Until there is one the run is suspended, without
+// holding a worker. After the timeout, if it is not zero, the error matches
+// ErrTimeout, and the wait has ended: a signal that comes later is for the next
+// Wait. It is recorded as a step named after the signal and its number, as "approved#1".
+func (g Signal[T]) Wait(ctx context.Context, run *Run, timeout time.Duration) (T, error) {
+	raw, name, err := run.wait(ctx, string(g), timeout)
+	return decodeStep[T](run, name, raw, err)
+}
+
+func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([]byte, string, error) {
+	if err := checkName("signal name", signal); err != nil {
+		return nil, "", &operationError{fmt.Sprintf("run %d", r.id), err}
+	}
+	if err := r.refuseNested(ctx, fmt.Sprintf("the Wait for %q", signal)); err != nil {
+		return nil, signal, err
+	}
+	r.mu.Lock()
+	r.waits[signal]++
+	name := fmt.Sprintf("%s#%d", signal, r.waits[signal])
+	r.mu.Unlock()
+	r.giveSignal(signal, name)
+	raw, err := r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.take(ctx, signal, name, rec, timeout) })
+	return raw, name, err
+}
+
+// take delivers a signal to a step, or has the step wait.
+func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+	if r.store == nil {
+		return nil, fmt.Errorf("%w: Wait %q needs a database, or a given value", ErrUnsupported, name)
+	}
+	ctx = r.ofLease(ctx)
+	var value any
+	var malformed *failure
+	var status State
+	err := r.store.atomic(ctx, func(c conn) error {
+		value, malformed, status = nil, nil, ""
+		taken := step{status: Succeeded}
+		err := c.rows(ctx, r.store.dialect.signal.take, []any{r.id, signal, name}, func(rows *sql.Rows) error {
+			var payload jsonColumn
+			err := rows.Scan(&payload)
+			if _, bad := listedJSON("payload", payload); bad != "" {
+				malformed = &failure{Code: codePermanent, Message: malformedError(fmt.Sprintf("signal %q", signal), bad).Error()}
+				taken = step{status: Failed, failure: malformed.encode()}
+				return err
+			}
+			value = canonical(string(payload))
+			taken.output = value
+			return err
+		})
+		if err != nil || value == nil && malformed == nil {
+			return err
+		}
+		status, err = c.saveStep(ctx, saving{r.id, r.m, name, taken})
+		if err == nil && status == "" {
+			err = errAdopted
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, errAdopted):
+		return r.adopted(ctx, name)
+	case err != nil:
+		return nil, r.setback(err)
+	case malformed != nil:
+		r.note(status)
+		return nil, r.failed(name, *malformed)
+	case value != nil:
+		r.note(status)
+		return bytesOf(value), nil
+	}
+	return r.keepWaiting(ctx, name, rec, timeout)
+}
+
+// keepWaiting suspends the run until a signal comes or the time is up.
+func (r *Run) keepWaiting(ctx context.Context, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+	left, begun := forever, step{status: Paused}
+	switch {
+	case rec != nil && rec.wait.Valid:
+		left = r.remaining(rec)
+	case rec == nil && timeout != 0:
+		left, begun.delay = timeout, timeout.Microseconds()
+	}
+	if left <= 0 {
+		return r.timedOut(ctx, name)
+	}
+	onward := func() ([]byte, error) { return nil, r.suspend(left, nil) }
+	if rec != nil {
+		return onward()
+	}
+	return r.put(ctx, name, begun, onward)
+}
+
+// timedOut records that no signal came in time.
+func (r *Run) timedOut(ctx context.Context, name string) ([]byte, error) {
+	f := failure{Code: codeTimeout, Message: "no signal came in time"}
+	return r.put(ctx, name, step{status: Failed, failure: f.encode()}, func() ([]byte, error) { return nil, r.failed(name, f) })
+}

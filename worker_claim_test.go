@@ -1,0 +1,381 @@
+//go:build go1.25
+
+package pgqrs
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slowly is a database whose statements take as long as is said, by tag, and get so many rows.
+type slowly struct {
+	takes map[string]time.Duration
+	gets  map[string]int
+	last  int64
+	away  bool // it is not asked for a heartbeat meanwhile
+	beat  func()
+}
+
+func (d *slowly) answer(c call) ([][]driver.Value, error) {
+	took := d.takes[c.tag()]
+	pass(took / 2)
+	if took > 0 && !d.away {
+		d.beat()
+	}
+	pass(took - took/2)
+	n := d.gets[c.tag()]
+	var rows [][]driver.Value
+	switch c.tag() {
+	case "worker.heartbeat":
+		rows = row(int64(1), "polling", false)
+	case "message.passed":
+		for i := range int64(n) {
+			rows = append(rows, []driver.Value{i + 1, i + 1})
+		}
+	case "message.claim", "message.next_claim":
+		for range min(n, int(c.args[3].Value.(int64))) {
+			d.last++
+			due := time.Unix(d.last, 0)
+			rows = append(rows, []driver.Value{d.last, []byte("{}"), int64(1), int64(1), int64(1), nil, nil, nil, due, due, due})
+		}
+		slices.Reverse(rows) // they come in no order
+	}
+	return rows, nil
+}
+
+// claims has a lane claim three messages several times, look where that is due, and
+// returns what was sent and how many came, -1 for an error.
+func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duration) (sent []string, got []int) {
+	t.Helper()
+	f, s := newFake(t, Config{NoPrepare: true}, d, db.answer)
+	f.strict = true
+	r := testRunning(t, &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	defer r.nextPoll.stop()
+	db.beat = func() { r.report(t.Context()) }
+	l := r.lanes[0]
+	l.have(registration{id: 1})
+	for range times {
+		if l.low.lookDue() {
+			r.answered(r.look(l, l.low.lookTo()))
+		}
+		place, n := l.low.next(3)
+		a := r.claim(l, n, true, place)
+		r.answered(a)
+		if a.err != nil {
+			got = append(got, -1)
+		} else {
+			got = append(got, len(a.ms))
+		}
+		pass(between)
+	}
+	for _, c := range f.log() {
+		text := c.tag()
+		if text == "worker.heartbeat" {
+			continue
+		}
+		if n := len(c.args); n > 4 && c.tag() != "open" {
+			text += fmt.Sprint(" ", c.args[n-3].Value, " ", c.args[n-2].Value, " ", c.args[n-1].Value)
+		}
+		sent = append(sent, text)
+	}
+	return sent, got
+}
+
+func TestASlowClaimIsGoneOnFrom(t *testing.T) {
+	const full, next, look, release = "message.claim", "message.next_claim", "message.passed", "message.strays"
+	at := func(tag string, id int) string { return fmt.Sprintf("%s 1 %d %d", tag, id*1000000, id) }
+	slow := map[string]time.Duration{full: slowClaim, look: slowClaim}
+	for _, c := range []struct {
+		name    string
+		dialect Dialect
+		db      slowly
+		between time.Duration
+		sent    []string
+		got     []int
+	}{
+		{
+			"and looked before it for a tenth of the time", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim / 2,
+			[]string{full, at(next, 3), at(look, 6), at(next, 6), at(next, 9), at(look, 12), at(next, 12)}, []int{3, 3, 3, 3, 3},
+		}, {
+			"and looked before it for half of the time when it runs dry", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 2}}, slowClaim / 2,
+			[]string{full, at(next, 3), at(look, 5), at(next, 5), at(next, 7), at(look, 9), at(next, 9)}, []int{3, 2, 2, 2, 2},
+		}, {
+			"and what was passed over is claimed first", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 3, look: 4}}, fullShare * slowClaim / 3,
+			[]string{full, at(next, 3), at(next, 6), at(look, 9), "message.next_claim 1 1 0", "message.next_claim 1 1 0", at(next, 9)}, []int{3, 3, 3, 3, 1, 3},
+		}, {
+			"and what was passed over may be gone", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 3, look: 4}}, fullShare * slowClaim,
+			[]string{full, at(look, 3), "message.next_claim 1 1 0", at(look, 3), "message.next_claim 1 1 0"}, []int{3, 0, 0},
+		}, {
+			"until a look is quick", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim, look: slowClaim - 1}, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim,
+			[]string{full, at(look, 3), full}, []int{3, 3},
+		}, {
+			"or from what a look finds if it did not end", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: readingTimeout - 1, release: 3 * statementTimeout}, gets: map[string]int{next: 3, look: 4}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, release, release, next + " -1 1 0", at(next, 3)}, []int{-1, -1, -1, 3, 3},
+		}, {
+			"or from now if a look finds nothing", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: time.Second}, gets: map[string]int{next: 3}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, next + " -1 946684810000000 0", at(next, 3)}, []int{-1, 3, 3},
+		}, {
+			"or from the beginning all the same if a look is quick", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
+		}, {
+			"or from the beginning all the same if a look fails", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: readingTimeout + 1}}, 0,
+			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
+		}, {
+			"not if the database answered nothing at all", Postgres,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}, away: true}, 0,
+			[]string{full, release, full}, []int{-1, -1},
+		}, {
+			"not if it did not end on a database that has no such claim", SQLite,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1}}, 0,
+			[]string{full, release, full}, []int{-1, -1},
+		}, {
+			"not if it was quick", Postgres,
+			slowly{takes: map[string]time.Duration{full: slowClaim - 1}, gets: map[string]int{full: 3}}, 0,
+			[]string{full, full}, []int{3, 3},
+		}, {
+			"not if it got less than it asked for", Postgres,
+			slowly{takes: slow, gets: map[string]int{full: 2}}, 0,
+			[]string{full, full}, []int{2, 2},
+		}, {
+			"not on a database that has no such claim", SQLite,
+			slowly{takes: slow, gets: map[string]int{full: 3}}, 0,
+			[]string{full, full}, []int{3, 3},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sent, got := claims(t, &c.db, c.dialect, len(c.got), c.between)
+				if !slices.Equal(sent, c.sent) || !slices.Equal(got, c.got) {
+					t.Errorf("sent %q, got %v\nwant %q, %v", sent, got, c.sent, c.got)
+				}
+			})
+		})
+	}
+}
+
+// A message whose lease expired is claimed into a free slot only. One that was
+// passed over is not forgotten until there is one, nor for a claim that began before it was found.
+func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
+	w := lowWater{place: place{0, 10, 10}, passed: place{0, 1, 0}, left: 2}
+	message := &delivery{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}
+	if w.claimed(answer{from: w.place, asked: 1, ms: []*delivery{message}}, true); w.left != 2 || w.place != (place{0, 11, 11}) {
+		t.Errorf("after a claim from the place it is %v, and %d are left", w.place, w.left)
+	}
+	for _, step := range []struct {
+		alone bool
+		left  int
+	}{{false, 2}, {true, 0}} {
+		from, n := w.next(5)
+		if from != w.passed || n != 2 {
+			t.Errorf("%d are claimed from %v", n, from)
+		}
+		if w.claimed(answer{from: from, asked: n, alone: step.alone}, true); w.left != step.left {
+			t.Errorf("alone %v: %d are left, want %d", step.alone, w.left, step.left)
+		}
+	}
+}
+
+// A message needs a free slot if a poll has seen it and a claim from the beginning, which had no slot for it, has not got it.
+// Any other claim that finds nothing leaves the worker free to claim ahead, and the next poll tells whether there is something.
+func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
+	for _, test := range []struct {
+		a           answer
+		needs, soon bool // a slot, the next poll
+	}{
+		{answer{seen: true}, true, false},
+		{answer{}, false, true},
+		{answer{seen: true, alone: true}, false, false},
+		{answer{seen: true, from: place{0, 10, 10}}, false, false},
+	} {
+		_, s := newFake(t, Config{}, Postgres, nil)
+		r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		l := r.lanes[0]
+		l.low.place = test.a.from
+		test.a.lane, test.a.asked = l, 3
+		r.claimed(test.a)
+		if l.needsSlot != test.needs || l.more != test.needs {
+			t.Errorf("after %+v it needs a slot: %v, more: %v", test.a, l.needsSlot, l.more)
+		}
+		if (r.hint > 0) != test.soon {
+			t.Errorf("after %+v the next poll is soon: %v", test.a, r.hint > 0)
+		}
+	}
+}
+
+// While its slots are taken, a worker asks once for a message that a poll has seen and a claim has not got.
+func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
+	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) { return nil, nil })
+	r := newTestRunning(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	defer r.nextPoll.stop()
+	l := r.lanes[0]
+	l.worker.Store(7)
+	l.more, l.average = false, time.Millisecond // it claims ahead
+	r.count(l, 1)
+	for range 2 {
+		r.polling = true
+		r.answered(answer{due: map[int64]bool{7: true}})
+		r.claimNext()
+		if !r.claiming {
+			t.Fatal("it does not claim what a poll has seen")
+		}
+		r.answered(<-r.answers)
+		if n, _ := r.want(l); n > 0 || !l.needsSlot {
+			t.Errorf("it asks for %d more", n)
+		}
+		r.count(l, -1)
+		if n, alone := r.want(l); n == 0 || !alone {
+			t.Fatalf("it asks for %d when a slot is free, alone: %v", n, alone)
+		}
+		r.claimNext()
+		r.answered(<-r.answers)
+		r.count(l, 1)
+		if l.needsSlot || l.more {
+			t.Errorf("when it is gone a slot is needed: %v, more: %v", l.needsSlot, l.more)
+		}
+	}
+}
+
+func TestALookThatFailsIsNotAQuickOne(t *testing.T) {
+	w := lowWater{place: place{0, 10, 10}, took: time.Hour}
+	if w.hasLooked(answer{look: true, err: driver.ErrBadConn, took: time.Microsecond}) || !w.stands() || w.lookDue() {
+		t.Errorf("after it: %+v", w)
+	}
+}
+
+// Where a look has put the place is not undone by a claim that was on its way.
+func TestALookThatSeeksMovesThePlace(t *testing.T) {
+	w := lowWater{place: place{2, 10, 10}, sought: true}
+	if to := w.lookTo(); to != (place{leastPriority, 10, 10}) {
+		t.Errorf("it is looked up to %v, not among the least urgent", to)
+	}
+	asked, found := answer{from: w.place, asked: 1}, place{leastPriority, 3, 3}
+	if !w.hasLooked(answer{look: true, from: w.lookTo(), passed: []place{found}, took: slowClaim}) {
+		t.Error("nothing is to be claimed after it")
+	}
+	asked.ms = []*delivery{{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}}
+	w.claimed(asked, true)
+	if want := (lowWater{place: place{leastPriority, 3, 2}, looked: w.looked, took: slowClaim}); w != want {
+		t.Errorf("it is %+v, want %+v", w, want)
+	}
+}
+
+// A poll that does not end in time reads what a claim would: only a claim finds its way past that.
+func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
+	for _, c := range []struct {
+		dialect Dialect
+		db      slowly
+		more    bool
+	}{
+		{Postgres, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}}, true},
+		{Postgres, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}, away: true}, false},
+		{SQLite, slowly{takes: map[string]time.Duration{"worker.poll": statementTimeout + 1}}, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
+			f.strict = true
+			r := testRunning(t, &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+			defer r.nextPoll.stop()
+			c.db.beat = func() { r.report(t.Context()) }
+			l := r.lanes[0]
+			l.more = false
+			r.answered(r.poll([]int64{1}))
+			if l.more != c.more {
+				t.Errorf("away: %v, a claim follows: %v, want %v", c.db.away, l.more, c.more)
+			}
+		})
+	}
+}
+
+func TestAWorkerThatWaitsForARateGoesOnOnceTheLimitIsLifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lifted atomic.Bool
+		idle := new(idleDatabase)
+		f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+			switch c.tag() {
+			case "worker.register":
+				return row(int64(1), true), nil
+			case "worker.heartbeat":
+				return row(int64(1), "polling", !lifted.Load()), nil
+			case "limit.lock":
+				return row(int64(1)), nil
+			case "limit.room":
+				return row(int64(0), time.Hour.Microseconds(), true), nil
+			}
+			return idle.answer(c)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		w := &Worker{Handlers: []Handler{NewQueue[int](s, "q").With(Policy{Rate: Rate{1, time.Hour}}).Handle(doNothing)}}
+		go func() { done <- w.Run(ctx) }()
+		pass(maxLimitWait + maxHeartbeat + time.Second) // it has looked a second time, a little while ago
+		f.log()
+		lifted.Store(true)
+		pass(2 * maxHeartbeat)
+		claimed := false
+		for _, c := range f.log() {
+			claimed = claimed || c.tag() == "message.claim"
+		}
+		if !claimed {
+			t.Error("it has claimed nothing since")
+		}
+		cancel()
+		if err := errors.Join(<-done, s.DB().Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A claim that failed says nothing about the limits of its queue, so the next claim asks for them again.
+func TestWorkerClaim_StaysLimitedAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idle := new(idleDatabase)
+		f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+			switch c.tag() {
+			case "worker.register":
+				return row(int64(1), true), nil
+			case "worker.heartbeat":
+				return row(int64(1), "polling", true), nil
+			case "limit.lock":
+				return nil, coded{"57P01"}
+			}
+			return idle.answer(c)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		w := &Worker{Handlers: []Handler{NewQueue[int](s, "q").With(Policy{MaxHeld: 1}).Handle(doNothing)}}
+		go func() { done <- w.Run(ctx) }()
+		pass(time.Minute)
+		asked := 0
+		for _, c := range f.log() {
+			switch c.tag() {
+			case "limit.lock":
+				asked++
+			case "message.claim":
+				t.Error("a claim goes past the limits")
+			}
+		}
+		if asked < 3 {
+			t.Errorf("the limits were asked for %d times; want 3 or more", asked)
+		}
+		cancel()
+		if err := errors.Join(<-done, s.DB().Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}

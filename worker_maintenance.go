@@ -1,0 +1,377 @@
+package pgqrs
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// beat renews leases and heartbeats until ctx is done.
+func (r *running) beat(ctx context.Context) {
+	shortest := r.Lease
+	for _, l := range r.lanes {
+		shortest = min(shortest, l.lease)
+	}
+	tick := time.NewTicker(min(shortest/6, maxHeartbeat))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.renew(ctx)
+		r.interrupt(ctx)
+		r.report(ctx)
+	}
+}
+
+// renew extends every lease in hand, by one statement for each length of lease
+// that the policies have, and ends the handlers of those that are lost.
+func (r *running) renew(ctx context.Context) {
+	held := map[time.Duration]map[int64]*delivery{} // by lease and id
+	r.mu.Lock()
+	for id, d := range r.held {
+		if !d.lost {
+			if held[d.lane.lease] == nil {
+				held[d.lane.lease] = map[int64]*delivery{}
+			}
+			held[d.lane.lease][id] = d
+		}
+	}
+	r.mu.Unlock()
+	for lease, asked := range held {
+		r.renewFor(ctx, lease, asked)
+	}
+}
+
+// renewFor makes leases end so long from now.
+func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
+	from := time.Now()
+	var leases leaseList
+	for _, d := range asked {
+		leases.add(d.m)
+	}
+	limited, cancel := context.WithTimeout(ctx, min(statementTimeout, lease/2))
+	defer cancel()
+	var ids []int64
+	err := r.store.single(limited, func(c conn) (err error) {
+		ids, err = c.lease(limited, r.store.dialect.lease.renew, leases, lease.Microseconds())
+		return err
+	})
+	if err != nil && len(asked) > 1 && limited.Err() == nil && r.store.dialect.refused(err) {
+		for _, half := range halves(asked) { // what it refuses is one of them
+			r.renewFor(ctx, lease, half)
+		}
+		return
+	}
+	if err != nil && ctx.Err() == nil {
+		r.log.Warn("pgqrs: could not renew leases; trying again", "messages", len(asked), "err", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		for _, id := range ids {
+			if d := asked[id]; d != nil {
+				d.until = from.Add(lease)
+				delete(asked, id)
+			}
+		}
+	}
+	for id, d := range asked {
+		if r.held[id] != d || d.finished || d.m.hold.settled.Load() || d.m.hold.settling.Load() > 0 {
+			continue
+		}
+		// While the database does not say, the lease is taken for lost when it would have ended. But on
+		// SQLite a handler's own transaction keeps the renewal out, and ends with the fence anyway.
+		if err != nil && (time.Now().Before(d.until) || d.m.hold.inTx.Load()) {
+			continue
+		}
+		r.lose(d)
+	}
+}
+
+// halves splits deliveries in two.
+func halves(all map[int64]*delivery) [2]map[int64]*delivery {
+	parts := [2]map[int64]*delivery{{}, {}}
+	for id, d := range all {
+		part := parts[0]
+		if len(part) >= (len(all)+1)/2 {
+			part = parts[1]
+		}
+		part[id] = d
+	}
+	return parts
+}
+
+// interrupt ends the ctx of runs that are being cancelled.
+func (r *running) interrupt(ctx context.Context) {
+	asked := map[int64]*delivery{}
+	r.mu.Lock()
+	for id, d := range r.held {
+		if d.lane.workflow && d.cancel != nil && !d.finished {
+			asked[id] = d
+		}
+	}
+	r.mu.Unlock()
+	if len(asked) == 0 {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	list, err := jsonList(slices.Collect(maps.Keys(asked)))
+	if err == nil {
+		var ids []int64
+		ids, err = conn{r.store, nil}.ids(limited, r.store.dialect.workflow.interrupted, list)
+		for _, id := range ids {
+			if end := asked[id].m.hold.interrupt.Load(); end != nil {
+				(*end)(ErrCancelled)
+			}
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		r.log.Warn("pgqrs: could not look for cancelled runs; trying again", "err", err)
+	}
+}
+
+// report heartbeats the worker rows and passes on what they say; see readRow.
+func (r *running) report(parent context.Context) {
+	ctx, cancel := context.WithTimeout(parent, statementTimeout)
+	defer cancel()
+	var ids []int64
+	for _, l := range r.lanes {
+		if id := l.worker.Load(); id != 0 {
+			ids = append(ids, id)
+		}
+	}
+	start := time.Now()
+	states, err := r.store.heartbeat(ctx, ids)
+	if err != nil {
+		if parent.Err() == nil {
+			r.log.Warn("pgqrs: could not heartbeat; trying again", "err", err)
+		}
+		return
+	}
+	r.lastBeat.Store(&start)
+	told := map[*lane]string{}
+	for _, l := range r.lanes {
+		word, limited, err := r.readRow(ctx, l, states)
+		if err != nil {
+			r.log.Warn("pgqrs: could not change the worker's row; trying again", "queue", l.queue, "err", err)
+			return
+		}
+		told[l] = word
+		if l.limited.Swap(limited) && !limited {
+			l.opened.Store(true) // there is nothing to wait for any more
+			r.ring()
+		}
+	}
+	select {
+	case <-r.statuses: // what the scheduler has not read is out of date
+	default:
+	}
+	r.statuses <- told
+	r.ring()
+}
+
+const (
+	upkeepInterval = 15 * time.Second
+	disownAfter    = 10 * time.Second // of a lease's end
+	pruneInterval  = time.Minute
+	pruneWorkers   = 24 * time.Hour
+	upkeepChunk    = 1000 // rows
+)
+
+// maintain does the upkeep until ctx is done.
+func (r *running) maintain(ctx context.Context) {
+	var pruned time.Time
+	r.reportDatabase(ctx)
+	for {
+		r.tidy(ctx)
+		if time.Since(pruned) > pruneInterval {
+			pruned = time.Now()
+			r.prune(ctx)
+		}
+		if !pause(ctx, time.Duration(float64(upkeepInterval)*(0.75+rand.Float64()/2))) {
+			return
+		}
+	}
+}
+
+// tidy gives up silent workers, clears the owners of expired leases, and lets go what is held up for no reason.
+func (r *running) tidy(ctx context.Context) {
+	d := r.store.dialect
+	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, silence.Microseconds())
+	if start := time.Now(); start.After(r.nextDisown) {
+		r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
+		r.nextDisown = time.Now().Add(fullShare * time.Since(start)) // it reads past dead rows as a look does
+	}
+	r.sweep(ctx)
+}
+
+// prune deletes archived messages past their retention and rows of workers long gone.
+func (r *running) prune(ctx context.Context) {
+	var retentions [][2]any // of queues, by name
+	for _, l := range r.lanes {
+		if retention := l.policy.retention(); retention >= 0 {
+			retentions = append(retentions, [2]any{l.queue, retention.Microseconds()})
+		}
+	}
+	list, err := jsonList(retentions)
+	if err != nil {
+		r.upkeepFailed(ctx, "prune archived messages", err)
+		return
+	}
+	d := r.store.dialect
+	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
+	r.reportUnreachable(ctx)
+	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), upkeepChunk)
+	r.pruneRuns(ctx, list)
+	r.rescueRuns(ctx)
+	r.reportUnattended(ctx)
+	r.timekeeper.prune(ctx)
+	r.tidyShared(ctx)
+}
+
+// pruneRuns deletes runs past their retention, with their messages.
+func (r *running) pruneRuns(ctx context.Context, retentions string) {
+	if !slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.workflow }) {
+		return
+	}
+	for ctx.Err() == nil {
+		limited, cancel := context.WithTimeout(ctx, statementTimeout)
+		ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.expired, retentions, upkeepChunk)
+		if err == nil && len(ids) > 0 {
+			_, err = r.store.remove(limited, ids, Archived, nil)
+		}
+		cancel()
+		if err != nil {
+			r.upkeepFailed(ctx, "prune runs", err)
+			return
+		}
+		if len(ids) < upkeepChunk {
+			return
+		}
+	}
+}
+
+// reportUnreachable makes dead letters of messages that no claim reaches, and says so.
+func (r *running) reportUnreachable(ctx context.Context) {
+	queues := make([][1]string, len(r.lanes))
+	for i, l := range r.lanes {
+		queues[i][0] = l.queue
+	}
+	list, err := jsonList(queues)
+	if err != nil {
+		r.upkeepFailed(ctx, "look for messages that no claim reaches", err)
+		return
+	}
+	if n := r.chunks(ctx, "look for messages that no claim reaches", r.store.dialect.message.unreachable, list, upkeepChunk); n > 0 {
+		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
+	}
+}
+
+// chunks runs a statement until it finds nothing more to do; each run is a
+// short transaction of its own. It returns how many rows that were.
+func (r *running) chunks(ctx context.Context, what, text string, args ...any) (all int64) {
+	for {
+		var n int64
+		limited, cancel := context.WithTimeout(ctx, readingTimeout)
+		err := r.store.single(limited, func(c conn) (err error) {
+			n, err = c.exec(limited, text, args...)
+			return err
+		})
+		cancel()
+		if err != nil {
+			r.upkeepFailed(ctx, what, err)
+			return all
+		}
+		if all += n; n < upkeepChunk || ctx.Err() != nil {
+			return all
+		}
+	}
+}
+
+func (r *running) upkeepFailed(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		r.log.Warn("pgqrs: upkeep failed; trying again later", "what", what, "err", err)
+	}
+}
+
+// tidyShared does what only a shared database needs, and deletes rows of workers long gone.
+func (r *running) tidyShared(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	shared, indexed, err := conn{r.store, nil}.shared(limited)
+	if err == nil && shared {
+		err = r.joinShared(limited)
+	}
+	if err != nil {
+		r.upkeepFailed(ctx, "look after what is shared with pgqrs 0.15", err)
+		return
+	}
+	text := r.store.dialect.worker.prune
+	if shared {
+		text = r.store.dialect.worker.pruneShared
+	}
+	if shared && !indexed {
+		r.log.Info("pgqrs: pgqrs 0.15 has joined; rows of stopped workers are kept until Install is called again")
+		return
+	}
+	r.chunks(ctx, "prune worker rows", text, pruneWorkers.Microseconds(), upkeepChunk)
+}
+
+// joinShared wakes runs whose children pgqrs 0.15 has ended: it knows of no parents.
+func (r *running) joinShared(ctx context.Context) error {
+	var queues []string
+	for _, l := range r.lanes {
+		if l.workflow {
+			queues = append(queues, l.queue)
+		}
+	}
+	if len(queues) == 0 {
+		return nil
+	}
+	list, err := jsonList(queues)
+	if err != nil {
+		return err
+	}
+	return r.store.atomic(ctx, func(c conn) error { return c.woken(ctx, r.store.dialect.workflow.joinShared, list) })
+}
+
+// reportDatabase logs what Verify has to say of the database.
+func (r *running) reportDatabase(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+	defer cancel()
+	var report Report
+	if err := (conn{r.store, nil}).verify(limited, &report); err != nil {
+		r.upkeepFailed(ctx, "look at the database's settings", err)
+		return
+	}
+	for _, warning := range report.Warnings {
+		r.log.Warn("pgqrs: the database is not set up as it should be", "engine", report.Engine, "warning", warning)
+	}
+	if len(report.Denied) > 0 {
+		r.log.Warn("pgqrs: this user lacks rights that a worker needs", "denied", strings.Join(report.Denied, ", "))
+	}
+	if len(report.Missing) > 0 {
+		r.log.Warn("pgqrs: the schema is not complete; call Install", "missing", strings.Join(report.Missing, ", "))
+	}
+}
+
+// reportUnattended logs which queues no live worker takes from. A worker that is just being started again is not missed.
+func (r *running) reportUnattended(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+	defer cancel()
+	list, err := conn{r.store, nil}.unattended(limited, silence)
+	if err != nil {
+		r.upkeepFailed(ctx, "look for queues without workers", err)
+		return
+	}
+	for _, q := range list {
+		r.log.Warn("pgqrs: a queue has ready messages, and no live worker takes them", "queue", q.name, "oldest", q.oldest.Round(time.Second))
+	}
+}
