@@ -41,15 +41,19 @@ func Delay(d time.Duration) Option {
 }
 
 // At makes the message ready at t by the database's clock. A time that has
-// passed, the zero time too, means now. It does not go with Delay.
+// passed, the zero time too, means now. A time after the second 9999-12-31 23:59:59 UTC
+// is an error. It does not go with Delay.
 func At(t time.Time) Option {
 	return func(o *options) {
-		if t.UTC().Year() > 9999 {
-			o.fail(fmt.Errorf("time %v is past the year 9999", t))
+		if t.After(latestTime) {
+			o.fail(fmt.Errorf("time %v is after %v", t, latestTime))
 		}
 		o.at = &t
 	}
 }
+
+// latestTime is the latest that a message can be ready at. Blocked messages stand a moment after it.
+var latestTime = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
 
 const leastPriority, mostPriority = -1, 2
 

@@ -187,7 +187,7 @@ func (c *counter) count(tag string) int {
 
 // upkeep is what a Worker sends besides when it starts, and a few times a minute. With "schema." it looks once at the database's settings.
 var upkeep = []string{
-	"message.disown", "message.prune", "run.expired", "run.stranded", "queue.unattended",
+	"message.disown", "message.prune", "message.unreachable", "run.expired", "run.stranded", "queue.unattended",
 	"schedule.prune", "group.sweep", "group.prune", "batch.sweep",
 }
 

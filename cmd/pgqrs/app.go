@@ -40,7 +40,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	code := exitCode(err)
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(a.err, "pgqrs:", clean(strings.TrimPrefix(text, "pgqrs: ")))
+		fmt.Fprintln(a.err, "pgqrs:", clean(withoutPasswords(strings.TrimPrefix(text, "pgqrs: "))))
 	}
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		fmt.Fprintf(a.err, "Try %s -help.\n", usage.command)
@@ -49,6 +49,20 @@ func (a *app) run(ctx context.Context, args []string) int {
 		fmt.Fprintln(a.err, "Is it the right database? Then pgqrs install makes the tables, or brings them up to date.")
 	}
 	return code
+}
+
+// passwords finds the password of a DSN, as a URL or as key=value pairs.
+var passwords = regexp.MustCompile(`(?i)(://[^\s:/@]*:)\S*@|(password\s*=\s*)(?:'[^']*'|[^\s"]+)`)
+
+// withoutPasswords hides passwords in the text of an error: a DSN in the wrong place of the command line is named there.
+func withoutPasswords(text string) string {
+	return passwords.ReplaceAllStringFunc(text, func(found string) string {
+		parts := passwords.FindStringSubmatch(found)
+		if parts[1] != "" {
+			return parts[1] + "xxxxx@"
+		}
+		return parts[2] + "xxxxx"
+	})
 }
 
 // root returns the tree of commands.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +34,26 @@ func TestMistakesAreWrongUsage(t *testing.T) {
 	} {
 		if o := s.do("", strings.Fields(line)...); o.code != exitUsage || !strings.Contains(o.err, says) || !strings.Contains(o.err, "-help.") {
 			t.Errorf("%s: exit code %d, and it says: %s", line, o.code, o.err)
+		}
+	}
+}
+
+// The opposite of the least duration is no duration. A time beside one that is 292 years away makes it.
+func TestASpanMayBeTheLeastDuration(t *testing.T) {
+	if got := span(math.MinInt64); got != "-106751d23h" {
+		t.Errorf("it is %q", got)
+	}
+}
+
+// A DSN that stands where none belongs is named without its password.
+func TestAMisplacedDSNShowsNoPassword(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	for _, dsn := range []string{"postgres://ada:secret@db.example.com/shop", "postgres://ada:sec/r@et@db.example.com/shop", "host=db password='secret it is'", "password=secret"} {
+		for _, args := range [][]string{{"stats", dsn, "x"}, {dsn, "stats"}, {"queues", dsn}, {"-dsn-file", dsn, "stats"}} {
+			o := s.do("", args...)
+			if o.code == exitDone || strings.Contains(o.err+o.out, "sec") {
+				t.Errorf("%q: exit code %d, and it says: %s%s", args, o.code, o.out, o.err)
+			}
 		}
 	}
 }

@@ -370,6 +370,20 @@ func TestSearchFindsByIDByKeyAndByText(t *testing.T) {
 	want(t, get(t, address+"search?q=nothing+of+the+kind", http.StatusOK), "Nothing was found", "messages and")
 }
 
+// A queue that something else than the library has made may have a name that the library refuses.
+func TestSearchPassesOverQueuesWithOddNames(t *testing.T) {
+	d := newDemo(t)
+	address := serve(t, d.store, dashboard.Options{})
+	id := enqueue(t, d.store, "invoices", "to ada", pgqrs.Key("k-1"), pgqrs.Delay(time.Hour))
+	for _, name := range []string{" lead", "", "a\x01b"} {
+		_, err := d.store.DB().ExecContext(t.Context(), "INSERT INTO pgqrs_queues (queue_name) VALUES (?)", name)
+		must(t, err)
+	}
+	for _, query := range []string{"k-1", "to+ada"} {
+		want(t, get(t, address+"search?q="+query, http.StatusOK), fmt.Sprintf(`href="message?id=%d"`, id))
+	}
+}
+
 func TestEmptyPagesSayWhatToDo(t *testing.T) {
 	address := serve(t, openStore(t), dashboard.Options{})
 	want(t, get(t, address, http.StatusOK), "There are no queues yet", "Enqueue")

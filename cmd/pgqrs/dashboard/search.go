@@ -100,26 +100,49 @@ func (d *dashboard) searchKeys(ctx context.Context, s *search, queues []pgqrs.Qu
 	if strings.ContainsFunc(s.Query, unicode.IsControl) || utf8.RuneCountInString(s.Query) > longestKey {
 		return nil // the library stores no such key
 	}
-	for _, q := range queues[:min(len(queues), searchedKeys)] {
-		list, err := d.store.Messages(ctx, pgqrs.MessageFilter{Queue: q.Name, Key: s.Query})
-		if err != nil {
-			return err
+	return d.eachQueue(ctx, queues[:min(len(queues), searchedKeys)], func(q pgqrs.QueueDepth) error { return d.searchKey(ctx, s, q.Name) })
+}
+
+// searchKey finds the unfinished message and the run of a queue that have the key.
+func (d *dashboard) searchKey(ctx context.Context, s *search, queue string) error {
+	list, err := d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, Key: s.Query})
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		s.add(messageFinding(m, "key", m.Raw))
+	}
+	run, err := pgqrs.NewWorkflow[json.RawMessage, json.RawMessage](d.store, queue).Find(ctx, s.Query)
+	if errors.Is(err, pgqrs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info, err := run.Info(ctx)
+	if err != nil {
+		return err
+	}
+	s.add(runFinding(info, "key", info.Input))
+	return nil
+}
+
+// eachQueue calls fn for each queue. The error of one queue, whose name the library may refuse,
+// keeps no other from being searched. An error that all of them have is returned.
+func (d *dashboard) eachQueue(ctx context.Context, queues []pgqrs.QueueDepth, fn func(pgqrs.QueueDepth) error) error {
+	var last error
+	failed := 0
+	for _, q := range queues {
+		if err := fn(q); err != nil {
+			last = err
+			failed++
 		}
-		for _, m := range list {
-			s.add(messageFinding(m, "key", m.Raw))
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		run, err := pgqrs.NewWorkflow[json.RawMessage, json.RawMessage](d.store, q.Name).Find(ctx, s.Query)
-		if errors.Is(err, pgqrs.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		info, err := run.Info(ctx)
-		if err != nil {
-			return err
-		}
-		s.add(runFinding(info, "key", info.Input))
+	}
+	if failed == len(queues) {
+		return last
 	}
 	return nil
 }
@@ -128,27 +151,33 @@ func (d *dashboard) searchKeys(ctx context.Context, s *search, queues []pgqrs.Qu
 // dead ones first, and the latest runs.
 func (d *dashboard) searchText(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
 	for _, state := range []pgqrs.State{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Archived} {
-		for _, q := range queues {
-			f := pgqrs.MessageFilter{Queue: q.Name, State: state, Limit: pageSize}
-			for range searchedEach / pageSize {
-				list, err := d.store.Messages(ctx, f)
-				if err != nil {
-					return err
-				}
-				for _, m := range list {
-					s.look(m)
-				}
-				if s.Cut != "" || len(list) < pageSize {
-					break
-				}
-				f.After = list[len(list)-1].Cursor
-			}
-			if s.Cut != "" {
-				return nil
-			}
+		err := d.eachQueue(ctx, queues, func(q pgqrs.QueueDepth) error { return d.searchState(ctx, s, q.Name, state) })
+		if err != nil || s.Cut != "" {
+			return err
 		}
 	}
 	return d.searchRuns(ctx, s)
+}
+
+func (d *dashboard) searchState(ctx context.Context, s *search, queue string, state pgqrs.State) error {
+	f := pgqrs.MessageFilter{Queue: queue, State: state, Limit: pageSize}
+	for range searchedEach / pageSize {
+		if s.Cut != "" {
+			return nil
+		}
+		list, err := d.store.Messages(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			s.look(m)
+		}
+		if len(list) < pageSize {
+			return nil
+		}
+		f.After = list[len(list)-1].Cursor
+	}
+	return nil
 }
 
 func (d *dashboard) searchRuns(ctx context.Context, s *search) error {

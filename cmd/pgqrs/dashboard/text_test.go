@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 func TestTextsReadWell(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "<1 ms", 7 * time.Millisecond: "7 ms", 1500 * time.Millisecond: "1.5 s", 59 * time.Second: "59 s",
-		61 * time.Second: "1 m 01 s", 25*time.Hour + time.Minute: "1 d 01 h", 3*time.Hour + 4*time.Minute: "3 h 04 m",
+		61 * time.Second: "1 m 01 s", 25*time.Hour + time.Minute: "1 d 01 h", math.MinInt64: "-106751 d 23 h", 3*time.Hour + 4*time.Minute: "3 h 04 m",
 	} {
 		if got := span(d); got != want {
 			t.Errorf("%v is %q; want %q", d, got, want)
