@@ -294,7 +294,7 @@ func installRefused(t *testing.T, e *env) {
 	statement(t, s.DB(), `GRANT USAGE ON SCHEMA "`+schema+`" TO `+role)
 	statement(t, s.DB(), `SET ROLE `+role)
 	err = s.Install(t.Context())
-	wantText(t, "error without a right", fmt.Sprint(err), "lacks a right", "permission denied")
+	wantText(t, "error without a right", fmt.Sprint(err), "lacks a right that Install needs", "permission denied")
 	if errors.Is(err, pgqrs.ErrNotInstalled) {
 		t.Errorf("%v matches ErrNotInstalled, which asks for Install", err)
 	}
