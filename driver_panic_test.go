@@ -313,8 +313,10 @@ func TestDriverThatPanicsLeavesNobodyWaiting(t *testing.T) {
 		}()
 	}
 	close(held)
-	for s.DB().Stats().WaitCount < 5 {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); s.DB().Stats().WaitCount < 5; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the five callers do not wait for a connection")
+		}
 	}
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
