@@ -189,11 +189,14 @@ func crowdResults(t *testing.T, e *env) {
 		lost.add(1)
 		return refused
 	})
+	runs := make([]*pgqrs.RunHandle[int], n)
+	for i := range runs {
+		runs[i] = pgqrs.NewWorkflow[int, int](far, "crowd").Run(value(w.Start(t.Context(), i))(t).ID())
+	}
 	results, errs := make([]int, n), make([]error, n)
 	began := time.Now()
 	var all sync.WaitGroup
-	for i := range n {
-		run := pgqrs.NewWorkflow[int, int](far, "crowd").Run(value(w.Start(t.Context(), i))(t).ID())
+	for i, run := range runs {
 		all.Add(1)
 		go func() {
 			defer all.Done()
