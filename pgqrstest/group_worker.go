@@ -182,6 +182,7 @@ func groupFair(t *testing.T, e *env) {
 				small++
 			}
 			must(t, q.Ack(t.Context(), m))
+			Advance(t, e.store, time.Millisecond) // messages that are unblocked in the same millisecond come in the order of their ids
 		}
 	}
 	if all > 24 {
