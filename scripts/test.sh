@@ -2,12 +2,13 @@
 # Checks everything: format, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
 # modules, and all tests with the race detector, on every driver.
 #
-#	COUNT=10 ./test.sh    runs each test ten times
+#	make test             runs each test once
+#	COUNT=10 make test    runs each test ten times
 #
 # It needs Go, a C compiler, PostgreSQL's server binaries, Node with npm, and
 # where CI is set Python 3.11 with venv, cargo, PgBouncer and Chromium.
 set -euo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/.."
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 govulncheck=golang.org/x/vuln/cmd/govulncheck@v1.1.4

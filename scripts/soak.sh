@@ -3,13 +3,13 @@
 # other, and prints what came of each fault as a table; docs/RELIABILITY.md
 # says what they do. It fails if anything was lost or doubled.
 #
-#	./soak.sh       30 minutes in all
-#	./soak.sh 240   so many minutes
+#	make soak               30 minutes in all
+#	scripts/soak.sh 240     so many minutes
 #
 # It needs Go and PostgreSQL's server binaries; what a test needs besides it
 # says, and fails without it if CI is set.
 set -euo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/.."
 
 minutes=${1:-30}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || {
