@@ -1,4 +1,4 @@
-// Package drivertest runs the conformance suite of package pgqrstest on every
+// Package drivertest runs the conformance suite of package pgqrstest/conformance on every
 // database driver the project promises to work with.
 //
 // It is a module of its own, so that no driver is a requirement of the

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/ncruces/go-sqlite3/driver"
 	_ "github.com/ncruces/go-sqlite3/embed/bcw2"
@@ -16,14 +16,14 @@ import (
 
 const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 
-var processes = pgqrstest.Processes{New: uri, Open: openConcurrent}
+var processes = conformance.Processes{New: uri, Open: openConcurrent}
 
 func TestMain(m *testing.M) {
 	processes.Main()
 	m.Run()
 }
 
-func TestConformance(t *testing.T) { pgqrstest.ConformanceConcurrent(t, open) }
+func TestConformance(t *testing.T) { conformance.RunConcurrent(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

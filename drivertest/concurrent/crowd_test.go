@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 )
 
 func TestEightConsumersGetEachOf20000MessagesOnce(t *testing.T) {
@@ -19,5 +19,5 @@ func TestEightConsumersGetEachOf20000MessagesOnce(t *testing.T) {
 	if err := stores[0].Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	pgqrstest.ExactlyOnce(t, stores, 20_000)
+	conformance.ExactlyOnce(t, stores, 20_000)
 }

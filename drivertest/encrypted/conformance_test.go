@@ -11,7 +11,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/dsn"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/ncruces/go-sqlite3/driver"
 	_ "github.com/ncruces/go-sqlite3/vfs/adiantum"
@@ -19,14 +19,14 @@ import (
 
 const key = "7a6b2f0c9d1e4835a6f7c8091b2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f"
 
-var processes = pgqrstest.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Config{EncryptionKey: key}.Open}
+var processes = conformance.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Config{EncryptionKey: key}.Open}
 
 func TestMain(m *testing.M) {
 	processes.Main()
 	m.Run()
 }
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

@@ -11,14 +11,14 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 )
 
 func TestMain(m *testing.M) { postgres.Main(m) }
 
 func TestConformance(t *testing.T) {
 	requireDriver(t)
-	pgqrstest.Conformance(t, open)
+	conformance.Run(t, open)
 }
 
 func TestConnections(t *testing.T) {

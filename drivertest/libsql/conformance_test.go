@@ -12,19 +12,19 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/dsn"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/tursodatabase/go-libsql"
 )
 
-var processes = pgqrstest.Processes{New: sqlite.File("turso"), Open: pgqrs.Open}
+var processes = conformance.Processes{New: sqlite.File("turso"), Open: pgqrs.Open}
 
 func TestMain(m *testing.M) {
 	processes.Main()
 	m.Run()
 }
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

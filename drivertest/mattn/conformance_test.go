@@ -8,21 +8,21 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/mattn/go-sqlite3"
 )
 
 const params = "_busy_timeout=5000&_journal_mode=WAL&_synchronous=NORMAL&_foreign_keys=on"
 
-var processes = pgqrstest.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open}
+var processes = conformance.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open}
 
 func TestMain(m *testing.M) {
 	processes.Main()
 	m.Run()
 }
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

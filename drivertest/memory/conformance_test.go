@@ -9,13 +9,13 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/dsn"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/ncruces/go-sqlite3/driver"
 	_ "github.com/ncruces/go-sqlite3/vfs/memdb"
 )
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 	s := dsn.Open(t, pgqrs.Config{}, "sqlite::memory:")

@@ -10,7 +10,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/ncruces/go-sqlite3/driver"
 )
@@ -18,14 +18,14 @@ import (
 // The busy timeout stands first: the PRAGMAs run in the order of the DSN.
 const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 
-var processes = pgqrstest.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open, Scale: 3}
+var processes = conformance.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open, Scale: 3}
 
 func TestMain(m *testing.M) {
 	processes.Main()
 	m.Run()
 }
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

@@ -8,12 +8,12 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-var processes = pgqrstest.Processes{New: newDSN, Open: pgqrs.Open}
+var processes = conformance.Processes{New: newDSN, Open: pgqrs.Open}
 
 func newDSN(t *testing.T) string { return postgres.URL(postgres.Schema(t, "pgx")) }
 
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	postgres.Main(m)
 }
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

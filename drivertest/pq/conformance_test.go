@@ -10,12 +10,12 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/tap"
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/lib/pq"
 )
 
-var processes = pgqrstest.Processes{New: newDSN, Open: pgqrs.Open, Scale: 3}
+var processes = conformance.Processes{New: newDSN, Open: pgqrs.Open, Scale: 3}
 
 func newDSN(t *testing.T) string { return postgres.URL(postgres.Schema(t, "postgres")) }
 
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	postgres.Main(m)
 }
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestProcesses(t *testing.T) { processes.Run(t) }
 

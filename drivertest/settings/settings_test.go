@@ -10,7 +10,7 @@ import (
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/lib/pq"
@@ -32,21 +32,21 @@ var unusual = []string{
 }
 
 func TestPgxExec(t *testing.T) {
-	conformance(t, "pgx", " default_query_exec_mode=exec")
+	runSuite(t, "pgx", " default_query_exec_mode=exec")
 }
 
 func TestPgxSimpleProtocol(t *testing.T) {
-	conformance(t, "pgx", " default_query_exec_mode=simple_protocol")
+	runSuite(t, "pgx", " default_query_exec_mode=simple_protocol")
 }
 
 func TestPQ(t *testing.T) {
-	conformance(t, "postgres", " binary_parameters=yes")
+	runSuite(t, "postgres", " binary_parameters=yes")
 }
 
 // conformance runs the suite by a driver with more parameters in its DSN.
-func conformance(t *testing.T, driver, parameters string) {
+func runSuite(t *testing.T, driver, parameters string) {
 	server := postgres.Private(t, unusual...)
-	pgqrstest.Conformance(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+	conformance.Run(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 		return postgres.OpenOn(t, driver, server.DSN()+parameters), pgqrs.Postgres
 	})
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/sqlite"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/turso"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 )
 
-func TestConformance(t *testing.T) { pgqrstest.Conformance(t, open) }
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
 
 func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
 

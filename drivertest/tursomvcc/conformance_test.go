@@ -9,10 +9,10 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/pool"
 	"github.com/pgqrs/pgqrs-go/drivertest/internal/turso"
-	"github.com/pgqrs/pgqrs-go/pgqrstest"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
 )
 
-func TestConformance(t *testing.T) { pgqrstest.ConformanceConcurrent(t, open) }
+func TestConformance(t *testing.T) { conformance.RunConcurrent(t, open) }
 
 func TestConnections(t *testing.T) {
 	installed := func(t *testing.T) (*sql.DB, pgqrs.Dialect) {

@@ -55,7 +55,7 @@ func (ts trees) remove() error {
 
 // impatient makes tests wait less long for what never comes under a mutation.
 var impatient = mutation{name: "impatient", edits: []edit{
-	{"pgqrstest/conformance.go", "const tooLong = time.Minute", "const tooLong = 15 * time.Second"},
+	{"internal/dbtest/retry.go", "const Patience = time.Minute", "const Patience = 15 * time.Second"},
 	{"drivertest/races/scene_test.go", "const tooLong = time.Minute", "const tooLong = 15 * time.Second"},
 }}
 
