@@ -60,5 +60,5 @@ for version in "${versions[@]}"; do
 	[[ -n ${release:-} ]] || fail "no release of PostgreSQL $version is known"
 	bin=$(fetch "$release" "$checksum")
 	"$bin/postgres" --version
-	PATH=$bin:$PATH CI=true go test "${FLAGS:--count=1}" ./drivertest/pq ./drivertest/pgx
+	PATH=$bin:$PATH CI=true go test "${FLAGS:--count=1}" ./tests/drivers/pq ./tests/drivers/pgx
 done

@@ -23,7 +23,7 @@ step "the root module's tests"
 GOWORK=off go test ./...
 
 step 'the conformance suite on SQLite, by ncruces'
-go test ./drivertest/ncruces
+go test ./tests/drivers/ncruces
 
 cat <<'END'
 

@@ -36,7 +36,7 @@ status=0
 soak() {
 	local package=$1 seconds=$2
 	printf '\n== %s, %d s each\n' "$package" "$seconds"
-	PGQRS_SOAK=${seconds}s go test -count=1 -timeout="$((minutes + 30))m" "./drivertest/$package" || status=1
+	PGQRS_SOAK=${seconds}s go test -count=1 -timeout="$((minutes + 30))m" "./tests/$package" || status=1
 }
 
 soak volume 1 # takes as long as a million messages take
@@ -50,6 +50,6 @@ while read -r package share tests; do
 done <<<"$plan"
 
 printf '\n== %d minutes with %s, %d processors, %s\n\n' $((SECONDS / 60)) "$(go env GOVERSION)" "$(nproc)" "$(uname -sm)"
-go run ./drivertest/internal/reliability/table <"$PGQRS_SOAK_REPORT"
+go run ./tests/internal/reliability/table <"$PGQRS_SOAK_REPORT"
 ((status == 0)) || echo 'FAIL' >&2
 exit "$status"

@@ -81,7 +81,7 @@ while read -r mod; do
 done < <(find . -name go.mod -not -path '*/testdata/*' | sort)
 
 step "tests, $count times each"
-go build -o "$report/report" ./drivertest/internal/report
+go build -o "$report/report" ./tests/internal/report
 # SQLite itself, translated to Go, and the compiler of its WebAssembly are left out of the race detector: they are slow there,
 # and not what is tested. Only packages that hold no lock and no atomic may be left out: what an instrumented package
 # shares with them through one would look like a race.
@@ -94,7 +94,7 @@ done
 	status=0
 	go test "${flags[@]}" work || status=1
 	# This module is not in go.work: it needs an older release of a driver.
-	cd drivertest/concurrent
+	cd tests/drivers/concurrent
 	GOWORK=off go test "${flags[@]}" ./... || status=1
 	exit $status
 ) | "$report/report" || fail "tests"
@@ -105,7 +105,7 @@ GOWORK=off GOTOOLCHAIN=$newest go test "-count=$count" ./... || fail "tests with
 GOWORK=off GOARCH=386 go test "-count=$count" ./... || fail "tests with GOARCH=386"
 
 step "the conformance suite with $newest"
-GOTOOLCHAIN=$newest go test "-count=$count" ./drivertest/{ncruces,pq} ./examples/quickstart || fail "the suite with $newest"
+GOTOOLCHAIN=$newest go test "-count=$count" ./tests/drivers/{ncruces,pq} ./examples/quickstart || fail "the suite with $newest"
 
 if [[ $(uname -sm) == 'Linux x86_64' ]] && command -v npm >/dev/null; then
 	step 'the conformance suite on the oldest and the newest PostgreSQL'

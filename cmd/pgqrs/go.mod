@@ -11,7 +11,7 @@ require (
 	github.com/lib/pq v1.12.3
 	github.com/ncruces/go-sqlite3 v0.35.6
 	github.com/pgqrs/pgqrs-go v0.0.0
-	github.com/pgqrs/pgqrs-go/drivertest v0.0.0
+	github.com/pgqrs/pgqrs-go/tests v0.0.0
 	github.com/tursodatabase/go-libsql v0.0.0-20251219133454-43644db490ff
 	github.com/urfave/cli/v3 v3.14.0
 	golang.org/x/sync v0.24.0
@@ -42,5 +42,5 @@ require (
 
 replace (
 	github.com/pgqrs/pgqrs-go => ../../
-	github.com/pgqrs/pgqrs-go/drivertest => ../../drivertest
+	github.com/pgqrs/pgqrs-go/tests => ../../tests
 )

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/drivertest/postgres"
+	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

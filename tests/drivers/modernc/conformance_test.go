@@ -1,0 +1,36 @@
+// Package modernc_test runs the conformance suite on modernc.org/sqlite.
+package modernc_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/pgqrstest/conformance"
+	"github.com/pgqrs/pgqrs-go/tests/internal/pool"
+	"github.com/pgqrs/pgqrs-go/tests/internal/sqlite"
+
+	_ "modernc.org/sqlite"
+)
+
+// The busy timeout stands first: the PRAGMAs run in the order of the DSN.
+const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
+
+var processes = conformance.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open}
+
+func TestMain(m *testing.M) {
+	processes.Main()
+	m.Run()
+}
+
+func TestConformance(t *testing.T) { conformance.Run(t, open) }
+
+func TestProcesses(t *testing.T) { processes.Run(t) }
+
+func TestConnections(t *testing.T) { pool.Check(t, open, sqlite.Settings...) }
+
+func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
+	return sqlite.Open(t, "sqlite", sqlite.URI(t, params)), pgqrs.SQLite
+}
+
+func TestUTF16IsRefused(t *testing.T) { sqlite.RefusesUTF16(t, "sqlite", sqlite.URI(t, "")) }

@@ -1,0 +1,36 @@
+package turso
+
+import (
+	"database/sql"
+	"path/filepath"
+	"testing"
+
+	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/tests/internal/dsn"
+	"github.com/pgqrs/pgqrs-go/tests/internal/pool"
+	"github.com/pgqrs/pgqrs-go/tests/internal/sqlite"
+)
+
+// Open has pgqrs.Open make a new database, with options such as ?mvcc=1, and
+// closes it when the test ends.
+func Open(t *testing.T, options string) (*sql.DB, pgqrs.Dialect) {
+	t.Helper()
+	Require(t)
+	s := dsn.Open(t, pgqrs.Config{}, "turso:"+filepath.Join(t.TempDir(), "pgqrs.db")+options)
+	s.DB().SetMaxOpenConns(pool.Max)
+	return s.DB(), s.Dialect()
+}
+
+// OpenTraced returns a new database, with the settings for MVCC mode, that has
+// trace called after each statement; see [Connector].
+func OpenTraced(t testing.TB, trace func(text string, err error)) *sql.DB {
+	t.Helper()
+	Require(t)
+	c, err := NewConnector(filepath.Join(t.TempDir(), "pgqrs.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Pragmas = []string{"busy_timeout = 0", "synchronous = normal", "foreign_keys = on"}
+	c.Trace = trace
+	return sqlite.Use(t, sql.OpenDB(c))
+}
