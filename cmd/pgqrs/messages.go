@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/internal/ahead"
+	"github.com/pgqrs/pgqrs-go/internal/ahead"
 	"github.com/urfave/cli/v3"
 )
 

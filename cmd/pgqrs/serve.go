@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 	"github.com/urfave/cli/v3"
 )
 

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 // A served is a dashboard that pgqrs serve runs until the test ends.

@@ -17,7 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 

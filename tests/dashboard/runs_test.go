@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 func TestARunShowsItsStepsAsATimeline(t *testing.T) {

@@ -71,7 +71,7 @@ type dashboard struct {
 	store   *pgqrs.Store
 	options Options
 	log     *slog.Logger
-	cross   *http.CrossOriginProtection
+	origins map[string]bool // of Options.TrustedOrigins
 	samples samples
 	hosts   map[string]bool // of Options.Hosts
 	pass    *pass
@@ -91,7 +91,7 @@ func Handler(store *pgqrs.Store, options Options) http.Handler {
 	if err := options.Check(); err != nil {
 		panic("dashboard: " + err.Error())
 	}
-	d := &dashboard{store: store, options: options, cross: http.NewCrossOriginProtection(), hosts: map[string]bool{}}
+	d := &dashboard{store: store, options: options, hosts: map[string]bool{}, origins: map[string]bool{}}
 	d.options.Title = cmp.Or(options.Title, "pgqrs")
 	d.log, d.pass, d.sealer = newLogger(options.Logger), newPass(options.Token), newSealer()
 	for _, host := range options.Hosts {
@@ -99,7 +99,7 @@ func Handler(store *pgqrs.Store, options Options) http.Handler {
 		d.hosts[name] = true
 	}
 	for _, origin := range options.TrustedOrigins {
-		d.cross.AddTrustedOrigin(origin) // it has been checked
+		d.origins[origin] = true
 	}
 	return d
 }

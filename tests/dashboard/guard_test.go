@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 const token = "a-token-of-32-characters-for-tests"
@@ -287,7 +287,7 @@ func TestAnActionWithoutOriginNeedsProof(t *testing.T) {
 	store := openStore(t)
 	enqueue(t, store, "emails", 1)
 	form := url.Values{"do": {"pause"}, "name": {"emails"}}
-	open := dashboard.Handler(store, dashboard.Options{Actions: true})
+	open := dashboard.Handler(store, dashboard.Options{Actions: true, TrustedOrigins: []string{"https://ops.example"}})
 	closed := dashboard.Handler(store, dashboard.Options{Actions: true, Token: token})
 	cookie := answer(closed, httptest.NewRequest(http.MethodGet, "/?token="+token, nil)).Result().Cookies()
 	if len(cookie) != 1 {
@@ -304,6 +304,11 @@ func TestAnActionWithoutOriginNeedsProof(t *testing.T) {
 		{"a bearer token where none is asked", open, []string{"Sec-Fetch-Site", "", "Authorization", "Bearer "}, false, 403},
 		{"its own origin", open, []string{"Sec-Fetch-Site", "", "Origin", "http://example.com"}, false, 303},
 		{"another origin", open, []string{"Sec-Fetch-Site", "", "Origin", "http://evil.example"}, false, 403},
+		{"a trusted origin", open, []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://ops.example"}, false, 303},
+		{"a trusted origin of an old browser", open, []string{"Sec-Fetch-Site", "", "Origin", "https://ops.example"}, false, 303},
+		{"a trusted host with another scheme", open, []string{"Sec-Fetch-Site", "cross-site", "Origin", "http://ops.example"}, false, 403},
+		{"an origin that hides itself", open, []string{"Sec-Fetch-Site", "", "Origin", "null"}, false, 403},
+		{"its own origin as another site's", open, []string{"Sec-Fetch-Site", "same-site", "Origin", "http://example.com"}, false, 403},
 		{"no token", closed, nil, false, 401},
 		{"a cookie alone", closed, []string{"Sec-Fetch-Site", ""}, true, 403},
 		{"a cookie and its own page", closed, nil, true, 303},

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 // A rule is what its text says; it runs once, at a time.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/internal/ahead"
+	"github.com/pgqrs/pgqrs-go/internal/ahead"
 
 	_ "github.com/ncruces/go-sqlite3/driver"
 )

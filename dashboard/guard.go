@@ -37,7 +37,7 @@ func (o Options) Check() error {
 		}
 	}
 	for _, origin := range o.TrustedOrigins {
-		if err := new(http.CrossOriginProtection).AddTrustedOrigin(origin); err != nil {
+		if err := checkOrigin(origin); err != nil {
 			return err
 		}
 	}

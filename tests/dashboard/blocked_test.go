@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 func TestABlockedMessageSaysWhatItWaitsFor(t *testing.T) {

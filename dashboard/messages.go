@@ -9,7 +9,7 @@ import (
 	"strconv"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/internal/ahead"
+	"github.com/pgqrs/pgqrs-go/internal/ahead"
 )
 
 type header struct{ Name, Value string }

@@ -102,7 +102,7 @@ func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused 
 	if !d.options.Actions {
 		return a, &refusal{http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions."}
 	}
-	if d.cross.Check(r) != nil {
+	if d.crossOrigin(r) {
 		return a, &refusal{http.StatusForbidden, "This action came from another site's page, and was not done."}
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !d.pass.borne(r) {

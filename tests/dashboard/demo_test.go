@@ -16,7 +16,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 // openStore returns a store on a new SQLite file.

@@ -16,7 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/pgqrs/pgqrs-go"
-	"github.com/pgqrs/pgqrs-go/cmd/pgqrs/dashboard"
+	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
 // A browser is a tab of a headless Chromium.
