@@ -26,6 +26,10 @@
 //	limits                what a limit costs a claim
 //	notify                wake-ups by PostgreSQL's NOTIFY
 //	orm                   transactions of sqlx, GORM and bun, a module of its own
+//	dashboard             the dashboard in a headless Chromium
+//	ahead                 what a blocked message waits for
+//	otel                  the metrics and spans of otelpgqrs
+//	application           an older application that adds pgqrs
 //	interop               tables that are shared with pgqrs 0.15.3 in Python
 //	postgres              no tests: servers for the other packages
 //

@@ -13,8 +13,21 @@ require (
 	github.com/pgqrs/pgqrs-go v0.0.0
 	github.com/pgqrs/pgqrs-go/notifypgqrs v0.0.0
 	github.com/tursodatabase/go-libsql v0.0.0-20251219133454-43644db490ff
+	go.opentelemetry.io/otel v1.47.0
+	go.opentelemetry.io/otel/sdk v1.47.0
+	go.opentelemetry.io/otel/sdk/metric v1.47.0
 	modernc.org/sqlite v1.61.1
 	pgregory.net/rapid v1.3.0
+)
+
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/go-logr/logr v1.4.4 // indirect
+	github.com/go-logr/stdr v1.2.2 // indirect
+	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
+	go.opentelemetry.io/otel/log v1.47.0 // indirect
+	go.opentelemetry.io/otel/metric v1.47.0 // indirect
+	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 )
 
 require (
@@ -30,6 +43,7 @@ require (
 	github.com/ncruces/go-sqlite3-wasm/v6 v6.3.35304 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/ncruces/julianday v1.0.0 // indirect
+	github.com/pgqrs/pgqrs-go/otelpgqrs v0.0.0
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/exp v0.0.0-20230515195305-f3d0a9c9a5cc // indirect
@@ -45,3 +59,5 @@ require (
 replace github.com/pgqrs/pgqrs-go => ../
 
 replace github.com/pgqrs/pgqrs-go/notifypgqrs => ../notifypgqrs
+
+replace github.com/pgqrs/pgqrs-go/otelpgqrs => ../otelpgqrs

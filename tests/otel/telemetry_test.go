@@ -1,4 +1,4 @@
-package otelpgqrs_test
+package otel_test
 
 import (
 	"context"
