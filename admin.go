@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // QueueInfo says what is in a queue.
@@ -572,7 +574,7 @@ func (s *Store) redriving(fn func() error) error {
 	for try := 1; ; try++ {
 		err := fn()
 		switch {
-		case sqlState(err) != "23505": // unique_violation
+		case sqlerr.State(err) != "23505": // unique_violation
 			return err
 		case s.tx != nil || try == maxEnqueueTries:
 			return fmt.Errorf("%w (%w)", ErrDuplicate, err)

@@ -6,13 +6,12 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // Tx is what [Store.WithTx] takes: a *sql.Tx, or a *sql.Conn on which the
@@ -226,20 +225,6 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// sqlState returns PostgreSQL's error code, which lib/pq and pgx both offer by a method.
-func sqlState(err error) (state string) {
-	defer func() {
-		if recover() != nil {
-			state = "" // it is not a driver's
-		}
-	}()
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		return coded.SQLState()
-	}
-	return ""
-}
-
 // What is wrong where BEGIN CONCURRENT does not work.
 var (
 	errNoConcurrent = fmt.Errorf("%w: Config.Concurrent: the database has no BEGIN CONCURRENT", ErrUnsupported)
@@ -249,9 +234,9 @@ var (
 // noConcurrent says what is wrong in an error of BEGIN CONCURRENT, if it knows.
 func noConcurrent(err error) error {
 	switch {
-	case containsAny(err, []string{`near "concurrent": syntax error`}): // SQLite, libSQL
+	case sqlerr.Contains(err, []string{`near "concurrent": syntax error`}): // SQLite, libSQL
 		return fmt.Errorf("%w (%w)", errNoConcurrent, err)
-	case containsAny(err, []string{"only supported when mvcc is enabled"}): // Turso in WAL mode
+	case sqlerr.Contains(err, []string{"only supported when mvcc is enabled"}): // Turso in WAL mode
 		return fmt.Errorf("%w (%w)", errNoMVCC, err)
 	}
 	return err
@@ -268,12 +253,9 @@ func (d *dialect) retryable(err error) bool {
 	case errors.As(err, &user), isDriverPanic(err):
 		return false
 	}
-	state := sqlState(err)
-	return retryableState(state) || state == "" && containsAny(err, d.busy)
+	state := sqlerr.State(err)
+	return sqlerr.Retryable(state) || state == "" && sqlerr.Contains(err, d.busy)
 }
-
-// retryableState reports whether PostgreSQL's code asks to try again: serialization_failure, deadlock_detected.
-func retryableState(state string) bool { return state == "40001" || state == "40P01" }
 
 // away reports whether an error says that the database cannot be used just
 // now, whatever is asked of it: it is unreachable, read-only, or its disk is full.
@@ -281,51 +263,13 @@ func (d *dialect) away(err error) bool {
 	if isDriverPanic(err) {
 		return false
 	}
-	switch sqlState(err) {
+	switch sqlerr.State(err) {
 	case "":
-		return unreachable(err) || containsAny(err, d.gone)
+		return sqlerr.Unreachable(err) || sqlerr.Contains(err, d.gone)
 	case "25006": // read_only_sql_transaction
 		return true
 	}
-	return unreachable(err)
-}
-
-// unreachable reports whether an error says that the database or the
-// connection to it is gone, or that it takes no more connections.
-func unreachable(err error) bool {
-	var network *net.OpError
-	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
-		return true
-	}
-	// Connection exceptions, insufficient resources, the server's coming and going, errors of its system, idle_in_transaction_session_timeout.
-	state := sqlState(err)
-	return slices.ContainsFunc([]string{"08", "53", "57P", "58", "25P03"}, func(class string) bool { return strings.HasPrefix(state, class) })
-}
-
-// missing reports whether the error says that a table or column is not there.
-func missing(err error) bool {
-	switch sqlState(err) {
-	case "42P01", "42703", "3F000", "42704": // undefined table, column, schema, type
-		return true
-	case "":
-	default:
-		return false
-	}
-	return containsAny(err, []string{"no such table: pgqrs", "no such column", "has no column named", "no such table: main.pgqrs"})
-}
-
-func containsAny(err error, texts []string) bool {
-	text := strings.ToLower(err.Error())
-	if _, after, quoting := strings.Cut(text, "sqlite failure: "); quoting {
-		text = after // go-libsql quotes the statement before it, and what users wrote in theirs
-	}
-	for _, t := range texts {
-		if strings.Contains(text, t) {
-			return true
-		}
-	}
-	return false
+	return sqlerr.Unreachable(err)
 }
 
 const rollbackTimeout = 5 * time.Second
@@ -457,7 +401,7 @@ func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *
 		tx, err = o.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
 		return err
 	})
-	if sqlState(err) == "0A000" { // feature_not_supported
+	if sqlerr.State(err) == "0A000" { // feature_not_supported
 		err = &standbyError{err}
 	}
 	o.inTx = err == nil

@@ -6,11 +6,16 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
 )
 
 // A busyOne is a database whose statements take a while, and which counts how many are under way.
@@ -159,4 +164,137 @@ func TestClaimsOfAConsumerTakeTurns(t *testing.T) {
 			t.Errorf("%d claims followed, want 1", n)
 		}
 	})
+}
+
+// crowd is how many call at once.
+const crowd = 10
+
+// together makes a crowd of calls while a fake holds back its answers, and
+// returns what was sent.
+func together(t *testing.T, answer func(call) [][]driver.Value, one func(ctx context.Context, s *Store, n int) error) string {
+	var sent string
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
+			<-gate
+			return answer(c), nil
+		})
+		done := make(chan error, crowd)
+		for n := range crowd {
+			go func() { done <- one(t.Context(), s, n) }()
+		}
+		synctest.Wait()
+		close(gate)
+		for range crowd {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		sent = fmt.Sprint(f.calls)
+	})
+	return sent
+}
+
+func TestEnqueuesShareAStatement(t *testing.T) {
+	id := int64(0)
+	var seen sync.Map
+	sent := together(t, func(c call) (rows [][]driver.Value) {
+		if c.tag() == "message.enqueue" {
+			id++
+			return row(id)
+		}
+		for range crowd - 1 {
+			id++
+			rows = append(rows, []driver.Value{id, nil})
+		}
+		return rows
+	}, func(ctx context.Context, s *Store, n int) error {
+		id, err := NewQueue[int](s, "q").Enqueue(ctx, n)
+		if _, twice := seen.LoadOrStore(id, true); twice {
+			t.Errorf("two calls returned the id %d", id)
+		}
+		return err
+	})
+	if sent != "[query message.enqueue query message.mixed_enqueue]" {
+		t.Errorf("sent %s", sent)
+	}
+}
+
+func TestEnqueuesThatMayHaveToWaitShareNothing(t *testing.T) {
+	long := strings.Repeat("x", maxShared)
+	for what, one := range map[string]func(ctx context.Context, s *Store, n int) error{
+		"a key": func(ctx context.Context, s *Store, n int) error {
+			_, err := NewQueue[int](s, "q").Enqueue(ctx, n, Key(fmt.Sprint(n)))
+			return err
+		},
+		"a long payload": func(ctx context.Context, s *Store, n int) error {
+			_, err := NewQueue[string](s, "q").Enqueue(ctx, long)
+			return err
+		},
+		"another's queue": func(ctx context.Context, s *Store, n int) error {
+			_, err := NewQueue[int](s, fmt.Sprint(n)).Enqueue(ctx, n)
+			return err
+		},
+	} {
+		sent := together(t, func(call) [][]driver.Value { return row(int64(1)) }, one)
+		if strings.Contains(sent, "batch") {
+			t.Errorf("with %s: sent %s", what, sent)
+		}
+	}
+}
+
+func TestAcksShareAStatement(t *testing.T) {
+	sent := together(t, func(c call) (rows [][]driver.Value) {
+		for n := range int64(crowd) {
+			if strings.Contains(c.args[0].Value.(string), fmt.Sprintf("[%d,7,1]", n)) {
+				rows = append(rows, row(n)...)
+			}
+		}
+		return rows
+	}, func(ctx context.Context, s *Store, n int) error {
+		m := &Message[int]{MessageInfo: MessageInfo{ID: int64(n), WorkerID: 7, Claim: 1}}
+		return NewQueue[int](s, "q").Ack(ctx, m)
+	})
+	if sent != "[query message.ack query message.ack]" {
+		t.Errorf("sent %s", sent)
+	}
+}
+
+func TestAcksOfOneMessageShareNothing(t *testing.T) {
+	var lost atomic.Int32
+	sent := together(t, func(c call) [][]driver.Value {
+		if strings.Contains(c.args[0].Value.(string), "[1,7,0]") { // the first holder's
+			return nil
+		}
+		return row(int64(1))
+	}, func(ctx context.Context, s *Store, n int) error {
+		m := &Message[int]{MessageInfo: MessageInfo{ID: 1, WorkerID: 7, Claim: int64(n % 2)}}
+		err := NewQueue[int](s, "q").Ack(ctx, m)
+		if errors.Is(err, ErrLeaseLost) {
+			lost.Add(1)
+			return nil
+		}
+		return err
+	})
+	if n := strings.Count(sent, "message.ack"); n != crowd || lost.Load() != crowd/2 {
+		t.Errorf("%d statements, %d calls of %d lost their lease", n, lost.Load(), crowd/2)
+	}
+}
+
+func TestStepsShareAStatement(t *testing.T) {
+	f, s := newFake(t, Config{}, SQLite, func(call) ([][]driver.Value, error) {
+		return [][]driver.Value{{int64(2), "a", "PAUSED"}, {int64(1), "a", "RUNNING"}}, nil
+	})
+	m := &MessageInfo{ID: 5, WorkerID: 7, Claim: 1}
+	list := []saving{{1, m, "a", step{}}, {2, m, "a", step{}}, {1, m, "b", step{}}} // the third is lost
+	states, err := s.saveSteps(t.Context(), list)
+	if err != nil || !slices.Equal(states, []State{Running, Paused, ""}) {
+		t.Errorf("states %q, %v", states, err)
+	}
+	if _, err := s.saveSteps(t.Context(), append(list, list[0])); !errors.Is(err, coalesce.ErrContended) {
+		t.Errorf("one step twice: %v", err)
+	}
+	if got := fmt.Sprint(f.calls); got != "[query step.batch_save]" {
+		t.Errorf("sent %s", got)
+	}
 }

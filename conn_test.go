@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 var errBroken = errors.New("disk on fire")
@@ -360,7 +362,7 @@ func TestStandbyOfAnotherLanguage(t *testing.T) {
 
 func TestUntranslatableInAnotherLanguage(t *testing.T) {
 	for state, want := range map[string]bool{"22P05": true, "22021": true, "0A000": true, "22003": false} {
-		if got := untranslatable(coded{state}); got != want {
+		if got := sqlerr.Untranslatable(coded{state}); got != want {
 			t.Errorf("%s: %v, want %v", state, got, want)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A driver that panics does so in the middle of database/sql, which unlocks the connection but
@@ -127,7 +129,7 @@ func (o *session) discard() {
 			}
 			if conn, ok := conn.(driver.Conn); ok {
 				o.store.unlock(conn)
-				return caught(func() { _ = conn.Close() })
+				return foreign.Catch(func() { _ = conn.Close() })
 			}
 			return nil
 		})
@@ -150,7 +152,7 @@ func (s *core) unlock(conn driver.Conn) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = caught(func() { _, _ = execer.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK", nil) })
+	_ = foreign.Catch(func() { _, _ = execer.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK", nil) })
 }
 
 // lostPlace makes up for a connection that database/sql counts as open for ever: the pool may
@@ -210,7 +212,7 @@ func (d *sqlCall) end(err *error) {
 	case d.returned:
 		v = d.close()
 	default:
-		v = errForeignGoexit
+		v = foreign.ErrGoexit
 	}
 	if v != nil {
 		*err = d.panicked(v)
@@ -257,7 +259,7 @@ func (d *sqlCall) holds() bool {
 		return d.prepared // otherwise it is let go by a deferred call
 	case d.rows == nil, d.scanning:
 		return true // since the driver was asked; Scan holds one that Close waits for
-	case panickedIn("database/sql.(*Rows).close"):
+	case foreign.OnStack("database/sql.(*Rows).close"):
 		return true
 	}
 	return d.close() != nil // it panicked in Next, which lets go of all

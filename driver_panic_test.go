@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A mined is a database whose driver panics once, at one point. A connection that has panicked
@@ -387,7 +389,7 @@ func TestDriverThatPanicsInATransactionOfUserCode(t *testing.T) {
 			m, s := newMined(t, Config{}, Postgres, p.point, p.tag)
 			handle := func(ctx context.Context) (err error) {
 				held := &MessageInfo{ID: 1, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)}
-				if bad := caught(func() { err = NewQueue[int](s, "q").HandleTx(user).work(ctx, held) }); bad != nil {
+				if bad := foreign.Catch(func() { err = NewQueue[int](s, "q").HandleTx(user).work(ctx, held) }); bad != nil {
 					return bad
 				}
 				return err

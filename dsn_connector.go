@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A connector makes the connections of a pool that Open made. It holds what it
@@ -122,7 +124,7 @@ func (c *plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	go func() {
 		var conn driver.Conn
 		var err error
-		v := caught(func() { conn, err = c.driver.Open(c.dsn) })
+		v := foreign.Catch(func() { conn, err = c.driver.Open(c.dsn) })
 		select {
 		case done <- result{conn, err, v}:
 		case <-ctx.Done():

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A found is a driver that the application has linked in.
@@ -150,7 +152,7 @@ type hint struct {
 // explain adds to a driver's error what is known of it.
 func (p plan) explain(err error) error {
 	for _, h := range p.hints {
-		if containsAny(err, []string{h.text}) {
+		if sqlerr.Contains(err, []string{h.text}) {
 			return fmt.Errorf("%w (%w)", h.err, err)
 		}
 	}

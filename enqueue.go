@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // maxEnqueueTries bounds how often an enqueue that met neither its queue nor
@@ -82,7 +85,7 @@ func (s *Store) configHeaders(ctx context.Context) (headers map[string]string, e
 	if s.cfg.Headers == nil {
 		return nil, nil
 	}
-	if err := caught(func() { headers = s.cfg.Headers(ctx) }); err != nil {
+	if err := foreign.Catch(func() { headers = s.cfg.Headers(ctx) }); err != nil {
 		return nil, fmt.Errorf("Config.Headers: %w", err)
 	}
 	if err := checkHeaders(headers); err != nil {
@@ -118,7 +121,7 @@ func (s *Store) item(payload any, o *options) (item, error) {
 // tells who wants to know, and returns the ids of all.
 func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int64, error) {
 	if s.tx == nil && len(items) == 1 && items[0].shareable() {
-		id, err := s.enqueues(queue).do(ctx, items[0])
+		id, err := s.enqueues(queue).Do(ctx, items[0])
 		if err != nil {
 			return nil, err
 		}
@@ -147,23 +150,24 @@ func (it item) shareable() bool {
 func (it item) grouped() bool { return it.group != nil || it.batch != nil }
 
 // enqueues returns what stores a queue's messages, one or several in a statement.
-func (s *core) enqueues(queue string) *coalescer[item, int64] {
+func (s *core) enqueues(queue string) *coalesce.Group[item, int64] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.enqueuers[queue]
 	if c == nil {
 		pool := &Store{core: s}
-		c = &coalescer[item, int64]{
-			admit:   pool.outsideTx,
-			refused: s.dialect.refused,
-			alone: func(ctx context.Context, it item) (int64, error) {
+		c = &coalesce.Group[item, int64]{
+			Admit:   pool.outsideTx,
+			Refused: s.dialect.refused,
+			Timeout: statementTimeout,
+			Alone: func(ctx context.Context, it item) (int64, error) {
 				e, err := pool.store(ctx, queue, []item{it})
 				if err != nil {
 					return 0, err
 				}
 				return e.ids[0], nil
 			},
-			together: func(ctx context.Context, items []item) ([]int64, error) {
+			Together: func(ctx context.Context, items []item) ([]int64, error) {
 				e, err := pool.store(ctx, queue, items)
 				if err != nil {
 					return nil, err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // ErrNotInstalled is returned when the tables are missing or older than the
@@ -241,13 +243,13 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 		return nil
 	}
 	switch {
-	case unprepared(err):
+	case sqlerr.Unprepared(err):
 		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
-	case missing(err) && !errors.Is(err, ErrNotInstalled):
+	case sqlerr.Missing(err) && !errors.Is(err, ErrNotInstalled):
 		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
-	case sqlState(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
+	case sqlerr.State(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
 		err = fmt.Errorf("%s; Verify names those it lacks (%w)", lackedRight, err)
-	case untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
+	case sqlerr.Untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
 		err = invalid(err)
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 		err = fmt.Errorf("%w (%w)", ctx.Err(), err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // driverTexts are error texts as the drivers give them, with the SQLite
@@ -28,7 +30,7 @@ var driverTexts = map[string]string{
 func TestMissingSchemaIsRecognized(t *testing.T) {
 	check := func(err error, want bool) {
 		t.Helper()
-		if missing(err) != want {
+		if sqlerr.Missing(err) != want {
 			t.Errorf("%q: missing is %v", err, !want)
 		}
 	}
@@ -57,7 +59,7 @@ func TestDatabaseThatIsAwayIsRecognized(t *testing.T) {
 		if sqlite.away(err) != want {
 			t.Errorf("%q: away is %v", err, !want)
 		}
-		if postgres.away(err) != (want && (unreachable(err) || sqlState(err) != "")) {
+		if postgres.away(err) != (want && (sqlerr.Unreachable(err) || sqlerr.State(err) != "")) {
 			t.Errorf("%q: on PostgreSQL away is %v", err, !want)
 		}
 	}
@@ -87,7 +89,7 @@ func TestBusyErrorsAreRecognized(t *testing.T) {
 		if sqlite.retryable(err) != want {
 			t.Errorf("%q: retryable is %v", err, !want)
 		}
-		if postgres.retryable(err) != (want && sqlState(err) != "") {
+		if postgres.retryable(err) != (want && sqlerr.State(err) != "") {
 			t.Errorf("%q: on PostgreSQL retryable is %v", err, !want)
 		}
 	}

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A WorkFunc handles one delivery. It is what middleware wraps. Its error
@@ -127,7 +130,7 @@ func (s *Store) intact(ctx context.Context, tx *userTx) error {
 		return nil
 	}
 	_, err := conn{s, tx}.exec(ctx, s.dialect.release)
-	if err != nil && containsAny(err, []string{"no such savepoint"}) {
+	if err != nil && sqlerr.Contains(err, []string{"no such savepoint"}) {
 		return fmt.Errorf("%w (%w)", errEnded, err)
 	}
 	return err
@@ -235,7 +238,7 @@ func (u *userTx) Rollback(context.Context) error { return u.own.end(u.Tx.Rollbac
 // driver under user code database/sql is not asked for anything any more, not even by the end of ctx.
 func (u *userTx) end() {
 	u.untie()
-	if u.own.panic == nil && panickedIn("database/sql.") {
+	if u.own.panic == nil && foreign.OnStack("database/sql.") {
 		u.own.broken(u.own.store.driverPanicked("in a transaction of user code", true))
 	}
 	if u.own.panic == nil {
@@ -423,7 +426,7 @@ func (b *batcher[T]) run(batch []*batched[T]) {
 	err := errGoexit
 	defer func() {
 		if v := recover(); v != nil {
-			err = panicError(v)
+			err = foreign.NewPanic(v)
 		}
 		results := resultsOf(err, batch)
 		for i, e := range batch {
@@ -443,7 +446,7 @@ func (b *batcher[T]) run(batch []*batched[T]) {
 	}
 	ctx, cancel := batchContext(batch)
 	defer cancel()
-	err = foreign(b.fn(ctx, ms))
+	err = foreign.Safe(b.fn(ctx, ms))
 }
 
 // named makes a BatchError that names strangers an error of the whole batch.
@@ -467,7 +470,7 @@ func resultsOf[T any](err error, batch []*batched[T]) []error {
 	if err == nil {
 		return results
 	}
-	bad := contained(func() {
+	bad := foreign.Isolate(func() {
 		err = named(err, batch)
 		for i, e := range batch {
 			results[i] = resultOf(err, e.m.ID)

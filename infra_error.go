@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // What the database keeps from being done is no failure of the code that wanted it: it is done
@@ -49,7 +52,7 @@ func setback(err error) bool { return err != nil && !own(err) }
 // own reports whether an error is user code's, a panic's or a timeout's.
 func own(err error) bool {
 	var e *ownError
-	var p *panicked
+	var p *foreign.Panic
 	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || spoiled(err)
 }
 
@@ -61,24 +64,24 @@ var spoiledClasses = []string{"22", "23", "25P02", "27", "2F", "38", "39", "42",
 // spoiled reports whether a transaction failed at its end because of what was done in it: an error
 // was swallowed, a constraint that is checked last is broken, or a trigger refuses it.
 func spoiled(err error) bool {
-	state := sqlState(err)
+	state := sqlerr.State(err)
 	if state == "" {
-		return containsAny(err, []string{"constraint failed"})
+		return sqlerr.Contains(err, []string{"constraint failed"})
 	}
-	return !unprepared(err) && slices.ContainsFunc(spoiledClasses, func(class string) bool { return strings.HasPrefix(state, class) })
+	return !sqlerr.Unprepared(err) && slices.ContainsFunc(spoiledClasses, func(class string) bool { return strings.HasPrefix(state, class) })
 }
 
 // troubled reports whether an error says that the database could not do just now what it may do later.
 func (d *dialect) troubled(err error) bool { return d.away(err) || d.retryable(err) }
 
 // refused reports whether the database has refused work for what it is, so that other work may succeed.
-func (d *dialect) refused(err error) bool { return !d.troubled(err) && !missing(err) }
+func (d *dialect) refused(err error) bool { return !d.troubled(err) && !sqlerr.Missing(err) }
 
 // blame finds out whether an error that user code returned in a transaction is the database's: only
 // what the transaction itself returned is. Any other it marks as that code's own. An error that does
 // not look like the database's is not asked after.
 func (s *Store) blame(ctx context.Context, tx *userTx, err error) error {
-	err = foreign(err)
+	err = foreign.Safe(err)
 	if ctx.Err() == nil && s.dialect.troubled(err) && s.confirms(ctx, tx, err) {
 		return err
 	}
@@ -93,13 +96,13 @@ func (s *Store) confirms(ctx context.Context, tx *userTx, err error) bool {
 		return true
 	}
 	said := conn{s, tx}.rows(ctx, s.dialect.ask, nil, func(*sql.Rows) error { return nil })
-	switch state := sqlState(said); {
+	switch state := sqlerr.State(said); {
 	case said == nil:
-		return retryableState(sqlState(err)) // it was met in a savepoint
+		return sqlerr.Retryable(sqlerr.State(err)) // it was met in a savepoint
 	case errors.Is(said, sql.ErrTxDone):
 		return false // the function ended it
 	case state == "25P02":
-		return sqlState(err) != "" // it has failed with a code, as err has
+		return sqlerr.State(err) != "" // it has failed with a code, as err has
 	case !s.dialect.troubled(said):
 		return state == "" && s.saidBy(err, said)
 	}
@@ -110,11 +113,11 @@ func (s *Store) confirms(ctx context.Context, tx *userTx, err error) bool {
 // errors have, as said is one. Many users' errors are of the type that errors.New makes; so are
 // those of go-libsql, which have a form of their own.
 func (s *Store) saidBy(err, said error) bool {
-	kind := reflect.TypeOf(innermost(said))
+	kind := reflect.TypeOf(foreign.Innermost(said))
 	texts := slices.Concat(s.dialect.busy, s.dialect.gone)
 	found := false
-	each(err, func(err error) {
-		if reflect.TypeOf(err) == kind && containsAny(err, texts) {
+	foreign.Walk(err, func(err error) {
+		if reflect.TypeOf(err) == kind && sqlerr.Contains(err, texts) {
 			found = found || kind != plainError || strings.Contains(err.Error(), "SQLite failure: `")
 		}
 	})
@@ -122,40 +125,6 @@ func (s *Store) saidBy(err, said error) bool {
 }
 
 var plainError = reflect.TypeOf(errors.New(""))
-
-// innermost is the error that err wraps.
-func innermost(err error) error {
-	last := err
-	each(err, func(err error) { last = err })
-	return last
-}
-
-// each calls fn with an error and all that it wraps, and with none of those whose methods panic.
-func each(err error, fn func(error)) {
-	_ = caught(func() {
-		for _, inner := range unwrapped(err) {
-			defer each(inner, fn)
-		}
-		fn(err)
-	})
-}
-
-// unwrapped is what an error wraps.
-func unwrapped(err error) []error {
-	switch e := err.(type) {
-	case *foreignError:
-		return []error{e.err}
-	case *foreignValuer:
-		return []error{e.err}
-	case interface{ Unwrap() []error }:
-		return e.Unwrap()
-	case interface{ Unwrap() error }:
-		if inner := e.Unwrap(); inner != nil {
-			return []error{inner}
-		}
-	}
-	return nil
-}
 
 const (
 	maxSetbacks      = 16          // of a message in a row, before they count: some 11 minutes

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A sqliteError is an error as a driver of SQLite has it: of a type of its own.
@@ -149,7 +151,7 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 		d.m.hold = &d.hold
 		var total time.Duration
 		for n := range maxSetbacks {
-			o := r.judge(d, foreign(err))
+			o := r.judge(d, foreign.Safe(err))
 			if o.kind != released || o.delay < time.Second || o.delay > maxSetbackWait || n == 0 && o.delay != time.Second {
 				t.Fatalf("%s: setback %d is %v after %v", name, n+1, o.kind, o.delay)
 			}
@@ -159,14 +161,14 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 			t.Errorf("%s: they come to an end after %v", name, total)
 		}
 		for range 2 {
-			if o := r.judge(d, foreign(err)); o.kind != retried || !errors.Is(o.err, errBroken) || !strings.Contains(o.err.Error(), "times") {
+			if o := r.judge(d, foreign.Safe(err)); o.kind != retried || !errors.Is(o.err, errBroken) || !strings.Contains(o.err.Error(), "times") {
 				t.Errorf("%s: then it is %v, %v", name, o.kind, o.err)
 			}
 		}
 		if o := r.judge(d, errBroken); o.kind != retried {
 			t.Errorf("%s: a failure is %v", name, o.kind)
 		}
-		if o := r.judge(d, foreign(err)); o.kind != released {
+		if o := r.judge(d, foreign.Safe(err)); o.kind != released {
 			t.Errorf("%s: after a failure of its own it is %v", name, o.kind)
 		}
 		r.conclude(t.Context(), d, nil)

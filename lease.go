@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A settlement is a delivery and what becomes of it.
@@ -66,7 +69,7 @@ func (c conn) lease(ctx context.Context, text string, leases leaseList, before .
 // transaction, which has failed then.
 func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) {
 	done, err := s.settleAsIs(ctx, list)
-	if !untranslatable(err) || s.tx != nil {
+	if !sqlerr.Untranslatable(err) || s.tx != nil {
 		return done, err
 	}
 	var left []settlement
@@ -151,12 +154,12 @@ func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, 
 
 // settleShared is settle for a caller that is one of many.
 func (s *Store) settleShared(ctx context.Context, list []settlement) ([]int64, error) {
-	share := s.tx == nil && len(list) <= maxTogether
+	share := s.tx == nil && len(list) <= coalesce.MaxTogether
 	for _, x := range list {
 		share = share && x.kind == acked && x.m.Group == "" && x.m.BatchID == 0
 	}
 	if share {
-		return s.acks.do(ctx, list)
+		return s.acks.Do(ctx, list)
 	}
 	return s.settle(ctx, list)
 }
@@ -168,7 +171,7 @@ func (s *Store) settleTogether(ctx context.Context, calls [][]settlement) ([][]i
 	for i, list := range calls {
 		for _, x := range list {
 			if other, taken := owner[x.m.ID]; taken && other != i {
-				return nil, errContended
+				return nil, coalesce.ErrContended
 			}
 			owner[x.m.ID] = i
 		}

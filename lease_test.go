@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
 )
 
 // An Ack that may have to wait for a stranger's transaction, or that is long, is no company for those of other callers.
 func TestAckThatMayWaitHoldsUpNoOther(t *testing.T) {
-	many := make([]*Message[int], maxTogether+1)
+	many := make([]*Message[int], coalesce.MaxTogether+1)
 	for i := range many {
 		many[i] = &Message[int]{MessageInfo: MessageInfo{ID: int64(100 + i), WorkerID: 3, Claim: 9}}
 	}

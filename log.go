@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // failures log what fails again and again: at once, after 10 s, after a minute, and then every 10
@@ -129,7 +131,7 @@ type logHandler struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].
 func (h logHandler) Enabled(ctx context.Context, level slog.Level) (enabled bool) {
-	if caught(func() { enabled = h.Handler.Enabled(ctx, level) }) != nil {
+	if foreign.Catch(func() { enabled = h.Handler.Enabled(ctx, level) }) != nil {
 		return false
 	}
 	return enabled
@@ -138,7 +140,7 @@ func (h logHandler) Enabled(ctx context.Context, level slog.Level) (enabled bool
 // Handle implements [slog.Handler].
 func (h logHandler) Handle(ctx context.Context, record slog.Record) error {
 	var err error
-	return errors.Join(contained(func() { err = h.Handler.Handle(ctx, record) }), err)
+	return errors.Join(foreign.Isolate(func() { err = h.Handler.Handle(ctx, record) }), err)
 }
 
 // WithAttrs implements [slog.Handler].
@@ -153,7 +155,7 @@ func (h logHandler) WithGroup(name string) slog.Handler {
 
 func (h logHandler) with(change func() slog.Handler) slog.Handler {
 	next := h.Handler
-	if caught(func() { next = change() }) != nil {
+	if foreign.Catch(func() { next = change() }) != nil {
 		return h
 	}
 	return logHandler{next}

@@ -8,6 +8,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A State says where a message stands.
@@ -93,7 +95,7 @@ func newMessage[T any](c *Config, m *MessageInfo) (*Message[T], error) {
 		return nil, err
 	}
 	var err error
-	if bad := caught(func() { err = c.decode(m.Raw, &typed.Payload) }); bad != nil {
+	if bad := foreign.Catch(func() { err = c.decode(m.Raw, &typed.Payload) }); bad != nil {
 		return nil, fmt.Errorf("decode the payload of message %d: %w", m.ID, bad)
 	}
 	if err != nil {

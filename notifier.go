@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A Notifier carries the news of new messages to other processes. Nothing
@@ -102,7 +105,7 @@ func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
 	if user, ok := tx.(*userTx); ok {
 		tx = user.Tx // as it was given to the handler
 	}
-	if bad := contained(func() { err = foreign(s.cfg.Notifier.Notify(ctx, tx, queue)) }); bad != nil {
+	if bad := foreign.Isolate(func() { err = foreign.Safe(s.cfg.Notifier.Notify(ctx, tx, queue)) }); bad != nil {
 		return bad
 	}
 	return err
@@ -119,7 +122,7 @@ func (e *notifyError) Unwrap() error { return e.err }
 // which PostgreSQL may also say at its end, and stops them for a while.
 func (s *Store) mutes(err error) bool {
 	var failed *notifyError
-	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && sqlState(err) != "54000" { // program_limit_exceeded: the queue of notifications is full
+	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && sqlerr.State(err) != "54000" { // program_limit_exceeded: the queue of notifications is full
 		return false
 	}
 	s.notices.mu.Lock()
@@ -192,7 +195,7 @@ func (r *running) listen(ctx context.Context) {
 
 // callListen calls Listen.
 func (r *running) callListen(ctx context.Context) (err error) {
-	if bad := contained(func() { err = foreign(r.store.cfg.Notifier.Listen(ctx, r.heard)) }); bad != nil {
+	if bad := foreign.Isolate(func() { err = foreign.Safe(r.store.cfg.Notifier.Listen(ctx, r.heard)) }); bad != nil {
 		return bad
 	}
 	return err

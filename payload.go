@@ -16,6 +16,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
 
@@ -82,11 +83,11 @@ const maxKept = 64 << 10
 func encoded(v any, use func(raw []byte) error) error {
 	e := encoders.Get().(*encoder)
 	var err error
-	if bad := caught(func() { err = e.json.Encode(v) }); bad != nil {
+	if bad := foreign.Catch(func() { err = e.json.Encode(v) }); bad != nil {
 		return bad
 	}
 	if err != nil {
-		return foreign(err) // and what an encoder does after an error is not said
+		return foreign.Safe(err) // and what an encoder does after an error is not said
 	}
 	raw := bytes.TrimSuffix(e.buf.Bytes(), []byte("\n"))
 	if mayBeReplaced(raw) {
@@ -110,7 +111,7 @@ func mayBeReplaced(raw []byte) bool {
 // checkUTF8 reports invalid UTF-8 in the strings of v. It calls methods of v, which may panic.
 func checkUTF8(v any) error {
 	valid := false
-	if err := caught(func() { valid = pgjson.ValidUTF8(v) }); err != nil {
+	if err := foreign.Catch(func() { valid = pgjson.ValidUTF8(v) }); err != nil {
 		return err
 	}
 	if !valid {
@@ -321,16 +322,6 @@ func errorText(err error) string {
 		text = strings.ToValidUTF8(text[:limit], "") + "..."
 	}
 	return text
-}
-
-// untranslatable reports whether PostgreSQL says that the database's encoding lacks a character.
-func untranslatable(err error) bool {
-	switch sqlState(err) {
-	case "22P05", "22021", // untranslatable_character, character_not_in_repertoire
-		"0A000": // feature_not_supported: an escape in JSON, without an encoding
-		return true
-	}
-	return false
 }
 
 // invalid is the error of what the database's encoding lacks.

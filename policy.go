@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A Policy says how often and how fast work is tried again, and how much of it
@@ -155,7 +157,7 @@ func (p Policy) limited() bool { return p.MaxHeld > 0 || p.Rate != Rate{} }
 func (p Policy) wait(attempt int) (d time.Duration, err error) {
 	d = defaultBackoff(attempt)
 	if p.Backoff != nil {
-		err = caught(func() { d = max(0, p.Backoff(attempt)) })
+		err = foreign.Catch(func() { d = max(0, p.Backoff(attempt)) })
 	}
 	return d, err
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A Queue is a named stream of messages with payloads of type T, which is
@@ -185,7 +187,7 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 			unfit = append(unfit, settlement{info, outcome{kind: released, delay: leftFor}, ""})
 			continue
 		case err != nil:
-			unfit = append(unfit, settlement{info, q.policy.outcome(info.Attempt, foreign(err)), q.policy.DeadLetter})
+			unfit = append(unfit, settlement{info, q.policy.outcome(info.Attempt, foreign.Safe(err)), q.policy.DeadLetter})
 			continue
 		}
 		q.store.observeClaim(ctx, info)
@@ -293,7 +295,7 @@ func (q *Queue[T]) Fail(ctx context.Context, cause error, ms ...*Message[T]) err
 	if err := q.policy.check(); err != nil {
 		return wrap(ctx, err, "fail on queue %q", q.name)
 	}
-	cause = foreign(cause)
+	cause = foreign.Safe(cause)
 	return q.settleEach(ctx, "fail", ms, func(m *Message[T]) outcome { return q.policy.outcome(m.Attempt, cause) })
 }
 

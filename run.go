@@ -12,6 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // maxClosedCalls is how many calls a suspended run bears before its function
@@ -136,10 +139,10 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 		m.hold.interrupt.Store(&interrupt)
 	}
 	var out any
-	if bad := caught(func() { out, err = call(user, &Run{execution: e}, inputOf(m.Raw)) }); bad != nil {
+	if bad := foreign.Catch(func() { out, err = call(user, &Run{execution: e}, inputOf(m.Raw)) }); bad != nil {
 		out, err = nil, bad
 	}
-	return e.end(user, out, foreign(err))
+	return e.end(user, out, foreign.Safe(err))
 }
 
 // setback turns an error of the database into a suspension: nothing is lost, and no attempt burned.
@@ -489,7 +492,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		defer e.m.hold.settling.Add(-1)
 	}
 	stands, failed := e.write(ctx, status, output, message)
-	if untranslatable(failed) {
+	if sqlerr.Untranslatable(failed) {
 		if err == nil {
 			err = &operationError{fmt.Sprintf("result of run %d", e.id), invalid(failed)}
 		}
@@ -619,7 +622,7 @@ func (c conn) woken(ctx context.Context, text string, args ...any) error {
 // bury ends the run of a message that goes to the dead letters, together with it.
 func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
 	err := s.buryAsIs(ctx, m, cause, deadLetter)
-	if plain := inASCII(cause); untranslatable(err) && plain != nil {
+	if plain := inASCII(cause); sqlerr.Untranslatable(err) && plain != nil {
 		return s.buryAsIs(ctx, m, plain, deadLetter)
 	}
 	return err

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A RunHandle is a run from the outside: to wait for it, look at it, or change
@@ -122,7 +124,7 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 // decodeResult decodes a run's result into out. The caller of Result gets a panic as an error.
 func decodeResult(raw []byte, out any) error {
 	var err error
-	if bad := caught(func() { err = foreign(json.Unmarshal(raw, out)) }); bad != nil {
+	if bad := foreign.Catch(func() { err = foreign.Safe(json.Unmarshal(raw, out)) }); bad != nil {
 		err = bad
 	}
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
@@ -435,8 +436,8 @@ func TestSaveSteps_OfOneStepTwice(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, answerRun)
 	m := &MessageInfo{ID: 7}
 	twice := []saving{{run: 1, m: m, name: "pay"}, {run: 1, m: m, name: "book"}, {run: 1, m: m, name: "pay"}}
-	if _, err := s.saveSteps(t.Context(), twice); !errors.Is(err, errContended) {
-		t.Errorf("got %v, want %v", err, errContended)
+	if _, err := s.saveSteps(t.Context(), twice); !errors.Is(err, coalesce.ErrContended) {
+		t.Errorf("got %v, want %v", err, coalesce.ErrContended)
 	}
 	f.wantLog(t)
 }

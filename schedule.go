@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // A Rule says at which instants a [Schedule] runs. Next returns the first one
@@ -195,7 +197,7 @@ func (s *Schedule) check() error {
 func (s *Schedule) text() string {
 	text := s.Text
 	if named, ok := s.Rule.(fmt.Stringer); ok && text == "" {
-		_ = caught(func() { text = named.String() }) // then it has no text, which check refuses
+		_ = foreign.Catch(func() { text = named.String() }) // then it has no text, which check refuses
 	}
 	return text
 }
@@ -211,7 +213,7 @@ func (s *Schedule) zone() *time.Location {
 func (s *Schedule) after(t time.Time) (next time.Time, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = panicError(v)
+			err = foreign.NewPanic(v)
 		}
 	}()
 	next = s.Rule.Next(t.In(s.zone()))

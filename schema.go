@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A migration is one numbered file.
@@ -81,7 +83,7 @@ func (s *Store) Install(ctx context.Context) error {
 
 // explainRefusal says what keeps Install from making tables.
 func explainRefusal(err error) error {
-	switch sqlState(err) {
+	switch sqlerr.State(err) {
 	case "3F000": // invalid_schema_name, of a CREATE TABLE
 		return fmt.Errorf("%w: search_path names no schema that exists and that this user may use; set it, or Config.Schema (%w)", ErrUnsupported, &rawError{err})
 	case insufficientPrivilege:
@@ -109,7 +111,7 @@ func (s *Store) install(ctx context.Context) error {
 		}
 	}
 	applied, err := conn{s, nil}.versions(ctx)
-	if err != nil && !missing(err) {
+	if err != nil && !sqlerr.Missing(err) {
 		return err
 	}
 	if err == nil {
@@ -533,7 +535,7 @@ func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
 	}
 	for _, text := range texts.turso {
 		turso, err := c.text(ctx, text)
-		if err != nil && !containsAny(err, []string{"no such function"}) {
+		if err != nil && !sqlerr.Contains(err, []string{"no such function"}) {
 			return "", err
 		}
 		if err == nil && isTurso(turso) {
@@ -547,7 +549,7 @@ func isTurso(engine string) bool { return strings.HasPrefix(engine, "Turso ") }
 
 // mistaken returns what is wrong if a database of another kind answers, and err otherwise.
 func (c conn) mistaken(ctx context.Context, err error) error {
-	if unreachable(err) || ctx.Err() != nil {
+	if sqlerr.Unreachable(err) || ctx.Err() != nil {
 		return err
 	}
 	for _, d := range []Dialect{Postgres, SQLite} {
@@ -767,7 +769,7 @@ func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattende
 // checkQueues warns of queues that no live worker takes from.
 func (c conn) checkQueues(ctx context.Context, r *Report) error {
 	list, err := c.unattended(ctx, 0)
-	if len(r.Denied) > 0 && sqlState(err) == insufficientPrivilege {
+	if len(r.Denied) > 0 && sqlerr.State(err) == insufficientPrivilege {
 		return nil // which Denied says
 	}
 	for _, q := range list {

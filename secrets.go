@@ -13,6 +13,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 const redacted = "[redacted]"
@@ -187,7 +190,7 @@ var holders = []string{"*pgconn.ConnectError", "*pgconn.ParseConfigError", "*pgc
 
 // holdsDSN reports whether an error, or one that it wraps, holds a DSN.
 func holdsDSN(err error) (holds bool) {
-	each(err, func(err error) {
+	foreign.Walk(err, func(err error) {
 		holds = holds || err != nil && slices.Contains(holders, reflect.TypeOf(err).String())
 	})
 	return holds
@@ -199,7 +202,7 @@ func (s secrets) cut(err error) error {
 	if err == nil || reflect.TypeOf(err) == plainError && s.in(err.Error()) == err.Error() {
 		return err
 	}
-	e := &redactedError{text: s.in(err.Error()), state: sqlState(err), is: func(target error) bool { return errors.Is(err, target) }}
+	e := &redactedError{text: s.in(err.Error()), state: sqlerr.State(err), is: func(target error) bool { return errors.Is(err, target) }}
 	var network *net.OpError
 	if errors.As(err, &network) {
 		e.network = &net.OpError{Op: network.Op, Net: network.Net, Source: network.Source, Addr: network.Addr}

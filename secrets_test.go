@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
@@ -123,7 +124,7 @@ func TestErrorsOfConnectingHoldNoSecret(t *testing.T) {
 		if where := testkit.Secret(err, c.secret, &holding, new(*net.OpError)); where != "" || holding != nil {
 			t.Errorf("%s: the secret stands in %s, %v", c.dsn, where, holding)
 		}
-		if !errors.Is(err, io.EOF) || !errors.Is(err, coded{"28P01"}) || sqlState(err) != "28P01" || !unreachable(err) || !strings.Contains(err.Error(), "cannot connect: ") {
+		if !errors.Is(err, io.EOF) || !errors.Is(err, coded{"28P01"}) || sqlerr.State(err) != "28P01" || !sqlerr.Unreachable(err) || !strings.Contains(err.Error(), "cannot connect: ") {
 			t.Errorf("%v lost what it was", err)
 		}
 	}
@@ -157,8 +158,8 @@ func TestErrorsOfOthersPoolsHoldNoDSN(t *testing.T) {
 		}
 		defer db.Close()
 		_, err := New(db, Postgres).Queues(t.Context())
-		if found := (*url.Error)(nil); errors.As(err, &found) || sqlState(err) != "28P01" {
-			t.Errorf("%s: %v holds %v, and its code is %q", verb, err, found, sqlState(err))
+		if found := (*url.Error)(nil); errors.As(err, &found) || sqlerr.State(err) != "28P01" {
+			t.Errorf("%s: %v holds %v, and its code is %q", verb, err, found, sqlerr.State(err))
 		}
 	}
 }
@@ -210,7 +211,7 @@ func TestAnErrorWithoutSecretsIsLeftAlone(t *testing.T) {
 		t.Error("an error without a secret was changed")
 	}
 	err := hide.from(fmt.Errorf("hunter2: %w", coded{"28P01"}))
-	if err.Error() != "[redacted]: server says 28P01" || sqlState(err) != "28P01" || !errors.Is(err, coded{"28P01"}) {
+	if err.Error() != "[redacted]: server says 28P01" || sqlerr.State(err) != "28P01" || !errors.Is(err, coded{"28P01"}) {
 		t.Errorf("%v lost what it was", err)
 	}
 }

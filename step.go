@@ -9,6 +9,10 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 const defaultStepAttempts = 3
@@ -198,10 +202,10 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 	start := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
-			err = panicError(p)
+			err = foreign.NewPanic(p)
 		}
 		raw := err
-		err = foreign(err)
+		err = foreign.Safe(err)
 		if err != nil && errors.Is(context.Cause(ctx), ErrTimeout) {
 			err = fmt.Errorf("%w after %v: %w", ErrTimeout, r.policy.Timeout, err)
 			raw = err
@@ -442,7 +446,7 @@ func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(conte
 		return nil, "", errTxDone
 	case errors.Is(err, errEnded):
 		return nil, "", &ownError{err}
-	case untranslatable(err):
+	case sqlerr.Untranslatable(err):
 		return nil, "", &ownError{Permanent(invalid(err))}
 	case err != nil:
 		return nil, "", err
@@ -543,10 +547,10 @@ func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord
 	x := saving{e.id, e.m, name, st}
 	record := e.store.saveStep
 	if x.shareable() {
-		record = e.store.saves.do
+		record = e.store.saves.Do
 	}
 	status, err := record(e.ofLease(ctx), x)
-	if plain, ok := st.inASCII(); ok && untranslatable(err) {
+	if plain, ok := st.inASCII(); ok && sqlerr.Untranslatable(err) {
 		x.step = plain
 		status, err = record(e.ofLease(ctx), x)
 	}
@@ -587,7 +591,7 @@ func (s *Store) saveSteps(ctx context.Context, list []saving) ([]State, error) {
 		args[i] = x.args()
 	}
 	if len(index) < len(list) {
-		return nil, errContended
+		return nil, coalesce.ErrContended
 	}
 	arg, err := jsonList(args)
 	if err != nil {
@@ -641,7 +645,7 @@ func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
 // a step in the transaction of another.
 func (e *execution) setback(err error) error {
 	switch {
-	case untranslatable(err):
+	case sqlerr.Untranslatable(err):
 		return invalid(err)
 	case errors.Is(err, errInTx):
 		return wrap(e.lease, err, "run %d", e.id)

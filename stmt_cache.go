@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A preparedCache holds a statement for each text that is run often on the
@@ -287,17 +289,10 @@ func (s *core) sessionOf(ctx context.Context, on transaction) (id string, err er
 // poolerAdvice is what an error says that a driver's own prepared statements have met.
 const poolerAdvice = "lib/pq needs binary_parameters=yes there, pgx default_query_exec_mode=exec; see docs/BACKENDS.md"
 
-// unprepared reports whether an error says that a prepared statement is not on
-// the server connection, or that another is.
-func unprepared(err error) bool {
-	state := sqlState(err)
-	return state == "26000" || state == "42P05"
-}
-
 // gone reports whether err says that the server does not know the prepared
 // statement. Nothing was run then.
 func (p *preparedCache) gone(err error, s *core) bool {
-	if !unprepared(err) {
+	if !sqlerr.Unprepared(err) {
 		return err != nil && err.Error() == "sql: statement is closed" // another call has found out meanwhile
 	}
 	p.mu.Lock()

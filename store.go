@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/coalesce"
 )
 
 // Config holds what a [Store] can be told. Its zero value is ready to use.
@@ -128,17 +130,17 @@ type core struct {
 	notices    notices
 	prepared   preparedCache
 	texts      sync.Map // text to its rendering for cfg.Schema
-	acks       coalescer[[]settlement, []int64]
-	saves      coalescer[saving, State]
+	acks       coalesce.Group[[]settlement, []int64]
+	saves      coalesce.Group[saving, State]
 	revisits   revisits
 	turn       turn
 	collisions sync.Map // queue to when a claim of it last had to be made again, a time.Time
 
 	mu        sync.Mutex
 	closed    bool
-	consumers map[string]*consumer               // worker rows of Dequeue, by queue
-	wakers    map[string]map[*waker]struct{}     // workers of this process, by queue
-	enqueuers map[string]*coalescer[item, int64] // by queue
+	consumers map[string]*consumer                    // worker rows of Dequeue, by queue
+	wakers    map[string]map[*waker]struct{}          // workers of this process, by queue
+	enqueuers map[string]*coalesce.Group[item, int64] // by queue
 	runs      runsHere
 	polls     runPoller
 }
@@ -151,7 +153,7 @@ func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 // The caller closes db, after the Store.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
 	s := &core{db: db, name: d, cfg: c, log: newLogger(c.Logger), consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
-		enqueuers: map[string]*coalescer[item, int64]{}}
+		enqueuers: map[string]*coalesce.Group[item, int64]{}}
 	s.failures.log = s.log
 	s.cfg.Observer = c.Observer.safely(&s.failures)
 	s.cfg.EncryptionKey = "" // nothing needs it any more
@@ -163,11 +165,12 @@ func (c Config) New(db *sql.DB, d Dialect) *Store {
 	if s.bad == nil && pool.concurrency() == singleWriter {
 		s.turn = make(turn, 1)
 	}
-	s.acks.alone, s.acks.together = pool.settle, pool.settleTogether
-	s.saves.alone, s.saves.together = pool.saveStep, pool.saveSteps
-	s.acks.admit, s.saves.admit = pool.outsideTx, pool.outsideTx
+	s.acks.Alone, s.acks.Together = pool.settle, pool.settleTogether
+	s.saves.Alone, s.saves.Together = pool.saveStep, pool.saveSteps
+	s.acks.Admit, s.saves.Admit = pool.outsideTx, pool.outsideTx
+	s.acks.Timeout, s.saves.Timeout = statementTimeout, statementTimeout
 	if s.bad == nil {
-		s.acks.refused, s.saves.refused = s.dialect.refused, s.dialect.refused
+		s.acks.Refused, s.saves.Refused = s.dialect.refused, s.dialect.refused
 	}
 	return pool
 }

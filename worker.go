@@ -12,6 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A Worker runs handlers. It claims messages of their queues in batches,
@@ -319,7 +322,7 @@ func newRunning(ctx context.Context, w *Worker) (*running, error) {
 func (h *Handler) wrap(middleware []func(WorkFunc) WorkFunc) error {
 	for i := len(middleware) - 1; i >= 0; i-- {
 		work := h.work
-		err := caught(func() { work = middleware[i](work) })
+		err := foreign.Catch(func() { work = middleware[i](work) })
 		if err == nil && work == nil {
 			err = errors.New("it returned nil")
 		}
@@ -385,7 +388,7 @@ func (r *running) outlast(ctx context.Context, what string, do func(context.Cont
 		err := do(limited)
 		late := limited.Err() != nil
 		cancel()
-		if err == nil || ctx.Err() != nil || !unreachable(err) && !r.store.dialect.retryable(err) && !late {
+		if err == nil || ctx.Err() != nil || !sqlerr.Unreachable(err) && !r.store.dialect.retryable(err) && !late {
 			return err
 		}
 		r.log.Warn("pgqrs: could not start; trying again", "what", what, "err", err)
@@ -432,7 +435,7 @@ func (r *running) run(ctx context.Context) error {
 // or ended its goroutine, as an Observer may.
 func (r *running) steadily(what string, fn func()) {
 	for {
-		err := contained(fn)
+		err := foreign.Isolate(fn)
 		if err == nil {
 			return
 		}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A lowWater is where the claims of a lane begin.
@@ -224,7 +226,7 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 		}
 		return err
 	})
-	if sqlState(err) == "55P03" { // lock_not_available: a transaction has had the queue's row for long, of the application or of a process that hangs
+	if sqlerr.State(err) == "55P03" { // lock_not_available: a transaction has had the queue's row for long, of the application or of a process that hangs
 		return nil, room{limited: true}, nil
 	}
 	if err != nil {

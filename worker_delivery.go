@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
 // A delivery is one message in a Worker's hands.
@@ -95,12 +98,12 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 		}
 	}()
 	defer func() {
-		r.conclude(ctx, d, foreign(raw))
+		r.conclude(ctx, d, foreign.Safe(raw))
 		concluded = true
 	}()
 	defer func() {
 		if v := recover(); v != nil {
-			raw = panicError(v)
+			raw = foreign.NewPanic(v)
 		} else if !returned {
 			raw = errGoexit
 		}
@@ -134,9 +137,9 @@ func (r *running) concludeBlindly(d *delivery, v any) {
 	if finished {
 		return
 	}
-	err := fmt.Errorf("what became of the handler cannot be told: %w", errForeignGoexit)
+	err := fmt.Errorf("what became of the handler cannot be told: %w", foreign.ErrGoexit)
 	if v != nil {
-		err = fmt.Errorf("what became of the handler cannot be told: %w", panicError(v))
+		err = fmt.Errorf("what became of the handler cannot be told: %w", foreign.NewPanic(v))
 	}
 	r.record(d, outcome{kind: retried, delay: defaultBackoff(d.m.Attempt), err: err})
 }
@@ -492,7 +495,7 @@ func (c *recorder) try(ctx context.Context, batch []recording, doubt bool) (left
 // ASCII. Otherwise it is tried again some times, and then its message is let go: it is delivered
 // again when its lease ends.
 func (c *recorder) refuse(ctx context.Context, x recording, err error) error {
-	if plain := inASCII(x.err); untranslatable(err) && plain != nil {
+	if plain := inASCII(x.err); sqlerr.Untranslatable(err) && plain != nil {
 		x.err = plain
 		c.r.recurring.of("text").Warn("pgqrs: an error's text was written in ASCII, since the database refused it", "queue", x.d.lane.queue, "message", x.d.m.ID, "err", err)
 		return c.write(ctx, []recording{x}, true)

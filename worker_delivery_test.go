@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // newRecording returns a Worker that has handled n messages of ids from 1 on, and what it logs.
@@ -186,7 +188,7 @@ func TestBatchIsNotSplitForTrouble(t *testing.T) {
 func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
 	f, r, _ := newRecording(t, 3, nil)
 	f.answer = func(call) ([][]driver.Value, error) { runtime.Goexit(); return nil, nil }
-	if err := contained(func() { _ = r.recorder.flush(t.Context()) }); err == nil {
+	if err := foreign.Isolate(func() { _ = r.recorder.flush(t.Context()) }); err == nil {
 		t.Fatal("it did not end")
 	}
 	if r.unrecorded() != 3 || len(r.recorder.work) != 1 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // schedule is the scheduler. It returns when a drain is over. All that it waits
@@ -213,7 +215,7 @@ func (r *running) claimNext() {
 
 // answer sends the scheduler what the database says, whatever the Observer does that is told of it.
 func (r *running) answer(a answer, ask func() answer) {
-	a.err = errForeignGoexit
+	a.err = foreign.ErrGoexit
 	defer func() {
 		r.answers <- a // there is room for one of each
 		r.ring()

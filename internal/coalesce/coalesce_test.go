@@ -1,6 +1,6 @@
 //go:build go1.25
 
-package pgqrs
+package coalesce
 
 import (
 	"context"
@@ -10,15 +10,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+var errBusy = errors.New("database is locked")
+
 // A counter is the work of a coalescer that a test watches: it doubles numbers.
 type counter struct {
-	coalescer[int, int]
+	Group[int, int]
 	gate chan struct{} // closed: nothing waits
 
 	mu     sync.Mutex
@@ -29,9 +30,10 @@ type counter struct {
 
 func newCounter() *counter {
 	c := &counter{gate: make(chan struct{})}
-	c.refused = sqlite.refused
-	c.admit = func(context.Context) error { return nil }
-	c.alone = func(_ context.Context, n int) (int, error) {
+	c.Refused = func(err error) bool { return !errors.Is(err, driver.ErrBadConn) && !errors.Is(err, errBusy) }
+	c.Timeout = 10 * time.Second
+	c.Admit = func(context.Context) error { return nil }
+	c.Alone = func(_ context.Context, n int) (int, error) {
 		c.mu.Lock()
 		c.single = append(c.single, n)
 		c.mu.Unlock()
@@ -41,7 +43,7 @@ func newCounter() *counter {
 		}
 		return 2 * n, nil
 	}
-	c.together = func(_ context.Context, list []int) ([]int, error) {
+	c.Together = func(_ context.Context, list []int) ([]int, error) {
 		c.mu.Lock()
 		c.shared = append(c.shared, list)
 		fails := c.fails
@@ -69,7 +71,7 @@ type reply struct {
 func (c *counter) call(ctx context.Context, n int) <-chan reply {
 	done := make(chan reply, 1)
 	go func() {
-		out, err := c.do(ctx, n)
+		out, err := c.Do(ctx, n)
 		done <- reply{out, err}
 	}()
 	synctest.Wait()
@@ -80,15 +82,15 @@ func TestALoneCallIsDoneByItself(t *testing.T) {
 	c := newCounter()
 	close(c.gate)
 	type key struct{}
-	alone := c.alone
-	c.alone = func(ctx context.Context, n int) (int, error) {
+	alone := c.Alone
+	c.Alone = func(ctx context.Context, n int) (int, error) {
 		if ctx.Value(key{}) != "mine" {
 			t.Error("it is not done under the caller's ctx")
 		}
 		return alone(ctx, n)
 	}
 	for n := range 3 {
-		if got, err := c.do(context.WithValue(t.Context(), key{}, "mine"), n); got != 2*n || err != nil {
+		if got, err := c.Do(context.WithValue(t.Context(), key{}, "mine"), n); got != 2*n || err != nil {
 			t.Error(n, got, err)
 		}
 	}
@@ -124,14 +126,14 @@ func TestACrowdIsSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounter()
 		var calls []<-chan reply
-		for n := range maxTogether + 3 {
+		for n := range MaxTogether + 3 {
 			calls = append(calls, c.call(t.Context(), n))
 		}
 		close(c.gate)
 		for _, call := range calls {
 			<-call
 		}
-		if len(c.shared) != 2 || len(c.shared[0]) != maxTogether || len(c.shared[1]) != 2 {
+		if len(c.shared) != 2 || len(c.shared[0]) != MaxTogether || len(c.shared[1]) != 2 {
 			t.Errorf("%d shared statements", len(c.shared))
 		}
 	})
@@ -162,7 +164,7 @@ func TestACtxThatEndsTakesBackACallThatWaits(t *testing.T) {
 func TestACtxThatEndsDoesNotHideWhatIsBeingDone(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		answers bool // within lastWord
+		answers bool // within LastWord
 	}{{"heard", true}, {"not heard", false}} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -184,7 +186,7 @@ func TestACtxThatEndsDoesNotHideWhatIsBeingDone(t *testing.T) {
 				}
 				from := time.Now()
 				r := <-second
-				if !errors.Is(r.err, context.Canceled) || !strings.Contains(r.err.Error(), "has not said") || time.Since(from) != lastWord {
+				if !errors.Is(r.err, context.Canceled) || !strings.Contains(r.err.Error(), "has not said") || time.Since(from) != LastWord {
 					t.Errorf("returned %+v after %v", r, time.Since(from))
 				}
 				close(k.gate)
@@ -215,7 +217,7 @@ func TestARefusedStatementFailsNobodyElse(t *testing.T) {
 }
 
 func TestAStatementThatMayHaveBeenDoneIsNotRepeated(t *testing.T) {
-	for _, lost := range []error{driver.ErrBadConn, errors.New("database is locked")} {
+	for _, lost := range []error{driver.ErrBadConn, errBusy} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCounter()
 			c.fails = lost
@@ -234,138 +236,5 @@ func TestAStatementThatMayHaveBeenDoneIsNotRepeated(t *testing.T) {
 				t.Errorf("alone %v; want the first call only", c.single)
 			}
 		})
-	}
-}
-
-// crowd is how many call at once.
-const crowd = 10
-
-// together makes a crowd of calls while a fake holds back its answers, and
-// returns what was sent.
-func together(t *testing.T, answer func(call) [][]driver.Value, one func(ctx context.Context, s *Store, n int) error) string {
-	var sent string
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan struct{})
-		f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
-			<-gate
-			return answer(c), nil
-		})
-		done := make(chan error, crowd)
-		for n := range crowd {
-			go func() { done <- one(t.Context(), s, n) }()
-		}
-		synctest.Wait()
-		close(gate)
-		for range crowd {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
-		sent = fmt.Sprint(f.calls)
-	})
-	return sent
-}
-
-func TestEnqueuesShareAStatement(t *testing.T) {
-	id := int64(0)
-	var seen sync.Map
-	sent := together(t, func(c call) (rows [][]driver.Value) {
-		if c.tag() == "message.enqueue" {
-			id++
-			return row(id)
-		}
-		for range crowd - 1 {
-			id++
-			rows = append(rows, []driver.Value{id, nil})
-		}
-		return rows
-	}, func(ctx context.Context, s *Store, n int) error {
-		id, err := NewQueue[int](s, "q").Enqueue(ctx, n)
-		if _, twice := seen.LoadOrStore(id, true); twice {
-			t.Errorf("two calls returned the id %d", id)
-		}
-		return err
-	})
-	if sent != "[query message.enqueue query message.mixed_enqueue]" {
-		t.Errorf("sent %s", sent)
-	}
-}
-
-func TestEnqueuesThatMayHaveToWaitShareNothing(t *testing.T) {
-	long := strings.Repeat("x", maxShared)
-	for what, one := range map[string]func(ctx context.Context, s *Store, n int) error{
-		"a key": func(ctx context.Context, s *Store, n int) error {
-			_, err := NewQueue[int](s, "q").Enqueue(ctx, n, Key(fmt.Sprint(n)))
-			return err
-		},
-		"a long payload": func(ctx context.Context, s *Store, n int) error {
-			_, err := NewQueue[string](s, "q").Enqueue(ctx, long)
-			return err
-		},
-		"another's queue": func(ctx context.Context, s *Store, n int) error {
-			_, err := NewQueue[int](s, fmt.Sprint(n)).Enqueue(ctx, n)
-			return err
-		},
-	} {
-		sent := together(t, func(call) [][]driver.Value { return row(int64(1)) }, one)
-		if strings.Contains(sent, "batch") {
-			t.Errorf("with %s: sent %s", what, sent)
-		}
-	}
-}
-
-func TestAcksShareAStatement(t *testing.T) {
-	sent := together(t, func(c call) (rows [][]driver.Value) {
-		for n := range int64(crowd) {
-			if strings.Contains(c.args[0].Value.(string), fmt.Sprintf("[%d,7,1]", n)) {
-				rows = append(rows, row(n)...)
-			}
-		}
-		return rows
-	}, func(ctx context.Context, s *Store, n int) error {
-		m := &Message[int]{MessageInfo: MessageInfo{ID: int64(n), WorkerID: 7, Claim: 1}}
-		return NewQueue[int](s, "q").Ack(ctx, m)
-	})
-	if sent != "[query message.ack query message.ack]" {
-		t.Errorf("sent %s", sent)
-	}
-}
-
-func TestAcksOfOneMessageShareNothing(t *testing.T) {
-	var lost atomic.Int32
-	sent := together(t, func(c call) [][]driver.Value {
-		if strings.Contains(c.args[0].Value.(string), "[1,7,0]") { // the first holder's
-			return nil
-		}
-		return row(int64(1))
-	}, func(ctx context.Context, s *Store, n int) error {
-		m := &Message[int]{MessageInfo: MessageInfo{ID: 1, WorkerID: 7, Claim: int64(n % 2)}}
-		err := NewQueue[int](s, "q").Ack(ctx, m)
-		if errors.Is(err, ErrLeaseLost) {
-			lost.Add(1)
-			return nil
-		}
-		return err
-	})
-	if n := strings.Count(sent, "message.ack"); n != crowd || lost.Load() != crowd/2 {
-		t.Errorf("%d statements, %d calls of %d lost their lease", n, lost.Load(), crowd/2)
-	}
-}
-
-func TestStepsShareAStatement(t *testing.T) {
-	f, s := newFake(t, Config{}, SQLite, func(call) ([][]driver.Value, error) {
-		return [][]driver.Value{{int64(2), "a", "PAUSED"}, {int64(1), "a", "RUNNING"}}, nil
-	})
-	m := &MessageInfo{ID: 5, WorkerID: 7, Claim: 1}
-	list := []saving{{1, m, "a", step{}}, {2, m, "a", step{}}, {1, m, "b", step{}}} // the third is lost
-	states, err := s.saveSteps(t.Context(), list)
-	if err != nil || !slices.Equal(states, []State{Running, Paused, ""}) {
-		t.Errorf("states %q, %v", states, err)
-	}
-	if _, err := s.saveSteps(t.Context(), append(list, list[0])); !errors.Is(err, errContended) {
-		t.Errorf("one step twice: %v", err)
-	}
-	if got := fmt.Sprint(f.calls); got != "[query step.batch_save]" {
-		t.Errorf("sent %s", got)
 	}
 }
