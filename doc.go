@@ -49,5 +49,5 @@
 // settles messages, and worker.go, worker_loop.go and worker_delivery.go; for workflows
 // workflow.go, run.go, step.go, signal.go and child.go. All SQL stands in the files
 // dialect_*.go, with its contracts in dialect.go;
-// conn.go runs it. open.go and dsn.go are Open's. docs/STATEMENTS.md lists what each call sends.
+// conn.go runs it. open.go and internal/dsn are Open's. docs/STATEMENTS.md lists what each call sends.
 package pgqrs

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/pgqrs/pgqrs-go/internal/dsn"
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
@@ -66,7 +67,7 @@ func (s *core) session(ctx context.Context) (*session, error) {
 		s.lostPlace()
 	}
 	if err != nil {
-		return nil, secrets(nil).from(err)
+		return nil, dsn.Secrets(nil).Redact(err)
 	}
 	return own, nil
 }
@@ -221,7 +222,7 @@ func (d *sqlCall) end(err *error) {
 		d.pinned.release()
 	}
 	if d.c.tx == nil {
-		*err = secrets(nil).from(*err) // it may be one of connecting
+		*err = dsn.Secrets(nil).Redact(*err) // it may be one of connecting
 	}
 }
 

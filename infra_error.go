@@ -118,13 +118,11 @@ func (s *Store) saidBy(err, said error) bool {
 	found := false
 	foreign.Walk(err, func(err error) {
 		if reflect.TypeOf(err) == kind && sqlerr.Contains(err, texts) {
-			found = found || kind != plainError || strings.Contains(err.Error(), "SQLite failure: `")
+			found = found || !foreign.Plain(err) || strings.Contains(err.Error(), "SQLite failure: `")
 		}
 	})
 	return found
 }
-
-var plainError = reflect.TypeOf(errors.New(""))
 
 const (
 	maxSetbacks      = 16          // of a message in a row, before they count: some 11 minutes

@@ -2,9 +2,12 @@ package pgqrs
 
 import (
 	"context"
-	"database/sql"
 	"errors"
+	"fmt"
+	"log/slog"
 	"runtime"
+
+	"github.com/pgqrs/pgqrs-go/internal/dsn"
 )
 
 // Open opens the database that a DSN names, with default settings. See [Config.Open].
@@ -46,56 +49,75 @@ func (c Config) Open(ctx context.Context, dsn string) (*Store, error) {
 	return c.openOn(ctx, dsn, runtime.GOOS)
 }
 
-func (c Config) openOn(ctx context.Context, dsn, goos string) (*Store, error) {
-	hide := secretsOf(dsn, c.EncryptionKey)
-	src, err := parseDSN(dsn)
+func (c Config) openOn(ctx context.Context, text, goos string) (*Store, error) {
+	hide := dsn.SecretsOf(text, c.EncryptionKey)
+	src, err := dsn.Parse(text)
 	if err != nil {
-		return nil, hide.from(wrap(ctx, err, "open"))
+		return nil, hide.Redact(wrap(ctx, unsupported(err), "open"))
 	}
-	src.goos = goos
-	s, err := c.open(ctx, src, hide)
+	s, err := c.open(ctx, src, goos, hide)
 	if err != nil {
-		return nil, hide.from(wrap(ctx, err, "open %s %q", src.dialect, src.place))
+		return nil, hide.Redact(wrap(ctx, unsupported(err), "open %s %q", src.Dialect, src.Place))
 	}
 	return s, nil
 }
 
-func (c Config) open(ctx context.Context, src source, hide secrets) (*Store, error) {
-	if err := src.merge(&c); err != nil {
+func (c Config) open(ctx context.Context, src dsn.Source, goos string, hide dsn.Secrets) (*Store, error) {
+	settings := dsn.Settings{Schema: c.Schema, VFS: c.VFS, Cipher: c.Cipher, EncryptionKey: c.EncryptionKey, Concurrent: c.Concurrent}
+	if err := src.Merge(&settings); err != nil {
 		return nil, err
 	}
-	found, err := find(src.dialect, sql.Drivers())
+	pool, err := src.Open(ctx, goos, hide)
 	if err != nil {
 		return nil, err
 	}
-	p, err := found.plan(src)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := p.open(ctx, found, hide)
-	if err != nil {
-		return nil, p.explain(err)
-	}
-	pool.SetMaxIdleConns(maxIdle)
+	pool.DB.SetMaxIdleConns(maxIdle)
+	c.Schema, c.Concurrent = settings.Schema, settings.Concurrent
 	c.VFS, c.Cipher, c.EncryptionKey = "", "", ""
-	s := c.New(pool, src.dialect)
+	s := c.New(pool.DB, Dialect(src.Dialect))
 	s.owned = true
 	if err := s.bad; err != nil {
-		return nil, errors.Join(err, pool.Close())
+		return nil, errors.Join(err, pool.DB.Close())
 	}
-	if p.note != "" {
-		s.log.Warn("pgqrs: a part of the DSN is left aside", "why", p.note)
+	if pool.Note != "" {
+		s.log.Warn("pgqrs: a part of the DSN is left aside", "why", pool.Note)
 	}
-	err = s.retry(ctx, func() error { return pool.PingContext(ctx) })
+	err = s.retry(ctx, func() error { return pool.DB.PingContext(ctx) })
 	if err == nil {
 		err = s.checkEngine(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(p.explain(err), pool.Close())
+		return nil, errors.Join(pool.Explain(err), pool.DB.Close())
 	}
 	return s, nil
 }
 
+// unsupported makes an error of package dsn match ErrUnsupported, if it matches that of the package.
+func unsupported(err error) error {
+	if !errors.Is(err, dsn.ErrUnsupported) {
+		return err
+	}
+	return &unsupportedError{err}
+}
+
+type unsupportedError struct{ err error }
+
+func (e *unsupportedError) Error() string        { return e.err.Error() }
+func (e *unsupportedError) Unwrap() error        { return e.err }
+func (e *unsupportedError) Is(target error) bool { return target == ErrUnsupported }
+
 // maxIdle is how many connections stay open, as many as a Worker runs handlers.
 // database/sql's own 2 make it open and close them all the time.
 const maxIdle = 16
+
+// Format prints the Config as [fmt] would, without the encryption key.
+func (c Config) Format(f fmt.State, verb rune) {
+	type plain Config // has no Format
+	if c.EncryptionKey != "" {
+		c.EncryptionKey = dsn.Redacted
+	}
+	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(c))
+}
+
+// LogValue implements [slog.LogValuer]. It leaves the encryption key out.
+func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", c)) }

@@ -35,6 +35,13 @@ func sources(t *testing.T) map[string]*ast.File {
 	if err != nil {
 		t.Fatal(err)
 	}
+	internal, err := filepath.Glob("internal/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names = slices.DeleteFunc(append(names, internal...), func(name string) bool { // for tests
+		return strings.HasPrefix(name, "internal/dbtest/") || strings.HasPrefix(name, "internal/testkit/")
+	})
 	files := map[string]*ast.File{}
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
@@ -116,8 +123,8 @@ func constant(e ast.Expr, constants map[string]bool) bool {
 // checked to be a plain identifier, and a PRAGMA is one of the library's own with a value that is
 // a constant, a key in hexadecimal or the name of a known cipher.
 var builtTexts = map[string]string{
-	"schema.go":        `/* pgqrs:schema.make */ CREATE SCHEMA "`,
-	"dsn_connector.go": `PRAGMA `,
+	"schema.go":                 `/* pgqrs:schema.make */ CREATE SCHEMA "`,
+	"internal/dsn/connector.go": `PRAGMA `,
 }
 
 var looksLikeSQL = regexp.MustCompile(`^\s*(/\*|(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA|BEGIN|SET|WITH|LOCK|SAVEPOINT)\s)`)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -175,3 +176,8 @@ func Innermost(err error) error {
 	Walk(err, func(err error) { last = err })
 	return last
 }
+
+var plain = reflect.TypeOf(errors.New(""))
+
+// Plain reports whether an error is a text and nothing else.
+func Plain(err error) bool { return reflect.TypeOf(err) == plain }

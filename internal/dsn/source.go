@@ -1,8 +1,13 @@
-package pgqrs
+// Package dsn opens the database that a DSN names: it takes the DSN apart, finds the driver that is linked in,
+// makes a pool whose connections all have the same settings, and keeps secrets out of errors.
+package dsn
 
 import (
+	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -10,16 +15,35 @@ import (
 	"strings"
 )
 
-// A source is a DSN taken apart.
-type source struct {
-	dialect Dialect
-	place   string   // for errors: the file or the host
+// A Dialect is the family of a database, by the name that package pgqrs gives it.
+type Dialect string
+
+// The dialects.
+const (
+	Postgres Dialect = "postgres"
+	SQLite   Dialect = "sqlite"
+	Turso    Dialect = "turso"
+)
+
+// ErrUnsupported is matched by errors of a DSN that cannot be opened as it stands.
+var ErrUnsupported = errors.New("pgqrs: not supported")
+
+// Settings are the fields of pgqrs.Config that a DSN may set too. Merge fills them in.
+type Settings struct {
+	Schema, VFS, Cipher, EncryptionKey string
+	Concurrent                         bool
+}
+
+// A Source is a DSN taken apart.
+type Source struct {
+	Dialect Dialect
+	Place   string   // for errors: the file or the host
 	url     string   // PostgreSQL: the DSN without what is not the driver's
 	path    string   // of the file; of a database in memory: its name
 	options []option // ours, each once
 	goos    string
 
-	// What merge makes of the options and Config.
+	// What Merge makes of the options and Config.
 	memory      bool
 	mvcc        bool
 	vfs, cipher string
@@ -46,8 +70,8 @@ func unsupported(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrUnsupported}, args...)...)
 }
 
-// parseDSN takes a DSN apart. Its errors quote no values, which may be secret.
-func parseDSN(dsn string) (source, error) {
+// Parse takes a DSN apart. Its errors quote no values, which may be secret.
+func Parse(dsn string) (Source, error) {
 	scheme, rest, found := strings.Cut(dsn, ":")
 	dialect, known := schemes[scheme]
 	switch {
@@ -56,9 +80,9 @@ func parseDSN(dsn string) (source, error) {
 	case known:
 		return parsePath(dialect, rest)
 	case found && isScheme(scheme):
-		return source{}, unsupported("unknown scheme %q; use postgres:, postgresql:, sqlite:, turso: or file:", scheme)
+		return Source{}, unsupported("unknown scheme %q; use postgres:, postgresql:, sqlite:, turso: or file:", scheme)
 	default:
-		return source{}, unsupported("the DSN has no scheme; begin it with postgres:, postgresql:, sqlite:, turso: or file:")
+		return Source{}, unsupported("the DSN has no scheme; begin it with postgres:, postgresql:, sqlite:, turso: or file:")
 	}
 }
 
@@ -72,8 +96,8 @@ func isScheme(s string) bool {
 // parseURL takes a PostgreSQL URL apart: //[USER[:PASSWORD]@]HOST[/DATABASE][?OPTIONS].
 // What it could mean otherwise is refused: a part of the password could end up
 // in the host's name, and in an error.
-func parseURL(dsn, rest string) (source, error) {
-	src := source{dialect: Postgres}
+func parseURL(dsn, rest string) (Source, error) {
+	src := Source{Dialect: Postgres}
 	errMalformed := unsupported("the DSN is not a valid URL; percent-encode what is not a letter or digit in the user name, password and database name")
 	u, ok := splitURL(rest)
 	switch {
@@ -103,7 +127,7 @@ func parseURL(dsn, rest string) (source, error) {
 			theirs = append(theirs, piece)
 		}
 	}
-	src.place = u.host + "/" + u.database
+	src.Place = u.host + "/" + u.database
 	src.url, _, _ = strings.Cut(dsn, "?")
 	if len(theirs) > 0 {
 		src.url += "?" + strings.Join(theirs, "&")
@@ -140,8 +164,8 @@ func splitURL(rest string) (u pgURL, ok bool) {
 }
 
 // parsePath takes the DSN of a file apart: [//]PATH[?OPTIONS].
-func parsePath(dialect Dialect, rest string) (source, error) {
-	src := source{dialect: dialect}
+func parsePath(dialect Dialect, rest string) (Source, error) {
+	src := Source{Dialect: dialect}
 	path, query, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "?")
 	for piece := range strings.SplitSeq(query, "&") {
 		o, err := parseOption(piece)
@@ -168,7 +192,7 @@ func parsePath(dialect Dialect, rest string) (source, error) {
 	case strings.Contains(path, "encryption_key="):
 		return src, unsupported("encryption_key stands in the path; options begin with ?")
 	}
-	src.place, src.path, src.memory = path, path, path == ":memory:"
+	src.Place, src.path, src.memory = path, path, path == ":memory:"
 	return src, nil
 }
 
@@ -187,7 +211,7 @@ func parseOption(piece string) (option, error) {
 }
 
 // add notes an option of ours.
-func (s *source) add(o option) error {
+func (s *Source) add(o option) error {
 	values, fixed := optionValues[o.name]
 	switch {
 	case slices.ContainsFunc(s.options, func(given option) bool { return given.name == o.name }):
@@ -201,9 +225,8 @@ func (s *source) add(o option) error {
 	return nil
 }
 
-// merge takes the options of the DSN and the fields of Config together. What
-// stands for both, and the schema, is in Config then.
-func (s *source) merge(c *Config) error {
+// Merge combines the options of the DSN with the settings. Settings that the DSN has too are in c afterwards.
+func (s *Source) Merge(c *Settings) error {
 	s.synchronous = "normal"
 	for _, o := range s.options {
 		var err error
@@ -241,9 +264,9 @@ func agree(field *string, o option, name string, differs bool) error {
 }
 
 // settle checks what Config says of the file.
-func (s *source) settle(c Config) error {
+func (s *Source) settle(c Settings) error {
 	s.mvcc, s.vfs, s.cipher = c.Concurrent, c.VFS, c.Cipher
-	if s.dialect == Postgres {
+	if s.Dialect == Postgres {
 		for name, value := range map[string]string{"VFS": c.VFS, "Cipher": c.Cipher, "EncryptionKey": c.EncryptionKey} {
 			if value != "" {
 				return unsupported("Config.%s is not for PostgreSQL; sqlite: and turso: have it", name)
@@ -273,3 +296,31 @@ func (s *source) settle(c Config) error {
 	}
 	return nil
 }
+
+// A Pool is an open pool of connections.
+type Pool struct {
+	DB   *sql.DB
+	Note string // for the log; empty: none
+	plan plan
+}
+
+// Open finds the driver among those that are linked in, and makes the pool. goos is the operating system.
+func (s Source) Open(ctx context.Context, goos string, hide Secrets) (*Pool, error) {
+	s.goos = goos
+	found, err := find(s.Dialect, sql.Drivers())
+	if err != nil {
+		return nil, err
+	}
+	p, err := found.plan(s)
+	if err != nil {
+		return nil, err
+	}
+	db, err := p.open(ctx, found, hide)
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	return &Pool{db, p.note, p}, nil
+}
+
+// Explain adds to a driver's error what is known of it.
+func (p *Pool) Explain(err error) error { return p.plan.explain(err) }

@@ -1,4 +1,4 @@
-package pgqrs
+package dsn
 
 import (
 	"database/sql"
@@ -27,7 +27,7 @@ type kind struct {
 	mvcc    bool     // whether it has BEGIN CONCURRENT
 	vfs     []string // besides auto and memory
 	ciphers []cipher // the default first
-	plan    func(src source) (plan, error)
+	plan    func(src Source) (plan, error)
 	hints   []hint
 }
 
@@ -173,8 +173,8 @@ var notDatabaseTexts = []string{
 }
 
 // plan translates a source for the driver, or says what the driver does not have.
-func (f found) plan(src source) (plan, error) {
-	if src.dialect == Postgres {
+func (f found) plan(src Source) (plan, error) {
+	if src.Dialect == Postgres {
 		return plan{dsn: src.url}, nil
 	}
 	switch {
@@ -203,7 +203,7 @@ func (f found) plan(src source) (plan, error) {
 }
 
 // cipher checks the cipher and the length of its key, and chooses the default.
-func (f found) cipher(src *source) error {
+func (f found) cipher(src *Source) error {
 	if len(f.kind.ciphers) == 0 {
 		return unsupported("encryption_key: the driver %s has no encryption; sqlite3 of github.com/ncruces/go-sqlite3, turso and libsql have", f.label)
 	}
@@ -227,7 +227,7 @@ func sizes(list []int) string {
 }
 
 // planURI is for every driver that takes SQLite's file: URIs.
-func planURI(src source) (plan, error) {
+func planURI(src Source) (plan, error) {
 	p := plan{setup: []setting{{"busy_timeout", "5000", ""}}}
 	if src.memory {
 		// SQLite's own shared memory; cache=shared ignores the busy timeout.
@@ -241,7 +241,7 @@ func planURI(src source) (plan, error) {
 	return p, nil
 }
 
-func planNcruces(src source) (plan, error) {
+func planNcruces(src Source) (plan, error) {
 	p, err := planURI(src)
 	if len(src.key) > 0 {
 		p.dsn = fileURI(src.path, url.Values{"vfs": {src.cipher}})
@@ -251,7 +251,7 @@ func planNcruces(src source) (plan, error) {
 	return p, err
 }
 
-func planLibsql(src source) (plan, error) {
+func planLibsql(src Source) (plan, error) {
 	p, err := planURI(src)
 	if len(src.key) > 0 {
 		p.unlock = []setting{{"cipher", "'" + src.cipher + "'", src.cipher}, {"hexkey", "'" + hex.EncodeToString(src.key) + "'", "ok"}}
@@ -262,7 +262,7 @@ func planLibsql(src source) (plan, error) {
 // planTurso is for Turso's own driver, which does not decode the path and ends
 // it at the first question mark. Its files are always in WAL mode or, once
 // Install has said so, in MVCC mode.
-func planTurso(src source) (plan, error) {
+func planTurso(src Source) (plan, error) {
 	p := plan{dsn: src.path, setup: []setting{{"busy_timeout", "5000", ""}}}
 	if src.mvcc {
 		p.setup[0].value = "0" // see mvccTimeout

@@ -1,4 +1,4 @@
-package pgqrs
+package dsn
 
 import (
 	"context"
@@ -23,7 +23,7 @@ type connector struct {
 }
 
 // open makes the pool.
-func (p plan) open(ctx context.Context, f found, hide secrets) (*sql.DB, error) {
+func (p plan) open(ctx context.Context, f found, hide Secrets) (*sql.DB, error) {
 	if err := p.inspect(ctx, f); err != nil {
 		return nil, hide.cut(err)
 	}
@@ -84,9 +84,19 @@ func (p plan) inspect(ctx context.Context, f found) error {
 			return conn.Close()
 		}
 		// It was read without a lock; somebody may just have been writing it.
-		if try == 5 || !pause(ctx, 20*time.Millisecond) {
+		if try == 5 || !wait(ctx, 20*time.Millisecond) {
 			return err
 		}
+	}
+}
+
+// wait waits and reports whether ctx let it.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -1,9 +1,8 @@
-package pgqrs
+package dsn
 
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"reflect"
@@ -18,22 +17,11 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-const redacted = "[redacted]"
+// Redacted stands in texts where a secret was.
+const Redacted = "[redacted]"
 
-// Format prints the Config as [fmt] would, without the encryption key.
-func (c Config) Format(f fmt.State, verb rune) {
-	type plain Config // has no Format
-	if c.EncryptionKey != "" {
-		c.EncryptionKey = redacted
-	}
-	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(c))
-}
-
-// LogValue implements [slog.LogValuer]. It leaves the encryption key out.
-func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", c)) }
-
-// secrets takes what must not be seen out of texts. A nil one changes nothing.
-type secrets []string
+// Secrets are texts that must not be seen. Nil hides nothing but what errors of connecting hold.
+type Secrets []string
 
 // namesSecret matches the name of an option that holds a secret, of this library or of any driver,
 // up to its value. sslkey and passfile name files, and are none.
@@ -42,11 +30,11 @@ var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_
 // pragmaKey matches the PRAGMA of a key in the DSN of a driver that takes PRAGMAs there.
 var pragmaKey = regexp.MustCompile(`(?i)key\s*\(\s*['"]?([^'")&]+)`)
 
-// secretsOf finds the encryption key and the passwords of a DSN, and the forms
+// SecretsOf finds the encryption key and the passwords of a DSN, and the forms
 // in which they may come back. It looks for their names in the text alone, since a
 // DSN that cannot be taken apart must not show them either.
-func secretsOf(dsn, key string) secrets {
-	var hide secrets
+func SecretsOf(dsn, key string) Secrets {
+	var hide Secrets
 	hide.add(key)
 	hide.addNamed(dsn)
 	if decoded, err := url.QueryUnescape(dsn); err == nil && decoded != dsn {
@@ -70,7 +58,7 @@ func secretsOf(dsn, key string) secrets {
 }
 
 // addNamed adds what stands in a text behind the name of a secret, wherever that is.
-func (s *secrets) addNamed(text string) {
+func (s *Secrets) addNamed(text string) {
 	for _, at := range namesSecret.FindAllStringIndex(text, -1) {
 		value, _, _ := strings.Cut(text[at[1]:], "&")
 		s.add(value)
@@ -93,7 +81,7 @@ func keywordValue(text string) string {
 	return text
 }
 
-func (s *secrets) add(secret string) {
+func (s *Secrets) add(secret string) {
 	decoded, err := url.QueryUnescape(secret)
 	if err != nil {
 		decoded = secret
@@ -104,7 +92,7 @@ func (s *secrets) add(secret string) {
 }
 
 // addText adds a text as it is, in quotes, and in either case.
-func (s *secrets) addText(text string) {
+func (s *Secrets) addText(text string) {
 	quoted := strconv.Quote(text)
 	for _, form := range []string{text, quoted[1 : len(quoted)-1], strings.ToLower(text), strings.ToUpper(text)} {
 		switch {
@@ -120,7 +108,7 @@ func (s *secrets) addText(text string) {
 // addPassword adds the password of a URL. One that is the user's, host's or
 // database's name as well is hidden only where it stands as a password: a
 // message without these names would be of no use.
-func (s *secrets) addPassword(u pgURL) {
+func (s *Secrets) addPassword(u pgURL) {
 	s.addWritten(u.written)
 	switch u.password {
 	case "":
@@ -133,20 +121,20 @@ func (s *secrets) addPassword(u pgURL) {
 
 // addWritten adds a password as it stands in the DSN if that is a way to write
 // it which add does not think of: anything may be percent-encoded.
-func (s *secrets) addWritten(password string) {
+func (s *Secrets) addWritten(password string) {
 	if strings.Contains(password, "%") {
 		s.addText(password)
 	}
 }
 
 // addInPlace adds a password to be hidden where a DSN has one.
-func (s *secrets) addInPlace(password string) {
+func (s *Secrets) addInPlace(password string) {
 	*s = append(*s, ":"+password+"@", "password="+password)
 }
 
-// in returns text without the secrets. A short one is looked for as a word
+// Hide returns text without the secrets. A short one is looked for as a word
 // only, or a password of one letter would be seen by what is missing.
-func (s secrets) in(text string) string {
+func (s Secrets) Hide(text string) string {
 	for _, secret := range s {
 		var b strings.Builder
 		for {
@@ -156,7 +144,7 @@ func (s secrets) in(text string) string {
 				break
 			}
 			if len(secret) >= 8 || !joins(before, secret) && !joins(secret, after) {
-				b.WriteString(redacted)
+				b.WriteString(Redacted)
 			} else {
 				b.WriteString(secret)
 			}
@@ -176,10 +164,10 @@ func joins(a, b string) bool {
 
 func isWordRune(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// from returns err, or an error without secrets if one shows in the text of err or may stand
+// Redact returns err, or an error without secrets if one shows in the text of err or may stand
 // elsewhere in it.
-func (s secrets) from(err error) error {
-	if err == nil || s.in(err.Error()) == err.Error() && !holdsDSN(err) {
+func (s Secrets) Redact(err error) error {
+	if err == nil || s.Hide(err.Error()) == err.Error() && !holdsDSN(err) {
 		return err
 	}
 	return s.cut(err)
@@ -198,29 +186,29 @@ func holdsDSN(err error) (holds bool) {
 
 // cut returns an error that stands for one of a driver that connects, of which
 // nobody knows what it holds. An error that is a text and nothing else stays.
-func (s secrets) cut(err error) error {
-	if err == nil || reflect.TypeOf(err) == plainError && s.in(err.Error()) == err.Error() {
+func (s Secrets) cut(err error) error {
+	if err == nil || foreign.Plain(err) && s.Hide(err.Error()) == err.Error() {
 		return err
 	}
-	e := &redactedError{text: s.in(err.Error()), state: sqlerr.State(err), is: func(target error) bool { return errors.Is(err, target) }}
+	e := &redactedError{text: s.Hide(err.Error()), state: sqlerr.State(err), is: func(target error) bool { return errors.Is(err, target) }}
 	var network *net.OpError
 	if errors.As(err, &network) {
 		e.network = &net.OpError{Op: network.Op, Net: network.Net, Source: network.Source, Addr: network.Addr}
 		if cause := network.Err; cause != nil {
-			e.network.Err = &redactedError{text: s.in(cause.Error()), is: func(target error) bool { return errors.Is(cause, target) }}
+			e.network.Err = &redactedError{text: s.Hide(cause.Error()), is: func(target error) bool { return errors.Is(cause, target) }}
 		}
 	}
 	return e
 }
 
 // panics takes the secrets out of what a driver panics with. It is to be deferred.
-func (s secrets) panics() {
+func (s Secrets) panics() {
 	v := recover()
 	if v == nil {
 		return
 	}
-	if text := fmt.Sprint(v); s.in(text) != text {
-		v = s.in(text)
+	if text := fmt.Sprint(v); s.Hide(text) != text {
+		v = s.Hide(text)
 	}
 	panic(v)
 }
