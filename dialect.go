@@ -210,7 +210,8 @@ type leaseSQL struct {
 	// claim leases up to n due messages of the worker's queue, by priority, due time and id, unless the worker is not
 	// active or the queue is paused. It stops short of a message whose last lease expired; such a one is returned
 	// alone, when it is first and alone is true. On PostgreSQL rows that others hold locked are passed over. A dead letter
-	// that pgqrs 0.15 replayed is one no more. It also stops short of the message before which the payloads have claimedBytes.
+	// that pgqrs 0.15 replayed is one no more. It also stops short of the message before which
+	// the payloads, headers, errors and keys have claimedBytes.
 	// Query; worker, lease, alone, n; rows: deliveryColumns, whether the queue is a workflow's; in no order.
 	claim string
 	// nextClaim is claim, but passes over what is before a place in its order: of that place's priority and higher ones, the
@@ -284,7 +285,7 @@ const unreachableReason = `'pgqrs: malformed row: vt: no claim reaches it'`
 const (
 	listedText    = "16384"   // ListedBytes, as the statements have it
 	listedError   = "16385"   // one more, which tells that there is more
-	claimedBytes  = "8388608" // payloads of a claim, but for the last: maxPrefetchSize
+	claimedBytes  = "8388608" // payloads, headers, errors and keys of a claim, but for the last: maxPrefetchSize
 	listedHeaders = "131072"  // bytes of JSON: whatever was enqueued fits, as PostgreSQL writes it
 )
 

@@ -648,9 +648,11 @@ const (
 			RETURNING ` + postgresDelivery + `, (SELECT runs FROM worker)`
 )
 
-// postgresSize is the size of a payload as a claim counts it. A small one counts as it is stored,
+// postgresSize is the size of a message as a claim counts it. JSON that is small counts as it is stored,
 // so that a claim of such writes no JSON twice. It may be compressed, a hundred times or more.
-const postgresSize = `CASE WHEN pg_column_size(payload) <= 2000 THEN pg_column_size(payload) ELSE octet_length(payload::text) END`
+const postgresSize = `CASE WHEN pg_column_size(payload) <= 2000 THEN pg_column_size(payload) ELSE octet_length(payload::text) END
+						+ CASE WHEN headers IS NULL THEN 0 WHEN pg_column_size(headers) <= 2000 THEN pg_column_size(headers) ELSE octet_length(headers::text) END
+						+ COALESCE(octet_length(last_error), 0) + COALESCE(octet_length(dedup_key), 0)`
 
 // postgresPassed reads what a claim from a place on passes over, by the claim's index.
 const postgresPassed = `

@@ -68,7 +68,10 @@ const (
 				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
 				LIMIT ? + 0
 			)`
-	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed, length(CAST(payload AS BLOB)) AS size FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
+	// sqliteSize is the size of a message as a claim counts it. A row of SQLite may have a text of any size in a time, too.
+	sqliteSize = `length(CAST(payload AS BLOB)) + COALESCE(length(CAST(headers AS BLOB)), 0) + COALESCE(length(CAST(last_error AS BLOB)), 0)
+				+ COALESCE(length(CAST(dedup_key AS BLOB)), 0) + COALESCE(length(CAST(enqueued_at AS BLOB)), 0) + length(CAST(vt AS BLOB))`
+	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed, ` + sqliteSize + ` AS size FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
 	sqliteBandEnd = ` ORDER BY vt, id)`
 	sqliteClaim   = `
 			UPDATE pgqrs_messages

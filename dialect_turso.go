@@ -37,18 +37,18 @@ var turso = func() dialect {
 const tursoSpread = `/* pgqrs:message.spread_claim */
 			WITH arg (worker_id, lease, alone, n, skip, now) AS (
 				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ?, ?, ` + sqliteNow + `
-			), ` + sqliteDue + `, line (id, rank, crashed, place, top) AS (
-				SELECT id, rank, crashed, row_number() OVER (ORDER BY rank, vt, id), min(rank) OVER () FROM due
-			), cut (id, crashed, place, start) AS (
-				SELECT line.id, line.crashed, line.place, 1 + arg.skip % (max(count(*) FILTER (WHERE line.rank = line.top) OVER () - arg.n, 0) + 1)
+			), ` + sqliteDue + `, line (id, rank, crashed, size, place, top) AS (
+				SELECT id, rank, crashed, size, row_number() OVER (ORDER BY rank, vt, id), min(rank) OVER () FROM due
+			), cut (id, crashed, size, place, start) AS (
+				SELECT line.id, line.crashed, line.size, line.place, 1 + arg.skip % (max(count(*) FILTER (WHERE line.rank = line.top) OVER () - arg.n, 0) + 1)
 					* (max(line.crashed AND line.place = 1) OVER () = 0)
 					* EXISTS (SELECT 1 FROM pgqrs_workers o WHERE o.queue_id = (SELECT queue_id FROM worker) AND o.id <> arg.worker_id AND o.status IN ('ready', 'polling'))
 				FROM line CROSS JOIN arg
-			), chosen (id, place, start, crashes) AS (
-				SELECT id, place, start, sum(crashed AND place >= start) OVER (ORDER BY place) FROM cut
+			), chosen (id, place, start, crashes, before) AS (
+				SELECT id, place, start, sum(crashed AND place >= start) OVER (ORDER BY place), sum(size * (place >= start)) OVER (ORDER BY place) - size FROM cut
 			)` + sqliteClaim + `
 				SELECT c.id FROM chosen c CROSS JOIN arg
-				WHERE c.place >= c.start AND c.place < c.start + arg.n AND (c.crashes = 0 OR arg.alone AND c.place = c.start))
+				WHERE c.place >= c.start AND c.place < c.start + arg.n AND (c.crashes = 0 OR arg.alone AND c.place = c.start) AND c.before < ` + claimedBytes + `)
 			RETURNING ` + sqliteClaimed
 
 // tursoObjects differs because on Turso 0.7.2 a statement with

@@ -415,7 +415,7 @@ type consumer struct {
 	row     registration // zero: not registered
 	limited bool         // its queue has a limit
 	asOf    time.Time    // when the row said so
-	size    int          // of a payload in bytes, on average, in the latest claim
+	size    int          // of a message in bytes, on average, in the latest claim
 }
 
 // consumerBeat is after how long a Dequeue heartbeats first: the row must not
@@ -491,7 +491,7 @@ func (c *consumer) seen(ms []*MessageInfo) {
 	}
 	total := 0
 	for _, m := range ms {
-		total += len(m.Raw)
+		total += m.stored
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -77,6 +77,8 @@ type MessageInfo struct {
 	// consumers send the message to the dead letters.
 	Malformed string
 
+	stored int // bytes of its row that vary: payload, headers, error and key
+
 	hold *hold // nil outside a Worker
 	run  int64 // the run that it belongs to, as far as a plain consumer has found out; see unknownRun
 }
@@ -184,6 +186,7 @@ func (r *messageRow) fill(m *MessageInfo) {
 	m.ID, m.Priority, m.Claim = r.id, int(r.priority), r.claim
 	m.Raw, m.Attempt, m.Key, m.LastError = json.RawMessage(r.raw), int(r.attempt.Int64), r.key.String, r.lastError.String
 	m.PayloadSize = int64(len(r.raw))
+	m.stored = len(r.raw) + len(r.headers) + len(r.lastError.String) + len(r.key.String)
 	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
 	if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {

@@ -125,7 +125,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 // which Close stops. Only one message is returned if its last holder never
 // answered, so that one that kills its process takes no others with it.
 //
-// Messages come up to 8 MiB of payloads, and one message more, however many are asked for.
+// Messages come up to 8 MiB of payloads, headers, errors and keys, and one message more, however many are asked for.
 // On PostgreSQL a payload that is stored, compressed or not, in up to 2000 bytes counts as those.
 //
 // Messages that are past the policy's MaxAttempts, or do not decode into T, go

@@ -261,7 +261,7 @@ type lane struct {
 	stopped   bool // for good
 	gate      gate
 	average   time.Duration // of what a handler takes
-	size      int           // of a payload, on average, in the latest claim
+	size      int           // of a message, on average, in the latest claim
 }
 
 // An answer is what the database said: to a claim on a lane, to a look at one, or to a poll.

@@ -341,17 +341,17 @@ func (r *running) claimed(a answer) {
 // far reports whether the database can claim from a place on.
 func (r *running) far() bool { return len(r.store.dialect.lease.nextClaim) > 0 }
 
-// totalSize is how many bytes the payloads of messages have.
+// totalSize is how many bytes messages have.
 func totalSize(ds []*delivery) int {
 	total := 0
 	for _, d := range ds {
-		total += len(d.m.Raw)
+		total += d.m.stored
 	}
 	return total
 }
 
 // claimable bounds a claim of n messages by the size of those that came last. The statement stops at claimedBytes
-// by itself, but reads the payload of each message that it is asked for.
+// by itself, but reads each message that it is asked for.
 func claimable(n, size int) int {
 	const least = 32
 	return min(n, max(least, 2*maxPrefetchSize/max(1, size)))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ var memoryCases = []testcase{
 	{"listings of runs and steps cut inputs, outputs and errors and say so, and Info and Step return the whole", "one look at a workflow would end the process", memoryRuns},
 	{"a listing of schedules cuts payloads and says so, and by name a schedule is whole", "one look at the schedules would end the process", memorySchedules},
 	{"a claim ends with the message by which its payloads have 8 MiB", "a batch of large messages would end the process that asked for it", memoryClaimed},
+	{"a claim counts headers, errors and keys as it counts payloads", "rows of foreign SQL would end the process that asked for a batch", memoryClaimedColumns},
+	{"a claim that begins aside after a collision ends at 8 MiB too", "a batch of large messages would end the process that asked for it", memoryClaimedAside},
 	{"a worker of large messages gets all of them, in order", "large messages would wait for a poll, or for ever", memoryWorked},
 	{"what RerunFrom, Retry and Redrive take over is whole", "a run that is repeated would lose half of its input", memoryKept},
 }
@@ -243,6 +246,49 @@ func memoryClaimed(t *testing.T, e *env) {
 	}
 	dequeue(small[:32]...) // as many as it looks at after large ones
 	dequeue(small[32:]...)
+}
+
+// Of messages with so much in a column a claim takes so many.
+const (
+	columnBytes   = 200_000
+	columnClaimed = 8*mebibyte/columnBytes + 1
+)
+
+// fillColumn writes columnBytes into a column of n new messages of a queue, by SQL alone.
+func (e *env) fillColumn(t *testing.T, q *pgqrs.Queue[string], n int, column string) (ids []int64) {
+	t.Helper()
+	ids = value(q.EnqueueBatch(t.Context(), make([]string, n)))(t)
+	text := fmt.Sprintf(map[string]string{
+		"headers":    `'{"a": "%s"}'`,
+		"last_error": `'%s'`,
+		"dedup_key":  `'%s' || id`,
+	}[column], strings.Repeat("x", columnBytes))
+	e.poke(t, "UPDATE pgqrs_messages SET %s = %s WHERE id >= %d", column, text, ids[0])
+	return ids
+}
+
+func memoryClaimedColumns(t *testing.T, e *env) {
+	for _, column := range []string{"headers", "last_error", "dedup_key"} {
+		q := pgqrs.NewQueue[string](e.store, column)
+		ids := e.fillColumn(t, q, columnClaimed+5, column)
+		equalSlices(t, "messages dequeued with much in "+column, idsOf(keep(t, q, 100)), ids[:columnClaimed])
+		equalSlices(t, "what is left with much in "+column, idsOf(keep(t, q, 100)), ids[columnClaimed:])
+	}
+}
+
+func memoryClaimedAside(t *testing.T, e *env) {
+	q := collidingJobs(t, e)
+	const n = columnClaimed + 20
+	for _, column := range []string{"headers", "last_error"} {
+		ids := e.fillColumn(t, q, n+20, column)
+		got := idsOf(keep(t, q, n))
+		at := slices.Index(ids, got[0])
+		if at < 0 {
+			t.Fatalf("a claim returns message %d, which is none of %v", got[0], ids)
+		}
+		equalSlices(t, "messages dequeued aside with much in "+column, got, ids[at:at+columnClaimed])
+		value(e.store.Delete(t.Context(), ids...))(t)
+	}
 }
 
 func memoryWorked(t *testing.T, e *env) {
