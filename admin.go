@@ -69,7 +69,7 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 		bad, err := scanRowLoosely(rows, "id name created_at paused_at ready scheduled leased archived dead oldest policy blocked",
 			&q.ID, &q.Name, &created, &paused, &q.Ready, &q.Scheduled, &q.Leased, &q.Archived, &q.Dead, &oldest, &policy, &q.Blocked)
 		q.CreatedAt, q.PausedAt, q.OldestReady = created.Time, paused.Time, durationOf(oldest)
-		q.Policy, q.Malformed = listedPolicy(policy, bad)
+		q.Policy, q.Malformed = listedPolicy(policy, cutNames(bad, "name", &q.Name))
 		list = append(list, q)
 		return err
 	})
@@ -512,7 +512,7 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var policy []byte
 		bad, err := scanRowLoosely(rows, "name paused_at ready waiting leased dead archived died oldest policy blocked workers",
 			&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked, &q.Workers)
-		q.Policy, q.Malformed = listedPolicy(policy, bad)
+		q.Policy, q.Malformed = listedPolicy(policy, cutNames(bad, "name", &q.Name))
 		q.PausedAt, q.OldestReady = paused.Time, durationOf(oldest)
 		q.Leased = min(q.Leased, DepthLimit)
 		q.Scheduled = waiting
@@ -675,6 +675,7 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 		var err error
 		w.Malformed, err = scanLoosely(rows, "id name queue status started_at heartbeat_at shutdown_at held",
 			&w.ID, &w.Name, &queue, &w.Status, &started, &beat, &shut, &w.Held)
+		w.Malformed = cutNames(w.Malformed, "name queue", &w.Name, &queue.String)
 		w.Queue, w.StartedAt, w.HeartbeatAt, w.ShutdownAt = queue.String, started.Time, beat.Time, shut.Time
 		list = append(list, w)
 		return err

@@ -280,13 +280,15 @@ type workerSQL struct {
 // unreachableReason is the error of the messages that message.unreachable finds.
 const unreachableReason = `'pgqrs: malformed row: vt: no claim reaches it'`
 
-// Listings cut what users wrote in SQL: a payload, input, output or error to its first bytes (characters on PostgreSQL), and
+// Listings cut what users wrote in SQL: a payload, input, output, error or rule and a name or key to its first bytes (characters on PostgreSQL), and
 // headers, which are of no use in part, altogether. The last columns of a listing are its sizes as stored, before the cut.
 const (
-	listedText    = "16384"   // ListedBytes, as the statements have it
-	listedError   = "16385"   // one more, which tells that there is more
-	claimedBytes  = "8388608" // payloads, headers, errors and keys of a claim, but for the last: maxPrefetchSize
-	listedHeaders = "131072"  // bytes of JSON: whatever was enqueued fits, as PostgreSQL writes it
+	listedText     = "16384"                            // ListedBytes, as the statements have it
+	listedError    = "16385"                            // one more, which tells that there is more
+	claimedBytes   = "8388608"                          // payloads, headers, errors and keys of a claim, but for the last: maxPrefetchSize
+	listedNoPolicy = `'"it has more than 16384 bytes"'` // in the place of a policy that has, which no Policy is
+	listedName     = "1025"                             // of a name or key, which has no more than 255 characters: one more than maxListedName
+	listedHeaders  = "131072"                           // bytes of JSON: whatever was enqueued fits, as PostgreSQL writes it
 )
 
 var dialects = map[Dialect]*dialect{

@@ -33,14 +33,15 @@ const (
 // What a listing returns (infoColumns): a delivery and where it stands. One
 // more column follows, the time that orders the listing, as text for its cursor.
 const (
-	postgresInfo = `m.id, left(m.payload::text, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, m.dedup_key,
-	CASE WHEN octet_length(m.headers::text) <= ` + listedHeaders + ` THEN m.headers END, left(m.last_error, ` + listedError + `), ` + postgresStanding
+	postgresInfo = `m.id, left(m.payload::text, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, left(m.dedup_key, ` + listedName + `),
+	CASE WHEN octet_length(m.headers::text) <= ` + listedHeaders + ` THEN m.headers END, left(m.last_error, ` + listedError + `), ` + postgresTimes + `, left(q.queue_name, ` + listedName + `)` + postgresState
 	// postgresSizes are the last columns of a listing.
 	postgresSizes = `, octet_length(m.payload::text), COALESCE(octet_length(m.headers::text), 0) > ` + listedHeaders
 	// postgresWhole is postgresInfo with nothing cut.
-	postgresWhole    = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` + postgresStanding
-	postgresStanding = postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd + `, ` +
-		postgresMicros + `COALESCE(m.parked_vt, m.vt)` + postgresMicrosEnd + `, q.queue_name, m.consumer_worker_id, ` +
+	postgresWhole = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` + postgresTimes + `, q.queue_name` + postgresState
+	postgresTimes = postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd + `, ` +
+		postgresMicros + `COALESCE(m.parked_vt, m.vt)` + postgresMicrosEnd
+	postgresState = `, m.consumer_worker_id, ` +
 		postgresMicros + `m.archived_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.failed_at` + postgresMicrosEnd + `,
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
@@ -144,7 +145,7 @@ var postgres = dialect{
 		pause: `/* pgqrs:queue.pause */ UPDATE pgqrs_queues SET paused_at = CASE WHEN a.paused THEN COALESCE(paused_at, clock_timestamp()) END FROM (SELECT $1::text AS name, $2::boolean AS paused) a WHERE queue_name = a.name RETURNING id`,
 		stats: `/* pgqrs:queue.stats */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now)
-			SELECT q.id, q.queue_name, ` + postgresMicros + `q.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `q.paused_at` + postgresMicrosEnd + `,
+			SELECT q.id, left(q.queue_name, ` + listedName + `), ` + postgresMicros + `q.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `q.paused_at` + postgresMicrosEnd + `,
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= arg.now),
 				(SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt > arg.now AND vt < ` + postgresBlocked + `)
 					- (SELECT count(*) FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND vt > arg.now),
@@ -159,7 +160,7 @@ var postgres = dialect{
 		depth: `/* pgqrs:queue.depth */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS names, clock_timestamp() AS now, clock_timestamp() - interval '1 minute' AS since),
 			` + postgresHeld + `
-			SELECT q.queue_name, ` + postgresMicros + `q.paused_at` + postgresMicrosEnd + `,
+			SELECT left(q.queue_name, ` + listedName + `), ` + postgresMicros + `q.paused_at` + postgresMicrosEnd + `,
 				(SELECT count(*) FROM (` + postgresDepthBands + `vt <= (SELECT now FROM arg) ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM (` + postgresDepthBands + `vt > (SELECT now FROM arg) AND vt < ` + postgresBlocked + ` ORDER BY vt, id LIMIT ` + depthLimit + `) m LIMIT ` + depthLimit + `) c),
 				(SELECT count(*) FROM held WHERE queue_id = q.id AND vt > (SELECT now FROM arg)),
@@ -184,7 +185,7 @@ var postgres = dialect{
 					SELECT w.queue_id FROM arg CROSS JOIN pgqrs_workers w
 					WHERE w.queue_id IS NOT NULL AND w.status IN ('ready', 'polling') AND w.heartbeat_at > arg.now - arg.silence * CASE WHEN w.go_state IS NULL THEN 20 ELSE 1 END)
 			)
-			SELECT a.queue_name, (extract(epoch FROM arg.now - f.vt) * 1000000)::bigint
+			SELECT left(a.queue_name, ` + listedName + `), (extract(epoch FROM arg.now - f.vt) * 1000000)::bigint
 			FROM arg CROSS JOIN alone a CROSS JOIN LATERAL (
 				SELECT min(GREATEST(m.vt, timestamptz 'epoch')) AS vt
 				FROM (VALUES (2), (1), (0), (-1)) AS band (priority)
@@ -875,8 +876,8 @@ var postgresBatches = batchSQL{
 }
 
 // postgresPolicyOf is what a queue q has been told, as one column: the list that configure takes, without the name.
-const postgresPolicyOf = `json_build_array(q.policy::text, q.max_held, q.rate_interval, q.rate_burst,
-				q.group_limit, q.group_interval, q.group_burst, q.group_skip::int, q.dead_letter)::text`
+const postgresPolicyOf = `json_build_array(CASE WHEN octet_length(q.policy::text) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE q.policy::text END, q.max_held, q.rate_interval, q.rate_burst,
+				q.group_limit, q.group_interval, q.group_burst, q.group_skip::int, left(q.dead_letter, ` + listedName + `))::text`
 
 // postgresLimited says whether the queue of a row of pgqrs_workers has a limit.
 const postgresLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
@@ -957,12 +958,12 @@ const postgresScheduleRunFrom = `
 // What schedule.named_list returns, and what schedule.list does, which cuts.
 const (
 	postgresScheduleNamed = `
-		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers,` + postgresScheduleRest + postgresScheduleFrom
+		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone,` + postgresScheduleRest + postgresScheduleFrom
 	postgresScheduleList = `
-		SELECT s.id, s.name, s.queue_name, s.starts_runs, left(s.payload::text, ` + listedText + `), s.priority, s.dedup_key,
-			CASE WHEN octet_length(s.headers::text) <= ` + listedHeaders + ` THEN s.headers END,` + postgresScheduleRest + `,
+		SELECT s.id, left(s.name, ` + listedName + `), left(s.queue_name, ` + listedName + `), s.starts_runs, left(s.payload::text, ` + listedText + `), s.priority, left(s.dedup_key, ` + listedName + `),
+			CASE WHEN octet_length(s.headers::text) <= ` + listedHeaders + ` THEN s.headers END, left(s.rule, ` + listedError + `), left(s.zone, ` + listedName + `),` + postgresScheduleRest + `,
 			octet_length(s.payload::text), COALESCE(octet_length(s.headers::text), 0) > ` + listedHeaders + postgresScheduleFrom
-	postgresScheduleRest = ` s.rule, s.zone, s.catch_up,
+	postgresScheduleRest = ` s.catch_up,
 			` + postgresMicros + `s.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.updated_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.paused_at` + postgresMicrosEnd + `, ` + postgresMicros + `s.next_at` + postgresMicrosEnd + `, ` + postgresScheduleRun
 	postgresScheduleFrom = `
 		FROM pgqrs_schedules s
@@ -1045,20 +1046,19 @@ var postgresSchedules = scheduleSQL{
 
 // What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
 const (
-	postgresRun    = postgresRunHead + `r.input, r.output, r.error, ` + postgresRunRest
-	postgresRunCut = postgresRunHead + `left(r.input::text, ` + listedText + `), left(r.output::text, ` + listedText + `), left(r.error::text, ` + listedError + `), ` +
+	postgresRun    = `r.id, w.name, r.message_id, r.status::text, r.input, r.output, r.error, r.run_key, r.parent_run_id, r.parent_step, r.warning,` + postgresRunRest
+	postgresRunCut = `r.id, left(w.name, ` + listedName + `), r.message_id, r.status::text, left(r.input::text, ` + listedText + `), left(r.output::text, ` + listedText + `), left(r.error::text, ` + listedError + `), left(r.run_key, ` + listedName + `),
+	r.parent_run_id, left(r.parent_step, ` + listedName + `), left(r.warning, ` + listedError + `),` +
 		postgresRunRest + `, COALESCE(octet_length(r.input::text), 0), COALESCE(octet_length(r.output::text), 0)`
-	postgresRunHead = `r.id, w.name, r.message_id, r.status::text, `
-	postgresRunRest = `r.run_key, r.parent_run_id, r.parent_step, r.warning,
+	postgresRunRest = `
 	` + postgresMicros + `r.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.started_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.paused_at` + postgresMicrosEnd + `, ` +
 		postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 )
 
 // What step.get and step.load return (stepColumns), and what step.list does, which cuts.
 const (
-	postgresStep     = postgresStepHead + `s.output, s.error, ` + postgresStepRest
-	postgresStepCut  = postgresStepHead + `left(s.output::text, ` + listedText + `), left(s.error::text, ` + listedError + `), ` + postgresStepRest + `, COALESCE(octet_length(s.output::text), 0)`
-	postgresStepHead = `s.step_name, s.status::text, `
+	postgresStep     = `s.step_name, s.status::text, s.output, s.error, ` + postgresStepRest
+	postgresStepCut  = `left(s.step_name, ` + listedName + `), s.status::text, left(s.output::text, ` + listedText + `), left(s.error::text, ` + listedError + `), ` + postgresStepRest + `, COALESCE(octet_length(s.output::text), 0)`
 	postgresStepRest = `s.retry_count,
 	(extract(epoch FROM CASE WHEN s.retry_at < ` + postgresFirstTime + ` THEN ` + postgresFirstTime + ` WHEN s.retry_at > ` + postgresLastTime + ` THEN ` + postgresLastTime + ` ELSE s.retry_at END - clock_timestamp()) * 1000000)::bigint, ` +
 		postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`

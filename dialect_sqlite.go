@@ -20,16 +20,18 @@ const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, 
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
 const (
-	sqliteInfo = `m.id, substr(CAST(m.payload AS BLOB), 1, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB),
-	CASE WHEN length(CAST(m.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(m.headers AS BLOB) END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedError + `),` + sqliteStanding
+	sqliteInfo = `m.id, substr(CAST(m.payload AS BLOB), 1, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, substr(CAST(m.dedup_key AS BLOB), 1, ` + listedName + `),
+	CASE WHEN length(CAST(m.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(m.headers AS BLOB) END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedError + `),` + sqliteTimes + `
+	substr(CAST(q.queue_name AS BLOB), 1, ` + listedName + `), ` + sqliteState
 	// sqliteSizes are the last columns of a listing.
 	sqliteSizes = `, length(CAST(m.payload AS BLOB)), COALESCE(length(CAST(m.headers AS BLOB)), 0) > ` + listedHeaders
 	// sqliteWhole is sqliteInfo with nothing cut.
 	sqliteWhole = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB),
-	CAST(NULLIF(m.last_error, '') AS BLOB),` + sqliteStanding
-	sqliteStanding = `
-	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(COALESCE(m.parked_vt, m.vt) AS BLOB),
-	CAST(q.queue_name AS BLOB), m.consumer_worker_id, CAST(m.archived_at AS BLOB), CAST(m.failed_at AS BLOB),
+	CAST(NULLIF(m.last_error, '') AS BLOB),` + sqliteTimes + `
+	CAST(q.queue_name AS BLOB), ` + sqliteState
+	sqliteTimes = `
+	CAST(m.enqueued_at AS BLOB), CAST(m.due_at AS BLOB), CAST(COALESCE(m.parked_vt, m.vt) AS BLOB),`
+	sqliteState = `m.consumer_worker_id, CAST(m.archived_at AS BLOB), CAST(m.failed_at AS BLOB),
 	CASE WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 		WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 )
@@ -97,7 +99,7 @@ const (
 	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
 	sqliteListPageEnd = `
 				ORDER BY vt, id LIMIT ? + 0))
-			SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteSizes + ` FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+			SELECT ` + sqliteInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteSizes + ` FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 			WHERE m.id = page.id AND q.id = m.queue_id
 			ORDER BY m.vt, m.id`
 	// Without the + Turso does not see that a time bounds what is to be read.
@@ -205,11 +207,11 @@ var sqlite = dialect{
 				FROM arg CROSS JOIN pgqrs_queues q
 				WHERE arg.names IS NULL OR q.queue_name IN (SELECT json_extract(value, '$[0]') FROM json_each((SELECT names FROM arg)))
 			)
-			SELECT id, CAST(name AS BLOB), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0), policy, blocked
+			SELECT id, substr(CAST(name AS BLOB), 1, ` + listedName + `), CAST(created_at AS BLOB), CAST(paused_at AS BLOB), ready, waiting - leased, leased, archived, dead, COALESCE(oldest, 0), policy, blocked
 			FROM count ORDER BY name`,
 		depth: `/* pgqrs:queue.depth */
 			WITH arg (names, now, since) AS MATERIALIZED (SELECT ?, ` + sqliteNow + `, strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 minute'))
-			SELECT CAST(q.queue_name AS BLOB), CAST(q.paused_at AS BLOB),
+			SELECT substr(CAST(q.queue_name AS BLOB), 1, ` + listedName + `), CAST(q.paused_at AS BLOB),
 				` + sqliteDepthBands + `<= (SELECT now FROM arg) LIMIT ` + depthLimit + `)),
 				` + sqliteDepthBands + `> (SELECT now FROM arg) AND m.vt < ` + sqliteBlocked + ` LIMIT ` + depthLimit + `)),
 				(SELECT count(*) FROM pgqrs_messages WHERE +queue_id = q.id AND archived_at IS NULL AND consumer_worker_id IS NOT NULL AND consumer_worker_id > 0 AND vt > (SELECT now FROM arg)),
@@ -241,7 +243,7 @@ var sqlite = dialect{
 					WHERE w.queue_id IS NOT NULL AND w.status IN ('ready', 'polling')
 						AND w.heartbeat_at > CASE WHEN w.go_state IS NULL THEN (SELECT alive_shared FROM arg) ELSE (SELECT alive FROM arg) END)
 			)
-			SELECT CAST(name AS BLOB), CAST((julianday((SELECT now FROM arg)) - julianday(vt)) * 86400000000 AS INTEGER)
+			SELECT substr(CAST(name AS BLOB), 1, ` + listedName + `), CAST((julianday((SELECT now FROM arg)) - julianday(vt)) * 86400000000 AS INTEGER)
 			FROM first WHERE vt <= (SELECT until FROM arg)
 			ORDER BY name
 			LIMIT ? + 0`,
@@ -337,17 +339,17 @@ var sqlite = dialect{
 				UNION ALL ` + sqliteListBlocked + `0
 				UNION ALL ` + sqliteListBlocked + `-1` + sqliteListPageEnd,
 			Leased: `/* pgqrs:message.list_leased */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.vt AS BLOB)` + sqliteSizes + `` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
+				SELECT ` + sqliteInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteSizes + `` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
 					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
 				ORDER BY m.vt, m.id
 				LIMIT ? + 0`,
 			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.archived_at AS BLOB)` + sqliteSizes + `` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
+				SELECT ` + sqliteInfo + `, substr(CAST(m.archived_at AS BLOB), 1, ` + listedName + `)` + sqliteSizes + `` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
 					AND m.archived_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.archived_at DESC, m.id DESC
 				LIMIT ? + 0`,
 			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, CAST(m.failed_at AS BLOB)` + sqliteSizes + `` + sqliteListFrom + `m.failed_at IS NOT NULL
+				SELECT ` + sqliteInfo + `, substr(CAST(m.failed_at AS BLOB), 1, ` + listedName + `)` + sqliteSizes + `` + sqliteListFrom + `m.failed_at IS NOT NULL
 					AND m.failed_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.failed_at DESC, m.id DESC
 				LIMIT ? + 0`,
@@ -512,7 +514,7 @@ var sqlite = dialect{
 			RETURNING id`,
 		status: `/* pgqrs:worker.status */ SELECT status FROM pgqrs_workers WHERE id = ?`,
 		list: `/* pgqrs:worker.list */
-			SELECT w.id, CAST(w.name AS BLOB), CAST(q.queue_name AS BLOB), w.status, CAST(w.started_at AS BLOB), CAST(w.heartbeat_at AS BLOB), CAST(w.shutdown_at AS BLOB),
+			SELECT w.id, substr(CAST(w.name AS BLOB), 1, ` + listedName + `), substr(CAST(q.queue_name AS BLOB), 1, ` + listedName + `), w.status, CAST(w.started_at AS BLOB), CAST(w.heartbeat_at AS BLOB), CAST(w.shutdown_at AS BLOB),
 				(SELECT count(*) FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
 			FROM pgqrs_workers w LEFT JOIN pgqrs_queues q ON q.id = w.queue_id
 			ORDER BY w.started_at, w.id`,
@@ -728,8 +730,8 @@ var sqliteBatches = batchSQL{
 
 // sqlitePolicyOf is what a queue q has been told, as one column: the list that configure takes, without the name.
 // JSON can hold no BLOB, which any column may.
-const sqlitePolicyOf = `CAST(json_array(CAST(q.policy AS TEXT), CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
-					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(q.dead_letter AS TEXT)) AS BLOB)`
+const sqlitePolicyOf = `CAST(json_array(CASE WHEN length(q.policy) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE CAST(q.policy AS TEXT) END, CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
+					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(substr(q.dead_letter, 1, ` + listedName + `) AS TEXT)) AS BLOB)`
 
 // sqliteHeaders is the headers of a message m, without those that are no object. Turso looks at both sides of an AND.
 const sqliteHeaders = `CASE WHEN json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
@@ -814,13 +816,15 @@ const sqliteInstant = `strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch')
 // What schedule.named_list returns, and what schedule.list does, which cuts.
 const (
 	sqliteScheduleNamed = `
-		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),` + sqliteScheduleRest + sqliteScheduleFrom
+		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),
+			CAST(s.rule AS BLOB), CAST(s.zone AS BLOB),` + sqliteScheduleRest + sqliteScheduleFrom
 	sqliteScheduleList = `
-		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, substr(CAST(s.payload AS BLOB), 1, ` + listedText + `), s.priority, CAST(s.dedup_key AS BLOB),
-			CASE WHEN length(CAST(s.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(s.headers AS BLOB) END,` + sqliteScheduleRest + `,
+		SELECT s.id, substr(CAST(s.name AS BLOB), 1, ` + listedName + `), substr(CAST(s.queue_name AS BLOB), 1, ` + listedName + `), s.starts_runs, substr(CAST(s.payload AS BLOB), 1, ` + listedText + `), s.priority, substr(CAST(s.dedup_key AS BLOB), 1, ` + listedName + `),
+			CASE WHEN length(CAST(s.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(s.headers AS BLOB) END,
+			substr(CAST(s.rule AS BLOB), 1, ` + listedError + `), substr(CAST(s.zone AS BLOB), 1, ` + listedName + `),` + sqliteScheduleRest + `,
 			length(CAST(s.payload AS BLOB)), COALESCE(length(CAST(s.headers AS BLOB)), 0) > ` + listedHeaders + sqliteScheduleFrom
 	sqliteScheduleRest = `
-			CAST(s.rule AS BLOB), CAST(s.zone AS BLOB), s.catch_up, CAST(s.created_at AS BLOB), CAST(s.updated_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.next_at AS BLOB),
+			s.catch_up, CAST(s.created_at AS BLOB), CAST(s.updated_at AS BLOB), CAST(s.paused_at AS BLOB), CAST(s.next_at AS BLOB),
 			` + sqliteScheduleRun
 	sqliteScheduleFrom = `
 		FROM pgqrs_schedules s
@@ -900,20 +904,19 @@ var sqliteSchedules = scheduleSQL{
 
 // What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
 const (
-	sqliteRun    = sqliteRunHead + `CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), ` + sqliteRunRest
-	sqliteRunCut = sqliteRunHead + `substr(CAST(r.input AS BLOB), 1, ` + listedText + `), substr(CAST(r.output AS BLOB), 1, ` + listedText + `), substr(CAST(r.error AS BLOB), 1, ` + listedError + `), ` +
+	sqliteRun = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), CAST(r.run_key AS BLOB),
+	r.parent_run_id, CAST(r.parent_step AS BLOB), CAST(r.warning AS BLOB),` + sqliteRunRest
+	sqliteRunCut = `r.id, substr(CAST(w.name AS BLOB), 1, ` + listedName + `), r.message_id, substr(CAST(r.status AS BLOB), 1, ` + listedName + `), substr(CAST(r.input AS BLOB), 1, ` + listedText + `), substr(CAST(r.output AS BLOB), 1, ` + listedText + `), substr(CAST(r.error AS BLOB), 1, ` + listedError + `), substr(CAST(r.run_key AS BLOB), 1, ` + listedName + `),
+	r.parent_run_id, substr(CAST(r.parent_step AS BLOB), 1, ` + listedName + `), substr(CAST(r.warning AS BLOB), 1, ` + listedError + `),` +
 		sqliteRunRest + `, COALESCE(length(CAST(r.input AS BLOB)), 0), COALESCE(length(CAST(r.output AS BLOB)), 0)`
-	sqliteRunHead = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, `
-	sqliteRunRest = `CAST(r.run_key AS BLOB),
-	r.parent_run_id, CAST(r.parent_step AS BLOB), CAST(r.warning AS BLOB),
+	sqliteRunRest = `
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
 )
 
 // What step.get and step.load return (stepColumns), and what step.list does, which cuts.
 const (
-	sqliteStep     = sqliteStepHead + `CAST(s.output AS BLOB), CAST(s.error AS BLOB), ` + sqliteStepRest
-	sqliteStepCut  = sqliteStepHead + `substr(CAST(s.output AS BLOB), 1, ` + listedText + `), substr(CAST(s.error AS BLOB), 1, ` + listedError + `), ` + sqliteStepRest + `, COALESCE(length(CAST(s.output AS BLOB)), 0)`
-	sqliteStepHead = `CAST(s.step_name AS BLOB), s.status, `
+	sqliteStep     = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), ` + sqliteStepRest
+	sqliteStepCut  = `substr(CAST(s.step_name AS BLOB), 1, ` + listedName + `), substr(CAST(s.status AS BLOB), 1, ` + listedName + `), substr(CAST(s.output AS BLOB), 1, ` + listedText + `), substr(CAST(s.error AS BLOB), 1, ` + listedError + `), ` + sqliteStepRest + `, COALESCE(length(CAST(s.output AS BLOB)), 0)`
 	sqliteStepRest = `s.retry_count,
 	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB), s.last_retry_at IS NOT NULL`
 )

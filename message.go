@@ -158,6 +158,7 @@ func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	r.fill(&m)
 	m.Queue, m.State, m.WorkerID = r.queue, State(r.state), r.worker.Int64
 	m.EndedAt = r.archived.Time
+	ascending := m.State != Archived && m.State != Dead
 	switch m.State {
 	case Leased:
 		m.LeasedUntil = r.vt.Time
@@ -165,10 +166,11 @@ func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 		m.DueAt = r.vt.Time
 	}
 	if paged {
-		m.Cursor = cursorOf(r.sortedUnder, m.ID)
+		m.Cursor = cursorOf(cutCursor(r.sortedUnder, ascending), m.ID)
 	}
 	if r.size.Valid {
 		m.cut(r.size.Int64, r.headersCut.Bool)
+		m.Malformed = cutNames(m.Malformed, "dedup_key queue", &m.Key, &m.Queue)
 	}
 	raw, bad := listedWhole("payload", m.Raw, m.PayloadSize)
 	m.Raw, m.Malformed = raw, joinMalformed(m.Malformed, bad)

@@ -395,6 +395,7 @@ func listedPolicy(raw []byte, malformed string) (PolicyInfo, string) {
 	if err != nil {
 		malformed = joinMalformed(malformed, malformedColumn("policy", err))
 	}
+	malformed = cutNames(malformed, "dead_letter", &p.DeadLetter)
 	return p, malformed
 }
 

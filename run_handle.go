@@ -66,6 +66,7 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 		}
 		info.listed()
 		info.Cut = info.Cut || failure
+		info.Malformed = cutNames(info.Malformed, "step_name status", &info.Name, (*string)(&info.Status))
 		list = append(list, info)
 		return err
 	})
@@ -569,7 +570,7 @@ type RunInfo struct {
 	Attempts int
 	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has cut them.
 	InputSize, OutputSize int64
-	// Cut says that a listing left out the end of Input, Output or Error; see [ListedBytes].
+	// Cut says that a listing left out the end of Input, Output, Error or Warning; see [ListedBytes].
 	Cut bool
 
 	CreatedAt time.Time
@@ -707,7 +708,8 @@ func scanRun(rows *sql.Rows) (RunInfo, error) {
 		&created, &started, &paused, &ended, &due, &i.Attempts, &inputSize, &outputSize)
 	i.Input, i.Output, i.InputSize, i.OutputSize = input, output, int64(len(input)), int64(len(output))
 	if outputSize.Valid {
-		i.cut(inputSize.Int64, outputSize.Int64, failure)
+		i.cut(inputSize.Int64, outputSize.Int64, failure, &warning.String)
+		bad = cutNames(bad, "workflow status run_key parent_step", &i.Workflow, (*string)(&i.Status), &key.String, &step.String)
 	} else {
 		i.Error = runErrorText(failure)
 	}

@@ -19,7 +19,7 @@ type ScheduleInfo struct {
 	Payload  json.RawMessage // of the message; a workflow's is {"input": In}
 	// PayloadSize is the size in bytes, that of Payload unless a listing has cut it.
 	PayloadSize int64
-	// Cut says that a listing left out the end of Payload, or Headers altogether; see [ListedBytes].
+	// Cut says that a listing left out the end of Payload or Rule, or Headers altogether; see [ListedBytes].
 	Cut      bool
 	Priority int
 	Key      string // if the target has one
@@ -87,7 +87,9 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 		if size.Valid {
 			i.PayloadSize = size.Int64
 			payload, i.Cut = cutSized(payload, size.Int64)
-			i.Cut = i.Cut || headersCut.Bool
+			rule, ruleCut := cutText([]byte(i.Rule))
+			i.Rule, i.Cut = string(rule), i.Cut || headersCut.Bool || ruleCut
+			bad = cutNames(bad, "name queue_name dedup_key zone", &i.Name, &i.Queue, &key.String, &i.Zone)
 		}
 		i.listed(bad, payload, headers)
 		i.Key, i.Group = key.String, i.Headers[groupHeader]

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ var memoryCases = []testcase{
 	{"Ahead finds what a blocked message waits for, in its group and in its batch", "to ask what holds up a message would read the payloads of its queue", memoryAhead},
 	{"listings of runs and steps cut inputs, outputs and errors and say so, and Info and Step return the whole", "one look at a workflow would end the process", memoryRuns},
 	{"a listing of schedules cuts payloads and says so, and by name a schedule is whole", "one look at the schedules would end the process", memorySchedules},
+	{"a listing cuts names, keys, rules, warnings and policies and says so", "one look at rows of foreign SQL would end the process", memoryNames},
 	{"a claim ends with the message by which its payloads have 8 MiB", "a batch of large messages would end the process that asked for it", memoryClaimed},
 	{"a claim counts headers, errors and keys as it counts payloads", "rows of foreign SQL would end the process that asked for a batch", memoryClaimedColumns},
 	{"a claim that begins aside after a collision ends at 8 MiB too", "a batch of large messages would end the process that asked for it", memoryClaimedAside},
@@ -192,6 +194,90 @@ func memorySchedules(t *testing.T, e *env) {
 	whole := e.schedule(t, "s")
 	equal(t, "whether the whole one is cut", whole.Cut, false)
 	equal(t, "whether its payload is whole", string(whole.Payload) == `"`+text+`"` && whole.PayloadSize == listed.PayloadSize, true)
+}
+
+// oversized are the columns whose texts a listing cuts, and what the row says of them; empty: that it is cut.
+var oversized = []struct{ table, column, says string }{
+	{"pgqrs_messages", "dedup_key", "dedup_key"},
+	{"pgqrs_messages", "last_error", ""},
+	{"pgqrs_queues", "policy", "policy"},
+	{"pgqrs_queues", "dead_letter", "dead_letter"},
+	{"pgqrs_workers", "name", "name"},
+	{"pgqrs_schedules", "queue_name", "queue_name"},
+	{"pgqrs_schedules", "dedup_key", "dedup_key"},
+	{"pgqrs_schedules", "rule", ""},
+	{"pgqrs_schedules", "zone", "zone"},
+	{"pgqrs_schedules", "name", "name"},
+	{"pgqrs_workflow_steps", "step_name", "step_name"},
+	{"pgqrs_workflow_runs", "run_key", "run_key"},
+	{"pgqrs_workflow_runs", "parent_step", "parent_step"},
+	{"pgqrs_workflow_runs", "warning", ""},
+	{"pgqrs_workflows", "name", "workflow"},
+	{"pgqrs_queues", "queue_name", "name"},
+}
+
+func memoryNames(t *testing.T, e *env) {
+	q := jobs(e)
+	enqueue(t, q, "x")
+	value(q.Dequeue(t.Context(), 1, time.Minute))(t) // which makes a worker's row
+	w, h := twoParts(e.store)
+	run := launch(t, w, 1)
+	stop := start(t, fast(h))
+	eventually(t, "the first step is recorded", func() bool { return len(value(run.Steps(t.Context()))(t)) > 1 })
+	must(t, stop())
+	e.register(t, pgqrs.Schedule{Name: "s", Rule: newGrid(time.Hour), Target: q.Target("x")})
+	for _, x := range oversized {
+		if e.dialect == pgqrs.Postgres && (x.column == "step_name" || x.table == "pgqrs_workflows") {
+			continue // a VARCHAR(255)
+		}
+		text := strings.Repeat("x", 100_000) // PostgreSQL compresses it, so that an index takes it
+		if x.column == "policy" {
+			text = `{"max_attempts": 1, "retention": "for ever", "backoff": "` + text + `"}`
+		}
+		where := "1 = 1"
+		if x.column == "step_name" {
+			where = "step_name = 'first'"
+		} else if x.column == "queue_name" || x.column == "dead_letter" || x.column == "policy" {
+			where = "queue_name = 'jobs'"
+		} else if x.table == "pgqrs_workers" {
+			where = "id = (SELECT min(id) FROM pgqrs_workers)"
+		}
+		e.poke(t, "UPDATE %s SET %s = '%s' WHERE %s", x.table, x.column, text, where)
+		told := false
+		for what, list := range e.listings(t, run.ID()) {
+			text := string(value(json.Marshal(list))(t))
+			if len(text) > 8*pgqrs.ListedBytes {
+				t.Errorf("with a large %s in %s the listing of %s has %d bytes", x.column, x.table, what, len(text))
+			}
+			told = told || regexp.MustCompile(`"Malformed":"[^"]*\b`+x.says+":").MatchString(text) || x.says == "" && strings.Contains(text, `"Cut":true`)
+		}
+		if !told {
+			t.Errorf("no listing says that %s of %s is cut", x.column, x.table)
+		}
+		if x.says == "" || x.column == "policy" || x.column == "dead_letter" || x.column == "zone" {
+			e.poke(t, "UPDATE %s SET %s = %s WHERE %s", x.table, x.column, map[bool]string{true: "''", false: "NULL"}[x.column == "rule" || x.column == "zone"], where)
+		}
+	}
+}
+
+// listings are all that there are, by what they list.
+func (e *env) listings(t *testing.T, run int64) map[string]any {
+	t.Helper()
+	var ids []int64
+	for id := range int64(10) {
+		ids = append(ids, id)
+	}
+	return map[string]any{
+		"messages":         value(e.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: ids}))(t),
+		"queues":           value(e.store.Queues(t.Context()))(t),
+		"depths":           value(e.store.Depths(t.Context()))(t),
+		"workers":          value(e.store.Workers(t.Context()))(t),
+		"schedules":        value(e.store.Schedules(t.Context()))(t),
+		"runs":             value(e.store.Runs(t.Context(), pgqrs.RunFilter{}))(t),
+		"runs of a status": value(e.store.Runs(t.Context(), pgqrs.RunFilter{Status: pgqrs.Running}))(t),
+		"steps":            value(e.store.Run(run).Steps(t.Context()))(t),
+		"warnings":         value(e.store.Verify(t.Context()))(t),
+	}
 }
 
 func memoryKept(t *testing.T, e *env) {
