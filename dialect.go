@@ -199,9 +199,12 @@ type messageSQL struct {
 	prune string
 	// disown clears the owner of leases that expired a while ago, so that pgqrs 0.15 sees the messages too. Exec; slack, limit.
 	disown string
-	// unreachable makes dead letters of messages that no claim would ever reach, since something other than this library wrote
-	// a vt that is NULL, or after that of blocked messages. Exec; JSON array of [queue, ...], limit.
+	// unreachable finds messages that no claim would ever reach, since something other than this library wrote a vt that is NULL,
+	// after that of blocked messages or no time, or a priority that is none; and messages that have ended, whose time of the
+	// end is after all times or none, so that no retention reaches them. Query; JSON array of [queue, ...], limit; rows: id, queue.
 	unreachable string
+	// bury makes dead letters of those of the messages that unreachable would find, with the reason. Query; JSON array of ids; rows: id.
+	bury string
 }
 
 // leaseSQL is for messages that the caller holds. All but claim and strays
@@ -277,8 +280,13 @@ type workerSQL struct {
 	pruneShared string
 }
 
-// unreachableReason is the error of the messages that message.unreachable finds.
-const unreachableReason = `'pgqrs: malformed row: vt: no claim reaches it'`
+// The errors of the messages that message.unreachable finds.
+const (
+	unreachableTime     = `'pgqrs: malformed row: vt: no claim reaches it'`
+	unreachablePriority = `'pgqrs: malformed row: priority: no claim reaches it'`
+	unreachableEnd      = `'pgqrs: malformed row: archived_at: no retention reaches it'`
+	unreachableDeath    = `'pgqrs: malformed row: failed_at: it is after all times'`
+)
 
 // Listings cut what users wrote in SQL: a payload, input, output, error or rule and a name or key to its first bytes (characters on PostgreSQL), and
 // headers, which are of no use in part, altogether. The last columns of a listing are its sizes as stored, before the cut.

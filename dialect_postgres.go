@@ -366,25 +366,39 @@ var postgres = dialect{
 				FOR UPDATE SKIP LOCKED))`,
 		unreachable: `/* pgqrs:message.unreachable */
 			WITH arg AS MATERIALIZED (SELECT $1::json AS queues, $2::bigint AS n)
-			UPDATE pgqrs_messages m
-			SET archived_at = clock_timestamp(), failed_at = clock_timestamp(), vt = clock_timestamp(), due_at = NULL, last_error = ` + unreachableReason + `
-			WHERE m.id = ANY (ARRAY(
-				SELECT u.id
-				FROM arg CROSS JOIN json_array_elements(arg.queues) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
-					CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
-					CROSS JOIN LATERAL (
+			SELECT u.id, q.queue_name
+			FROM arg CROSS JOIN json_array_elements(arg.queues) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
+				CROSS JOIN LATERAL (
+					SELECT live.id FROM (VALUES (2), (1), (0), (-1)) AS band (priority) CROSS JOIN LATERAL (
 						(SELECT o.id FROM pgqrs_messages o
-						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt > ` + postgresBlocked + `
+						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt > ` + postgresBlocked + ` AND o.parked_vt IS NULL
 						ORDER BY o.vt, o.id
 						LIMIT (SELECT n FROM arg))
 						UNION ALL
 						(SELECT o.id FROM pgqrs_messages o
-						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt IS NULL
+						WHERE o.queue_id = q.id AND o.priority = band.priority AND o.archived_at IS NULL AND o.vt IS NULL AND o.parked_vt IS NULL
 						ORDER BY o.id
 						LIMIT (SELECT n FROM arg))
-					) u
-				LIMIT (SELECT n FROM arg)))
-				AND ` + postgresLive + ` AND COALESCE(m.vt, 'infinity') > ` + postgresBlocked + ` AND m.parked_vt IS NULL`,
+					) live
+					UNION ALL
+					(SELECT o.id FROM pgqrs_messages o
+					WHERE o.queue_id = q.id AND o.archived_at IS NOT NULL AND o.failed_at IS NULL AND o.archived_at > ` + postgresBlocked + `
+					ORDER BY o.archived_at, o.id
+					LIMIT (SELECT n FROM arg))
+					UNION ALL
+					(SELECT o.id FROM pgqrs_messages o
+					WHERE o.queue_id = q.id AND o.failed_at IS NOT NULL AND o.failed_at > ` + postgresBlocked + ` AND o.archived_at IS NOT NULL
+					ORDER BY o.failed_at, o.id
+					LIMIT (SELECT n FROM arg))
+				) u
+			LIMIT (SELECT n FROM arg)`,
+		bury: `/* pgqrs:message.bury */
+			UPDATE pgqrs_messages m
+			SET archived_at = clock_timestamp(), failed_at = clock_timestamp(), vt = CASE WHEN m.archived_at IS NULL THEN clock_timestamp() ELSE m.vt END, due_at = NULL,
+				last_error = CASE WHEN m.archived_at IS NULL THEN ` + unreachableTime + ` WHEN m.failed_at IS NULL THEN ` + unreachableEnd + ` ELSE ` + unreachableDeath + ` END
+			WHERE m.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint)) AND CASE WHEN m.archived_at IS NULL THEN COALESCE(m.vt, 'infinity') > ` + postgresBlocked + ` AND m.parked_vt IS NULL
+				WHEN m.failed_at IS NULL THEN m.archived_at > ` + postgresBlocked + ` ELSE m.failed_at > ` + postgresBlocked + ` END
+			RETURNING m.id`,
 	},
 
 	lease: leaseSQL{

@@ -110,6 +110,14 @@ const (
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
 )
 
+// Where message.unreachable looks. It sees a time that is none by its form, as written by this library or pgqrs 0.15.
+const (
+	sqliteHiddenFrom = ` FROM arg CROSS JOIN json_each(arg.queues) j CROSS JOIN pgqrs_queues q`
+	sqliteHiddenLive = sqliteHiddenFrom + ` CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
+			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.archived_at IS NULL AND `
+	sqliteNoTime = `NOT (datetime(substr(m.vt, 1, 19)) IS substr(m.vt, 1, 19) AND substr(m.vt, 20, 1) IN ('', '.') AND trim(substr(m.vt, 20), '0123456789') IN ('', '.'))`
+)
+
 // What queue.depth counts of a queue q, a priority at a time.
 const (
 	sqliteDepthBands    = `(SELECT count(*) FROM (SELECT m.id FROM json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt `
@@ -405,17 +413,36 @@ var sqlite = dialect{
 				LIMIT ? + 0)`,
 		unreachable: `/* pgqrs:message.unreachable */
 			WITH arg (queues) AS (SELECT ?),
-			line (id) AS MATERIALIZED (
-				SELECT m.id FROM arg CROSS JOIN json_each(arg.queues) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
-				WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt > ` + sqliteBlocked + `
-				UNION ALL
-				SELECT m.id FROM arg CROSS JOIN json_each(arg.queues) j CROSS JOIN pgqrs_queues q CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
-				WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt IS NULL
-				LIMIT ? + 0
-			)
+			line (id, queue) AS MATERIALIZED (
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteNow + ` AND m.vt < ` + sqliteBlocked + ` AND ` + sqliteNoTime + `
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteBlocked + ` AND m.parked_vt IS NULL
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt IS NULL AND m.parked_vt IS NULL
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority > band.value AND m.priority < band.value + 1 AND m.parked_vt IS NULL
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenFrom + ` CROSS JOIN pgqrs_messages m
+			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at > ` + sqliteBlocked + `
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenFrom + ` CROSS JOIN pgqrs_messages m
+			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.failed_at IS NOT NULL AND m.failed_at > ` + sqliteBlocked + ` AND m.archived_at IS NOT NULL
+			LIMIT ? + 0)
+			SELECT id, queue FROM line`,
+		bury: `/* pgqrs:message.bury */
 			UPDATE pgqrs_messages
-			SET archived_at = ` + sqliteNow + `, failed_at = ` + sqliteNow + `, vt = ` + sqliteNow + `, due_at = NULL, last_error = ` + unreachableReason + `
-			WHERE id IN (SELECT id FROM line) AND parked_vt IS NULL`,
+			SET archived_at = ` + sqliteNow + `, failed_at = ` + sqliteNow + `, vt = CASE WHEN archived_at IS NULL THEN ` + sqliteNow + ` ELSE vt END, due_at = NULL,
+				priority = CASE WHEN priority IN (2, 1, 0, -1) THEN priority ELSE 0 END, last_error = hidden.reason
+			FROM (
+				SELECT m.id AS hidden_id, CASE WHEN m.archived_at IS NULL AND m.parked_vt IS NULL THEN
+						CASE WHEN m.priority NOT IN (2, 1, 0, -1) THEN ` + unreachablePriority + `
+							WHEN m.vt IS NULL OR m.vt > ` + sqliteBlocked + ` OR m.vt > ` + sqliteNow + ` AND ` + sqliteNoTime + ` THEN ` + unreachableTime + ` END
+					WHEN m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at > ` + sqliteBlocked + ` THEN ` + unreachableEnd + `
+					WHEN m.archived_at IS NOT NULL AND m.failed_at > ` + sqliteBlocked + ` THEN ` + unreachableDeath + ` END AS reason
+				FROM pgqrs_messages m WHERE m.id IN (SELECT value FROM json_each(?))
+			) AS hidden
+			WHERE pgqrs_messages.id = hidden.hidden_id AND hidden.reason IS NOT NULL
+			RETURNING id`,
 	},
 
 	lease: leaseSQL{

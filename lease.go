@@ -390,6 +390,38 @@ func (s *Store) bequeath(ctx context.Context, dead []settlement) ([]int64, error
 	return done, nil
 }
 
+// buryHidden makes dead letters of messages that no claim and no retention reaches, gives copies of them to a queue, unless
+// that is empty, and lets go what follows them. It returns the ids that were done.
+func (s *Store) buryHidden(ctx context.Context, ids []int64, deadLetter string) (done []int64, err error) {
+	list, err := jsonList(ids)
+	if err != nil {
+		return nil, err
+	}
+	err = s.atomic(ctx, func(c conn) error {
+		if done, err = c.ids(ctx, s.dialect.message.bury, list); err != nil || len(done) == 0 {
+			return err
+		}
+		if deadLetter != "" {
+			if err := c.copyDead(ctx, deadLetter, done); err != nil {
+				return err
+			}
+		}
+		buried, err := jsonList(done)
+		if err != nil {
+			return err
+		}
+		next, _, err := c.followersHaving(ctx, buried) // parents wait until rescueRuns has ended the runs
+		if err != nil {
+			return err
+		}
+		return c.advance(ctx, next)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
 // copyDead copies dead messages to a queue, which it makes if need be.
 func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
 	list, err := jsonList(ids)

@@ -209,6 +209,8 @@ type running struct {
 	rescued    map[strandedPage]int64 // run that the look for stranded ones goes on after; the upkeep's
 	nextDisown time.Time              // not before; the upkeep's
 
+	nextUnreachable time.Time // the same
+
 	// The rest belongs to the scheduler.
 	busy       int  // handlers running
 	hands      int  // goroutines to run them: the most that were busy at once

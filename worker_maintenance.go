@@ -2,6 +2,7 @@ package pgqrs
 
 import (
 	"context"
+	"database/sql"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -258,20 +259,60 @@ func (r *running) pruneRuns(ctx context.Context, retentions string) {
 	}
 }
 
-// reportUnreachable makes dead letters of messages that no claim reaches, and says so.
+// reportUnreachable makes dead letters of messages that no claim and no retention reaches, and says so.
 func (r *running) reportUnreachable(ctx context.Context) {
-	queues := make([][1]string, len(r.lanes))
-	for i, l := range r.lanes {
-		queues[i][0] = l.queue
+	start := time.Now()
+	if !start.After(r.nextUnreachable) {
+		return
+	}
+	var n int
+	for {
+		found, buried, err := r.buryUnreachable(ctx)
+		n += buried
+		if err != nil {
+			r.upkeepFailed(ctx, "look for messages that no claim reaches", err)
+		}
+		if err != nil || buried == 0 || found < upkeepChunk {
+			break
+		}
+	}
+	r.nextUnreachable = time.Now().Add(fullShare * time.Since(start)) // on SQLite it reads the times of all that is scheduled
+	if n > 0 {
+		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
+	}
+}
+
+// buryUnreachable makes dead letters of up to upkeepChunk messages. It returns how many it found, and how many died.
+func (r *running) buryUnreachable(ctx context.Context) (found, buried int, err error) {
+	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+	defer cancel()
+	heirs := map[string]string{}
+	var queues [][1]string
+	for _, l := range r.lanes {
+		heirs[l.queue] = l.policy.DeadLetter
+		queues = append(queues, [1]string{l.queue})
 	}
 	list, err := jsonList(queues)
 	if err != nil {
-		r.upkeepFailed(ctx, "look for messages that no claim reaches", err)
-		return
+		return 0, 0, err
 	}
-	if n := r.chunks(ctx, "look for messages that no claim reaches", r.store.dialect.message.unreachable, list, upkeepChunk); n > 0 {
-		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
+	hidden := map[string][]int64{} // by queue
+	err = conn{r.store, nil}.rows(limited, r.store.dialect.message.unreachable, []any{list, upkeepChunk}, func(rows *sql.Rows) error {
+		var id int64
+		var queue string
+		err := rows.Scan(&id, &queue)
+		hidden[queue] = append(hidden[queue], id)
+		found++
+		return err
+	})
+	for queue, ids := range hidden {
+		if err == nil {
+			var died []int64
+			died, err = r.store.buryHidden(limited, ids, heirs[queue])
+			buried += len(died)
+		}
 	}
+	return found, buried, err
 }
 
 // chunks runs a statement until it finds nothing more to do; each run is a

@@ -17,6 +17,9 @@ var malformedCases = []testcase{
 	{"a malformed message is listed, shown and deleted in every state, and so are its neighbours", "nobody could find the row that is wrong, or delete it", malformedListed},
 	{"counters at their end do not overflow, whatever is done with the message", "one row would fail the statement that serves all", malformedCounters},
 	{"a malformed message that dies is copied to the dead-letter queue", "it would fail the transaction in which it dies, again and again", malformedCopied},
+	{"what no claim and no listing reaches is copied to the dead-letter queue, and its group goes on", "nobody would be told of it, and what comes after it would wait", malformedHidden},
+	{"a message whose time of the end is none is listed, shown and purged", "it would stay for ever, and in no listing", malformedEnded},
+	{"a message that is scheduled for a time is left, however the time is written", "it would die before its time", malformedNot},
 	{"a malformed message holds up neither its group nor its batch", "one row would hold up all that comes after it", malformedFollowers},
 	{"a malformed message of a run fails the run with the reason", "the run would be tried for ever", malformedRunMessage},
 	{"a run whose own rows are malformed fails with the reason, and others go on", "the run would be tried for ever, or stop the listing of all", malformedRuns},
@@ -69,6 +72,14 @@ var wrongMessages = []wrong{
 	{`vt = ''`, "due_at", true},
 	{`vt = 'tomorrow'`, "no claim reaches it", true},
 	{`vt = x'00'`, "no claim reaches it", true},
+	{`vt = '2147483647'`, "no claim reaches it", true}, // what follows sorts like a time to come
+	{`vt = '5e3 garbage'`, "no claim reaches it", true},
+	{`vt = '9998-01-01T07:00:00Z'`, "no claim reaches it", true},
+	{`vt = '9998-02-31 07:00:00'`, "no claim reaches it", true},
+	{`vt = '9998-01-01 07:00:00.x'`, "no claim reaches it", true},
+	{`vt = '9998-01-01 07:00:00+00'`, "no claim reaches it", true},
+	{`priority = 1.5`, "no claim reaches it", true},
+	{`priority = -0.5`, "no claim reaches it", true},
 	{`read_ct = 'many'`, "", true},
 	{`read_ct = x'01'`, "", true},
 	{`read_ct = 0.5`, "", true},
@@ -275,6 +286,77 @@ func malformedCopied(t *testing.T, e *env) {
 	equal(t, "copies", len(graves), len(wrongs))
 	for _, m := range graves {
 		equal(t, "origin of a copy", m.Headers["dead-letter-queue"], "parcels")
+	}
+}
+
+func malformedHidden(t *testing.T, e *env) {
+	q := mortal(e, "parcels")
+	ids := value(q.EnqueueBatch(t.Context(), []int{1, 2}, pgqrs.Group("a")))(t)
+	set := `vt = 'infinity'`
+	if e.dialect != pgqrs.Postgres {
+		set = `priority = 1.5`
+	}
+	e.poke(t, "UPDATE pgqrs_messages SET %s WHERE id = %d", set, ids[0])
+	start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[int]) error { return nil })))
+	e.awaitState(t, ids[1], pgqrs.Archived)
+	equal(t, "state of the hidden one", e.info(t, ids[0]).State, pgqrs.Dead)
+	graves := e.graves(t)
+	equal(t, "copies", len(graves), 1)
+	sameJSON(t, graves[0].Raw, "1")
+	equal(t, "origin of the copy", graves[0].Headers["dead-letter-id"], fmt.Sprint(ids[0]))
+	if !strings.Contains(graves[0].Headers["dead-letter-error"], "no claim reaches it") {
+		t.Errorf("the error of the copy is %q", graves[0].Headers["dead-letter-error"])
+	}
+	equal(t, "messages redriven", value(e.store.Redrive(t.Context(), ids[0]))(t), 1)
+	e.awaitState(t, ids[0], pgqrs.Archived)
+}
+
+// wrongEnds are times of the end that stand in no listing, or that no retention reaches.
+var wrongEnds = []wrong{
+	{`archived_at = 'infinity'`, "archived_at", false},
+	{`archived_at = enqueued_at, failed_at = 'infinity'`, "failed_at", false},
+	{`archived_at = x'00'`, "archived_at", true},
+	{`archived_at = 'é'`, "archived_at", true},
+	{`archived_at = enqueued_at, failed_at = x'ff00'`, "failed_at", true},
+	{`archived_at = x'00', failed_at = x'00'`, "failed_at", true},
+}
+
+func malformedEnded(t *testing.T, e *env) {
+	w := &pgqrs.Worker{PollInterval: 5 * time.Millisecond}
+	wrongs := wrongsOn(e, wrongEnds)
+	var bad []int64
+	for i := range wrongs {
+		q := pgqrs.NewQueue[int](e.store, fmt.Sprintf("jobs %d", i))
+		id, _ := e.plant(t, q, wrongs[i])
+		bad = append(bad, id)
+		w.Handlers = append(w.Handlers, q.Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }))
+	}
+	start(t, w)
+	for i, x := range wrongs {
+		eventually(t, x.set+": the message is listed among the dead letters, with the reason", func() bool {
+			return strings.Contains(e.info(t, bad[i]).LastError, x.reason) && contains(pages(t, e, pgqrs.MessageFilter{Queue: fmt.Sprintf("jobs %d", i), State: pgqrs.Dead}), bad[i])
+		})
+		m := value(e.store.Message(t.Context(), bad[i]))(t)
+		equal(t, x.set+": what does not decode", m.Malformed, "")
+		equal(t, x.set+": purged", value(e.store.Purge(t.Context(), fmt.Sprintf("jobs %d", i), pgqrs.Dead))(t), 1)
+	}
+}
+
+func malformedNot(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[int](e.store, "jobs")
+	var ids []int64
+	for _, vt := range []string{"9998-01-01 07:00:00", "9998-12-31 23:59:59.9", "9998-12-31 23:59:59.999999", "9996-02-29 23:59:59.9996", "9998-12-31 23:59:59.999"} {
+		id := enqueue(t, q, 1)
+		e.poke(t, "UPDATE pgqrs_messages SET vt = '%s' WHERE id = %d", vt, id)
+		ids = append(ids, id)
+	}
+	ids = append(ids, enqueue(t, q, 1, pgqrs.Delay(time.Hour)))
+	hidden := enqueue(t, q, 1)
+	e.poke(t, "UPDATE pgqrs_messages SET vt = NULL WHERE id = %d", hidden)
+	start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[int]) error { return nil })))
+	e.awaitState(t, hidden, pgqrs.Dead)
+	for _, id := range ids {
+		equal(t, "state of a scheduled one", e.info(t, id).State, pgqrs.Scheduled)
 	}
 }
 
