@@ -110,12 +110,29 @@ const (
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
 )
 
-// Where message.unreachable looks. It sees a time that is none by its form, as written by this library or pgqrs 0.15.
+// Where message.unreachable looks. A time is none if it does not begin with a day. So of each day that is scheduled for
+// one message is read: the next time is looked for after the end of the day.
 const (
+	sqliteWalk       = `(SELECT o.vt FROM pgqrs_messages o WHERE o.archived_at IS NULL AND o.queue_id = `
+	sqliteWalkEnd    = ` AND o.vt < ` + sqliteBlocked + ` ORDER BY o.vt LIMIT 1)`
 	sqliteHiddenFrom = ` FROM arg CROSS JOIN json_each(arg.queues) j CROSS JOIN pgqrs_queues q`
 	sqliteHiddenLive = sqliteHiddenFrom + ` CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
 			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.archived_at IS NULL AND `
-	sqliteNoTime = `NOT (datetime(substr(m.vt, 1, 19)) IS substr(m.vt, 1, 19) AND substr(m.vt, 20, 1) IN ('', '.') AND trim(substr(m.vt, 20), '0123456789') IN ('', '.'))`
+	sqliteNoTime = `NOT (date(substr(m.vt, 1, 10)) IS substr(m.vt, 1, 10) AND substr(m.vt, 11, 1) = ' ')`
+	// sqliteHiddenRest is what message.unreachable looks for besides.
+	sqliteHiddenRest = `			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteBlocked + ` AND m.parked_vt IS NULL
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt IS NULL AND m.parked_vt IS NULL
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority > band.value AND m.priority < band.value + 1 AND m.parked_vt IS NULL
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenFrom + ` CROSS JOIN pgqrs_messages m
+			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at > ` + sqliteBlocked + `
+			UNION ALL
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenFrom + ` CROSS JOIN pgqrs_messages m
+			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.failed_at IS NOT NULL AND m.failed_at > ` + sqliteBlocked + ` AND m.archived_at IS NOT NULL
+			LIMIT ? + 0)
+			SELECT id, queue FROM line`
 )
 
 // What queue.depth counts of a queue q, a priority at a time.
@@ -412,23 +429,21 @@ var sqlite = dialect{
 				WHERE consumer_worker_id IS NOT NULL AND archived_at IS NULL AND vt <= (SELECT until FROM arg)
 				LIMIT ? + 0)`,
 		unreachable: `/* pgqrs:message.unreachable */
-			WITH arg (queues) AS (SELECT ?),
+			WITH RECURSIVE arg (queues) AS (SELECT ?),
+			walk (queue_id, queue, priority, vt) AS (
+				SELECT q.id, q.queue_name, band.value, ` + sqliteWalk + `q.id AND o.priority = band.value AND o.vt > ` + sqliteNow + sqliteWalkEnd + sqliteHiddenFrom + ` CROSS JOIN json_each('[2,1,0,-1]') band
+				WHERE q.queue_name = json_extract(j.value, '$[0]')
+				UNION ALL
+				SELECT m.queue_id, m.queue, m.priority, ` + sqliteWalk + `m.queue_id AND o.priority = m.priority
+					AND o.vt > CASE WHEN ` + sqliteNoTime + ` THEN m.vt ELSE substr(m.vt, 1, 11) || char(1114111) END` + sqliteWalkEnd + `
+				FROM walk m WHERE m.vt IS NOT NULL
+				LIMIT ` + depthLimit + `
+			),
 			line (id, queue) AS MATERIALIZED (
-			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteNow + ` AND m.vt < ` + sqliteBlocked + ` AND ` + sqliteNoTime + `
+			SELECT o.id, CAST(m.queue AS BLOB) FROM walk m CROSS JOIN pgqrs_messages o
+			WHERE ` + sqliteNoTime + ` AND o.queue_id = m.queue_id AND o.priority = m.priority AND o.archived_at IS NULL AND o.vt = m.vt
 			UNION ALL
-			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteBlocked + ` AND m.parked_vt IS NULL
-			UNION ALL
-			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt IS NULL AND m.parked_vt IS NULL
-			UNION ALL
-			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority > band.value AND m.priority < band.value + 1 AND m.parked_vt IS NULL
-			UNION ALL
-			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenFrom + ` CROSS JOIN pgqrs_messages m
-			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at > ` + sqliteBlocked + `
-			UNION ALL
-			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenFrom + ` CROSS JOIN pgqrs_messages m
-			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.failed_at IS NOT NULL AND m.failed_at > ` + sqliteBlocked + ` AND m.archived_at IS NOT NULL
-			LIMIT ? + 0)
-			SELECT id, queue FROM line`,
+` + sqliteHiddenRest,
 		bury: `/* pgqrs:message.bury */
 			UPDATE pgqrs_messages
 			SET archived_at = ` + sqliteNow + `, failed_at = ` + sqliteNow + `, vt = CASE WHEN archived_at IS NULL THEN ` + sqliteNow + ` ELSE vt END, due_at = NULL,

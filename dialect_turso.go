@@ -16,6 +16,13 @@ var turso = func() dialect {
 	d.step = tursoSteps
 	// Differs because Turso 0.7.2 finds no CTE in a subquery that depends on the query around it. So runs of a status are looked for among all.
 	d.workflow.statusList = `/* pgqrs:run.status_list */` + sqliteListRuns
+	// Differs because Turso 0.7.2 does not run the recursive query. So the times of all that is scheduled are read.
+	d.message.unreachable = `/* pgqrs:message.unreachable */
+			WITH arg (queues) AS (SELECT ?),
+			line (id, queue) AS MATERIALIZED (
+			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteNow + ` AND m.vt < ` + sqliteBlocked + ` AND ` + sqliteNoTime + `
+			UNION ALL
+` + sqliteHiddenRest
 	// Differs because in MVCC mode two transactions keep out of each other's way only if both write the same row.
 	d.limit.lock = `/* pgqrs:limit.lock */
 		UPDATE pgqrs_queues SET queue_name = queue_name

@@ -276,7 +276,7 @@ func (r *running) reportUnreachable(ctx context.Context) {
 			break
 		}
 	}
-	r.nextUnreachable = time.Now().Add(fullShare * time.Since(start)) // on SQLite it reads the times of all that is scheduled
+	r.nextUnreachable = time.Now().Add(fullShare * time.Since(start)) // on Turso it reads the times of all that is scheduled
 	if n > 0 {
 		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
 	}
