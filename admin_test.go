@@ -334,7 +334,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 			}
 		})
 		t.Run("Verify", func(t *testing.T) {
-			s, _ := newMock(t, d, append(asked(d, nil), installed(t, d), applied(t, d).row(9000, "future", 1), query("queue.unattended", 30_000_000, 0, 20))...)
+			s, _ := newMock(t, d, append(asked(d, nil), installed(t, d), applied(t, d).row(9000, "future", 1), query("queue.unattended", 30_000_000, 0, 20), query("queue.misfit", 20))...)
 			report, err := s.Verify(t.Context())
 			if err != nil || !report.OK() || report.Schema != 9000 || strings.Join(report.Newer, ",") != "9000 (future)" || len(report.Warnings) != 0 {
 				t.Error(report, err)

@@ -148,6 +148,8 @@ type queueSQL struct {
 	// Query; microseconds after which a silent worker is dead, microseconds that the oldest message must have been ready, limit;
 	// rows: name, age of the oldest ready one in microseconds; by name.
 	unattended string
+	// misfit finds queues with limits that no policy can have, which are as good as none. Query; limit; rows: name, by name.
+	misfit string
 	// freeze keeps enqueuers out until the transaction ends, and makes those fail that did not see its end: on PostgreSQL by
 	// a SHARE ROW EXCLUSIVE lock on messages. Exec, in this order; no arguments.
 	freeze []string

@@ -199,6 +199,13 @@ var postgres = dialect{
 			WHERE f.vt <= arg.now - arg.waited
 			ORDER BY a.queue_name
 			LIMIT $3::bigint`,
+		misfit: `/* pgqrs:queue.misfit */
+			SELECT left(q.queue_name, ` + listedName + `) FROM pgqrs_queues q
+			WHERE q.max_held <= 0 OR q.group_limit <= 0
+				OR q.rate_interval IS NOT NULL AND NOT (q.rate_interval BETWEEN 1 AND ` + postgresLongest + ` AND COALESCE(q.rate_burst, 0) > 0)
+				OR q.group_interval IS NOT NULL AND NOT (q.group_interval BETWEEN 1 AND ` + postgresLongest + ` AND COALESCE(q.group_burst, 0) > 0)
+			ORDER BY q.queue_name
+			LIMIT $1::bigint`,
 		freeze: []string{`/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`},
 		inUse: `/* pgqrs:queue.in_use */
 			SELECT q.id,
@@ -703,9 +710,12 @@ const (
 // postgresGroups reads a list of groups with what their queues say of them.
 const postgresGroups = `arg AS MATERIALIZED (SELECT $1::json AS list, clock_timestamp() AS now),
 			given AS MATERIALIZED (
-				SELECT q.id AS queue_id, q.queue_name, j.value ->> 1 AS group_key, q.group_limit, ` + postgresGroupInterval + ` AS group_interval, q.group_burst, q.group_skip
+				SELECT q.id AS queue_id, q.queue_name, j.value ->> 1 AS group_key, ` + postgresGroupLimit + ` AS group_limit, ` + postgresGroupInterval + ` AS group_interval, q.group_burst, q.group_skip
 				FROM arg CROSS JOIN json_array_elements(arg.list) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
 			)`
+
+// postgresGroupLimit is how many messages of a group in a queue q may be under way. A number that no policy can have is that of no policy.
+const postgresGroupLimit = `GREATEST(q.group_limit, 1)`
 
 // postgresGroupInterval is what lies between two messages of a group in a queue q, in microseconds. One that no policy can have is none.
 const postgresGroupInterval = `CASE WHEN q.group_interval BETWEEN 1 AND ` + postgresLongest + ` THEN q.group_interval END`
@@ -837,9 +847,9 @@ var postgresGroupTexts = groupSQL{
 				ORDER BY r.queue_id, r.group_key
 				LIMIT (SELECT n FROM arg)
 			)
-			SELECT g.queue_id, q.queue_name, g.group_key, EXISTS (SELECT 1 FROM ` + postgresGroupBlocked + `) AND q.group_limit > (
+			SELECT g.queue_id, q.queue_name, g.group_key, EXISTS (SELECT 1 FROM ` + postgresGroupBlocked + `) AND ` + postgresGroupLimit + ` > (
 				SELECT count(*) FROM (SELECT m.id FROM ` + postgresGroupLive + `
-					AND NOT (q.group_skip AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL) ORDER BY m.id LIMIT q.group_limit) l)
+					AND NOT (q.group_skip AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL) ORDER BY m.id LIMIT ` + postgresGroupLimit + `) l)
 			FROM page g JOIN pgqrs_queues q ON q.id = g.queue_id
 			ORDER BY g.queue_id, g.group_key`,
 	prune: `/* pgqrs:group.prune */
@@ -902,7 +912,7 @@ const (
 	postgresAhead = `CASE WHEN q.rate_at <= arg.now + (` + postgresBucket + ` + 60000000) * interval '1 microsecond'
 				THEN (extract(epoch FROM GREATEST(q.rate_at, arg.now) - arg.now) * 1000000)::bigint ELSE 0 END`
 	postgresBucket   = `LEAST(GREATEST(` + postgresInterval + `::float8 * q.rate_burst, 0), ` + postgresLongest + `)::bigint`
-	postgresInterval = `(CASE WHEN q.rate_interval BETWEEN 1 AND ` + postgresLongest + ` THEN q.rate_interval END)`
+	postgresInterval = `(CASE WHEN q.rate_interval BETWEEN 1 AND ` + postgresLongest + ` AND q.rate_burst > 0 THEN q.rate_interval END)`
 	postgresLongest  = `9200000000000000` // microseconds; a time.Duration holds no more
 )
 
@@ -915,7 +925,7 @@ var postgresLimits = limitSQL{
 	room: `/* pgqrs:limit.room */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now),
 		` + postgresHeld + `, bucket AS MATERIALIZED (
-			SELECT q.max_held, ` + postgresInterval + ` AS rate_interval, ` + postgresBucket + ` AS full_bucket, ` + postgresAhead + ` AS ahead
+			SELECT CASE WHEN q.max_held > 0 THEN q.max_held END AS max_held, ` + postgresInterval + ` AS rate_interval, ` + postgresBucket + ` AS full_bucket, ` + postgresAhead + ` AS ahead
 			FROM arg JOIN pgqrs_queues q ON q.id = arg.queue_id
 		)
 		SELECT LEAST((SELECT n FROM arg), b.max_held - CASE WHEN b.max_held IS NOT NULL THEN
@@ -925,7 +935,7 @@ var postgresLimits = limitSQL{
 	take: `/* pgqrs:limit.take */
 		UPDATE pgqrs_queues q SET rate_at = arg.now + (` + postgresAhead + ` + LEAST(arg.n::float8 * ` + postgresInterval + `, ` + postgresLongest + `)::bigint) * interval '1 microsecond'
 		FROM (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now) arg
-		WHERE q.id = arg.queue_id AND q.rate_interval IS NOT NULL`,
+		WHERE q.id = arg.queue_id AND ` + postgresInterval + ` IS NOT NULL`,
 }
 
 var postgresPolicies = policySQL{

@@ -272,6 +272,14 @@ var sqlite = dialect{
 			FROM first WHERE vt <= (SELECT until FROM arg)
 			ORDER BY name
 			LIMIT ? + 0`,
+		misfit: `/* pgqrs:queue.misfit */
+			SELECT substr(CAST(q.queue_name AS BLOB), 1, ` + listedName + `) FROM pgqrs_queues q
+			WHERE q.max_held IS NOT NULL AND NOT (typeof(q.max_held) = 'integer' AND q.max_held > 0)
+				OR NOT (typeof(q.group_limit) = 'integer' AND q.group_limit > 0)
+				OR q.rate_interval IS NOT NULL AND NOT (typeof(q.rate_interval) = 'integer' AND q.rate_interval > 0 AND typeof(q.rate_burst) = 'integer' AND q.rate_burst > 0)
+				OR q.group_interval IS NOT NULL AND NOT (typeof(q.group_interval) = 'integer' AND q.group_interval > 0 AND typeof(q.group_burst) = 'integer' AND q.group_burst > 0)
+			ORDER BY q.queue_name
+			LIMIT ? + 0`,
 		freeze: []string{`/* pgqrs:queue.freeze */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0`},
 		inUse: `/* pgqrs:queue.in_use */
 			WITH arg (name, silence) AS (SELECT ?, printf('-%.6f seconds', ? / 1000000.0))
@@ -604,13 +612,16 @@ const (
 // sqliteGroups reads a list of groups with what their queues say of them.
 const sqliteGroups = `arg (list, now) AS (SELECT ?, ` + sqliteNow + `),
 			given (queue_id, queue_name, group_key, group_limit, group_interval, group_burst, group_skip) AS MATERIALIZED (
-				SELECT q.id, q.queue_name, json_extract(j.value, '$[1]'), q.group_limit, ` + sqliteGroupInterval + `, q.group_burst, q.group_skip
+				SELECT q.id, q.queue_name, json_extract(j.value, '$[1]'), ` + sqliteGroupLimit + `, ` + sqliteGroupInterval + `, q.group_burst, q.group_skip
 				FROM arg CROSS JOIN json_each(arg.list) j CROSS JOIN pgqrs_queues q
 				WHERE q.queue_name = json_extract(j.value, '$[0]')
 			)`
 
 // sqliteGroupInterval is what lies between two messages of a group in a queue q, in microseconds: whole milliseconds, as its times are.
-const sqliteGroupInterval = `(q.group_interval + 999) / 1000 * 1000`
+const sqliteGroupInterval = `CASE WHEN q.group_interval > 0 THEN (q.group_interval + 999) / 1000 * 1000 END`
+
+// sqliteGroupLimit is how many messages of a group in a queue q may be under way. A number that no policy can have is that of no policy.
+const sqliteGroupLimit = `max(CAST(q.group_limit AS INTEGER), 1)`
 
 // sqliteGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what is
 // under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
@@ -725,7 +736,7 @@ var sqliteGroupTexts = groupSQL{
 				ORDER BY r.queue_id, r.group_key
 				LIMIT ? + 0
 			)
-			SELECT g.queue_id, CAST(q.queue_name AS BLOB), CAST(g.group_key AS BLOB), EXISTS (SELECT 1 FROM ` + sqliteGroupBlocked + `) AND q.group_limit > (
+			SELECT g.queue_id, CAST(q.queue_name AS BLOB), CAST(g.group_key AS BLOB), EXISTS (SELECT 1 FROM ` + sqliteGroupBlocked + `) AND ` + sqliteGroupLimit + ` > (
 				SELECT count(*) FROM ` + sqliteGroupLive + ` AND NOT (q.group_skip AND m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL))
 			FROM page g CROSS JOIN pgqrs_queues q
 			WHERE q.id = g.queue_id
@@ -784,8 +795,10 @@ const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT 
 // What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
 // ahead than a burst is the work of a clock that has gone back since, and begins anew.
 const (
-	sqliteMicros = `CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)`
-	sqliteAhead  = `CASE WHEN rate_at <= (SELECT now FROM arg) + rate_interval * rate_burst + 60000000 THEN max(0, rate_at - (SELECT now FROM arg)) ELSE 0 END`
+	// What no policy can have is no limit.
+	sqliteInterval = `CASE WHEN typeof(rate_interval) = 'integer' AND rate_interval > 0 AND typeof(rate_burst) = 'integer' AND rate_burst > 0 THEN rate_interval END`
+	sqliteMicros   = `CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)`
+	sqliteAhead    = `CASE WHEN rate_at <= (SELECT now FROM arg) + ` + sqliteInterval + ` * rate_burst + 60000000 THEN max(0, rate_at - (SELECT now FROM arg)) ELSE 0 END`
 )
 
 var sqliteLimits = limitSQL{
@@ -795,7 +808,7 @@ var sqliteLimits = limitSQL{
 	room: `/* pgqrs:limit.room */
 		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `),
 		bucket (max_held, rate_interval, full_bucket, ahead) AS (
-			SELECT max_held, rate_interval, rate_interval * rate_burst, ` + sqliteAhead + `
+			SELECT CASE WHEN typeof(max_held) = 'integer' AND max_held > 0 THEN max_held END, ` + sqliteInterval + `, ` + sqliteInterval + ` * rate_burst, ` + sqliteAhead + `
 			FROM pgqrs_queues WHERE id = (SELECT queue_id FROM arg)
 		)
 		SELECT min((SELECT n FROM arg),
@@ -807,7 +820,7 @@ var sqliteLimits = limitSQL{
 	take: `/* pgqrs:limit.take */
 		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `)
 		UPDATE pgqrs_queues SET rate_at = (SELECT now FROM arg) + ` + sqliteAhead + ` + (SELECT n FROM arg) * rate_interval
-		WHERE id = (SELECT queue_id FROM arg) AND rate_interval IS NOT NULL`,
+		WHERE id = (SELECT queue_id FROM arg) AND ` + sqliteInterval + ` IS NOT NULL`,
 }
 
 var sqlitePolicies = policySQL{

@@ -474,7 +474,7 @@ func (r Report) OK() bool {
 // Verify looks at what is installed, by looking at it rather than by trusting
 // version numbers, and changes nothing. A schema that is missing, older or
 // newer is not an error but in the Report, and so are queues with ready messages that no live worker takes,
-// and rights that this user lacks. The Schema is 0 if the user may not read it.
+// queues with limits that no policy can have, and rights that this user lacks. The Schema is 0 if the user may not read it.
 // A database that is not what the dialect says is an error that matches ErrUnsupported, and so is
 // an encoding of text that is not UTF-8.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
@@ -766,16 +766,34 @@ func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattende
 	return list, err
 }
 
-// checkQueues warns of queues that no live worker takes from.
+// checkQueues warns of queues that no live worker takes from, and of limits that are none.
 func (c conn) checkQueues(ctx context.Context, r *Report) error {
 	list, err := c.unattended(ctx, 0)
 	if len(r.Denied) > 0 && sqlerr.State(err) == insufficientPrivilege {
 		return nil // which Denied says
 	}
+	if err != nil {
+		return err
+	}
 	for _, q := range list {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("queue %q has ready messages, the oldest for %s, and no live worker takes them", q.name, shortDuration(q.oldest.Round(time.Second))))
 	}
+	names, err := c.misfits(ctx)
+	for _, name := range names {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("queue %q has limits that no policy can have, and is served as if it had none; a worker of the queue, or Configure, writes its policy again", name))
+	}
 	return err
+}
+
+// misfits returns queues whose rows have limits that no policy can have.
+func (c conn) misfits(ctx context.Context) (names []string, err error) {
+	err = c.rows(ctx, c.store.dialect.queue.misfit, []any{maxUnattended}, func(rows *sql.Rows) error {
+		var name string
+		_, err := scanLoosely(rows, "name", &name)
+		names = append(names, name)
+		return err
+	})
+	return names, err
 }
 
 // shared reports whether pgqrs 0.15 works on the tables too, and if so whether

@@ -187,7 +187,7 @@ func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 // routine leaves out the upkeep, and that a statement is prepared anew.
 func routine(calls []call) []call {
 	return slices.DeleteFunc(calls, func(c call) bool {
-		return c.how == "prepare" || c.how == "close" || slices.Contains([]string{"worker.expire", "message.disown", "group.sweep", "batch.sweep", "group.prune", "message.prune", "message.unreachable", "message.bury", "run.expired", "run.stranded", "queue.unattended", "schema.shared", "worker.prune"}, c.tag())
+		return c.how == "prepare" || c.how == "close" || slices.Contains([]string{"worker.expire", "message.disown", "group.sweep", "batch.sweep", "group.prune", "message.prune", "message.unreachable", "message.bury", "run.expired", "run.stranded", "queue.unattended", "queue.misfit", "schema.shared", "worker.prune"}, c.tag())
 	})
 }
 

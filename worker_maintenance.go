@@ -189,6 +189,7 @@ const (
 // maintain does the upkeep until ctx is done.
 func (r *running) maintain(ctx context.Context) {
 	var pruned time.Time
+	r.reportMisfits(ctx)
 	r.reportDatabase(ctx)
 	for {
 		r.tidy(ctx)
@@ -400,6 +401,19 @@ func (r *running) reportDatabase(ctx context.Context) {
 	}
 	if len(report.Missing) > 0 {
 		r.log.Warn("pgqrs: the schema is not complete; call Install", "missing", strings.Join(report.Missing, ", "))
+	}
+}
+
+// reportMisfits logs which queues have limits that no policy can have. Those of this Worker have their policy's by now.
+func (r *running) reportMisfits(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+	defer cancel()
+	names, err := conn{r.store, nil}.misfits(limited)
+	if err != nil {
+		r.upkeepFailed(ctx, "look for limits that no policy can have", err)
+	}
+	for _, name := range names {
+		r.log.Warn("pgqrs: a queue has limits that no policy can have; it is served as if it had none", "queue", name)
 	}
 }
 

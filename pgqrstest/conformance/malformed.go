@@ -26,6 +26,7 @@ var malformedCases = []testcase{
 	{"a malformed signal fails its Wait with the reason", "the run would wait or be tried for ever", malformedSignal},
 	{"a parent goes on when a child's row is malformed", "it would wait for ever, or be tried for ever", malformedChild},
 	{"a malformed schedule is logged and listed, and the others go on", "one row would stop every schedule of a Worker", malformedSchedules},
+	{"limits that no policy can have are as good as none, and Verify and a worker name the queue", "a queue would stop, and nothing would say why", malformedLimits},
 	{"malformed rows of workers, queues and groups stop nobody and are listed", "one row would stop heartbeats, the maintenance and every listing", malformedOthers},
 }
 
@@ -602,6 +603,53 @@ var wrongOthers = []struct {
 	{"pgqrs_groups", wrong{set: `next_at = 'tomorrow', touched_at = x'ff'`, lite: true}},
 	{"pgqrs_groups", wrong{set: `group_key = x'ff'`, lite: true}},
 	{"pgqrs_queues", wrong{set: `group_skip = 'perhaps', group_limit = 'x', group_interval = x'ff'`, lite: true}},
+}
+
+// wrongLimits are limits that foreign SQL wrote into the row of a queue.
+var wrongLimits = []wrong{
+	{set: `max_held = 0`},
+	{set: `max_held = -3`},
+	{set: `rate_interval = -1000000, rate_burst = 5`},
+	{set: `rate_interval = 0, rate_burst = 5`},
+	{set: `rate_interval = 60000000, rate_burst = 0`},
+	{set: `rate_interval = 60000000, rate_burst = -5`},
+	{set: `group_limit = 0`},
+	{set: `group_limit = -1`},
+	{set: `max_held = 'none'`, lite: true},
+	{set: `max_held = x'00'`, lite: true},
+	{set: `max_held = 0.5`, lite: true},
+	{set: `rate_interval = 'often', rate_burst = 1`, lite: true},
+	{set: `rate_interval = 60000000, rate_burst = x'ff'`, lite: true},
+}
+
+func malformedLimits(t *testing.T, e *env) {
+	wrongs := wrongsOn(e, wrongLimits)
+	for i, x := range wrongs {
+		name := fmt.Sprint("limited ", i)
+		q := pgqrs.NewQueue[int](e.store, name)
+		enqueue(t, q, 0)
+		e.poke(t, "UPDATE pgqrs_queues SET %s WHERE queue_name = '%s'", x.set, name)
+		value(q.EnqueueBatch(t.Context(), []int{1, 2}, pgqrs.Group("a")))(t)
+		done := 0
+		for range 3 {
+			ms, err := q.Dequeue(t.Context(), 10, time.Minute)
+			if err != nil {
+				t.Errorf("%s: dequeue: %v", x.set, err)
+			}
+			must(t, q.Ack(t.Context(), ms...))
+			done += len(ms)
+		}
+		equal(t, x.set+": messages delivered", done, 3)
+	}
+	warnings := strings.Join(value(e.store.Verify(t.Context()))(t).Warnings, "\n")
+	for i, x := range wrongs {
+		if !strings.Contains(warnings, fmt.Sprintf(`queue "limited %d" has limits`, i)) {
+			t.Errorf("%s: Verify says nothing of it: %s", x.set, warnings)
+		}
+	}
+	enqueue(t, pgqrs.NewQueue[int](e.store, "other"), 1)
+	start(t, fast(pgqrs.NewQueue[int](e.store, "other").Handle(func(context.Context, *pgqrs.Message[int]) error { return nil })))
+	eventually(t, "the worker has logged it", func() bool { return e.log.has("limits that no policy can have") })
 }
 
 func malformedOthers(t *testing.T, e *env) {
