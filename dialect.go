@@ -491,13 +491,13 @@ type workflowSQL struct {
 	// stranded reads a page of the runs of a workflow in an unfinished state, and says of which the message has ended without them.
 	// It reads no others, however many there are.
 	// Query; workflow, status, run that it begins after, microseconds since a message must have ended, limit;
-	// rows: run, message, 'archived', 'dead' or 'gone' (or '' if the message is unfinished), last error; by run.
+	// rows: run, message, 'archived', 'dead', 'gone', or 'elsewhere' if the message is another queue's (or '' if it is unfinished), last error; by run.
 	stranded string
 	// children lists unfinished runs started by runs. Query; JSON array of runs; rows: run.
 	children string
 	// results reads the runs started by a step. Query; run, step; rows: run, workflow, status, output, error, by run.
 	results string
-	// get reads one run. Query; run; 1 row: runColumns, or none.
+	// get reads one run. Query; run; 1 row: runColumns, with NULL for a workflow that is not there, or none.
 	get string
 	// polled reads what calls of Result need of runs. Query; JSON array of runs; rows: run, workflow, status, output, error.
 	polled string

@@ -1309,10 +1309,11 @@ var postgresWorkflow = workflowSQL{
 			ORDER BY i.status, i.id
 			LIMIT (SELECT n FROM arg)
 		)
-		SELECT page.id, page.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < arg.until THEN 'dead'
+		SELECT page.id, page.message_id, CASE WHEN m.id IS NULL THEN 'gone'
+				WHEN m.queue_id <> (SELECT q.id FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.workflow) THEN 'elsewhere' WHEN m.failed_at < arg.until THEN 'dead'
 				WHEN m.failed_at IS NULL AND m.archived_at < arg.until THEN 'archived' ELSE '' END, left(m.last_error, ` + listedText + `)
 		FROM arg CROSS JOIN page LEFT JOIN LATERAL (
-			SELECT o.id, o.archived_at, o.failed_at, o.last_error FROM pgqrs_messages o WHERE o.id = page.message_id LIMIT 1) m ON true
+			SELECT o.id, o.queue_id, o.archived_at, o.failed_at, o.last_error FROM pgqrs_messages o WHERE o.id = page.message_id LIMIT 1) m ON true
 		ORDER BY page.id`,
 	children: `/* pgqrs:run.children */
 		SELECT id FROM pgqrs_workflow_runs
@@ -1324,11 +1325,11 @@ var postgresWorkflow = workflowSQL{
 		ORDER BY r.id`,
 	get: `/* pgqrs:run.get */
 		SELECT ` + postgresRun + `
-		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = $1`,
 	polled: `/* pgqrs:run.polled */
 		SELECT r.id, w.name, r.status::text, r.output, r.error
-		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflows w ON w.id = r.workflow_id
 		WHERE r.id = ANY (ARRAY(SELECT json_array_elements_text($1::json)::bigint))`,
 	list: `/* pgqrs:run.list */
 		WITH arg AS MATERIALIZED (SELECT ` + postgresListing + `)` + postgresListed + `

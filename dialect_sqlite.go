@@ -1173,7 +1173,8 @@ var sqliteWorkflow = workflowSQL{
 		SELECT message_id, id FROM pgqrs_workflow_runs WHERE message_id IN (SELECT value FROM json_each(?))`,
 	stranded: `/* pgqrs:run.stranded */
 		WITH arg (workflow, status, after, until) AS (SELECT ?, ?, ?, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
-		SELECT r.id, r.message_id, CASE WHEN m.id IS NULL THEN 'gone' WHEN m.failed_at < (SELECT until FROM arg) THEN 'dead'
+		SELECT r.id, r.message_id, CASE WHEN m.id IS NULL THEN 'gone'
+				WHEN m.queue_id <> (SELECT q.id FROM pgqrs_queues q WHERE q.queue_name = (SELECT workflow FROM arg)) THEN 'elsewhere' WHEN m.failed_at < (SELECT until FROM arg) THEN 'dead'
 				WHEN m.failed_at IS NULL AND m.archived_at < (SELECT until FROM arg) THEN 'archived' ELSE '' END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedText + `)
 		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.workflow_id = (SELECT w.id FROM pgqrs_workflows w WHERE w.name = (SELECT workflow FROM arg)) AND r.status = (SELECT status FROM arg)
@@ -1191,11 +1192,11 @@ var sqliteWorkflow = workflowSQL{
 		ORDER BY r.id`,
 	get: `/* pgqrs:run.get */
 		SELECT ` + sqliteRun + `
-		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
+		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 		WHERE r.id = ?`,
 	polled: `/* pgqrs:run.polled */
 		SELECT r.id, CAST(w.name AS BLOB), r.status, CAST(r.output AS BLOB), CAST(r.error AS BLOB)
-		FROM pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id
+		FROM pgqrs_workflow_runs r LEFT JOIN pgqrs_workflows w ON w.id = r.workflow_id
 		WHERE r.id IN (SELECT value FROM json_each(?))`,
 	list: `/* pgqrs:run.list */` + sqliteListRuns,
 	statusList: `/* pgqrs:run.status_list */

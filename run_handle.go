@@ -32,7 +32,8 @@ func (s *Store) Run(id int64) *RunHandle[json.RawMessage] {
 // ID returns the run's id.
 func (h *RunHandle[Out]) ID() int64 { return h.id }
 
-// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist.
+// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist, and one matching
+// ErrMalformed, with what is there, if it is of no workflow.
 func (h *RunHandle[Out]) Info(ctx context.Context) (RunInfo, error) {
 	info, err := h.info(ctx)
 	return info, wrap(ctx, err, "look at run %d", h.id)
@@ -747,7 +748,18 @@ func (c conn) run(ctx context.Context, id int64) (RunInfo, error) {
 	if err == nil && info.ID == 0 {
 		err = fmt.Errorf("%w: run %d", ErrNotFound, id)
 	}
+	if err == nil {
+		err = info.astray()
+	}
 	return info, err
+}
+
+// astray is the error of a run that is of no workflow, because something other than this library wrote its row.
+func (i *RunInfo) astray() error {
+	if i.Workflow != "" {
+		return nil
+	}
+	return malformedError(fmt.Sprintf("run %d", i.ID), "workflow_id: there is no such workflow")
 }
 
 const (
@@ -877,6 +889,8 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 		a := runAnswer{found[p.id], err, again}
 		if err == nil && a.info.ID == 0 {
 			a.err = fmt.Errorf("%w: run %d", ErrNotFound, p.id)
+		} else if err == nil {
+			a.err = a.info.astray()
 		}
 		p.answer <- a
 	}

@@ -110,6 +110,9 @@ func (n *noteTimer) count(every time.Duration) int {
 // strandedAfter is how long a run's message has ended before the run is taken for stranded: pgqrs 0.15 ends the two one after the other.
 const strandedAfter = time.Minute
 
+// runElsewhere says that a run's message is another queue's, because something other than this library wrote so.
+const runElsewhere = "elsewhere"
+
 // unfinished are the states of runs that need a message.
 var unfinished = []State{Queued, Running, Paused, Cancelling}
 
@@ -122,7 +125,7 @@ type strandedPage struct {
 // A strandedRun is an unfinished run, and what became of its message.
 type strandedRun struct {
 	id, message int64
-	ended       string // archived, dead, gone; empty: it is there
+	ended       string // archived, dead, gone, elsewhere; empty: it is there
 	lastError   sql.NullString
 }
 
@@ -197,6 +200,8 @@ func (s *Store) rescue(ctx context.Context, workflow string, run strandedRun) (g
 			return true, errors.Join(err, s.wokenIf(ctx, workflow, done))
 		}
 		cause = fmt.Errorf("its message was archived without it, and another has the message's key since")
+	case runElsewhere:
+		cause = malformedError(fmt.Sprintf("run %d", run.id), fmt.Sprintf("message_id: message %d is of another queue", run.message))
 	case string(Dead):
 		cause = fmt.Errorf("its message is dead: %s", run.lastError.String)
 	}
@@ -227,6 +232,9 @@ func (s *Store) endStranded(ctx context.Context, run strandedRun, cause error) e
 	err = s.atomic(ctx, func(c conn) error {
 		if _, err := c.endRun(ctx, run.id, Failed, nil, string(text)); err != nil {
 			return err
+		}
+		if run.ended == runElsewhere {
+			return nil // for good
 		}
 		there, err := c.ids(ctx, s.dialect.message.lock, list, "")
 		if err != nil {

@@ -3,8 +3,10 @@ package conformance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +25,8 @@ var malformedCases = []testcase{
 	{"a malformed message holds up neither its group nor its batch", "one row would hold up all that comes after it", malformedFollowers},
 	{"a malformed message of a run fails the run with the reason", "the run would be tried for ever", malformedRunMessage},
 	{"a run whose own rows are malformed fails with the reason, and others go on", "the run would be tried for ever, or stop the listing of all", malformedRuns},
+	{"a run of no workflow is malformed, and not one that is not found", "nobody could tell a run that is lost from one that never was", malformedOrphan},
+	{"a run whose message is another queue's ends with the reason", "it would stay queued for ever", malformedElsewhere},
 	{"a malformed signal fails its Wait with the reason", "the run would wait or be tried for ever", malformedSignal},
 	{"a parent goes on when a child's row is malformed", "it would wait for ever, or be tried for ever", malformedChild},
 	{"a malformed schedule is logged and listed, and the others go on", "one row would stop every schedule of a Worker", malformedSchedules},
@@ -493,6 +497,48 @@ func malformedRuns(t *testing.T, e *env) {
 		p.x.ends(t, p.run, "step 1")
 	}
 	list("in the end")
+}
+
+func malformedOrphan(t *testing.T, e *env) {
+	if e.dialect == pgqrs.Postgres {
+		return // a foreign key holds it
+	}
+	w, _ := twoParts(e.store)
+	bad, other := launch(t, w, 1), launch(t, w, 1)
+	c := value(e.db.Conn(t.Context()))(t)
+	for _, text := range []string{"PRAGMA foreign_keys = OFF", fmt.Sprintf("UPDATE pgqrs_workflow_runs SET workflow_id = 999 WHERE id IN (%d, %d)", bad.ID(), other.ID()), "PRAGMA foreign_keys = ON"} {
+		value(c.ExecContext(t.Context(), text))(t)
+	}
+	must(t, c.Close())
+	info, err := e.store.Run(bad.ID()).Info(t.Context())
+	wantError(t, err, pgqrs.ErrMalformed)
+	wantErrorText(t, err, fmt.Sprintf("run %d: workflow_id", bad.ID()))
+	equal(t, "id of the run", info.ID, bad.ID())
+	var results sync.WaitGroup
+	for _, run := range []*pgqrs.RunHandle[json.RawMessage]{e.store.Run(bad.ID()), e.store.Run(other.ID())} {
+		results.Add(1)
+		go func() {
+			defer results.Done()
+			if _, err := run.Result(t.Context()); !errors.Is(err, pgqrs.ErrMalformed) {
+				t.Errorf("Result returns %v; want it to match ErrMalformed", err)
+			}
+		}()
+	}
+	results.Wait()
+	_, err = e.store.Run(1 << 40).Info(t.Context())
+	wantError(t, err, pgqrs.ErrNotFound)
+}
+
+func malformedElsewhere(t *testing.T, e *env) {
+	w, h := twoParts(e.store)
+	bad, good := launch(t, w, 1), launch(t, w, 2)
+	elsewhere := enqueue(t, pgqrs.NewQueue[int](e.store, "elsewhere"), 1)
+	e.poke(t, "UPDATE pgqrs_workflow_runs SET message_id = %d WHERE id = %d", elsewhere, bad.ID())
+	must(t, approved.Send(t.Context(), e.store, good.ID(), "go"))
+	start(t, fast(h))
+	wrong{set: "message_id", reason: "another queue"}.ends(t, bad, "")
+	equal(t, "result", finished(t, good), "step 2")
+	equal(t, "state of the other queue's message", e.info(t, elsewhere).State, pgqrs.Ready)
 }
 
 func malformedSignal(t *testing.T, e *env) {
