@@ -127,3 +127,12 @@ func TestQueuesAndSchedulesComeInPages(t *testing.T) {
 		}
 	}
 }
+
+func TestTheFlagOfTheNextPageIsOneWord(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	s.enqueue("a'; touch broken; '", `1`)
+	s.enqueue("b", `1`)
+	if o := s.do("", "queues", "-limit", "1"); !strings.Contains(o.err, `-after 'a'\''; touch broken; '\'''`) {
+		t.Errorf("it says: %s", o.err)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 )
@@ -41,10 +42,11 @@ func (c call) pageOf(what string, list []string) (page part, next string, err er
 	return page, next, nil
 }
 
-// moreNames says how to get the next page, if there is one.
+// moreNames says how to get the next page, if there is one. A name is whatever somebody enqueued
+// to, and the flag is there to be copied into a shell.
 func (c call) moreNames(next string) error {
 	if next == "" {
 		return nil
 	}
-	return c.more("-after '" + next + "'")
+	return c.more("-after '" + strings.ReplaceAll(next, "'", `'\''`) + "'")
 }
