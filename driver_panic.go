@@ -258,10 +258,14 @@ func (d *sqlCall) holds() bool {
 	switch {
 	case d.exec:
 		return d.prepared // otherwise it is let go by a deferred call
-	case d.rows == nil, d.scanning:
-		return true // since the driver was asked; Scan holds one that Close waits for
+	case d.rows == nil:
+		return true // since the driver was asked
+	case d.scanning && foreign.OnStack("database/sql.(*Rows).scanLocked"):
+		return true // Scan holds one that Close waits for; before Go 1.24.6 there is neither
 	case foreign.OnStack("database/sql.(*Rows).close"):
 		return true
 	}
-	return d.close() != nil // it panicked in Next, which lets go of all
+	// It let go of all. The rows are closed here: database/sql would do so when ctx ends, in a
+	// goroutine of its own, where nothing recovers.
+	return d.close() != nil
 }
