@@ -140,9 +140,10 @@ func (o *session) discard() {
 	}
 }
 
-// unlock rolls back the transaction of a connection that is about to be closed. SQLite keeps a closed
+// unlock ends the transaction of a connection that is about to be closed. SQLite keeps a closed
 // connection, with its transaction, as long as it has prepared statements, and nobody else could
-// write. This is all that a driver is asked after a panic.
+// write. A statement that runs by itself has a transaction that ROLLBACK does not end, unless BEGIN
+// came before it. In a transaction BEGIN fails. This is all that a driver is asked after a panic.
 func (s *core) unlock(conn driver.Conn) {
 	if (&Store{core: s}).concurrency() != singleWriter {
 		return
@@ -153,7 +154,9 @@ func (s *core) unlock(conn driver.Conn) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = foreign.Catch(func() { _, _ = execer.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK", nil) })
+	for _, text := range []string{"/* pgqrs:begin */ BEGIN", "/* pgqrs:rollback */ ROLLBACK"} {
+		_ = foreign.Catch(func() { _, _ = execer.ExecContext(ctx, text, nil) })
+	}
 }
 
 // lostPlace makes up for a connection that database/sql counts as open for ever: the pool may

@@ -283,8 +283,8 @@ func TestDriverThatPanicsLeavesNoTransactionOpen(t *testing.T) {
 				}
 				m.mu.Lock()
 				defer m.mu.Unlock()
-				if got := fmt.Sprint(m.asked); got != "[exec]" || m.shut != 1 {
-					t.Errorf("the broken connection was asked for %s and closed %d times; want a ROLLBACK and once", got, m.shut)
+				if got := fmt.Sprint(m.asked); got != "[exec exec]" || m.shut != 1 {
+					t.Errorf("the broken connection was asked for %s and closed %d times; want a BEGIN, a ROLLBACK and once", got, m.shut)
 				}
 			})
 		}
