@@ -140,9 +140,10 @@ func (o *session) discard() {
 	}
 }
 
-// unlock rolls back the transaction of a connection that is about to be closed. SQLite keeps a closed
+// unlock ends the transaction of a connection that is about to be closed. SQLite keeps a closed
 // connection, with its transaction, as long as it has prepared statements, and nobody else could
-// write. This is all that a driver is asked after a panic.
+// write. A statement that runs by itself has a transaction that ROLLBACK does not end, unless BEGIN
+// came before it. In a transaction BEGIN fails. This is all that a driver is asked after a panic.
 func (s *core) unlock(conn driver.Conn) {
 	if (&Store{core: s}).concurrency() != singleWriter {
 		return
@@ -153,7 +154,9 @@ func (s *core) unlock(conn driver.Conn) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = foreign.Catch(func() { _, _ = execer.ExecContext(ctx, "/* pgqrs:rollback */ ROLLBACK", nil) })
+	for _, text := range []string{"/* pgqrs:begin */ BEGIN", "/* pgqrs:rollback */ ROLLBACK"} {
+		_ = foreign.Catch(func() { _, _ = execer.ExecContext(ctx, text, nil) })
+	}
 }
 
 // lostPlace makes up for a connection that database/sql counts as open for ever: the pool may
@@ -258,10 +261,14 @@ func (d *sqlCall) holds() bool {
 	switch {
 	case d.exec:
 		return d.prepared // otherwise it is let go by a deferred call
-	case d.rows == nil, d.scanning:
-		return true // since the driver was asked; Scan holds one that Close waits for
+	case d.rows == nil:
+		return true // since the driver was asked
+	case d.scanning && foreign.OnStack("database/sql.(*Rows).scanLocked"):
+		return true // Scan holds one that Close waits for; before Go 1.24.6 there is neither
 	case foreign.OnStack("database/sql.(*Rows).close"):
 		return true
 	}
-	return d.close() != nil // it panicked in Next, which lets go of all
+	// It let go of all. The rows are closed here: database/sql would do so when ctx ends, in a
+	// goroutine of its own, where nothing recovers.
+	return d.close() != nil
 }

@@ -2,14 +2,11 @@ package pgqrs
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // failures log what fails again and again: at once, after 10 s, after a minute, and then every 10
@@ -116,47 +113,4 @@ func (l failureLog) over() {
 	if over {
 		f.log.Info("pgqrs: what had failed works again", "what", strings.TrimPrefix(x.message, "pgqrs: "), "times", x.times, "since", x.since)
 	}
-}
-
-// newLogger makes a logger safe to be used. Nil is one that discards everything.
-func newLogger(l *slog.Logger) *slog.Logger {
-	if l == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(logHandler{l.Handler()})
-}
-
-// A logHandler is the application's [slog.Handler]. A record that it fails on is lost, and nothing else.
-type logHandler struct{ slog.Handler }
-
-// Enabled implements [slog.Handler].
-func (h logHandler) Enabled(ctx context.Context, level slog.Level) (enabled bool) {
-	if foreign.Catch(func() { enabled = h.Handler.Enabled(ctx, level) }) != nil {
-		return false
-	}
-	return enabled
-}
-
-// Handle implements [slog.Handler].
-func (h logHandler) Handle(ctx context.Context, record slog.Record) error {
-	var err error
-	return errors.Join(foreign.Isolate(func() { err = h.Handler.Handle(ctx, record) }), err)
-}
-
-// WithAttrs implements [slog.Handler].
-func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return h.with(func() slog.Handler { return h.Handler.WithAttrs(attrs) })
-}
-
-// WithGroup implements [slog.Handler].
-func (h logHandler) WithGroup(name string) slog.Handler {
-	return h.with(func() slog.Handler { return h.Handler.WithGroup(name) })
-}
-
-func (h logHandler) with(change func() slog.Handler) slog.Handler {
-	next := h.Handler
-	if foreign.Catch(func() { next = change() }) != nil {
-		return h
-	}
-	return logHandler{next}
 }

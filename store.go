@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go/internal/coalesce"
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // Config holds what a [Store] can be told. Its zero value is ready to use.
@@ -152,7 +153,7 @@ func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 // unknown dialect or a bad setting makes every call return an error that says so.
 // The caller closes db, after the Store.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
-	s := &core{db: db, name: d, cfg: c, log: newLogger(c.Logger), consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
+	s := &core{db: db, name: d, cfg: c, log: foreign.NewLogger(c.Logger), consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
 		enqueuers: map[string]*coalesce.Group[item, int64]{}}
 	s.failures.log = s.log
 	s.cfg.Observer = c.Observer.safely(&s.failures)

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
 // Options say what a dashboard may do. The zero value shows everything and changes nothing.
@@ -93,7 +94,7 @@ func Handler(store *pgqrs.Store, options Options) http.Handler {
 	}
 	d := &dashboard{store: store, options: options, hosts: map[string]bool{}, origins: map[string]bool{}}
 	d.options.Title = cmp.Or(options.Title, "pgqrs")
-	d.log, d.pass, d.sealer = newLogger(options.Logger), newPass(options.Token), newSealer()
+	d.log, d.pass, d.sealer = foreign.NewLogger(options.Logger), newPass(options.Token), newSealer()
 	for _, host := range options.Hosts {
 		name, _ := hostName(host) // it has been checked
 		d.hosts[name] = true

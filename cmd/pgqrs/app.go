@@ -76,7 +76,7 @@ func (a *app) root() *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run decides
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dsn", Usage: "the `DATABASE`: postgres://..., sqlite:FILE or turso:FILE (or PGQRS_DSN in the environment)"},
-			&cli.StringFlag{Name: "dsn-file", Usage: "read the DATABASE from `FILE`, as one with a password should be"},
+			&cli.StringFlag{Name: "dsn-file", Usage: "read the DATABASE from `FILE`, which only you should be able to read"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON, one object a line"},
 			&cli.BoolFlag{Name: "yes", Usage: "do not ask before something is lost"},
 		},
@@ -155,6 +155,9 @@ func (a *app) findDSN(cmd *cli.Command) (string, error) {
 	case dsn == "" && cmd.IsSet("dsn"), file == "" && cmd.IsSet("dsn-file"):
 		return "", misuse(cmd, "-dsn or -dsn-file is empty")
 	case file != "":
+		if readByOthers(file) {
+			fmt.Fprintf(a.err, "pgqrs: %s\n", clean(fmt.Sprintf("other users can read the -dsn-file %q; chmod 600 stops that", file)))
+		}
 		text, err := os.ReadFile(file)
 		if dsn = strings.TrimSpace(string(text)); err == nil && dsn == "" {
 			err = fmt.Errorf("%s is empty; write the DSN into it", file)

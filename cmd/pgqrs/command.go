@@ -49,18 +49,6 @@ type envelope struct {
 	Payload  json.RawMessage   `json:"payload"`
 }
 
-// secretVariables are those of lib/pq that hold a password or name a file with one.
-var secretVariables = []string{"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "PGSSLPASSWORD"}
-
-// withoutSecrets returns an environment without the variables that open the database. PGQRS_ and
-// what follows it are this program's own.
-func withoutSecrets(environment []string) []string {
-	return slices.DeleteFunc(slices.Clone(environment), func(entry string) bool {
-		name, _, _ := strings.Cut(strings.ToUpper(entry), "=") // Windows has them in either case
-		return strings.HasPrefix(name, "PGQRS_") || slices.Contains(secretVariables, name)
-	})
-}
-
 // run runs the command for a message. The error it returns decides what becomes of the message.
 func (c command) run(ctx context.Context, m *pgqrs.Message[json.RawMessage]) error {
 	env, input, err := c.given(m)

@@ -23,8 +23,13 @@
 // Tables are for people: what they show of payloads, errors and names is cut
 // to fit, columns for which a terminal is too narrow are left out, as are those
 // that no row has anything for, and what a terminal could take for a command
-// is written as an escape. With -json each thing is one line of JSON with nothing cut. Notes
-// and questions go to standard error.
+// is written as an escape. Notes and questions go to standard error.
+//
+// With -json each thing is one line of JSON, and all of its fields are there. Listings cut
+// payloads, inputs, outputs and errors of more than 16 KiB, and leave out headers of that size.
+// "cut" is true then, a cut payload is a string, and "payload_size" is its size in bytes. "messages
+// show", "runs show" and "schedules list NAME" print the whole. The steps of a run are a listing.
+// A listing ends after -limit things. With -all it has all of them.
 //
 // # Exit codes
 //

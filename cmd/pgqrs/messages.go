@@ -305,12 +305,8 @@ type messageView struct {
 }
 
 func viewMessage(m pgqrs.MessageInfo) messageView {
-	size := m.PayloadSize
-	if !m.Cut {
-		size = 0
-	}
 	return messageView{
 		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, nil, m.Headers,
-		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), size, m.Cut, m.Cursor,
+		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), sizeIfCut(m.PayloadSize, m.Cut), m.Cut, m.Cursor,
 	}
 }

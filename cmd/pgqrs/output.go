@@ -90,6 +90,14 @@ func raw(stored json.RawMessage) any {
 	return string(stored)
 }
 
+// sizeIfCut is the size of a text that a listing has cut, and 0 if it has not.
+func sizeIfCut(size int64, cut bool) int64 {
+	if !cut {
+		return 0
+	}
+	return size
+}
+
 // compacted is stored JSON on a line, or the beginning of it. Databases differ in the spaces that they keep.
 func compacted(stored json.RawMessage) string {
 	var b bytes.Buffer

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -10,22 +11,33 @@ import (
 
 // inGroup gives a command a process group of its own. An interrupt of the terminal does not reach
 // the group. A command that is cancelled is asked to end with all that it has started. The function
-// that inGroup returns is called when the command has ended. It kills the rest of a group that was
-// asked to end, once lastWords have passed.
+// that inGroup returns is called when the command has ended. It kills the rest of what was asked to
+// end, once lastWords have passed.
 func inGroup(cmd *exec.Cmd) (end func()) {
 	var asked time.Time
+	var left []*os.Process // processes that left the group
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {
 		asked = time.Now()
+		left = leavers(cmd.Process.Pid, nil)
+		send(left, syscall.SIGTERM)
 		return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 	}
 	return func() {
-		for !asked.IsZero() && syscall.Kill(-cmd.Process.Pid, 0) == nil {
+		for !asked.IsZero() && (syscall.Kill(-cmd.Process.Pid, 0) == nil || anyLives(left)) {
 			if time.Since(asked) > lastWords {
+				send(leavers(cmd.Process.Pid, left), syscall.SIGKILL)
 				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it has just ended by itself
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
+	}
+}
+
+// send sends a signal to processes. One that has ended is no error.
+func send(processes []*os.Process, s os.Signal) {
+	for _, p := range processes {
+		_ = p.Signal(s)
 	}
 }

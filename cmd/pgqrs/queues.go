@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -19,6 +20,7 @@ func (a *app) queues() *cli.Command {
 	return &cli.Command{
 		Name: "queues", Category: look, ArgsUsage: "[QUEUE...]", Usage: "what is in each queue",
 		Description: "It counts every message, archived ones too; stats answers faster where there are millions. Of queues that are named it says the policy too.",
+		Flags:       nameFlags("QUEUE"),
 		Action: a.on(0, -1, func(ctx context.Context, c call) error {
 			queues, err := c.store.Queues(ctx, c.Args().Slice()...)
 			if err != nil {
@@ -30,7 +32,13 @@ func (a *app) queues() *cli.Command {
 }
 
 func (c call) listQueues(queues []pgqrs.QueueInfo) error {
-	if len(queues) > 0 || !c.Args().Present() {
+	found := namesOf(queues, func(q pgqrs.QueueInfo) string { return q.Name })
+	page, next, err := c.pageOf("queue", found)
+	if err != nil {
+		return err
+	}
+	queues = queues[page.from:page.to]
+	if len(found) > 0 || !c.Args().Present() {
 		if err := list(c, "queues", queues, queueColumns, viewQueue); err != nil {
 			return err
 		}
@@ -38,11 +46,7 @@ func (c call) listQueues(queues []pgqrs.QueueInfo) error {
 	if c.Args().Present() && !c.Bool("json") {
 		c.policies(queues)
 	}
-	var found []string
-	for _, q := range queues {
-		found = append(found, q.Name)
-	}
-	return missing("queue", c.Args().Slice(), found)
+	return errors.Join(c.moreNames(next), missing("queue", c.Args().Slice(), found))
 }
 
 var queueColumns = []column[pgqrs.QueueInfo]{

@@ -190,6 +190,9 @@ type runView struct {
 	Key        string      `json:"key,omitempty"`
 	Input      any         `json:"input,omitempty"`
 	Output     any         `json:"output,omitempty"`
+	InputSize  int64       `json:"input_size,omitempty"` // if anything is cut, as the next
+	OutputSize int64       `json:"output_size,omitempty"`
+	Cut        bool        `json:"cut,omitempty"`
 	Error      string      `json:"error,omitempty"`
 	Warning    string      `json:"warning,omitempty"`
 	ParentID   int64       `json:"parent_id,omitempty"`
@@ -206,7 +209,7 @@ type runView struct {
 
 func viewRun(r pgqrs.RunInfo) runView {
 	return runView{
-		r.ID, r.Workflow, r.MessageID, r.Status, r.Key, raw(r.Input), raw(r.Output), r.Error, r.Warning, r.ParentID, r.ParentStep, r.Attempts,
+		r.ID, r.Workflow, r.MessageID, r.Status, r.Key, raw(r.Input), raw(r.Output), sizeIfCut(r.InputSize, r.Cut), sizeIfCut(r.OutputSize, r.Cut), r.Cut, r.Error, r.Warning, r.ParentID, r.ParentStep, r.Attempts,
 		r.CreatedAt, r.StartedAt, r.PausedAt, r.EndedAt, r.DueAt, nil, false,
 	}
 }

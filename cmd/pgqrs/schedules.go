@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,7 @@ func (a *app) schedules() *cli.Command {
 		Commands: []*cli.Command{
 			{
 				Name: "list", ArgsUsage: "[SCHEDULE...]", Usage: "list schedules, with when they run next and what became of the last run",
+				Flags:  nameFlags("SCHEDULE"),
 				Action: a.on(0, -1, func(ctx context.Context, c call) error { return c.listSchedules(ctx) }),
 			},
 			{
@@ -71,16 +73,17 @@ func (c call) listSchedules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	found := namesOf(schedules, func(s pgqrs.ScheduleInfo) string { return s.Name })
+	page, next, err := c.pageOf("schedule", found)
+	if err != nil {
+		return err
+	}
 	if len(schedules) > 0 || !c.Args().Present() {
-		if err := list(c, "schedules", schedules, scheduleColumns, viewSchedule); err != nil {
+		if err := list(c, "schedules", schedules[page.from:page.to], scheduleColumns, viewSchedule); err != nil {
 			return err
 		}
 	}
-	var found []string
-	for _, s := range schedules {
-		found = append(found, s.Name)
-	}
-	return missing("schedule", c.Args().Slice(), found)
+	return errors.Join(c.moreNames(next), missing("schedule", c.Args().Slice(), found))
 }
 
 // eachSchedule does something to each schedule that was named, and says so.
@@ -172,9 +175,12 @@ type scheduleView struct {
 	Rule      string            `json:"rule"`
 	Zone      string            `json:"zone"`
 	CatchUp   int               `json:"catch_up"`
-	Payload   any               `json:"payload"`
+	Payload   any               `json:"payload"`                // a string, if what is stored is not JSON, or is cut
+	Size      int64             `json:"payload_size,omitempty"` // if it is cut
+	Cut       bool              `json:"cut,omitempty"`
 	Priority  int               `json:"priority,omitempty"`
 	Key       string            `json:"key,omitempty"`
+	Group     string            `json:"group,omitempty"`
 	Headers   map[string]string `json:"headers,omitempty"`
 	NextAt    time.Time         `json:"next_at,omitzero"`
 	PausedAt  time.Time         `json:"paused_at,omitzero"`
@@ -184,7 +190,7 @@ type scheduleView struct {
 }
 
 func viewSchedule(s pgqrs.ScheduleInfo) scheduleView {
-	view := scheduleView{s.Name, s.Queue, s.Workflow, s.Rule, s.Zone, s.CatchUp, raw(s.Payload), s.Priority, s.Key, s.Headers,
+	view := scheduleView{s.Name, s.Queue, s.Workflow, s.Rule, s.Zone, s.CatchUp, raw(s.Payload), sizeIfCut(s.PayloadSize, s.Cut), s.Cut, s.Priority, s.Key, s.Group, s.Headers,
 		s.NextAt, s.PausedAt, s.CreatedAt, s.UpdatedAt, nil}
 	if s.Last != nil {
 		last := viewScheduleRun(*s.Last)

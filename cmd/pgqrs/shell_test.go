@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("AS_JQ") != "" {
 		os.Exit(asJQ())
 	}
+	if held := os.Getenv("AS_SESSION"); held != "" {
+		os.Exit(asSession(held))
+	}
 	postgres.Main(m)
 }
 

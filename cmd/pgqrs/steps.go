@@ -92,6 +92,8 @@ type stepView struct {
 	Name      string      `json:"name"`
 	Status    pgqrs.State `json:"status"`
 	Output    any         `json:"output,omitempty"`
+	Size      int64       `json:"output_size,omitempty"` // if anything is cut
+	Cut       bool        `json:"cut,omitempty"`
 	Error     string      `json:"error,omitempty"`
 	Retries   int         `json:"retries"`
 	RetryIn   float64     `json:"retry_in_seconds,omitempty"`
@@ -102,7 +104,7 @@ type stepView struct {
 }
 
 func viewStep(s pgqrs.StepInfo) stepView {
-	v := stepView{s.Name, s.Status, raw(s.Output), s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil, nil}
+	v := stepView{s.Name, s.Status, raw(s.Output), sizeIfCut(s.OutputSize, s.Cut), s.Cut, s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil, nil}
 	if d, ok := took(s.StartedAt, s.EndedAt).(time.Duration); ok {
 		v.Took = seconds(d)
 	}

@@ -24,9 +24,12 @@ func (a *app) work() *cli.Command {
 			workExample + "\n\n" +
 			"Payloads, keys and headers are whatever somebody enqueued. So quote what comes from them, and put -- before it.\n\n" +
 			"PGQRS_ID, PGQRS_QUEUE, PGQRS_ATTEMPT, PGQRS_PRIORITY, PGQRS_KEY and PGQRS_HEADERS (JSON) are in its environment. " +
-			"No other PGQRS_ variable is, nor are passwords of PostgreSQL such as PGPASSWORD, unless -pass-dsn is given. " +
+			"Unless -pass-dsn is given, these are not: other PGQRS_ variables, PostgreSQL's PGPASSWORD, PGPASSFILE, PGSERVICEFILE, PGSSLKEY and PGSSLPASSWORD, " +
+			"and any variable that contains the DSN or its password. " +
+			"A password that has less than 8 characters, or is also a name in the DSN, counts where it is all of a value or stands as the password of another DSN. " +
 			"If there are more arguments, they are the command's, and no shell takes them apart; flags stand before COMMAND.\n\n" +
-			"It goes on until it is interrupted; commands that run then have 30 s to finish. A command that is ended is sent SIGTERM with all that it has started, and SIGKILL 5 s later.",
+			"It goes on until it is interrupted; commands that run then have 30 s to finish. A command that is ended is sent SIGTERM with all that it has started, and SIGKILL 5 s later. " +
+			"On Linux this includes a process in a session of its own, unless the process's parent has ended before. Elsewhere it is the command's process group, and on Windows the command alone.",
 		StopOnNthArg: &two,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "run `N` commands at a time"},
@@ -35,7 +38,7 @@ func (a *app) work() *cli.Command {
 			&cli.DurationFlag{Name: "lease", Value: 30 * time.Second, Usage: "let others take a message `TIME` after this process went silent"},
 			&cli.StringFlag{Name: "name", Usage: "the worker's `NAME`, in place of one made of host and process"},
 			&cli.BoolFlag{Name: "envelope", Usage: "write the whole message to standard input, as JSON with a payload in it, and nothing of it into the environment"},
-			&cli.BoolFlag{Name: "pass-dsn", Usage: "let commands have the database: PGQRS_DSN, and the passwords in the environment"},
+			&cli.BoolFlag{Name: "pass-dsn", Usage: "let commands have the database: PGQRS_DSN, and all of this environment"},
 			&cli.BoolFlag{Name: "drain", Usage: "end once no message is ready or leased"},
 		},
 		Action: a.on(2, -1, func(ctx context.Context, c call) error { return c.work(ctx) }),
@@ -47,7 +50,7 @@ func (c call) work(ctx context.Context) error {
 		MaxAttempts: c.Int("attempts"), Timeout: c.Duration("timeout"),
 	})
 	command := command{
-		args: c.Args().Tail(), env: withoutSecrets(os.Environ()), envelope: c.Bool("envelope"),
+		args: c.Args().Tail(), env: withoutSecrets(os.Environ(), c.dsn), envelope: c.Bool("envelope"),
 		stdout: &sharedWriter{w: c.out}, stderr: &sharedWriter{w: c.err},
 	}
 	if c.Bool("pass-dsn") {

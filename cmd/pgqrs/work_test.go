@@ -130,17 +130,56 @@ func TestACommandDoesNotHaveTheDatabase(t *testing.T) {
 	for _, name := range []string{"PGQRS_DSN", "PGQRS_TOKEN", "PGQRS_KEY", "PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "pgpassword"} {
 		t.Setenv(name, "hunter2")
 	}
+	t.Setenv("DATABASE_URL", s.dsn)
 	t.Setenv("HARMLESS", "kept")
 	for _, flag := range []string{"-drain", "-envelope"} {
 		s.enqueue("jobs", `1`)
-		if o := s.do("", "work", "-drain", flag, "jobs", "env"); o.code != exitDone || strings.Contains(o.out, "hunter2") || !strings.Contains(o.out, "HARMLESS=kept") {
+		if o := s.do("", "work", "-drain", flag, "jobs", "env"); o.code != exitDone || strings.Contains(o.out, "hunter2") || strings.Contains(o.out, s.dsn) || !strings.Contains(o.out, "HARMLESS=kept") {
 			t.Errorf("with %s the command has\n%s%s", flag, o.out, o.err)
 		}
 	}
 	s.enqueue("jobs", `1`)
 	o := s.do("", "work", "-drain", "-pass-dsn", "jobs", "env")
-	if !strings.Contains(o.out, "PGQRS_DSN="+s.dsn+"\n") || !strings.Contains(o.out, "PGPASSWORD=hunter2\n") {
+	if !strings.Contains(o.out, "PGQRS_DSN="+s.dsn+"\n") || !strings.Contains(o.out, "PGPASSWORD=hunter2\n") || !strings.Contains(o.out, "DATABASE_URL="+s.dsn+"\n") {
 		t.Errorf("with -pass-dsn the command has\n%s%s", o.out, o.err)
+	}
+}
+
+func TestACommandHasNoVariableWithTheDSN(t *testing.T) {
+	const long = "postgres://ada:hunter2%2Fhunter2@db.example/shop"
+	const short = "postgres://ada:hunter2@db.example/shop"
+	const name = "postgres://postgres:postgres@db.example/shop"
+	const key = "turso:/srv/q.db?encryption_cipher=aes256gcm&encryption_key=00112233445566"
+	for _, c := range []struct {
+		dsn, entry string
+		kept       bool
+	}{
+		{long, "DATABASE_URL=" + long, false},
+		{long, "A=see " + long + ".", false},
+		{long, "A=postgresql://ada:hunter2%2fhunter2@elsewhere/", false},
+		{long, "A=host=elsewhere password=hunter2/hunter2", false},
+		{long, "DATABASE_PASSWORD=hunter2/hunter2", false},
+		{long, `A={"secret":"hunter2/hunter2"}`, false},
+		{long, "A=hunter2%2Fhunter2", false},
+		{long, "A=postgres://ada@db.example/shop", true},
+		{long, "A=hunter2", true},
+		{short, "DATABASE_PASSWORD=hunter2", false},
+		{short, "A=postgresql://bob:hunter2@elsewhere/", false},
+		{short, "A=host=elsewhere password=hunter2 user=bob", false},
+		{short, "PATH=/home/hunter2/bin", true},
+		{name, "PATH=/usr/lib/postgres/bin", true},
+		{name, "A=postgres", false},
+		{"postgres://ada@db.example/shop?password=hunter2-hunter2", "A=hunter2-hunter2!", false},
+		{key, "TURSO_KEY=00112233445566", false},
+		{key, "A=/srv/q.db", true},
+		{"sqlite:q.db", "DATABASE_URL=sqlite:q.db", false},
+		{"sqlite:q.db", "A=q.db", true},
+		{"sqlite:q.db", "A=", true},
+		{"postgres://ada:@db.example/shop", "A=", true},
+	} {
+		if got := withoutSecrets([]string{c.entry}, c.dsn); len(got) == 1 != c.kept {
+			t.Errorf("with the DSN %s the command has %q of %q", c.dsn, got, c.entry)
+		}
 	}
 }
 
@@ -183,9 +222,18 @@ func TestWhatACommandLeavesInTheBackgroundIsNoFailure(t *testing.T) {
 
 func TestWhatACommandHasStartedEndsWithIt(t *testing.T) {
 	t.Parallel()
+	endsWithItsCommand(t, func(held string) string {
+		return "(trap '' TERM; while :; do sleep 0.01; done) >" + held + " 2>/dev/null & wait"
+	})
+}
+
+// endsWithItsCommand runs a command that goes past its timeout, and fails the test if a process that
+// holds a file open outlives the command.
+func endsWithItsCommand(t *testing.T, text func(held string) string) {
+	t.Helper()
 	s := onFile(t)
 	s.enqueue("jobs", `1`)
-	held := filepath.Join(t.TempDir(), "held") // open for as long as the child lives
+	held := filepath.Join(t.TempDir(), "held")
 	s.check(syscall.Mkfifo(held, 0o600))
 	ended := make(chan error, 1)
 	go func() {
@@ -195,8 +243,7 @@ func TestWhatACommandHasStartedEndsWithIt(t *testing.T) {
 		}
 		ended <- err
 	}()
-	child := "(trap '' TERM; while :; do sleep 0.01; done) >" + held + " 2>/dev/null & wait"
-	s.do("", "work", "-drain", "-timeout", "1s", "-attempts", "1", "jobs", child)
+	s.do("", "work", "-drain", "-timeout", "1s", "-attempts", "1", "jobs", text(held))
 	if m := s.message(1); m.State != pgqrs.Dead || !strings.Contains(m.LastError, "timeout") {
 		t.Errorf("the message is %s: %s", m.State, m.LastError)
 	}
@@ -263,6 +310,22 @@ func TestThePasswordOfADSN(t *testing.T) {
 		code := a.run(t.Context(), append(append([]string{"pgqrs"}, c.args...), "queues"))
 		if code != c.code || strings.Contains(complaints.String(), "-dsn has a password") != c.warns || strings.Contains(complaints.String(), "hunter2") {
 			t.Errorf("%q with PGQRS_DSN=%q exits with %d, want %d:\n%s", c.args, c.env, code, c.code, complaints.String())
+		}
+	}
+}
+
+func TestADSNFileThatOthersCanRead(t *testing.T) {
+	s := onFile(t)
+	t.Setenv("PGQRS_DSN", "")
+	file := filepath.Join(t.TempDir(), "dsn")
+	s.check(os.WriteFile(file, []byte(s.dsn), 0o600))
+	for mode, warns := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: true, 0o604: true, 0o644: true} {
+		s.check(os.Chmod(file, mode))
+		var out, complaints strings.Builder
+		a := &app{in: strings.NewReader(""), out: &out, err: &complaints}
+		code := a.run(t.Context(), []string{"pgqrs", "-dsn-file", file, "queues"})
+		if got := strings.Contains(complaints.String(), "other users can read the -dsn-file"); code != exitDone || got != warns {
+			t.Errorf("with mode %o it exits with %d:\n%s", mode, code, complaints.String())
 		}
 	}
 }

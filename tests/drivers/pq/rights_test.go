@@ -73,6 +73,13 @@ var parts = []part{
 		table("schedules", "SELECT", "INSERT", "UPDATE"), table("schedule_runs", "SELECT", "INSERT", "DELETE"),
 	}, sequences("queues", "messages", "workflows", "workflow_runs", "workflow_steps", "schedules", "schedule_runs")...), runWorker},
 	{"viewer", "all that lists and shows, and Verify", readable("migrations", "queues", "workers", "messages", "workflows", "workflow_runs", "workflow_steps", "schedules", "schedule_runs"), view},
+	{"operator", "all of a viewer, the dashboard's actions, Purge, and Send of a Signal", append([]grant{
+		table("migrations", "SELECT"), table("queues", "SELECT", "UPDATE"), table("workers", "SELECT", "UPDATE"),
+		table("messages", "SELECT", "INSERT", "UPDATE", "DELETE"), table("groups", "SELECT", "INSERT", "UPDATE"),
+		table("workflows", "SELECT"), table("workflow_runs", "SELECT", "INSERT", "UPDATE", "DELETE"),
+		table("workflow_steps", "SELECT", "UPDATE", "DELETE"), table("workflow_signals", "SELECT", "INSERT", "DELETE"),
+		table("schedules", "SELECT", "UPDATE"), table("schedule_runs", "SELECT", "INSERT"),
+	}, sequences("messages", "workflow_runs", "workflow_signals", "schedule_runs")...), operate},
 }
 
 // rights is a schema with the library in it, and a role that has what it is granted.
@@ -256,6 +263,98 @@ func view(t *testing.T, r *rights, s *pgqrs.Store) error {
 			return err
 		},
 	)
+}
+
+// operate does what the dashboard's actions do, to messages with and without a group or batch, to
+// runs, to a worker and to schedules.
+func operate(t *testing.T, r *rights, s *pgqrs.Store) error {
+	if err := view(t, r, s); err != nil {
+		return err
+	}
+	ctx := t.Context()
+	queue, runs := r.name("operated"), r.name("operated-flow")
+	q := pgqrs.NewQueue[int](r.owner, queue)
+	dead := func() int64 {
+		_, err := q.EnqueueBatch(ctx, []int{1, 2, 3}, pgqrs.Group("g"), pgqrs.Then(q, 3))
+		check(t, err)
+		ms, err := q.Dequeue(ctx, 1, time.Minute)
+		check(t, err)
+		check(t, q.Fail(ctx, pgqrs.Permanent(errors.New("no")), ms[0]))
+		return ms[0].ID
+	}
+	flow := pgqrs.NewWorkflow[int, int](r.owner, runs)
+	start := func() *pgqrs.RunHandle[int] {
+		h, err := flow.Start(ctx, 1)
+		check(t, err)
+		return h
+	}
+	failed, schedules := r.failed(t, flow), []string{r.name("message"), r.name("run")}
+	running := start()
+	check(t, approved.Send(ctx, r.owner, start().ID(), true))
+	first := dead() // Dequeue makes the row of a worker
+	workers, err := r.owner.Workers(ctx)
+	check(t, err)
+	worker := workers[slices.IndexFunc(workers, func(w pgqrs.WorkerInfo) bool { return w.Queue == queue })].ID
+	counted := func(_ int64, err error) error { return err }
+	return steps(
+		func() error { return counted(s.Redrive(ctx, first)) },
+		func() error { dead(); return counted(s.RedriveAll(ctx, queue)) },
+		func() error { return counted(s.Delete(ctx, dead())) },
+		func() error { return counted(s.Purge(ctx, queue, pgqrs.Ready)) },
+		func() error { return counted(s.Purge(ctx, queue, pgqrs.Blocked)) },
+		func() error { return s.PauseQueue(ctx, queue) },
+		func() error { return s.ResumeQueue(ctx, queue) },
+		func() error { return s.SuspendWorker(ctx, worker) },
+		func() error { return s.ResumeWorker(ctx, worker) },
+		func() error { return s.StopWorker(ctx, worker) },
+		func() error { return approved.Send(ctx, s, running.ID(), true) },
+		func() error { return s.Run(running.ID()).Pause(ctx) },
+		func() error { return s.Run(running.ID()).Resume(ctx) },
+		func() error { return s.Run(running.ID()).Cancel(ctx) },
+		func() error { return s.Run(failed).Retry(ctx) },
+		func() error { return counted(s.Purge(ctx, runs, pgqrs.Ready)) },
+		func() error { return s.PauseSchedule(ctx, schedules[0]) },
+		func() error { return s.ResumeSchedule(ctx, schedules[0]) },
+		func() error { _, err := s.RunSchedule(ctx, schedules[0]); return err },
+		func() error { _, err := s.RunSchedule(ctx, schedules[1]); return err },
+	)
+}
+
+// failed has a worker of the owner make schedules, of a message and of a run, and returns a run that it failed.
+func (r *rights) failed(t *testing.T, flow *pgqrs.Workflow[int, int]) int64 {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	h, err := flow.Start(ctx, 1)
+	check(t, err)
+	w := &pgqrs.Worker{
+		Handlers: []pgqrs.Handler{flow.Handle(func(ctx context.Context, run *pgqrs.Run, in int) (int, error) {
+			return pgqrs.Step(ctx, run, "step", func(context.Context) (int, error) { return 0, pgqrs.Permanent(errors.New("no")) })
+		})},
+		Schedules: []pgqrs.Schedule{
+			{Name: r.name("message"), Rule: pgqrs.Every(24 * time.Hour), Target: pgqrs.NewQueue[int](r.owner, r.name("new")).Target(1, pgqrs.Group("g"))},
+			{Name: r.name("run"), Rule: pgqrs.Every(24 * time.Hour), Target: flow.Target(1)},
+		},
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	_, err = h.Result(ctx)
+	if err == nil || ctx.Err() != nil {
+		t.Fatalf("the run that fails returns %v", err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		list, err := r.owner.Schedules(ctx, r.name("message"), r.name("run"))
+		check(t, err)
+		if len(list) == 2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the schedules are not there")
+		}
+	}
+	stop()
+	check(t, <-ended)
+	return h.ID()
 }
 
 func ignoreNotFound(err error) error {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// secretVariables are those of lib/pq that hold a password or name a file with one.
+var secretVariables = []string{"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "PGSSLPASSWORD"}
+
+// withoutSecrets returns an environment without the variables that open the database. PGQRS_ and
+// what follows it are this program's own.
+func withoutSecrets(environment []string, dsn string) []string {
+	secrets := secretsOf(dsn)
+	return slices.DeleteFunc(slices.Clone(environment), func(entry string) bool {
+		name, value, _ := strings.Cut(entry, "=")
+		name = strings.ToUpper(name) // Windows has them in either case
+		return strings.HasPrefix(name, "PGQRS_") || slices.Contains(secretVariables, name) ||
+			strings.Contains(value, dsn) || slices.ContainsFunc(secrets, func(s secret) bool { return s.in(value) })
+	})
+}
+
+// A secret is a password or a key of a DSN.
+type secret struct {
+	text   string
+	common bool // it may stand in texts that have nothing to do with the DSN
+}
+
+const shortSecret = 8 // bytes of a secret that is not common
+
+// options finds the passwords and keys among the options of a DSN.
+var options = regexp.MustCompile(`(?i)[?&][^=&]*(?:password|encryption_key)=([^&]*)`)
+
+// secretsOf returns the passwords and keys of a DSN, as they are and as a DSN may write them.
+func secretsOf(dsn string) []secret {
+	var written, names []string
+	if _, rest, found := strings.Cut(dsn, "://"); found {
+		authority, path := rest, ""
+		if end := strings.IndexAny(rest, "/?"); end >= 0 {
+			authority, path = rest[:end], strings.Trim(rest[end:], "/")
+		}
+		at := strings.LastIndexByte(authority, '@')
+		user, password, _ := strings.Cut(authority[:max(at, 0)], ":")
+		host, _, _ := strings.Cut(authority[at+1:], ":")
+		database, _, _ := strings.Cut(path, "?")
+		written, names = append(written, password), []string{user, host, database}
+	}
+	for _, option := range options.FindAllStringSubmatch(dsn, -1) {
+		written = append(written, option[1])
+	}
+	var found []secret
+	for _, text := range written {
+		plain, err := url.PathUnescape(text)
+		if err != nil {
+			plain = text
+		}
+		common := len(plain) < shortSecret || slices.Contains(names, plain)
+		for _, form := range []string{text, plain, url.PathEscape(plain), url.QueryEscape(plain)} {
+			if form != "" {
+				found = append(found, secret{form, common})
+			}
+		}
+	}
+	return found
+}
+
+// in reports whether a value has the secret. One that is common is looked for as the whole value,
+// and where a DSN has a password.
+func (s secret) in(value string) bool {
+	if !s.common {
+		return strings.Contains(strings.ToLower(value), strings.ToLower(s.text)) // %2f is %2F
+	}
+	return value == s.text || strings.Contains(value, ":"+s.text+"@") || strings.Contains(value, "password="+s.text)
+}

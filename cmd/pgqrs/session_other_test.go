@@ -1,0 +1,6 @@
+//go:build !unix
+
+package main
+
+// asSession returns the exit code of a failure: there are no sessions here.
+func asSession(string) int { return 1 }
