@@ -207,7 +207,14 @@ func sleepIdle(t *testing.T, e *env) {
 	c := net.watch()
 	polls(c, 10)
 	net.heal()
+	maintained := 0
+	for _, tag := range upkeep {
+		maintained += c.count(tag)
+	}
 	for tag, n := range c.tags {
+		if (tag == "begin" || tag == "commit") && n <= maintained {
+			continue // of a transaction of the upkeep, where BEGIN is a statement of its own
+		}
 		if !strings.HasPrefix(tag, "worker.") && !(strings.HasPrefix(tag, "schema.") && n == 1) && !slices.Contains(upkeep, tag) {
 			t.Errorf("%d statements %q while the run slept", n, tag)
 		}
