@@ -158,7 +158,7 @@ func (c conn) dropQueue(ctx context.Context, name string) error {
 	}
 	var id, messages, workers int64
 	found := false
-	err := c.rows(ctx, texts.inUse, []any{name, silence.Microseconds()}, func(rows *sql.Rows) error {
+	err := c.rows(ctx, texts.inUse, []any{name, heartbeatTimeout.Microseconds()}, func(rows *sql.Rows) error {
 		found = true
 		return rows.Scan(&id, &messages, &workers)
 	})
@@ -728,45 +728,45 @@ func (s *Store) StopWorker(ctx context.Context, id int64) error {
 	return wrap(ctx, err, "stop worker %d", id)
 }
 
-// have notes the row of a lane.
-func (l *lane) have(row registration) {
-	l.worker.Store(row.id)
-	l.since.Store(row.incarnation)
+// setRow notes the row of a queue runner.
+func (q *queueRunner) setRow(row registration) {
+	q.worker.Store(row.id)
+	q.incarnation.Store(row.incarnation)
 }
 
-// row is that of a lane.
-func (l *lane) row() registration { return registration{l.worker.Load(), l.since.Load()} }
+// row is that of a queue runner.
+func (q *queueRunner) row() registration { return registration{q.worker.Load(), q.incarnation.Load()} }
 
-// taken is the word for a lane whose row another worker has taken over: it claims nothing until it has a row again.
+// taken is the word for a queue runner whose row another worker has taken over: it claims nothing until it has a row again.
 const taken = "taken over"
 
-// readRow takes in what a heartbeat says of a lane's row, and returns the word for its status. A row that is gone, or that
+// readRow takes in what a heartbeat says of a queue runner's row, and returns the word for its status. A row that is gone, or that
 // was given up for dead while this process was held up, is made anew, and so is one that another worker has
 // taken over, as soon as the name is free.
-func (r *running) readRow(ctx context.Context, l *lane, states map[int64]workerState) (word string, limited bool, err error) {
-	row := l.row()
+func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]workerState) (word string, limited bool, err error) {
+	row := q.row()
 	state, there := states[row.id]
-	anothers := row.id == 0 || there && !state.of(row)
+	anothers := row.id == 0 || there && !state.isOf(row)
 	if there && !anothers && state.status != "silent" {
-		if word, err = r.follow(ctx, row.id, state.status); err == nil && l.unwritten {
-			err = r.rewritePolicy(ctx, l)
+		if word, err = r.applyWorkerRow(ctx, row.id, state.status); err == nil && q.policyUnwritten {
+			err = r.rewritePolicy(ctx, q)
 		}
-		return word, state.limited || l.unwritten, err
+		return word, state.limited || q.policyUnwritten, err
 	}
-	l.unwritten = l.unwritten || row.id != 0 && !there // the queue's row may be another too
-	err = r.reregister(ctx, l)
+	q.policyUnwritten = q.policyUnwritten || row.id != 0 && !there // the queue's row may be another too
+	err = r.reregister(ctx, q)
 	if errors.Is(err, ErrState) { // its name is in use
 		if row.id != 0 {
-			r.log.Warn("pgqrs: another worker of the same name has taken over the worker's row; claiming nothing until the name is free", "queue", l.queue, "id", row.id)
+			r.log.Warn("pgqrs: another worker of the same name has taken over the worker's row; claiming nothing until the name is free", "queue", q.queue, "id", row.id)
 		}
-		l.have(registration{})
-		return taken, l.limited.Load(), nil
+		q.setRow(registration{})
+		return taken, q.limited.Load(), nil
 	}
-	return "polling", l.limited.Load(), err
+	return "polling", q.limited.Load(), err
 }
 
-// follow does to a row what its status asks for, and returns the status then.
-func (r *running) follow(ctx context.Context, id int64, status string) (string, error) {
+// applyWorkerRow does to a row what its status asks for, and returns the status then.
+func (r *runner) applyWorkerRow(ctx context.Context, id int64, status string) (string, error) {
 	next := map[string]string{"interrupted": "suspended", "ready": "polling"}[status] // as asked to, or because it was resumed
 	if next == "" {
 		return status, nil
@@ -775,24 +775,24 @@ func (r *running) follow(ctx context.Context, id int64, status string) (string, 
 	return next, err
 }
 
-func (r *running) reregister(ctx context.Context, l *lane) error {
-	row, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
+func (r *runner) reregister(ctx context.Context, q *queueRunner) error {
+	row, limited, err := r.store.register(ctx, q.queue, r.rowName(q), "polling")
 	if err != nil {
 		return err
 	}
-	l.have(row)
-	l.limited.Store(limited || l.unwritten && l.policy.limited())
-	r.log.Warn("pgqrs: worker row was given up, deleted or another's; made it anew", "queue", l.queue, "id", row.id)
-	if l.unwritten {
-		return r.rewritePolicy(ctx, l)
+	q.setRow(row)
+	q.limited.Store(limited || q.policyUnwritten && q.policy.limited())
+	r.log.Warn("pgqrs: worker row was given up, deleted or another's; made it anew", "queue", q.queue, "id", row.id)
+	if q.policyUnwritten {
+		return r.rewritePolicy(ctx, q)
 	}
 	return nil
 }
 
 // rewritePolicy writes a queue's policy again, which may have gone with the worker's row: the tables were made anew, or restored.
-func (r *running) rewritePolicy(ctx context.Context, l *lane) error {
-	err := r.store.configure(ctx, []policyRow{l.policy.row(l.queue)})
-	l.unwritten = err != nil
+func (r *runner) rewritePolicy(ctx context.Context, q *queueRunner) error {
+	err := r.store.configure(ctx, []policyRow{q.policy.row(q.queue)})
+	q.policyUnwritten = err != nil
 	return err
 }
 

@@ -136,7 +136,7 @@ func TestClaimsOfAConsumerTakeTurns(t *testing.T) {
 			}
 			return row(int64(1)), nil
 		})
-		c := &consumer{queue: "q", turn: make(chan struct{}, 1), row: registration{id: 1}, asOf: time.Now()}
+		c := &consumer{queue: "q", claimSlot: make(chan struct{}, 1), row: registration{id: 1}, asOf: time.Now()}
 		ended := make(chan error, 3)
 		claim := func(ctx context.Context) {
 			_, err := c.claim(ctx, s, 1, time.Minute)

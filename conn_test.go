@@ -241,7 +241,7 @@ func count(calls []call, how string) int {
 }
 
 func TestHandleTxAcksInTheHandlersTransaction(t *testing.T) {
-	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)}
+	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), delivery: new(deliveryState)}
 	tests := []struct {
 		name string
 		why  string
@@ -289,9 +289,9 @@ func TestHandleTxAcksInTheHandlersTransaction(t *testing.T) {
 }
 
 func TestHandleTxUnderConcurrentFindsOutThatItsTransactionIsGone(t *testing.T) {
-	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)}
+	held := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), delivery: new(deliveryState)}
 	settled := func(_ context.Context, _ *sql.Tx, m *Message[int]) error {
-		m.hold.settled.Store(true)
+		m.delivery.settled.Store(true)
 		return nil
 	}
 	begun := []string{"begin Default", "exec savepoint", "query message.check"}

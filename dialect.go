@@ -200,7 +200,7 @@ type messageSQL struct {
 	// prune deletes archived messages past their retention. Exec; JSON array of [queue, retention], limit.
 	prune string
 	// disown clears the owner of leases that expired a while ago, so that pgqrs 0.15 sees the messages too. Exec; slack, limit.
-	disown string
+	clearExpiredOwner string
 	// unreachable finds messages that no claim would ever reach, since something other than this library wrote a vt that is NULL,
 	// after that of blocked messages or no time, or a priority that is none; and messages that have ended, whose time of the
 	// end is after all times or none, so that no retention reaches them. Query; JSON array of [queue, ...], limit; rows: id, queue.
@@ -220,13 +220,13 @@ type leaseSQL struct {
 	// Query; worker, lease, alone, n; rows: deliveryColumns, whether the queue is a workflow's; in no order.
 	claim string
 	// nextClaim is claim, but passes over what is before a place in its order: of that place's priority and higher ones, the
-	// messages whose due time and id are not after its own. None for a database that keeps no dead rows in an index; see lowWater.
+	// messages whose due time and id are not after its own. None for a database that keeps no dead rows in an index; see claimCursor.
 	// Query; worker, lease, alone, n, priority, due time (microseconds since 1970), id; rows: as of claim.
 	nextClaim []string
 	// passed is what nextClaim passes over that is due: of its place's priority and higher ones, what is not after it.
 	// None where there is no nextClaim. Query; worker, at most how many, priority, due time, id of the place;
 	// rows: due time (microseconds since 1970), id; the first by due time and id.
-	passed []string
+	skipped []string
 	// check finds out early whether a lease still stands; on the SQLite family it takes the write lock.
 	// Query; id, worker, claim; 1 row: id, or none.
 	check string
@@ -247,7 +247,7 @@ type leaseSQL struct {
 	renew string
 	// strays releases, uncounted, what a worker holds in the table but not in hand. It leaves a row of another incarnation alone.
 	// Exec; worker, incarnation, JSON array of ids in hand.
-	strays string
+	orphans string
 }
 
 // workerSQL is for worker rows.
@@ -279,7 +279,7 @@ type workerSQL struct {
 	// prune deletes rows of this library that stopped long ago and hold nothing. Exec; microseconds since, limit.
 	prune string
 	// pruneShared does so in a shared database: only those that no message refers to. Exec; microseconds since, limit.
-	pruneShared string
+	pruneInterop string
 }
 
 // The errors of the messages that message.unreachable finds.
@@ -390,7 +390,7 @@ type limitSQL struct {
 	lock string
 	// room says how many messages may be leased now. Query; queue's id, how many are wanted;
 	// 1 row: how many of them may be (0 or less: none), microseconds until the rate lets the next one begin (0: at once), whether there is a rate.
-	room string
+	capacity string
 	// take takes tokens for what was claimed. Exec; queue's id, how many.
 	take string
 }

@@ -362,7 +362,7 @@ var postgres = dialect{
 					FOR UPDATE OF o SKIP LOCKED
 				) m
 				LIMIT $2::bigint))`,
-		disown: `/* pgqrs:message.disown */
+		clearExpiredOwner: `/* pgqrs:message.disown */
 			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until),
 			` + postgresHeld + `
 			UPDATE pgqrs_messages SET consumer_worker_id = NULL, due_at = COALESCE(due_at, vt)
@@ -411,7 +411,7 @@ var postgres = dialect{
 	lease: leaseSQL{
 		claim:     `/* pgqrs:message.claim */` + postgresClaim + postgresClaimEnd,
 		nextClaim: []string{`/* pgqrs:message.next_claim */` + postgresClaim + postgresClaimAfter + postgresClaimEnd},
-		passed:    []string{`/* pgqrs:message.passed */` + postgresPassed},
+		skipped:   []string{`/* pgqrs:message.passed */` + postgresPassed},
 		check: `/* pgqrs:message.check */
 			SELECT m.id FROM pgqrs_messages m JOIN (SELECT $1::bigint AS id, $2::bigint AS worker_id, $3::bigint AS claim_ct) held ON ` + postgresFence + `
 			WHERE m.archived_at IS NULL`,
@@ -459,7 +459,7 @@ var postgres = dialect{
 				UPDATE pgqrs_messages SET vt = (SELECT until FROM arg) WHERE id = ANY (ARRAY(SELECT id FROM free))
 			)
 			SELECT m.id FROM pgqrs_messages m JOIN held ON ` + postgresFences + ` WHERE ` + postgresLive,
-		strays: `/* pgqrs:message.strays */
+		orphans: `/* pgqrs:message.strays */
 			WITH arg AS MATERIALIZED (SELECT $1::bigint AS worker_id, $2::bigint AS incarnation, $3::json AS ids)
 			UPDATE pgqrs_messages SET vt = clock_timestamp(), consumer_worker_id = NULL, due_at = NULL, read_ct = GREATEST(read_ct, 1) - 1
 			WHERE consumer_worker_id = (SELECT id FROM arg JOIN pgqrs_workers ON id = worker_id AND ` + postgresIncarnation + ` = incarnation) AND archived_at IS NULL
@@ -522,7 +522,7 @@ var postgres = dialect{
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.archived_at IS NULL)
 				LIMIT $2::bigint
 				FOR UPDATE SKIP LOCKED))`,
-		pruneShared: `/* pgqrs:worker.shared_prune */
+		pruneInterop: `/* pgqrs:worker.shared_prune */
 			WITH arg AS MATERIALIZED (SELECT clock_timestamp() - $1::bigint * interval '1 microsecond' AS until)
 			DELETE FROM pgqrs_workers WHERE id = ANY (ARRAY(
 				SELECT w.id FROM pgqrs_workers w
@@ -922,7 +922,7 @@ var postgresLimits = limitSQL{
 		SELECT q.id FROM patience CROSS JOIN pgqrs_queues q
 		WHERE q.id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = $1::bigint) AND (q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL)
 		FOR NO KEY UPDATE OF q`,
-	room: `/* pgqrs:limit.room */
+	capacity: `/* pgqrs:limit.room */
 		WITH arg AS MATERIALIZED (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now),
 		` + postgresHeld + `, bucket AS MATERIALIZED (
 			SELECT CASE WHEN q.max_held > 0 THEN q.max_held END AS max_held, ` + postgresInterval + ` AS rate_interval, ` + postgresBucket + ` AS full_bucket, ` + postgresAhead + ` AS ahead

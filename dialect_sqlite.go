@@ -429,7 +429,7 @@ var sqlite = dialect{
 					AND (m.batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.parked_vt IS NOT NULL))
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)
 				LIMIT ? + 0)`,
-		disown: `/* pgqrs:message.disown */
+		clearExpiredOwner: `/* pgqrs:message.disown */
 			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
 			UPDATE pgqrs_messages SET consumer_worker_id = NULL, due_at = COALESCE(due_at, vt)
 			WHERE id IN (
@@ -519,7 +519,7 @@ var sqlite = dialect{
 			UPDATE pgqrs_messages SET vt = max(vt, (SELECT until FROM arg))
 			FROM (` + sqliteLeases + `) AS held WHERE ` + sqliteFence + ` AND archived_at IS NULL
 			RETURNING id`,
-		strays: `/* pgqrs:message.strays */
+		orphans: `/* pgqrs:message.strays */
 			WITH arg (worker_id, incarnation, ids) AS (VALUES (?, ?, ?))
 			UPDATE pgqrs_messages SET vt = ` + sqliteNow + `, consumer_worker_id = NULL, due_at = NULL, read_ct = max(CAST(COALESCE(read_ct, 0) AS INTEGER), 1) - 1
 			WHERE consumer_worker_id = (SELECT id FROM pgqrs_workers WHERE id = (SELECT worker_id FROM arg) AND ` + sqliteIncarnation + ` = (SELECT incarnation FROM arg)) AND consumer_worker_id IS NOT NULL AND archived_at IS NULL
@@ -578,7 +578,7 @@ var sqlite = dialect{
 				WHERE w.go_state IS NOT NULL AND w.status = 'stopped' AND COALESCE(w.shutdown_at, w.heartbeat_at) < (SELECT until FROM arg)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_messages m WHERE m.consumer_worker_id = w.id AND m.consumer_worker_id IS NOT NULL AND m.archived_at IS NULL)
 				LIMIT ? + 0)`,
-		pruneShared: `/* pgqrs:worker.shared_prune */
+		pruneInterop: `/* pgqrs:worker.shared_prune */
 			WITH arg (until) AS (SELECT strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', ? / 1000000.0)))
 			DELETE FROM pgqrs_workers WHERE id IN (
 				SELECT w.id FROM pgqrs_workers w
@@ -805,7 +805,7 @@ var sqliteLimits = limitSQL{
 	lock: `/* pgqrs:limit.lock */
 		SELECT q.id FROM pgqrs_queues q
 		WHERE q.id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = ?) AND (q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL)`,
-	room: `/* pgqrs:limit.room */
+	capacity: `/* pgqrs:limit.room */
 		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `),
 		bucket (max_held, rate_interval, full_bucket, ahead) AS (
 			SELECT CASE WHEN typeof(max_held) = 'integer' AND max_held > 0 THEN max_held END, ` + sqliteInterval + `, ` + sqliteInterval + ` * rate_burst, ` + sqliteAhead + `

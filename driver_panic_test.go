@@ -387,7 +387,7 @@ func TestDriverThatPanicsInATransactionOfUserCode(t *testing.T) {
 		t.Run(p.point+" "+p.tag, func(t *testing.T) {
 			m, s := newMined(t, Config{}, Postgres, p.point, p.tag)
 			handle := func(ctx context.Context) (err error) {
-				held := &MessageInfo{ID: 1, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)}
+				held := &MessageInfo{ID: 1, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), delivery: new(deliveryState)}
 				if bad := foreign.Catch(func() { err = NewQueue[int](s, "q").HandleTx(user).work(ctx, held) }); bad != nil {
 					return bad
 				}

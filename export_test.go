@@ -4,7 +4,7 @@ import "context"
 
 // Work handles a message as a Worker would that has claimed it.
 func (h Handler) Work(ctx context.Context, m *MessageInfo) error {
-	m.hold = new(hold)
+	m.delivery = new(deliveryState)
 	return h.work(ctx, m)
 }
 
@@ -29,11 +29,11 @@ func (w *Worker) Tick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := newRunning(ctx, settings)
+	r, err := newRunner(ctx, settings)
 	if err != nil {
 		return err
 	}
-	k := r.timekeeper
+	k := r.scheduler
 	if err := k.register(ctx); err != nil {
 		return err
 	}

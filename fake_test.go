@@ -207,9 +207,9 @@ func (e coded) Error() string    { return "server says " + e.state }
 func (e coded) SQLState() string { return e.state }
 
 // newTestRunning is newRunning of a Worker whose middleware and batch handlers work.
-func newTestRunning(t testing.TB, w *Worker) *running {
+func newTestRunning(t testing.TB, w *Worker) *runner {
 	t.Helper()
-	r, err := newRunning(t.Context(), w)
+	r, err := newRunner(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -305,7 +305,7 @@ const (
 	maxRevisit   = time.Second // between two looks at a group
 	maxRevisits  = 20          // then it is left to the sweep
 	sweepPage    = 1000        // groups
-	sweepPages   = 10          // in one round of the upkeep
+	sweepPages   = 10          // in one round of maintenance
 	pruneGroups  = time.Hour   // since a group was last used
 )
 
@@ -428,29 +428,29 @@ type sweepCursor struct {
 
 // sweep looks for what is blocked though nothing is in its way: a process ended
 // at the wrong time, or pgqrs 0.15 ended a message.
-func (r *running) sweep(ctx context.Context) {
-	queues := make([]string, len(r.lanes))
-	for i, l := range r.lanes {
-		queues[i] = l.queue
+func (r *runner) sweep(ctx context.Context) {
+	queues := make([]string, len(r.queues))
+	for i, q := range r.queues {
+		queues[i] = q.queue
 	}
 	list, err := jsonTexts(queues)
 	if err == nil {
 		err = errors.Join(r.sweepGroups(ctx, list), r.sweepBatches(ctx, list))
 	}
 	if err != nil {
-		r.upkeepFailed(ctx, "look for messages that are held up", err)
+		r.maintenanceFailed(ctx, "look for messages that are held up", err)
 	}
 }
 
 // sweepGroups looks at so many pages of groups, from where it left off.
-func (r *running) sweepGroups(ctx context.Context, queues string) error {
+func (r *runner) sweepGroups(ctx context.Context, queues string) error {
 	for range sweepPages {
 		n, err := r.sweepPage(ctx, queues)
 		if err != nil {
 			return err
 		}
 		if n < sweepPage {
-			r.swept = sweepCursor{}
+			r.sweepCursor = sweepCursor{}
 			return nil
 		}
 	}
@@ -458,11 +458,11 @@ func (r *running) sweepGroups(ctx context.Context, queues string) error {
 }
 
 // sweepPage looks at a page of groups and returns how many those were.
-func (r *running) sweepPage(parent context.Context, queues string) (n int, err error) {
+func (r *runner) sweepPage(parent context.Context, queues string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
 	stuck := followers{}
-	last := r.swept
+	last := r.sweepCursor
 	args := []any{queues, last.queue, last.group, sweepPage}
 	err = conn{r.store, nil}.rows(ctx, r.store.dialect.group.sweep, args, func(rows *sql.Rows) error {
 		n++
@@ -478,7 +478,7 @@ func (r *running) sweepPage(parent context.Context, queues string) (n int, err e
 	if err != nil {
 		return n, err
 	}
-	r.swept = last
+	r.sweepCursor = last
 	if len(stuck) > 0 {
 		_, err = r.store.visit(ctx, stuck)
 	}
@@ -486,7 +486,7 @@ func (r *running) sweepPage(parent context.Context, queues string) (n int, err e
 }
 
 // sweepBatches looks for messages that wait for batches which are done.
-func (r *running) sweepBatches(parent context.Context, queues string) error {
+func (r *runner) sweepBatches(parent context.Context, queues string) error {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
 	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.batch.sweep, queues, sweepPage)

@@ -80,11 +80,11 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		if err != nil {
 			return err
 		}
-		if m.hold == nil {
-			m.hold = new(hold)
+		if m.delivery == nil {
+			m.delivery = new(deliveryState)
 		}
-		m.hold.inTx.Store(true)
-		defer m.hold.inTx.Store(false)
+		m.delivery.inTransaction.Store(true)
+		defer m.delivery.inTransaction.Store(false)
 		err = q.store.inTx(ctx, func(ctx context.Context, tx *userTx) error { return q.workTx(ctx, tx, m, fn) })
 		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !setback(err) {
 			return err
@@ -96,7 +96,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 
 // workTx runs fn and the ack in tx.
 func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn func(context.Context, *sql.Tx, *Message[T]) error) error {
-	m.hold.settled.Store(false) // by a run that was rolled back
+	m.delivery.settled.Store(false) // by a run that was rolled back
 	bound := q.WithTx(tx)
 	held, err := conn{bound.store, tx}.ids(ctx, q.store.dialect.lease.check, m.ID, m.WorkerID, m.Claim)
 	if err == nil && len(held) == 0 {
@@ -111,7 +111,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn fun
 	if err := q.store.intact(ctx, tx); err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
-	if m.hold.settled.Load() {
+	if m.delivery.settled.Load() {
 		return nil
 	}
 	if err := bound.Ack(ctx, m); !errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil {

@@ -95,7 +95,7 @@ func TestRunWhoseMessageHasComeBackIsNotEnded(t *testing.T) {
 
 func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var n noteTimer
+		var n limitedLog
 		said := func(want int) {
 			t.Helper()
 			if got := n.count(time.Minute); got != want {
@@ -116,17 +116,17 @@ func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
 func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
 	r := newTestRunning(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
-	l := r.lanes[0]
+	q := r.queues[0]
 	lease := func() *MessageInfo { return &MessageInfo{ID: 7, WorkerID: 3, Claim: 1} }
-	before := r.take(l, []*MessageInfo{lease()}, time.Now())[0]
-	after := r.take(l, []*MessageInfo{lease()}, time.Now())[0]
-	r.record(before, outcome{kind: acked})
-	if err := r.recorder.flush(t.Context()); err != nil {
+	before := r.trackClaimed(q, []*MessageInfo{lease()}, time.Now())[0]
+	after := r.trackClaimed(q, []*MessageInfo{lease()}, time.Now())[0]
+	r.enqueueCompletion(before, outcome{kind: acked})
+	if err := r.completer.flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.wantLog(t)
-	r.record(after, outcome{kind: acked})
-	if err := r.recorder.flush(t.Context()); err != nil {
+	r.enqueueCompletion(after, outcome{kind: acked})
+	if err := r.completer.flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.wantLog(t, "query message.ack")
@@ -136,16 +136,16 @@ func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 func TestConsumerForgetsAndKnowsTheRowItWasToldOf(t *testing.T) {
 	old, now := registration{1, 1}, registration{2, 1}
 	c := &consumer{row: now}
-	c.know(old, true)
-	c.forget(old)
+	c.noteLimited(old, true)
+	c.forgetRow(old)
 	if c.row != now || c.limited || !c.asOf.IsZero() {
 		t.Errorf("the consumer is %+v after news of another row", c)
 	}
-	c.know(now, true)
+	c.noteLimited(now, true)
 	if !c.limited || c.asOf.IsZero() {
 		t.Errorf("the consumer is %+v after news of its row", c)
 	}
-	c.forget(now)
+	c.forgetRow(now)
 	if c.row != (registration{}) {
 		t.Errorf("it has the row %v still", c.row)
 	}
@@ -154,7 +154,7 @@ func TestConsumerForgetsAndKnowsTheRowItWasToldOf(t *testing.T) {
 // The look for stranded runs goes on where a full page ended, and begins anew after the last.
 func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
 	var after []int64
-	left := 2*upkeepChunk + 1
+	left := 2*maintenanceChunk + 1
 	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
 		if c.tag() != "run.stranded" || c.args[1].Value != "QUEUED" {
 			return nil, nil
@@ -162,7 +162,7 @@ func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
 		from := c.args[2].Value.(int64)
 		after = append(after, from)
 		var rows [][]driver.Value
-		for id := from + 1; id <= int64(left) && len(rows) < upkeepChunk; id++ {
+		for id := from + 1; id <= int64(left) && len(rows) < maintenanceChunk; id++ {
 			rows = append(rows, []driver.Value{id, id, "", nil})
 		}
 		return rows, nil
@@ -172,7 +172,7 @@ func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
 	for range 4 {
 		r.rescueRuns(t.Context())
 	}
-	if want := []int64{0, upkeepChunk, 2 * upkeepChunk, 0}; !slices.Equal(after, want) {
+	if want := []int64{0, maintenanceChunk, 2 * maintenanceChunk, 0}; !slices.Equal(after, want) {
 		t.Errorf("pages began after %v, want %v", after, want)
 	}
 }

@@ -150,11 +150,11 @@ func (s setbacks) add(id int64) (n int, wait time.Duration) {
 	return n, min(firstSetbackWait<<min(n-1, 10), maxSetbackWait)
 }
 
-// putOff counts one more setback of a delivery's message, and returns how long to wait.
-func (r *running) putOff(d *delivery) time.Duration {
+// countInfraError counts one more setback of a delivery's message, and returns how long to wait.
+func (r *runner) countInfraError(d *delivery) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, wait := r.setbacks.add(d.m.ID)
+	_, wait := r.infraErrors.add(d.m.ID)
 	return wait
 }
 
@@ -173,28 +173,28 @@ func setbackIn(err error) error {
 	return nil
 }
 
-// judge decides what becomes of a delivery that ended with an error. The database's does not
+// outcomeOf decides what becomes of a delivery that ended with an error. The database's does not
 // count, unless it comes again and again.
-func (r *running) judge(d *delivery, err error) outcome {
+func (r *runner) outcomeOf(d *delivery, err error) outcome {
 	cause := setbackIn(err)
 	r.mu.Lock()
 	n, wait := 0, time.Duration(0)
 	if cause == nil {
-		delete(r.setbacks, d.m.ID)
+		delete(r.infraErrors, d.m.ID)
 	} else {
-		n, wait = r.setbacks.add(d.m.ID)
+		n, wait = r.infraErrors.add(d.m.ID)
 	}
 	r.mu.Unlock()
 	switch {
 	case cause == nil:
-		return d.lane.policy.outcome(d.m.Attempt, err)
+		return d.queue.policy.outcome(d.m.Attempt, err)
 	case n > maxSetbacks:
-		return d.lane.policy.outcome(d.m.Attempt, fmt.Errorf("the database has kept it from being done %d times: %w", n, cause))
+		return d.queue.policy.outcome(d.m.Attempt, fmt.Errorf("the database has kept it from being done %d times: %w", n, cause))
 	}
-	if failure := r.recurring.of("put off " + d.lane.queue); d.lane.workflow {
-		failure.Warn("pgqrs: run is put off because of the database", "queue", d.lane.queue, "message", d.m.ID, "err", cause)
+	if failure := r.repeated.of("put off " + d.queue.queue); d.queue.workflow {
+		failure.Warn("pgqrs: run is put off because of the database", "queue", d.queue.queue, "message", d.m.ID, "err", cause)
 	} else {
-		failure.Warn("pgqrs: message is put off because of the database", "queue", d.lane.queue, "message", d.m.ID, "err", cause)
+		failure.Warn("pgqrs: message is put off because of the database", "queue", d.queue.queue, "message", d.m.ID, "err", cause)
 	}
 	return outcome{kind: released, delay: wait}
 }

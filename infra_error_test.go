@@ -128,7 +128,7 @@ func TestHandleTxIsNotTriedAgainForUserCode(t *testing.T) {
 				cancel() // it would go on for 5 s
 			}
 			return test.err
-		}).work(ctx, &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), hold: new(hold)})
+		}).work(ctx, &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), delivery: new(deliveryState)})
 		if want := min(test.calls, 3); calls != want || !strings.Contains(err.Error(), "database is locked") {
 			t.Errorf("%T: %d calls, want %d; %v", test.err, calls, want, err)
 		}
@@ -147,11 +147,11 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 	id := int64(0)
 	for name, err := range causes {
 		id++
-		d := &delivery{m: &MessageInfo{ID: id, Attempt: 1}, lane: r.lanes[0]}
-		d.m.hold = &d.hold
+		d := &delivery{m: &MessageInfo{ID: id, Attempt: 1}, queue: r.queues[0]}
+		d.m.delivery = &d.state
 		var total time.Duration
 		for n := range maxSetbacks {
-			o := r.judge(d, foreign.Safe(err))
+			o := r.outcomeOf(d, foreign.Safe(err))
 			if o.kind != released || o.delay < time.Second || o.delay > maxSetbackWait || n == 0 && o.delay != time.Second {
 				t.Fatalf("%s: setback %d is %v after %v", name, n+1, o.kind, o.delay)
 			}
@@ -161,22 +161,22 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 			t.Errorf("%s: they come to an end after %v", name, total)
 		}
 		for range 2 {
-			if o := r.judge(d, foreign.Safe(err)); o.kind != retried || !errors.Is(o.err, errBroken) || !strings.Contains(o.err.Error(), "times") {
+			if o := r.outcomeOf(d, foreign.Safe(err)); o.kind != retried || !errors.Is(o.err, errBroken) || !strings.Contains(o.err.Error(), "times") {
 				t.Errorf("%s: then it is %v, %v", name, o.kind, o.err)
 			}
 		}
-		if o := r.judge(d, errBroken); o.kind != retried {
+		if o := r.outcomeOf(d, errBroken); o.kind != retried {
 			t.Errorf("%s: a failure is %v", name, o.kind)
 		}
-		if o := r.judge(d, foreign.Safe(err)); o.kind != released {
+		if o := r.outcomeOf(d, foreign.Safe(err)); o.kind != released {
 			t.Errorf("%s: after a failure of its own it is %v", name, o.kind)
 		}
-		r.conclude(t.Context(), d, nil)
-		if len(r.setbacks) != 0 {
-			t.Errorf("%s: %d messages are remembered", name, len(r.setbacks))
+		r.complete(t.Context(), d, nil)
+		if len(r.infraErrors) != 0 {
+			t.Errorf("%s: %d messages are remembered", name, len(r.infraErrors))
 		}
 	}
-	if o := r.judge(&delivery{m: &MessageInfo{ID: 9, Attempt: 1}, lane: r.lanes[0]}, &suspension{after: time.Hour}); o.kind != released || o.delay != time.Hour {
+	if o := r.outcomeOf(&delivery{m: &MessageInfo{ID: 9, Attempt: 1}, queue: r.queues[0]}, &suspension{after: time.Hour}); o.kind != released || o.delay != time.Hour {
 		t.Errorf("a run that sleeps is %v, %v", o.kind, o.delay)
 	}
 	old := setbacks{}

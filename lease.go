@@ -269,9 +269,9 @@ func (s *Store) observeClaim(ctx context.Context, m *MessageInfo) {
 	}
 }
 
-// silence is how long a worker may go without a heartbeat before its row is
+// heartbeatTimeout is how long a worker may go without a heartbeat before its row is
 // marked stopped and its name may be taken. Leases do not depend on it.
-const silence = 30 * time.Second
+const heartbeatTimeout = 30 * time.Second
 
 // A registration is a row of pgqrs_workers that this process has made or taken over.
 type registration struct {
@@ -285,7 +285,7 @@ func (s *Store) register(ctx context.Context, queue, name, status string) (row r
 	for range 2 {
 		err = s.single(ctx, func(c conn) error {
 			row = registration{}
-			return c.rows(ctx, s.dialect.worker.register, []any{queue, name, status, silence.Microseconds()}, func(rows *sql.Rows) error {
+			return c.rows(ctx, s.dialect.worker.register, []any{queue, name, status, heartbeatTimeout.Microseconds()}, func(rows *sql.Rows) error {
 				var has sql.NullBool
 				err := scanRow(rows, &row.id, &has, &row.incarnation)
 				limited = has.Bool
@@ -313,8 +313,8 @@ type workerState struct {
 	incarnation int64
 }
 
-// of reports whether the row is still that of a registration.
-func (w workerState) of(row registration) bool {
+// isOf reports whether the row is still that of a registration.
+func (w workerState) isOf(row registration) bool {
 	return row.incarnation == 0 || w.incarnation == row.incarnation
 }
 
@@ -440,19 +440,19 @@ func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
 
 // A consumer is the worker row behind one queue's Dequeue calls.
 type consumer struct {
-	queue string
-	turn  chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
+	queue     string
+	claimSlot chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
 
-	mu      sync.Mutex
-	row     registration // zero: not registered
-	limited bool         // its queue has a limit
-	asOf    time.Time    // when the row said so
-	size    int          // of a message in bytes, on average, in the latest claim
+	mu          sync.Mutex
+	row         registration // zero: not registered
+	limited     bool         // its queue has a limit
+	asOf        time.Time    // when the row said so
+	averageSize int          // of a message in bytes, on average, in the latest claim
 }
 
-// consumerBeat is after how long a Dequeue heartbeats first: the row must not
+// consumerHeartbeat is after how long a Dequeue heartbeats first: the row must not
 // go silent while messages come, and may have news.
-const consumerBeat = 10 * time.Second
+const consumerHeartbeat = 10 * time.Second
 
 // consumer returns the one of a queue.
 func (s *Store) consumer(queue string) (*consumer, error) {
@@ -463,7 +463,7 @@ func (s *Store) consumer(queue string) (*consumer, error) {
 	}
 	c := s.consumers[queue]
 	if c == nil {
-		c = &consumer{queue: queue, turn: make(chan struct{}, 1)}
+		c = &consumer{queue: queue, claimSlot: make(chan struct{}, 1)}
 		s.consumers[queue] = c
 	}
 	return c, nil
@@ -478,7 +478,7 @@ func (c *consumer) worker(ctx context.Context, s *Store) (row registration, limi
 		c.row, c.limited, err = s.register(ctx, c.queue, uniqueName()+"/"+c.queue, "ready")
 		c.asOf = time.Now()
 	}
-	return c.row, c.limited, time.Since(c.asOf) > consumerBeat, err
+	return c.row, c.limited, time.Since(c.asOf) > consumerHeartbeat, err
 }
 
 // claim leases messages. When none came it finds out whether the row is to
@@ -490,17 +490,17 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 			return nil, err
 		}
 		if old {
-			if err := c.beat(ctx, s, row); err != nil {
+			if err := c.heartbeat(ctx, s, row); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		ms, err := c.claimAs(ctx, s, row.id, c.claimable(n), lease, limited)
-		c.seen(ms)
+		c.noteSizes(ms)
 		if err != nil || len(ms) > 0 {
 			return ms, err
 		}
-		if err := c.beat(ctx, s, row); err != nil {
+		if err := c.heartbeat(ctx, s, row); err != nil {
 			return nil, err
 		}
 		if now, _, _, err := c.worker(ctx, s); now == row || err != nil {
@@ -513,11 +513,11 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 func (c *consumer) claimable(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return claimable(n, c.size)
+	return claimable(n, c.averageSize)
 }
 
-// seen notes the size of claimed messages.
-func (c *consumer) seen(ms []*MessageInfo) {
+// noteSizes notes the size of claimed messages.
+func (c *consumer) noteSizes(ms []*MessageInfo) {
 	if len(ms) == 0 {
 		return
 	}
@@ -527,24 +527,24 @@ func (c *consumer) seen(ms []*MessageInfo) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.size = total / len(ms)
+	c.averageSize = total / len(ms)
 }
 
-// beat heartbeats the row and takes in what it says. It forgets one that is
+// heartbeat heartbeats the row and takes in what it says. It forgets one that is
 // stopped, gone or another's, so that the next call makes another.
-func (c *consumer) beat(ctx context.Context, s *Store, row registration) error {
+func (c *consumer) heartbeat(ctx context.Context, s *Store, row registration) error {
 	states, err := s.heartbeat(ctx, []int64{row.id})
 	if err != nil {
 		return err
 	}
 	state := states[row.id]
-	if !state.of(row) {
-		c.forget(row)
+	if !state.isOf(row) {
+		c.forgetRow(row)
 		return nil
 	}
 	switch state.status {
 	case "ready", "polling":
-		c.know(row, state.limited)
+		c.noteLimited(row, state.limited)
 		return nil
 	case "interrupted":
 		if _, err := s.moveWorker(ctx, row.id, "suspended"); err != nil {
@@ -554,12 +554,12 @@ func (c *consumer) beat(ctx context.Context, s *Store, row registration) error {
 	case "suspended":
 		return fmt.Errorf("%w: worker %d was %s; ResumeWorker lets it go on", ErrState, row.id, state.status)
 	}
-	c.forget(row)
+	c.forgetRow(row)
 	return nil
 }
 
-// know notes what the row said just now.
-func (c *consumer) know(row registration, limited bool) {
+// noteLimited notes what the row said just now.
+func (c *consumer) noteLimited(row registration, limited bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.row == row {
@@ -570,8 +570,8 @@ func (c *consumer) know(row registration, limited bool) {
 func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease time.Duration, limited bool) ([]*MessageInfo, error) {
 	if s.cfg.Concurrent {
 		select {
-		case c.turn <- struct{}{}:
-			defer func() { <-c.turn }()
+		case c.claimSlot <- struct{}{}:
+			defer func() { <-c.claimSlot }()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -579,10 +579,10 @@ func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease
 	var ms []*MessageInfo
 	var err error
 	if limited {
-		var room room
+		var room capacity
 		ms, room, err = s.claimLimited(ctx, c.queue, id, n, lease, true)
 		if err == nil && room.closed() {
-			err = fmt.Errorf("the limits of its policy allow no delivery now: %w", &RateLimitError{Wait: max(room.wait, heldWait)})
+			err = fmt.Errorf("the limits of its policy allow no delivery now: %w", &RateLimitError{Wait: max(room.wait, capacityWait)})
 		}
 	} else {
 		ms, err = s.claim(ctx, c.queue, id, n, lease, true)
@@ -593,8 +593,8 @@ func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease
 	return ms, err
 }
 
-// forget drops a row that is stopped, gone or another's, so that the next call makes another.
-func (c *consumer) forget(row registration) {
+// forgetRow drops a row that is stopped, gone or another's, so that the next call makes another.
+func (c *consumer) forgetRow(row registration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.row == row {

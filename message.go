@@ -79,8 +79,8 @@ type MessageInfo struct {
 
 	stored int // bytes of its row that vary: payload, headers, error and key
 
-	hold *hold // nil outside a Worker
-	run  int64 // the run that it belongs to, as far as a plain consumer has found out; see unknownRun
+	delivery *deliveryState // nil outside a Worker
+	run      int64          // the run that it belongs to, as far as a plain consumer has found out; see unknownRun
 }
 
 // A Message is a message of a Queue[T]. It is plain data: a unit test makes its own.

@@ -173,8 +173,8 @@ const (
 	goodListen    = time.Minute // after which a failure is taken for the first one
 )
 
-// listen has the lanes claim what the Notifier hears of, until ctx is done.
-func (r *running) listen(ctx context.Context) {
+// listenLoop has the queue runners claim what the Notifier hears of, until ctx is done.
+func (r *runner) listenLoop(ctx context.Context) {
 	wait := minListenWait
 	for {
 		began := time.Now()
@@ -194,19 +194,19 @@ func (r *running) listen(ctx context.Context) {
 }
 
 // callListen calls Listen.
-func (r *running) callListen(ctx context.Context) (err error) {
-	if bad := foreign.Isolate(func() { err = foreign.Safe(r.store.cfg.Notifier.Listen(ctx, r.heard)) }); bad != nil {
+func (r *runner) callListen(ctx context.Context) (err error) {
+	if bad := foreign.Isolate(func() { err = foreign.Safe(r.store.cfg.Notifier.Listen(ctx, r.notified)) }); bad != nil {
 		return bad
 	}
 	return err
 }
 
-// heard has the lane of a queue claim; "" is all lanes.
-func (r *running) heard(queue string) {
-	for _, l := range r.lanes {
-		if queue == "" || queue == l.queue {
-			l.waker.now.Store(true)
-			r.ring()
+// notified has the queue runner of a queue claim; "" is all queue runners.
+func (r *runner) notified(queue string) {
+	for _, q := range r.queues {
+		if queue == "" || queue == q.queue {
+			q.waker.now.Store(true)
+			r.wake()
 		}
 	}
 }
@@ -214,17 +214,17 @@ func (r *running) heard(queue string) {
 // A waker lets the Store of one process tell a Worker in it that a queue has
 // something new, without asking the database.
 type waker struct {
-	now, soon atomic.Bool
-	ring      func()
+	now, fast atomic.Bool
+	wake      func()
 }
 
 // wake rings for a queue: now, or, if the news is in a caller's transaction,
 // soon. In a transaction it also tells other processes.
 func (s *Store) wake(ctx context.Context, queue string) error {
 	if s.news == nil {
-		s.ring(queue, s.tx != nil)
+		s.wakeWorkers(queue, s.tx != nil)
 	} else {
-		s.tell(func() { s.ring(queue, false) })
+		s.tell(func() { s.wakeWorkers(queue, false) })
 	}
 	return s.notify(ctx, queue)
 }
@@ -238,16 +238,16 @@ func (s *Store) tell(fn func()) {
 	*s.news = append(*s.news, fn)
 }
 
-func (s *Store) ring(queue string, soon bool) {
+func (s *Store) wakeWorkers(queue string, soon bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for w := range s.wakers[queue] {
 		if soon {
-			w.soon.Store(true)
+			w.fast.Store(true)
 		} else {
 			w.now.Store(true)
 		}
-		w.ring()
+		w.wake()
 	}
 }
 

@@ -184,7 +184,7 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 		}
 		switch {
 		case err != nil && info.run > 0: // not this consumer's to judge
-			unfit = append(unfit, settlement{info, outcome{kind: released, delay: leftFor}, ""})
+			unfit = append(unfit, settlement{info, outcome{kind: released, delay: leaveRunFor}, ""})
 			continue
 		case err != nil:
 			unfit = append(unfit, settlement{info, q.policy.outcome(info.Attempt, foreign.Safe(err)), q.policy.DeadLetter})
@@ -352,9 +352,9 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 		return wrap(ctx, belongs, "%s on queue %q", what, q.name)
 	}
 	for _, m := range ms {
-		if settles && m.hold != nil {
-			m.hold.settling.Add(1)
-			defer m.hold.settling.Add(-1)
+		if settles && m.delivery != nil {
+			m.delivery.settling.Add(1)
+			defer m.delivery.settling.Add(-1)
 		}
 	}
 	done, err := run(ms)
@@ -365,8 +365,8 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 	for _, m := range ms {
 		if !slices.Contains(done, m.ID) {
 			lost = append(lost, m.ID)
-		} else if settles && m.hold != nil {
-			m.hold.settled.Store(true)
+		} else if settles && m.delivery != nil {
+			m.delivery.settled.Store(true)
 		}
 	}
 	return wrap(ctx, errors.Join(lostError(lost), belongs), "%s on queue %q", what, q.name)

@@ -135,8 +135,8 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	}
 	user, interrupt := context.WithCancelCause(context.WithValue(ctx, runKey{}, e))
 	defer interrupt(nil)
-	if m.hold != nil {
-		m.hold.interrupt.Store(&interrupt)
+	if m.delivery != nil {
+		m.delivery.interrupt.Store(&interrupt)
 	}
 	var out any
 	if bad := foreign.Catch(func() { out, err = call(user, &Run{execution: e}, inputOf(m.Raw)) }); bad != nil {
@@ -375,7 +375,7 @@ func (e *execution) boundary(ctx context.Context, name string) error {
 	case e.store == nil:
 	case context.Cause(e.lease) != nil:
 		stop = e.suspendLocked(0, context.Cause(e.lease))
-	case e.m.hold != nil && e.m.hold.draining.Load():
+	case e.m.delivery != nil && e.m.delivery.draining.Load():
 		stop = e.suspendLocked(0, nil)
 	case e.cancelling && !e.cleaning:
 		stop = e.refuseLocked(name)
@@ -487,9 +487,9 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	e.lookForLeftOver(status)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
 	defer cancel()
-	if e.m.hold != nil {
-		e.m.hold.settling.Add(1)
-		defer e.m.hold.settling.Add(-1)
+	if e.m.delivery != nil {
+		e.m.delivery.settling.Add(1)
+		defer e.m.delivery.settling.Add(-1)
 	}
 	stands, failed := e.write(ctx, status, output, message)
 	if sqlerr.Untranslatable(failed) {
@@ -506,8 +506,8 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	if failed != nil {
 		return e.store.setback(e.lease, failed)
 	}
-	if e.m.hold != nil {
-		e.m.hold.settled.Store(true)
+	if e.m.delivery != nil {
+		e.m.delivery.settled.Store(true)
 	}
 	e.store.tellAwaiting(e.outcome(stands, output))
 	if stands == Failed {

@@ -71,31 +71,31 @@ func belongsError(what string, message, run int64) error {
 }
 
 const (
-	leftFor   = 5 * time.Second // a run's message that a plain handler has met
-	leftNotes = time.Minute     // between two log lines about that
+	leaveRunFor         = 5 * time.Second // a run's message that a plain handler has met
+	leaveRunLogInterval = time.Minute     // between two log lines about that
 )
 
-// leave returns the error by which a plain handler gives back a message that belongs to a run, uncounted; nil if it does not.
-func (r *running) leave(d *delivery) error {
-	if d.lane.workflow || d.m.run <= 0 {
+// leaveRun returns the error by which a plain handler gives back a message that belongs to a run, uncounted; nil if it does not.
+func (r *runner) leaveRun(d *delivery) error {
+	if d.queue.workflow || d.m.run <= 0 {
 		return nil
 	}
-	if n := d.lane.left.count(leftNotes); n > 0 {
+	if n := d.queue.runsLeft.count(leaveRunLogInterval); n > 0 {
 		r.log.Warn("pgqrs: messages belong to runs of a workflow of the queue's name, and its handler here is a plain one; leaving them to others",
-			"queue", d.lane.queue, "message", d.m.ID, "run", d.m.run, "messages", n)
+			"queue", d.queue.queue, "message", d.m.ID, "run", d.m.run, "messages", n)
 	}
-	return fmt.Errorf("message %d belongs to run %d: %w", d.m.ID, d.m.run, Snooze(leftFor))
+	return fmt.Errorf("message %d belongs to run %d: %w", d.m.ID, d.m.run, Snooze(leaveRunFor))
 }
 
-// A noteTimer says how often something has happened, but not too often.
-type noteTimer struct {
+// A limitedLog says how often something has happened, but not too often.
+type limitedLog struct {
 	mu    sync.Mutex
 	last  time.Time
 	times int
 }
 
 // count counts one more, and returns how many there were since it last did, or 0 if that is not so long ago.
-func (n *noteTimer) count(every time.Duration) int {
+func (n *limitedLog) count(every time.Duration) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.times++
@@ -131,34 +131,34 @@ type strandedRun struct {
 
 // rescueRuns looks, a page at a time, for unfinished runs whose messages have ended without them, such as by a plain consumer of
 // an older release. It makes an archived message ready again, so that its run goes on, and ends a run whose message is dead or gone.
-func (r *running) rescueRuns(ctx context.Context) {
-	for _, l := range r.lanes {
-		if !l.workflow {
+func (r *runner) rescueRuns(ctx context.Context) {
+	for _, q := range r.queues {
+		if !q.workflow {
 			continue
 		}
 		for _, status := range unfinished {
 			limited, cancel := context.WithTimeout(ctx, statementTimeout)
-			err := r.rescuePage(limited, strandedPage{l.queue, status})
+			err := r.rescuePage(limited, strandedPage{q.queue, status})
 			cancel()
 			if err != nil {
-				r.upkeepFailed(ctx, "look for runs that have lost their messages", err)
+				r.maintenanceFailed(ctx, "look for runs that have lost their messages", err)
 				return
 			}
 		}
 	}
 }
 
-func (r *running) rescuePage(ctx context.Context, page strandedPage) error {
-	runs, err := r.store.strandedRuns(ctx, page, r.rescued[page])
+func (r *runner) rescuePage(ctx context.Context, page strandedPage) error {
+	runs, err := r.store.strandedRuns(ctx, page, r.rescueCursor[page])
 	if err != nil {
 		return err
 	}
-	if r.rescued == nil {
-		r.rescued = map[strandedPage]int64{}
+	if r.rescueCursor == nil {
+		r.rescueCursor = map[strandedPage]int64{}
 	}
-	r.rescued[page] = 0
-	if len(runs) == upkeepChunk {
-		r.rescued[page] = runs[len(runs)-1].id
+	r.rescueCursor[page] = 0
+	if len(runs) == maintenanceChunk {
+		r.rescueCursor[page] = runs[len(runs)-1].id
 	}
 	for _, run := range runs {
 		if run.ended == "" {
@@ -180,7 +180,7 @@ func (r *running) rescuePage(ctx context.Context, page strandedPage) error {
 // strandedRuns returns a page of unfinished runs, by id.
 func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64) ([]strandedRun, error) {
 	var runs []strandedRun
-	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), upkeepChunk}
+	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), maintenanceChunk}
 	err := conn{s, nil}.rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
 		var run strandedRun
 		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.ended, &run.lastError) // what does not decode is no message

@@ -298,7 +298,7 @@ func TestHeartbeatLooksForCancelledRuns(t *testing.T) {
 		NewQueue[int](s, "q").Handle(doNothing), NewWorkflow[int, int](s, "w").Handle(noRun),
 	}})
 	hold7 := func(lane int) *delivery {
-		d := &delivery{m: &MessageInfo{ID: 7, WorkerID: 3, Claim: 9, hold: new(hold)}, lane: r.lanes[lane], cancel: func(error) {}}
+		d := &delivery{m: &MessageInfo{ID: 7, WorkerID: 3, Claim: 9, delivery: new(deliveryState)}, queue: r.queues[lane], cancel: func(error) {}}
 		r.held[7] = d
 		return d
 	}
@@ -309,7 +309,7 @@ func TestHeartbeatLooksForCancelledRuns(t *testing.T) {
 
 	d := hold7(1)
 	run, interrupt := context.WithCancelCause(t.Context())
-	d.m.hold.interrupt.Store(&interrupt)
+	d.m.delivery.interrupt.Store(&interrupt)
 	r.interrupt(t.Context())
 	calls := f.log()
 	if len(calls) != 1 || calls[0].String() != "query run.interrupted" || calls[0].args[0].Value != "[7]" {
@@ -379,7 +379,7 @@ func answerRun(c call) ([][]driver.Value, error) {
 func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
 	s.turn = nil // the fake is no single writer
-	e := newExecution(s, "test", &MessageInfo{ID: 7, hold: new(hold)})
+	e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 	e.lease = t.Context()
 	run := &Run{execution: e}
 	begun, gate := make(chan struct{}), make(chan struct{})
@@ -391,7 +391,7 @@ func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	err := run.DoTx(t.Context(), "second", func(context.Context, *sql.Tx) error {
 		close(gate)
 		err := <-first
-		if !e.m.hold.inTx.Load() {
+		if !e.m.delivery.inTransaction.Load() {
 			t.Error("the heartbeat does not know of the second transaction, now that the first has ended")
 		}
 		return err
@@ -399,7 +399,7 @@ func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if e.m.hold.inTx.Load() {
+	if e.m.delivery.inTransaction.Load() {
 		t.Error("the heartbeat knows of a transaction that has ended")
 	}
 }
@@ -419,9 +419,9 @@ func TestRun_StepsThatDoNotBegin(t *testing.T) {
 		"while its run is paused": {t.Context(), false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newExecution(s, "test", &MessageInfo{ID: 7, hold: new(hold)})
+			e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 			e.lease, e.paused = test.lease, test.paused
-			e.m.hold.draining.Store(test.draining)
+			e.m.delivery.draining.Store(test.draining)
 			err := (&Run{execution: e}).Do(t.Context(), "pay", func(context.Context) error { t.Error("it was called"); return nil })
 			if !errors.Is(err, ErrSuspended) {
 				t.Errorf("it returns %v", err)
@@ -469,7 +469,7 @@ func TestLoad_ClearedSteps(t *testing.T) {
 
 func TestStepInTheTransactionOfAnotherRun(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
-	e := newExecution(s, "test", &MessageInfo{ID: 7, hold: new(hold)})
+	e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 	e.lease = t.Context()
 	if err := e.setback(errInTx); !errors.Is(err, ErrState) || errors.Is(err, ErrSuspended) {
 		t.Errorf("got %v; want an error that matches ErrState, and a run that goes on", err)

@@ -312,7 +312,7 @@ func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Ti
 // minute, because the database's clock may jump. A schedule that takes long
 // goes on in a goroutine of its own, and the others do not wait for it.
 type timekeeper struct {
-	r         *running
+	r         *runner
 	schedules []*scheduleState
 	busy      int               // schedules under way
 	done      chan scheduleDone // has room for one of each
@@ -358,7 +358,7 @@ type scheduleRow struct {
 	malformed       string // what of it does not decode
 }
 
-func newTimekeeper(r *running) *timekeeper {
+func newTimekeeper(r *runner) *timekeeper {
 	k := &timekeeper{r: r, done: make(chan scheduleDone, len(r.Schedules))}
 	for _, s := range r.Schedules {
 		k.schedules = append(k.schedules, &scheduleState{Schedule: &s})
@@ -742,8 +742,8 @@ func (k *timekeeper) prune(ctx context.Context) {
 	}
 	list, err := jsonTexts(names)
 	if err != nil {
-		k.r.upkeepFailed(ctx, "prune the history of schedules", err)
+		k.r.maintenanceFailed(ctx, "prune the history of schedules", err)
 		return
 	}
-	k.r.chunks(ctx, "prune the history of schedules", k.r.store.dialect.schedule.prune, list, keptRuns, upkeepChunk)
+	k.r.chunks(ctx, "prune the history of schedules", k.r.store.dialect.schedule.prune, list, keptRuns, maintenanceChunk)
 }

@@ -754,7 +754,7 @@ type unattendedQueue struct {
 // unattended finds queues with messages that have been ready for so long, and that no live worker takes from.
 func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattendedQueue, error) {
 	var list []unattendedQueue
-	args := []any{silence.Microseconds(), waited.Microseconds(), maxUnattended}
+	args := []any{heartbeatTimeout.Microseconds(), waited.Microseconds(), maxUnattended}
 	err := c.rows(ctx, c.store.dialect.queue.unattended, args, func(rows *sql.Rows) error {
 		var q unattendedQueue
 		var oldest int64

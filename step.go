@@ -409,13 +409,13 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 // countTx tells the heartbeat whether a transaction of a step is open, which on SQLite may keep it from
 // renewing the lease. Several can be open at once.
 func (e *execution) countTx(n int) {
-	if e.m.hold == nil {
+	if e.m.delivery == nil {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.txs += n
-	e.m.hold.inTx.Store(e.txs > 0)
+	e.m.delivery.inTransaction.Store(e.txs > 0)
 }
 
 // workTx opens the step, calls fn and closes the step, in tx.

@@ -24,7 +24,7 @@ import (
 //
 // Each of its queues has a row among [Store.Workers], named Name/queue, by
 // which another process can suspend, resume, interrupt and stop it there. A
-// Worker also does the upkeep: it marks silent workers stopped and prunes what
+// Worker also does maintenance: it marks silent workers stopped and prunes what
 // is past its queue's retention.
 //
 // The fields must not change while Run runs.
@@ -57,16 +57,16 @@ type Worker struct {
 }
 
 const (
-	maxClaim         = 500                   // messages in one claim
-	maxPrefetch      = 1000                  // messages of a queue waiting for a free slot
-	maxPrefetchSize  = 8 << 20               // bytes of their payloads, if they are like those that came last
-	prefetchTime     = 50 * time.Millisecond // of work to have at hand
-	maxUnrecorded    = 2000                  // outcomes waiting to be written
-	maxHeartbeat     = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
-	minLease         = 100 * time.Millisecond
-	statementTimeout = 10 * time.Second // of a worker's own statements
-	readingTimeout   = time.Minute      // of those that nothing waits for, and that may have to read past tens of millions of dead rows
-	cutWait          = 2 * time.Second  // for handlers to return after Grace
+	maxClaim              = 500                   // messages in one claim
+	maxPrefetch           = 1000                  // messages of a queue waiting for a free slot
+	maxPrefetchSize       = 8 << 20               // bytes of their payloads, if they are like those that came last
+	prefetchTime          = 50 * time.Millisecond // of work to have at hand
+	maxPendingCompletions = 2000                  // outcomes waiting to be written
+	maxHeartbeat          = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
+	minLease              = 100 * time.Millisecond
+	statementTimeout      = 10 * time.Second // of a worker's own statements
+	maintenanceTimeout    = time.Minute      // of those that nothing waits for, and that may have to read past tens of millions of dead rows
+	cancelWait            = 2 * time.Second  // for handlers to return after Grace
 )
 
 // Run works until ctx is done. Then it claims no more, gives handlers Grace to
@@ -85,7 +85,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return wrap(ctx, err, "run")
 	}
-	r, err := newRunning(ctx, settings)
+	r, err := newRunner(ctx, settings)
 	if err != nil {
 		return wrap(ctx, err, "run")
 	}
@@ -176,147 +176,147 @@ func uniqueName() string {
 	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:8]))
 }
 
-// A running is a Worker at work. One goroutine, the scheduler, decides what is
+// A runner is a Worker at work. One goroutine, the dispatch loop, decides what is
 // claimed and what is handled when; the database is asked and handlers are
 // called on others, which send it their answers.
-type running struct {
+type runner struct {
 	*Worker
-	store *Store
-	log   *slog.Logger
-	lanes []*lane
-	base  context.Context // of handlers and statements: Run's values, never done
+	store       *Store
+	log         *slog.Logger
+	queues      []*queueRunner
+	handlerBase context.Context // of handlers and statements: Run's values, never done
 
-	reads     context.Context // of what may read for long, and holds up no handler: done when draining
-	stopReads context.CancelFunc
+	maintenanceReads context.Context // of what may read for long, and holds up no handler: done when draining
+	stopReads        context.CancelFunc
 
-	recorder   recorder
-	timekeeper *timekeeper
-	answers    chan answer
-	begun      chan *delivery // to hands
-	finished   chan *delivery // nil: the bell was rung
-	rung       atomic.Bool    // the bell, and the scheduler has not looked since
-	statuses   chan map[*lane]string
+	completer      completer
+	scheduler      *timekeeper
+	answers        chan queryAnswer
+	begun          chan *delivery // to hands
+	finished       chan *delivery // nil: the loop was woken
+	woken          atomic.Bool    // the loop was woken, and the dispatch loop has not looked since
+	workerStatuses chan map[*queueRunner]string
 
-	lastBeat atomic.Pointer[time.Time] // when the latest heartbeat began that was answered
+	lastHeartbeat atomic.Pointer[time.Time] // when the latest heartbeat began that was answered
 
-	recurring failures
+	repeated failures
 
-	mu       sync.Mutex
-	held     map[int64]*delivery // every message leased to it, by id
-	setbacks setbacks
+	mu          sync.Mutex
+	held        map[int64]*delivery // every message leased to it, by id
+	infraErrors setbacks
 
-	swept      sweepCursor            // the upkeep's
-	rescued    map[strandedPage]int64 // run that the look for stranded ones goes on after; the upkeep's
-	nextDisown time.Time              // not before; the upkeep's
+	sweepCursor    sweepCursor            // maintenance's
+	rescueCursor   map[strandedPage]int64 // run that the look for stranded ones goes on after; maintenance's
+	nextOwnerClear time.Time              // not before; maintenance's
 
 	nextUnreachable time.Time // the same
 
-	// The rest belongs to the scheduler.
-	busy       int  // handlers running
-	hands      int  // goroutines to run them: the most that were busy at once
-	batched    int  // of them in batches, which take no slots
-	polling    bool // an answer to a poll is on its way
-	claiming   bool // an answer to a claim is on its way
-	looking    bool // an answer to a look is on its way
-	draining   bool
-	patience   alarm // with handlers, while draining: Grace, then cutWait
-	cut        bool  // Grace is over
-	abandoned  bool  // cutWait is over
-	lastServed int   // lane of the latest message that was begun
-	lastAsked  int   // lane of the latest claim
-	lastLooked int   // lane of the latest look
-	nextPoll   alarm
-	pollDue    bool
-	lastActive time.Time
-	active     bool          // a message has been handled since the latest poll
-	failures   int           // questions in a row that the database did not answer
-	hint       time.Duration // until the next poll, when something is about to come; 0: nothing is
-	soon       bool          // whether a message is expected that the question under way came too early for
+	// The rest belongs to the dispatch loop.
+	handling      int  // handlers running
+	executors     int  // goroutines to run them: the most that were busy at once
+	batching      int  // of them in batches, which take no slots
+	polling       bool // an answer to a poll is on its way
+	claiming      bool // an answer to a claim is on its way
+	rescanning    bool // an answer to a look is on its way
+	draining      bool
+	drainTimer    loopTimer // with handlers, while draining: Grace, then cutWait
+	cut           bool      // Grace is over
+	abandoned     bool      // cutWait is over
+	lastServed    int       // queue runner of the latest message that was begun
+	lastClaimed   int       // queue runner of the latest claim
+	lastRescanned int       // queue runner of the latest look
+	nextPoll      loopTimer
+	pollDue       bool
+	lastActive    time.Time
+	active        bool          // a message has been handled since the latest poll
+	failedQueries int           // questions in a row that the database did not answer
+	fastPoll      time.Duration // until the next poll, when something is about to come; 0: nothing is
+	pollAgain     bool          // whether a message is expected that the question under way came too early for
 }
 
-// A lane is one queue of a running Worker.
-type lane struct {
+// A queueRunner is one queue of a running Worker.
+type queueRunner struct {
 	Handler
-	worker    atomic.Int64 // id of its row; 0: it has none
-	since     atomic.Int64 // incarnation of its row
-	doubtful  atomic.Bool  // a claim may have committed unheard
-	limited   atomic.Bool  // its queue has a limit
-	opened    atomic.Bool  // the time for which gate was closed is over
-	eased     atomic.Bool  // this worker has finished with a message since the latest claim began
-	waker     waker
-	left      noteTimer // messages that belong to runs, where it is no workflow's
-	unwritten bool      // its queue's policy is to be written again; the heartbeat's
-	lease     time.Duration
-	settling  time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
+	worker          atomic.Int64 // id of its row; 0: it has none
+	incarnation     atomic.Int64 // incarnation of its row
+	claimUnknown    atomic.Bool  // a claim may have committed unheard
+	limited         atomic.Bool  // its queue has a limit
+	throttleEnded   atomic.Bool  // the time for which gate was closed is over
+	capacityFreed   atomic.Bool  // this worker has finished with a message since the latest claim began
+	waker           waker
+	runsLeft        limitedLog // messages that belong to runs, where it is no workflow's
+	policyUnwritten bool       // its queue's policy is to be written again; the heartbeat's
+	lease           time.Duration
+	releaseTimeout  time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
 
-	// The rest belongs to the scheduler.
-	flush     func() // has what waits in batches begun; nil unless the handler is for batches
-	limit     int    // handlers at a time
-	busy      int
-	waiting   []*delivery // claimed, and waiting for a slot
-	low       lowWater
-	more      bool // there may be messages
-	again     bool // something was enqueued since the latest claim began
-	seen      bool // a poll has seen a due message since the latest claim began
-	needsSlot bool // the next message is to be claimed only into a free slot
-	off       bool // suspended
-	stopped   bool // for good
-	gate      gate
-	average   time.Duration // of what a handler takes
-	size      int           // of a message, on average, in the latest claim
+	// The rest belongs to the dispatch loop.
+	flush           func() // has what waits in batches begun; nil unless the handler is for batches
+	limit           int    // handlers at a time
+	busy            int
+	waiting         []*delivery // claimed, and waiting for a slot
+	cursor          claimCursor
+	mayHaveMessages bool // there may be messages
+	enqueuedSince   bool // something was enqueued since the latest claim began
+	pollSawDue      bool // a poll has seen a due message since the latest claim began
+	needsSlot       bool // the next message is to be claimed only into a free slot
+	suspended       bool // suspended
+	stopped         bool // for good
+	throttle        throttle
+	averageTime     time.Duration // of what a handler takes
+	averageSize     int           // of a message, on average, in the latest claim
 }
 
-// An answer is what the database said: to a claim on a lane, to a look at one, or to a poll.
-type answer struct {
-	lane  *lane
-	asked int
-	alone bool
-	seen  bool          // to a claim: a poll had seen a due message
-	look  bool          // it is to a look from the beginning; see lowWater
-	from  place         // where a claim went on, or up to where it was looked
-	took  time.Duration // by a look, or a claim from the beginning
-	stuck bool          // a poll, or a claim from the beginning, failed while the database answered other questions
-	room  room
-	ms    []*delivery
+// A queryAnswer is what the database said: to a claim on a queue runner, to a look at one, or to a poll.
+type queryAnswer struct {
+	queue        *queueRunner
+	asked        int
+	withSuspects bool
+	pollSawDue   bool          // to a claim: a poll had seen a due message
+	rescan       bool          // it is to a look from the beginning; see claimCursor
+	from         position      // where a claim went on, or up to where it was looked
+	took         time.Duration // by a look, or a claim from the beginning
+	stuck        bool          // a poll, or a claim from the beginning, failed while the database answered other questions
+	capacity     capacity
+	ms           []*delivery
 
-	passed []place        // messages that claims have passed over
-	due    map[int64]bool // workers with messages due
-	err    error
+	skipped []position     // messages that claims have passed over
+	due     map[int64]bool // workers with messages due
+	err     error
 }
 
-// newRunning makes a Worker ready to run. The error is that of its Middleware.
-func newRunning(ctx context.Context, w *Worker) (*running, error) {
+// newRunner makes a Worker ready to run. The error is that of its Middleware.
+func newRunner(ctx context.Context, w *Worker) (*runner, error) {
 	store := w.store()
-	r := &running{
+	r := &runner{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
-		base:    context.WithoutCancel(ctx),
-		answers: make(chan answer, 3), statuses: make(chan map[*lane]string, 1),
-		held: map[int64]*delivery{}, setbacks: setbacks{}, lastActive: time.Now(),
+		handlerBase: context.WithoutCancel(ctx),
+		answers:     make(chan queryAnswer, 3), workerStatuses: make(chan map[*queueRunner]string, 1),
+		held: map[int64]*delivery{}, infraErrors: setbacks{}, lastActive: time.Now(),
 	}
-	r.recurring.log = r.log
-	r.reads, r.stopReads = context.WithCancel(r.base)
-	r.nextPoll.ring, r.patience.ring = r.ring, r.ring
+	r.repeated.log = r.log
+	r.maintenanceReads, r.stopReads = context.WithCancel(r.handlerBase)
+	r.nextPoll.wake, r.drainTimer.wake = r.wake, r.wake
 	calls := w.Concurrency // of handlers, at most
 	for _, h := range w.Handlers {
-		l := &lane{lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, more: true}
+		q := &queueRunner{lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, mayHaveMessages: true}
 		if c := h.policy.Concurrency; c > 0 {
-			l.limit = min(c, w.Concurrency)
+			q.limit = min(c, w.Concurrency)
 		}
 		if h.batch != nil {
 			b := h.batch()
-			h.work, l.flush, l.limit = b.work, b.flush, b.limit
-			calls += l.limit
+			h.work, q.flush, q.limit = b.work, b.flush, b.limit
+			calls += q.limit
 		}
 		if err := h.wrap(w.Middleware); err != nil {
 			return nil, err
 		}
-		l.Handler = h
-		l.waker.ring = r.ring
-		r.lanes = append(r.lanes, l)
+		q.Handler = h
+		q.waker.wake = r.wake
+		r.queues = append(r.queues, q)
 	}
 	r.begun, r.finished = make(chan *delivery, calls), make(chan *delivery, calls+1)
-	r.recorder = recorder{r: r, work: make(chan struct{}, 1)}
-	r.timekeeper = newTimekeeper(r)
+	r.completer = completer{r: r, work: make(chan struct{}, 1)}
+	r.scheduler = newTimekeeper(r)
 	return r, nil
 }
 
@@ -336,55 +336,55 @@ func (h *Handler) wrap(middleware []func(WorkFunc) WorkFunc) error {
 	return nil
 }
 
-// register makes a row for each lane and each schedule, and writes the policies of queues. It outlasts a database that is away.
-func (r *running) register(ctx context.Context) error {
-	if err := r.outlast(ctx, "find out what the database is", r.store.checkEngine); err != nil {
+// register makes a row for each queue runner and each schedule, and writes the policies of queues. It outlasts a database that is away.
+func (r *runner) register(ctx context.Context) error {
+	if err := r.retryWhileUnavailable(ctx, "find out what the database is", r.store.checkEngine); err != nil {
 		return err
 	}
-	rows := make([]policyRow, len(r.lanes))
-	for i, l := range r.lanes {
-		if err := r.registerLane(ctx, l); err != nil {
+	rows := make([]policyRow, len(r.queues))
+	for i, q := range r.queues {
+		if err := r.registerQueue(ctx, q); err != nil {
 			return err
 		}
-		rows[i] = l.policy.row(l.queue)
+		rows[i] = q.policy.row(q.queue)
 	}
-	if err := r.outlast(ctx, "write the policies of queues", func(ctx context.Context) error { return r.store.configure(ctx, rows) }); err != nil {
+	if err := r.retryWhileUnavailable(ctx, "write the policies of queues", func(ctx context.Context) error { return r.store.configure(ctx, rows) }); err != nil {
 		return err
 	}
-	return r.outlast(ctx, "make the rows of schedules", r.timekeeper.register)
+	return r.retryWhileUnavailable(ctx, "make the rows of schedules", r.scheduler.register)
 }
 
-// registerLane makes the row of a lane. A name that is in use may be that of a
+// registerQueue makes the row of a queue runner. A name that is in use may be that of a
 // process that died, or of a row made by a try whose answer was lost: it waits
 // until that would have shown.
-func (r *running) registerLane(ctx context.Context, l *lane) error {
+func (r *runner) registerQueue(ctx context.Context, q *queueRunner) error {
 	var deadline time.Time
 	for {
-		err := r.outlast(ctx, "make the worker's row", func(ctx context.Context) error {
-			row, limited, err := r.store.register(ctx, l.queue, r.rowName(l), "polling")
-			l.have(row)
-			l.limited.Store(limited || l.policy.limited())
+		err := r.retryWhileUnavailable(ctx, "make the worker's row", func(ctx context.Context) error {
+			row, limited, err := r.store.register(ctx, q.queue, r.rowName(q), "polling")
+			q.setRow(row)
+			q.limited.Store(limited || q.policy.limited())
 			return err
 		})
 		if !errors.Is(err, ErrState) {
 			return err
 		}
 		if deadline.IsZero() {
-			deadline = time.Now().Add(silence + 5*time.Second)
+			deadline = time.Now().Add(heartbeatTimeout + 5*time.Second)
 		}
 		if time.Now().After(deadline) {
 			return err
 		}
-		r.log.Warn("pgqrs: waiting for a worker of the same name to be given up", "queue", l.queue)
+		r.log.Warn("pgqrs: waiting for a worker of the same name to be given up", "queue", q.queue)
 		if !pause(ctx, time.Second) {
 			return ctx.Err()
 		}
 	}
 }
 
-// outlast does something again until the database is there. One that cannot be
+// retryWhileUnavailable does something again until the database is there. One that cannot be
 // opened or written to is an error: the configuration may be to blame.
-func (r *running) outlast(ctx context.Context, what string, do func(context.Context) error) error {
+func (r *runner) retryWhileUnavailable(ctx context.Context, what string, do func(context.Context) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		limited, cancel := context.WithTimeout(ctx, statementTimeout)
 		err := do(limited)
@@ -400,90 +400,90 @@ func (r *running) outlast(ctx context.Context, what string, do func(context.Cont
 	}
 }
 
-func (r *running) rowName(l *lane) string { return r.Name + "/" + l.queue }
+func (r *runner) rowName(q *queueRunner) string { return r.Name + "/" + q.queue }
 
 // run works until ctx is done and everything is wound up.
-func (r *running) run(ctx context.Context) error {
-	for _, l := range r.lanes {
-		defer r.store.listen(l.queue, &l.waker)()
+func (r *runner) run(ctx context.Context) error {
+	for _, q := range r.queues {
+		defer r.store.listen(q.queue, &q.waker)()
 	}
 	var upkeep, beating sync.WaitGroup
 	upkeepCtx, stopUpkeep := context.WithCancel(ctx)
-	beatCtx, stopBeating := context.WithCancel(r.base)
+	beatCtx, stopBeating := context.WithCancel(r.handlerBase)
 	upkeep.Add(2)
-	go func() { defer upkeep.Done(); r.steadily("upkeep", func() { r.maintain(upkeepCtx) }) }()
-	go func() { defer upkeep.Done(); r.steadily("schedules", func() { r.timekeeper.run(upkeepCtx) }) }()
+	go func() { defer upkeep.Done(); r.restartAfterPanic("upkeep", func() { r.maintenanceLoop(upkeepCtx) }) }()
+	go func() { defer upkeep.Done(); r.restartAfterPanic("schedules", func() { r.scheduler.run(upkeepCtx) }) }()
 	if r.store.cfg.Notifier != nil {
 		upkeep.Add(1)
-		go func() { defer upkeep.Done(); r.steadily("listening", func() { r.listen(upkeepCtx) }) }()
+		go func() { defer upkeep.Done(); r.restartAfterPanic("listening", func() { r.listenLoop(upkeepCtx) }) }()
 	}
 	beating.Add(2)
-	go func() { defer beating.Done(); r.steadily("heartbeats", func() { r.beat(beatCtx) }) }()
-	go func() { defer beating.Done(); r.steadily("recording", func() { r.recorder.run(beatCtx) }) }()
+	go func() { defer beating.Done(); r.restartAfterPanic("heartbeats", func() { r.heartbeatLoop(beatCtx) }) }()
+	go func() { defer beating.Done(); r.restartAfterPanic("recording", func() { r.completer.run(beatCtx) }) }()
 
-	r.schedule(ctx)
+	r.dispatchLoop(ctx)
 	close(r.begun)
 
 	stopUpkeep()
 	upkeep.Wait()
 	stopBeating()
 	beating.Wait()
-	r.recorder.finish()
+	r.completer.finish()
 	r.retire()
 	return r.leftOver()
 }
 
-// steadily runs fn until it returns: again, if code that is not the library's has panicked in it
+// restartAfterPanic runs fn until it returns: again, if code that is not the library's has panicked in it
 // or ended its goroutine, as an Observer may.
-func (r *running) steadily(what string, fn func()) {
+func (r *runner) restartAfterPanic(what string, fn func()) {
 	for {
 		err := foreign.Isolate(fn)
 		if err == nil {
 			return
 		}
 		r.log.Error("pgqrs: a part of the worker was ended by code that it called; it begins again", "what", what, "err", err)
-		time.Sleep(steadyWait)
+		time.Sleep(restartWait)
 	}
 }
 
-// steadyWait is between two starts of a part of the worker.
-const steadyWait = 100 * time.Millisecond
+// restartWait is between two starts of a part of the worker.
+const restartWait = 100 * time.Millisecond
 
 // drain claims no more and gives back what no handler has begun.
-func (r *running) drain() {
+func (r *runner) drain() {
 	r.draining = true
 	r.stopReads()
 	r.mu.Lock()
 	for _, d := range r.held {
-		d.m.hold.draining.Store(true)
+		d.m.delivery.draining.Store(true)
 	}
 	r.mu.Unlock()
-	for _, l := range r.lanes {
-		r.giveBack(l.waiting)
-		l.waiting = nil
-		if l.gate.closed {
-			l.gate.timer.Stop()
+	for _, q := range r.queues {
+		r.giveBack(q.waiting)
+		q.waiting = nil
+		if q.throttle.closed {
+			q.throttle.timer.Stop()
 		}
-		if l.flush != nil {
-			l.flush()
+		if q.flush != nil {
+			q.flush()
 		}
 	}
-	r.patience.set(r.Grace)
+	r.drainTimer.set(r.Grace)
 }
 
 // retire gives back what a claim with an unknown end may have taken, and marks the rows stopped.
-func (r *running) retire() {
-	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+func (r *runner) retire() {
+	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
 	var rows []registration
-	for _, l := range r.lanes {
-		if l.worker.Load() == 0 {
+	for _, q := range r.queues {
+		if q.worker.Load() == 0 {
 			continue // it was never made, or is another's
 		}
-		rows = append(rows, l.row())
-		if l.doubtful.Load() {
-			if err := r.releaseStrays(ctx, l); err != nil {
-				r.log.Warn("pgqrs: could not give back messages of a claim whose answer was lost", "queue", l.queue, "err", err)
+		rows = append(rows, q.row())
+		if q.claimUnknown.Load() {
+			if err := r.releaseOrphans(ctx, q); err != nil {
+				r.log.Warn("pgqrs: could not give back messages of a claim whose answer was lost", "queue", q.queue, "err", err)
 			}
 		}
 	}
@@ -493,17 +493,17 @@ func (r *running) retire() {
 }
 
 // leftOver names the messages whose handlers did not return.
-func (r *running) leftOver() error {
+func (r *runner) leftOver() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var names []string
 	for _, d := range r.held {
 		if d.cancel != nil && !d.finished {
-			names = append(names, fmt.Sprintf("message %d of queue %q", d.m.ID, d.lane.queue))
+			names = append(names, fmt.Sprintf("message %d of queue %q", d.m.ID, d.queue.queue))
 		}
 	}
 	if len(names) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %d handlers did not return within Grace and %v: %s", ErrTimeout, len(names), cutWait, strings.Join(names, ", "))
+	return fmt.Errorf("%w: %d handlers did not return within Grace and %v: %s", ErrTimeout, len(names), cancelWait, strings.Join(names, ", "))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A lowWater is where the claims of a lane begin.
+// A claimCursor is where the claims of a queue runner begin.
 //
 // A database that keeps dead rows in an index for as long as some transaction
 // may see them (PostgreSQL) has a claim read past all that were worked off in
@@ -24,153 +24,153 @@ import (
 // its first claim end in time. After one that did not, claims go on from now,
 // until a look, which has more time, has found where to.
 //
-// It belongs to the scheduler.
-type lowWater struct {
-	place        // zero: it does not stand
-	passed place // before the first message that was passed over
-	left   int   // messages that were passed over, and are to be claimed
-	looked time.Time
-	took   time.Duration // by the latest look, or by the claim that was from the beginning
-	short  bool          // the latest claim from the place got less than it asked for
-	sought bool          // a claim from the beginning did not end: the place is to be before what a look finds
+// It belongs to the dispatch loop.
+type claimCursor struct {
+	position             // zero: it does not stand
+	skipped     position // before the first message that was passed over
+	skippedLeft int      // messages that were passed over, and are to be claimed
+	rescannedAt time.Time
+	rescanTime  time.Duration // by the latest look, or by the claim that was from the beginning
+	short       bool          // the latest claim from the place got less than it asked for
+	unknown     bool          // a claim from the beginning did not end: the place is to be before what a look finds
 }
 
-// A place in the order of a queue's messages. The zero place is the beginning.
-type place struct {
+// A position in the order of a queue's messages. The zero place is the beginning.
+type position struct {
 	priority int
 	due, id  int64 // due in microseconds since 1970
 }
 
 const (
-	slowClaim = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
-	fullShare = 9                     // times as long as a read past dead rows took, until the next one
-	maxPassed = 100                   // messages that a look returns
+	slowClaim   = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
+	rescanShare = 9                     // times as long as a read past dead rows took, until the next one
+	maxSkipped  = 100                   // messages that a look returns
 )
 
-func placeOf(m *MessageInfo) place { return place{m.Priority, m.DueAt.UnixMicro(), m.ID} }
+func positionOf(m *MessageInfo) position { return position{m.Priority, m.DueAt.UnixMicro(), m.ID} }
 
-func (p place) isBeginning() bool { return p == place{} }
+func (p position) isBeginning() bool { return p == position{} }
 
-// stands reports whether claims are not from the beginning.
-func (w *lowWater) stands() bool { return !w.place.isBeginning() }
+// isSet reports whether claims are not from the beginning.
+func (w *claimCursor) isSet() bool { return !w.position.isBeginning() }
 
 // next says where a claim of up to n messages is to go on, and of how many.
-func (w *lowWater) next(n int) (place, int) {
-	if w.left > 0 {
-		return w.passed, min(n, w.left)
+func (w *claimCursor) next(n int) (position, int) {
+	if w.skippedLeft > 0 {
+		return w.skipped, min(n, w.skippedLeft)
 	}
-	return w.place, n
+	return w.position, n
 }
 
 // claimed takes in what a claim got. far is whether the database can go on from a place.
-func (w *lowWater) claimed(a answer, far bool) {
+func (w *claimCursor) claimed(a queryAnswer, far bool) {
 	full := len(a.ms) == a.asked
 	switch {
 	case a.from.isBeginning():
-		*w = lowWater{}
+		*w = claimCursor{}
 		if far && full && a.took >= slowClaim {
-			w.place, w.looked, w.took = placeOf(a.ms[a.asked-1].m), time.Now(), a.took
+			w.position, w.rescannedAt, w.rescanTime = positionOf(a.ms[a.asked-1].m), time.Now(), a.took
 		}
-	case w.left > 0 && a.from == w.passed:
-		if w.left -= len(a.ms); !full && a.alone {
-			w.left = 0 // the others are gone; otherwise the next may be waiting for a free slot
+	case w.skippedLeft > 0 && a.from == w.skipped:
+		if w.skippedLeft -= len(a.ms); !full && a.withSuspects {
+			w.skippedLeft = 0 // the others are gone; otherwise the next may be waiting for a free slot
 		}
-	case a.from == w.place: // it has not been moved since that claim began
+	case a.from == w.position: // it has not been moved since that claim began
 		w.short = !full
 		if len(a.ms) > 0 {
-			w.place = placeOf(a.ms[len(a.ms)-1].m)
+			w.position = positionOf(a.ms[len(a.ms)-1].m)
 		}
 	}
 }
 
 // failed takes in that a claim had no answer.
-func (w *lowWater) failed(a answer) {
-	w.left = 0
+func (w *claimCursor) failed(a queryAnswer) {
+	w.skippedLeft = 0
 	if a.stuck {
-		*w = lowWater{place: place{leastPriority, time.Now().UnixMicro(), 0}, sought: true}
+		*w = claimCursor{position: position{leastPriority, time.Now().UnixMicro(), 0}, unknown: true}
 	}
 }
 
 // stuck reports whether a claim from the beginning or a poll that failed was most likely reading past
 // dead rows: it took long, and a heartbeat that began after it was answered.
-func (r *running) stuck(start time.Time) bool {
-	beat := r.lastBeat.Load()
-	return r.far() && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
+func (r *runner) stuck(start time.Time) bool {
+	beat := r.lastHeartbeat.Load()
+	return r.claimsFromPosition() && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
 }
 
-// lookDue reports whether it is time for a look from the beginning.
-func (w *lowWater) lookDue() bool {
-	if !w.stands() || w.left > 0 {
+// rescanDue reports whether it is time for a look from the beginning.
+func (w *claimCursor) rescanDue() bool {
+	if !w.isSet() || w.skippedLeft > 0 {
 		return false
 	}
-	wait := fullShare * w.took
+	wait := rescanShare * w.rescanTime
 	if w.short {
-		wait = w.took
+		wait = w.rescanTime
 	}
-	return time.Since(w.looked) >= wait
+	return time.Since(w.rescannedAt) >= wait
 }
 
-// lookTo says up to where to look.
-func (w *lowWater) lookTo() place {
-	to := w.place
-	if w.sought {
+// rescanEnd says up to where to look.
+func (w *claimCursor) rescanEnd() position {
+	to := w.position
+	if w.unknown {
 		to.priority = leastPriority
 	}
 	return to
 }
 
-// hasLooked takes in what a look found. It reports whether there may be messages to claim.
-func (w *lowWater) hasLooked(a answer) bool {
-	if !w.stands() {
+// rescanned takes in what a look found. It reports whether there may be messages to claim.
+func (w *claimCursor) rescanned(a queryAnswer) bool {
+	if !w.isSet() {
 		return false
 	}
-	w.looked, w.short = time.Now(), false
-	if a.err != nil && w.sought {
-		*w = lowWater{} // nobody knows what is before the place
+	w.rescannedAt, w.short = time.Now(), false
+	if a.err != nil && w.unknown {
+		*w = claimCursor{} // nobody knows what is before the place
 		return true
 	}
 	if a.err != nil {
-		w.took = max(w.took, a.took) // a database that is away says so at once
+		w.rescanTime = max(w.rescanTime, a.took) // a database that is away says so at once
 		return false
 	}
-	w.took = a.took
+	w.rescanTime = a.took
 	switch {
 	case a.took < slowClaim:
-		*w = lowWater{}
+		*w = claimCursor{}
 		return true
-	case len(a.passed) == 0:
-		w.sought = false
+	case len(a.skipped) == 0:
+		w.unknown = false
 		return false
 	}
-	first := place{a.from.priority, a.passed[0].due, a.passed[0].id - 1}
-	if w.sought {
-		w.place, w.sought = first, false
+	first := position{a.from.priority, a.skipped[0].due, a.skipped[0].id - 1}
+	if w.unknown {
+		w.position, w.unknown = first, false
 	} else {
-		w.passed, w.left = first, len(a.passed)
+		w.skipped, w.skippedLeft = first, len(a.skipped)
 	}
 	return true
 }
 
-// look looks for messages that the claims of a lane have passed over. It ends when the worker is to drain.
-func (r *running) look(l *lane, to place) answer {
-	ctx, cancel := context.WithTimeout(r.reads, readingTimeout)
+// rescan looks for messages that the claims of a queue runner have passed over. It ends when the worker is to drain.
+func (r *runner) rescan(q *queueRunner, to position) queryAnswer {
+	ctx, cancel := context.WithTimeout(r.maintenanceReads, maintenanceTimeout)
 	defer cancel()
-	a := answer{lane: l, look: true, from: to}
+	a := queryAnswer{queue: q, rescan: true, from: to}
 	start := time.Now()
-	a.passed, a.err = r.store.passed(ctx, l.worker.Load(), to)
+	a.skipped, a.err = r.store.skippedPositions(ctx, q.worker.Load(), to)
 	a.took = time.Since(start)
 	if a.err != nil {
-		return r.failed(r.reads, a)
+		return r.logFailedQuery(r.maintenanceReads, a)
 	}
 	return a
 }
 
-// passed returns the first messages that may be claimed and stand at or before a place, in order.
-func (s *Store) passed(ctx context.Context, worker int64, to place) ([]place, error) {
-	var found []place
-	args := []any{worker, maxPassed, to.priority, to.due, to.id}
-	err := conn{s, nil}.rows(ctx, s.dialect.lease.passed[0], args, func(rows *sql.Rows) error {
-		p := place{priority: to.priority}
+// skippedPositions returns the first messages that may be claimed and stand at or before a place, in order.
+func (s *Store) skippedPositions(ctx context.Context, worker int64, to position) ([]position, error) {
+	var found []position
+	args := []any{worker, maxSkipped, to.priority, to.due, to.id}
+	err := conn{s, nil}.rows(ctx, s.dialect.lease.skipped[0], args, func(rows *sql.Rows) error {
+		p := position{priority: to.priority}
 		err := rows.Scan(&p.due, &p.id)
 		found = append(found, p)
 		return err
@@ -179,7 +179,7 @@ func (s *Store) passed(ctx context.Context, worker int64, to place) ([]place, er
 }
 
 // nextClaim is claim from a place on.
-func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool, from place) ([]*MessageInfo, error) {
+func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool, from position) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	err := s.single(ctx, func(c conn) (err error) {
 		ms, err = c.claim(ctx, s.dialect.lease.nextClaim[0], []any{worker, lease.Microseconds(), alone, n, from.priority, from.due, from.id})
@@ -191,43 +191,43 @@ func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int
 	return arrange(ms, queue, worker), nil
 }
 
-// A room is what the limits of a queue leave for a claim.
-type room struct {
+// A capacity is what the limits of a queue leave for a claim.
+type capacity struct {
 	limited bool          // there are limits
 	n       int           // how many may be leased; not limited: as many as were wanted
 	wait    time.Duration // until the rate lets the next one begin; 0: at once
-	rated   bool          // there is a rate
+	hasRate bool          // there is a rate
 }
 
 // closed reports whether nothing may be leased now.
-func (r room) closed() bool { return r.limited && r.n == 0 }
+func (r capacity) closed() bool { return r.limited && r.n == 0 }
 
-// heldWait is how long to wait for somebody to finish with a message, where that does not show.
-const heldWait = 250 * time.Millisecond
+// capacityWait is how long to wait for somebody to finish with a message, where that does not show.
+const capacityWait = 250 * time.Millisecond
 
 // claimLimited is claim for a queue that has limits: it claims as many as they
 // allow, in one transaction with the count, and says how many that were. One
 // such claim of a queue goes on at a time.
-func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, room, error) {
+func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, capacity, error) {
 	var ms []*MessageInfo
-	var left room
+	var left capacity
 	err := s.atomic(ctx, func(c conn) (err error) {
-		ms, left = nil, room{n: n}
+		ms, left = nil, capacity{n: n}
 		queues, err := c.ids(ctx, s.dialect.limit.lock, worker)
 		if err == nil && len(queues) > 0 {
-			left, err = c.room(ctx, queues[0], n)
+			left, err = c.capacity(ctx, queues[0], n)
 		}
 		if err != nil || left.closed() {
 			return err
 		}
 		ms, err = c.claim(ctx, s.dialect.lease.claim, []any{worker, lease.Microseconds(), alone, left.n})
-		if err == nil && left.rated && len(ms) > 0 {
+		if err == nil && left.hasRate && len(ms) > 0 {
 			_, err = c.exec(ctx, s.dialect.limit.take, queues[0], len(ms))
 		}
 		return err
 	})
 	if sqlerr.State(err) == "55P03" { // lock_not_available: a transaction has had the queue's row for long, of the application or of a process that hangs
-		return nil, room{limited: true}, nil
+		return nil, capacity{limited: true}, nil
 	}
 	if err != nil {
 		return nil, left, err
@@ -235,14 +235,14 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 	return arrange(ms, queue, worker), left, nil
 }
 
-// room asks how many of n messages of a queue may be leased.
-func (c conn) room(ctx context.Context, queue int64, n int) (room, error) {
-	left := room{limited: true}
-	err := c.rows(ctx, c.store.dialect.limit.room, []any{queue, n}, func(rows *sql.Rows) error {
+// capacity asks how many of n messages of a queue may be leased.
+func (c conn) capacity(ctx context.Context, queue int64, n int) (capacity, error) {
+	left := capacity{limited: true}
+	err := c.rows(ctx, c.store.dialect.limit.capacity, []any{queue, n}, func(rows *sql.Rows) error {
 		var wait int64
-		malformed, err := scanLoosely(rows, "n wait rated", &left.n, &wait, &left.rated)
+		malformed, err := scanLoosely(rows, "n wait rated", &left.n, &wait, &left.hasRate)
 		if malformed != "" {
-			left = room{limited: true, n: n} // what no policy can have is no limit
+			left = capacity{limited: true, n: n} // what no policy can have is no limit
 			return err
 		}
 		left.n, left.wait = max(0, left.n), durationOf(wait)
@@ -251,101 +251,101 @@ func (c conn) room(ctx context.Context, queue int64, n int) (room, error) {
 	return left, err
 }
 
-// maxLimitWait bounds how long a closed lane waits before it looks whether the
+// maxLimitWait bounds how long a closed queue runner waits before it looks whether the
 // limit is still what it was.
 const maxLimitWait = 15 * time.Second
 
-// A gate is closed while the limits of a lane's queue let nothing begin.
-type gate struct {
-	closed bool
-	held   bool // what is to end is not known: somebody is to finish with a message
-	timer  *time.Timer
+// A throttle is closed while the limits of a queue runner's queue let nothing begin.
+type throttle struct {
+	closed          bool
+	waitsForHandler bool // what is to end is not known: somebody is to finish with a message
+	timer           *time.Timer
 }
 
-// close has a lane claim nothing until its limits may have room again.
-func (r *running) close(l *lane, left room) {
-	l.gate.held = left.wait == 0
-	if l.gate.held && l.eased.Swap(false) {
+// throttle has a queue runner claim nothing until its limits may have room again.
+func (r *runner) throttle(q *queueRunner, left capacity) {
+	q.throttle.waitsForHandler = left.wait == 0
+	if q.throttle.waitsForHandler && q.capacityFreed.Swap(false) {
 		return // this worker has finished with one since
 	}
-	l.gate.closed = true
+	q.throttle.closed = true
 	wait := min(left.wait, maxLimitWait)
-	if l.gate.held {
+	if q.throttle.waitsForHandler {
 		wait = r.PollInterval
 	}
-	l.gate.timer = time.AfterFunc(wait, func() {
-		l.opened.Store(true)
-		r.ring()
+	q.throttle.timer = time.AfterFunc(wait, func() {
+		q.throttleEnded.Store(true)
+		r.wake()
 	})
 }
 
-// open lets a lane claim again if its time has come, or this worker has finished with a message.
-func (l *lane) open() {
-	if l.gate.closed && (l.opened.Swap(false) || l.gate.held && l.eased.Swap(false)) {
-		l.gate.timer.Stop()
-		l.gate.closed, l.more = false, true
+// endThrottle lets a queue runner claim again if its time has come, or this worker has finished with a message.
+func (q *queueRunner) endThrottle() {
+	if q.throttle.closed && (q.throttleEnded.Swap(false) || q.throttle.waitsForHandler && q.capacityFreed.Swap(false)) {
+		q.throttle.timer.Stop()
+		q.throttle.closed, q.mayHaveMessages = false, true
 	}
 }
 
-// ease notes that this worker has finished with a message of a lane.
-func (r *running) ease(l *lane) {
-	if l.limited.Load() {
-		l.eased.Store(true)
-		r.ring()
+// capacityFreed notes that this worker has finished with a message of a queue runner.
+func (r *runner) capacityFreed(q *queueRunner) {
+	if q.limited.Load() {
+		q.capacityFreed.Store(true)
+		r.wake()
 	}
 }
 
-// claim asks for messages of a lane, from a place on. It is not cut short when Run's ctx is
+// claim asks for messages of a queue runner, from a place on. It is not cut short when Run's ctx is
 // done: a claim that committed unheard would keep its messages until the lease ends.
-func (r *running) claim(l *lane, n int, alone bool, place place) answer {
-	a := answer{lane: l, asked: n, alone: alone}
-	if l.doubtful.Load() {
-		if a.err = r.settle(l); a.err != nil {
-			return r.failed(r.reads, a)
+func (r *runner) claim(q *queueRunner, n int, alone bool, place position) queryAnswer {
+	a := queryAnswer{queue: q, asked: n, withSuspects: alone}
+	if q.claimUnknown.Load() {
+		if a.err = r.releaseUnknownClaim(q); a.err != nil {
+			return r.logFailedQuery(r.maintenanceReads, a)
 		}
 	}
-	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
 	var ms []*MessageInfo
 	var err error
 	start := time.Now()
 	switch {
-	case l.limited.Load():
-		ms, a.room, err = r.store.claimLimited(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
-		a.asked = a.room.n
-		l.limited.Store(err != nil || a.room.limited)
+	case q.limited.Load():
+		ms, a.capacity, err = r.store.claimLimited(ctx, q.queue, q.worker.Load(), n, q.lease, alone)
+		a.asked = a.capacity.n
+		q.limited.Store(err != nil || a.capacity.limited)
 	case place.isBeginning():
-		ms, err = r.store.claim(ctx, l.queue, l.worker.Load(), n, l.lease, alone)
+		ms, err = r.store.claim(ctx, q.queue, q.worker.Load(), n, q.lease, alone)
 		a.took, a.stuck = time.Since(start), err != nil && r.stuck(start)
 	default:
-		ms, err = r.store.nextClaim(ctx, l.queue, l.worker.Load(), n, l.lease, alone, place)
+		ms, err = r.store.nextClaim(ctx, q.queue, q.worker.Load(), n, q.lease, alone, place)
 		a.from = place
 	}
-	if err == nil && !l.workflow {
+	if err == nil && !q.workflow {
 		err = r.store.findRuns(ctx, ms)
 	}
 	if err != nil {
 		// It may have committed all the same.
-		l.doubtful.Store(true)
+		q.claimUnknown.Store(true)
 		a.err = err
-		return r.failed(r.base, a)
+		return r.logFailedQuery(r.handlerBase, a)
 	}
-	a.ms = r.take(l, ms, start.Add(l.lease))
+	a.ms = r.trackClaimed(q, ms, start.Add(q.lease))
 	return a
 }
 
-// take makes deliveries of messages that were claimed.
-func (r *running) take(l *lane, ms []*MessageInfo, until time.Time) []*delivery {
+// trackClaimed makes deliveries of messages that were claimed.
+func (r *runner) trackClaimed(q *queueRunner, ms []*MessageInfo, until time.Time) []*delivery {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ds := make([]*delivery, 0, len(ms))
 	for _, m := range ms {
-		d := &delivery{m: m, lane: l, until: until}
-		m.hold = &d.hold
+		d := &delivery{m: m, queue: q, until: until}
+		m.delivery = &d.state
 		// An old one lost its lease, and this worker took the message again; or its
 		// run has ended and was retried, before the old one was put away.
-		if old := r.held[m.ID]; old != nil && !old.hold.settled.Load() {
-			r.lose(old)
+		if old := r.held[m.ID]; old != nil && !old.state.settled.Load() {
+			r.loseLease(old)
 		}
 		r.held[m.ID] = d
 		ds = append(ds, d)
@@ -353,28 +353,28 @@ func (r *running) take(l *lane, ms []*MessageInfo, until time.Time) []*delivery 
 	return ds
 }
 
-// settle clears up after a claim with an unknown end. It has longer each time that it
+// releaseUnknownClaim clears up after a claim with an unknown end. It has longer each time that it
 // failed: a worker with tens of millions of dead rows behind it may need it, but one whose
 // connection is gone should not wait for that long.
-func (r *running) settle(l *lane) error {
-	wait := cmp.Or(l.settling, statementTimeout)
-	ctx, cancel := context.WithTimeout(r.reads, wait)
+func (r *runner) releaseUnknownClaim(q *queueRunner) error {
+	wait := cmp.Or(q.releaseTimeout, statementTimeout)
+	ctx, cancel := context.WithTimeout(r.maintenanceReads, wait)
 	defer cancel()
-	if err := r.releaseStrays(ctx, l); err != nil {
+	if err := r.releaseOrphans(ctx, q); err != nil {
 		if ctx.Err() != nil || !r.store.dialect.refused(err) {
-			l.settling = min(2*wait, readingTimeout)
+			q.releaseTimeout = min(2*wait, maintenanceTimeout)
 			return err
 		}
-		r.recurring.of("strays "+l.queue).Error("pgqrs: the database refuses to take back messages of a claim whose answer was lost; they are ready again when their leases end",
-			"queue", l.queue, "err", err)
+		r.repeated.of("strays "+q.queue).Error("pgqrs: the database refuses to take back messages of a claim whose answer was lost; they are ready again when their leases end",
+			"queue", q.queue, "err", err)
 	}
-	l.settling = 0
-	l.doubtful.Store(false)
+	q.releaseTimeout = 0
+	q.claimUnknown.Store(false)
 	return nil
 }
 
-// releaseStrays gives back, uncounted, what a lost claim left in the table.
-func (r *running) releaseStrays(ctx context.Context, l *lane) error {
+// releaseOrphans gives back, uncounted, what a lost claim left in the table.
+func (r *runner) releaseOrphans(ctx context.Context, q *queueRunner) error {
 	r.mu.Lock()
 	var ids []int64
 	for id := range r.held {
@@ -386,29 +386,29 @@ func (r *running) releaseStrays(ctx context.Context, l *lane) error {
 		return err
 	}
 	return r.store.single(ctx, func(c conn) error {
-		n, err := c.exec(ctx, r.store.dialect.lease.strays, l.worker.Load(), l.since.Load(), list)
+		n, err := c.exec(ctx, r.store.dialect.lease.orphans, q.worker.Load(), q.incarnation.Load(), list)
 		if n > 0 {
-			r.log.Info("pgqrs: gave back messages of a claim whose answer was lost", "queue", l.queue, "messages", n)
+			r.log.Info("pgqrs: gave back messages of a claim whose answer was lost", "queue", q.queue, "messages", n)
 		}
 		return err
 	})
 }
 
 // poll asks which workers have messages due.
-func (r *running) poll(workers []int64) answer {
-	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+func (r *runner) poll(workers []int64) queryAnswer {
+	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
-	a := answer{due: map[int64]bool{}}
+	a := queryAnswer{due: map[int64]bool{}}
 	list, err := jsonList(workers)
 	if err != nil {
 		a.err = err
-		return r.failed(r.base, a)
+		return r.logFailedQuery(r.handlerBase, a)
 	}
 	start := time.Now()
 	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
 	if err != nil {
 		a.err, a.stuck = err, r.stuck(start)
-		return r.failed(r.base, a)
+		return r.logFailedQuery(r.handlerBase, a)
 	}
 	for _, id := range ids {
 		a.due[id] = true
@@ -416,8 +416,8 @@ func (r *running) poll(workers []int64) answer {
 	return a
 }
 
-// failed logs why the database gave no answer, unless the question was cut short by the end of ctx.
-func (r *running) failed(ctx context.Context, a answer) answer {
+// logFailedQuery logs why the database gave no answer, unless the question was cut short by the end of ctx.
+func (r *runner) logFailedQuery(ctx context.Context, a queryAnswer) queryAnswer {
 	if ctx.Err() != nil {
 		return a
 	}

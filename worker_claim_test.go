@@ -50,7 +50,7 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 	return rows, nil
 }
 
-// claims has a lane claim three messages several times, look where that is due, and
+// claims has a queue runner claim three messages several times, look where that is due, and
 // returns what was sent and how many came, -1 for an error.
 func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
@@ -58,15 +58,15 @@ func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duratio
 	f.strict = true
 	r := testRunning(t, &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
-	db.beat = func() { r.report(t.Context()) }
-	l := r.lanes[0]
-	l.have(registration{id: 1})
+	db.beat = func() { r.heartbeat(t.Context()) }
+	q := r.queues[0]
+	q.setRow(registration{id: 1})
 	for range times {
-		if l.low.lookDue() {
-			r.answered(r.look(l, l.low.lookTo()))
+		if q.cursor.rescanDue() {
+			r.answered(r.rescan(q, q.cursor.rescanEnd()))
 		}
-		place, n := l.low.next(3)
-		a := r.claim(l, n, true, place)
+		place, n := q.cursor.next(3)
+		a := r.claim(q, n, true, place)
 		r.answered(a)
 		if a.err != nil {
 			got = append(got, -1)
@@ -102,7 +102,7 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 	}{
 		{
 			"and looked before it for a tenth of the time", Postgres,
-			slowly{takes: slow, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim / 2,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 3}}, rescanShare * slowClaim / 2,
 			[]string{full, at(next, 3), at(look, 6), at(next, 6), at(next, 9), at(look, 12), at(next, 12)}, []int{3, 3, 3, 3, 3},
 		}, {
 			"and looked before it for half of the time when it runs dry", Postgres,
@@ -110,19 +110,19 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 			[]string{full, at(next, 3), at(look, 5), at(next, 5), at(next, 7), at(look, 9), at(next, 9)}, []int{3, 2, 2, 2, 2},
 		}, {
 			"and what was passed over is claimed first", Postgres,
-			slowly{takes: slow, gets: map[string]int{full: 3, next: 3, look: 4}}, fullShare * slowClaim / 3,
+			slowly{takes: slow, gets: map[string]int{full: 3, next: 3, look: 4}}, rescanShare * slowClaim / 3,
 			[]string{full, at(next, 3), at(next, 6), at(look, 9), "message.next_claim 1 1 0", "message.next_claim 1 1 0", at(next, 9)}, []int{3, 3, 3, 3, 1, 3},
 		}, {
 			"and what was passed over may be gone", Postgres,
-			slowly{takes: slow, gets: map[string]int{full: 3, look: 4}}, fullShare * slowClaim,
+			slowly{takes: slow, gets: map[string]int{full: 3, look: 4}}, rescanShare * slowClaim,
 			[]string{full, at(look, 3), "message.next_claim 1 1 0", at(look, 3), "message.next_claim 1 1 0"}, []int{3, 0, 0},
 		}, {
 			"until a look is quick", Postgres,
-			slowly{takes: map[string]time.Duration{full: slowClaim, look: slowClaim - 1}, gets: map[string]int{full: 3, next: 3}}, fullShare * slowClaim,
+			slowly{takes: map[string]time.Duration{full: slowClaim, look: slowClaim - 1}, gets: map[string]int{full: 3, next: 3}}, rescanShare * slowClaim,
 			[]string{full, at(look, 3), full}, []int{3, 3},
 		}, {
 			"or from what a look finds if it did not end", Postgres,
-			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: readingTimeout - 1, release: 3 * statementTimeout}, gets: map[string]int{next: 3, look: 4}}, 0,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: maintenanceTimeout - 1, release: 3 * statementTimeout}, gets: map[string]int{next: 3, look: 4}}, 0,
 			[]string{full, look + " -1 946684810000000 0", release, release, release, next + " -1 1 0", at(next, 3)}, []int{-1, -1, -1, 3, 3},
 		}, {
 			"or from now if a look finds nothing", Postgres,
@@ -134,7 +134,7 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
 		}, {
 			"or from the beginning all the same if a look fails", Postgres,
-			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: readingTimeout + 1}}, 0,
+			slowly{takes: map[string]time.Duration{full: statementTimeout + 1, look: maintenanceTimeout + 1}}, 0,
 			[]string{full, look + " -1 946684810000000 0", release, full}, []int{-1, -1},
 		}, {
 			"not if the database answered nothing at all", Postgres,
@@ -172,21 +172,21 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 // A message whose lease expired is claimed into a free slot only. One that was
 // passed over is not forgotten until there is one, nor for a claim that began before it was found.
 func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
-	w := lowWater{place: place{0, 10, 10}, passed: place{0, 1, 0}, left: 2}
+	w := claimCursor{position: position{0, 10, 10}, skipped: position{0, 1, 0}, skippedLeft: 2}
 	message := &delivery{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}
-	if w.claimed(answer{from: w.place, asked: 1, ms: []*delivery{message}}, true); w.left != 2 || w.place != (place{0, 11, 11}) {
-		t.Errorf("after a claim from the place it is %v, and %d are left", w.place, w.left)
+	if w.claimed(queryAnswer{from: w.position, asked: 1, ms: []*delivery{message}}, true); w.skippedLeft != 2 || w.position != (position{0, 11, 11}) {
+		t.Errorf("after a claim from the place it is %v, and %d are left", w.position, w.skippedLeft)
 	}
 	for _, step := range []struct {
 		alone bool
 		left  int
 	}{{false, 2}, {true, 0}} {
 		from, n := w.next(5)
-		if from != w.passed || n != 2 {
+		if from != w.skipped || n != 2 {
 			t.Errorf("%d are claimed from %v", n, from)
 		}
-		if w.claimed(answer{from: from, asked: n, alone: step.alone}, true); w.left != step.left {
-			t.Errorf("alone %v: %d are left, want %d", step.alone, w.left, step.left)
+		if w.claimed(queryAnswer{from: from, asked: n, withSuspects: step.alone}, true); w.skippedLeft != step.left {
+			t.Errorf("alone %v: %d are left, want %d", step.alone, w.skippedLeft, step.left)
 		}
 	}
 }
@@ -195,25 +195,25 @@ func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 // Any other claim that finds nothing leaves the worker free to claim ahead, and the next poll tells whether there is something.
 func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 	for _, test := range []struct {
-		a           answer
+		a           queryAnswer
 		needs, soon bool // a slot, the next poll
 	}{
-		{answer{seen: true}, true, false},
-		{answer{}, false, true},
-		{answer{seen: true, alone: true}, false, false},
-		{answer{seen: true, from: place{0, 10, 10}}, false, false},
+		{queryAnswer{pollSawDue: true}, true, false},
+		{queryAnswer{}, false, true},
+		{queryAnswer{pollSawDue: true, withSuspects: true}, false, false},
+		{queryAnswer{pollSawDue: true, from: position{0, 10, 10}}, false, false},
 	} {
 		_, s := newFake(t, Config{}, Postgres, nil)
 		r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
-		l := r.lanes[0]
-		l.low.place = test.a.from
-		test.a.lane, test.a.asked = l, 3
+		q := r.queues[0]
+		q.cursor.position = test.a.from
+		test.a.queue, test.a.asked = q, 3
 		r.claimed(test.a)
-		if l.needsSlot != test.needs || l.more != test.needs {
-			t.Errorf("after %+v it needs a slot: %v, more: %v", test.a, l.needsSlot, l.more)
+		if q.needsSlot != test.needs || q.mayHaveMessages != test.needs {
+			t.Errorf("after %+v it needs a slot: %v, more: %v", test.a, q.needsSlot, q.mayHaveMessages)
 		}
-		if (r.hint > 0) != test.soon {
-			t.Errorf("after %+v the next poll is soon: %v", test.a, r.hint > 0)
+		if (r.fastPoll > 0) != test.soon {
+			t.Errorf("after %+v the next poll is soon: %v", test.a, r.fastPoll > 0)
 		}
 	}
 }
@@ -223,54 +223,54 @@ func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) { return nil, nil })
 	r := newTestRunning(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
-	l := r.lanes[0]
-	l.worker.Store(7)
-	l.more, l.average = false, time.Millisecond // it claims ahead
-	r.count(l, 1)
+	q := r.queues[0]
+	q.worker.Store(7)
+	q.mayHaveMessages, q.averageTime = false, time.Millisecond // it claims ahead
+	r.countHandlers(q, 1)
 	for range 2 {
 		r.polling = true
-		r.answered(answer{due: map[int64]bool{7: true}})
-		r.claimNext()
+		r.answered(queryAnswer{due: map[int64]bool{7: true}})
+		r.startClaim()
 		if !r.claiming {
 			t.Fatal("it does not claim what a poll has seen")
 		}
 		r.answered(<-r.answers)
-		if n, _ := r.want(l); n > 0 || !l.needsSlot {
+		if n, _ := r.claimSize(q); n > 0 || !q.needsSlot {
 			t.Errorf("it asks for %d more", n)
 		}
-		r.count(l, -1)
-		if n, alone := r.want(l); n == 0 || !alone {
+		r.countHandlers(q, -1)
+		if n, alone := r.claimSize(q); n == 0 || !alone {
 			t.Fatalf("it asks for %d when a slot is free, alone: %v", n, alone)
 		}
-		r.claimNext()
+		r.startClaim()
 		r.answered(<-r.answers)
-		r.count(l, 1)
-		if l.needsSlot || l.more {
-			t.Errorf("when it is gone a slot is needed: %v, more: %v", l.needsSlot, l.more)
+		r.countHandlers(q, 1)
+		if q.needsSlot || q.mayHaveMessages {
+			t.Errorf("when it is gone a slot is needed: %v, more: %v", q.needsSlot, q.mayHaveMessages)
 		}
 	}
 }
 
 func TestALookThatFailsIsNotAQuickOne(t *testing.T) {
-	w := lowWater{place: place{0, 10, 10}, took: time.Hour}
-	if w.hasLooked(answer{look: true, err: driver.ErrBadConn, took: time.Microsecond}) || !w.stands() || w.lookDue() {
+	w := claimCursor{position: position{0, 10, 10}, rescanTime: time.Hour}
+	if w.rescanned(queryAnswer{rescan: true, err: driver.ErrBadConn, took: time.Microsecond}) || !w.isSet() || w.rescanDue() {
 		t.Errorf("after it: %+v", w)
 	}
 }
 
 // Where a look has put the place is not undone by a claim that was on its way.
 func TestALookThatSeeksMovesThePlace(t *testing.T) {
-	w := lowWater{place: place{2, 10, 10}, sought: true}
-	if to := w.lookTo(); to != (place{leastPriority, 10, 10}) {
+	w := claimCursor{position: position{2, 10, 10}, unknown: true}
+	if to := w.rescanEnd(); to != (position{leastPriority, 10, 10}) {
 		t.Errorf("it is looked up to %v, not among the least urgent", to)
 	}
-	asked, found := answer{from: w.place, asked: 1}, place{leastPriority, 3, 3}
-	if !w.hasLooked(answer{look: true, from: w.lookTo(), passed: []place{found}, took: slowClaim}) {
+	asked, found := queryAnswer{from: w.position, asked: 1}, position{leastPriority, 3, 3}
+	if !w.rescanned(queryAnswer{rescan: true, from: w.rescanEnd(), skipped: []position{found}, took: slowClaim}) {
 		t.Error("nothing is to be claimed after it")
 	}
 	asked.ms = []*delivery{{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}}
 	w.claimed(asked, true)
-	if want := (lowWater{place: place{leastPriority, 3, 2}, looked: w.looked, took: slowClaim}); w != want {
+	if want := (claimCursor{position: position{leastPriority, 3, 2}, rescannedAt: w.rescannedAt, rescanTime: slowClaim}); w != want {
 		t.Errorf("it is %+v, want %+v", w, want)
 	}
 }
@@ -291,12 +291,12 @@ func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
 			f.strict = true
 			r := testRunning(t, &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
-			c.db.beat = func() { r.report(t.Context()) }
-			l := r.lanes[0]
-			l.more = false
+			c.db.beat = func() { r.heartbeat(t.Context()) }
+			q := r.queues[0]
+			q.mayHaveMessages = false
 			r.answered(r.poll([]int64{1}))
-			if l.more != c.more {
-				t.Errorf("away: %v, a claim follows: %v, want %v", c.db.away, l.more, c.more)
+			if q.mayHaveMessages != c.more {
+				t.Errorf("away: %v, a claim follows: %v, want %v", c.db.away, q.mayHaveMessages, c.more)
 			}
 		})
 	}

@@ -15,11 +15,11 @@ import (
 
 // A delivery is one message in a Worker's hands.
 type delivery struct {
-	m    *MessageInfo
-	lane *lane
-	hold hold
-	ctx  context.Context // of its handler; nil until it begins
-	took time.Duration   // by the handler
+	m     *MessageInfo
+	queue *queueRunner
+	state deliveryState
+	ctx   context.Context // of its handler; nil until it begins
+	took  time.Duration   // by the handler
 
 	// The rest is guarded by running.mu.
 	until    time.Time               // when its lease ends, by this process's clock, unless it is renewed
@@ -31,45 +31,45 @@ type delivery struct {
 // errDrained is the cause of a handler's ctx after Grace.
 var errDrained = fmt.Errorf("worker is stopping: %w", context.Canceled)
 
-// lose notes that a delivery's lease is gone, and ends its handler's ctx. The
+// loseLease notes that a delivery's lease is gone, and ends its handler's ctx. The
 // caller holds r.mu.
-func (r *running) lose(d *delivery) {
+func (r *runner) loseLease(d *delivery) {
 	d.lost = true
 	if d.cancel != nil {
 		d.cancel(ErrLeaseLost)
 	}
-	r.log.Warn("pgqrs: lease lost", "queue", d.lane.queue, "message", d.m.ID)
+	r.log.Warn("pgqrs: lease lost", "queue", d.queue.queue, "message", d.m.ID)
 }
 
-// begin passes a waiting delivery to a hand, unless its lease is gone. Then it
+// startHandler passes a waiting delivery to an executor, unless its lease is gone. Then it
 // gives it back, which does nothing if somebody else has it.
-func (r *running) begin(d *delivery) bool {
+func (r *runner) startHandler(d *delivery) bool {
 	r.mu.Lock()
 	lost := d.lost
 	if !lost {
-		d.ctx, d.cancel = context.WithCancelCause(r.base)
+		d.ctx, d.cancel = context.WithCancelCause(r.handlerBase)
 	}
 	r.mu.Unlock()
 	if lost {
 		r.giveBack([]*delivery{d})
 		return false
 	}
-	if r.busy == r.hands {
-		r.hands++
-		go r.hand()
+	if r.handling == r.executors {
+		r.executors++
+		go r.executor()
 	}
 	r.begun <- d // there is room for as many as there can be handlers
 	return true
 }
 
-// hand handles deliveries until there are no more. It is one goroutine for many,
+// executor handles deliveries until there are no more. It is one goroutine for many,
 // for a new one would have to grow its stack each time. If a handler ends it, by
 // runtime.Goexit, another takes its place.
-func (r *running) hand() {
+func (r *runner) executor() {
 	ended := false
 	defer func() {
 		if !ended {
-			go r.hand()
+			go r.executor()
 		}
 	}()
 	for d := range r.begun {
@@ -81,9 +81,9 @@ func (r *running) hand() {
 // handle runs the handler and hands its outcome on. The deferred parts run whatever the handler
 // does, runtime.Goexit included, and whatever the Observer, the policy or the error do that are
 // asked about it: in the end the attempt is recorded as a failure without them.
-func (r *running) handle(ctx context.Context, d *delivery) {
+func (r *runner) handle(ctx context.Context, d *delivery) {
 	defer d.cancel(nil)
-	if limit := d.lane.policy.Timeout; limit > 0 {
+	if limit := d.queue.policy.Timeout; limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, limit, ErrTimeout)
 		defer stop()
@@ -94,11 +94,11 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 	defer func() { r.finished <- d }()
 	defer func() {
 		if v := recover(); v != nil || !concluded {
-			r.concludeBlindly(d, v)
+			r.completeBlindly(d, v)
 		}
 	}()
 	defer func() {
-		r.conclude(ctx, d, foreign.Safe(raw))
+		r.complete(ctx, d, foreign.Safe(raw))
 		concluded = true
 	}()
 	defer func() {
@@ -112,25 +112,25 @@ func (r *running) handle(ctx context.Context, d *delivery) {
 			o.Finished(ctx, d.m, d.took, raw)
 		}
 	}()
-	if raw = r.leave(d); raw == nil {
-		raw = r.work(ctx, d)
+	if raw = r.leaveRun(d); raw == nil {
+		raw = r.callHandler(ctx, d)
 	}
 	returned = true
 }
 
-// work runs the handler, unless the message is malformed or has used up its attempts.
-func (r *running) work(ctx context.Context, d *delivery) error {
+// callHandler runs the handler, unless the message is malformed or has used up its attempts.
+func (r *runner) callHandler(ctx context.Context, d *delivery) error {
 	if err := d.m.malformed(); err != nil {
 		return err
 	}
-	if d.lane.policy.overdrawn(d.m.Attempt) {
+	if d.queue.policy.overdrawn(d.m.Attempt) {
 		return Permanent(overdrawn(d.m))
 	}
-	return d.lane.work(ctx, d.m)
+	return d.queue.work(ctx, d.m)
 }
 
-// concludeBlindly records a failed attempt without asking what has just panicked, or ended the goroutine.
-func (r *running) concludeBlindly(d *delivery, v any) {
+// completeBlindly records a failed attempt without asking what has just panicked, or ended the goroutine.
+func (r *runner) completeBlindly(d *delivery, v any) {
 	r.mu.Lock()
 	finished := d.finished || r.held[d.m.ID] != d
 	r.mu.Unlock()
@@ -141,22 +141,22 @@ func (r *running) concludeBlindly(d *delivery, v any) {
 	if v != nil {
 		err = fmt.Errorf("what became of the handler cannot be told: %w", foreign.NewPanic(v))
 	}
-	r.record(d, outcome{kind: retried, delay: defaultBackoff(d.m.Attempt), err: err})
+	r.enqueueCompletion(d, outcome{kind: retried, delay: defaultBackoff(d.m.Attempt), err: err})
 }
 
-// conclude decides what becomes of a delivery and has it recorded.
-func (r *running) conclude(ctx context.Context, d *delivery, err error) {
-	if d.lane.workflow {
-		err = d.m.hold.runError(err)
+// complete decides what becomes of a delivery and has it recorded.
+func (r *runner) complete(ctx context.Context, d *delivery, err error) {
+	if d.queue.workflow {
+		err = d.m.delivery.runError(err)
 	}
 	if err == nil {
 		r.mu.Lock()
-		delete(r.setbacks, d.m.ID)
+		delete(r.infraErrors, d.m.ID)
 		r.mu.Unlock()
 	}
 	var result outcome
 	switch cause := context.Cause(ctx); {
-	case err == nil && d.m.hold.settled.Load():
+	case err == nil && d.m.delivery.settled.Load():
 		r.forget(d) // the handler saw to it
 		return
 	case err == nil:
@@ -164,70 +164,70 @@ func (r *running) conclude(ctx context.Context, d *delivery, err error) {
 	case errors.Is(cause, errDrained), errors.Is(cause, ErrLeaseLost):
 		result = outcome{kind: released} // cut short, through no fault of its own
 	case errors.Is(cause, ErrTimeout):
-		err = fmt.Errorf("%w after %v: %w", ErrTimeout, d.lane.policy.Timeout, err)
+		err = fmt.Errorf("%w after %v: %w", ErrTimeout, d.queue.policy.Timeout, err)
 		fallthrough
 	default:
-		result = r.judge(d, err)
+		result = r.outcomeOf(d, err)
 	}
 	if result.err != nil {
-		r.log.Warn("pgqrs: handler failed", "queue", d.lane.queue, "message", d.m.ID, "attempt", d.m.Attempt,
+		r.log.Warn("pgqrs: handler failed", "queue", d.queue.queue, "message", d.m.ID, "attempt", d.m.Attempt,
 			"outcome", result.kind.String(), "err", result.err)
 	}
-	if result.kind == died && d.lane.workflow {
-		if err := r.bury(d, result.err); err != nil {
-			r.recurring.of("bury "+d.lane.queue).Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
-			result = outcome{kind: retried, delay: r.putOff(d), err: result.err}
+	if result.kind == died && d.queue.workflow {
+		if err := r.failRun(d, result.err); err != nil {
+			r.repeated.of("bury "+d.queue.queue).Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
+			result = outcome{kind: retried, delay: r.countInfraError(d), err: result.err}
 		} else {
 			r.forget(d)
 			return
 		}
 	}
-	r.record(d, result)
+	r.enqueueCompletion(d, result)
 }
 
-// bury ends a run together with its message.
-func (r *running) bury(d *delivery, cause error) error {
-	ctx, cancel := context.WithTimeout(r.base, statementTimeout)
+// failRun ends a run together with its message.
+func (r *runner) failRun(d *delivery, cause error) error {
+	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
-	return r.store.bury(ctx, d.m, cause, d.lane.policy.DeadLetter)
+	return r.store.bury(ctx, d.m, cause, d.queue.policy.DeadLetter)
 }
 
-// record queues an outcome for writing. One of a delivery whose message this worker has claimed again is not written: where a backup
+// enqueueCompletion queues an outcome for writing. One of a delivery whose message this worker has claimed again is not written: where a backup
 // was restored meanwhile, the new lease, even of another message, may have the old one's numbers.
-func (r *running) record(d *delivery, result outcome) {
+func (r *runner) enqueueCompletion(d *delivery, result outcome) {
 	r.mu.Lock()
 	d.finished = true
 	superseded := r.held[d.m.ID] != nil && r.held[d.m.ID] != d
 	r.mu.Unlock()
 	if superseded {
-		r.recorder.missed(recording{d: d, outcome: result}, false)
-		r.ease(d.lane)
+		r.completer.logLostLease(completion{d: d, outcome: result}, false)
+		r.capacityFreed(d.queue)
 		return
 	}
-	r.recorder.add(d, result)
+	r.completer.add(d, result)
 }
 
 // giveBack releases deliveries that no handler has begun.
-func (r *running) giveBack(ds []*delivery) {
+func (r *runner) giveBack(ds []*delivery) {
 	for _, d := range ds {
-		r.record(d, outcome{kind: released})
+		r.enqueueCompletion(d, outcome{kind: released})
 	}
 }
 
 // forget drops deliveries that are settled.
-func (r *running) forget(ds ...*delivery) {
+func (r *runner) forget(ds ...*delivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range ds {
 		if r.held[d.m.ID] == d {
 			delete(r.held, d.m.ID)
 		}
-		r.ease(d.lane)
+		r.capacityFreed(d.queue)
 	}
 }
 
-// cutShort ends the ctx of every handler that runs.
-func (r *running) cutShort() {
+// cancelHandlers ends the ctx of every handler that runs.
+func (r *runner) cancelHandlers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range r.held {
@@ -237,14 +237,14 @@ func (r *running) cutShort() {
 	}
 }
 
-// A hold is what a Worker and the code that handles a message tell each other.
-type hold struct {
-	settled   atomic.Bool                             // by the handler itself
-	settling  atomic.Int32                            // calls under way that may settle it, and may have done so already
-	draining  atomic.Bool                             // the Worker is to stop
-	inTx      atomic.Bool                             // a transaction is open that ends with the fence
-	interrupt atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function
-	executed  atomic.Pointer[error]                   // what the execution of a run returned to the middleware around it
+// A deliveryState is what a Worker and the code that handles a message tell each other.
+type deliveryState struct {
+	settled       atomic.Bool                             // by the handler itself
+	settling      atomic.Int32                            // calls under way that may settle it, and may have done so already
+	draining      atomic.Bool                             // the Worker is to stop
+	inTransaction atomic.Bool                             // a transaction is open that ends with the fence
+	interrupt     atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function
+	executed      atomic.Pointer[error]                   // what the execution of a run returned to the middleware around it
 }
 
 // errNotExecuted is for a run whose message middleware took for handled.
@@ -252,7 +252,7 @@ var errNotExecuted = errors.New("middleware returned nil without calling the han
 
 // runError returns what became of a run, where err is what middleware made of it. Middleware can
 // change the error of a failure, but it can neither end a run nor wake a suspended one.
-func (h *hold) runError(err error) error {
+func (h *deliveryState) runError(err error) error {
 	executed := h.executed.Load()
 	switch {
 	case executed == nil && err == nil:
@@ -265,22 +265,22 @@ func (h *hold) runError(err error) error {
 	return err
 }
 
-// A recorder writes outcomes as they come: what arrives while one batch is
+// A completer writes outcomes as they come: what arrives while one batch is
 // being written makes the next. A batch that the database refuses is written in
 // halves, down to the outcome that it is about, which is tried again by itself.
-type recorder struct {
-	r    *running
+type completer struct {
+	r    *runner
 	work chan struct{} // holds one: there is something to write
 
-	mu      sync.Mutex
-	queue   []recording
-	refused []recording // by the database; each is tried again in its time
-	last    bool        // its time is now: the worker ends
-	shut    bool
-	doubt   bool // whether an earlier try of what is queued may have succeeded
+	mu           sync.Mutex
+	queue        []completion
+	refused      []completion // by the database; each is tried again in its time
+	ending       bool         // its time is now: the worker ends
+	closed       bool
+	mayBeWritten bool // whether an earlier try of what is queued may have succeeded
 }
 
-type recording struct {
+type completion struct {
 	d *delivery
 	outcome
 	refusals int       // of this outcome alone
@@ -288,43 +288,43 @@ type recording struct {
 }
 
 const (
-	maxRecord    = 1000        // outcomes in one statement
-	maxRefusals  = 3           // of one outcome, before its message is let go
-	firstRefusal = time.Second // before a refused outcome is tried again; then twice as long
+	maxCompletions        = 1000        // outcomes in one statement
+	maxCompletionRefusals = 3           // of one outcome, before its message is let go
+	firstRefusalWait      = time.Second // before a refused outcome is tried again; then twice as long
 )
 
 // add queues an outcome.
-func (c *recorder) add(d *delivery, o outcome) {
+func (c *completer) add(d *delivery, o outcome) {
 	c.mu.Lock()
-	shut := c.shut
+	shut := c.closed
 	if !shut {
-		c.queue = append(c.queue, recording{d: d, outcome: o})
+		c.queue = append(c.queue, completion{d: d, outcome: o})
 	}
 	c.mu.Unlock()
 	if shut {
 		c.r.log.Warn("pgqrs: handler returned after its worker had ended; the message will be delivered again",
-			"queue", d.lane.queue, "message", d.m.ID)
+			"queue", d.queue.queue, "message", d.m.ID)
 		return
 	}
-	c.kick()
+	c.wake()
 }
 
-// kick has the recorder look for work.
-func (c *recorder) kick() {
+// wake has the completer look for work.
+func (c *completer) wake() {
 	select {
 	case c.work <- struct{}{}:
 	default:
 	}
 }
 
-func (r *running) unrecorded() int {
-	r.recorder.mu.Lock()
-	defer r.recorder.mu.Unlock()
-	return len(r.recorder.queue) + len(r.recorder.refused)
+func (r *runner) pendingCompletions() int {
+	r.completer.mu.Lock()
+	defer r.completer.mu.Unlock()
+	return len(r.completer.queue) + len(r.completer.refused)
 }
 
 // run writes until ctx is done, and after a failure again until it succeeds.
-func (c *recorder) run(ctx context.Context) {
+func (c *completer) run(ctx context.Context) {
 	wait := 50 * time.Millisecond
 	for {
 		select {
@@ -343,11 +343,11 @@ func (c *recorder) run(ctx context.Context) {
 }
 
 // finish writes what is left, for as long as one statement may take, and takes no more.
-func (c *recorder) finish() {
-	ctx, cancel := context.WithTimeout(c.r.base, statementTimeout)
+func (c *completer) finish() {
+	ctx, cancel := context.WithTimeout(c.r.handlerBase, statementTimeout)
 	defer cancel()
 	c.mu.Lock()
-	c.last = true
+	c.ending = true
 	c.mu.Unlock()
 	for c.flush(ctx) != nil {
 		if !pause(ctx, 100*time.Millisecond) {
@@ -356,14 +356,14 @@ func (c *recorder) finish() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.shut = true
+	c.closed = true
 	if n := len(c.queue) + len(c.refused); n > 0 {
 		c.r.log.Error("pgqrs: could not record outcomes; their messages will be delivered again", "messages", n)
 	}
 }
 
 // flush writes everything that is queued, and then what was refused and is due.
-func (c *recorder) flush(ctx context.Context) error {
+func (c *completer) flush(ctx context.Context) error {
 	for {
 		batch, doubt := c.take()
 		if len(batch) == 0 {
@@ -374,29 +374,29 @@ func (c *recorder) flush(ctx context.Context) error {
 		}
 	}
 	for _, x := range c.takeRefused() {
-		if err := c.writeAll(ctx, []recording{x}, true); err != nil {
+		if err := c.writeAll(ctx, []completion{x}, true); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *recorder) take() ([]recording, bool) {
+func (c *completer) take() ([]completion, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := min(len(c.queue), maxRecord)
+	n := min(len(c.queue), maxCompletions)
 	batch := slices.Clone(c.queue[:n])
 	c.queue = slices.Delete(c.queue, 0, n)
-	return batch, c.doubt
+	return batch, c.mayBeWritten
 }
 
 // takeRefused takes out the refused outcomes whose time has come.
-func (c *recorder) takeRefused() (due []recording) {
+func (c *completer) takeRefused() (due []completion) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var later []recording
+	var later []completion
 	for _, x := range c.refused {
-		if c.last || !x.next.After(time.Now()) {
+		if c.ending || !x.next.After(time.Now()) {
 			due = append(due, x)
 		} else {
 			later = append(later, x)
@@ -408,12 +408,12 @@ func (c *recorder) takeRefused() (due []recording) {
 
 // writeAll is write. If code that is not the library's ends the goroutine meanwhile, as an Observer
 // may, nothing is lost.
-func (c *recorder) writeAll(ctx context.Context, batch []recording, doubt bool) error {
+func (c *completer) writeAll(ctx context.Context, batch []completion, doubt bool) error {
 	written := false
 	defer func() {
 		if !written {
 			c.putBack(batch)
-			c.kick()
+			c.wake()
 		}
 	}()
 	err := c.write(ctx, batch, doubt)
@@ -422,26 +422,26 @@ func (c *recorder) writeAll(ctx context.Context, batch []recording, doubt bool) 
 }
 
 // putBack queues what could not be recorded, and may have been all the same.
-func (c *recorder) putBack(left []recording) {
+func (c *completer) putBack(left []completion) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue = append(slices.Clone(left), c.queue...)
-	c.doubt = true
+	c.mayBeWritten = true
 }
 
 // write records a batch. What could not be recorded goes back to the queue, unless it was refused.
-func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) error {
-	left, refused, err := c.try(ctx, batch, doubt)
+func (c *completer) write(ctx context.Context, batch []completion, doubt bool) error {
+	left, refused, err := c.writeOnce(ctx, batch, doubt)
 	switch {
 	case err == nil:
-		c.written()
+		c.noteWritten()
 		return nil
 	case !refused:
 		c.putBack(left)
-		c.r.recurring.of("record").Warn("pgqrs: could not record outcomes; trying again", "messages", len(left), "err", err)
+		c.r.repeated.of("record").Warn("pgqrs: could not record outcomes; trying again", "messages", len(left), "err", err)
 		return err
 	case len(left) == 1:
-		return c.refuse(ctx, left[0], err)
+		return c.retryRefused(ctx, left[0], err)
 	}
 	half := len(left) / 2
 	if err := c.write(ctx, left[:half], doubt); err != nil {
@@ -451,21 +451,21 @@ func (c *recorder) write(ctx context.Context, batch []recording, doubt bool) err
 	return c.write(ctx, left[half:], doubt)
 }
 
-// written notes that the database takes outcomes.
-func (c *recorder) written() {
+// noteWritten notes that the database takes outcomes.
+func (c *completer) noteWritten() {
 	c.mu.Lock()
-	c.doubt = c.doubt && len(c.queue) > 0
+	c.mayBeWritten = c.mayBeWritten && len(c.queue) > 0
 	c.mu.Unlock()
-	c.r.recurring.of("record").over()
+	c.r.repeated.of("record").over()
 }
 
-// try records what it can of a batch, and returns what is left, and whether the database refuses it for what it is.
-func (c *recorder) try(ctx context.Context, batch []recording, doubt bool) (left []recording, refused bool, err error) {
+// writeOnce records what it can of a batch, and returns what is left, and whether the database refuses it for what it is.
+func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt bool) (left []completion, refused bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	list := make([]settlement, len(batch))
 	for i, x := range batch {
-		list[i] = settlement{x.d.m, x.outcome, x.d.lane.policy.DeadLetter}
+		list[i] = settlement{x.d.m, x.outcome, x.d.queue.policy.DeadLetter}
 	}
 	ids, err := c.r.store.settleAsIs(ctx, list)
 	var done map[int64]bool // nil: all were
@@ -484,45 +484,45 @@ func (c *recorder) try(ctx context.Context, batch []recording, doubt bool) (left
 		}
 		settled = append(settled, x.d)
 		if missed {
-			c.missed(x, doubt)
+			c.logLostLease(x, doubt)
 		}
 	}
 	c.r.forget(settled...)
 	return left, err != nil && ctx.Err() == nil && c.r.store.dialect.refused(err), err
 }
 
-// refuse sees to an outcome that the database refuses. A text that it cannot hold is written in
+// retryRefused sees to an outcome that the database refuses. A text that it cannot hold is written in
 // ASCII. Otherwise it is tried again some times, and then its message is let go: it is delivered
 // again when its lease ends.
-func (c *recorder) refuse(ctx context.Context, x recording, err error) error {
+func (c *completer) retryRefused(ctx context.Context, x completion, err error) error {
 	if plain := inASCII(x.err); sqlerr.Untranslatable(err) && plain != nil {
 		x.err = plain
-		c.r.recurring.of("text").Warn("pgqrs: an error's text was written in ASCII, since the database refused it", "queue", x.d.lane.queue, "message", x.d.m.ID, "err", err)
-		return c.write(ctx, []recording{x}, true)
+		c.r.repeated.of("text").Warn("pgqrs: an error's text was written in ASCII, since the database refused it", "queue", x.d.queue.queue, "message", x.d.m.ID, "err", err)
+		return c.write(ctx, []completion{x}, true)
 	}
 	x.refusals++
-	if x.refusals > maxRefusals {
-		c.r.recurring.of("refused "+x.d.lane.queue).Error("pgqrs: the database refuses an outcome; its message is delivered again when its lease ends",
-			"queue", x.d.lane.queue, "message", x.d.m.ID, "outcome", x.kind.String(), "err", err)
+	if x.refusals > maxCompletionRefusals {
+		c.r.repeated.of("refused "+x.d.queue.queue).Error("pgqrs: the database refuses an outcome; its message is delivered again when its lease ends",
+			"queue", x.d.queue.queue, "message", x.d.m.ID, "outcome", x.kind.String(), "err", err)
 		c.r.forget(x.d)
 		return nil
 	}
-	wait := firstRefusal << (x.refusals - 1)
+	wait := firstRefusalWait << (x.refusals - 1)
 	x.next = time.Now().Add(wait)
-	c.r.recurring.of("refusal "+x.d.lane.queue).Warn("pgqrs: the database refuses an outcome; trying again", "queue", x.d.lane.queue, "message", x.d.m.ID,
+	c.r.repeated.of("refusal "+x.d.queue.queue).Warn("pgqrs: the database refuses an outcome; trying again", "queue", x.d.queue.queue, "message", x.d.m.ID,
 		"outcome", x.kind.String(), "err", err)
 	c.mu.Lock()
 	c.refused = append(c.refused, x)
 	c.mu.Unlock()
-	time.AfterFunc(wait, c.kick)
+	time.AfterFunc(wait, c.wake)
 	return nil
 }
 
-// missed says that an outcome could not be recorded because its lease was gone.
-func (c *recorder) missed(x recording, doubt bool) {
-	log := c.r.log.With("queue", x.d.lane.queue, "message", x.d.m.ID, "outcome", x.kind.String())
+// logLostLease says that an outcome could not be recorded because its lease was gone.
+func (c *completer) logLostLease(x completion, doubt bool) {
+	log := c.r.log.With("queue", x.d.queue.queue, "message", x.d.m.ID, "outcome", x.kind.String())
 	switch {
-	case x.d.m.hold.settled.Load():
+	case x.d.m.delivery.settled.Load():
 	case doubt:
 		log.Info("pgqrs: outcome was recorded before the connection was lost, or the lease was")
 	default:

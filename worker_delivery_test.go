@@ -19,14 +19,14 @@ import (
 )
 
 // newRecording returns a Worker that has handled n messages of ids from 1 on, and what it logs.
-func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, error)) (*fake, *running, *bytes.Buffer) {
+func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, error)) (*fake, *runner, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
 	f, s := newFake(t, Config{NoPrepare: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}, Postgres, answer)
 	r := testRunning(t, &Worker{Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	for id := range int64(n) {
-		d := r.take(r.lanes[0], []*MessageInfo{{ID: id + 1, WorkerID: 7, Claim: 1, Attempt: 1}}, time.Now())[0]
-		r.record(d, outcome{kind: retried, err: fmt.Errorf("error %d é", id+1)})
+		d := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: id + 1, WorkerID: 7, Claim: 1, Attempt: 1}}, time.Now())[0]
+		r.enqueueCompletion(d, outcome{kind: retried, err: fmt.Errorf("error %d é", id+1)})
 	}
 	return f, r, &log
 }
@@ -66,7 +66,7 @@ func allBut(t *testing.T, id int64, refusal func(text string) error) func(call) 
 
 func TestRefusedBatchIsWrittenInHalves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n = maxRecord
+		const n = maxCompletions
 		refuses := true
 		f, r, log := newRecording(t, n, allBut(t, 600, func(string) error {
 			if refuses {
@@ -74,7 +74,7 @@ func TestRefusedBatchIsWrittenInHalves(t *testing.T) {
 			}
 			return nil
 		}))
-		if err := r.recorder.flush(t.Context()); err != nil {
+		if err := r.completer.flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if len(r.held) != 1 || r.held[600] == nil {
@@ -83,15 +83,15 @@ func TestRefusedBatchIsWrittenInHalves(t *testing.T) {
 		if sent := len(f.log()); sent > 22 {
 			t.Errorf("it took %d statements", sent)
 		}
-		if r.unrecorded() != 1 {
-			t.Errorf("%d outcomes are left", r.unrecorded())
+		if r.pendingCompletions() != 1 {
+			t.Errorf("%d outcomes are left", r.pendingCompletions())
 		}
-		if err := r.recorder.flush(t.Context()); err != nil || len(f.log()) != 0 {
+		if err := r.completer.flush(t.Context()); err != nil || len(f.log()) != 0 {
 			t.Errorf("it is tried again at once: %v", err)
 		}
-		pass(firstRefusal)
+		pass(firstRefusalWait)
 		refuses = false
-		if err := r.recorder.flush(t.Context()); err != nil || len(r.held) != 0 || r.unrecorded() != 0 {
+		if err := r.completer.flush(t.Context()); err != nil || len(r.held) != 0 || r.pendingCompletions() != 0 {
 			t.Errorf("then: %v, %d messages are held", err, len(r.held))
 		}
 		if text := log.String(); !strings.Contains(text, "the database refuses an outcome; trying again") || strings.Contains(text, "ASCII") {
@@ -105,7 +105,7 @@ func TestMessageOfARefusedOutcomeIsLetGo(t *testing.T) {
 		f, r, log := newRecording(t, 3, allBut(t, 2, func(string) error { return coded{"P0001"} }))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); r.recorder.run(ctx) }()
+		go func() { defer close(done); r.completer.run(ctx) }()
 		begun := time.Now()
 		for len(r.heldIDs()) > 0 && time.Since(begun) < time.Minute {
 			pass(100 * time.Millisecond)
@@ -125,7 +125,7 @@ func TestMessageOfARefusedOutcomeIsLetGo(t *testing.T) {
 }
 
 // heldIDs are the messages in hand.
-func (r *running) heldIDs() (ids []int64) {
+func (r *runner) heldIDs() (ids []int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id := range r.held {
@@ -148,7 +148,7 @@ func TestTextThatIsRefusedIsWrittenInASCII(t *testing.T) {
 		}
 		return rows, nil
 	}
-	if err := r.recorder.flush(t.Context()); err != nil {
+	if err := r.completer.flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if len(r.held) != 0 || written[2] != "error 2 é" || written[3] != `error 3 \u00e9` || written[4] != "error 4 é" {
@@ -171,11 +171,11 @@ func TestBatchIsNotSplitForTrouble(t *testing.T) {
 				}
 				return nil, err
 			})
-			if r.recorder.flush(t.Context()) == nil {
+			if r.completer.flush(t.Context()) == nil {
 				t.Errorf("%s: no error", name)
 			}
-			if ids, _ := leasesIn(t, f.log()[0]); len(ids) != 10 || len(f.log()) != 0 || r.unrecorded() != 10 || len(r.held) != 10 {
-				t.Errorf("%s: %d outcomes, %d left", name, len(ids), r.unrecorded())
+			if ids, _ := leasesIn(t, f.log()[0]); len(ids) != 10 || len(f.log()) != 0 || r.pendingCompletions() != 10 || len(r.held) != 10 {
+				t.Errorf("%s: %d outcomes, %d left", name, len(ids), r.pendingCompletions())
 			}
 			if !strings.Contains(log.String(), "could not record outcomes; trying again") {
 				t.Errorf("%s: logged %s", name, log)
@@ -184,15 +184,15 @@ func TestBatchIsNotSplitForTrouble(t *testing.T) {
 	}
 }
 
-// What ends the recorder's goroutine loses no outcome.
+// What ends the completer's goroutine loses no outcome.
 func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
 	f, r, _ := newRecording(t, 3, nil)
 	f.answer = func(call) ([][]driver.Value, error) { runtime.Goexit(); return nil, nil }
-	if err := foreign.Isolate(func() { _ = r.recorder.flush(t.Context()) }); err == nil {
+	if err := foreign.Isolate(func() { _ = r.completer.flush(t.Context()) }); err == nil {
 		t.Fatal("it did not end")
 	}
-	if r.unrecorded() != 3 || len(r.recorder.work) != 1 {
-		t.Errorf("%d outcomes are left", r.unrecorded())
+	if r.pendingCompletions() != 3 || len(r.completer.work) != 1 {
+		t.Errorf("%d outcomes are left", r.pendingCompletions())
 	}
 }
 
@@ -200,10 +200,10 @@ func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
 func TestStraysThatAreRefusedHoldUpNoClaim(t *testing.T) {
 	for state, want := range map[string]bool{"P0001": false, "57P01": true} {
 		_, r, log := newRecording(t, 0, failing("message.strays", coded{state}, coded{state}))
-		l := r.lanes[0]
-		l.doubtful.Store(true)
-		if err := r.settle(l); err != nil != want || l.doubtful.Load() != want {
-			t.Errorf("%s: %v, and the lane is doubtful: %v", state, err, l.doubtful.Load())
+		q := r.queues[0]
+		q.claimUnknown.Store(true)
+		if err := r.releaseUnknownClaim(q); err != nil != want || q.claimUnknown.Load() != want {
+			t.Errorf("%s: %v, and the lane is doubtful: %v", state, err, q.claimUnknown.Load())
 		}
 		if strings.Contains(log.String(), "refuses to take back") == want {
 			t.Errorf("%s: logged %s", state, log)

@@ -8,45 +8,45 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// schedule is the scheduler. It returns when a drain is over. All that it waits
+// dispatchLoop is the dispatch loop. It returns when a drain is over. All that it waits
 // for comes by one channel: a select costs several times as much, for each message.
-func (r *running) schedule(ctx context.Context) {
-	stop := context.AfterFunc(ctx, r.ring)
+func (r *runner) dispatchLoop(ctx context.Context) {
+	stop := context.AfterFunc(ctx, r.wake)
 	defer stop()
 	defer r.stopReads()
 	defer r.nextPoll.stop()
-	defer r.patience.stop()
+	defer r.drainTimer.stop()
 	r.nextPoll.set(0)
 	for !r.abandoned {
 		r.dispatch()
-		r.ask()
+		r.startQueries()
 		if !r.draining && r.allStopped() {
 			r.drain()
 		}
-		if r.draining && r.busy == 0 && !r.claiming && !r.polling && !r.looking {
+		if r.draining && r.handling == 0 && !r.claiming && !r.polling && !r.rescanning {
 			return
 		}
-		r.hear(ctx, <-r.finished)
+		r.takeEvent(ctx, <-r.finished)
 		for range len(r.finished) {
-			r.hear(ctx, <-r.finished)
+			r.takeEvent(ctx, <-r.finished)
 		}
 	}
 }
 
-// hear takes in that a handler has returned, or that the bell was rung.
-func (r *running) hear(ctx context.Context, d *delivery) {
+// takeEvent takes in that a handler has returned, or that the loop was woken.
+func (r *runner) takeEvent(ctx context.Context, d *delivery) {
 	if d != nil {
-		r.freed(d)
+		r.handlerReturned(d)
 		return
 	}
-	r.rung.Store(false)
+	r.woken.Store(false)
 	for len(r.answers) > 0 {
 		r.answered(<-r.answers)
 	}
-	r.wake()
+	r.takeWakeUps()
 	select {
-	case words := <-r.statuses:
-		r.obey(words)
+	case words := <-r.workerStatuses:
+		r.applyStatuses(words)
 	default:
 	}
 	if r.nextPoll.due() {
@@ -55,42 +55,42 @@ func (r *running) hear(ctx context.Context, d *delivery) {
 	if ctx.Err() != nil && !r.draining {
 		r.drain()
 	}
-	if r.patience.due() {
+	if r.drainTimer.due() {
 		if r.cut {
 			r.abandoned = true
 			return
 		}
 		r.cut = true
-		r.patience.set(cutWait)
-		r.cutShort()
+		r.drainTimer.set(cancelWait)
+		r.cancelHandlers()
 	}
 }
 
-// ring has the scheduler look at everything but what handlers do.
-func (r *running) ring() {
-	if r.rung.CompareAndSwap(false, true) {
+// wake has the dispatch loop look at everything but what handlers do.
+func (r *runner) wake() {
+	if r.woken.CompareAndSwap(false, true) {
 		r.finished <- nil // there is room for one
 	}
 }
 
-// An alarm rings the scheduler's bell at a time. It belongs to the scheduler.
-type alarm struct {
-	ring  func()
+// A loopTimer rings the dispatch loop at a time. It belongs to the dispatch loop.
+type loopTimer struct {
+	wake  func()
 	timer *time.Timer
 	at    time.Time // zero: never
 }
 
-func (a *alarm) set(d time.Duration) {
+func (a *loopTimer) set(d time.Duration) {
 	a.at = time.Now().Add(d)
 	if a.timer == nil {
-		a.timer = time.AfterFunc(d, a.ring)
+		a.timer = time.AfterFunc(d, a.wake)
 	} else {
 		a.timer.Reset(d)
 	}
 }
 
 // due reports, once, that the time has come.
-func (a *alarm) due() bool {
+func (a *loopTimer) due() bool {
 	if a.at.IsZero() || time.Now().Before(a.at) {
 		return false
 	}
@@ -98,248 +98,248 @@ func (a *alarm) due() bool {
 	return true
 }
 
-func (a *alarm) stop() {
+func (a *loopTimer) stop() {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
 }
 
 // dispatch starts handlers for waiting messages while there are slots.
-func (r *running) dispatch() {
-	for slots := r.Concurrency - r.hungry(); ; {
-		l := r.turn(&r.lastServed, func(l *lane) bool {
-			return len(l.waiting) > 0 && l.busy < l.limit && (l.flush != nil || r.busy-r.batched < slots)
+func (r *runner) dispatch() {
+	for slots := r.Concurrency - r.queuesWithoutWork(); ; {
+		q := r.nextQueue(&r.lastServed, func(q *queueRunner) bool {
+			return len(q.waiting) > 0 && q.busy < q.limit && (q.flush != nil || r.handling-r.batching < slots)
 		})
-		if l == nil {
+		if q == nil {
 			return
 		}
-		d := l.waiting[0]
-		l.waiting[0] = nil // or the slice would keep it while the queue is idle
-		l.waiting = l.waiting[1:]
-		if r.begin(d) {
-			r.count(l, 1)
+		d := q.waiting[0]
+		q.waiting[0] = nil // or the slice would keep it while the queue is idle
+		q.waiting = q.waiting[1:]
+		if r.startHandler(d) {
+			r.countHandlers(q, 1)
 		}
 	}
 }
 
-// count counts handlers of a lane that begin, or end.
-func (r *running) count(l *lane, n int) {
-	l.busy += n
-	r.busy += n
-	if l.flush != nil {
-		r.batched += n
+// countHandlers counts handlers of a queue runner that begin, or end.
+func (r *runner) countHandlers(q *queueRunner, n int) {
+	q.busy += n
+	r.handling += n
+	if q.flush != nil {
+		r.batching += n
 	}
 }
 
-// hungry counts the lanes that have messages to claim, but none in hand. A slot
-// is kept free for each, or a busy lane would fill every slot as it becomes free.
-func (r *running) hungry() int {
+// queuesWithoutWork counts the queue runners that have messages to claim, but none in hand. A slot
+// is kept free for each, or a busy queue runner would fill every slot as it becomes free.
+func (r *runner) queuesWithoutWork() int {
 	n := 0
-	for _, l := range r.lanes {
-		if l.flush == nil && l.more && !l.gate.closed && !l.off && !l.stopped && !r.draining && len(l.waiting) == 0 && l.busy == 0 {
+	for _, q := range r.queues {
+		if q.flush == nil && q.mayHaveMessages && !q.throttle.closed && !q.suspended && !q.stopped && !r.draining && len(q.waiting) == 0 && q.busy == 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// turn returns the first lane after the last one whose turn it was that has
+// nextQueue returns the first queue runner after the last one whose turn it was that has
 // something to do, or nil.
-func (r *running) turn(last *int, wants func(*lane) bool) *lane {
-	for i := range r.lanes {
-		n := (*last + 1 + i) % len(r.lanes)
-		if wants(r.lanes[n]) {
+func (r *runner) nextQueue(last *int, wants func(*queueRunner) bool) *queueRunner {
+	for i := range r.queues {
+		n := (*last + 1 + i) % len(r.queues)
+		if wants(r.queues[n]) {
 			*last = n
-			return r.lanes[n]
+			return r.queues[n]
 		}
 	}
 	return nil
 }
 
-// ask sends the database the next questions: a poll and a look that are due, and a claim, one of each at a time.
-func (r *running) ask() {
+// startQueries sends the database the next questions: a poll and a look that are due, and a claim, one of each at a time.
+func (r *runner) startQueries() {
 	if r.draining {
 		return
 	}
 	if r.pollDue && !r.polling {
 		r.pollDue = false
-		for _, l := range r.lanes {
-			l.more = l.more || l.low.stands() // a claim from there on does not read what a poll would
+		for _, q := range r.queues {
+			q.mayHaveMessages = q.mayHaveMessages || q.cursor.isSet() // a claim from there on does not read what a poll would
 		}
-		if ids := r.idle(); len(ids) > 0 {
+		if ids := r.idleWorkers(); len(ids) > 0 {
 			r.polling = true
-			go r.answer(answer{}, func() answer { return r.poll(ids) })
+			go r.sendAnswer(queryAnswer{}, func() queryAnswer { return r.poll(ids) })
 		} else {
 			r.schedulePoll()
 		}
 	}
-	if !r.looking {
-		r.lookBack()
+	if !r.rescanning {
+		r.startRescan()
 	}
 	if !r.claiming {
-		r.claimNext()
+		r.startClaim()
 	}
 }
 
-// lookBack has the claims of a lane looked after, if that is due.
-func (r *running) lookBack() {
-	l := r.turn(&r.lastLooked, func(l *lane) bool { return !l.off && !l.stopped && l.low.lookDue() })
-	if l != nil {
-		r.looking = true
-		to := l.low.lookTo()
-		go r.answer(answer{lane: l, look: true, from: to}, func() answer { return r.look(l, to) })
+// startRescan has the claims of a queue runner looked after, if that is due.
+func (r *runner) startRescan() {
+	q := r.nextQueue(&r.lastRescanned, func(q *queueRunner) bool { return !q.suspended && !q.stopped && q.cursor.rescanDue() })
+	if q != nil {
+		r.rescanning = true
+		to := q.cursor.rescanEnd()
+		go r.sendAnswer(queryAnswer{queue: q, rescan: true, from: to}, func() queryAnswer { return r.rescan(q, to) })
 	}
 }
 
-// claimNext claims for the next lane that wants messages.
-func (r *running) claimNext() {
+// startClaim claims for the next queue runner that wants messages.
+func (r *runner) startClaim() {
 	var n int
 	var alone bool
-	l := r.turn(&r.lastAsked, func(l *lane) bool {
-		n, alone = r.want(l)
+	q := r.nextQueue(&r.lastClaimed, func(q *queueRunner) bool {
+		n, alone = r.claimSize(q)
 		return n > 0
 	})
-	if l != nil {
+	if q != nil {
 		r.claiming = true
-		seen := l.seen
-		l.again, l.seen = false, false
-		l.eased.Store(false)
-		place, n := l.low.next(n)
-		go r.answer(answer{lane: l, asked: n, alone: alone, seen: seen}, func() answer {
-			a := r.claim(l, n, alone, place)
-			a.seen = seen
+		seen := q.pollSawDue
+		q.enqueuedSince, q.pollSawDue = false, false
+		q.capacityFreed.Store(false)
+		place, n := q.cursor.next(n)
+		go r.sendAnswer(queryAnswer{queue: q, asked: n, withSuspects: alone, pollSawDue: seen}, func() queryAnswer {
+			a := r.claim(q, n, alone, place)
+			a.pollSawDue = seen
 			return a
 		})
 	}
 }
 
-// answer sends the scheduler what the database says, whatever the Observer does that is told of it.
-func (r *running) answer(a answer, ask func() answer) {
+// sendAnswer sends the dispatch loop what the database says, whatever the Observer does that is told of it.
+func (r *runner) sendAnswer(a queryAnswer, ask func() queryAnswer) {
 	a.err = foreign.ErrGoexit
 	defer func() {
 		r.answers <- a // there is room for one of each
-		r.ring()
+		r.wake()
 	}()
 	a = ask()
 	for _, d := range a.ms {
-		r.store.observeClaim(r.base, d.m)
+		r.store.observeClaim(r.handlerBase, d.m)
 	}
 }
 
-// want says how many messages to claim for a lane, and whether one that may
+// claimSize says how many messages to claim for a queue runner, and whether one that may
 // be poison is welcome: it must go straight into a free slot.
-func (r *running) want(l *lane) (n int, alone bool) {
-	if !l.more || l.gate.closed || l.off || l.stopped || r.unrecorded() > maxUnrecorded {
+func (r *runner) claimSize(q *queueRunner) (n int, alone bool) {
+	if !q.mayHaveMessages || q.throttle.closed || q.suspended || q.stopped || r.pendingCompletions() > maxPendingCompletions {
 		return 0, false
 	}
-	free := r.free(l)
-	alone = free > 0 && len(l.waiting) == 0
-	if l.needsSlot && !alone {
+	free := r.freeSlots(q)
+	alone = free > 0 && len(q.waiting) == 0
+	if q.needsSlot && !alone {
 		return 0, false
 	}
 	prefetch := 0
-	if l.average > 0 && !l.limited.Load() {
-		prefetch = min(maxPrefetch, maxPrefetchSize/max(1, l.size), int(float64(l.limit)*float64(prefetchTime)/float64(l.average)))
+	if q.averageTime > 0 && !q.limited.Load() {
+		prefetch = min(maxPrefetch, maxPrefetchSize/max(1, q.averageSize), int(float64(q.limit)*float64(prefetchTime)/float64(q.averageTime)))
 	}
-	if len(l.waiting) > max(free, prefetch/2) {
+	if len(q.waiting) > max(free, prefetch/2) {
 		return 0, false // claim again when there is room for a batch worth it
 	}
-	return min(maxClaim, claimable(free+prefetch-len(l.waiting), l.size)), alone
+	return min(maxClaim, claimable(free+prefetch-len(q.waiting), q.averageSize)), alone
 }
 
-// free returns how many messages of a lane could be begun.
-func (r *running) free(l *lane) int {
-	free := l.limit - l.busy
-	if l.flush == nil {
-		free = min(free, r.Concurrency-r.busy+r.batched)
+// freeSlots returns how many messages of a queue runner could be begun.
+func (r *runner) freeSlots(q *queueRunner) int {
+	free := q.limit - q.busy
+	if q.flush == nil {
+		free = min(free, r.Concurrency-r.handling+r.batching)
 	}
 	return free
 }
 
 // answered takes in what the database said.
-func (r *running) answered(a answer) {
+func (r *runner) answered(a queryAnswer) {
 	switch {
-	case a.look:
-		r.looking = false
-		if a.lane.low.hasLooked(a) {
-			a.lane.more, a.lane.again = true, true
+	case a.rescan:
+		r.rescanning = false
+		if a.queue.cursor.rescanned(a) {
+			a.queue.mayHaveMessages, a.queue.enqueuedSince = true, true
 		}
 		return
-	case a.lane == nil:
+	case a.queue == nil:
 		r.polling = false
 	default:
 		r.claiming = false
 	}
 	if a.err == nil {
-		r.failures = 0
+		r.failedQueries = 0
 	}
-	soon := r.soon
-	r.soon = soon && (r.polling || r.claiming)
+	soon := r.pollAgain
+	r.pollAgain = soon && (r.polling || r.claiming)
 	switch {
 	case a.err != nil:
-		r.failures++
-		r.setPoll(min(r.PollInterval<<min(r.failures-1, 10), max(r.PollInterval, maxFailurePoll)))
+		r.failedQueries++
+		r.setPoll(min(r.PollInterval<<min(r.failedQueries-1, 10), max(r.PollInterval, maxFailurePoll)))
 		if soon {
-			r.expect()
+			r.pollFast()
 		}
 		switch {
-		case a.lane != nil:
-			a.lane.more = false
-			a.lane.low.failed(a)
+		case a.queue != nil:
+			a.queue.mayHaveMessages = false
+			a.queue.cursor.failed(a)
 		case a.stuck:
-			for _, l := range r.lanes {
-				l.more = true // there is a way past what it was reading
+			for _, q := range r.queues {
+				q.mayHaveMessages = true // there is a way past what it was reading
 			}
 		}
-	case a.lane == nil:
-		for _, l := range r.lanes {
+	case a.queue == nil:
+		for _, q := range r.queues {
 			// After a claim with an unknown end, what it took does not show as due.
-			l.seen = l.seen || a.due[l.worker.Load()] && !l.more
-			l.more = l.more || a.due[l.worker.Load()] || l.doubtful.Load()
+			q.pollSawDue = q.pollSawDue || a.due[q.worker.Load()] && !q.mayHaveMessages
+			q.mayHaveMessages = q.mayHaveMessages || a.due[q.worker.Load()] || q.claimUnknown.Load()
 		}
 		r.schedulePoll()
 	default:
 		r.claimed(a)
 		// What has been enqueued since the claim began may have come too late for
 		// it. If there is no slot for it anyway, the next poll is soon enough.
-		l := a.lane
-		l.more = l.more || l.again && r.free(l) > len(l.waiting)
+		q := a.queue
+		q.mayHaveMessages = q.mayHaveMessages || q.enqueuedSince && r.freeSlots(q) > len(q.waiting)
 	}
 }
 
-func (r *running) claimed(a answer) {
-	l := a.lane
-	l.low.claimed(a, r.far())
+func (r *runner) claimed(a queryAnswer) {
+	q := a.queue
+	q.cursor.claimed(a, r.claimsFromPosition())
 	switch n := len(a.ms); {
-	case a.room.closed():
-		r.close(l, a.room)
-	case n == 0 && !a.alone && a.seen && a.from.isBeginning():
-		l.needsSlot = true // or a claim from the beginning would have got what the poll saw
+	case a.capacity.closed():
+		r.throttle(q, a.capacity)
+	case n == 0 && !a.withSuspects && a.pollSawDue && a.from.isBeginning():
+		q.needsSlot = true // or a claim from the beginning would have got what the poll saw
 	case n == 0:
-		l.more, l.needsSlot = false, false
-		if !a.alone && a.from.isBeginning() {
-			r.expect() // a poll tells whether a message is waiting for a slot
+		q.mayHaveMessages, q.needsSlot = false, false
+		if !a.withSuspects && a.from.isBeginning() {
+			r.pollFast() // a poll tells whether a message is waiting for a slot
 		}
 	default:
-		l.needsSlot = false
+		q.needsSlot = false
 		total := totalSize(a.ms)
-		l.size = total / n
+		q.averageSize = total / n
 		r.lastActive = time.Now()
 		if n < a.asked && total < maxPrefetchSize {
 			// Dry, or short of one that wants a slot of its own: look again soon.
-			l.more = false
-			r.expect()
+			q.mayHaveMessages = false
+			r.pollFast()
 		}
 	}
-	if r.draining || l.off || l.stopped {
+	if r.draining || q.suspended || q.stopped {
 		r.giveBack(a.ms)
 		return
 	}
-	l.waiting = append(l.waiting, a.ms...)
+	q.waiting = append(q.waiting, a.ms...)
 }
 
-// far reports whether the database can claim from a place on.
-func (r *running) far() bool { return len(r.store.dialect.lease.nextClaim) > 0 }
+// claimsFromPosition reports whether the database can claim from a place on.
+func (r *runner) claimsFromPosition() bool { return len(r.store.dialect.lease.nextClaim) > 0 }
 
 // totalSize is how many bytes messages have.
 func totalSize(ds []*delivery) int {
@@ -357,25 +357,25 @@ func claimable(n, size int) int {
 	return min(n, max(least, 2*maxPrefetchSize/max(1, size)))
 }
 
-// wake looks which lanes have something new.
-func (r *running) wake() {
-	for _, l := range r.lanes {
-		l.open()
-		if l.waker.now.Swap(false) {
-			l.more, l.again = true, true
+// takeWakeUps looks which queue runners have something new.
+func (r *runner) takeWakeUps() {
+	for _, q := range r.queues {
+		q.endThrottle()
+		if q.waker.now.Swap(false) {
+			q.mayHaveMessages, q.enqueuedSince = true, true
 		}
-		if l.waker.soon.Swap(false) {
-			r.soon = r.polling || r.claiming // the answer is to what was asked before
-			r.expect()
+		if q.waker.fast.Swap(false) {
+			r.pollAgain = r.polling || r.claiming // the answer is to what was asked before
+			r.pollFast()
 		}
 	}
 }
 
-// expect polls soon, and then ever less soon until it is back to normal.
-func (r *running) expect() {
+// pollFast polls soon, and then ever less soon until it is back to normal.
+func (r *runner) pollFast() {
 	r.lastActive = time.Now()
-	r.hint = 5 * time.Millisecond
-	r.setPoll(r.hint)
+	r.fastPoll = 5 * time.Millisecond
+	r.setPoll(r.fastPoll)
 }
 
 const (
@@ -385,7 +385,7 @@ const (
 )
 
 // schedulePoll sets the time of the next poll.
-func (r *running) schedulePoll() {
+func (r *runner) schedulePoll() {
 	d := r.PollInterval
 	if r.active {
 		r.lastActive, r.active = time.Now(), false
@@ -393,65 +393,65 @@ func (r *running) schedulePoll() {
 	if idle := time.Since(r.lastActive); idle > activeFor && d < idlePoll {
 		d = min(idlePoll, d+time.Duration(float64(idle-activeFor)/10))
 	}
-	if r.hint > 0 {
-		if r.hint *= 2; r.hint >= d {
-			r.hint = 0
+	if r.fastPoll > 0 {
+		if r.fastPoll *= 2; r.fastPoll >= d {
+			r.fastPoll = 0
 		} else {
-			d = r.hint
+			d = r.fastPoll
 		}
 	}
 	r.setPoll(d)
 }
 
-func (r *running) setPoll(d time.Duration) {
+func (r *runner) setPoll(d time.Duration) {
 	r.nextPoll.set(time.Duration(float64(d) * (0.8 + rand.Float64()*0.4)))
 }
 
-// idle returns the workers whose lanes are not known to have messages.
-func (r *running) idle() []int64 {
+// idleWorkers returns the workers whose queue runners are not known to have messages.
+func (r *runner) idleWorkers() []int64 {
 	var ids []int64
-	for _, l := range r.lanes {
-		if !l.more && !l.gate.closed && !l.off && !l.stopped {
-			ids = append(ids, l.worker.Load())
+	for _, q := range r.queues {
+		if !q.mayHaveMessages && !q.throttle.closed && !q.suspended && !q.stopped {
+			ids = append(ids, q.worker.Load())
 		}
 	}
 	return ids
 }
 
-// freed takes note that a handler has returned.
-func (r *running) freed(d *delivery) {
+// handlerReturned takes note that a handler has returned.
+func (r *runner) handlerReturned(d *delivery) {
 	r.active = true
-	r.count(d.lane, -1)
-	if d.lane.average == 0 {
-		d.lane.average = max(1, d.took)
+	r.countHandlers(d.queue, -1)
+	if d.queue.averageTime == 0 {
+		d.queue.averageTime = max(1, d.took)
 	} else {
-		d.lane.average += (max(1, d.took) - d.lane.average) / 8
+		d.queue.averageTime += (max(1, d.took) - d.queue.averageTime) / 8
 	}
 }
 
-// obey takes in what the worker rows say.
-func (r *running) obey(words map[*lane]string) {
-	for l, word := range words {
-		wasOff := l.off || l.stopped
-		l.off, l.stopped = word == "suspended" || word == "interrupted" || word == taken, l.stopped || word == "stopped"
-		if nowOff := l.off || l.stopped; nowOff != wasOff {
-			r.log.Info("pgqrs: the worker's status has changed", "queue", l.queue, "status", word)
+// applyStatuses takes in what the worker rows say.
+func (r *runner) applyStatuses(words map[*queueRunner]string) {
+	for q, word := range words {
+		wasOff := q.suspended || q.stopped
+		q.suspended, q.stopped = word == "suspended" || word == "interrupted" || word == taken, q.stopped || word == "stopped"
+		if nowOff := q.suspended || q.stopped; nowOff != wasOff {
+			r.log.Info("pgqrs: the worker's status has changed", "queue", q.queue, "status", word)
 			if nowOff {
-				r.giveBack(l.waiting)
-				l.waiting = nil
+				r.giveBack(q.waiting)
+				q.waiting = nil
 			} else {
-				l.more = true
+				q.mayHaveMessages = true
 			}
 		}
 	}
 }
 
-// allStopped reports whether somebody has stopped all lanes.
-func (r *running) allStopped() bool {
-	for _, l := range r.lanes {
-		if !l.stopped {
+// allStopped reports whether somebody has stopped all queue runners.
+func (r *runner) allStopped() bool {
+	for _, q := range r.queues {
+		if !q.stopped {
 			return false
 		}
 	}
-	return len(r.lanes) > 0
+	return len(r.queues) > 0
 }

@@ -161,7 +161,7 @@ func TestIdleWorkerPollsLessOften(t *testing.T) {
 	})
 }
 
-// Twenty queues cost no more than one: the upkeep, once a minute, and a poll that is
+// Twenty queues cost no more than one: maintenance, once a minute, and a poll that is
 // prepared anew come on top of four statements in one second, but not over ten.
 func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 	runIdle(t, 20, func(t *testing.T, f *fake, _ *Store) {
@@ -184,7 +184,7 @@ func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 	})
 }
 
-// routine leaves out the upkeep, and that a statement is prepared anew.
+// routine leaves out maintenance, and that a statement is prepared anew.
 func routine(calls []call) []call {
 	return slices.DeleteFunc(calls, func(c call) bool {
 		return c.how == "prepare" || c.how == "close" || slices.Contains([]string{"worker.expire", "message.disown", "group.sweep", "batch.sweep", "group.prune", "message.prune", "message.unreachable", "message.bury", "run.expired", "run.stranded", "queue.unattended", "queue.misfit", "schema.shared", "worker.prune"}, c.tag())

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// beat renews leases and heartbeats until ctx is done.
-func (r *running) beat(ctx context.Context) {
+// heartbeatLoop renews leases and heartbeats until ctx is done.
+func (r *runner) heartbeatLoop(ctx context.Context) {
 	shortest := r.Lease
-	for _, l := range r.lanes {
-		shortest = min(shortest, l.lease)
+	for _, q := range r.queues {
+		shortest = min(shortest, q.lease)
 	}
 	tick := time.NewTicker(min(shortest/6, maxHeartbeat))
 	defer tick.Stop()
@@ -26,21 +26,21 @@ func (r *running) beat(ctx context.Context) {
 		}
 		r.renew(ctx)
 		r.interrupt(ctx)
-		r.report(ctx)
+		r.heartbeat(ctx)
 	}
 }
 
 // renew extends every lease in hand, by one statement for each length of lease
 // that the policies have, and ends the handlers of those that are lost.
-func (r *running) renew(ctx context.Context) {
+func (r *runner) renew(ctx context.Context) {
 	held := map[time.Duration]map[int64]*delivery{} // by lease and id
 	r.mu.Lock()
 	for id, d := range r.held {
 		if !d.lost {
-			if held[d.lane.lease] == nil {
-				held[d.lane.lease] = map[int64]*delivery{}
+			if held[d.queue.lease] == nil {
+				held[d.queue.lease] = map[int64]*delivery{}
 			}
-			held[d.lane.lease][id] = d
+			held[d.queue.lease][id] = d
 		}
 	}
 	r.mu.Unlock()
@@ -50,7 +50,7 @@ func (r *running) renew(ctx context.Context) {
 }
 
 // renewFor makes leases end so long from now.
-func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
+func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
 	from := time.Now()
 	var leases leaseList
 	for _, d := range asked {
@@ -83,15 +83,15 @@ func (r *running) renewFor(ctx context.Context, lease time.Duration, asked map[i
 		}
 	}
 	for id, d := range asked {
-		if r.held[id] != d || d.finished || d.m.hold.settled.Load() || d.m.hold.settling.Load() > 0 {
+		if r.held[id] != d || d.finished || d.m.delivery.settled.Load() || d.m.delivery.settling.Load() > 0 {
 			continue
 		}
 		// While the database does not say, the lease is taken for lost when it would have ended. But on
 		// SQLite a handler's own transaction keeps the renewal out, and ends with the fence anyway.
-		if err != nil && (time.Now().Before(d.until) || d.m.hold.inTx.Load()) {
+		if err != nil && (time.Now().Before(d.until) || d.m.delivery.inTransaction.Load()) {
 			continue
 		}
-		r.lose(d)
+		r.loseLease(d)
 	}
 }
 
@@ -109,11 +109,11 @@ func halves(all map[int64]*delivery) [2]map[int64]*delivery {
 }
 
 // interrupt ends the ctx of runs that are being cancelled.
-func (r *running) interrupt(ctx context.Context) {
+func (r *runner) interrupt(ctx context.Context) {
 	asked := map[int64]*delivery{}
 	r.mu.Lock()
 	for id, d := range r.held {
-		if d.lane.workflow && d.cancel != nil && !d.finished {
+		if d.queue.workflow && d.cancel != nil && !d.finished {
 			asked[id] = d
 		}
 	}
@@ -128,7 +128,7 @@ func (r *running) interrupt(ctx context.Context) {
 		var ids []int64
 		ids, err = conn{r.store, nil}.ids(limited, r.store.dialect.workflow.interrupted, list)
 		for _, id := range ids {
-			if end := asked[id].m.hold.interrupt.Load(); end != nil {
+			if end := asked[id].m.delivery.interrupt.Load(); end != nil {
 				(*end)(ErrCancelled)
 			}
 		}
@@ -138,13 +138,13 @@ func (r *running) interrupt(ctx context.Context) {
 	}
 }
 
-// report heartbeats the worker rows and passes on what they say; see readRow.
-func (r *running) report(parent context.Context) {
+// heartbeat heartbeats the worker rows and passes on what they say; see readRow.
+func (r *runner) heartbeat(parent context.Context) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
 	var ids []int64
-	for _, l := range r.lanes {
-		if id := l.worker.Load(); id != 0 {
+	for _, q := range r.queues {
+		if id := q.worker.Load(); id != 0 {
 			ids = append(ids, id)
 		}
 	}
@@ -156,149 +156,149 @@ func (r *running) report(parent context.Context) {
 		}
 		return
 	}
-	r.lastBeat.Store(&start)
-	told := map[*lane]string{}
-	for _, l := range r.lanes {
-		word, limited, err := r.readRow(ctx, l, states)
+	r.lastHeartbeat.Store(&start)
+	told := map[*queueRunner]string{}
+	for _, q := range r.queues {
+		word, limited, err := r.readRow(ctx, q, states)
 		if err != nil {
-			r.log.Warn("pgqrs: could not change the worker's row; trying again", "queue", l.queue, "err", err)
+			r.log.Warn("pgqrs: could not change the worker's row; trying again", "queue", q.queue, "err", err)
 			return
 		}
-		told[l] = word
-		if l.limited.Swap(limited) && !limited {
-			l.opened.Store(true) // there is nothing to wait for any more
-			r.ring()
+		told[q] = word
+		if q.limited.Swap(limited) && !limited {
+			q.throttleEnded.Store(true) // there is nothing to wait for any more
+			r.wake()
 		}
 	}
 	select {
-	case <-r.statuses: // what the scheduler has not read is out of date
+	case <-r.workerStatuses: // what the dispatch loop has not read is out of date
 	default:
 	}
-	r.statuses <- told
-	r.ring()
+	r.workerStatuses <- told
+	r.wake()
 }
 
 const (
-	upkeepInterval = 15 * time.Second
-	disownAfter    = 10 * time.Second // of a lease's end
-	pruneInterval  = time.Minute
-	pruneWorkers   = 24 * time.Hour
-	upkeepChunk    = 1000 // rows
+	maintenanceInterval = 15 * time.Second
+	clearOwnerAfter     = 10 * time.Second // of a lease's end
+	pruneInterval       = time.Minute
+	pruneWorkers        = 24 * time.Hour
+	maintenanceChunk    = 1000 // rows
 )
 
-// maintain does the upkeep until ctx is done.
-func (r *running) maintain(ctx context.Context) {
+// maintenanceLoop does maintenance until ctx is done.
+func (r *runner) maintenanceLoop(ctx context.Context) {
 	var pruned time.Time
 	r.reportMisfits(ctx)
 	r.reportDatabase(ctx)
 	for {
-		r.tidy(ctx)
+		r.expireWorkersAndLeases(ctx)
 		if time.Since(pruned) > pruneInterval {
 			pruned = time.Now()
 			r.prune(ctx)
 		}
-		if !pause(ctx, time.Duration(float64(upkeepInterval)*(0.75+rand.Float64()/2))) {
+		if !pause(ctx, time.Duration(float64(maintenanceInterval)*(0.75+rand.Float64()/2))) {
 			return
 		}
 	}
 }
 
-// tidy gives up silent workers, clears the owners of expired leases, and lets go what is held up for no reason.
-func (r *running) tidy(ctx context.Context) {
+// expireWorkersAndLeases gives up silent workers, clears the owners of expired leases, and lets go what is held up for no reason.
+func (r *runner) expireWorkersAndLeases(ctx context.Context) {
 	d := r.store.dialect
-	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, silence.Microseconds())
-	if start := time.Now(); start.After(r.nextDisown) {
-		r.chunks(ctx, "clear the owners of expired leases", d.message.disown, disownAfter.Microseconds(), upkeepChunk)
-		r.nextDisown = time.Now().Add(fullShare * time.Since(start)) // it reads past dead rows as a look does
+	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, heartbeatTimeout.Microseconds())
+	if start := time.Now(); start.After(r.nextOwnerClear) {
+		r.chunks(ctx, "clear the owners of expired leases", d.message.clearExpiredOwner, clearOwnerAfter.Microseconds(), maintenanceChunk)
+		r.nextOwnerClear = time.Now().Add(rescanShare * time.Since(start)) // it reads past dead rows as a look does
 	}
 	r.sweep(ctx)
 }
 
 // prune deletes archived messages past their retention and rows of workers long gone.
-func (r *running) prune(ctx context.Context) {
+func (r *runner) prune(ctx context.Context) {
 	var retentions [][2]any // of queues, by name
-	for _, l := range r.lanes {
-		if retention := l.policy.retention(); retention >= 0 {
-			retentions = append(retentions, [2]any{l.queue, retention.Microseconds()})
+	for _, q := range r.queues {
+		if retention := q.policy.retention(); retention >= 0 {
+			retentions = append(retentions, [2]any{q.queue, retention.Microseconds()})
 		}
 	}
 	list, err := jsonList(retentions)
 	if err != nil {
-		r.upkeepFailed(ctx, "prune archived messages", err)
+		r.maintenanceFailed(ctx, "prune archived messages", err)
 		return
 	}
 	d := r.store.dialect
-	r.chunks(ctx, "prune archived messages", d.message.prune, list, upkeepChunk)
+	r.chunks(ctx, "prune archived messages", d.message.prune, list, maintenanceChunk)
 	r.reportUnreachable(ctx)
-	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), upkeepChunk)
+	r.chunks(ctx, "prune groups", d.group.prune, pruneGroups.Microseconds(), maintenanceChunk)
 	r.pruneRuns(ctx, list)
 	r.rescueRuns(ctx)
 	r.reportUnattended(ctx)
-	r.timekeeper.prune(ctx)
-	r.tidyShared(ctx)
+	r.scheduler.prune(ctx)
+	r.maintainInterop(ctx)
 }
 
 // pruneRuns deletes runs past their retention, with their messages.
-func (r *running) pruneRuns(ctx context.Context, retentions string) {
-	if !slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.workflow }) {
+func (r *runner) pruneRuns(ctx context.Context, retentions string) {
+	if !slices.ContainsFunc(r.queues, func(q *queueRunner) bool { return q.workflow }) {
 		return
 	}
 	for ctx.Err() == nil {
 		limited, cancel := context.WithTimeout(ctx, statementTimeout)
-		ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.expired, retentions, upkeepChunk)
+		ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.expired, retentions, maintenanceChunk)
 		if err == nil && len(ids) > 0 {
 			_, err = r.store.remove(limited, ids, Archived, nil)
 		}
 		cancel()
 		if err != nil {
-			r.upkeepFailed(ctx, "prune runs", err)
+			r.maintenanceFailed(ctx, "prune runs", err)
 			return
 		}
-		if len(ids) < upkeepChunk {
+		if len(ids) < maintenanceChunk {
 			return
 		}
 	}
 }
 
 // reportUnreachable makes dead letters of messages that no claim and no retention reaches, and says so.
-func (r *running) reportUnreachable(ctx context.Context) {
+func (r *runner) reportUnreachable(ctx context.Context) {
 	start := time.Now()
 	if !start.After(r.nextUnreachable) {
 		return
 	}
 	var n int
 	for {
-		found, buried, err := r.buryUnreachable(ctx)
+		found, buried, err := r.failUnreachable(ctx)
 		n += buried
 		if err != nil {
-			r.upkeepFailed(ctx, "look for messages that no claim reaches", err)
+			r.maintenanceFailed(ctx, "look for messages that no claim reaches", err)
 		}
-		if err != nil || buried == 0 || found < upkeepChunk {
+		if err != nil || buried == 0 || found < maintenanceChunk {
 			break
 		}
 	}
-	r.nextUnreachable = time.Now().Add(fullShare * time.Since(start)) // on Turso it reads the times of all that is scheduled
+	r.nextUnreachable = time.Now().Add(rescanShare * time.Since(start)) // on Turso it reads the times of all that is scheduled
 	if n > 0 {
 		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
 	}
 }
 
-// buryUnreachable makes dead letters of up to upkeepChunk messages. It returns how many it found, and how many died.
-func (r *running) buryUnreachable(ctx context.Context) (found, buried int, err error) {
-	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+// failUnreachable makes dead letters of up to upkeepChunk messages. It returns how many it found, and how many died.
+func (r *runner) failUnreachable(ctx context.Context) (found, buried int, err error) {
+	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
 	heirs := map[string]string{}
 	var queues [][1]string
-	for _, l := range r.lanes {
-		heirs[l.queue] = l.policy.DeadLetter
-		queues = append(queues, [1]string{l.queue})
+	for _, q := range r.queues {
+		heirs[q.queue] = q.policy.DeadLetter
+		queues = append(queues, [1]string{q.queue})
 	}
 	list, err := jsonList(queues)
 	if err != nil {
 		return 0, 0, err
 	}
 	hidden := map[string][]int64{} // by queue
-	err = conn{r.store, nil}.rows(limited, r.store.dialect.message.unreachable, []any{list, upkeepChunk}, func(rows *sql.Rows) error {
+	err = conn{r.store, nil}.rows(limited, r.store.dialect.message.unreachable, []any{list, maintenanceChunk}, func(rows *sql.Rows) error {
 		var id int64
 		var queue string
 		err := rows.Scan(&id, &queue)
@@ -318,60 +318,60 @@ func (r *running) buryUnreachable(ctx context.Context) (found, buried int, err e
 
 // chunks runs a statement until it finds nothing more to do; each run is a
 // short transaction of its own. It returns how many rows that were.
-func (r *running) chunks(ctx context.Context, what, text string, args ...any) (all int64) {
+func (r *runner) chunks(ctx context.Context, what, text string, args ...any) (all int64) {
 	for {
 		var n int64
-		limited, cancel := context.WithTimeout(ctx, readingTimeout)
+		limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 		err := r.store.single(limited, func(c conn) (err error) {
 			n, err = c.exec(limited, text, args...)
 			return err
 		})
 		cancel()
 		if err != nil {
-			r.upkeepFailed(ctx, what, err)
+			r.maintenanceFailed(ctx, what, err)
 			return all
 		}
-		if all += n; n < upkeepChunk || ctx.Err() != nil {
+		if all += n; n < maintenanceChunk || ctx.Err() != nil {
 			return all
 		}
 	}
 }
 
-func (r *running) upkeepFailed(ctx context.Context, what string, err error) {
+func (r *runner) maintenanceFailed(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
 		r.log.Warn("pgqrs: upkeep failed; trying again later", "what", what, "err", err)
 	}
 }
 
-// tidyShared does what only a shared database needs, and deletes rows of workers long gone.
-func (r *running) tidyShared(ctx context.Context) {
+// maintainInterop does what only a shared database needs, and deletes rows of workers long gone.
+func (r *runner) maintainInterop(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	shared, indexed, err := conn{r.store, nil}.shared(limited)
 	if err == nil && shared {
-		err = r.joinShared(limited)
+		err = r.wakeInteropParents(limited)
 	}
 	if err != nil {
-		r.upkeepFailed(ctx, "look after what is shared with pgqrs 0.15", err)
+		r.maintenanceFailed(ctx, "look after what is shared with pgqrs 0.15", err)
 		return
 	}
 	text := r.store.dialect.worker.prune
 	if shared {
-		text = r.store.dialect.worker.pruneShared
+		text = r.store.dialect.worker.pruneInterop
 	}
 	if shared && !indexed {
 		r.log.Info("pgqrs: pgqrs 0.15 has joined; rows of stopped workers are kept until Install is called again")
 		return
 	}
-	r.chunks(ctx, "prune worker rows", text, pruneWorkers.Microseconds(), upkeepChunk)
+	r.chunks(ctx, "prune worker rows", text, pruneWorkers.Microseconds(), maintenanceChunk)
 }
 
-// joinShared wakes runs whose children pgqrs 0.15 has ended: it knows of no parents.
-func (r *running) joinShared(ctx context.Context) error {
+// wakeInteropParents wakes runs whose children pgqrs 0.15 has ended: it knows of no parents.
+func (r *runner) wakeInteropParents(ctx context.Context) error {
 	var queues []string
-	for _, l := range r.lanes {
-		if l.workflow {
-			queues = append(queues, l.queue)
+	for _, q := range r.queues {
+		if q.workflow {
+			queues = append(queues, q.queue)
 		}
 	}
 	if len(queues) == 0 {
@@ -385,12 +385,12 @@ func (r *running) joinShared(ctx context.Context) error {
 }
 
 // reportDatabase logs what Verify has to say of the database.
-func (r *running) reportDatabase(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+func (r *runner) reportDatabase(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
 	var report Report
 	if err := (conn{r.store, nil}).verify(limited, &report); err != nil {
-		r.upkeepFailed(ctx, "look at the database's settings", err)
+		r.maintenanceFailed(ctx, "look at the database's settings", err)
 		return
 	}
 	for _, warning := range report.Warnings {
@@ -405,12 +405,12 @@ func (r *running) reportDatabase(ctx context.Context) {
 }
 
 // reportMisfits logs which queues have limits that no policy can have. Those of this Worker have their policy's by now.
-func (r *running) reportMisfits(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+func (r *runner) reportMisfits(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
 	names, err := conn{r.store, nil}.misfits(limited)
 	if err != nil {
-		r.upkeepFailed(ctx, "look for limits that no policy can have", err)
+		r.maintenanceFailed(ctx, "look for limits that no policy can have", err)
 	}
 	for _, name := range names {
 		r.log.Warn("pgqrs: a queue has limits that no policy can have; it is served as if it had none", "queue", name)
@@ -418,12 +418,12 @@ func (r *running) reportMisfits(ctx context.Context) {
 }
 
 // reportUnattended logs which queues no live worker takes from. A worker that is just being started again is not missed.
-func (r *running) reportUnattended(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, readingTimeout)
+func (r *runner) reportUnattended(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
-	list, err := conn{r.store, nil}.unattended(limited, silence)
+	list, err := conn{r.store, nil}.unattended(limited, heartbeatTimeout)
 	if err != nil {
-		r.upkeepFailed(ctx, "look for queues without workers", err)
+		r.maintenanceFailed(ctx, "look for queues without workers", err)
 		return
 	}
 	for _, q := range list {

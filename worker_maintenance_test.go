@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// What the upkeep reads past dead rows takes a tenth of the time of one connection, however many there are.
+// What maintenance reads past dead rows takes a tenth of the time of one connection, however many there are.
 func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 	for _, takes := range []time.Duration{0, 20 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -25,9 +25,9 @@ func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 			defer r.nextPoll.stop()
 			start, times := time.Now(), 0
 			for time.Since(start) < time.Hour {
-				r.tidy(t.Context())
+				r.expireWorkersAndLeases(t.Context())
 				times++
-				pass(upkeepInterval)
+				pass(maintenanceInterval)
 			}
 			disowned := 0
 			for _, c := range f.log() {
@@ -51,13 +51,13 @@ func TestRenew_LeavesAHandlerInItsTransaction(t *testing.T) {
 		return nil, nil
 	})
 	r := newTestRunning(t, &Worker{Lease: time.Second, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
-	d := r.take(r.lanes[0], []*MessageInfo{{ID: 7, WorkerID: 3, Claim: 1}}, time.Now().Add(-time.Minute))[0]
-	d.m.hold.inTx.Store(true)
+	d := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: 7, WorkerID: 3, Claim: 1}}, time.Now().Add(-time.Minute))[0]
+	d.m.delivery.inTransaction.Store(true)
 	r.renew(t.Context())
 	if d.lost {
 		t.Error("the lease is taken for lost within the handler's transaction")
 	}
-	d.m.hold.inTx.Store(false)
+	d.m.delivery.inTransaction.Store(false)
 	r.renew(t.Context())
 	if !d.lost {
 		t.Error("the lease that has ended is not taken for lost")
@@ -66,9 +66,9 @@ func TestRenew_LeavesAHandlerInItsTransaction(t *testing.T) {
 
 func TestHandleTx_KeepsTheHeartbeatInformed(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
-	m := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Raw: []byte("1"), hold: new(hold)}
+	m := &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Raw: []byte("1"), delivery: new(deliveryState)}
 	h := NewQueue[int](s, "q").HandleTx(func(context.Context, *sql.Tx, *Message[int]) error {
-		if !m.hold.inTx.Load() {
+		if !m.delivery.inTransaction.Load() {
 			t.Error("the heartbeat does not know of the transaction")
 		}
 		return nil
@@ -76,7 +76,7 @@ func TestHandleTx_KeepsTheHeartbeatInformed(t *testing.T) {
 	if err := h.work(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	if m.hold.inTx.Load() {
+	if m.delivery.inTransaction.Load() {
 		t.Error("the heartbeat knows of a transaction that has ended")
 	}
 }

@@ -78,7 +78,7 @@ func TestMiddlewareWrapsInOrder(t *testing.T) {
 		Handlers:   []Handler{NewQueue[int](s, "q").Handle(handle)},
 		Middleware: []func(WorkFunc) WorkFunc{note("first"), note("second")},
 	})
-	if err := r.lanes[0].work(t.Context(), &MessageInfo{Raw: []byte("1")}); err != nil {
+	if err := r.queues[0].work(t.Context(), &MessageInfo{Raw: []byte("1")}); err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(order, " "); got != "first second handler" {
@@ -109,9 +109,9 @@ func TestWhatIsClaimedAhead(t *testing.T) {
 		{"fast handlers of huge payloads", time.Nanosecond, 16 << 20, 0, 10},
 	} {
 		r := testRunning(t, w)
-		l := r.lanes[0]
-		l.average, l.size, l.waiting = test.average, test.size, make([]*delivery, test.inHand)
-		if n, _ := r.want(l); n != test.want {
+		q := r.queues[0]
+		q.averageTime, q.averageSize, q.waiting = test.average, test.size, make([]*delivery, test.inHand)
+		if n, _ := r.claimSize(q); n != test.want {
 			t.Errorf("%s: %d are claimed, want %d", test.name, n, test.want)
 		}
 	}
@@ -128,21 +128,21 @@ func TestHandsAreUsedAgain(t *testing.T) {
 			return nil
 		})}})
 	for id := range int64(4) {
-		d := &delivery{m: &MessageInfo{ID: id, Raw: []byte("1")}, lane: r.lanes[0]}
-		d.m.hold = &d.hold
-		if !r.begin(d) {
+		d := &delivery{m: &MessageInfo{ID: id, Raw: []byte("1")}, queue: r.queues[0]}
+		d.m.delivery = &d.state
+		if !r.startHandler(d) {
 			t.Fatal("the lease is lost")
 		}
-		r.count(d.lane, 1)
+		r.countHandlers(d.queue, 1)
 		select {
 		case d := <-r.finished:
-			r.freed(d)
+			r.handlerReturned(d)
 		case <-time.After(10 * time.Second):
 			t.Fatalf("nobody handles message %d", id)
 		}
 	}
-	if r.hands != 1 || r.busy != 0 {
-		t.Errorf("%d goroutines handled messages one at a time, and %d are busy", r.hands, r.busy)
+	if r.executors != 1 || r.handling != 0 {
+		t.Errorf("%d goroutines handled messages one at a time, and %d are busy", r.executors, r.handling)
 	}
 	close(r.begun)
 }
@@ -154,9 +154,9 @@ func TestAMessageThatIsClaimedAgain(t *testing.T) {
 		var log strings.Builder
 		_, s := newFake(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, SQLite, nil)
 		r := testRunning(t, &Worker{Concurrency: 1, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
-		old := r.take(r.lanes[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
-		old.m.hold.settled.Store(settled)
-		again := r.take(r.lanes[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
+		old := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
+		old.m.delivery.settled.Store(settled)
+		again := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
 		if r.held[7] != again || old.lost == settled || strings.Contains(log.String(), "lease lost") == settled {
 			t.Errorf("settled %v: the old delivery is lost: %v, the new one held: %v, logged %q", settled, old.lost, r.held[7] == again, log.String())
 		}
@@ -164,7 +164,7 @@ func TestAMessageThatIsClaimedAgain(t *testing.T) {
 }
 
 // testRunning makes a Worker ready to run, without what Run would do first.
-func testRunning(t *testing.T, w *Worker) *running {
+func testRunning(t *testing.T, w *Worker) *runner {
 	t.Helper()
 	r := newTestRunning(t, w)
 	return r

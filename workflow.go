@@ -163,8 +163,8 @@ func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, erro
 	h := w.queue().handler(fn == nil)
 	h.workflow = true
 	h.work = func(ctx context.Context, m *MessageInfo) (err error) {
-		if m.hold != nil {
-			defer func() { m.hold.executed.Store(&err) }()
+		if m.delivery != nil {
+			defer func() { m.delivery.executed.Store(&err) }()
 		}
 		return w.store.execute(ctx, w.name, m, func(ctx context.Context, run *Run, raw []byte) (any, error) {
 			var in In
