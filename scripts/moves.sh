@@ -2,13 +2,19 @@
 # Compares the declarations, the statements and the exported documentation of two commits, to show
 # that a move of code changed nothing else. It prints the differences and fails if there are any.
 #
-#	scripts/moves.sh OLD [NEW] [DIRECTORY...]    NEW is HEAD by default, DIRECTORY the root package
+#	scripts/moves.sh OLD [NEW] [DIRECTORY...]             NEW is HEAD by default, DIRECTORY the root package
+#	scripts/moves.sh -renames OLD [NEW] [DIRECTORY...]    for a commit that changes unexported names
 #
-# A difference that is a qualifier or a rename is for the reader to judge. It needs Go and git.
+# A difference that is a qualifier is for the reader to judge. It needs Go and git.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-old=${1:?usage: scripts/moves.sh OLD [NEW] [DIRECTORY...]}
+flags=()
+if [[ ${1:-} == -renames ]]; then
+	flags=(-renames)
+	shift
+fi
+old=${1:?usage: scripts/moves.sh [-renames] OLD [NEW] [DIRECTORY...]}
 new=${2:-HEAD}
 directories=("${@:3}")
 ((${#directories[@]})) || directories=(.)
@@ -28,7 +34,7 @@ describe() {
 	done
 	(
 		cd "$tree"
-		"$scratch/declarations" "${present[@]}"
+		"$scratch/declarations" "${flags[@]}" "${present[@]}"
 		go doc -all .
 	) >"$scratch/$2.txt"
 }

@@ -1,13 +1,17 @@
 // Command declarations prints what a move of code between files and packages must not change: the
 // top-level declarations of packages, sorted, and the constant texts of their SQL statements, sorted by tag.
 //
-//	go run ./scripts/declarations DIRECTORY...
+//	go run ./scripts/declarations [-renames] DIRECTORY...
+//
+// With -renames it replaces every unexported name and leaves comments out, so that two commits that
+// differ in such names alone have the same output.
 //
 // scripts/moves.sh compares the output of two commits.
 package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/constant"
@@ -25,14 +29,17 @@ import (
 )
 
 func main() {
+	renames := flag.Bool("renames", false, "replace unexported names and leave comments out")
+	flag.Parse()
 	var declarations []string
 	statements := map[string]bool{}
-	for _, dir := range os.Args[1:] {
+	for _, dir := range flag.Args() {
 		p, err := load(dir)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "declarations:", err)
 			os.Exit(1)
 		}
+		p.renames = *renames
 		declarations = append(declarations, p.declarations()...)
 		for _, text := range p.statements() {
 			statements[text] = true
@@ -46,8 +53,9 @@ func main() {
 
 // A source is the files of a directory, tests included.
 type source struct {
-	fset  *token.FileSet
-	files []*ast.File
+	fset    *token.FileSet
+	files   []*ast.File
+	renames bool
 }
 
 func load(dir string) (source, error) {
@@ -88,12 +96,41 @@ func (p source) declarations() []string {
 }
 
 func (p source) print(file *ast.File, node ast.Node) string {
+	if p.renames {
+		return p.printUnnamed(node)
+	}
 	var b bytes.Buffer
 	commented := &printer.CommentedNode{Node: node, Comments: file.Comments}
 	if err := printer.Fprint(&b, p.fset, commented); err != nil {
 		return err.Error()
 	}
 	return b.String()
+}
+
+// printUnnamed prints a declaration on one line, without comments and unexported names. The statements are compared apart.
+func (p source) printUnnamed(node ast.Node) string {
+	ast.Inspect(node, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.Ident:
+			if !n.IsExported() {
+				n.Name = "x"
+			}
+		case *ast.FuncDecl:
+			n.Doc = nil
+		case *ast.TypeSpec:
+			n.Doc, n.Comment = nil, nil
+		case *ast.ValueSpec:
+			n.Doc, n.Comment = nil, nil
+		case *ast.Field:
+			n.Doc, n.Comment = nil, nil
+		}
+		return true
+	})
+	var b bytes.Buffer
+	if err := printer.Fprint(&b, p.fset, node); err != nil {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
 }
 
 // statements returns the constant strings that begin with a statement's tag.
