@@ -144,7 +144,7 @@ func (s *Store) DropQueue(ctx context.Context, name string) error {
 		err = checkFindable("queue name", name)
 	}
 	if err == nil {
-		err = s.alone(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
+		err = s.exclusive(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
 	}
 	return wrap(ctx, err, "drop queue %q", name)
 }
@@ -375,7 +375,7 @@ func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 // ended, and those of a batch that is waited for (see [Then]). See Delete.
 func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, error) {
 	var n int64
-	next := followers{}
+	next := dependents{}
 	err := s.eachPage(ctx, queue, state, func(ids []int64) error {
 		more, err := s.remove(ctx, ids, state, next)
 		n += more
@@ -388,10 +388,10 @@ func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, er
 }
 
 // advanceAll lets go what may follow, even if ctx is done.
-func (s *Store) advanceAll(ctx context.Context, f followers) error {
+func (s *Store) advanceAll(ctx context.Context, f dependents) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
-	return s.atomic(ctx, func(c conn) error { return c.advance(ctx, f) })
+	return s.atomic(ctx, func(c conn) error { return c.unblock(ctx, f) })
 }
 
 // eachPage calls fn with the ids of messages in a state, a page at a time.
@@ -423,7 +423,7 @@ func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func
 
 // remove deletes those of the messages that are in a state, or all for "", and lets go
 // what follows them, or notes it in later if that is not nil.
-func (s *Store) remove(ctx context.Context, ids []int64, state State, later followers) (n int64, err error) {
+func (s *Store) remove(ctx context.Context, ids []int64, state State, later dependents) (n int64, err error) {
 	list, err := jsonList(ids)
 	if err != nil {
 		return 0, err
@@ -438,10 +438,10 @@ func (s *Store) remove(ctx context.Context, ids []int64, state State, later foll
 		if err != nil {
 			return err
 		}
-		var next followers
+		var next dependents
 		var parents []int64
 		if state != Archived && state != Dead { // those hold up nobody
-			if next, parents, err = c.followersHaving(ctx, locked); err != nil {
+			if next, parents, err = c.dependentsByID(ctx, locked); err != nil {
 				return err
 			}
 		}
@@ -454,7 +454,7 @@ func (s *Store) remove(ctx context.Context, ids []int64, state State, later foll
 			return err
 		}
 		if later == nil {
-			return c.advance(ctx, next)
+			return c.unblock(ctx, next)
 		}
 		maps.Copy(later, next)
 		return nil
@@ -613,11 +613,11 @@ func (s *Store) redrive(ctx context.Context, ids []int64) (done, taken []int64, 
 
 // redriveGrouped is redrive for those of the messages that are in groups.
 func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []int64, err error) {
-	names := map[groupName]bool{}
+	names := map[groupID]bool{}
 	var ids []int64
 	for _, m := range ms {
 		if m.Group != "" && (m.State == Dead || m.State == Archived) {
-			names[groupName{m.Queue, m.Group}] = true
+			names[groupID{m.Queue, m.Group}] = true
 			ids = append(ids, m.ID)
 		}
 	}

@@ -40,8 +40,8 @@ func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string,
 	if err := run.giveChildren(w.name, name, len(in), one); err != nil {
 		return nil, err
 	}
-	raw, err := run.children(ctx, w.name, name, len(in), func(ctx context.Context) ([]item, error) {
-		if keyed(opts, len(in)) {
+	raw, err := run.children(ctx, w.name, name, len(in), func(ctx context.Context) ([]enqueueRow, error) {
+		if hasKey(opts, len(in)) {
 			return nil, errors.New("a child has no key: it is started once for its step")
 		}
 		bound := &Workflow[In, Out]{store: run.store, name: w.name, policy: w.policy}
@@ -109,7 +109,7 @@ func decodeChildren[Out any](run *Run, name string, raw []byte, n int) ([]Out, e
 }
 
 // children starts n runs of a workflow once, and returns their results when all have ended.
-func (r *Run) children(ctx context.Context, workflow, name string, n int, items func(context.Context) ([]item, error)) ([]byte, error) {
+func (r *Run) children(ctx context.Context, workflow, name string, n int, items func(context.Context) ([]enqueueRow, error)) ([]byte, error) {
 	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) {
 		ctx := r.ofLease(ctx)
 		if r.store == nil {
@@ -130,7 +130,7 @@ func (r *Run) children(ctx context.Context, workflow, name string, n int, items 
 func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, rec *stepRecord) ([]byte, error) {
 	found, ended, err := r.childResults(ctx, name)
 	if err != nil {
-		return nil, r.setback(err)
+		return nil, r.suspendOnInfraError(err)
 	}
 	if !ended {
 		return nil, r.suspend(forever, nil)
@@ -139,7 +139,7 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 	if err != nil {
 		return nil, err
 	}
-	raw, err := marshal(results)
+	raw, err := encodeJSON(results)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func placed(found []childResult, started []byte, workflow string, n int) ([]chil
 }
 
 // startChildren starts the runs and records which they are, in one transaction, and suspends the run.
-func (r *Run) startChildren(ctx context.Context, workflow, name string, items []item) error {
+func (r *Run) startChildren(ctx context.Context, workflow, name string, items []enqueueRow) error {
 	err := r.store.atomic(ctx, func(c conn) error {
 		ids, err := c.store.startRuns(ctx, workflow, items, &parent{r.id, name})
 		if err != nil {
@@ -188,7 +188,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 		return err
 	})
 	if err != nil {
-		return r.setback(err)
+		return r.suspendOnInfraError(err)
 	}
 	return r.suspend(forever, nil)
 }

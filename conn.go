@@ -92,7 +92,7 @@ func (d *sqlCall) query(ctx context.Context, text string, args []any) (*sql.Rows
 	d.prepared = true
 	if stmt := c.store.prepared.get(ctx, c.store.core, text); stmt != nil {
 		rows, err := stmt.QueryContext(ctx, args...)
-		if !c.store.prepared.gone(err, c.store.core) {
+		if !c.store.prepared.unprepared(err, c.store.core) {
 			return rows, err
 		}
 	}
@@ -110,12 +110,12 @@ func (d *sqlCall) query(ctx context.Context, text string, args []any) (*sql.Rows
 // scanRow scans a row that may lack its last columns, up to two, which a mock leaves out
 // that was written for an older release.
 func scanRow(rows *sql.Rows, into ...any) error {
-	into, err := fitting(rows, into)
+	into, err := matchColumns(rows, into)
 	return errors.Join(err, rows.Scan(into...))
 }
 
-// fitting returns as much of into as rows have columns for.
-func fitting(rows *sql.Rows, into []any) ([]any, error) {
+// matchColumns returns as much of into as rows have columns for.
+func matchColumns(rows *sql.Rows, into []any) ([]any, error) {
 	columns, err := rows.Columns()
 	if n := len(columns); err == nil && n < len(into) && n >= len(into)-2 {
 		into = into[:n]
@@ -147,7 +147,7 @@ func (d *sqlCall) execute(ctx context.Context, text string, args []any) (sql.Res
 	d.prepared = true
 	if stmt := c.store.prepared.get(ctx, c.store.core, text); stmt != nil {
 		result, err := stmt.ExecContext(ctx, args...)
-		if !c.store.prepared.gone(err, c.store.core) {
+		if !c.store.prepared.unprepared(err, c.store.core) {
 			return result, err
 		}
 	}
@@ -199,7 +199,7 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 		return err
 	}
 	for try := 1; ; try++ {
-		err := s.turn.do(ctx, fn)
+		err := s.writer.do(ctx, fn)
 		if err == nil || !s.dialect.retryable(err) || ctx.Err() != nil {
 			return err
 		}
@@ -246,7 +246,7 @@ func noConcurrent(err error) error {
 // is no reason, nor is a panic.
 func (d *dialect) retryable(err error) bool {
 	var stale *unpreparedError
-	var user *ownError
+	var user *userError
 	switch {
 	case errors.As(err, &stale):
 		return true
@@ -254,18 +254,18 @@ func (d *dialect) retryable(err error) bool {
 		return false
 	}
 	state := sqlerr.State(err)
-	return sqlerr.Retryable(state) || state == "" && sqlerr.Contains(err, d.busy)
+	return sqlerr.Retryable(state) || state == "" && sqlerr.Contains(err, d.busyTexts)
 }
 
-// away reports whether an error says that the database cannot be used just
+// isUnavailable reports whether an error says that the database cannot be used just
 // now, whatever is asked of it: it is unreachable, read-only, or its disk is full.
-func (d *dialect) away(err error) bool {
+func (d *dialect) isUnavailable(err error) bool {
 	if isDriverPanic(err) {
 		return false
 	}
 	switch sqlerr.State(err) {
 	case "":
-		return sqlerr.Unreachable(err) || sqlerr.Contains(err, d.gone)
+		return sqlerr.Unreachable(err) || sqlerr.Contains(err, d.unavailableTexts)
 	case "25006": // read_only_sql_transaction
 		return true
 	}
@@ -280,7 +280,7 @@ type transaction interface {
 	Commit(context.Context) error
 	Rollback(context.Context) error
 	// on returns the connection that it is on.
-	on() *session
+	onSession() *session
 }
 
 // atomic runs several statements in one transaction: the caller's, or one of
@@ -294,9 +294,9 @@ func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.begin, fn)
 }
 
-// alone is atomic for what changes the schema, which BEGIN CONCURRENT does not
+// exclusive is atomic for what changes the schema, which BEGIN CONCURRENT does not
 // allow, or relies on what it did not find: nobody writes beside it.
-func (s *Store) alone(ctx context.Context, fn func(conn) error) error {
+func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.beginBy(s.dialect.begin), fn)
 }
 
@@ -313,7 +313,7 @@ func (s *Store) transact(ctx context.Context, begin func(context.Context, *sessi
 		})
 	}
 	err := try()
-	if s.mutes(err) {
+	if s.muteNotifier(err) {
 		err = try() // without telling other processes
 	}
 	if err != nil {
@@ -322,7 +322,7 @@ func (s *Store) transact(ctx context.Context, begin func(context.Context, *sessi
 	for _, tell := range news {
 		tell()
 	}
-	s.prepared.catchUp(ctx, s.core)
+	s.prepared.prepareWanted(ctx, s.core)
 	return nil
 }
 
@@ -342,7 +342,7 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 			_ = rollback(ctx, tx)
 		}
 	}()
-	err = fn(conn{&Store{core: s.core, tx: tx, news: news, told: new(sync.Map)}, tx})
+	err = fn(conn{&Store{core: s.core, tx: tx, afterCommit: news, notified: new(sync.Map)}, tx})
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -361,7 +361,7 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 // already; any other trouble costs the connection, since some drivers would
 // hand it to the next user in mid-transaction.
 func rollback(ctx context.Context, tx transaction) error {
-	own := tx.on()
+	own := tx.onSession()
 	if own.panic != nil {
 		return nil // it goes with its connection
 	}
@@ -371,7 +371,7 @@ func rollback(ctx context.Context, tx transaction) error {
 	if err == nil || strings.Contains(err.Error(), "no transaction is active") {
 		return nil
 	}
-	_ = own.guard(true, func() error { return own.Raw(func(any) error { return driver.ErrBadConn }) })
+	_ = own.catchPanic(true, func() error { return own.Raw(func(any) error { return driver.ErrBadConn }) })
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
 		return nil // the connection is gone, and the transaction with it
 	}
@@ -397,7 +397,7 @@ func (s *Store) begin(ctx context.Context, own *session) (transaction, error) {
 
 // begin opens a transaction of database/sql on the connection.
 func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *sql.Tx, err error) {
-	err = o.guard(true, func() (err error) {
+	err = o.catchPanic(true, func() (err error) {
 		tx, err = o.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
 		return err
 	})
@@ -419,9 +419,9 @@ func (e *standbyError) Unwrap() error { return e.err }
 // SQLState returns read_only_sql_transaction, which a standby answers to a statement that writes.
 func (e *standbyError) SQLState() string { return "25006" }
 
-// end ends the transaction of database/sql on the connection, by a call of it.
-func (o *session) end(how func() error) error {
-	err := o.guard(true, how)
+// endTx ends the transaction of database/sql on the connection, by a call of it.
+func (o *session) endTx(how func() error) error {
+	err := o.catchPanic(true, how)
 	o.inTx = false
 	return err
 }
@@ -434,7 +434,7 @@ type poolTx struct {
 	cancel context.CancelFunc
 }
 
-func (t *poolTx) on() *session { return t.own }
+func (t *poolTx) onSession() *session { return t.own }
 
 // PrepareContext implements [Tx].
 func (t *poolTx) PrepareContext(ctx context.Context, text string) (*sql.Stmt, error) {
@@ -448,7 +448,7 @@ func (t *poolTx) QueryRowContext(ctx context.Context, text string, args ...any) 
 
 // QueryContext implements [Tx].
 func (t *poolTx) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	if stmt := t.store.prepared.known(text); stmt != nil {
+	if stmt := t.store.prepared.getForTx(text); stmt != nil {
 		rows, err := t.StmtContext(ctx, stmt).QueryContext(ctx, args...)
 		return rows, t.checked(err)
 	}
@@ -457,7 +457,7 @@ func (t *poolTx) QueryContext(ctx context.Context, text string, args ...any) (*s
 
 // ExecContext implements [Tx].
 func (t *poolTx) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	if stmt := t.store.prepared.known(text); stmt != nil {
+	if stmt := t.store.prepared.getForTx(text); stmt != nil {
 		result, err := t.StmtContext(ctx, stmt).ExecContext(ctx, args...)
 		return result, t.checked(err)
 	}
@@ -466,7 +466,7 @@ func (t *poolTx) ExecContext(ctx context.Context, text string, args ...any) (sql
 
 // checked notes that prepared statements do not stay, and asks to try again without.
 func (t *poolTx) checked(err error) error {
-	if t.store.prepared.gone(err, t.store) {
+	if t.store.prepared.unprepared(err, t.store) {
 		return &unpreparedError{err}
 	}
 	return err
@@ -474,7 +474,7 @@ func (t *poolTx) checked(err error) error {
 
 // Commit implements [transaction]. Its driver takes no ctx for it.
 func (t *poolTx) Commit(context.Context) error {
-	err := t.own.end(t.Tx.Commit)
+	err := t.own.endTx(t.Tx.Commit)
 	t.stop()
 	return err
 }
@@ -489,7 +489,7 @@ func (t *poolTx) stop() {
 // Rollback implements [transaction].
 func (t *poolTx) Rollback(ctx context.Context) error {
 	defer context.AfterFunc(ctx, t.cancel)() // not every driver gives up by itself
-	err := t.own.end(t.Tx.Rollback)
+	err := t.own.endTx(t.Tx.Rollback)
 	t.stop()
 	if errors.Is(err, sql.ErrTxDone) {
 		return t.textTx.Rollback(ctx) // for database/sql a failed COMMIT has ended it, but not for every engine
@@ -522,10 +522,10 @@ func (s *Store) beginBy(text string) func(context.Context, *session) (transactio
 // A textTx is a transaction that was begun by a text.
 type textTx struct{ own *session }
 
-func (t textTx) on() *session { return t.own }
+func (t textTx) onSession() *session { return t.own }
 
 func (t textTx) exec(ctx context.Context, text string) error {
-	return t.own.guard(false, func() error {
+	return t.own.catchPanic(false, func() error {
 		_, err := t.own.ExecContext(ctx, text)
 		return err
 	})
@@ -561,7 +561,7 @@ func (t textTx) QueryRowContext(ctx context.Context, text string, args ...any) *
 	return t.own.QueryRowContext(ctx, text, args...)
 }
 
-// A turn has the writes of a Store queue for a database that does one at a
+// A writerSlot has the writes of a Store queue for a database that does one at a
 // time, in the order in which they come. Left to the database, those that find
 // it busy sleep and look again, and may find it busy each time. It holds one. A nil
 // turn has nobody wait.
@@ -569,12 +569,12 @@ func (t textTx) QueryRowContext(ctx context.Context, text string, args ...any) *
 // It is no lock, and nothing is wrong without it: who has waited for
 // turnPatience goes on all the same. The one before may be waiting for another
 // process, or be a StepTx whose function writes by another Store besides.
-type turn chan struct{}
+type writerSlot chan struct{}
 
-const turnPatience = time.Second
+const writerSlotWait = time.Second
 
 // do calls fn when it is its turn; or, if ctx ends first, returns ctx's error.
-func (t turn) do(ctx context.Context, fn func() error) error {
+func (t writerSlot) do(ctx context.Context, fn func() error) error {
 	if t == nil {
 		return fn()
 	}
@@ -584,7 +584,7 @@ func (t turn) do(ctx context.Context, fn func() error) error {
 		return fn()
 	default:
 	}
-	timer := time.NewTimer(turnPatience)
+	timer := time.NewTimer(writerSlotWait)
 	defer timer.Stop()
 	select {
 	case t <- struct{}{}:
@@ -596,4 +596,4 @@ func (t turn) do(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-func (t turn) end() { <-t }
+func (t writerSlot) end() { <-t }

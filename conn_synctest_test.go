@@ -71,7 +71,7 @@ func TestAWriteThatHangsHoldsNobodyUpForLong(t *testing.T) {
 		if most := enqueueAtOnce(t, SQLite, time.Minute); most != 8 {
 			t.Errorf("%d writes at a time, want 8", most)
 		}
-		if took, want := time.Since(began), time.Minute+turnPatience; took != want {
+		if took, want := time.Since(began), time.Minute+writerSlotWait; took != want {
 			t.Errorf("it took %v, want %v", took, want)
 		}
 	})
@@ -79,7 +79,7 @@ func TestAWriteThatHangsHoldsNobodyUpForLong(t *testing.T) {
 
 func TestTurnsComeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		line := make(turn, 1)
+		line := make(writerSlot, 1)
 		var order []int
 		var all sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())

@@ -355,7 +355,7 @@ func TestStandbyOfAnotherLanguage(t *testing.T) {
 		return nil, nil
 	})
 	err := s.inTx(t.Context(), func(context.Context, *userTx) error { return nil })
-	if !errors.Is(err, refusal) || !s.dialect.away(err) {
+	if !errors.Is(err, refusal) || !s.dialect.isUnavailable(err) {
 		t.Errorf("got %v; want an error that says that the database cannot be used just now", err)
 	}
 }

@@ -66,21 +66,21 @@ func unknownDialect(d Dialect) error {
 // 1970, lists as one JSON argument of type string. A lease in a list is the
 // array [id, worker, claim, ...], which the contracts call a lease tuple.
 type dialect struct {
-	migrations  string             // the directory below migrations/
-	isolation   sql.IsolationLevel // of transactions handed to user code
-	open        string             // makes a transaction of database/sql one of the library's: it takes the write lock on the SQLite family, where one that begins by reading may not write later, and is as read-only as the session on PostgreSQL, which lib/pq would override, and ends with a process that falls silent, which would keep its locks for hours. Exec; no arguments
-	begin       string             // opens a transaction that nobody writes beside
-	concurrent  string             // the same under Config.Concurrent; empty: not to be had
-	spread      string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread
-	savepoint   string             // marks a transaction for user code under Config.Concurrent, where engines end one underneath. Exec; no arguments
-	release     string             // fails with "no such savepoint" if that has ended since. Exec; no arguments
-	mvcc        string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
-	concurrency string             // Report.Concurrency without Config.Concurrent
-	busy        []string           // texts, in lower case, of errors without a code that ask to try again: a lock was taken, or a snapshot went stale
-	gone        []string           // the same of errors that say that the database cannot be used just now
-	ask         string             // asks a transaction how it is, after user code has returned an error. On the SQLite family it fails, to show what an error of the driver looks like. Query; no arguments; rows to ignore
-	session     string             // tells the server's sessions apart, which a pooler may change underneath. Query; no arguments; 1 row: text. Empty: there are none
-	schemas     bool               // whether Config.Schema makes sense
+	migrations       string             // the directory below migrations/
+	isolation        sql.IsolationLevel // of transactions handed to user code
+	open             string             // makes a transaction of database/sql one of the library's: it takes the write lock on the SQLite family, where one that begins by reading may not write later, and is as read-only as the session on PostgreSQL, which lib/pq would override, and ends with a process that falls silent, which would keep its locks for hours. Exec; no arguments
+	begin            string             // opens a transaction that nobody writes beside
+	concurrent       string             // the same under Config.Concurrent; empty: not to be had
+	claimFromOffset  string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread
+	savepoint        string             // marks a transaction for user code under Config.Concurrent, where engines end one underneath. Exec; no arguments
+	release          string             // fails with "no such savepoint" if that has ended since. Exec; no arguments
+	requireMVCC      string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
+	concurrency      string             // Report.Concurrency without Config.Concurrent
+	busyTexts        []string           // texts, in lower case, of errors without a code that ask to try again: a lock was taken, or a snapshot went stale
+	unavailableTexts []string           // the same of errors that say that the database cannot be used just now
+	probe            string             // asks a transaction how it is, after user code has returned an error. On the SQLite family it fails, to show what an error of the driver looks like. Query; no arguments; rows to ignore
+	session          string             // tells the server's sessions apart, which a pooler may change underneath. Query; no arguments; 1 row: text. Empty: there are none
+	schemas          bool               // whether Config.Schema makes sense
 
 	schema  schemaSQL
 	queue   queueSQL
@@ -121,9 +121,9 @@ type schemaSQL struct {
 	versions string
 	// shared says whether pgqrs 0.15 installed the tables, or has workers in them. Query; no arguments;
 	// 1 row: whether share has been done; none if they are this library's alone.
-	shared string
+	interop string
 	// share makes indexes by which a worker's row can be deleted where messages refer to it. Exec, in this order; no arguments.
-	share []string
+	joinInterop []string
 	// drop removes everything Install made. It leaves a type that was there before, or that something else uses. Exec, in this order; no arguments.
 	drop []string
 }
@@ -308,13 +308,13 @@ var dialects = map[Dialect]*dialect{
 }
 
 var (
-	tables      = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals|schedules|schedule_runs|groups)|worker_status|pgqrs_workflow_status)\b`)
+	tableNames  = regexp.MustCompile(`\b(_sqlx_migrations|pgqrs_(?:schema_version|migrations|queues|workers|messages|workflows|workflow_runs|workflow_steps|workflow_signals|schedules|schedule_runs|groups)|worker_status|pgqrs_workflow_status)\b`)
 	schemaNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}$`)
 )
 
 // qualify puts a schema before the names of tables and types in a text.
 func qualify(text, schema string) string {
-	return tables.ReplaceAllString(text, `"`+strings.ReplaceAll(schema, "$", "$$")+`".$1`)
+	return tableNames.ReplaceAllString(text, `"`+strings.ReplaceAll(schema, "$", "$$")+`".$1`)
 }
 
 // groupSQL is for groups. A message of a group that must wait for others is
@@ -349,7 +349,7 @@ type groupSQL struct {
 	pace string
 	// of returns the groups and batches of messages, and the unfinished runs that started theirs as children.
 	// Query; JSON array of ids; rows: queue, group or NULL, batch or NULL, parent run or NULL; each once.
-	of string
+	dependents string
 	// redrive is message.redrive for messages of groups: it makes them blocked at their old places. Query; JSON array of ids; rows: id.
 	redrive string
 	// sweep lists groups from a cursor on, and whether each has room for one that is blocked. Query; JSON array of [queue],

@@ -134,7 +134,7 @@ var postgres = dialect{
 	isolation:   sql.LevelReadCommitted,
 	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', CASE 'on' WHEN current_setting('transaction_read_only') THEN 'on' ELSE current_setting('default_transaction_read_only') END, true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
 	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
-	ask:         "/* pgqrs:ask */ SELECT 1",
+	probe:       "/* pgqrs:ask */ SELECT 1",
 	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
 	concurrency: "multi-process",
 	schemas:     true,
@@ -598,11 +598,11 @@ var postgresSchemaTexts = schemaSQL{
 		WHERE NOT has_schema_privilege(n.oid, 'USAGE') AND to_regclass('pgqrs_messages') IS NULL
 			AND n.nspname = ANY (regexp_split_to_array(replace(current_setting('search_path'), '"', ''), ' *, *'))`},
 	versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
-	shared: `/* pgqrs:schema.shared */
+	interop: `/* pgqrs:schema.shared */
 		SELECT EXISTS (SELECT 1 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
 			WHERE x.indrelid = to_regclass('pgqrs_messages') AND x.indisvalid AND i.relname = 'pgqrs_messages_consumer')
 		WHERE to_regclass('_sqlx_migrations') IS NOT NULL OR EXISTS (SELECT 1 FROM pgqrs_workers WHERE go_state IS NULL)`,
-	share: []string{
+	joinInterop: []string{
 		`/* pgqrs:schema.share_runs */ CREATE INDEX IF NOT EXISTS pgqrs_workflow_runs_worker ON pgqrs_workflow_runs (worker_id) WHERE worker_id IS NOT NULL`,
 		`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
 	},
@@ -816,7 +816,7 @@ var postgresGroupTexts = groupSQL{
 			)
 			UPDATE pgqrs_groups r SET next_at = GREATEST(` + postgresGroupNext + `, g.at) + g.group_interval * interval '1 microsecond'
 			FROM gone g WHERE r.queue_id = g.queue_id AND r.group_key = g.group_key`,
-	of: `/* pgqrs:group.of */
+	dependents: `/* pgqrs:group.of */
 			SELECT DISTINCT q.queue_name, m.group_key, m.batch_id, p.id
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id LEFT JOIN pgqrs_workflow_runs r ON r.message_id = m.id
 				LEFT JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')

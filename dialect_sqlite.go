@@ -147,9 +147,9 @@ var sqlite = dialect{
 	isolation:   sql.LevelDefault,
 	open:        "/* pgqrs:open */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
 	begin:       "/* pgqrs:begin */ BEGIN IMMEDIATE",
-	ask:         "/* pgqrs:ask */ SELECT pgqrs_ask",
+	probe:       "/* pgqrs:ask */ SELECT pgqrs_ask",
 	concurrency: singleWriter,
-	busy: []string{
+	busyTexts: []string{
 		"database is locked",
 		"database table is locked",
 		"database schema is locked",
@@ -160,7 +160,7 @@ var sqlite = dialect{
 		"commit dependency aborted",
 		"database schema conflict",
 	},
-	gone: []string{
+	unavailableTexts: []string{
 		"database or disk is full",
 		"disk i/o error",
 		"readonly database",
@@ -187,11 +187,11 @@ var sqlite = dialect{
 			UNION ALL
 			SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`,
 		versions: `/* pgqrs:schema.versions */ SELECT version, name, oldest FROM pgqrs_migrations ORDER BY version`,
-		shared: `/* pgqrs:schema.shared */
+		interop: `/* pgqrs:schema.shared */
 			SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = 'pgqrs_messages_consumer')
 			WHERE EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name IN ('_sqlx_migrations', 'pgqrs_schema_version'))
 				OR EXISTS (SELECT 1 FROM pgqrs_workers WHERE go_state IS NULL)`,
-		share: []string{
+		joinInterop: []string{
 			`/* pgqrs:schema.share_runs */ CREATE INDEX IF NOT EXISTS pgqrs_workflow_runs_worker ON pgqrs_workflow_runs (worker_id) WHERE worker_id IS NOT NULL`,
 			`/* pgqrs:schema.share_producers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_producer ON pgqrs_messages (producer_worker_id) WHERE producer_worker_id IS NOT NULL`,
 			`/* pgqrs:schema.share_consumers */ CREATE INDEX IF NOT EXISTS pgqrs_messages_consumer ON pgqrs_messages (consumer_worker_id) WHERE consumer_worker_id IS NOT NULL`,
@@ -709,7 +709,7 @@ var sqliteGroupTexts = groupSQL{
 			)
 			UPDATE pgqrs_groups SET next_at = (SELECT n.at FROM next n WHERE n.id = pgqrs_groups.rowid)
 			WHERE rowid IN (SELECT id FROM next)`,
-	of: `/* pgqrs:group.of */
+	dependents: `/* pgqrs:group.of */
 			SELECT DISTINCT CAST(q.queue_name AS BLOB), CAST(m.group_key AS BLOB), m.batch_id, p.id
 			FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id LEFT JOIN pgqrs_workflow_runs r ON r.message_id = m.id
 				LEFT JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')

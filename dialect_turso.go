@@ -9,9 +9,9 @@ var turso = func() dialect {
 	d.savepoint = "/* pgqrs:savepoint */ SAVEPOINT pgqrs"
 	d.release = "/* pgqrs:release */ RELEASE pgqrs"
 	// Differs because the engine needs it for BEGIN CONCURRENT.
-	d.mvcc = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
+	d.requireMVCC = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
 	// Differs because only there two workers may claim at the same time and collide. Elsewhere locks keep them apart.
-	d.spread = tursoSpread
+	d.claimFromOffset = tursoSpread
 	d.schema.objects = tursoObjects
 	d.step = tursoSteps
 	// Differs because Turso 0.7.2 finds no CTE in a subquery that depends on the query around it. So runs of a status are looked for among all.

@@ -38,8 +38,8 @@ func (s *core) driverPanicked(v any, held bool) *driverPanic {
 	return p
 }
 
-// guard calls fn, which calls into database/sql, and makes a panic an error.
-func (s *core) guard(held bool, fn func() error) (err error) {
+// catchPanic calls fn, which calls into database/sql, and makes a panic an error.
+func (s *core) catchPanic(held bool, fn func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = s.driverPanicked(v, held)
@@ -59,12 +59,12 @@ type session struct {
 // session takes a connection from the pool.
 func (s *core) session(ctx context.Context) (*session, error) {
 	own := &session{store: s}
-	err := s.guard(true, func() (err error) {
+	err := s.catchPanic(true, func() (err error) {
 		own.Conn, err = s.db.Conn(ctx)
 		return err
 	})
-	if own.broken(err) {
-		s.lostPlace()
+	if own.notePanic(err) {
+		s.replaceConn()
 	}
 	if err != nil {
 		return nil, dsn.Secrets(nil).Redact(err)
@@ -91,18 +91,18 @@ func (s *core) sessionFor(ctx context.Context, begin func(*session) error) (*ses
 	return nil, driver.ErrBadConn
 }
 
-// guard is core.guard for a call on the connection. A session that has met a panic calls nothing more.
-func (o *session) guard(held bool, fn func() error) error {
+// catchPanic is core.guard for a call on the connection. A session that has met a panic calls nothing more.
+func (o *session) catchPanic(held bool, fn func() error) error {
 	if o.panic != nil {
 		return o.panic
 	}
-	err := o.store.guard(held, fn)
-	o.broken(err)
+	err := o.store.catchPanic(held, fn)
+	o.notePanic(err)
 	return err
 }
 
-// broken takes note of a panic, and reports whether err is one.
-func (o *session) broken(err error) bool {
+// notePanic takes note of a panic, and reports whether err is one.
+func (o *session) notePanic(err error) bool {
 	p, ok := err.(*driverPanic)
 	if ok && o.panic == nil {
 		o.panic = &driverPanic{p.value, p.held || o.inTx} // a transaction that has not ended holds it
@@ -113,7 +113,7 @@ func (o *session) broken(err error) bool {
 // release gives the connection back, or throws it away if the driver has panicked.
 func (o *session) release() {
 	if o.panic == nil {
-		_ = o.guard(true, o.Conn.Close)
+		_ = o.catchPanic(true, o.Conn.Close)
 	}
 	if o.panic != nil {
 		o.discard()
@@ -123,7 +123,7 @@ func (o *session) release() {
 // discard closes the connection, by database/sql if that does not wait for ever.
 func (o *session) discard() {
 	held := o.panic.held
-	err := o.store.guard(held, func() error {
+	err := o.store.catchPanic(held, func() error {
 		return o.Raw(func(conn any) error {
 			if !held {
 				return driver.ErrBadConn
@@ -136,7 +136,7 @@ func (o *session) discard() {
 		})
 	})
 	if _, again := err.(*driverPanic); held || again {
-		o.store.lostPlace()
+		o.store.replaceConn()
 	}
 }
 
@@ -159,22 +159,22 @@ func (s *core) unlock(conn driver.Conn) {
 	}
 }
 
-// lostPlace makes up for a connection that database/sql counts as open for ever: the pool may
+// replaceConn makes up for a connection that database/sql counts as open for ever: the pool may
 // have one more, or a small one would be empty some time.
-func (s *core) lostPlace() {
-	s.places.Lock()
+func (s *core) replaceConn() {
+	s.poolSizeMu.Lock()
 	most := s.db.Stats().MaxOpenConnections
 	if most > 0 {
 		s.db.SetMaxOpenConns(most + 1)
 	}
-	s.places.Unlock()
+	s.poolSizeMu.Unlock()
 	if most <= 0 {
 		return
 	}
 	// Those who wait for a connection do not hear of that, but get the next one that is given back.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = s.guard(true, func() error {
+	_ = s.catchPanic(true, func() error {
 		conn, err := s.db.Conn(ctx)
 		if err != nil {
 			return err
@@ -244,12 +244,12 @@ func (d *sqlCall) panicked(v any) error {
 	p := d.c.store.driverPanicked(v, held)
 	switch own, ok := d.c.tx.(transaction); {
 	case d.pinned != nil:
-		d.pinned.broken(p)
+		d.pinned.notePanic(p)
 	case ok:
-		own.on().broken(p)
+		own.onSession().notePanic(p)
 	case d.c.tx == nil:
 		if held {
-			d.c.store.lostPlace()
+			d.c.store.replaceConn()
 		}
 		d.c.store.prepared.stopAfter(p, d.c.store.core)
 	}

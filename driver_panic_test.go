@@ -335,11 +335,11 @@ func TestDriverThatPanicsInAPreparedStatement(t *testing.T) {
 			m.gentle = point == "run next"
 			q := NewQueue[int](s, "q")
 			if point != "prepare" {
-				enqueueTimes(t, q, hotAfter+2)
+				enqueueTimes(t, q, prepareAfter+2)
 			}
 			m.armed = true
 			var err error
-			for n := 0; n < hotAfter+2 && err == nil; n++ {
+			for n := 0; n < prepareAfter+2 && err == nil; n++ {
 				err = within(t, "the call", func() error { return enqueueOnce(t.Context(), s) })
 			}
 			switch {
@@ -352,12 +352,12 @@ func TestDriverThatPanicsInAPreparedStatement(t *testing.T) {
 				t.Fatal("nothing panicked")
 			}
 			m.fake.log()
-			for range hotAfter + 2 {
+			for range prepareAfter + 2 {
 				if err := within(t, "the next call", func() error { return enqueueOnce(t.Context(), s) }); err != nil {
 					t.Fatalf("after: %v", err)
 				}
 			}
-			if n := count(m.fake.log(), "query"); n != hotAfter+2 {
+			if n := count(m.fake.log(), "query"); n != prepareAfter+2 {
 				t.Errorf("%d of the calls after ran unprepared, want all", n)
 			}
 			if err := within(t, "Close", s.Close); err != nil {

@@ -17,33 +17,33 @@ import (
 // the owner of its key looks again: both may come and go under it.
 const maxEnqueueTries = 10
 
-// An item is a message that is being enqueued, as the statements take it.
-type item struct {
+// An enqueueRow is a message that is being enqueued, as the statements take it.
+type enqueueRow struct {
 	payload  string
 	delay    int64 // microseconds
-	at       any   // microseconds since 1970, or nil
+	dueAt    any   // microseconds since 1970, or nil
 	priority int
 	key      any // string or nil
 	headers  any // JSON as string or nil
 	group    any // string or nil
 	batch    any // id of the message that waits for it, 0 if it waits for others itself, or nil
-	then     *sequel
+	callback *batchCallback
 	unique   bool
-	flat     bool // whether the payload is an object or an array that is not nested deeper than maxFlat
+	isFlat   bool // whether the payload is an object or an array that is not nested deeper than maxFlat
 }
 
-// maxFlat is how deep payloads are nested that can be elements of a list:
+// maxListDepth is how deep payloads are nested that can be elements of a list:
 // 1000 deep in it SQLite takes no JSON any more, and Turso from some hundreds on.
-const maxFlat = 100
+const maxListDepth = 100
 
-// plain reports whether an item is nothing but a payload that is due at once,
+// isPlain reports whether an item is nothing but a payload that is due at once,
 // and that json_each gives back as it is in a list.
-func (it *item) plain() bool {
-	return it.flat && it.delay == 0 && it.at == nil && it.priority == 0 && it.key == nil && it.headers == nil
+func (it *enqueueRow) isPlain() bool {
+	return it.isFlat && it.delay == 0 && it.dueAt == nil && it.priority == 0 && it.key == nil && it.headers == nil
 }
 
-// items encodes payloads with their options.
-func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]item, error) {
+// encodeRows encodes payloads with their options.
+func (s *Store) encodeRows(ctx context.Context, payloads []any, opts []Option) ([]enqueueRow, error) {
 	shared := &noOptions
 	if len(opts) > 0 || s.cfg.Headers != nil {
 		var err error
@@ -51,17 +51,17 @@ func (s *Store) items(ctx context.Context, payloads []any, opts []Option) ([]ite
 			return nil, err
 		}
 	}
-	items := make([]item, len(payloads))
+	items := make([]enqueueRow, len(payloads))
 	for i, payload := range payloads {
 		own, err := shared, error(nil)
-		if shared.each != nil {
-			own, err = shared.of(i)
+		if shared.forEach != nil {
+			own, err = shared.forItem(i)
 		}
 		if err == nil {
-			items[i], err = s.item(payload, own)
+			items[i], err = s.encodeRow(payload, own)
 		}
 		if err != nil {
-			if len(payloads) > 1 || shared.each != nil {
+			if len(payloads) > 1 || shared.forEach != nil {
 				err = &operationError{fmt.Sprintf("item %d", i), err}
 			}
 			return nil, err
@@ -94,10 +94,10 @@ func (s *Store) configHeaders(ctx context.Context) (headers map[string]string, e
 	return headers, nil
 }
 
-func (s *Store) item(payload any, o *options) (item, error) {
-	it := item{delay: o.delay.Microseconds(), priority: o.priority, unique: o.unique, then: o.then}
+func (s *Store) encodeRow(payload any, o *options) (enqueueRow, error) {
+	it := enqueueRow{delay: o.delay.Microseconds(), priority: o.priority, unique: o.unique, callback: o.callback}
 	if o.at != nil {
-		it.at = max(0, o.at.UnixMicro())
+		it.dueAt = max(0, o.at.UnixMicro())
 	}
 	if o.keyed {
 		it.key = o.key
@@ -107,7 +107,7 @@ func (s *Store) item(payload any, o *options) (item, error) {
 	if it.payload, depth, err = s.cfg.Limits.encodeNested(payload); err != nil {
 		return it, err
 	}
-	it.flat = 1 <= depth && depth <= maxFlat
+	it.isFlat = 1 <= depth && depth <= maxListDepth
 	headers := o.headers
 	if o.group != "" {
 		it.group = o.group
@@ -119,22 +119,22 @@ func (s *Store) item(payload any, o *options) (item, error) {
 
 // enqueue stores items, making the queue and looking up taken keys as needed,
 // tells who wants to know, and returns the ids of all.
-func (s *Store) enqueue(ctx context.Context, queue string, items []item) ([]int64, error) {
+func (s *Store) enqueue(ctx context.Context, queue string, items []enqueueRow) ([]int64, error) {
 	if s.tx == nil && len(items) == 1 && items[0].shareable() {
-		id, err := s.enqueues(queue).Do(ctx, items[0])
+		id, err := s.enqueueGroup(queue).Do(ctx, items[0])
 		if err != nil {
 			return nil, err
 		}
-		return []int64{id}, s.announce(ctx, queue, []int64{id})
+		return []int64{id}, s.notifyStored(ctx, queue, []int64{id})
 	}
 	e, err := s.store(ctx, queue, items)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.announce(ctx, queue, e.stored); err != nil {
+	if err := s.notifyStored(ctx, queue, e.stored); err != nil {
 		return nil, err
 	}
-	return e.ids, e.duplicates()
+	return e.ids, e.duplicateError()
 }
 
 // maxShared is the payload in bytes up to which an enqueue shares a statement.
@@ -142,32 +142,32 @@ const maxShared = 16 << 10
 
 // shareable reports whether an item may be stored together with others'. One
 // with a key may have to wait for a stranger's transaction that has the key, one of a group for one that has the group.
-func (it item) shareable() bool {
-	return it.key == nil && !it.grouped() && len(it.payload) <= maxShared
+func (it enqueueRow) shareable() bool {
+	return it.key == nil && !it.inGroup() && len(it.payload) <= maxShared
 }
 
-// grouped reports whether an item is in a group or a batch.
-func (it item) grouped() bool { return it.group != nil || it.batch != nil }
+// inGroup reports whether an item is in a group or a batch.
+func (it enqueueRow) inGroup() bool { return it.group != nil || it.batch != nil }
 
-// enqueues returns what stores a queue's messages, one or several in a statement.
-func (s *core) enqueues(queue string) *coalesce.Group[item, int64] {
+// enqueueGroup returns what stores a queue's messages, one or several in a statement.
+func (s *core) enqueueGroup(queue string) *coalesce.Group[enqueueRow, int64] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.enqueuers[queue]
 	if c == nil {
 		pool := &Store{core: s}
-		c = &coalesce.Group[item, int64]{
+		c = &coalesce.Group[enqueueRow, int64]{
 			Admit:   pool.outsideTx,
-			Refused: s.dialect.refused,
+			Refused: s.dialect.isRefused,
 			Timeout: statementTimeout,
-			Alone: func(ctx context.Context, it item) (int64, error) {
-				e, err := pool.store(ctx, queue, []item{it})
+			Alone: func(ctx context.Context, it enqueueRow) (int64, error) {
+				e, err := pool.store(ctx, queue, []enqueueRow{it})
 				if err != nil {
 					return 0, err
 				}
 				return e.ids[0], nil
 			},
-			Together: func(ctx context.Context, items []item) ([]int64, error) {
+			Together: func(ctx context.Context, items []enqueueRow) ([]int64, error) {
 				e, err := pool.store(ctx, queue, items)
 				if err != nil {
 					return nil, err
@@ -181,14 +181,14 @@ func (s *core) enqueues(queue string) *coalesce.Group[item, int64] {
 }
 
 // store is enqueue without telling anybody.
-func (s *Store) store(ctx context.Context, queue string, items []item) (*enqueuing, error) {
-	e := &enqueuing{store: s, queue: queue, items: items, ids: make([]int64, len(items)), left: make([]int, len(items))}
+func (s *Store) store(ctx context.Context, queue string, items []enqueueRow) (*enqueueOp, error) {
+	e := &enqueueOp{store: s, queue: queue, items: items, ids: make([]int64, len(items)), left: make([]int, len(items))}
 	for i := range items {
 		e.left[i] = i
 	}
 	for range maxEnqueueTries {
-		for _, part := range []func(*enqueuing, context.Context, conn) error{(*enqueuing).insert, (*enqueuing).miss} {
-			if err := e.do(ctx, part); err != nil {
+		for _, part := range []func(*enqueueOp, context.Context, conn) error{(*enqueueOp).insert, (*enqueueOp).resolveConflicts} {
+			if err := e.commitPart(ctx, part); err != nil {
 				return nil, err
 			}
 			if len(e.left) == 0 {
@@ -199,25 +199,25 @@ func (s *Store) store(ctx context.Context, queue string, items []item) (*enqueui
 	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
 }
 
-// enqueuing is an enqueue under way.
-type enqueuing struct {
-	store  *Store
-	queue  string
-	items  []item
-	ids    []int64 // of items, as they become known
-	left   []int   // indexes of items without an id
-	stored []int64
-	taken  []int // indexes of items whose key was taken
+// enqueueOp is an enqueue under way.
+type enqueueOp struct {
+	store    *Store
+	queue    string
+	items    []enqueueRow
+	ids      []int64 // of items, as they become known
+	left     []int   // indexes of items without an id
+	stored   []int64
+	existing []int // indexes of items whose key was taken
 }
 
-// do runs a part on a copy, which is kept if the part committed: after a
+// commitPart runs a part on a copy, which is kept if the part committed: after a
 // conflict it begins again from where it was. What the copies share is ids: those of
 // items that are left mean nothing.
-func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Context, conn) error) error {
-	var next enqueuing
+func (e *enqueueOp) commitPart(ctx context.Context, part func(*enqueueOp, context.Context, conn) error) error {
+	var next enqueueOp
 	run := e.store.single
 	notifies := e.store.tx == nil && e.store.notifies(e.queue)
-	if notifies || e.grouped() {
+	if notifies || e.inGroup() {
 		run = e.store.atomic
 	}
 	err := run(ctx, func(c conn) error {
@@ -237,29 +237,29 @@ func (e *enqueuing) do(ctx context.Context, part func(*enqueuing, context.Contex
 	return nil
 }
 
-func (e *enqueuing) grouped() bool { return slices.ContainsFunc(e.items, item.grouped) }
+func (e *enqueueOp) inGroup() bool { return slices.ContainsFunc(e.items, enqueueRow.inGroup) }
 
 // insert stores what is left and can be stored.
-func (e *enqueuing) insert(ctx context.Context, c conn) error {
-	if e.grouped() {
+func (e *enqueueOp) insert(ctx context.Context, c conn) error {
+	if e.inGroup() {
 		return e.insertGrouped(ctx, c)
 	}
 	if len(e.items) == 1 {
 		it := e.items[0]
-		ids, err := c.ids(ctx, c.store.dialect.message.enqueue, e.queue, it.payload, it.delay, it.at, it.priority, it.key, it.headers)
+		ids, err := c.ids(ctx, c.store.dialect.message.enqueue, e.queue, it.payload, it.delay, it.dueAt, it.priority, it.key, it.headers)
 		if err == nil && len(ids) > 0 {
 			e.ids, e.stored, e.left = ids, ids, nil
 		}
 		return err
 	}
-	if list, ok := e.plainList(); ok {
+	if list, ok := e.encodePlainList(); ok {
 		ids, err := c.ids(ctx, c.store.dialect.message.enqueueBatch, e.queue, list)
 		if err == nil {
 			e.assign(ids, nil)
 		}
 		return err
 	}
-	list, err := e.list()
+	list, err := e.encodeList()
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (e *enqueuing) insert(ctx context.Context, c conn) error {
 }
 
 // insertList stores what is left by a statement that takes it as a list, and returns ids with keys.
-func (e *enqueuing) insertList(ctx context.Context, c conn, text, list string) error {
+func (e *enqueueOp) insertList(ctx context.Context, c conn, text, list string) error {
 	plain := make([]int64, 0, len(e.left))
 	var keyed map[any]int64
 	var id int64
@@ -299,11 +299,11 @@ func (e *enqueuing) insertList(ctx context.Context, c conn, text, list string) e
 // 256 MiB is too large for that, and a byte of JSON can be some bytes of JSONB.
 const maxPlainList = 16 << 20
 
-// plainList is what is left as a list of payloads, if it can be that.
-func (e *enqueuing) plainList() (list string, ok bool) {
+// encodePlainList is what is left as a list of payloads, if it can be that.
+func (e *enqueueOp) encodePlainList() (list string, ok bool) {
 	size := 1
 	for _, n := range e.left {
-		if it := &e.items[n]; !it.plain() {
+		if it := &e.items[n]; !it.isPlain() {
 			return "", false
 		}
 		size += len(e.items[n].payload) + 1
@@ -321,18 +321,18 @@ func (e *enqueuing) plainList() (list string, ok bool) {
 	return b.String(), true
 }
 
-// list is what is left as a list of payloads with what belongs to each.
-func (e *enqueuing) list() (string, error) {
+// encodeList is what is left as a list of payloads with what belongs to each.
+func (e *enqueueOp) encodeList() (string, error) {
 	list := make([][]any, len(e.left))
 	for i, n := range e.left {
 		it := &e.items[n]
-		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers}
+		list[i] = []any{it.payload, it.delay, it.dueAt, it.priority, it.key, it.headers}
 	}
 	return jsonList(list)
 }
 
 // assign gives stored ids to their items: keyed ones by key, the others in order.
-func (e *enqueuing) assign(plain []int64, keyed map[any]int64) {
+func (e *enqueueOp) assign(plain []int64, keyed map[any]int64) {
 	slices.Sort(plain) // RETURNING has no order
 	var left []int
 	e.stored = slices.Grow(slices.Clip(e.stored), len(plain)+len(keyed))
@@ -354,8 +354,8 @@ func (e *enqueuing) assign(plain []int64, keyed map[any]int64) {
 	e.left = left
 }
 
-// miss finds the first messages of taken keys, or else makes the queue.
-func (e *enqueuing) miss(ctx context.Context, c conn) error {
+// resolveConflicts finds the first messages of taken keys, or else makes the queue.
+func (e *enqueueOp) resolveConflicts(ctx context.Context, c conn) error {
 	var keys []any
 	for _, n := range e.left {
 		if key := e.items[n].key; key != nil {
@@ -368,7 +368,7 @@ func (e *enqueuing) miss(ctx context.Context, c conn) error {
 			return err
 		}
 		if len(first) > 0 {
-			e.adopt(first)
+			e.useExisting(first)
 			return nil
 		}
 	}
@@ -376,10 +376,10 @@ func (e *enqueuing) miss(ctx context.Context, c conn) error {
 	return err
 }
 
-// adopt takes the ids of the messages that had the keys first.
-func (e *enqueuing) adopt(first map[any]int64) {
+// useExisting takes the ids of the messages that had the keys first.
+func (e *enqueueOp) useExisting(first map[any]int64) {
 	var left []int
-	e.taken = slices.Clip(e.taken)
+	e.existing = slices.Clip(e.existing)
 	for _, n := range e.left {
 		id, ok := first[e.items[n].key]
 		if !ok {
@@ -387,13 +387,13 @@ func (e *enqueuing) adopt(first map[any]int64) {
 			continue
 		}
 		e.ids[n] = id
-		e.taken = append(e.taken, n)
+		e.existing = append(e.existing, n)
 	}
 	e.left = left
 }
 
-// announce tells who wants to know of stored messages.
-func (s *Store) announce(ctx context.Context, queue string, stored []int64) error {
+// notifyStored tells who wants to know of stored messages.
+func (s *Store) notifyStored(ctx context.Context, queue string, stored []int64) error {
 	if len(stored) == 0 {
 		return nil
 	}
@@ -401,15 +401,15 @@ func (s *Store) announce(ctx context.Context, queue string, stored []int64) erro
 		return err
 	}
 	if o := s.cfg.Observer; o != nil && o.Enqueued != nil {
-		s.tell(func() { o.Enqueued(ctx, queue, stored) })
+		s.onCommit(func() { o.Enqueued(ctx, queue, stored) })
 	}
 	return nil
 }
 
-// duplicates returns an error if a Unique item found its key taken.
-func (e *enqueuing) duplicates() error {
+// duplicateError returns an error if a Unique item found its key taken.
+func (e *enqueueOp) duplicateError() error {
 	var duplicates []string
-	for _, n := range e.taken {
+	for _, n := range e.existing {
 		if e.items[n].unique {
 			duplicates = append(duplicates, fmt.Sprintf("%q (item %d) is taken by message %d", e.items[n].key, n, e.ids[n]))
 		}
@@ -430,15 +430,15 @@ func (e *enqueuing) duplicates() error {
 // taken are not of the batch. A WithTx of q counts for nothing: the transaction is that of the batch.
 func Then[T any](q *Queue[T], payload T, opts ...Option) Option {
 	return func(o *options) {
-		if o.then != nil {
-			o.fail(errors.New("two Thens"))
+		if o.callback != nil {
+			o.addError(errors.New("two Thens"))
 		}
-		o.then = &sequel{queue: q.name, core: q.store.core, usable: q.usable, payload: payload, opts: opts}
+		o.callback = &batchCallback{queue: q.name, core: q.store.core, usable: q.usable, payload: payload, opts: opts}
 	}
 }
 
-// A sequel is a message that is to wait for a batch.
-type sequel struct {
+// A batchCallback is a message that is to wait for a batch.
+type batchCallback struct {
 	queue   string
 	core    *core
 	usable  func() error
@@ -453,45 +453,45 @@ const (
 	batchDeadHeader = "pgqrs-batch-dead"
 )
 
-// ownHeaders are those that users do not get to see.
-var ownHeaders = []string{groupHeader, batchHeader, batchDoneHeader, batchDeadHeader}
+// hiddenHeaders are those that users do not get to see.
+var hiddenHeaders = []string{groupHeader, batchHeader, batchDoneHeader, batchDeadHeader}
 
 // A BatchResult says what became of the messages of a batch. Those that were
 // deleted are in neither count.
 type BatchResult struct{ Done, Dead int64 }
 
-// item is the sequel as it is enqueued.
-func (q *sequel) item(ctx context.Context, s *Store) (item, error) {
-	items, err := s.items(ctx, []any{q.payload}, append(slices.Clip(q.opts), noEach, alone))
+// row is the sequel as it is enqueued.
+func (q *batchCallback) row(ctx context.Context, s *Store) (enqueueRow, error) {
+	items, err := s.encodeRows(ctx, []any{q.payload}, append(slices.Clip(q.opts), noEach, noKeyOrGroup))
 	if err != nil {
-		return item{}, &operationError{fmt.Sprintf("Then on queue %q", q.queue), err}
+		return enqueueRow{}, &operationError{fmt.Sprintf("Then on queue %q", q.queue), err}
 	}
 	items[0].batch = 0 // it waits for one
 	return items[0], s.cfg.Limits.admit(items, func(raw []byte) []byte { return raw })
 }
 
-// alone is an option that refuses what a message cannot have that waits for a batch.
-func alone(o *options) {
-	if o.keyed || o.group != "" || o.then != nil {
-		o.fail(errors.New("a message that waits for a batch has no Key, Unique, Group or Then"))
+// noKeyOrGroup is an option that refuses what a message cannot have that waits for a batch.
+func noKeyOrGroup(o *options) {
+	if o.keyed || o.group != "" || o.callback != nil {
+		o.addError(errors.New("a message that waits for a batch has no Key, Unique, Group or Then"))
 	}
 }
 
 // enqueueBatch stores items and what waits for them, and returns the ids of the items.
-func (s *Store) enqueueBatch(ctx context.Context, queue string, items []item, then *sequel) ([]int64, error) {
+func (s *Store) enqueueBatch(ctx context.Context, queue string, items []enqueueRow, then *batchCallback) ([]int64, error) {
 	if then.core != s.core {
 		return nil, fmt.Errorf("%w: Then names a queue of another Store", ErrUnsupported)
 	}
 	if err := then.usable(); err != nil {
 		return nil, err
 	}
-	last, err := then.item(ctx, s)
+	last, err := then.row(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	var e *enqueuing
+	var e *enqueueOp
 	err = s.atomic(ctx, func(c conn) error {
-		waiting, err := c.store.store(ctx, then.queue, []item{last})
+		waiting, err := c.store.store(ctx, then.queue, []enqueueRow{last})
 		if err != nil {
 			return err
 		}
@@ -506,18 +506,18 @@ func (s *Store) enqueueBatch(ctx context.Context, queue string, items []item, th
 		if e, err = c.store.store(ctx, queue, members); err != nil {
 			return err
 		}
-		if err := c.store.announce(ctx, then.queue, waiting.ids); err != nil {
+		if err := c.store.notifyStored(ctx, then.queue, waiting.ids); err != nil {
 			return err
 		}
 		if len(e.stored) > 0 {
-			return c.store.announce(ctx, queue, e.stored)
+			return c.store.notifyStored(ctx, queue, e.stored)
 		}
-		return c.advance(ctx, followers{follower{batch: id}: true}) // all keys were taken
+		return c.unblock(ctx, dependents{dependent{batch: id}: true}) // all keys were taken
 	})
 	if err != nil {
 		return nil, err
 	}
-	return e.ids, e.duplicates()
+	return e.ids, e.duplicateError()
 }
 
 // batchHeaders adds the batch to headers as they are stored.

@@ -250,7 +250,7 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 	case sqlerr.State(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
 		err = fmt.Errorf("%s; Verify names those it lacks (%w)", lackedRight, err)
 	case sqlerr.Untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
-		err = invalid(err)
+		err = invalidTextError(err)
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
 	}

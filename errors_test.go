@@ -56,10 +56,10 @@ func TestMissingSchemaIsRecognized(t *testing.T) {
 func TestDatabaseThatIsAwayIsRecognized(t *testing.T) {
 	check := func(err error, want bool) {
 		t.Helper()
-		if sqlite.away(err) != want {
+		if sqlite.isUnavailable(err) != want {
 			t.Errorf("%q: away is %v", err, !want)
 		}
-		if postgres.away(err) != (want && (sqlerr.Unreachable(err) || sqlerr.State(err) != "")) {
+		if postgres.isUnavailable(err) != (want && (sqlerr.Unreachable(err) || sqlerr.State(err) != "")) {
 			t.Errorf("%q: on PostgreSQL away is %v", err, !want)
 		}
 	}

@@ -28,7 +28,7 @@ import (
 func Group(key string) Option {
 	return func(o *options) {
 		if err := checkName("group", key); err != nil {
-			o.fail(err)
+			o.addError(err)
 		}
 		o.group = key
 	}
@@ -37,20 +37,20 @@ func Group(key string) Option {
 // groupHeader tells a consumer a message's group: the claim returns no column for it. Users do not get to see it.
 const groupHeader = "pgqrs-group"
 
-// A groupName is a group of a queue.
-type groupName struct{ queue, key string }
+// A groupID is a group of a queue.
+type groupID struct{ queue, key string }
 
-func compareGroups(a, b groupName) int {
+func compareGroups(a, b groupID) int {
 	return cmp.Or(cmp.Compare(a.queue, b.queue), cmp.Compare(a.key, b.key))
 }
 
 // groupNames are groups, each once and in the order in which everybody locks them.
-func groupNames(names map[groupName]bool) []groupName {
+func groupNames(names map[groupID]bool) []groupID {
 	return slices.SortedFunc(maps.Keys(names), compareGroups)
 }
 
 // groupList is a list of groups as the statements take it.
-func groupList(groups []groupName) (string, error) {
+func groupList(groups []groupID) (string, error) {
 	list := make([][2]string, len(groups))
 	for i, g := range groups {
 		list[i] = [2]string{g.queue, g.key}
@@ -59,10 +59,10 @@ func groupList(groups []groupName) (string, error) {
 }
 
 // groupPolicies say which of several groups' policies is to be reckoned with.
-type groupPolicies struct{ many, paced, skips bool }
+type groupPolicies struct{ concurrent, rated, skips bool }
 
 // lockGroups locks groups, once others have let go of them, and reports whether all their queues exist.
-func (c conn) lockGroups(ctx context.Context, groups []groupName) (p groupPolicies, all bool, err error) {
+func (c conn) lockGroups(ctx context.Context, groups []groupID) (p groupPolicies, all bool, err error) {
 	list, err := groupList(groups)
 	if err != nil {
 		return p, false, err
@@ -79,24 +79,24 @@ func (c conn) lockGroups(ctx context.Context, groups []groupName) (p groupPolici
 // decode, all is done that a policy could ask for.
 func (p *groupPolicies) add(rows *sql.Rows, names string, before ...any) error {
 	var more groupPolicies
-	malformed, err := scanLoosely(rows, names, append(before, &more.many, &more.paced, &more.skips)...)
+	malformed, err := scanLoosely(rows, names, append(before, &more.concurrent, &more.rated, &more.skips)...)
 	if malformed != "" {
 		more = groupPolicies{true, true, true}
 	}
-	p.many, p.paced, p.skips = p.many || more.many, p.paced || more.paced, p.skips || more.skips
+	p.concurrent, p.rated, p.skips = p.concurrent || more.concurrent, p.rated || more.rated, p.skips || more.skips
 	return err
 }
 
 // tryGroups lets go what has room in the groups that nobody else has locked, and returns those.
-func (c conn) tryGroups(ctx context.Context, groups []groupName) (locked map[groupName]bool, err error) {
+func (c conn) tryGroups(ctx context.Context, groups []groupID) (locked map[groupID]bool, err error) {
 	list, err := groupList(groups)
 	if err != nil {
 		return nil, err
 	}
 	var p groupPolicies
-	locked = map[groupName]bool{}
+	locked = map[groupID]bool{}
 	err = c.rows(ctx, c.store.dialect.group.tryLock, []any{list}, func(rows *sql.Rows) error {
-		var g groupName
+		var g groupID
 		err := p.add(rows, "queue group many paced skips", &g.queue, &g.key)
 		locked[g] = true
 		return err
@@ -108,7 +108,7 @@ func (c conn) tryGroups(ctx context.Context, groups []groupName) (locked map[gro
 }
 
 // promote lets go what has room in groups that the transaction has locked, and wakes who waits for it.
-func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) error {
+func (c conn) promote(ctx context.Context, groups []groupID, p groupPolicies) error {
 	list, err := groupList(groups)
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) 
 	texts := c.store.dialect.group
 	if p.skips {
 		ids, err := c.ids(ctx, texts.park, list)
-		if err == nil && p.paced && len(ids) > 0 {
+		if err == nil && p.rated && len(ids) > 0 {
 			err = c.pace(ctx, texts.refund, ids)
 		}
 		if err != nil {
@@ -124,7 +124,7 @@ func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) 
 		}
 	}
 	woken := false
-	for more := true; more; more = p.many {
+	for more := true; more; more = p.concurrent {
 		ids, err := c.ids(ctx, texts.promote, list)
 		if err != nil {
 			return err
@@ -133,7 +133,7 @@ func (c conn) promote(ctx context.Context, groups []groupName, p groupPolicies) 
 			break
 		}
 		woken = true
-		if p.paced {
+		if p.rated {
 			if err := c.pace(ctx, texts.pace, ids); err != nil {
 				return err
 			}
@@ -169,14 +169,14 @@ func (s *Store) wakeAll(ctx context.Context, queues map[string]bool) error {
 }
 
 // insertGrouped is insert for items of which some are in groups or in a batch, in a transaction.
-func (e *enqueuing) insertGrouped(ctx context.Context, c conn) error {
-	names := map[groupName]bool{}
+func (e *enqueueOp) insertGrouped(ctx context.Context, c conn) error {
+	names := map[groupID]bool{}
 	list := make([][]any, len(e.left))
 	for i, n := range e.left {
 		it := e.items[n]
-		list[i] = []any{it.payload, it.delay, it.at, it.priority, it.key, it.headers, it.group, it.batch}
+		list[i] = []any{it.payload, it.delay, it.dueAt, it.priority, it.key, it.headers, it.group, it.batch}
 		if it.group != nil {
-			names[groupName{e.queue, it.group.(string)}] = true
+			names[groupID{e.queue, it.group.(string)}] = true
 		}
 	}
 	arg, err := jsonList(list)
@@ -197,32 +197,32 @@ func (e *enqueuing) insertGrouped(ctx context.Context, c conn) error {
 	return c.promote(ctx, groups, p)
 }
 
-// A follower is what may go on once a message has ended: the next one of its
+// A dependent is what may go on once a message has ended: the next one of its
 // group, or the one that waits for its batch.
-type follower struct {
-	groupName       // zero: a batch
-	batch     int64 // id of the message that waits; 0: a group
+type dependent struct {
+	groupID       // zero: a batch
+	batch   int64 // id of the message that waits; 0: a group
 }
 
-type followers map[follower]bool
+type dependents map[dependent]bool
 
-// after adds what may follow a message. A malformed group, which no statement can name, is none.
-func (f followers) after(queue, group string, batch int64) {
+// add adds what may follow a message. A malformed group, which no statement can name, is none.
+func (f dependents) add(queue, group string, batch int64) {
 	if group != "" && utf8.ValidString(group) {
-		f[follower{groupName: groupName{queue, group}}] = true
+		f[dependent{groupID: groupID{queue, group}}] = true
 	}
 	if batch != 0 {
-		f[follower{batch: batch}] = true
+		f[dependent{batch: batch}] = true
 	}
 }
 
 // split returns the groups and the batches, each in the order in which they are locked.
-func (f followers) split() (groups []groupName, batches []int64) {
+func (f dependents) split() (groups []groupID, batches []int64) {
 	for x := range f {
 		if x.batch != 0 {
 			batches = append(batches, x.batch)
 		} else {
-			groups = append(groups, x.groupName)
+			groups = append(groups, x.groupID)
 		}
 	}
 	slices.SortFunc(groups, compareGroups)
@@ -230,30 +230,30 @@ func (f followers) split() (groups []groupName, batches []int64) {
 	return groups, batches
 }
 
-// followersOf returns what may follow messages that are settled: whatever ends one, or puts it off.
-func followersOf(list []settlement) followers {
-	f := followers{}
+// dependentsOf returns what may follow messages that are settled: whatever ends one, or puts it off.
+func dependentsOf(list []settlement) dependents {
+	f := dependents{}
 	for _, x := range list {
 		switch {
 		case x.kind == acked || x.kind == died:
-			f.after(x.m.Queue, x.m.Group, x.m.BatchID)
+			f.add(x.m.Queue, x.m.Group, x.m.BatchID)
 		case x.kind == retried || x.delay > 0:
-			f.after(x.m.Queue, x.m.Group, 0)
+			f.add(x.m.Queue, x.m.Group, 0)
 		}
 	}
 	return f
 }
 
-// followersHaving returns what may follow messages by id, and the parents that may wait for their runs.
-func (c conn) followersHaving(ctx context.Context, ids string) (f followers, parents []int64, err error) {
-	f = followers{}
+// dependentsByID returns what may follow messages by id, and the parents that may wait for their runs.
+func (c conn) dependentsByID(ctx context.Context, ids string) (f dependents, parents []int64, err error) {
+	f = dependents{}
 	found := map[int64]bool{}
-	err = c.rows(ctx, c.store.dialect.group.of, []any{ids}, func(rows *sql.Rows) error {
+	err = c.rows(ctx, c.store.dialect.group.dependents, []any{ids}, func(rows *sql.Rows) error {
 		var queue string
 		var group sql.NullString
 		var batch, parent sql.NullInt64
 		_, err := scanRowLoosely(rows, "queue group_key batch_id parent", &queue, &group, &batch, &parent) // what does not decode is followed by nothing
-		f.after(queue, group.String, batch.Int64)
+		f.add(queue, group.String, batch.Int64)
 		if parent.Valid {
 			found[parent.Int64] = true
 		}
@@ -262,21 +262,21 @@ func (c conn) followersHaving(ctx context.Context, ids string) (f followers, par
 	return f, slices.Sorted(maps.Keys(found)), err
 }
 
-// advance lets go what may follow, now that something has ended. Nobody is waited for: what
+// unblock lets go what may follow, now that something has ended. Nobody is waited for: what
 // another has locked is looked at again a little later.
-func (c conn) advance(ctx context.Context, f followers) error {
+func (c conn) unblock(ctx context.Context, f dependents) error {
 	if len(f) == 0 {
 		return nil
 	}
-	missed, err := c.follow(ctx, f)
+	missed, err := c.tryUnblock(ctx, f)
 	if err == nil && len(missed) > 0 {
-		c.store.tell(func() { c.store.revisit(missed, c.store.tx != nil && c.store.news == nil) })
+		c.store.onCommit(func() { c.store.retryUnblock(missed, c.store.tx != nil && c.store.afterCommit == nil) })
 	}
 	return err
 }
 
-// follow lets go what may follow and nobody else has locked, and returns the rest.
-func (c conn) follow(ctx context.Context, f followers) (missed followers, err error) {
+// tryUnblock lets go what may follow and nobody else has locked, and returns the rest.
+func (c conn) tryUnblock(ctx context.Context, f dependents) (missed dependents, err error) {
 	groups, batches := f.split()
 	missed = maps.Clone(f)
 	if len(groups) > 0 {
@@ -285,7 +285,7 @@ func (c conn) follow(ctx context.Context, f followers) (missed followers, err er
 			return nil, err
 		}
 		for g := range locked {
-			delete(missed, follower{groupName: g})
+			delete(missed, dependent{groupID: g})
 		}
 	}
 	if len(batches) > 0 {
@@ -294,101 +294,101 @@ func (c conn) follow(ctx context.Context, f followers) (missed followers, err er
 			return nil, err
 		}
 		for _, id := range locked {
-			delete(missed, follower{batch: id})
+			delete(missed, dependent{batch: id})
 		}
 	}
 	return missed, nil
 }
 
 const (
-	firstRevisit = 50 * time.Millisecond
-	maxRevisit   = time.Second // between two looks at a group
-	maxRevisits  = 20          // then it is left to the sweep
-	sweepPage    = 1000        // groups
-	sweepPages   = 10          // in one round of maintenance
-	pruneGroups  = time.Hour   // since a group was last used
+	firstUnblockWait  = 50 * time.Millisecond
+	maxUnblockWait    = time.Second // between two looks at a group
+	maxUnblockRetries = 20          // then it is left to the sweep
+	sweepPage         = 1000        // groups
+	sweepPages        = 10          // in one round of maintenance
+	pruneGroups       = time.Hour   // since a group was last used
 )
 
-// revisits are followers of what ended while another transaction had them
+// unblockRetries are followers of what ended while another transaction had them
 // locked, such as one that was enqueueing to a group. Each is looked at again, ever less
 // often, until it has been. What a process leaves undone the sweep of any Worker finds.
-type revisits struct {
+type unblockRetries struct {
 	mu     sync.Mutex
-	due    map[follower]revisit
+	due    map[dependent]unblockRetry
 	timer  *time.Timer // nil: there are none
 	at     time.Time   // when it goes off; the past while they are being looked at
 	closed bool
 }
 
-// A revisit is when to look at a follower again.
-type revisit struct {
-	at    time.Time
-	tries int  // that were in vain
-	open  bool // what ended did so in a caller's transaction, whose end shows nowhere
+// An unblockRetry is when to look at a follower again.
+type unblockRetry struct {
+	at       time.Time
+	attempts int  // that were in vain
+	callerTx bool // what ended did so in a caller's transaction, whose end shows nowhere
 }
 
-// revisit has followers looked at again soon.
-func (s *core) revisit(f followers, open bool) {
-	r := &s.revisits
+// retryUnblock has followers looked at again soon.
+func (s *core) retryUnblock(f dependents, open bool) {
+	r := &s.unblockRetries
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.due == nil {
-		r.due = map[follower]revisit{}
+		r.due = map[dependent]unblockRetry{}
 	}
-	first := time.Now().Add(firstRevisit)
+	first := time.Now().Add(firstUnblockWait)
 	for x := range f {
-		r.due[x] = revisit{at: first, open: open || r.due[x].open}
+		r.due[x] = unblockRetry{at: first, callerTx: open || r.due[x].callerTx}
 	}
 	if r.timer == nil || r.at.After(first) {
-		s.revisitAt(first)
+		s.setUnblockTimer(first)
 	}
 }
 
-// revisitAt sets the timer. The caller holds the lock.
-func (s *core) revisitAt(at time.Time) {
-	r := &s.revisits
+// setUnblockTimer sets the timer. The caller holds the lock.
+func (s *core) setUnblockTimer(at time.Time) {
+	r := &s.unblockRetries
 	if r.timer != nil {
 		r.timer.Stop()
 		r.timer = nil
 	}
 	if !r.closed {
-		r.timer, r.at = time.AfterFunc(time.Until(at), s.revisitNow), at
+		r.timer, r.at = time.AfterFunc(time.Until(at), s.runUnblockRetries), at
 	}
 }
 
-func (s *core) revisitNow() {
-	r := &s.revisits
-	tried := r.take()
-	f := followers{}
+func (s *core) runUnblockRetries() {
+	r := &s.unblockRetries
+	tried := r.takeDue()
+	f := dependents{}
 	for x := range tried {
 		f[x] = true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
 	defer cancel()
-	missed, err := (&Store{core: s}).visit(ctx, f)
+	missed, err := (&Store{core: s}).unblockNow(ctx, f)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil && !r.closed {
 		s.log.Warn("pgqrs: could not let go what waits for messages that have ended; trying again", "err", err)
 	}
 	for x, v := range tried {
-		v.tries++
-		v.at = time.Now().Add(min(firstRevisit<<v.tries, maxRevisit))
-		if _, anew := r.due[x]; !anew && (missed[x] || v.open) && v.tries < maxRevisits {
+		v.attempts++
+		v.at = time.Now().Add(min(firstUnblockWait<<v.attempts, maxUnblockWait))
+		if _, anew := r.due[x]; !anew && (missed[x] || v.callerTx) && v.attempts < maxUnblockRetries {
 			r.due[x] = v
 		}
 	}
 	r.timer = nil
 	if len(r.due) > 0 {
-		s.revisitAt(slices.MinFunc(slices.Collect(maps.Values(r.due)), func(a, b revisit) int { return a.at.Compare(b.at) }).at)
+		s.setUnblockTimer(slices.MinFunc(slices.Collect(maps.Values(r.due)), func(a, b unblockRetry) int { return a.at.Compare(b.at) }).at)
 	}
 }
 
-// take takes out those that are due.
-func (r *revisits) take() map[follower]revisit {
+// takeDue takes out those that are due.
+func (r *unblockRetries) takeDue() map[dependent]unblockRetry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	due := map[follower]revisit{}
+	due := map[dependent]unblockRetry{}
 	for x, v := range r.due {
 		if !v.at.After(time.Now()) {
 			due[x] = v
@@ -398,10 +398,10 @@ func (r *revisits) take() map[follower]revisit {
 	return due
 }
 
-// visit lets go what may follow, and returns what it could not look at.
-func (s *Store) visit(ctx context.Context, f followers) (missed followers, err error) {
+// unblockNow lets go what may follow, and returns what it could not look at.
+func (s *Store) unblockNow(ctx context.Context, f dependents) (missed dependents, err error) {
 	err = s.atomic(ctx, func(c conn) (err error) {
-		missed, err = c.follow(ctx, f)
+		missed, err = c.tryUnblock(ctx, f)
 		return err
 	})
 	if err != nil {
@@ -411,7 +411,7 @@ func (s *Store) visit(ctx context.Context, f followers) (missed followers, err e
 }
 
 // stop ends the visits.
-func (r *revisits) stop() {
+func (r *unblockRetries) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
@@ -461,17 +461,17 @@ func (r *runner) sweepGroups(ctx context.Context, queues string) error {
 func (r *runner) sweepPage(parent context.Context, queues string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
-	stuck := followers{}
+	stuck := dependents{}
 	last := r.sweepCursor
 	args := []any{queues, last.queue, last.group, sweepPage}
 	err = conn{r.store, nil}.rows(ctx, r.store.dialect.group.sweep, args, func(rows *sql.Rows) error {
 		n++
-		var g groupName
+		var g groupID
 		var room bool
 		err := rows.Scan(&last.queue, &g.queue, &g.key, &room)
 		last.group = g.key
 		if room {
-			stuck.after(g.queue, g.key, 0)
+			stuck.add(g.queue, g.key, 0)
 		}
 		return err
 	})
@@ -480,7 +480,7 @@ func (r *runner) sweepPage(parent context.Context, queues string) (n int, err er
 	}
 	r.sweepCursor = last
 	if len(stuck) > 0 {
-		_, err = r.store.visit(ctx, stuck)
+		_, err = r.store.unblockNow(ctx, stuck)
 	}
 	return n, err
 }
@@ -493,10 +493,10 @@ func (r *runner) sweepBatches(parent context.Context, queues string) error {
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	done := followers{}
+	done := dependents{}
 	for _, id := range ids {
-		done.after("", "", id)
+		done.add("", "", id)
 	}
-	_, err = r.store.visit(ctx, done)
+	_, err = r.store.unblockNow(ctx, done)
 	return err
 }

@@ -32,17 +32,17 @@ func TestAGroupIsLookedAtAgainSoonThoughAnotherHasBeenLockedForLong(t *testing.T
 			return times
 		}
 		begin := time.Now()
-		s.revisit(followers{{groupName: groupName{"q", held}}: true}, false)
+		s.retryUnblock(dependents{{groupID: groupID{"q", held}}: true}, false)
 		pass(10 * time.Second)
-		if got := looks(held); len(got) < 10 || len(got) > 14 || got[0].Sub(begin) != firstRevisit {
+		if got := looks(held); len(got) < 10 || len(got) > 14 || got[0].Sub(begin) != firstUnblockWait {
 			t.Errorf("a group that stays locked was looked at %d times in ten seconds, at %v", len(got), got)
 		}
 		pass(10 * time.Millisecond)
 		begin = time.Now()
-		s.revisit(followers{{groupName: groupName{"q", fresh}}: true}, false)
+		s.retryUnblock(dependents{{groupID: groupID{"q", fresh}}: true}, false)
 		pass(10 * time.Second)
-		if got := looks(fresh); len(got) != 1 || got[0].Sub(begin) != firstRevisit {
-			t.Errorf("another was looked at at %v; want once, %v after %v", got, firstRevisit, begin)
+		if got := looks(fresh); len(got) != 1 || got[0].Sub(begin) != firstUnblockWait {
+			t.Errorf("another was looked at at %v; want once, %v after %v", got, firstUnblockWait, begin)
 		}
 		pass(time.Minute)
 		f.log()
@@ -85,14 +85,14 @@ func TestBatchesAreSweptThoughGroupsCannotBe(t *testing.T) {
 
 // Groups and batches are locked in one order everywhere, or two transactions that lock several would wait for each other.
 func TestGroupsAndBatchesAreLockedInOneOrder(t *testing.T) {
-	names, f := map[groupName]bool{}, followers{}
+	names, f := map[groupID]bool{}, dependents{}
 	for i := range 50 {
-		g := groupName{fmt.Sprint("q", i%3), fmt.Sprint("g", i)}
+		g := groupID{fmt.Sprint("q", i%3), fmt.Sprint("g", i)}
 		names[g] = true
-		f.after(g.queue, g.key, int64(i+1))
+		f.add(g.queue, g.key, int64(i+1))
 	}
 	groups, batches := f.split()
-	for _, list := range [][]groupName{groupNames(names), groups} {
+	for _, list := range [][]groupID{groupNames(names), groups} {
 		if len(list) != 50 || !slices.IsSortedFunc(list, compareGroups) {
 			t.Errorf("the groups are in the order %v", list)
 		}
@@ -100,7 +100,7 @@ func TestGroupsAndBatchesAreLockedInOneOrder(t *testing.T) {
 	if len(batches) != 50 || !slices.IsSorted(batches) {
 		t.Errorf("the batches are in the order %v", batches)
 	}
-	if list, err := groupList([]groupName{{"q", "b"}, {"q", "a"}}); err != nil || list != `[["q","b"],["q","a"]]` {
+	if list, err := groupList([]groupID{{"q", "b"}, {"q", "a"}}); err != nil || list != `[["q","b"],["q","a"]]` {
 		t.Errorf("a list of groups is %s, %v", list, err)
 	}
 }

@@ -37,8 +37,8 @@ type Handler struct {
 	work   WorkFunc
 	err    error // why it cannot work
 
-	workflow bool            // its messages have runs
-	batch    func() batching // makes work for one Worker, if that handles several messages at once
+	workflow bool             // its messages have runs
+	batch    func() batchWork // makes work for one Worker, if that handles several messages at once
 }
 
 // Handle returns a handler that calls fn with each message of the queue; see
@@ -86,10 +86,10 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 		m.delivery.inTransaction.Store(true)
 		defer m.delivery.inTransaction.Store(false)
 		err = q.store.inTx(ctx, func(ctx context.Context, tx *userTx) error { return q.workTx(ctx, tx, m, fn) })
-		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !setback(err) {
+		if errors.Is(err, ErrLeaseLost) || context.Cause(ctx) != nil || !isInfraError(err) {
 			return err
 		}
-		return &setbackError{err}
+		return &infraError{err}
 	}
 	return h
 }
@@ -108,7 +108,7 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn fun
 	if err := fn(ctx, tx.Tx, m); err != nil {
 		return q.store.blame(ctx, tx, err)
 	}
-	if err := q.store.intact(ctx, tx); err != nil {
+	if err := q.store.checkTx(ctx, tx); err != nil {
 		return wrap(ctx, err, "handle in a transaction on queue %q", q.name)
 	}
 	if m.delivery.settled.Load() {
@@ -117,21 +117,21 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn fun
 	if err := bound.Ack(ctx, m); !errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil {
 		return err
 	}
-	return errTxDone
+	return errTxDoneByUser
 }
 
-// errEnded is for user code that went on after an error which ended its transaction.
-var errEnded = error(&ownError{Permanent(errors.New("the database ended the transaction at a conflict, and the function did not return that error: what it did before is undone, and what it did after is committed"))})
+// errTxEnded is for user code that went on after an error which ended its transaction.
+var errTxEnded = error(&userError{Permanent(errors.New("the database ended the transaction at a conflict, and the function did not return that error: what it did before is undone, and what it did after is committed"))})
 
-// intact finds out whether the engine has ended a transaction that inTx began,
+// checkTx finds out whether the engine has ended a transaction that inTx began,
 // before anything is recorded in it.
-func (s *Store) intact(ctx context.Context, tx *userTx) error {
+func (s *Store) checkTx(ctx context.Context, tx *userTx) error {
 	if !s.cfg.Concurrent {
 		return nil
 	}
 	_, err := conn{s, tx}.exec(ctx, s.dialect.release)
 	if err != nil && sqlerr.Contains(err, []string{"no such savepoint"}) {
-		return fmt.Errorf("%w (%w)", errEnded, err)
+		return fmt.Errorf("%w (%w)", errTxEnded, err)
 	}
 	return err
 }
@@ -163,7 +163,7 @@ func (s *Store) inTxOnce(ctx context.Context, fn func(context.Context, *userTx) 
 		return err
 	}
 	defer u.end() // it is rolled back, unless it is committed
-	mark := new(openTx)
+	mark := new(txMark)
 	defer mark.ended.Store(true)
 	if s.cfg.Concurrent {
 		if _, err := (conn{s, u}).exec(ctx, s.dialect.savepoint); err != nil {
@@ -176,14 +176,14 @@ func (s *Store) inTxOnce(ctx context.Context, fn func(context.Context, *userTx) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return u.own.end(u.Tx.Commit)
+	return u.own.endTx(u.Tx.Commit)
 }
 
 // txKey is the key of an openTx in the ctx of user code.
 type txKey struct{ store *core }
 
-// An openTx is the mark of a transaction that user code has got.
-type openTx struct{ ended atomic.Bool }
+// A txMark is the mark of a transaction that user code has got.
+type txMark struct{ ended atomic.Bool }
 
 // errInTx is for a write that would wait for the transaction that it is called in.
 var errInTx = fmt.Errorf("%w: its ctx is that of a transaction of HandleTx or StepTx, which holds the database's only write lock, so that the call would wait for itself; use WithTx with that transaction", ErrState)
@@ -193,7 +193,7 @@ func (s *Store) outsideTx(ctx context.Context) error {
 	if s.dialect.concurrency != singleWriter || s.tx != nil {
 		return nil // under Config.Concurrent too: user code's transaction begins as BeginTx has it, and keeps others out
 	}
-	if open, ok := ctx.Value(txKey{s.core}).(*openTx); ok && !open.ended.Load() {
+	if open, ok := ctx.Value(txKey{s.core}).(*txMark); ok && !open.ended.Load() {
 		return errInTx
 	}
 	return nil
@@ -226,23 +226,23 @@ func (s *Store) beginUser(ctx context.Context) (*userTx, error) {
 	return u, nil
 }
 
-func (u *userTx) on() *session { return u.own }
+func (u *userTx) onSession() *session { return u.own }
 
 // Commit implements [transaction].
-func (u *userTx) Commit(context.Context) error { return u.own.end(u.Tx.Commit) }
+func (u *userTx) Commit(context.Context) error { return u.own.endTx(u.Tx.Commit) }
 
 // Rollback implements [transaction].
-func (u *userTx) Rollback(context.Context) error { return u.own.end(u.Tx.Rollback) }
+func (u *userTx) Rollback(context.Context) error { return u.own.endTx(u.Tx.Rollback) }
 
 // end rolls the transaction back, unless it has ended. It is to be deferred: after a panic of the
 // driver under user code database/sql is not asked for anything any more, not even by the end of ctx.
 func (u *userTx) end() {
 	u.untie()
 	if u.own.panic == nil && foreign.OnStack("database/sql.") {
-		u.own.broken(u.own.store.driverPanicked("in a transaction of user code", true))
+		u.own.notePanic(u.own.store.driverPanicked("in a transaction of user code", true))
 	}
 	if u.own.panic == nil {
-		_ = u.own.end(u.Tx.Rollback)
+		_ = u.own.endTx(u.Tx.Rollback)
 	}
 	if u.own.panic == nil {
 		u.cancel()
@@ -278,11 +278,11 @@ func (q *Queue[T]) HandleBatch(fn func(ctx context.Context, ms []*Message[T]) er
 		}
 	}
 	fresh := func() *batcher[T] {
-		return &batcher[T]{cfg: &q.store.cfg, fn: fn, size: size, age: age, most: max(1, q.policy.Concurrency)}
+		return &batcher[T]{cfg: &q.store.cfg, fn: fn, size: size, maxAge: age, maxRunning: max(1, q.policy.Concurrency)}
 	}
-	h.batch = func() batching {
+	h.batch = func() batchWork {
 		b := fresh()
-		return batching{b.work, b.flush, b.size * b.most}
+		return batchWork{b.work, b.flush, b.size * b.maxRunning}
 	}
 	h.work = func(ctx context.Context, m *MessageInfo) error { // by itself, outside a Worker
 		b := fresh()
@@ -304,8 +304,8 @@ func (q *Queue[T]) checkBatch(size int, age time.Duration) error {
 	return nil
 }
 
-// A batching is how a Worker calls a batch handler: once for each message, in goroutines of their own.
-type batching struct {
+// A batchWork is how a Worker calls a batch handler: once for each message, in goroutines of their own.
+type batchWork struct {
 	work  WorkFunc
 	flush func() // has what is waiting begun, and all that comes after it
 	limit int    // messages in hand
@@ -314,26 +314,26 @@ type batching struct {
 // A batcher gathers the messages of one Worker and queue. Each waits in a call
 // of work, which returns what became of it.
 type batcher[T any] struct {
-	cfg  *Config
-	fn   func(context.Context, []*Message[T]) error
-	size int
-	age  time.Duration
-	most int // batches at a time
+	cfg        *Config
+	fn         func(context.Context, []*Message[T]) error
+	size       int
+	maxAge     time.Duration
+	maxRunning int // batches at a time
 
-	mu      sync.Mutex
-	waiting []*batched[T] // for company
-	alone   []*batched[T] // for their turn, delivered before
-	running int
-	flushed bool
-	ripe    *time.Timer
+	mu          sync.Mutex
+	waiting     []*batchEntry[T] // for company
+	redelivered []*batchEntry[T] // for their turn, delivered before
+	running     int
+	flushed     bool
+	ageTimer    *time.Timer
 }
 
-// A batched is a message in a batcher.
-type batched[T any] struct {
-	ctx    context.Context
-	m      *Message[T]
-	since  time.Time
-	result chan error // holds one
+// A batchEntry is a message in a batcher.
+type batchEntry[T any] struct {
+	ctx     context.Context
+	message *Message[T]
+	since   time.Time
+	result  chan error // holds one
 }
 
 // work handles a message together with others.
@@ -342,31 +342,31 @@ func (b *batcher[T]) work(ctx context.Context, info *MessageInfo) error {
 	if err != nil {
 		return err
 	}
-	e := &batched[T]{ctx, m, time.Now(), make(chan error, 1)}
+	e := &batchEntry[T]{ctx, m, time.Now(), make(chan error, 1)}
 	b.mu.Lock()
 	if m.Attempt > 1 {
-		b.alone = append(b.alone, e)
+		b.redelivered = append(b.redelivered, e)
 	} else {
 		b.waiting = append(b.waiting, e)
 	}
-	b.begin()
+	b.startBatches()
 	b.mu.Unlock()
 	select {
 	case err := <-e.result:
 		return err
 	case <-ctx.Done():
 	}
-	if b.withdraw(e) {
+	if b.remove(e) {
 		return context.Cause(ctx)
 	}
 	return <-e.result
 }
 
-// withdraw takes back a message that still waits.
-func (b *batcher[T]) withdraw(e *batched[T]) bool {
+// remove takes back a message that still waits.
+func (b *batcher[T]) remove(e *batchEntry[T]) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, list := range []*[]*batched[T]{&b.waiting, &b.alone} {
+	for _, list := range []*[]*batchEntry[T]{&b.waiting, &b.redelivered} {
 		if i := slices.Index(*list, e); i >= 0 {
 			*list = slices.Delete(*list, i, i+1)
 			return true
@@ -380,12 +380,12 @@ func (b *batcher[T]) flush() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.flushed = true
-	b.begin()
+	b.startBatches()
 }
 
-// begin starts what may be started, and sets the time to look again. The caller holds b.mu.
-func (b *batcher[T]) begin() {
-	for b.running < b.most {
+// startBatches starts what may be started, and sets the time to look again. The caller holds b.mu.
+func (b *batcher[T]) startBatches() {
+	for b.running < b.maxRunning {
 		batch := b.next()
 		if len(batch) == 0 {
 			break
@@ -393,27 +393,27 @@ func (b *batcher[T]) begin() {
 		b.running++
 		go b.run(batch)
 	}
-	if b.ripe != nil {
-		b.ripe.Stop()
-		b.ripe = nil
+	if b.ageTimer != nil {
+		b.ageTimer.Stop()
+		b.ageTimer = nil
 	}
-	if b.running < b.most && len(b.waiting) > 0 {
-		b.ripe = time.AfterFunc(b.age-time.Since(b.waiting[0].since), func() {
+	if b.running < b.maxRunning && len(b.waiting) > 0 {
+		b.ageTimer = time.AfterFunc(b.maxAge-time.Since(b.waiting[0].since), func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.begin()
+			b.startBatches()
 		})
 	}
 }
 
 // next takes out the batch to start, if there is one. The caller holds b.mu.
-func (b *batcher[T]) next() (batch []*batched[T]) {
-	if len(b.alone) > 0 {
-		batch, b.alone = b.alone[:1:1], b.alone[1:]
+func (b *batcher[T]) next() (batch []*batchEntry[T]) {
+	if len(b.redelivered) > 0 {
+		batch, b.redelivered = b.redelivered[:1:1], b.redelivered[1:]
 		return batch
 	}
 	n := min(len(b.waiting), b.size)
-	if n < b.size && !b.flushed && (n == 0 || time.Since(b.waiting[0].since) < b.age) {
+	if n < b.size && !b.flushed && (n == 0 || time.Since(b.waiting[0].since) < b.maxAge) {
 		return nil
 	}
 	batch, b.waiting = b.waiting[:n:n], b.waiting[n:]
@@ -422,58 +422,58 @@ func (b *batcher[T]) next() (batch []*batched[T]) {
 
 // run calls fn with a batch and hands each message its result. The deferred
 // part runs whatever fn does, runtime.Goexit included.
-func (b *batcher[T]) run(batch []*batched[T]) {
+func (b *batcher[T]) run(batch []*batchEntry[T]) {
 	err := errGoexit
 	defer func() {
 		if v := recover(); v != nil {
 			err = foreign.NewPanic(v)
 		}
-		results := resultsOf(err, batch)
+		results := batchResults(err, batch)
 		for i, e := range batch {
 			e.result <- results[i]
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.running--
-		b.begin()
+		b.startBatches()
 	}()
-	slices.SortFunc(batch, func(a, b *batched[T]) int { // their goroutines came in no order
-		return cmp.Or(-cmp.Compare(a.m.Priority, b.m.Priority), a.m.DueAt.Compare(b.m.DueAt), cmp.Compare(a.m.ID, b.m.ID))
+	slices.SortFunc(batch, func(a, b *batchEntry[T]) int { // their goroutines came in no order
+		return cmp.Or(-cmp.Compare(a.message.Priority, b.message.Priority), a.message.DueAt.Compare(b.message.DueAt), cmp.Compare(a.message.ID, b.message.ID))
 	})
 	ms := make([]*Message[T], len(batch))
 	for i, e := range batch {
-		ms[i] = e.m
+		ms[i] = e.message
 	}
 	ctx, cancel := batchContext(batch)
 	defer cancel()
 	err = foreign.Safe(b.fn(ctx, ms))
 }
 
-// named makes a BatchError that names strangers an error of the whole batch.
-func named[T any](err error, batch []*batched[T]) error {
+// checkBatchError makes a BatchError that names strangers an error of the whole batch.
+func checkBatchError[T any](err error, batch []*batchEntry[T]) error {
 	var each BatchError
 	if !errors.As(err, &each) {
 		return err
 	}
 	for id := range each {
-		if !slices.ContainsFunc(batch, func(e *batched[T]) bool { return e.m.ID == id }) {
+		if !slices.ContainsFunc(batch, func(e *batchEntry[T]) bool { return e.message.ID == id }) {
 			return fmt.Errorf("the BatchError names message %d, which is not in the batch: %s", id, unprefixed(err))
 		}
 	}
 	return err
 }
 
-// resultsOf is what the error of a batch says of each message. An error that ends the goroutine as
+// batchResults is what the error of a batch says of each message. An error that ends the goroutine as
 // it is asked ends another than the caller's, which has results to hand on.
-func resultsOf[T any](err error, batch []*batched[T]) []error {
+func batchResults[T any](err error, batch []*batchEntry[T]) []error {
 	results := make([]error, len(batch))
 	if err == nil {
 		return results
 	}
 	bad := foreign.Isolate(func() {
-		err = named(err, batch)
+		err = checkBatchError(err, batch)
 		for i, e := range batch {
-			results[i] = resultOf(err, e.m.ID)
+			results[i] = batchResult(err, e.message.ID)
 		}
 	})
 	if bad != nil {
@@ -484,8 +484,8 @@ func resultsOf[T any](err error, batch []*batched[T]) []error {
 	return results
 }
 
-// resultOf is what the error of a batch says of one message.
-func resultOf(err error, id int64) error {
+// batchResult is what the error of a batch says of one message.
+func batchResult(err error, id int64) error {
 	var each BatchError
 	if errors.As(err, &each) {
 		return each[id]
@@ -494,7 +494,7 @@ func resultOf(err error, id int64) error {
 }
 
 // batchContext returns a ctx that ends when those of all messages have.
-func batchContext[T any](batch []*batched[T]) (context.Context, func()) {
+func batchContext[T any](batch []*batchEntry[T]) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(batch[0].ctx))
 	var mu sync.Mutex
 	left := len(batch)

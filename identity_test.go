@@ -36,7 +36,7 @@ func TestUninstallMakesTheStoreForget(t *testing.T) {
 		}
 	}
 	dequeue()
-	for range hotAfter + 2 {
+	for range prepareAfter + 2 {
 		enqueue()
 	}
 	f.log()

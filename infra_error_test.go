@@ -82,7 +82,7 @@ func TestWhoIsToBlameForAnErrorOfUserCode(t *testing.T) {
 			}
 			defer u.end()
 			err = s.blame(t.Context(), u, test.err)
-			if own(err) == test.database {
+			if isUserError(err) == test.database {
 				t.Errorf("whether it is the database's: %v", !test.database)
 			}
 			asked := 0
@@ -141,8 +141,8 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
 	r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	causes := map[string]error{
-		"HandleTx": &setbackError{errBroken},
-		"a run":    &suspension{after: time.Second, cause: &setbackError{errBroken}},
+		"HandleTx": &infraError{errBroken},
+		"a run":    &suspension{after: time.Second, cause: &infraError{errBroken}},
 	}
 	id := int64(0)
 	for name, err := range causes {
@@ -150,9 +150,9 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 		d := &delivery{m: &MessageInfo{ID: id, Attempt: 1}, queue: r.queues[0]}
 		d.m.delivery = &d.state
 		var total time.Duration
-		for n := range maxSetbacks {
+		for n := range maxInfraErrors {
 			o := r.outcomeOf(d, foreign.Safe(err))
-			if o.kind != released || o.delay < time.Second || o.delay > maxSetbackWait || n == 0 && o.delay != time.Second {
+			if o.kind != released || o.delay < time.Second || o.delay > maxInfraErrorWait || n == 0 && o.delay != time.Second {
 				t.Fatalf("%s: setback %d is %v after %v", name, n+1, o.kind, o.delay)
 			}
 			total += o.delay
@@ -179,9 +179,9 @@ func TestSetbacksThatGoOnCount(t *testing.T) {
 	if o := r.outcomeOf(&delivery{m: &MessageInfo{ID: 9, Attempt: 1}, queue: r.queues[0]}, &suspension{after: time.Hour}); o.kind != released || o.delay != time.Hour {
 		t.Errorf("a run that sleeps is %v, %v", o.kind, o.delay)
 	}
-	old := setbacks{}
-	for n := range int64(manySetbacks) {
-		old[n] = setbackCount{3, time.Now().Add(-2 * setbacksKept)}
+	old := infraErrorCounts{}
+	for n := range int64(manyInfraErrors) {
+		old[n] = infraErrorCount{3, time.Now().Add(-2 * infraErrorsKept)}
 	}
 	if n, _ := old.add(5); n != 1 || len(old) != 1 {
 		t.Errorf("%d, and %d are remembered", n, len(old))
@@ -193,7 +193,7 @@ func TestWhatTheWorkItselfSpoilsIsNotTheDatabases(t *testing.T) {
 		"25P02": true, "23503": true, "22P05": true, "42501": true, "P0001": true, "54000": true,
 		"57P01": false, "08006": false, "40001": false, "57014": false, "55P03": false, "42P05": false, "26000": false, "XX000": false,
 	} {
-		if spoiled(coded{state}) != want {
+		if isAborted(coded{state}) != want {
 			t.Errorf("%s: spoiled is %v", state, !want)
 		}
 	}

@@ -24,15 +24,15 @@ type settlement struct {
 	deadLetter string // the queue that gets a copy if it dies; empty: none
 }
 
-// A leaseList is a list of lease tuples in the making. It is written as text at
+// A leaseTuples is a list of lease tuples in the making. It is written as text at
 // once, for there is one tuple a message, and an encoder would take a value for each number.
-type leaseList struct {
+type leaseTuples struct {
 	text []byte // but for the last bracket
 	err  error
 }
 
 // add adds the lease tuple of a message, with what else the statement takes.
-func (l *leaseList) add(m *MessageInfo, more ...any) {
+func (l *leaseTuples) add(m *MessageInfo, more ...any) {
 	if l.empty() {
 		l.text = append(l.text, '[')
 	} else {
@@ -42,18 +42,18 @@ func (l *leaseList) add(m *MessageInfo, more ...any) {
 	l.text = strconv.AppendInt(append(l.text, ','), m.WorkerID, 10)
 	l.text = strconv.AppendInt(append(l.text, ','), m.Claim, 10)
 	for _, x := range more {
-		raw, err := marshal(x)
+		raw, err := encodeJSON(x)
 		l.err = errors.Join(l.err, err)
 		l.text = append(append(l.text, ','), raw...)
 	}
 	l.text = append(l.text, ']')
 }
 
-func (l *leaseList) empty() bool { return len(l.text) == 0 }
+func (l *leaseTuples) empty() bool { return len(l.text) == 0 }
 
-// lease runs a statement whose last argument is a list of lease tuples and
+// execLeases runs a statement whose last argument is a list of lease tuples and
 // returns the ids it did.
-func (c conn) lease(ctx context.Context, text string, leases leaseList, before ...any) ([]int64, error) {
+func (c conn) execLeases(ctx context.Context, text string, leases leaseTuples, before ...any) ([]int64, error) {
 	if leases.err != nil {
 		return nil, leases.err
 	}
@@ -90,7 +90,7 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 // groups or batches, it is one transaction, which lets go what follows.
 func (s *Store) settleAsIs(ctx context.Context, list []settlement) ([]int64, error) {
 	slices.SortFunc(list, func(a, b settlement) int { return cmp.Compare(a.m.ID, b.m.ID) })
-	next := followersOf(list)
+	next := dependentsOf(list)
 	if len(next) == 0 {
 		return s.writeOutcomes(ctx, list)
 	}
@@ -99,7 +99,7 @@ func (s *Store) settleAsIs(ctx context.Context, list []settlement) ([]int64, err
 		if done, err = c.store.writeOutcomes(ctx, list); err != nil {
 			return err
 		}
-		return c.advance(ctx, next)
+		return c.unblock(ctx, next)
 	})
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (s *Store) settleAsIs(ctx context.Context, list []settlement) ([]int64, err
 
 // writeOutcomes runs settle's statements.
 func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, error) {
-	var acks, releases, fails leaseList
+	var acks, releases, fails leaseTuples
 	var dead []settlement
 	for _, x := range list {
 		switch x.kind {
@@ -130,14 +130,14 @@ func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, 
 	var done []int64
 	for _, batch := range []struct {
 		text   string
-		leases leaseList
+		leases leaseTuples
 	}{{s.dialect.lease.ack, acks}, {s.dialect.lease.release, releases}, {s.dialect.lease.fail, fails}} {
 		if batch.leases.empty() {
 			continue
 		}
 		var ids []int64
 		err := s.single(ctx, func(c conn) (err error) {
-			ids, err = c.lease(ctx, batch.text, batch.leases)
+			ids, err = c.execLeases(ctx, batch.text, batch.leases)
 			return err
 		})
 		if err != nil {
@@ -148,7 +148,7 @@ func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, 
 	if len(dead) == 0 {
 		return done, nil
 	}
-	ids, err := s.bequeath(ctx, dead)
+	ids, err := s.deadLetterWithCopies(ctx, dead)
 	return append(done, ids...), err
 }
 
@@ -198,14 +198,14 @@ func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, le
 			s.collisions.Store(queue, time.Now())
 		}
 		collided = true // if this is not the last time
-		text, args := s.claiming(queue, n)
+		text, args := s.claimStatement(queue, n)
 		ms, err = c.claim(ctx, text, append([]any{worker, lease.Microseconds(), alone, n}, args...))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return arrange(ms, queue, worker), nil
+	return sortClaimed(ms, queue, worker), nil
 }
 
 // claim runs the statement of a claim.
@@ -216,7 +216,7 @@ func (c conn) claim(ctx context.Context, text string, args []any) ([]*MessageInf
 	into := append(r.delivery(), &runs)
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) (err error) {
 		if len(ms) == 0 {
-			if into, err = fitting(rows, into); err != nil {
+			if into, err = matchColumns(rows, into); err != nil {
 				return err
 			}
 		}
@@ -233,8 +233,8 @@ func (c conn) claim(ctx context.Context, text string, args []any) ([]*MessageInf
 	return ms, err
 }
 
-// arrange sorts what a worker has claimed for delivery.
-func arrange(ms []*MessageInfo, queue string, worker int64) []*MessageInfo {
+// sortClaimed sorts what a worker has claimed for delivery.
+func sortClaimed(ms []*MessageInfo, queue string, worker int64) []*MessageInfo {
 	for _, m := range ms {
 		m.Queue, m.State, m.WorkerID = queue, Leased, worker
 	}
@@ -245,22 +245,22 @@ func arrange(ms []*MessageInfo, queue string, worker int64) []*MessageInfo {
 }
 
 const (
-	spreadFor  = 10 * time.Second // since the latest collision
-	spreadOver = 16               // how many claims find room side by side
-	maxSpread  = 200              // messages that one of them is taken to want
+	claimOffsetFor = 10 * time.Second // since the latest collision
+	claimOffsets   = 16               // how many claims find room side by side
+	maxClaimOffset = 200              // messages that one of them is taken to want
 )
 
-// claiming returns the statement for a claim, with what it takes at the end.
+// claimStatement returns the statement for a claim, with what it takes at the end.
 // Under Config.Concurrent the workers of a queue would all claim the same
 // messages, and all but one in vain. So once that has happened, each claim
 // begins in one of several places.
-func (s *Store) claiming(queue string, n int) (string, []any) {
+func (s *Store) claimStatement(queue string, n int) (string, []any) {
 	latest, ok := s.collisions.Load(queue)
-	if !s.cfg.Concurrent || !ok || time.Since(latest.(time.Time)) > spreadFor {
+	if !s.cfg.Concurrent || !ok || time.Since(latest.(time.Time)) > claimOffsetFor {
 		return s.dialect.lease.claim, nil
 	}
-	skip := min(n, maxSpread) * rand.N(spreadOver)
-	return s.dialect.spread, []any{skip, n + skip}
+	skip := min(n, maxClaimOffset) * rand.N(claimOffsets)
+	return s.dialect.claimFromOffset, []any{skip, n + skip}
 }
 
 func (s *Store) observeClaim(ctx context.Context, m *MessageInfo) {
@@ -359,18 +359,18 @@ func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]worke
 	return states, err
 }
 
-// bequeath makes dead letters of messages and gives copies of them to the
+// deadLetterWithCopies makes dead letters of messages and gives copies of them to the
 // queues that their policies name, in one transaction. It returns the ids that were done.
-func (s *Store) bequeath(ctx context.Context, dead []settlement) ([]int64, error) {
+func (s *Store) deadLetterWithCopies(ctx context.Context, dead []settlement) ([]int64, error) {
 	var done []int64
 	err := s.atomic(ctx, func(c conn) (err error) {
-		var leases leaseList
+		var leases leaseTuples
 		heirs := map[int64]string{}
 		for _, x := range dead {
 			leases.add(x.m, nil, errorText(x.err))
 			heirs[x.m.ID] = x.deadLetter
 		}
-		if done, err = c.lease(ctx, s.dialect.lease.fail, leases); err != nil {
+		if done, err = c.execLeases(ctx, s.dialect.lease.fail, leases); err != nil {
 			return err
 		}
 		parts := map[string][]int64{}
@@ -390,9 +390,9 @@ func (s *Store) bequeath(ctx context.Context, dead []settlement) ([]int64, error
 	return done, nil
 }
 
-// buryHidden makes dead letters of messages that no claim and no retention reaches, gives copies of them to a queue, unless
+// failUnreachable makes dead letters of messages that no claim and no retention reaches, gives copies of them to a queue, unless
 // that is empty, and lets go what follows them. It returns the ids that were done.
-func (s *Store) buryHidden(ctx context.Context, ids []int64, deadLetter string) (done []int64, err error) {
+func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter string) (done []int64, err error) {
 	list, err := jsonList(ids)
 	if err != nil {
 		return nil, err
@@ -410,11 +410,11 @@ func (s *Store) buryHidden(ctx context.Context, ids []int64, deadLetter string) 
 		if err != nil {
 			return err
 		}
-		next, _, err := c.followersHaving(ctx, buried) // parents wait until rescueRuns has ended the runs
+		next, _, err := c.dependentsByID(ctx, buried) // parents wait until rescueRuns has ended the runs
 		if err != nil {
 			return err
 		}
-		return c.advance(ctx, next)
+		return c.unblock(ctx, next)
 	})
 	if err != nil {
 		return nil, err
@@ -435,7 +435,7 @@ func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
 	if err != nil {
 		return err
 	}
-	return c.store.announce(ctx, queue, copies)
+	return c.store.notifyStored(ctx, queue, copies)
 }
 
 // A consumer is the worker row behind one queue's Dequeue calls.

@@ -49,7 +49,7 @@ func scanLoosely(rows *sql.Rows, names string, into ...any) (malformed string, e
 
 // scanRowLoosely is scanLoosely for a row that may lack its last columns; see scanRow.
 func scanRowLoosely(rows *sql.Rows, names string, into ...any) (malformed string, err error) {
-	if into, err = fitting(rows, into); err != nil {
+	if into, err = matchColumns(rows, into); err != nil {
 		return "", err
 	}
 	return scanLoosely(rows, names, into...)

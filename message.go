@@ -210,7 +210,7 @@ func (m *MessageInfo) takeOwnHeaders() {
 	for name, into := range map[string]*int64{batchHeader: &m.BatchID, batchDoneHeader: &m.Batch.Done, batchDeadHeader: &m.Batch.Dead} {
 		*into, _ = strconv.ParseInt(m.Headers[name], 10, 64) // nobody else writes them
 	}
-	for _, name := range ownHeaders {
+	for _, name := range hiddenHeaders {
 		delete(m.Headers, name)
 	}
 	if len(m.Headers) == 0 {

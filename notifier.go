@@ -35,16 +35,16 @@ const (
 	notifyMuted = 10 * time.Second      // after a failure
 )
 
-// notices keeps a Store from telling its Notifier too often.
-type notices struct {
+// notifications keeps a Store from telling its Notifier too often.
+type notifications struct {
 	mu     sync.Mutex
 	muted  time.Time // until when nothing is told
-	queues map[string]*notice
+	queues map[string]*notification
 }
 
-type notice struct {
-	latest time.Time
-	late   bool // one more is to come, for what was enqueued since
+type notification struct {
+	latest  time.Time
+	pending bool // one more is to come, for what was enqueued since
 }
 
 // notifies reports whether the Notifier is to be told of a queue's next message now.
@@ -52,20 +52,20 @@ func (s *Store) notifies(queue string) bool {
 	if s.cfg.Notifier == nil {
 		return false
 	}
-	s.notices.mu.Lock()
-	defer s.notices.mu.Unlock()
-	n := s.notices.of(queue)
-	return !n.late && time.Since(n.latest) >= notifyEvery && time.Now().After(s.notices.muted)
+	s.notifications.mu.Lock()
+	defer s.notifications.mu.Unlock()
+	n := s.notifications.queue(queue)
+	return !n.pending && time.Since(n.latest) >= notifyEvery && time.Now().After(s.notifications.muted)
 }
 
-// of returns what is known of a queue. The caller holds mu.
-func (ns *notices) of(queue string) *notice {
+// queue returns what is known of a queue. The caller holds mu.
+func (ns *notifications) queue(queue string) *notification {
 	if ns.queues == nil {
-		ns.queues = map[string]*notice{}
+		ns.queues = map[string]*notification{}
 	}
 	n := ns.queues[queue]
 	if n == nil {
-		n = &notice{}
+		n = &notification{}
 		ns.queues[queue] = n
 	}
 	return n
@@ -76,25 +76,25 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 	if s.cfg.Notifier == nil || s.tx == nil {
 		return nil
 	}
-	if _, told := s.told.LoadOrStore(queue, true); told {
+	if _, told := s.notified.LoadOrStore(queue, true); told {
 		return nil
 	}
-	if s.news == nil { // the caller's
+	if s.afterCommit == nil { // the caller's
 		if err := s.callNotify(ctx, queue); err != nil {
 			return fmt.Errorf("notify: %w", err)
 		}
 		return nil
 	}
 	if !s.notifies(queue) {
-		s.tell(func() { s.notifyLater(queue) })
+		s.onCommit(func() { s.notifyLater(queue) })
 		return nil
 	}
-	s.notices.mu.Lock()
-	s.notices.of(queue).latest = time.Now()
-	s.notices.mu.Unlock()
+	s.notifications.mu.Lock()
+	s.notifications.queue(queue).latest = time.Now()
+	s.notifications.mu.Unlock()
 	err := s.callNotify(ctx, queue)
 	if err != nil && ctx.Err() == nil { // a call that is given up says nothing of the Notifier
-		err = &notifyError{err}
+		err = &notifierError{err}
 	}
 	return err
 }
@@ -111,24 +111,24 @@ func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
 	return err
 }
 
-// A notifyError is a failure of the Notifier that is no reason not to do what it was to tell of.
-type notifyError struct{ err error }
+// A notifierError is a failure of the Notifier that is no reason not to do what it was to tell of.
+type notifierError struct{ err error }
 
-func (e *notifyError) Error() string { return fmt.Sprintf("notify: %v", e.err) }
+func (e *notifierError) Error() string { return fmt.Sprintf("notify: %v", e.err) }
 
-func (e *notifyError) Unwrap() error { return e.err }
+func (e *notifierError) Unwrap() error { return e.err }
 
-// mutes reports whether a transaction failed because of its notifications,
+// muteNotifier reports whether a transaction failed because of its notifications,
 // which PostgreSQL may also say at its end, and stops them for a while.
-func (s *Store) mutes(err error) bool {
-	var failed *notifyError
+func (s *Store) muteNotifier(err error) bool {
+	var failed *notifierError
 	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && sqlerr.State(err) != "54000" { // program_limit_exceeded: the queue of notifications is full
 		return false
 	}
-	s.notices.mu.Lock()
-	again := time.Now().Before(s.notices.muted)
-	s.notices.muted = time.Now().Add(notifyMuted)
-	s.notices.mu.Unlock()
+	s.notifications.mu.Lock()
+	again := time.Now().Before(s.notifications.muted)
+	s.notifications.muted = time.Now().Add(notifyMuted)
+	s.notifications.mu.Unlock()
 	if !again {
 		s.log.Warn("pgqrs: could not notify other processes, whose polls will do instead", "for", notifyMuted, "err", err)
 	}
@@ -140,21 +140,21 @@ func (s *Store) notifyLater(queue string) {
 	if s.cfg.Notifier == nil {
 		return
 	}
-	s.notices.mu.Lock()
-	defer s.notices.mu.Unlock()
-	n := s.notices.of(queue)
-	if n.late || time.Now().Before(s.notices.muted) {
+	s.notifications.mu.Lock()
+	defer s.notifications.mu.Unlock()
+	n := s.notifications.queue(queue)
+	if n.pending || time.Now().Before(s.notifications.muted) {
 		return
 	}
-	n.late = true
+	n.pending = true
 	time.AfterFunc(notifyEvery-time.Since(n.latest), func() { s.notifyLate(queue) })
 }
 
 func (s *Store) notifyLate(queue string) {
-	s.notices.mu.Lock()
-	n := s.notices.of(queue)
-	n.late, n.latest = false, time.Now()
-	s.notices.mu.Unlock()
+	s.notifications.mu.Lock()
+	n := s.notifications.queue(queue)
+	n.pending, n.latest = false, time.Now()
+	s.notifications.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
 	defer cancel()
 	pool := &Store{core: s.core}
@@ -163,7 +163,7 @@ func (s *Store) notifyLate(queue string) {
 	}
 	err := pool.atomic(ctx, func(c conn) error { return c.store.callNotify(ctx, queue) })
 	if err != nil && pool.usable() == nil {
-		pool.mutes(&notifyError{err})
+		pool.muteNotifier(&notifierError{err})
 	}
 }
 
@@ -221,21 +221,21 @@ type waker struct {
 // wake rings for a queue: now, or, if the news is in a caller's transaction,
 // soon. In a transaction it also tells other processes.
 func (s *Store) wake(ctx context.Context, queue string) error {
-	if s.news == nil {
+	if s.afterCommit == nil {
 		s.wakeWorkers(queue, s.tx != nil)
 	} else {
-		s.tell(func() { s.wakeWorkers(queue, false) })
+		s.onCommit(func() { s.wakeWorkers(queue, false) })
 	}
 	return s.notify(ctx, queue)
 }
 
-// tell calls fn; in a transaction of the library's own, once that has committed.
-func (s *Store) tell(fn func()) {
-	if s.news == nil {
+// onCommit calls fn; in a transaction of the library's own, once that has committed.
+func (s *Store) onCommit(fn func()) {
+	if s.afterCommit == nil {
 		fn()
 		return
 	}
-	*s.news = append(*s.news, fn)
+	*s.afterCommit = append(*s.afterCommit, fn)
 }
 
 func (s *Store) wakeWorkers(queue string, soon bool) {

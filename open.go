@@ -75,8 +75,8 @@ func (c Config) open(ctx context.Context, src dsn.Source, goos string, hide dsn.
 	c.Schema, c.Concurrent = settings.Schema, settings.Concurrent
 	c.VFS, c.Cipher, c.EncryptionKey = "", "", ""
 	s := c.New(pool.DB, Dialect(src.Dialect))
-	s.owned = true
-	if err := s.bad; err != nil {
+	s.ownsDB = true
+	if err := s.configErr; err != nil {
 		return nil, errors.Join(err, pool.DB.Close())
 	}
 	if pool.Note != "" {

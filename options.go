@@ -21,8 +21,8 @@ type options struct {
 	keyed    bool // Key or Unique was given
 	headers  map[string]string
 	group    string
-	then     *sequel
-	each     func(i int) []Option
+	callback *batchCallback
+	forEach  func(i int) []Option
 	err      error
 }
 
@@ -34,7 +34,7 @@ var noOptions options
 func Delay(d time.Duration) Option {
 	return func(o *options) {
 		if d < 0 {
-			o.fail(fmt.Errorf("negative delay %v", d))
+			o.addError(fmt.Errorf("negative delay %v", d))
 		}
 		o.delay = d
 	}
@@ -46,7 +46,7 @@ func Delay(d time.Duration) Option {
 func At(t time.Time) Option {
 	return func(o *options) {
 		if t.After(latestTime) {
-			o.fail(fmt.Errorf("time %v is after %v", t, latestTime))
+			o.addError(fmt.Errorf("time %v is after %v", t, latestTime))
 		}
 		o.at = &t
 	}
@@ -62,7 +62,7 @@ const leastPriority, mostPriority = -1, 2
 func Priority(p int) Option {
 	return func(o *options) {
 		if p < leastPriority || p > mostPriority {
-			o.fail(fmt.Errorf("priority %d is not between -1 and 2", p))
+			o.addError(fmt.Errorf("priority %d is not between -1 and 2", p))
 		}
 		o.priority = p
 	}
@@ -74,7 +74,7 @@ func Priority(p int) Option {
 func Headers(h map[string]string) Option {
 	return func(o *options) {
 		if err := checkHeaders(h); err != nil {
-			o.fail(err)
+			o.addError(err)
 		}
 		for name, value := range h {
 			o.headers = withHeader(o.headers, name, value)
@@ -128,16 +128,16 @@ func withHeader(h map[string]string, name, value string) map[string]string {
 //
 // A key has 1 to 255 characters. One that begins with "pgqrs-" is reserved for the library, and is
 // an error that matches ErrInvalidPayload.
-func Key(k string) Option { return key(k, false) }
+func Key(k string) Option { return optionKey(k, false) }
 
 // Unique is Key, but for the error: the id of the first message comes with one
 // that matches ErrDuplicate.
-func Unique(k string) Option { return key(k, true) }
+func Unique(k string) Option { return optionKey(k, true) }
 
-func key(k string, unique bool) Option {
+func optionKey(k string, unique bool) Option {
 	return func(o *options) {
 		if err := errors.Join(checkName("key", k), checkReserved("key", k, reservedPrefix)); err != nil {
-			o.fail(err)
+			o.addError(err)
 		}
 		o.key, o.unique, o.keyed = k, unique, true
 	}
@@ -146,17 +146,17 @@ func key(k string, unique bool) Option {
 // Each gives every message of EnqueueBatch options of its own, by its index in
 // the batch. They come on top of the batch's. It is an error elsewhere.
 func Each(opts func(i int) []Option) Option {
-	return func(o *options) { o.each = opts }
+	return func(o *options) { o.forEach = opts }
 }
 
 // noEach is an option that refuses Each where there is no batch.
 func noEach(o *options) {
-	if o.each != nil {
-		o.fail(errors.New("Each outside EnqueueBatch"))
+	if o.forEach != nil {
+		o.addError(errors.New("Each outside EnqueueBatch"))
 	}
 }
 
-func (o *options) fail(err error) {
+func (o *options) addError(err error) {
 	if o.err == nil {
 		o.err = err
 	}
@@ -168,34 +168,34 @@ func (o *options) apply(opts []Option) error {
 		opt(o)
 	}
 	if o.at != nil && o.delay != 0 {
-		o.fail(errors.New("both Delay and At"))
+		o.addError(errors.New("both Delay and At"))
 	}
 	return o.err
 }
 
-// of returns the options of one message of a batch, which Each gave some of its own.
-func (o *options) of(i int) (*options, error) {
+// forItem returns the options of one message of a batch, which Each gave some of its own.
+func (o *options) forItem(i int) (*options, error) {
 	own := *o
-	own.each = nil
-	if err := own.apply(append(slices.Clip(o.each(i)), noEach)); err != nil {
+	own.forEach = nil
+	if err := own.apply(append(slices.Clip(o.forEach(i)), noEach)); err != nil {
 		return nil, err
 	}
-	if own.then != o.then {
+	if own.callback != o.callback {
 		return nil, errors.New("Then is for all of a batch")
 	}
 	return &own, nil
 }
 
-// keyed reports whether one of n messages would have a key.
-func keyed(opts []Option, n int) bool {
+// hasKey reports whether one of n messages would have a key.
+func hasKey(opts []Option, n int) bool {
 	var shared options
 	for _, opt := range opts {
 		opt(&shared)
 	}
 	found := shared.keyed
-	for i := 0; shared.each != nil && i < n; i++ {
+	for i := 0; shared.forEach != nil && i < n; i++ {
 		var own options
-		for _, opt := range shared.each(i) {
+		for _, opt := range shared.forEach(i) {
 			opt(&own)
 		}
 		found = found || own.keyed

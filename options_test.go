@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-func itemsOf(t *testing.T, c Config, n int, opts ...Option) ([]item, error) {
+func itemsOf(t *testing.T, c Config, n int, opts ...Option) ([]enqueueRow, error) {
 	t.Helper()
 	_, s := newFake(t, c, SQLite, nil)
 	payloads := make([]any, n)
 	for i := range payloads {
 		payloads[i] = i
 	}
-	return s.items(t.Context(), payloads, opts)
+	return s.encodeRows(t.Context(), payloads, opts)
 }
 
 func TestOptionsOfAMessage(t *testing.T) {
@@ -24,26 +24,26 @@ func TestOptionsOfAMessage(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		opts []Option
-		want item
+		want enqueueRow
 	}{
-		{"none", nil, item{}},
-		{"Delay", []Option{Delay(time.Second + time.Microsecond)}, item{delay: 1_000_001}},
-		{"the last Delay", []Option{Delay(time.Hour), Delay(time.Second)}, item{delay: 1_000_000}},
-		{"At", []Option{At(at)}, item{at: at.UnixMicro()}},
-		{"At in another zone", []Option{At(at.In(time.FixedZone("", 7200)))}, item{at: at.UnixMicro()}},
-		{"At the zero time", []Option{At(time.Time{})}, item{at: int64(0)}},
-		{"At with no Delay", []Option{At(at), Delay(0)}, item{at: at.UnixMicro()}},
-		{"Priority", []Option{Priority(-1)}, item{priority: -1}},
-		{"Key", []Option{Key("k")}, item{key: "k"}},
-		{"Unique", []Option{Unique("k")}, item{key: "k", unique: true}},
-		{"Key after Unique", []Option{Unique("a"), Key("b")}, item{key: "b"}},
-		{"Headers", []Option{Headers(map[string]string{"a": "1", "b": "2"}), Headers(map[string]string{"b": "3"})}, item{headers: `{"a":"1","b":"3"}`}},
-		{"no Headers", []Option{Headers(nil)}, item{}},
+		{"none", nil, enqueueRow{}},
+		{"Delay", []Option{Delay(time.Second + time.Microsecond)}, enqueueRow{delay: 1_000_001}},
+		{"the last Delay", []Option{Delay(time.Hour), Delay(time.Second)}, enqueueRow{delay: 1_000_000}},
+		{"At", []Option{At(at)}, enqueueRow{dueAt: at.UnixMicro()}},
+		{"At in another zone", []Option{At(at.In(time.FixedZone("", 7200)))}, enqueueRow{dueAt: at.UnixMicro()}},
+		{"At the zero time", []Option{At(time.Time{})}, enqueueRow{dueAt: int64(0)}},
+		{"At with no Delay", []Option{At(at), Delay(0)}, enqueueRow{dueAt: at.UnixMicro()}},
+		{"Priority", []Option{Priority(-1)}, enqueueRow{priority: -1}},
+		{"Key", []Option{Key("k")}, enqueueRow{key: "k"}},
+		{"Unique", []Option{Unique("k")}, enqueueRow{key: "k", unique: true}},
+		{"Key after Unique", []Option{Unique("a"), Key("b")}, enqueueRow{key: "b"}},
+		{"Headers", []Option{Headers(map[string]string{"a": "1", "b": "2"}), Headers(map[string]string{"b": "3"})}, enqueueRow{headers: `{"a":"1","b":"3"}`}},
+		{"no Headers", []Option{Headers(nil)}, enqueueRow{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := itemsOf(t, Config{}, 1, test.opts...)
 			test.want.payload = "0"
-			if err != nil || !reflect.DeepEqual(got, []item{test.want}) {
+			if err != nil || !reflect.DeepEqual(got, []enqueueRow{test.want}) {
 				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
 			}
 		})
@@ -78,7 +78,7 @@ func TestEachComesOnTopOfTheBatch(t *testing.T) {
 	got, err := itemsOf(t, Config{}, 3, Priority(1), Headers(headers), Each(func(i int) []Option {
 		return [][]Option{nil, {Headers(map[string]string{"item": "1"}), Key("k1")}, {Priority(2), Delay(time.Second)}}[i]
 	}))
-	want := []item{
+	want := []enqueueRow{
 		{payload: "0", priority: 1, headers: `{"batch":"1"}`},
 		{payload: "1", priority: 1, key: "k1", headers: `{"batch":"1","item":"1"}`},
 		{payload: "2", priority: 2, delay: 1_000_000, headers: `{"batch":"1"}`},
@@ -109,7 +109,7 @@ func TestHeadersOptionWinsOverTheStores(t *testing.T) {
 	}}
 	_, s := newFake(t, config, SQLite, nil)
 	ctx := context.WithValue(t.Context(), trace{}, "t-1")
-	got, err := s.items(ctx, []any{0}, []Option{Headers(map[string]string{"app": "till"})})
+	got, err := s.encodeRows(ctx, []any{0}, []Option{Headers(map[string]string{"app": "till"})})
 	if want := `{"app":"till","trace":"t-1"}`; err != nil || got[0].headers != want {
 		t.Errorf("got %v, %v; want %s", got[0].headers, err, want)
 	}

@@ -44,7 +44,7 @@ func (l Limits) encode(v any) (string, error) {
 
 // encodeNested is encode, and says how deep the payload is nested.
 func (l Limits) encodeNested(v any) (text string, depth int, err error) {
-	err = encoded(v, func(raw []byte) error {
+	err = encodeBuffered(v, func(raw []byte) error {
 		limit := l.MaxPayload
 		if limit == 0 {
 			limit = defaultMaxPayload
@@ -78,9 +78,9 @@ var encoders = sync.Pool{New: func() any {
 // maxKept is the size in bytes up to which the buffer of an encoder is kept for the next.
 const maxKept = 64 << 10
 
-// encoded calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for <, > and &, which are
+// encodeBuffered calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for <, > and &, which are
 // left as they are, and for invalid UTF-8, which is refused rather than replaced.
-func encoded(v any, use func(raw []byte) error) error {
+func encodeBuffered(v any, use func(raw []byte) error) error {
 	e := encoders.Get().(*encoder)
 	var err error
 	if bad := foreign.Catch(func() { err = e.json.Encode(v) }); bad != nil {
@@ -120,9 +120,9 @@ func checkUTF8(v any) error {
 	return nil
 }
 
-// marshal returns v as JSON.
-func marshal(v any) (raw []byte, err error) {
-	err = encoded(v, func(shared []byte) error {
+// encodeJSON returns v as JSON.
+func encodeJSON(v any) (raw []byte, err error) {
+	err = encodeBuffered(v, func(shared []byte) error {
 		raw = bytes.Clone(shared)
 		return nil
 	})
@@ -252,7 +252,7 @@ func encodeHeaders(h map[string]string) (any, error) {
 	if len(h) == 0 {
 		return nil, nil
 	}
-	raw, err := marshal(h)
+	raw, err := encodeJSON(h)
 	if err == nil {
 		err = checkJSON(raw)
 	}
@@ -324,8 +324,8 @@ func errorText(err error) string {
 	return text
 }
 
-// invalid is the error of what the database's encoding lacks.
-func invalid(err error) error {
+// invalidTextError is the error of what the database's encoding lacks.
+func invalidTextError(err error) error {
 	return fmt.Errorf("%w: the database's encoding lacks a character (%w)", ErrInvalidPayload, err)
 }
 
@@ -370,7 +370,7 @@ func jsonList[T any](list []T) (string, error) {
 		return "[]", nil
 	}
 	var text string
-	err := encoded(list, func(raw []byte) error {
+	err := encodeBuffered(list, func(raw []byte) error {
 		text = string(raw)
 		return nil
 	})
@@ -437,7 +437,7 @@ func (l Limits) check() error {
 }
 
 // admit checks what is in items against the limits that are about what is enqueued.
-func (l Limits) admit(items []item, content func([]byte) []byte) error {
+func (l Limits) admit(items []enqueueRow, content func([]byte) []byte) error {
 	if l.MaxString == 0 && l.MaxDepth == 0 && len(l.ForbiddenKeys)+len(l.RequiredKeys) == 0 {
 		return nil
 	}

@@ -142,9 +142,9 @@ func (p Policy) exhausted(attempt int) bool {
 	return limit > 0 && attempt >= limit
 }
 
-// overdrawn reports whether a delivery is past the last attempt: the one
+// attemptsExceeded reports whether a delivery is past the last attempt: the one
 // before it never answered.
-func (p Policy) overdrawn(attempt int) bool { return p.exhausted(attempt - 1) }
+func (p Policy) attemptsExceeded(attempt int) bool { return p.exhausted(attempt - 1) }
 
 // retention is how long archived messages are kept; negative: for ever.
 func (p Policy) retention() time.Duration { return cmp.Or(p.Retention, defaultRetention) }
@@ -210,7 +210,7 @@ func (p Policy) outcome(attempt int, err error) outcome {
 	var snooze *snoozeError
 	var after *retryAfterError
 	var suspended *suspension
-	var setback *setbackError
+	var setback *infraError
 	switch {
 	case err == nil:
 		return outcome{kind: acked}
@@ -321,7 +321,7 @@ func (p Policy) row(queue string) policyRow {
 	if err != nil {
 		panic(err) // it holds texts and numbers
 	}
-	row := policyRow{queue, string(raw), positive(p.MaxHeld)}
+	row := policyRow{queue, string(raw), positiveOr(p.MaxHeld)}
 	row = append(row, p.Rate.columns()...)
 	row = append(row, max(1, p.GroupConcurrency))
 	row = append(row, p.GroupRate.columns()...)
@@ -332,8 +332,8 @@ func (p Policy) row(queue string) policyRow {
 	return append(row, p.DeadLetter)
 }
 
-// positive is n, or NULL for zero.
-func positive(n int) any {
+// positiveOr is n, or NULL for zero.
+func positiveOr(n int) any {
 	if n == 0 {
 		return nil
 	}

@@ -96,7 +96,7 @@ func TestDeliveriesPastTheLastAttempt(t *testing.T) {
 	}{
 		{0, 5, false}, {0, 6, true}, {1, 1, false}, {1, 2, true}, {-1, 1 << 30, false},
 	} {
-		if got := (Policy{MaxAttempts: test.max}).overdrawn(test.attempt); got != test.want {
+		if got := (Policy{MaxAttempts: test.max}).attemptsExceeded(test.attempt); got != test.want {
 			t.Errorf("MaxAttempts %d, attempt %d: %v", test.max, test.attempt, got)
 		}
 	}

@@ -102,7 +102,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if len(payloads) == 0 {
 		return nil, errors.New("no messages to enqueue")
 	}
-	items, err := q.store.items(ctx, payloads, opts)
+	items, err := q.store.encodeRows(ctx, payloads, opts)
 	if err == nil {
 		err = q.store.cfg.Limits.admit(items, func(raw []byte) []byte { return raw })
 	}
@@ -112,7 +112,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	if err != nil {
 		return nil, err
 	}
-	if then := items[0].then; then != nil {
+	if then := items[0].callback; then != nil {
 		return q.store.enqueueBatch(ctx, q.name, items, then)
 	}
 	return q.store.enqueue(ctx, q.name, items)
@@ -179,8 +179,8 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 	var unfit []settlement
 	for _, info := range infos {
 		m, err := newMessage[T](&q.store.cfg, info)
-		if q.policy.overdrawn(info.Attempt) {
-			err = Permanent(overdrawn(info))
+		if q.policy.attemptsExceeded(info.Attempt) {
+			err = Permanent(attemptsExceeded(info))
 		}
 		switch {
 		case err != nil && info.run > 0: // not this consumer's to judge
@@ -202,8 +202,8 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 	return ms, nil
 }
 
-// overdrawn is the error of a message whose last allowed attempt never answered.
-func overdrawn(m *MessageInfo) error {
+// attemptsExceeded is the error of a message whose last allowed attempt never answered.
+func attemptsExceeded(m *MessageInfo) error {
 	err := fmt.Errorf("attempt %d ended without an answer: its lease expired", m.Attempt-1)
 	if m.LastError != "" {
 		err = fmt.Errorf("%w; the last error before: %s", err, m.LastError)
@@ -232,8 +232,8 @@ func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
 // [Store.Delete] deletes the message of a run, together with the run.
 func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
 	var done []int64
-	err := q.fenced(ctx, "delete", ms, func(c conn, leases leaseList) (_ []int64, err error) {
-		done, err = c.lease(ctx, c.store.dialect.lease.delete, leases)
+	err := q.fenced(ctx, "delete", ms, func(c conn, leases leaseTuples) (_ []int64, err error) {
+		done, err = c.execLeases(ctx, c.store.dialect.lease.delete, leases)
 		return done, err
 	})
 	if !errors.Is(err, ErrLeaseLost) {
@@ -279,8 +279,8 @@ func (q *Queue[T]) Extend(ctx context.Context, lease time.Duration, ms ...*Messa
 	if err := checkLease(lease); err != nil {
 		return wrap(ctx, err, "extend on queue %q", q.name)
 	}
-	return q.fenced(ctx, "extend", ms, func(c conn, leases leaseList) ([]int64, error) {
-		return c.lease(ctx, c.store.dialect.lease.extend, leases, lease.Microseconds())
+	return q.fenced(ctx, "extend", ms, func(c conn, leases leaseTuples) ([]int64, error) {
+		return c.execLeases(ctx, c.store.dialect.lease.extend, leases, lease.Microseconds())
 	})
 }
 
@@ -314,14 +314,14 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 }
 
 // fenced runs one statement on leases, and lets go what follows those that it ends.
-func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, leaseList) ([]int64, error)) error {
+func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, leaseTuples) ([]int64, error)) error {
 	return q.report(ctx, what, ms, what != "extend", func(ms []*Message[T]) (done []int64, err error) {
-		var leases leaseList
-		next := followers{}
+		var leases leaseTuples
+		next := dependents{}
 		for _, m := range ms {
 			leases.add(&m.MessageInfo)
 			if what != "extend" {
-				next.after(q.name, m.Group, m.BatchID)
+				next.add(q.name, m.Group, m.BatchID)
 			}
 		}
 		do := q.store.single
@@ -332,7 +332,7 @@ func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], ru
 			if done, err = run(c, leases); err != nil {
 				return err
 			}
-			return c.advance(ctx, next)
+			return c.unblock(ctx, next)
 		})
 		return done, err
 	})

@@ -106,7 +106,7 @@ const pausedFor = 100 * 365 * 24 * time.Hour
 func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call func(context.Context, *Run, []byte) (any, error)) (err error) {
 	e, status, fresh, err := s.beginRun(ctx, name, m)
 	if err != nil {
-		return s.setback(ctx, err)
+		return s.suspendOnInfraError(ctx, err)
 	}
 	switch {
 	case !status.ofRun():
@@ -126,7 +126,7 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 		if err := e.load(ctx); errors.Is(err, ErrMalformed) {
 			return err
 		} else if err != nil {
-			return s.setback(ctx, err)
+			return s.suspendOnInfraError(ctx, err)
 		}
 	}
 	e.cancelling = status == Cancelling
@@ -145,9 +145,9 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	return e.end(user, out, foreign.Safe(err))
 }
 
-// setback turns an error of the database into a suspension: nothing is lost, and no attempt burned.
-func (s *Store) setback(ctx context.Context, err error) error {
-	return &suspension{after: time.Second, cause: setbackOf(ctx, err)}
+// suspendOnInfraError turns an error of the database into a suspension: nothing is lost, and no attempt burned.
+func (s *Store) suspendOnInfraError(ctx context.Context, err error) error {
+	return &suspension{after: time.Second, cause: infraCause(ctx, err)}
 }
 
 // inputOf returns the input in the payload of a run's message. A payload
@@ -478,7 +478,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		}
 	}
 	if err != nil {
-		raw, encodeErr := marshal(errorText(err))
+		raw, encodeErr := encodeJSON(errorText(err))
 		if encodeErr != nil {
 			return encodeErr
 		}
@@ -494,9 +494,9 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	stands, failed := e.write(ctx, status, output, message)
 	if sqlerr.Untranslatable(failed) {
 		if err == nil {
-			err = &operationError{fmt.Sprintf("result of run %d", e.id), invalid(failed)}
+			err = &operationError{fmt.Sprintf("result of run %d", e.id), invalidTextError(failed)}
 		}
-		raw, encodeErr := marshal(asciiText(errorText(err)))
+		raw, encodeErr := encodeJSON(asciiText(errorText(err)))
 		if encodeErr != nil {
 			return encodeErr
 		}
@@ -504,7 +504,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		stands, failed = e.write(ctx, status, output, message)
 	}
 	if failed != nil {
-		return e.store.setback(e.lease, failed)
+		return e.store.suspendOnInfraError(e.lease, failed)
 	}
 	if e.m.delivery != nil {
 		e.m.delivery.settled.Store(true)
@@ -538,7 +538,7 @@ func (e *execution) outcome(stands State, output any) RunInfo {
 // concerned. It returns the status that stands, or "" if it did nothing.
 func (e *execution) endAtOnce(ctx context.Context, status State, output, message any) (stands State, err error) {
 	texts := e.store.dialect.workflow.end
-	if len(texts) == 0 || len(followersOf([]settlement{{m: e.m}})) > 0 {
+	if len(texts) == 0 || len(dependentsOf([]settlement{{m: e.m}})) > 0 {
 		return "", nil
 	}
 	err = e.store.single(ctx, func(c conn) error {
@@ -629,7 +629,7 @@ func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error, deadLette
 }
 
 func (s *Store) buryAsIs(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
-	message, err := marshal(errorText(cause))
+	message, err := encodeJSON(errorText(cause))
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 			return RunInfo{}, err
 		}
 		if look {
-			answer, ok := h.store.polls.poll(ctx, h.store, h.id)
+			answer, ok := h.store.runPoller.poll(ctx, h.store, h.id)
 			if !ok {
 				return RunInfo{}, unanswered(ctx, failed)
 			}
@@ -227,19 +227,19 @@ func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop
 	c := make(chan RunInfo, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.runs.awaited == nil {
-		s.runs.awaited, s.runs.began = map[int64]map[chan RunInfo]struct{}{}, time.Now()
+	if s.localRuns.awaited == nil {
+		s.localRuns.awaited, s.localRuns.began = map[int64]map[chan RunInfo]struct{}{}, time.Now()
 	}
-	if s.runs.awaited[id] == nil {
-		s.runs.awaited[id] = map[chan RunInfo]struct{}{}
+	if s.localRuns.awaited[id] == nil {
+		s.localRuns.awaited[id] = map[chan RunInfo]struct{}{}
 	}
-	s.runs.awaited[id][c] = struct{}{}
-	return c, s.runs.missed(id, since), func() {
+	s.localRuns.awaited[id][c] = struct{}{}
+	return c, s.localRuns.missed(id, since), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.runs.awaited[id], c)
-		if len(s.runs.awaited[id]) == 0 {
-			delete(s.runs.awaited, id)
+		delete(s.localRuns.awaited[id], c)
+		if len(s.localRuns.awaited[id]) == 0 {
+			delete(s.localRuns.awaited, id)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop
 func (s *core) endingsSoFar() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.runs.endings
+	return s.localRuns.endings
 }
 
 // tellAwaiting tells who waits for a run in this process what has become of it, in the place of what they were told before.
@@ -256,10 +256,10 @@ func (s *core) tellAwaiting(news RunInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if news.Status.final() {
-		s.runs.last[s.runs.endings%int64(len(s.runs.last))] = news.ID
-		s.runs.endings++
+		s.localRuns.last[s.localRuns.endings%int64(len(s.localRuns.last))] = news.ID
+		s.localRuns.endings++
 	}
-	for c := range s.runs.awaited[news.ID] {
+	for c := range s.localRuns.awaited[news.ID] {
 		select {
 		case <-c:
 		default:
@@ -330,7 +330,7 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 	if err != nil {
 		return nil, err
 	}
-	ended, next := map[int64]bool{}, followers{}
+	ended, next := map[int64]bool{}, dependents{}
 	err = c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{list}, func(rows *sql.Rows) error {
 		var id int64
 		var queue string
@@ -338,7 +338,7 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 		var batch sql.NullInt64
 		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch) // what does not decode is followed by nothing
 		ended[id] = true
-		next.after(queue, group.String, batch.Int64)
+		next.add(queue, group.String, batch.Int64)
 		return err
 	})
 	if err != nil || len(ended) == 0 {
@@ -354,7 +354,7 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 	if err := c.wakeRuns(ctx, slices.Sorted(maps.Keys(parents))); err != nil {
 		return nil, err
 	}
-	return ended, c.advance(ctx, next)
+	return ended, c.unblock(ctx, next)
 }
 
 // endCancelled ends runs as CANCELLED and returns their parents.
@@ -371,7 +371,7 @@ func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]
 		if parent.Valid {
 			parents[parent.Int64] = true
 		}
-		c.store.tell(func() { c.store.tellAwaiting(RunInfo{ID: id, Status: Cancelled}) })
+		c.store.onCommit(func() { c.store.tellAwaiting(RunInfo{ID: id, Status: Cancelled}) })
 		return err
 	})
 	return parents, err
@@ -494,11 +494,11 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 		if err != nil {
 			return err
 		}
-		again, err := c.itemLike(ctx, info)
+		again, err := c.rowLike(ctx, info)
 		if err != nil {
 			return err
 		}
-		ids, err := c.store.insertRuns(ctx, info.Workflow, []item{again}, nil)
+		ids, err := c.store.insertRuns(ctx, info.Workflow, []enqueueRow{again}, nil)
 		if err != nil {
 			return err
 		}
@@ -515,10 +515,10 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 	return &RunHandle[Out]{store: h.store, id: id}, nil
 }
 
-// itemLike returns an item to enqueue that is like the message of a run: it has the payload, the group,
+// rowLike returns an item to enqueue that is like the message of a run: it has the payload, the group,
 // the priority and the headers, but no key, which is that run's.
-func (c conn) itemLike(ctx context.Context, info RunInfo) (item, error) {
-	it := item{payload: string(info.Input)}
+func (c conn) rowLike(ctx context.Context, info RunInfo) (enqueueRow, error) {
+	it := enqueueRow{payload: string(info.Input)}
 	if info.Malformed != "" {
 		return it, malformedError("its row", info.Malformed)
 	}
@@ -884,7 +884,7 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 	}
 	slices.Sort(ids)
 	found, err := conn{s, nil}.runsByID(ctx, slices.Compact(ids))
-	again := err != nil && (ctx.Err() != nil || !s.dialect.refused(err))
+	again := err != nil && (ctx.Err() != nil || !s.dialect.isRefused(err))
 	for _, p := range b.polls {
 		a := runAnswer{found[p.id], err, again}
 		if err == nil && a.info.ID == 0 {
@@ -926,12 +926,12 @@ func (s *core) pollWait(d time.Duration) time.Duration {
 	if s.othersAwaited() == 0 {
 		return d
 	}
-	return d - time.Since(s.runs.began)%d
+	return d - time.Since(s.localRuns.began)%d
 }
 
 // othersAwaited is how many runs calls of Result wait for, but for one.
 func (s *core) othersAwaited() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(0, len(s.runs.awaited)-1)
+	return max(0, len(s.localRuns.awaited)-1)
 }

@@ -101,8 +101,8 @@ func await(t *testing.T, n int, check func(t *testing.T, d *farAway, f *fake, ca
 		check(t, d, f, cancel, results)
 		pass(maxPollGap)
 		synctest.Wait()
-		if d.now > 0 || s.polls.working || len(s.core.runs.awaited) > 0 {
-			t.Errorf("%d statements are under way, the poller works: %v, %d runs are awaited", d.now, s.polls.working, len(s.core.runs.awaited))
+		if d.now > 0 || s.runPoller.working || len(s.core.localRuns.awaited) > 0 {
+			t.Errorf("%d statements are under way, the poller works: %v, %d runs are awaited", d.now, s.runPoller.working, len(s.core.localRuns.awaited))
 		}
 		if err := s.DB().Close(); err != nil {
 			t.Error(err)
@@ -258,7 +258,7 @@ func TestOfRunsThatAreAskedForTogetherEachHasItsAnswer(t *testing.T) {
 		results := make(chan string, 9)
 		for _, id := range []int64{1, 2, 2, -3, 4} {
 			go func() {
-				a, _ := s.polls.poll(t.Context(), s, id)
+				a, _ := s.runPoller.poll(t.Context(), s, id)
 				results <- fmt.Sprint(id, a.info.ID, errors.Is(a.err, ErrNotFound), a.again)
 			}()
 			synctest.Wait()

@@ -221,7 +221,7 @@ var errNotStranded = errors.New("pgqrs: the run has its message again")
 
 // endStranded ends a run, unless its message has come back.
 func (s *Store) endStranded(ctx context.Context, run strandedRun, cause error) error {
-	text, err := marshal(errorText(cause))
+	text, err := encodeJSON(errorText(cause))
 	if err != nil {
 		return err
 	}

@@ -378,7 +378,7 @@ func answerRun(c call) ([][]driver.Value, error) {
 // A heartbeat that a transaction keeps out is no lost lease, as long as one of the run's steps has such a transaction.
 func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
-	s.turn = nil // the fake is no single writer
+	s.writer = nil // the fake is no single writer
 	e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 	e.lease = t.Context()
 	run := &Run{execution: e}
@@ -471,7 +471,7 @@ func TestStepInTheTransactionOfAnotherRun(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
 	e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 	e.lease = t.Context()
-	if err := e.setback(errInTx); !errors.Is(err, ErrState) || errors.Is(err, ErrSuspended) {
+	if err := e.suspendOnInfraError(errInTx); !errors.Is(err, ErrState) || errors.Is(err, ErrSuspended) {
 		t.Errorf("got %v; want an error that matches ErrState, and a run that goes on", err)
 	}
 }

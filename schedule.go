@@ -97,8 +97,8 @@ const scheduleKey = reservedPrefix + "schedule:"
 type Target struct {
 	store   *Store
 	queue   string
-	runs    bool // it starts runs of the workflow of that name
-	item    item // without what Config.Headers adds
+	runs    bool       // it starts runs of the workflow of that name
+	item    enqueueRow // without what Config.Headers adds
 	headers map[string]string
 	err     error // why it cannot be enqueued
 }
@@ -135,7 +135,7 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 	if t.err == nil && (o.at != nil || o.delay != 0) {
 		t.err = errors.New("Delay or At; its schedule's rule says when")
 	}
-	if t.err == nil && o.then != nil {
+	if t.err == nil && o.callback != nil {
 		t.err = fmt.Errorf("%w: Then for what a schedule enqueues, which is no batch", ErrUnsupported)
 	}
 	if t.err == nil {
@@ -143,11 +143,11 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 		if o.group != "" {
 			t.headers = withHeader(t.headers, groupHeader, o.group)
 		}
-		t.item, t.err = t.store.item(payload, &o)
+		t.item, t.err = t.store.encodeRow(payload, &o)
 		t.item.unique = false
 	}
 	if t.err == nil {
-		t.err = t.store.cfg.Limits.admit([]item{t.item}, content)
+		t.err = t.store.cfg.Limits.admit([]enqueueRow{t.item}, content)
 	}
 	if t.err != nil {
 		t.err = &operationError{fmt.Sprintf("target on queue %q", t.queue), t.err}

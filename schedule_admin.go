@@ -302,8 +302,8 @@ func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target
 }
 
 // scheduled returns the items that a schedule enqueues for instants; the zero time is one by hand.
-func (s *Store) scheduled(ctx context.Context, name string, t Target, instants []time.Time) ([]item, error) {
-	items := make([]item, len(instants))
+func (s *Store) scheduled(ctx context.Context, name string, t Target, instants []time.Time) ([]enqueueRow, error) {
+	items := make([]enqueueRow, len(instants))
 	for i, at := range instants {
 		own, err := s.configHeaders(ctx)
 		if err != nil {
@@ -330,7 +330,7 @@ func (s *Store) scheduled(ctx context.Context, name string, t Target, instants [
 }
 
 // runTarget enqueues items, or starts runs of them.
-func (c conn) runTarget(ctx context.Context, t Target, items []item) ([]ScheduleRun, error) {
+func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]ScheduleRun, error) {
 	runs := make([]ScheduleRun, len(items))
 	if t.runs {
 		ids, taken, err := c.store.insertMissingRuns(ctx, t.queue, items, nil)
@@ -349,10 +349,10 @@ func (c conn) runTarget(ctx context.Context, t Target, items []item) ([]Schedule
 	for i, id := range e.ids {
 		runs[i].MessageID = id
 	}
-	for _, i := range e.taken {
+	for _, i := range e.existing {
 		runs[i].Held = true
 	}
-	return runs, c.store.announce(ctx, t.queue, e.stored)
+	return runs, c.store.notifyStored(ctx, t.queue, e.stored)
 }
 
 // recordRuns adds runs to a schedule's history and returns the instants of

@@ -29,7 +29,7 @@ type migration struct {
 // Statements stand between goose's markers, one a block: go-libsql would run
 // only the first of several.
 var (
-	block     = regexp.MustCompile(`(?s)-- \+goose StatementBegin\n(.*?)\n-- \+goose StatementEnd`)
+	doBlock   = regexp.MustCompile(`(?s)-- \+goose StatementBegin\n(.*?)\n-- \+goose StatementEnd`)
 	addColumn = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (\w+)`)
 )
 
@@ -52,7 +52,7 @@ func (d *dialect) all() ([]migration, error) {
 			return nil, err
 		}
 		m := migration{version: version, name: strings.TrimSuffix(rest, ".up.sql")}
-		for _, found := range block.FindAllStringSubmatch(string(text), -1) {
+		for _, found := range doBlock.FindAllStringSubmatch(string(text), -1) {
 			m.statements = append(m.statements, found[1])
 		}
 		list = append(list, m)
@@ -123,12 +123,12 @@ func (s *Store) install(ctx context.Context) error {
 			return err
 		}
 		if len(pendingOf(known, applied, there)) == 0 {
-			if shared, indexed, err := (conn{s, nil}).shared(ctx); err != nil || !shared || indexed {
+			if shared, indexed, err := (conn{s, nil}).usesInterop(ctx); err != nil || !shared || indexed {
 				return err
 			}
 		}
 	}
-	return s.alone(ctx, func(c conn) error { return c.migrate(ctx, known) })
+	return s.exclusive(ctx, func(c conn) error { return c.migrate(ctx, known) })
 }
 
 // enableConcurrent sees that write transactions can begin, and puts the
@@ -139,7 +139,7 @@ func (s *Store) enableConcurrent(ctx context.Context) error {
 		return err
 	}
 	enable := func() error {
-		return conn{s, nil}.rows(ctx, s.dialect.mvcc, nil, func(*sql.Rows) error { return nil })
+		return conn{s, nil}.rows(ctx, s.dialect.requireMVCC, nil, func(*sql.Rows) error { return nil })
 	}
 	if err := s.retry(ctx, enable); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 	if err := c.checkMade(ctx, pending); err != nil {
 		return err
 	}
-	return c.share(ctx)
+	return c.joinInterop(ctx)
 }
 
 // checkMade finds out whether migrations have made everything: IF NOT EXISTS passes over what has the name of something else.
@@ -231,7 +231,7 @@ func (c conn) makeSchema(ctx context.Context) error {
 func (s *Store) Uninstall(ctx context.Context) error {
 	err := s.pooled("Uninstall")
 	if err == nil {
-		err = s.alone(ctx, func(c conn) error { return c.uninstall(ctx) })
+		err = s.exclusive(ctx, func(c conn) error { return c.uninstall(ctx) })
 	}
 	if err == nil {
 		s.forget()
@@ -282,14 +282,14 @@ func (c conn) uninstall(ctx context.Context) error {
 }
 
 // checkOwn returns an error if something has the name of one of the library's tables or types and is not that.
-func (s *Store) checkOwn(known []migration, there objects) error {
+func (s *Store) checkOwn(known []migration, there schemaObjects) error {
 	for o := range there {
 		if o.kind == "other" {
 			return fmt.Errorf("%w: %s is the application's: it is a %s; %s", ErrState, o.table, o.name, s.elsewhere())
 		}
 	}
-	for _, want := range foundation(known) {
-		owner := object{kind: "table", table: want.table}
+	for _, want := range baseMigration(known) {
+		owner := schemaObject{kind: "table", table: want.table}
 		if want.kind == "value" {
 			owner.kind = "type"
 		}
@@ -308,34 +308,34 @@ func (s *Store) elsewhere() string {
 	return "give the library a database file of its own"
 }
 
-// foundation lists what has been in the library's tables and types from their beginning, in pgqrs 0.15 too.
-func foundation(known []migration) []object {
-	var list []object
-	added := map[object]bool{}
+// baseMigration lists what has been in the library's tables and types from their beginning, in pgqrs 0.15 too.
+func baseMigration(known []migration) []schemaObject {
+	var list []schemaObject
+	added := map[schemaObject]bool{}
 	for _, m := range known {
 		for _, statement := range m.statements {
 			if found := createTable.FindStringSubmatch(statement); found != nil {
 				for _, column := range columnLine.FindAllStringSubmatch(found[2], -1) {
-					list = append(list, object{"column", found[1], column[1]})
+					list = append(list, schemaObject{"column", found[1], column[1]})
 				}
 			}
 			for _, found := range createEnum.FindAllStringSubmatch(statement, -1) {
 				for _, label := range enumLabel.FindAllStringSubmatch(found[2], -1) {
-					list = append(list, object{"value", found[1], label[1]})
+					list = append(list, schemaObject{"value", found[1], label[1]})
 				}
 			}
 			if found := addValue.FindStringSubmatch(statement); found != nil {
-				added[object{"value", found[1], found[2]}] = true
+				added[schemaObject{"value", found[1], found[2]}] = true
 			}
 		}
 	}
-	return slices.DeleteFunc(list, func(o object) bool { return added[o] })
+	return slices.DeleteFunc(list, func(o schemaObject) bool { return added[o] })
 }
 
-// An object is a table, column or index, or an enumerated type or a value of one.
-type object struct{ kind, table, name string }
+// A schemaObject is a table, column or index, or an enumerated type or a value of one.
+type schemaObject struct{ kind, table, name string }
 
-func (o object) String() string {
+func (o schemaObject) String() string {
 	switch o.kind {
 	case "table", "type":
 		return o.kind + " " + o.table
@@ -345,9 +345,9 @@ func (o object) String() string {
 	return fmt.Sprintf("%s %s of table %s", o.kind, o.name, o.table)
 }
 
-type objects map[object]bool
+type schemaObjects map[schemaObject]bool
 
-func (o objects) has(kind, table, name string) bool { return o[object{kind, table, name}] }
+func (o schemaObjects) has(kind, table, name string) bool { return o[schemaObject{kind, table, name}] }
 
 var (
 	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*)\)$`)
@@ -359,25 +359,25 @@ var (
 	addValue    = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
 )
 
-// wanted lists what the migrations make.
-func wanted(known []migration) []object {
-	var list []object
+// schemaObjectsOf lists what the migrations make.
+func schemaObjectsOf(known []migration) []schemaObject {
+	var list []schemaObject
 	for _, m := range known {
 		for _, statement := range m.statements {
 			if found := createTable.FindStringSubmatch(statement); found != nil {
-				list = append(list, object{"table", found[1], ""})
+				list = append(list, schemaObject{"table", found[1], ""})
 				for _, column := range columnLine.FindAllStringSubmatch(found[2], -1) {
-					list = append(list, object{"column", found[1], column[1]})
+					list = append(list, schemaObject{"column", found[1], column[1]})
 				}
 			}
 			if found := addMissing.FindStringSubmatch(statement); found != nil {
-				list = append(list, object{"column", found[1], found[2]})
+				list = append(list, schemaObject{"column", found[1], found[2]})
 			}
 			if found := addValue.FindStringSubmatch(statement); found != nil {
-				list = append(list, object{"value", found[1], found[2]})
+				list = append(list, schemaObject{"value", found[1], found[2]})
 			}
 			if found := createIndex.FindStringSubmatch(statement); found != nil {
-				list = append(list, object{"index", found[2], found[1]})
+				list = append(list, schemaObject{"index", found[2], found[1]})
 			}
 		}
 	}
@@ -385,14 +385,14 @@ func wanted(known []migration) []object {
 }
 
 // missingOf lists what the migrations make and is not there.
-func missingOf(known []migration, there objects) []object {
-	return slices.DeleteFunc(wanted(known), func(o object) bool { return there[o] })
+func missingOf(known []migration, there schemaObjects) []schemaObject {
+	return slices.DeleteFunc(schemaObjectsOf(known), func(o schemaObject) bool { return there[o] })
 }
 
-func (c conn) objects(ctx context.Context) (objects, error) {
-	there := objects{}
+func (c conn) objects(ctx context.Context) (schemaObjects, error) {
+	there := schemaObjects{}
 	err := c.rows(ctx, c.store.dialect.schema.objects, nil, func(rows *sql.Rows) error {
-		var o object
+		var o schemaObject
 		err := rows.Scan(&o.kind, &o.table, &o.name)
 		there[o] = true
 		return err
@@ -421,7 +421,7 @@ func (c conn) versions(ctx context.Context) ([]appliedMigration, error) {
 
 // pendingOf returns the migrations that have not been applied, or of whose
 // work something has gone since.
-func pendingOf(known []migration, applied []appliedMigration, there objects) []migration {
+func pendingOf(known []migration, applied []appliedMigration, there schemaObjects) []migration {
 	return slices.DeleteFunc(slices.Clone(known), func(m migration) bool {
 		recorded := slices.ContainsFunc(applied, func(a appliedMigration) bool { return a.version == m.version })
 		return recorded && len(missingOf([]migration{m}, there)) == 0
@@ -507,7 +507,7 @@ func (s *Store) checkEngine(ctx context.Context) error {
 func (c conn) engine(ctx context.Context) (string, error) {
 	name, err := c.nameAs(ctx, c.store.name)
 	if err != nil {
-		return "", c.mistaken(ctx, err)
+		return "", c.wrongEngine(ctx, err)
 	}
 	if isTurso(name) && c.store.name != Turso {
 		return "", c.store.mistakenFor(name)
@@ -518,7 +518,7 @@ func (c conn) engine(ctx context.Context) (string, error) {
 // checkEncoding returns an error if text is not UTF-8 on its way to the database and back: keys
 // would not be found, and messages would be leased and not read.
 func (c conn) checkEncoding(ctx context.Context) error {
-	encoding, err := c.text(ctx, c.store.dialect.schema.encoding)
+	encoding, err := c.queryText(ctx, c.store.dialect.schema.encoding)
 	if err != nil || encoding == "" || strings.EqualFold(strings.ReplaceAll(encoding, "-", ""), "UTF8") {
 		return err
 	}
@@ -529,12 +529,12 @@ func (c conn) checkEncoding(ctx context.Context) error {
 // nameAs asks the database what it is, in the words of a dialect.
 func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
 	texts := dialects[d].schema
-	name, err := c.text(ctx, texts.engine)
+	name, err := c.queryText(ctx, texts.engine)
 	if err != nil {
 		return "", err
 	}
 	for _, text := range texts.turso {
-		turso, err := c.text(ctx, text)
+		turso, err := c.queryText(ctx, text)
 		if err != nil && !sqlerr.Contains(err, []string{"no such function"}) {
 			return "", err
 		}
@@ -547,8 +547,8 @@ func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
 
 func isTurso(engine string) bool { return strings.HasPrefix(engine, "Turso ") }
 
-// mistaken returns what is wrong if a database of another kind answers, and err otherwise.
-func (c conn) mistaken(ctx context.Context, err error) error {
+// wrongEngine returns what is wrong if a database of another kind answers, and err otherwise.
+func (c conn) wrongEngine(ctx context.Context, err error) error {
 	if sqlerr.Unreachable(err) || ctx.Err() != nil {
 		return err
 	}
@@ -567,8 +567,8 @@ func (s *Store) mistakenFor(engine string) error {
 	return fmt.Errorf("%w: this is %s, not %s; give the Store the dialect of its database", ErrUnsupported, engine, engineNames[s.name])
 }
 
-// text runs a query of one row and column.
-func (c conn) text(ctx context.Context, text string) (answer string, err error) {
+// queryText runs a query of one row and column.
+func (c conn) queryText(ctx context.Context, text string) (answer string, err error) {
 	err = c.rows(ctx, text, nil, func(rows *sql.Rows) error { return rows.Scan(&answer) })
 	return answer, err
 }
@@ -682,7 +682,7 @@ func (c conn) checkSettings(ctx context.Context, r *Report) error {
 	answers := map[string]string{}
 	for _, name := range names {
 		var err error
-		if answers[name], err = c.text(ctx, settings[name]); err != nil {
+		if answers[name], err = c.queryText(ctx, settings[name]); err != nil {
 			return err
 		}
 	}
@@ -796,25 +796,25 @@ func (c conn) misfits(ctx context.Context) (names []string, err error) {
 	return names, err
 }
 
-// shared reports whether pgqrs 0.15 works on the tables too, and if so whether
+// usesInterop reports whether pgqrs 0.15 works on the tables too, and if so whether
 // Install has made the indexes for that. A message there refers to the workers
 // that sent and received it, by foreign keys if pgqrs 0.15 made the tables: a
 // worker's row can go only when no message does so any more, archived ones included.
-func (c conn) shared(ctx context.Context) (shared, indexed bool, err error) {
-	err = c.rows(ctx, c.store.dialect.schema.shared, nil, func(rows *sql.Rows) error {
+func (c conn) usesInterop(ctx context.Context) (shared, indexed bool, err error) {
+	err = c.rows(ctx, c.store.dialect.schema.interop, nil, func(rows *sql.Rows) error {
 		shared = true
 		return rows.Scan(&indexed)
 	})
 	return shared, indexed, err
 }
 
-// share makes what is missing for a database that pgqrs 0.15 works on too.
-func (c conn) share(ctx context.Context) error {
-	shared, indexed, err := c.shared(ctx)
+// joinInterop makes what is missing for a database that pgqrs 0.15 works on too.
+func (c conn) joinInterop(ctx context.Context) error {
+	shared, indexed, err := c.usesInterop(ctx)
 	if err != nil || !shared || indexed {
 		return err
 	}
-	for _, text := range c.store.dialect.schema.share {
+	for _, text := range c.store.dialect.schema.joinInterop {
 		if _, err := c.exec(ctx, text); err != nil {
 			return err
 		}

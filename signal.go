@@ -135,7 +135,7 @@ func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, ti
 	case errors.Is(err, errAdopted):
 		return r.adopted(ctx, name)
 	case err != nil:
-		return nil, r.setback(err)
+		return nil, r.suspendOnInfraError(err)
 	case malformed != nil:
 		r.note(status)
 		return nil, r.failed(name, *malformed)

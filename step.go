@@ -397,8 +397,8 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	switch {
 	case errors.Is(err, errAdopted):
 		return r.adopted(ctx, name)
-	case setback(err) && own.Err() == nil:
-		return nil, r.setback(err)
+	case isInfraError(err) && own.Err() == nil:
+		return nil, r.suspendOnInfraError(err)
 	case err != nil:
 		return r.stepFailed(own, name, rec, start, err)
 	}
@@ -434,20 +434,20 @@ func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(conte
 		return nil, "", r.store.blame(ctx, tx, err)
 	}
 	if output, err = r.encode(v); err != nil {
-		return nil, "", &ownError{Permanent(err)}
+		return nil, "", &userError{Permanent(err)}
 	}
 	status = ""
-	err = r.store.intact(ctx, tx)
+	err = r.store.checkTx(ctx, tx)
 	if err == nil {
 		err = c.rows(ctx, r.store.dialect.step.close, append(lease, output), scan)
 	}
 	switch {
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil:
-		return nil, "", errTxDone
-	case errors.Is(err, errEnded):
-		return nil, "", &ownError{err}
+		return nil, "", errTxDoneByUser
+	case errors.Is(err, errTxEnded):
+		return nil, "", &userError{err}
 	case sqlerr.Untranslatable(err):
-		return nil, "", &ownError{Permanent(invalid(err))}
+		return nil, "", &userError{Permanent(invalidTextError(err))}
 	case err != nil:
 		return nil, "", err
 	}
@@ -547,7 +547,7 @@ func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord
 	x := saving{e.id, e.m, name, st}
 	record := e.store.saveStep
 	if x.shareable() {
-		record = e.store.saves.Do
+		record = e.store.stepWrites.Do
 	}
 	status, err := record(e.ofLease(ctx), x)
 	if plain, ok := st.inASCII(); ok && sqlerr.Untranslatable(err) {
@@ -555,7 +555,7 @@ func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord
 		status, err = record(e.ofLease(ctx), x)
 	}
 	if err != nil {
-		return nil, e.setback(err)
+		return nil, e.suspendOnInfraError(err)
 	}
 	if status == "" {
 		return e.adopt(e.ofLease(ctx), name)
@@ -641,16 +641,16 @@ func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
 	return e.recorded(name, first)
 }
 
-// setback closes the execution because of the database. What its encoding lacks is no setback, nor is
+// suspendOnInfraError closes the execution because of the database. What its encoding lacks is no setback, nor is
 // a step in the transaction of another.
-func (e *execution) setback(err error) error {
+func (e *execution) suspendOnInfraError(err error) error {
 	switch {
 	case sqlerr.Untranslatable(err):
-		return invalid(err)
+		return invalidTextError(err)
 	case errors.Is(err, errInTx):
 		return wrap(e.lease, err, "run %d", e.id)
 	}
-	return e.suspend(time.Second, setbackOf(e.lease, err))
+	return e.suspend(time.Second, infraCause(e.lease, err))
 }
 
 // adopt returns the record of a step that somebody else ended first.
@@ -662,7 +662,7 @@ func (e *execution) adopt(ctx context.Context, name string) (*stepRecord, error)
 	})
 	switch {
 	case err != nil:
-		return nil, e.setback(err)
+		return nil, e.suspendOnInfraError(err)
 	case rec != nil && rec.malformed != "":
 		return nil, e.malformedStep(rec)
 	case rec == nil || !rec.final():
@@ -708,7 +708,7 @@ func (s step) inASCII() (plain step, ok bool) {
 }
 
 func (f failure) encode() any {
-	raw, err := marshal(f)
+	raw, err := encodeJSON(f)
 	if err != nil {
 		panic(err) // strings and numbers marshal
 	}

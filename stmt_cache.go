@@ -20,89 +20,89 @@ import (
 // errors of a statement that is not there (26000), or of one that is already
 // (42P05), do.
 type preparedCache struct {
-	mu      sync.Mutex
-	off     bool
-	looking bool      // for a pooler
-	looked  bool      // and there is none
-	later   time.Time // not to look before then
-	texts   map[string]*preparedText
-	wanted  []string // texts that transactions run often, which cannot prepare them
+	mu         sync.Mutex
+	off        bool
+	probing    bool      // for a pooler
+	probed     bool      // and there is none
+	probeAfter time.Time // not to look before then
+	texts      map[string]*preparedText
+	wanted     []string // texts that transactions run often, which cannot prepare them
 }
 
 type preparedText struct {
-	uses  int
-	due   int  // uses after which it is prepared, or prepared anew
-	plans int  // how often it was prepared
-	busy  bool // being prepared
-	stmt  *sql.Stmt
-	older *sql.Stmt // the one before, which a call may have in its hands
+	uses      int
+	prepareAt int  // uses after which it is prepared, or prepared anew
+	prepared  int  // how often it was prepared
+	busy      bool // being prepared
+	stmt      *sql.Stmt
+	older     *sql.Stmt // the one before, which a call may have in its hands
 }
 
-// ripe reports whether the text is to be prepared now.
-func (e *preparedText) ripe() bool { return e.uses > e.due && !e.busy }
+// isDue reports whether the text is to be prepared now.
+func (e *preparedText) isDue() bool { return e.uses > e.prepareAt && !e.busy }
 
-// next is the text as it is prepared next: pgx does not send one again that it knows.
-func (e *preparedText) next(text string) string {
-	if e.plans == 0 {
+// nextText is the text as it is prepared next: pgx does not send one again that it knows.
+func (e *preparedText) nextText(text string) string {
+	if e.prepared == 0 {
 		return text
 	}
-	return fmt.Sprintf("%s /* plan %d */", text, e.plans+1)
+	return fmt.Sprintf("%s /* plan %d */", text, e.prepared+1)
 }
 
 const (
-	hotAfter    = 10               // executions of a text before it is prepared
-	anewAfter   = 4                // times as many, before it is prepared again
-	lookWait    = time.Second      // for two connections, to look for a pooler on
-	lookTimes   = 5                // as it may use the same server connection by chance
-	lookLater   = 10 * time.Minute // after two could not be had
-	catchUpWait = time.Second      // for a connection to prepare on, after a transaction
+	prepareAfter     = 10               // executions of a text before it is prepared
+	reprepareAfter   = 4                // times as many, before it is prepared again
+	poolerProbeWait  = time.Second      // for two connections, to look for a pooler on
+	poolerProbes     = 5                // as it may use the same server connection by chance
+	poolerProbeRetry = 10 * time.Minute // after two could not be had
+	prepareWait      = time.Second      // for a connection to prepare on, after a transaction
 )
 
 // get returns the prepared statement of a text, or nil while it is not worth
 // one. It waits for nobody else: what a call waits for ends with its own ctx; but
 // for closing the statement before last, if a call is running that still, since before the last one was made.
 func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt {
-	entry, stmt := p.use(text)
-	if entry == nil || !p.look(ctx, s, entry) {
+	entry, stmt := p.count(text)
+	if entry == nil || !p.probe(ctx, s, entry) {
 		return stmt
 	}
 	var made *sql.Stmt
-	err := s.guard(false, func() (err error) {
-		made, err = s.db.PrepareContext(ctx, entry.next(text))
+	err := s.catchPanic(false, func() (err error) {
+		made, err = s.db.PrepareContext(ctx, entry.nextText(text))
 		return err
 	})
 	p.stopAfter(err, s)
-	stmt, older := p.take(entry, made, err)
+	stmt, older := p.store(entry, made, err)
 	if older != nil {
-		if err := s.guard(true, older.Close); err != nil {
+		if err := s.catchPanic(true, older.Close); err != nil {
 			s.log.Warn("pgqrs: could not close prepared statements", "err", err)
 		}
 	}
 	return stmt
 }
 
-// take puts the statement that was made for an entry in its place. It returns the one to use, and one to close.
-func (p *preparedCache) take(entry *preparedText, made *sql.Stmt, err error) (stmt, older *sql.Stmt) {
+// store puts the statement that was made for an entry in its place. It returns the one to use, and one to close.
+func (p *preparedCache) store(entry *preparedText, made *sql.Stmt, err error) (stmt, older *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	entry.busy = false
 	switch {
 	case err != nil:
-		entry.uses, entry.due = 0, hotAfter
+		entry.uses, entry.prepareAt = 0, prepareAfter
 		return entry.stmt, nil // running the text will tell what is wrong
 	case p.off:
 		return nil, made // the Store was closed, or a pooler found, meanwhile
 	}
 	older = entry.older
 	entry.stmt, entry.older = made, entry.stmt
-	entry.due = anewAfter * entry.uses
-	entry.plans++
+	entry.prepareAt = reprepareAfter * entry.uses
+	entry.prepared++
 	return made, older
 }
 
-// use counts a use of a text and returns its statement. If the caller is to
+// count counts a use of a text and returns its statement. If the caller is to
 // prepare one it returns the entry for it too, which is marked busy.
-func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
+func (p *preparedCache) count(text string) (*preparedText, *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.off {
@@ -110,16 +110,16 @@ func (p *preparedCache) use(text string) (*preparedText, *sql.Stmt) {
 	}
 	entry := p.entry(text)
 	entry.uses++
-	if entry.ripe() && !p.looking && time.Now().After(p.later) {
-		entry.busy, p.looking = true, !p.looked
+	if entry.isDue() && !p.probing && time.Now().After(p.probeAfter) {
+		entry.busy, p.probing = true, !p.probed
 		return entry, entry.stmt
 	}
 	return nil, entry.stmt
 }
 
-// known is get for a transaction: it holds a connection, and must not wait for
+// getForTx is get for a transaction: it holds a connection, and must not wait for
 // another. It leaves a note that the text is worth a statement.
-func (p *preparedCache) known(text string) *sql.Stmt {
+func (p *preparedCache) getForTx(text string) *sql.Stmt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.off {
@@ -127,15 +127,15 @@ func (p *preparedCache) known(text string) *sql.Stmt {
 	}
 	entry := p.entry(text)
 	entry.uses++
-	if entry.ripe() && !slices.Contains(p.wanted, text) {
+	if entry.isDue() && !slices.Contains(p.wanted, text) {
 		p.wanted = append(p.wanted, text)
 	}
 	return entry.stmt
 }
 
-// catchUp prepares what transactions would have liked to be prepared. A busy
+// prepareWanted prepares what transactions would have liked to be prepared. A busy
 // pool keeps the caller, who has what they wanted, for a moment only.
-func (p *preparedCache) catchUp(ctx context.Context, s *core) {
+func (p *preparedCache) prepareWanted(ctx context.Context, s *core) {
 	p.mu.Lock()
 	wanted := p.wanted
 	p.wanted = nil
@@ -143,7 +143,7 @@ func (p *preparedCache) catchUp(ctx context.Context, s *core) {
 	if len(wanted) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
+	ctx, cancel := context.WithTimeout(ctx, prepareWait)
 	defer cancel()
 	for _, text := range wanted {
 		p.get(ctx, s, text)
@@ -157,16 +157,16 @@ func (p *preparedCache) entry(text string) *preparedText {
 		if p.texts == nil {
 			p.texts = map[string]*preparedText{}
 		}
-		entry = &preparedText{due: hotAfter}
+		entry = &preparedText{prepareAt: prepareAfter}
 		p.texts[text] = entry
 	}
 	return entry
 }
 
-// look reports whether statements can be prepared.
-func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) bool {
+// probe reports whether statements can be prepared.
+func (p *preparedCache) probe(ctx context.Context, s *core, entry *preparedText) bool {
 	p.mu.Lock()
-	looking := p.looking
+	looking := p.probing
 	p.mu.Unlock()
 	if !looking {
 		return true
@@ -174,21 +174,21 @@ func (p *preparedCache) look(ctx context.Context, s *core, entry *preparedText) 
 	pooled, err := s.behindPooler(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.looking = false
+	p.probing = false
 	switch {
 	case err != nil: // a small pool with nothing to spare, perhaps
 		entry.busy = false
 		if ctx.Err() != nil {
 			return false // the caller has gone; the next one looks
 		}
-		p.later = time.Now().Add(lookLater)
-		s.log.Info("pgqrs: preparing no statements for a while", "why", "could not look for a pooler", "for", lookLater, "err", err)
+		p.probeAfter = time.Now().Add(poolerProbeRetry)
+		s.log.Info("pgqrs: preparing no statements for a while", "why", "could not look for a pooler", "for", poolerProbeRetry, "err", err)
 		return false
 	case pooled:
 		p.stop(s, "a pooler changes the server connection under each transaction")
 		return false
 	}
-	p.looked = true
+	p.probed = true
 	return true
 }
 
@@ -222,7 +222,7 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	waiting, stop := context.WithTimeout(ctx, lookWait)
+	waiting, stop := context.WithTimeout(ctx, poolerProbeWait)
 	defer stop()
 	one, err := s.session(waiting)
 	if err != nil {
@@ -235,22 +235,22 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 	}
 	defer other.release()
 	own, err := s.sessionOf(ctx, textTx{one})
-	for range lookTimes {
+	for range poolerProbes {
 		if err != nil {
 			return false, err
 		}
 		var shared bool
-		if shared, err = s.shares(ctx, one, other, own); shared {
+		if shared, err = s.sharesSession(ctx, one, other, own); shared {
 			return true, nil
 		}
 	}
 	return false, err
 }
 
-// shares reports whether a transaction on other takes the session of one, or
+// sharesSession reports whether a transaction on other takes the session of one, or
 // leaves it another. Of its sessions a pooler may hand out that first which it got back last, or first: with two
 // of them, one that is asked during transactions alone could get the same each time. So it is asked after them too, twice.
-func (s *core) shares(ctx context.Context, one, other *session, own string) (bool, error) {
+func (s *core) sharesSession(ctx context.Context, one, other *session, own string) (bool, error) {
 	tx, err := other.begin(ctx, sql.LevelDefault)
 	if err != nil {
 		return false, err
@@ -258,24 +258,24 @@ func (s *core) shares(ctx context.Context, one, other *session, own string) (boo
 	theirs, err := s.sessionOf(ctx, &poolTx{Tx: tx, textTx: textTx{other}, store: s})
 	another := false
 	if err == nil && theirs != own {
-		another, err = s.leaves(ctx, one, own)
+		another, err = s.changedSession(ctx, one, own)
 	}
-	ended := other.end(tx.Rollback)
+	ended := other.endTx(tx.Rollback)
 	switch {
 	case err != nil || theirs == own || another:
 		return err == nil, err
 	case ended != nil:
 		return false, ended
 	}
-	another, err = s.leaves(ctx, one, own)
+	another, err = s.changedSession(ctx, one, own)
 	if err == nil && !another {
-		another, err = s.leaves(ctx, one, own)
+		another, err = s.changedSession(ctx, one, own)
 	}
 	return another, err
 }
 
-// leaves reports whether a connection has another session than before.
-func (s *core) leaves(ctx context.Context, one *session, own string) (bool, error) {
+// changedSession reports whether a connection has another session than before.
+func (s *core) changedSession(ctx context.Context, one *session, own string) (bool, error) {
 	again, err := s.sessionOf(ctx, textTx{one})
 	return err == nil && again != own, err
 }
@@ -289,9 +289,9 @@ func (s *core) sessionOf(ctx context.Context, on transaction) (id string, err er
 // poolerAdvice is what an error says that a driver's own prepared statements have met.
 const poolerAdvice = "lib/pq needs binary_parameters=yes there, pgx default_query_exec_mode=exec; see docs/BACKENDS.md"
 
-// gone reports whether err says that the server does not know the prepared
+// unprepared reports whether err says that the server does not know the prepared
 // statement. Nothing was run then.
-func (p *preparedCache) gone(err error, s *core) bool {
+func (p *preparedCache) unprepared(err error, s *core) bool {
 	if !sqlerr.Unprepared(err) {
 		return err != nil && err.Error() == "sql: statement is closed" // another call has found out meanwhile
 	}
@@ -322,7 +322,7 @@ func (p *preparedCache) forget(s *core) error {
 	for _, entry := range texts {
 		for _, stmt := range []*sql.Stmt{entry.stmt, entry.older} {
 			if stmt != nil {
-				errs = append(errs, s.guard(true, stmt.Close))
+				errs = append(errs, s.catchPanic(true, stmt.Close))
 			}
 		}
 	}

@@ -27,15 +27,15 @@ func sessions(err error, ids ...string) func(call) ([][]driver.Value, error) {
 func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
 	ids := []string{"1"}
 	var want []string
-	for range lookTimes {
+	for range poolerProbes {
 		ids = append(ids, "2", "1", "1", "1")
 		want = append(want, "begin Default", "query session.id", "query session.id", "rollback", "query session.id", "query session.id")
 	}
 	f, s := newFake(t, Config{}, Postgres, sessions(nil, ids...))
 	q := NewQueue[int](s, "q")
-	enqueueTimes(t, q, hotAfter)
-	if calls := f.log(); count(calls, "query") != hotAfter || len(calls) != hotAfter {
-		t.Errorf("the first %d uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", hotAfter, count(calls, "query"), len(calls))
+	enqueueTimes(t, q, prepareAfter)
+	if calls := f.log(); count(calls, "query") != prepareAfter || len(calls) != prepareAfter {
+		t.Errorf("the first %d uses made %d queries among %d calls; a user's unit test would have to expect a Prepare", prepareAfter, count(calls, "query"), len(calls))
 	}
 	enqueueTimes(t, q, 2)
 	f.wantLog(t, slices.Concat([]string{"query session.id"}, want, []string{"prepare message.enqueue", "run message.enqueue", "run message.enqueue"})...)
@@ -59,7 +59,7 @@ func TestStatementsThatAreUsedOftenArePreparedAnew(t *testing.T) {
 		return row(int64(1)), nil
 	})
 	enqueueTimes(t, NewQueue[int](s, "q"), 1000)
-	const runs = hotAfter + 1 // and then four times as many, three times
+	const runs = prepareAfter + 1 // and then four times as many, three times
 	calls := f.log()
 	var at []int
 	used := 0
@@ -71,7 +71,7 @@ func TestStatementsThatAreUsedOftenArePreparedAnew(t *testing.T) {
 			at = append(at, used+1)
 		}
 	}
-	if want := []int{runs, anewAfter*runs + 1, anewAfter*(anewAfter*runs+1) + 1, anewAfter*(anewAfter*(anewAfter*runs+1)+1) + 1}; !slices.Equal(at, want) {
+	if want := []int{runs, reprepareAfter*runs + 1, reprepareAfter*(reprepareAfter*runs+1) + 1, reprepareAfter*(reprepareAfter*(reprepareAfter*runs+1)+1) + 1}; !slices.Equal(at, want) {
 		t.Errorf("prepared at the uses %v, want %v", at, want)
 	}
 	if n := count(calls, "close"); n != 2 {
@@ -102,8 +102,8 @@ func TestStatementThatCannotBePreparedAnewIsKept(t *testing.T) {
 	})
 	enqueueTimes(t, NewQueue[int](s, "q"), 60)
 	calls := f.log()
-	if unprepared, n := count(calls, "query"), count(calls, "prepare"); unprepared != hotAfter || n != 3 {
-		t.Errorf("%d uses were not of a prepared statement, want %d; %d prepares, want 3", unprepared, hotAfter, n)
+	if unprepared, n := count(calls, "query"), count(calls, "prepare"); unprepared != prepareAfter || n != 3 {
+		t.Errorf("%d uses were not of a prepared statement, want %d; %d prepares, want 3", unprepared, prepareAfter, n)
 	}
 }
 
@@ -138,7 +138,7 @@ func TestPoolerWithoutPreparedStatementsIsFoundOut(t *testing.T) {
 				return row(int64(1)), nil
 			})
 			q := NewQueue[int](s, "q")
-			enqueueTimes(t, q, hotAfter)
+			enqueueTimes(t, q, prepareAfter)
 			f.log()
 			enqueueTimes(t, q, 2)
 			f.wantLog(t, "prepare message.enqueue", "run message.enqueue", "close message.enqueue", "query message.enqueue", "query message.enqueue")
@@ -158,7 +158,7 @@ func TestPrepareThatFailsDoesNotFailTheCall(t *testing.T) {
 		return row(int64(1)), nil
 	})
 	q := NewQueue[int](s, "q")
-	enqueueTimes(t, q, hotAfter)
+	enqueueTimes(t, q, prepareAfter)
 	f.log()
 	enqueueTimes(t, q, 1)
 	f.wantLog(t, "prepare message.enqueue", "query message.enqueue")
@@ -212,7 +212,7 @@ func TestLookForAPoolerThatItsCallerCutShortIsMadeByTheNext(t *testing.T) {
 		return row(int64(1)), nil
 	})
 	q := NewQueue[int](s, "q")
-	enqueueTimes(t, q, hotAfter)
+	enqueueTimes(t, q, prepareAfter)
 	if _, err := q.Enqueue(ctx, 1); err == nil {
 		t.Error("a call whose ctx has ended did not say so")
 	}
@@ -244,7 +244,7 @@ func TestCallsDoNotWaitForAnothersPrepare(t *testing.T) {
 		}
 		return row(int64(1)), nil
 	})
-	enqueueTimes(t, NewQueue[int](s, "q"), hotAfter)
+	enqueueTimes(t, NewQueue[int](s, "q"), prepareAfter)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := NewQueue[int](s, "q").Enqueue(context.Background(), 1)
@@ -280,7 +280,7 @@ func endTimes(t *testing.T, s *Store, n int) {
 func TestTransactionsRunWhatIsPrepared(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, nil)
 	s.DB().SetMaxOpenConns(1)
-	endTimes(t, s, hotAfter)
+	endTimes(t, s, prepareAfter)
 	if n := count(f.log(), "prepare"); n != 0 {
 		t.Errorf("%d prepares while the statements were cold", n)
 	}
@@ -304,7 +304,7 @@ func TestTransactionBehindAPoolerBeginsAgainWithoutPreparedStatements(t *testing
 		}
 		return row(int64(1)), nil
 	})
-	endTimes(t, s, hotAfter+1)
+	endTimes(t, s, prepareAfter+1)
 	f.log()
 	endTimes(t, s, 1)
 	calls := f.log()
@@ -318,7 +318,7 @@ func TestTransactionBehindAPoolerBeginsAgainWithoutPreparedStatements(t *testing
 
 func TestCloseClosesPreparedStatements(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, nil)
-	enqueueTimes(t, NewQueue[int](s, "q"), hotAfter+2)
+	enqueueTimes(t, NewQueue[int](s, "q"), prepareAfter+2)
 	f.log()
 	if err := s.Close(); err != nil {
 		t.Error(err)

@@ -107,43 +107,43 @@ type Observer struct {
 // context.Canceled or context.DeadlineExceeded when ctx is done.
 type Store struct {
 	*core
-	tx   Tx        // nil: the pool
-	err  error     // why tx cannot be used
-	news *[]func() // of a transaction of the library's own: what to tell once it has committed
-	told *sync.Map // of a transaction: queues that the Notifier was told of, so that it is once
+	tx          Tx        // nil: the pool
+	err         error     // why tx cannot be used
+	afterCommit *[]func() // of a transaction of the library's own: what to tell once it has committed
+	notified    *sync.Map // of a transaction: queues that the Notifier was told of, so that it is once
 }
 
 // core is what a Store and its copies in transactions share.
 type core struct {
-	db      *sql.DB
-	name    Dialect
-	dialect *dialect
-	cfg     Config
-	log     *slog.Logger
-	bad     error // why no call can work
-	owned   bool  // whether Close closes db
+	db        *sql.DB
+	name      Dialect
+	dialect   *dialect
+	cfg       Config
+	log       *slog.Logger
+	configErr error // why no call can work
+	ownsDB    bool  // whether Close closes db
 
 	engineKnown atomic.Bool // the database is what the dialect says
 
-	failures   failures
-	places     sync.Mutex // held where the pool is made larger
-	rate       *bucket    // nil: no limit
-	notices    notices
-	prepared   preparedCache
-	texts      sync.Map // text to its rendering for cfg.Schema
-	acks       coalesce.Group[[]settlement, []int64]
-	saves      coalesce.Group[saving, State]
-	revisits   revisits
-	turn       turn
-	collisions sync.Map // queue to when a claim of it last had to be made again, a time.Time
+	failures       failures
+	poolSizeMu     sync.Mutex // held where the pool is made larger
+	rate           *bucket    // nil: no limit
+	notifications  notifications
+	prepared       preparedCache
+	texts          sync.Map // text to its rendering for cfg.Schema
+	acks           coalesce.Group[[]settlement, []int64]
+	stepWrites     coalesce.Group[saving, State]
+	unblockRetries unblockRetries
+	writer         writerSlot
+	collisions     sync.Map // queue to when a claim of it last had to be made again, a time.Time
 
 	mu        sync.Mutex
 	closed    bool
-	consumers map[string]*consumer                    // worker rows of Dequeue, by queue
-	wakers    map[string]map[*waker]struct{}          // workers of this process, by queue
-	enqueuers map[string]*coalesce.Group[item, int64] // by queue
-	runs      runsHere
-	polls     runPoller
+	consumers map[string]*consumer                          // worker rows of Dequeue, by queue
+	wakers    map[string]map[*waker]struct{}                // workers of this process, by queue
+	enqueuers map[string]*coalesce.Group[enqueueRow, int64] // by queue
+	localRuns runsHere
+	runPoller runPoller
 }
 
 // New returns a Store on db with default settings. See [Config.New].
@@ -154,24 +154,24 @@ func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 // The caller closes db, after the Store.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
 	s := &core{db: db, name: d, cfg: c, log: foreign.NewLogger(c.Logger), consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
-		enqueuers: map[string]*coalesce.Group[item, int64]{}}
+		enqueuers: map[string]*coalesce.Group[enqueueRow, int64]{}}
 	s.failures.log = s.log
 	s.cfg.Observer = c.Observer.safely(&s.failures)
 	s.cfg.EncryptionKey = "" // nothing needs it any more
 	s.prepared.off = c.NoPrepare
-	if s.dialect, s.bad = c.check(db, d); s.bad == nil {
+	if s.dialect, s.configErr = c.check(db, d); s.configErr == nil {
 		s.rate = newBucket(c.Limits)
 	}
 	pool := &Store{core: s}
-	if s.bad == nil && pool.concurrency() == singleWriter {
-		s.turn = make(turn, 1)
+	if s.configErr == nil && pool.concurrency() == singleWriter {
+		s.writer = make(writerSlot, 1)
 	}
 	s.acks.Alone, s.acks.Together = pool.settle, pool.settleTogether
-	s.saves.Alone, s.saves.Together = pool.saveStep, pool.saveSteps
-	s.acks.Admit, s.saves.Admit = pool.outsideTx, pool.outsideTx
-	s.acks.Timeout, s.saves.Timeout = statementTimeout, statementTimeout
-	if s.bad == nil {
-		s.acks.Refused, s.saves.Refused = s.dialect.refused, s.dialect.refused
+	s.stepWrites.Alone, s.stepWrites.Together = pool.saveStep, pool.saveSteps
+	s.acks.Admit, s.stepWrites.Admit = pool.outsideTx, pool.outsideTx
+	s.acks.Timeout, s.stepWrites.Timeout = statementTimeout, statementTimeout
+	if s.configErr == nil {
+		s.acks.Refused, s.stepWrites.Refused = s.dialect.isRefused, s.dialect.isRefused
 	}
 	return pool
 }
@@ -212,7 +212,7 @@ func (s *Store) Dialect() Dialect { return s.name }
 // tx.Statement.ConnPool, or the Tx in a bun.Tx. Given nil, or a value that can begin a transaction and
 // so is none, as a *sql.DB can, every call returns an error matching ErrUnsupported.
 func (s *Store) WithTx(tx Tx) *Store {
-	return &Store{core: s.core, tx: tx, told: new(sync.Map), err: checkTx(tx)}
+	return &Store{core: s.core, tx: tx, notified: new(sync.Map), err: checkTx(tx)}
 }
 
 // checkTx returns why a value is no transaction.
@@ -250,7 +250,7 @@ func begins(t reflect.Type) bool {
 // ErrState, but for Close, which returns nil. It takes 5 s at most, and what
 // the driver needs for statements that still run. End Workers before.
 func (s *Store) Close() error {
-	if s.bad != nil {
+	if s.configErr != nil {
 		return nil
 	}
 	s.mu.Lock()
@@ -261,7 +261,7 @@ func (s *Store) Close() error {
 	if closed {
 		return nil
 	}
-	s.revisits.stop()
+	s.unblockRetries.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var errs []error
@@ -269,16 +269,16 @@ func (s *Store) Close() error {
 		errs = append(errs, fmt.Errorf("pgqrs: close: stop the workers of Dequeue: %w", err))
 	}
 	errs = append(errs, s.prepared.close(s.core))
-	if s.owned {
-		errs = append(errs, s.guard(true, s.db.Close))
+	if s.ownsDB {
+		errs = append(errs, s.catchPanic(true, s.db.Close))
 	}
 	return errors.Join(errs...)
 }
 
 // usable returns why the Store cannot be used at all, if so.
 func (s *Store) usable() error {
-	if s.bad != nil {
-		return s.bad
+	if s.configErr != nil {
+		return s.configErr
 	}
 	if s.err != nil {
 		return s.err

@@ -203,7 +203,7 @@ type runner struct {
 
 	mu          sync.Mutex
 	held        map[int64]*delivery // every message leased to it, by id
-	infraErrors setbacks
+	infraErrors infraErrorCounts
 
 	sweepCursor    sweepCursor            // maintenance's
 	rescueCursor   map[strandedPage]int64 // run that the look for stranded ones goes on after; maintenance's
@@ -291,7 +291,7 @@ func newRunner(ctx context.Context, w *Worker) (*runner, error) {
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
 		handlerBase: context.WithoutCancel(ctx),
 		answers:     make(chan queryAnswer, 3), workerStatuses: make(chan map[*queueRunner]string, 1),
-		held: map[int64]*delivery{}, infraErrors: setbacks{}, lastActive: time.Now(),
+		held: map[int64]*delivery{}, infraErrors: infraErrorCounts{}, lastActive: time.Now(),
 	}
 	r.repeated.log = r.log
 	r.maintenanceReads, r.stopReads = context.WithCancel(r.handlerBase)

@@ -188,7 +188,7 @@ func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int
 	if err != nil {
 		return nil, err
 	}
-	return arrange(ms, queue, worker), nil
+	return sortClaimed(ms, queue, worker), nil
 }
 
 // A capacity is what the limits of a queue leave for a claim.
@@ -232,7 +232,7 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 	if err != nil {
 		return nil, left, err
 	}
-	return arrange(ms, queue, worker), left, nil
+	return sortClaimed(ms, queue, worker), left, nil
 }
 
 // capacity asks how many of n messages of a queue may be leased.
@@ -361,7 +361,7 @@ func (r *runner) releaseUnknownClaim(q *queueRunner) error {
 	ctx, cancel := context.WithTimeout(r.maintenanceReads, wait)
 	defer cancel()
 	if err := r.releaseOrphans(ctx, q); err != nil {
-		if ctx.Err() != nil || !r.store.dialect.refused(err) {
+		if ctx.Err() != nil || !r.store.dialect.isRefused(err) {
 			q.releaseTimeout = min(2*wait, maintenanceTimeout)
 			return err
 		}

@@ -123,8 +123,8 @@ func (r *runner) callHandler(ctx context.Context, d *delivery) error {
 	if err := d.m.malformed(); err != nil {
 		return err
 	}
-	if d.queue.policy.overdrawn(d.m.Attempt) {
-		return Permanent(overdrawn(d.m))
+	if d.queue.policy.attemptsExceeded(d.m.Attempt) {
+		return Permanent(attemptsExceeded(d.m))
 	}
 	return d.queue.work(ctx, d.m)
 }
@@ -488,7 +488,7 @@ func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt boo
 		}
 	}
 	c.r.forget(settled...)
-	return left, err != nil && ctx.Err() == nil && c.r.store.dialect.refused(err), err
+	return left, err != nil && ctx.Err() == nil && c.r.store.dialect.isRefused(err), err
 }
 
 // retryRefused sees to an outcome that the database refuses. A text that it cannot hold is written in

@@ -52,7 +52,7 @@ func (r *runner) renew(ctx context.Context) {
 // renewFor makes leases end so long from now.
 func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
 	from := time.Now()
-	var leases leaseList
+	var leases leaseTuples
 	for _, d := range asked {
 		leases.add(d.m)
 	}
@@ -60,10 +60,10 @@ func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[in
 	defer cancel()
 	var ids []int64
 	err := r.store.single(limited, func(c conn) (err error) {
-		ids, err = c.lease(limited, r.store.dialect.lease.renew, leases, lease.Microseconds())
+		ids, err = c.execLeases(limited, r.store.dialect.lease.renew, leases, lease.Microseconds())
 		return err
 	})
-	if err != nil && len(asked) > 1 && limited.Err() == nil && r.store.dialect.refused(err) {
+	if err != nil && len(asked) > 1 && limited.Err() == nil && r.store.dialect.isRefused(err) {
 		for _, half := range halves(asked) { // what it refuses is one of them
 			r.renewFor(ctx, lease, half)
 		}
@@ -309,7 +309,7 @@ func (r *runner) failUnreachable(ctx context.Context) (found, buried int, err er
 	for queue, ids := range hidden {
 		if err == nil {
 			var died []int64
-			died, err = r.store.buryHidden(limited, ids, heirs[queue])
+			died, err = r.store.failUnreachable(limited, ids, heirs[queue])
 			buried += len(died)
 		}
 	}
@@ -347,7 +347,7 @@ func (r *runner) maintenanceFailed(ctx context.Context, what string, err error) 
 func (r *runner) maintainInterop(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	shared, indexed, err := conn{r.store, nil}.shared(limited)
+	shared, indexed, err := conn{r.store, nil}.usesInterop(limited)
 	if err == nil && shared {
 		err = r.wakeInteropParents(limited)
 	}

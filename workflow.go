@@ -107,7 +107,7 @@ type parent struct {
 }
 
 // items encodes inputs with their options.
-func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) ([]item, error) {
+func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) ([]enqueueRow, error) {
 	q := w.queue()
 	if err := q.usable(); err != nil {
 		return nil, err
@@ -119,8 +119,8 @@ func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) (
 	for i, input := range in {
 		payloads[i] = workflowPayload[In]{input}
 	}
-	items, err := w.store.items(ctx, payloads, opts)
-	if err == nil && slices.ContainsFunc(items, func(it item) bool { return it.then != nil }) {
+	items, err := w.store.encodeRows(ctx, payloads, opts)
+	if err == nil && slices.ContainsFunc(items, func(it enqueueRow) bool { return it.callback != nil }) {
 		err = fmt.Errorf("%w: Then is for messages, not for runs", ErrUnsupported)
 	}
 	if err == nil {
@@ -178,7 +178,7 @@ func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, erro
 }
 
 // startRuns stores messages and their runs in one transaction and returns the runs' ids.
-func (s *Store) startRuns(ctx context.Context, name string, items []item, p *parent) (ids []int64, err error) {
+func (s *Store) startRuns(ctx context.Context, name string, items []enqueueRow, p *parent) (ids []int64, err error) {
 	if len(items) == 1 && p == nil && s.startsAtOnce(name, items[0]) {
 		if id, err := s.startAtOnce(ctx, name, items[0]); err != nil {
 			return nil, err
@@ -189,7 +189,7 @@ func (s *Store) startRuns(ctx context.Context, name string, items []item, p *par
 	var duplicate error // is no reason to roll back
 	err = s.atomic(ctx, func(c conn) error {
 		duplicate = nil
-		if s.tx != nil && slices.ContainsFunc(items, func(it item) bool { return it.key != nil }) {
+		if s.tx != nil && slices.ContainsFunc(items, func(it enqueueRow) bool { return it.key != nil }) {
 			// The first statement is to look for the key, but a SQLite transaction of the caller's must begin with a write.
 			if _, err := c.exec(ctx, s.dialect.workflow.make, name); err != nil {
 				return err
@@ -208,16 +208,16 @@ func (s *Store) startRuns(ctx context.Context, name string, items []item, p *par
 }
 
 // startsAtOnce reports whether one statement can start a run.
-func (s *Store) startsAtOnce(name string, it item) bool {
-	return len(s.dialect.workflow.start) > 0 && it.key == nil && !it.grouped() && (s.tx != nil || !s.notifies(name))
+func (s *Store) startsAtOnce(name string, it enqueueRow) bool {
+	return len(s.dialect.workflow.start) > 0 && it.key == nil && !it.inGroup() && (s.tx != nil || !s.notifies(name))
 }
 
 // startAtOnce starts a run by one statement. It returns 0 if the workflow has to be made first.
-func (s *Store) startAtOnce(ctx context.Context, name string, it item) (run int64, err error) {
+func (s *Store) startAtOnce(ctx context.Context, name string, it enqueueRow) (run int64, err error) {
 	var message int64
 	err = s.single(ctx, func(c conn) error {
 		run = 0
-		args := []any{name, it.payload, it.delay, it.at, it.priority, it.headers}
+		args := []any{name, it.payload, it.delay, it.dueAt, it.priority, it.headers}
 		return c.rowsUntil(ctx, 1, s.dialect.workflow.start, args, func(rows *sql.Rows) error { return rows.Scan(&run, &message) })
 	})
 	if err != nil || run == 0 {
@@ -226,17 +226,17 @@ func (s *Store) startAtOnce(ctx context.Context, name string, it item) (run int6
 	if s.tx == nil {
 		s.notifyLater(name)
 	}
-	return run, s.announce(ctx, name, []int64{message})
+	return run, s.notifyStored(ctx, name, []int64{message})
 }
 
 // insertRuns is startRuns in the store's transaction.
-func (s *Store) insertRuns(ctx context.Context, name string, items []item, p *parent) ([]int64, error) {
+func (s *Store) insertRuns(ctx context.Context, name string, items []enqueueRow, p *parent) ([]int64, error) {
 	ids, _, err := s.insertMissingRuns(ctx, name, items, p)
 	return ids, err
 }
 
 // insertMissingRuns is insertRuns, and returns the indexes of the items whose key was taken, by a run or by a message.
-func (s *Store) insertMissingRuns(ctx context.Context, name string, items []item, p *parent) (ids []int64, taken []int, err error) {
+func (s *Store) insertMissingRuns(ctx context.Context, name string, items []enqueueRow, p *parent) (ids []int64, taken []int, err error) {
 	for range maxEnqueueTries {
 		ids, taken, err = s.tryInsertRuns(ctx, conn{s, s.tx}, name, items, p)
 		if !errors.Is(err, errKeyRace) {
@@ -246,7 +246,7 @@ func (s *Store) insertMissingRuns(ctx context.Context, name string, items []item
 	return nil, nil, fmt.Errorf("%w: the key's first run came and went %d times", ErrState, maxEnqueueTries)
 }
 
-func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []item, p *parent) (ids []int64, taken []int, err error) {
+func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []enqueueRow, p *parent) (ids []int64, taken []int, err error) {
 	ids = make([]int64, len(items))
 	first, err := s.takenKeys(ctx, c, name, items)
 	if err != nil {
@@ -281,7 +281,7 @@ func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []
 }
 
 // takenKeys returns the runs that have the items' keys already.
-func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []item) (map[any]int64, error) {
+func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []enqueueRow) (map[any]int64, error) {
 	var keys []any
 	for _, it := range items {
 		if it.key != nil {
@@ -296,8 +296,8 @@ func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []item
 
 // insertNew stores the messages and runs of items[left...] and fills in their ids. It returns the
 // indexes of items whose key a message had that was no run's.
-func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item, left []int, ids []int64, p *parent) (adopted []int, err error) {
-	chosen := make([]item, len(left))
+func (s *Store) insertNew(ctx context.Context, c conn, name string, items []enqueueRow, left []int, ids []int64, p *parent) (adopted []int, err error) {
+	chosen := make([]enqueueRow, len(left))
 	for i, n := range left {
 		chosen[i] = items[n]
 		chosen[i].unique = false // the run's key decides, not the message's
@@ -322,10 +322,10 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []item
 			return nil, c.startAgain(ctx, e.stored)
 		}
 	}
-	for _, i := range e.taken {
+	for _, i := range e.existing {
 		adopted = append(adopted, left[i])
 	}
-	return adopted, s.announce(ctx, name, e.stored)
+	return adopted, s.notifyStored(ctx, name, e.stored)
 }
 
 // startAgain takes back those of the messages just stored that got no run,
