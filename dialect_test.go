@@ -132,7 +132,7 @@ func TestDialectsHaveEveryStatement(t *testing.T) {
 // PostgreSQL drops several tables by one statement, SQLite cannot; pgqrs 0.15 has an index for producers on PostgreSQL alone; their
 // settings are their own, and it alone has rights; Turso saves a step that is there by another statement, and keeps enqueuers out by two;
 // PostgreSQL alone starts a run and its message by one, and ends them, and claims from a place on, and looks what is before it.
-var differs = regexp.MustCompile(`^(schema\.(drop\[\d+\]|share\[\d+\]|settings\[\w+\]|rights\[0\]|turso\[0\])|queue\.freeze\[1\]|step\.(save|saveBatch|open)\[1\]|workflow\.(start|end)\[0\]|lease\.(nextClaim|skipped)\[0\])$`)
+var differs = regexp.MustCompile(`^(schema\.(drop\[\d+\]|joinInterop\[\d+\]|settings\[\w+\]|rights\[0\]|turso\[0\])|queue\.freeze\[1\]|step\.(save|saveBatch|open)\[1\]|workflow\.(start|end)\[0\]|lease\.(nextClaim|skipped)\[0\])$`)
 
 func TestDialectsAgreeOnTagsAndArguments(t *testing.T) {
 	shape := func(d Dialect) map[string]string {
