@@ -540,7 +540,7 @@ func (s *Store) Redrive(ctx context.Context, ids ...int64) (int64, error) {
 		}
 	}
 	if err == nil {
-		err = takenError(taken)
+		err = keyTakenError(taken)
 	}
 	return int64(len(done)), wrap(ctx, err, "redrive messages")
 }
@@ -556,12 +556,12 @@ func (s *Store) RedriveAll(ctx context.Context, queue string) (int64, error) {
 		return err
 	})
 	if err == nil {
-		err = takenError(taken)
+		err = keyTakenError(taken)
 	}
 	return n, wrap(ctx, err, "redrive the dead letters of queue %q", queue)
 }
 
-func takenError(ids []int64) error {
+func keyTakenError(ids []int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -737,8 +737,8 @@ func (q *queueRunner) setRow(row registration) {
 // row is that of a queue runner.
 func (q *queueRunner) row() registration { return registration{q.worker.Load(), q.incarnation.Load()} }
 
-// taken is the word for a queue runner whose row another worker has taken over: it claims nothing until it has a row again.
-const taken = "taken over"
+// rowTaken is the word for a queue runner whose row another worker has taken over: it claims nothing until it has a row again.
+const rowTaken = "taken over"
 
 // readRow takes in what a heartbeat says of a queue runner's row, and returns the word for its status. A row that is gone, or that
 // was given up for dead while this process was held up, is made anew, and so is one that another worker has
@@ -760,7 +760,7 @@ func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]w
 			r.log.Warn("pgqrs: another worker of the same name has taken over the worker's row; claiming nothing until the name is free", "queue", q.queue, "id", row.id)
 		}
 		q.setRow(registration{})
-		return taken, q.limited.Load(), nil
+		return rowTaken, q.limited.Load(), nil
 	}
 	return "polling", q.limited.Load(), err
 }

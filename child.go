@@ -37,7 +37,7 @@ func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string,
 
 // children is Children, or, if it is for one, Child.
 func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string, in []In, one bool, opts []Option) ([]Out, error) {
-	if err := run.giveChildren(w.name, name, len(in), one); err != nil {
+	if err := run.testChildren(w.name, name, len(in), one); err != nil {
 		return nil, err
 	}
 	raw, err := run.children(ctx, w.name, name, len(in), func(ctx context.Context) ([]enqueueRow, error) {
@@ -69,8 +69,8 @@ func deletedChild(workflow string, id int64) childResult {
 	return childResult{Workflow: workflow, RunID: id, Error: &text, Deleted: true}
 }
 
-// failure is why a child has no result; nil if it has.
-func (c childResult) failure() error {
+// err is why a child has no result; nil if it has.
+func (c childResult) err() error {
 	switch {
 	case c.Cancelled:
 		return &RunError{c.Workflow, c.RunID, "", ErrCancelled}
@@ -94,7 +94,7 @@ func decodeChildren[Out any](run *Run, name string, raw []byte, n int) ([]Out, e
 	}
 	var errs []error
 	for i, c := range results {
-		if err := c.failure(); err != nil {
+		if err := c.err(); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -110,8 +110,8 @@ func decodeChildren[Out any](run *Run, name string, raw []byte, n int) ([]Out, e
 
 // children starts n runs of a workflow once, and returns their results when all have ended.
 func (r *Run) children(ctx context.Context, workflow, name string, n int, items func(context.Context) ([]enqueueRow, error)) ([]byte, error) {
-	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) {
-		ctx := r.ofLease(ctx)
+	return r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) {
+		ctx := r.withoutCancel(ctx)
 		if r.store == nil {
 			return nil, fmt.Errorf("%w: Child %q needs a database, or a given result", ErrUnsupported, name)
 		}
@@ -133,9 +133,9 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 		return nil, r.suspendOnInfraError(err)
 	}
 	if !ended {
-		return nil, r.suspend(forever, nil)
+		return nil, r.suspend(wakeOnlyDelay, nil)
 	}
-	results, err := placed(found, rec.output, workflow, n)
+	results, err := placeResults(found, rec.output, workflow, n)
 	if err != nil {
 		return nil, err
 	}
@@ -144,12 +144,12 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 		return nil, err
 	}
 	output := canonical(string(raw))
-	return r.put(ctx, name, step{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
+	return r.saveThen(ctx, name, stepValues{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
 }
 
-// placed returns the results of a step's children, each in the place of its input. found are those that are
+// placeResults returns the results of a step's children, each in the place of its input. found are those that are
 // there, by id; started is the list of all ids, of which former versions have recorded none.
-func placed(found []childResult, started []byte, workflow string, n int) ([]childResult, error) {
+func placeResults(found []childResult, started []byte, workflow string, n int) ([]childResult, error) {
 	if started == nil && len(found) == n {
 		return found, nil
 	}
@@ -181,16 +181,16 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 		if err != nil {
 			return err
 		}
-		status, err := c.saveStep(ctx, saving{r.id, r.m, name, step{status: Paused, output: list}})
+		status, err := c.saveStep(ctx, stepWrite{r.id, r.message, name, stepValues{status: Paused, output: list}})
 		if err == nil && status == "" {
-			err = lostError([]int64{r.m.ID})
+			err = lostError([]int64{r.message.ID})
 		}
 		return err
 	})
 	if err != nil {
 		return r.suspendOnInfraError(err)
 	}
-	return r.suspend(forever, nil)
+	return r.suspend(wakeOnlyDelay, nil)
 }
 
 // childResults reads what became of a step's children, and whether all have ended.

@@ -286,7 +286,7 @@ func TestStepsShareAStatement(t *testing.T) {
 		return [][]driver.Value{{int64(2), "a", "PAUSED"}, {int64(1), "a", "RUNNING"}}, nil
 	})
 	m := &MessageInfo{ID: 5, WorkerID: 7, Claim: 1}
-	list := []saving{{1, m, "a", step{}}, {2, m, "a", step{}}, {1, m, "b", step{}}} // the third is lost
+	list := []stepWrite{{1, m, "a", stepValues{}}, {2, m, "a", stepValues{}}, {1, m, "b", stepValues{}}} // the third is lost
 	states, err := s.saveSteps(t.Context(), list)
 	if err != nil || !slices.Equal(states, []State{Running, Paused, ""}) {
 		t.Errorf("states %q, %v", states, err)

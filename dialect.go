@@ -392,7 +392,7 @@ type limitSQL struct {
 	// 1 row: how many of them may be (0 or less: none), microseconds until the rate lets the next one begin (0: at once), whether there is a rate.
 	capacity string
 	// take takes tokens for what was claimed. Exec; queue's id, how many.
-	take string
+	spend string
 }
 
 // scheduleSQL is for schedules. What a worker does is guarded by the number of
@@ -413,7 +413,7 @@ type scheduleSQL struct {
 	record string
 	// take reads what a schedule enqueues; on the SQLite family it takes the write lock, on PostgreSQL it locks the row.
 	// Query; name; 1 row: id, queue, whether it starts runs, payload, priority, key, headers; none if there is no such schedule.
-	take string
+	lock string
 	// pause sets (true) or clears (false) paused_at, which is a change for advance. Query; name, paused; 1 row: id, or none if there is no such schedule.
 	pause string
 	// list describes all schedules, by name, cut. Query; no arguments; rows: id, name, queue, whether it starts runs, payload, priority, key, headers,
@@ -444,7 +444,7 @@ type workflowSQL struct {
 	// keyed finds runs by key. Query; workflow, JSON array of keys; rows: key, run.
 	keyed string
 	// takeBack deletes messages that have no run. Exec; JSON array of messages.
-	takeBack string
+	adopt string
 	// begin starts or continues the execution of a message's run. Query; message, worker, claim;
 	// 1 row: run, status after, whether it is its first execution and has no steps; none if the lease is lost or there is no run.
 	begin string

@@ -932,7 +932,7 @@ var postgresLimits = limitSQL{
 				(SELECT count(*) FROM held WHERE queue_id = (SELECT queue_id FROM arg) AND vt > (SELECT now FROM arg)) END, (b.full_bucket - b.ahead) / b.rate_interval),
 			GREATEST(0, COALESCE(b.ahead - (b.full_bucket - b.rate_interval), 0)), b.rate_interval IS NOT NULL
 		FROM bucket b`,
-	take: `/* pgqrs:limit.take */
+	spend: `/* pgqrs:limit.take */
 		UPDATE pgqrs_queues q SET rate_at = arg.now + (` + postgresAhead + ` + LEAST(arg.n::float8 * ` + postgresInterval + `, ` + postgresLongest + `)::bigint) * interval '1 microsecond'
 		FROM (SELECT $1::bigint AS queue_id, $2::bigint AS n, clock_timestamp() AS now) arg
 		WHERE q.id = arg.queue_id AND ` + postgresInterval + ` IS NOT NULL`,
@@ -1034,7 +1034,7 @@ var postgresSchedules = scheduleSQL{
 		ORDER BY j.n
 		ON CONFLICT DO NOTHING
 		RETURNING ` + postgresMicros + `due_at` + postgresMicrosEnd,
-	take: `/* pgqrs:schedule.take */
+	lock: `/* pgqrs:schedule.take */
 		UPDATE pgqrs_schedules SET name = name WHERE name = $1
 		RETURNING id, queue_name, starts_runs, payload, priority, dedup_key, headers`,
 	pause: `/* pgqrs:schedule.pause */
@@ -1164,7 +1164,7 @@ var postgresWorkflow = workflowSQL{
 		WITH arg AS MATERIALIZED (SELECT $1::text AS workflow, $2::json AS keys)
 		SELECT r.run_key, r.id FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow JOIN pgqrs_workflow_runs r ON r.workflow_id = w.id
 		WHERE r.run_key IN (SELECT json_array_elements(arg.keys) ->> 0)`,
-	takeBack: `/* pgqrs:run.take_back */
+	adopt: `/* pgqrs:run.take_back */
 		DELETE FROM pgqrs_messages m
 		WHERE m.id IN (SELECT json_array_elements_text($1::json)::bigint) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = m.id)`,
 	begin: `/* pgqrs:run.begin */

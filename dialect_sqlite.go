@@ -817,7 +817,7 @@ var sqliteLimits = limitSQL{
 				COALESCE((full_bucket - ahead) / rate_interval, (SELECT n FROM arg))),
 			max(0, COALESCE(ahead - (full_bucket - rate_interval), 0)), rate_interval IS NOT NULL
 		FROM bucket`,
-	take: `/* pgqrs:limit.take */
+	spend: `/* pgqrs:limit.take */
 		WITH arg (queue_id, n, now) AS (SELECT ?, ?, ` + sqliteMicros + `)
 		UPDATE pgqrs_queues SET rate_at = (SELECT now FROM arg) + ` + sqliteAhead + ` + (SELECT n FROM arg) * rate_interval
 		WHERE id = (SELECT queue_id FROM arg) AND ` + sqliteInterval + ` IS NOT NULL`,
@@ -922,7 +922,7 @@ var sqliteSchedules = scheduleSQL{
 		WHERE true
 		ON CONFLICT DO NOTHING
 		RETURNING CAST(due_at AS BLOB)`,
-	take: `/* pgqrs:schedule.take */
+	lock: `/* pgqrs:schedule.take */
 		UPDATE pgqrs_schedules SET name = name WHERE name = ?
 		RETURNING id, CAST(queue_name AS BLOB), starts_runs, CAST(payload AS BLOB), priority, CAST(dedup_key AS BLOB), CAST(headers AS BLOB)`,
 	pause: `/* pgqrs:schedule.pause */
@@ -1060,7 +1060,7 @@ var sqliteWorkflow = workflowSQL{
 		SELECT CAST(r.run_key AS BLOB), r.id
 		FROM arg JOIN pgqrs_workflows w ON w.name = arg.workflow CROSS JOIN json_each(arg.keys) k CROSS JOIN pgqrs_workflow_runs r
 		WHERE r.workflow_id = w.id AND r.run_key = json_extract(k.value, '$[0]') AND r.run_key IS NOT NULL`,
-	takeBack: `/* pgqrs:run.take_back */
+	adopt: `/* pgqrs:run.take_back */
 		DELETE FROM pgqrs_messages
 		WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r WHERE r.message_id = pgqrs_messages.id)`,
 	begin: `/* pgqrs:run.begin */

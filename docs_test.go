@@ -286,7 +286,7 @@ func isLogger(e ast.Expr) bool {
 		return e.Name == "log" || e.Name == "failure"
 	case *ast.CallExpr:
 		method, ok := e.Fun.(*ast.SelectorExpr)
-		return ok && method.Sel.Name == "of"
+		return ok && method.Sel.Name == "key"
 	case *ast.SelectorExpr:
 		return e.Sel.Name == "log"
 	}

@@ -34,7 +34,7 @@ func isDriverPanic(err error) bool {
 // driverPanicked makes a panic an error and logs it with its stack.
 func (s *core) driverPanicked(v any, held bool) *driverPanic {
 	p := &driverPanic{fmt.Sprint(v), held}
-	s.failures.of("driver").Error("pgqrs: the database driver panicked; its connection is discarded", "panic", p.value, "stack", string(debug.Stack()))
+	s.failures.key("driver").Error("pgqrs: the database driver panicked; its connection is discarded", "panic", p.value, "stack", string(debug.Stack()))
 	return p
 }
 

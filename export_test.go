@@ -10,7 +10,7 @@ func (h Handler) Work(ctx context.Context, m *MessageInfo) error {
 
 // Bury ends a run whose message has used up its attempts, as a Worker would.
 func (s *Store) Bury(ctx context.Context, m *MessageInfo, cause error) error {
-	return s.bury(ctx, m, cause, "")
+	return s.failRun(ctx, m, cause, "")
 }
 
 // InRun returns the ctx that a run's function gets.
@@ -37,7 +37,7 @@ func (w *Worker) Tick(ctx context.Context) error {
 	if err := k.register(ctx); err != nil {
 		return err
 	}
-	k.look(ctx)
-	k.settle()
+	k.runDue(ctx)
+	k.waitForRunning()
 	return nil
 }

@@ -12,12 +12,12 @@ import (
 var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
 
 // safely returns the Observer with functions whose panics are logged, and change nothing.
-func (o *Observer) safely(failures *failures) *Observer {
+func (o *Observer) safely(failures *failureLogs) *Observer {
 	if o == nil {
 		return nil
 	}
 	call := func(name string) func(func()) {
-		failure := failures.of("Observer." + name)
+		failure := failures.key("Observer." + name)
 		return func(fn func()) {
 			if err := foreign.Catch(fn); err != nil {
 				failure.Error("pgqrs: a function of the Observer panicked", "function", name, "err", err)

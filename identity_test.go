@@ -82,7 +82,7 @@ func TestRunWhoseMessageHasComeBackIsNotEnded(t *testing.T) {
 				}
 				return nil, nil
 			})
-			if err := s.endStranded(t.Context(), strandedRun{id: 5, message: 7, ended: test.ended}, errBroken); err != nil {
+			if err := s.endStranded(t.Context(), strandedRun{id: 5, message: 7, messageState: test.ended}, errBroken); err != nil {
 				t.Fatal(err)
 			}
 			calls := f.log()
@@ -191,7 +191,7 @@ func TestStrandedRunWhoseKeyIsTakenEnds(t *testing.T) {
 		}
 		return nil, nil
 	})
-	goesOn, err := s.rescue(t.Context(), "w", strandedRun{id: 5, message: 7, ended: "archived"})
+	goesOn, err := s.rescue(t.Context(), "w", strandedRun{id: 5, message: 7, messageState: "archived"})
 	if goesOn || err != nil {
 		t.Errorf("goes on: %v, error %v", goesOn, err)
 	}

@@ -191,7 +191,7 @@ func (r *runner) outcomeOf(d *delivery, err error) outcome {
 	case n > maxInfraErrors:
 		return d.queue.policy.outcome(d.m.Attempt, fmt.Errorf("the database has kept it from being done %d times: %w", n, cause))
 	}
-	if failure := r.repeated.of("put off " + d.queue.queue); d.queue.workflow {
+	if failure := r.repeated.key("put off " + d.queue.queue); d.queue.workflow {
 		failure.Warn("pgqrs: run is put off because of the database", "queue", d.queue.queue, "message", d.m.ID, "err", cause)
 	} else {
 		failure.Warn("pgqrs: message is put off because of the database", "queue", d.queue.queue, "message", d.m.ID, "err", cause)

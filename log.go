@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// failures log what fails again and again: at once, after 10 s, after a minute, and then every 10
+// failureLogs log what fails again and again: at once, after 10 s, after a minute, and then every 10
 // minutes, with how often it has failed and since when. From a minute on the level is Error. One
 // line says when it is over. An outage would otherwise log each try of each worker.
-type failures struct {
-	log  *slog.Logger
-	some atomic.Bool // there are any
+type failureLogs struct {
+	log     *slog.Logger
+	failing atomic.Bool // there are any
 
 	mu   sync.Mutex
-	open map[string]*recurrence // by what fails
+	open map[string]*failureCount // by what fails
 }
 
-// A recurrence is something that fails, from the first time on until it is over.
-type recurrence struct {
+// A failureCount is something that fails, from the first time on until it is over.
+type failureCount struct {
 	message      string
 	since, until time.Time // when it failed first and last
 	times        int
@@ -38,12 +38,12 @@ const (
 	loudFailure  = 2                // lines before those of level Error
 )
 
-// of returns the logger of one thing that may fail.
-func (f *failures) of(key string) failureLog { return failureLog{f, key} }
+// key returns the logger of one thing that may fail.
+func (f *failureLogs) key(key string) failureLog { return failureLog{f, key} }
 
 // A failureLog logs one thing that may fail.
 type failureLog struct {
-	all *failures
+	all *failureLogs
 	key string
 }
 
@@ -68,19 +68,19 @@ func (l failureLog) failed(level slog.Level, message string, args []any) {
 }
 
 // count counts a failure and reports whether it is to be logged.
-func (l failureLog) count(message string) (x recurrence, due bool) {
+func (l failureLog) count(message string) (x failureCount, due bool) {
 	f := l.all
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	if f.open == nil {
-		f.open = map[string]*recurrence{}
+		f.open = map[string]*failureCount{}
 	}
 	known := f.open[l.key]
 	if known == nil {
-		known = &recurrence{since: now, next: now}
+		known = &failureCount{since: now, next: now}
 		f.open[l.key] = known
-		f.some.Store(true)
+		f.failing.Store(true)
 	}
 	known.message, known.until = message, now
 	known.times++
@@ -99,7 +99,7 @@ func (l failureLog) count(message string) (x recurrence, due bool) {
 // over notes that the thing works. If it has failed, and has not for a while, that is logged.
 func (l failureLog) over() {
 	f, key := l.all, l.key
-	if !f.some.Load() {
+	if !f.failing.Load() {
 		return
 	}
 	f.mu.Lock()
@@ -107,7 +107,7 @@ func (l failureLog) over() {
 	over := x != nil && time.Since(x.until) >= failureOver
 	if over {
 		delete(f.open, key)
-		f.some.Store(len(f.open) > 0)
+		f.failing.Store(len(f.open) > 0)
 	}
 	f.mu.Unlock()
 	if over {

@@ -16,7 +16,7 @@ import (
 func TestRecurringFailuresAreLoggedEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines bytes.Buffer
-		f := failures{log: slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		f := failureLogs{log: slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey || a.Key == "since" {
 				return slog.Attr{}
 			}
@@ -24,15 +24,15 @@ func TestRecurringFailuresAreLoggedEverLessOften(t *testing.T) {
 		}}))}
 		begun := time.Now()
 		for time.Since(begun) < 25*time.Minute {
-			f.of("claim").Warn("pgqrs: could not claim", "err", errors.New("boom"))
-			f.of("renew").over()
+			f.key("claim").Warn("pgqrs: could not claim", "err", errors.New("boom"))
+			f.key("renew").over()
 			pass(500 * time.Millisecond)
 		}
-		f.of("claim").over() // it may fail again at once
+		f.key("claim").over() // it may fail again at once
 		pass(failureOver)
-		f.of("claim").over()
-		f.of("claim").over()
-		f.of("claim").Warn("pgqrs: could not claim", "err", errors.New("boom"))
+		f.key("claim").over()
+		f.key("claim").over()
+		f.key("claim").Warn("pgqrs: could not claim", "err", errors.New("boom"))
 		want := `level=WARN msg="pgqrs: could not claim" err=boom
 level=WARN msg="pgqrs: could not claim" err=boom times=21
 level=ERROR msg="pgqrs: could not claim" err=boom times=121
@@ -44,7 +44,7 @@ level=WARN msg="pgqrs: could not claim" err=boom
 		if got := lines.String(); got != want {
 			t.Errorf("logged\n%s\nwant\n%s", got, want)
 		}
-		if f.of("claim").over(); strings.Count(lines.String(), "works again") != 1 {
+		if f.key("claim").over(); strings.Count(lines.String(), "works again") != 1 {
 			t.Error("it is over although it has just failed")
 		}
 	})

@@ -528,9 +528,9 @@ func newBucket(l Limits) *bucket {
 	return &bucket{rate: l.Rate, burst: burst, left: burst}
 }
 
-// take takes n out, or says how long that would have to wait. There must be as
+// spend takes n out, or says how long that would have to wait. There must be as
 // many in it, or, for a batch that it could never hold, be full.
-func (b *bucket) take(now time.Time, n int) error {
+func (b *bucket) spend(now time.Time, n int) error {
 	if b == nil {
 		return nil
 	}

@@ -348,7 +348,7 @@ func TestBucketAddsUpFractions(t *testing.T) {
 	take := func(after time.Duration, n int, want time.Duration) {
 		t.Helper()
 		now = now.Add(after)
-		err := b.take(now, n)
+		err := b.spend(now, n)
 		var limited *RateLimitError
 		switch {
 		case err == nil && want == 0:

@@ -107,7 +107,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 		err = q.store.cfg.Limits.admit(items, func(raw []byte) []byte { return raw })
 	}
 	if err == nil && q.store.rate != nil {
-		err = q.store.rate.take(time.Now(), len(items))
+		err = q.store.rate.spend(time.Now(), len(items))
 	}
 	if err != nil {
 		return nil, err

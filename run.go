@@ -17,9 +17,9 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// maxClosedCalls is how many calls a suspended run bears before its function
+// maxCallsAfterSuspension is how many calls a suspended run bears before its function
 // is taken for one that will never return.
-const maxClosedCalls = 1000
+const maxCallsAfterSuspension = 1000
 
 // A Run is a run from the inside, as its function sees it. It is safe for
 // concurrent use: steps may run in goroutines, if the function waits for them.
@@ -56,35 +56,35 @@ type (
 
 // A stepScope is the step in whose function a ctx is used.
 type stepScope struct {
-	run     *execution
-	name    string
-	refused atomic.Pointer[error] // of the first call that is not for a step's function
+	run       *execution
+	name      string
+	nestedErr atomic.Pointer[error] // of the first call that is not for a step's function
 }
 
-// scopeOf returns the step of a ctx, or nil outside a step.
-func scopeOf(ctx context.Context) *stepScope {
+// stepScopeOf returns the step of a ctx, or nil outside a step.
+func stepScopeOf(ctx context.Context) *stepScope {
 	scope, _ := ctx.Value(stepKey{}).(*stepScope)
 	return scope
 }
 
-// refuseNested returns an error if a call of a run is made in the function of one of the run's own steps.
-func (e *execution) refuseNested(ctx context.Context, call string) error {
-	scope := scopeOf(ctx)
+// checkNotNested returns an error if a call of a run is made in the function of one of the run's own steps.
+func (e *execution) checkNotNested(ctx context.Context, call string) error {
+	scope := stepScopeOf(ctx)
 	if scope == nil || scope.run != e {
 		return nil
 	}
 	err := Permanent(fmt.Errorf("%w: %s is called in the function of step %q of run %d", ErrState, call, scope.name, e.id))
-	scope.refused.CompareAndSwap(nil, &err)
+	scope.nestedErr.CompareAndSwap(nil, &err)
 	return err
 }
 
-// scopeError returns what the function of a step returned, or, if that is nil, why a call in it was refused.
-func scopeError(ctx context.Context, err error) error {
-	scope := scopeOf(ctx)
+// nestedCallError returns what the function of a step returned, or, if that is nil, why a call in it was refused.
+func nestedCallError(ctx context.Context, err error) error {
+	scope := stepScopeOf(ctx)
 	if err != nil || scope == nil {
 		return err
 	}
-	if refused := scope.refused.Load(); refused != nil {
+	if refused := scope.nestedErr.Load(); refused != nil {
 		return *refused
 	}
 	return nil
@@ -99,8 +99,8 @@ func outsideStep(ctx context.Context) error {
 	return nil
 }
 
-// pausedFor is how long the message of a paused run is put off; Resume wakes it.
-const pausedFor = 100 * 365 * 24 * time.Hour
+// pausedDelay is how long the message of a paused run is put off; Resume wakes it.
+const pausedDelay = 100 * 365 * 24 * time.Hour
 
 // execute is one execution of a run: it begins it, calls the function, and ends or suspends it.
 func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call func(context.Context, *Run, []byte) (any, error)) (err error) {
@@ -114,12 +114,12 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	case status.final():
 		return nil // its message outlived it; the ack follows
 	case status == Paused:
-		return &suspension{after: pausedFor}
+		return &suspension{after: pausedDelay}
 	}
-	s.tellAwaiting(RunInfo{ID: e.id, Status: Running})
+	s.notifyAwaiting(RunInfo{ID: e.id, Status: Running})
 	defer func() {
 		if err != nil {
-			s.tellAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
+			s.notifyAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
 		}
 	}()
 	if !fresh {
@@ -130,7 +130,7 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 		}
 	}
 	e.cancelling = status == Cancelling
-	if e.cancelling && len(e.stored) == 0 {
+	if e.cancelling && len(e.records) == 0 {
 		return e.finish(ctx, nil, nil)
 	}
 	user, interrupt := context.WithCancelCause(context.WithValue(ctx, runKey{}, e))
@@ -202,34 +202,34 @@ type execution struct {
 	store    *Store // nil: a test's, without a database
 	workflow string
 	id       int64
-	m        *MessageInfo
+	message  *MessageInfo
 	lease    context.Context // ends when the worker has to let go
 
 	inflight sync.WaitGroup // steps being run
 
-	mu         sync.Mutex
-	rows       []string // names of steps that have a row, with a record or without
-	stored     map[string]*stepRecord
-	loaded     time.Time
-	asked      map[string]bool
-	flying     []string // names of steps that are in flight
-	txs        int      // transactions of steps that are open
-	ran        []string // names whose function was called
-	waits      map[string]int
-	closed     *suspension
-	calls      int      // since it was closed
-	cancelling bool     // somebody asked for it
-	cleaning   bool     // the function has been told
-	refused    []string // the steps that told it, until that is recorded
-	paused     bool
-	over       bool  // the function has returned
-	reused     error // the first ErrStepReused
-	warned     bool
-	given      map[string]any // a test's results
+	mu                   sync.Mutex
+	stepNames            []string // names of steps that have a row, with a record or without
+	records              map[string]*stepRecord
+	loaded               time.Time
+	asked                map[string]bool
+	runningSteps         []string // names of steps that are in flight
+	openTxs              int      // transactions of steps that are open
+	calledSteps          []string // names whose function was called
+	signalWaits          map[string]int
+	suspension           *suspension
+	callsAfterSuspension int      // since it was closed
+	cancelling           bool     // somebody asked for it
+	cleanUp              bool     // the function has been told
+	cancelNotified       []string // the steps that told it, until that is recorded
+	paused               bool
+	returned             bool  // the function has returned
+	reusedErr            error // the first ErrStepReused
+	warned               bool
+	testResults          map[string]any // a test's results
 }
 
 func newExecution(s *Store, workflow string, m *MessageInfo) *execution {
-	return &execution{store: s, workflow: workflow, m: m, stored: map[string]*stepRecord{}, asked: map[string]bool{}, waits: map[string]int{}}
+	return &execution{store: s, workflow: workflow, message: m, records: map[string]*stepRecord{}, asked: map[string]bool{}, signalWaits: map[string]int{}}
 }
 
 // load reads the steps that earlier executions recorded. One that Retry has
@@ -244,82 +244,82 @@ func (e *execution) load(ctx context.Context) error {
 		}
 		retried = retried || s.retried
 		s.optional = retried
-		e.rows = append(e.rows, s.name)
+		e.stepNames = append(e.stepNames, s.name)
 		if s.status != Queued {
-			e.stored[s.name] = s
+			e.records[s.name] = s
 		}
 		return err
 	})
 }
 
-// remaining is how long a waiting step has yet to wait.
-func (e *execution) remaining(s *stepRecord) time.Duration {
+// remainingWait is how long a waiting step has yet to wait.
+func (e *execution) remainingWait(s *stepRecord) time.Duration {
 	return durationOf(s.wait.Int64) - time.Since(e.loaded)
 }
 
-// ask is how every call begins. It returns the record of a step, if there is
+// lookUpStep is how every call begins. It returns the record of a step, if there is
 // one, and an error if the call is not to go on: the run is suspended, or the name is no good.
-func (e *execution) ask(name string) (*stepRecord, error) {
+func (e *execution) lookUpStep(name string) (*stepRecord, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed != nil {
-		if e.calls++; e.calls > maxClosedCalls {
+	if e.suspension != nil {
+		if e.callsAfterSuspension++; e.callsAfterSuspension > maxCallsAfterSuspension {
 			runtime.Goexit() // it would never return
 		}
-		return nil, e.closed
+		return nil, e.suspension
 	}
 	if err := checkName("step name", name); err != nil {
 		return nil, &operationError{fmt.Sprintf("run %d", e.id), err}
 	}
 	if e.asked[name] {
 		err := fmt.Errorf("%w: %q", ErrStepReused, name)
-		if e.reused == nil {
-			e.reused = err
+		if e.reusedErr == nil {
+			e.reusedErr = err
 		}
 		return nil, err
 	}
 	e.asked[name] = true
-	return e.stored[name], nil
+	return e.records[name], nil
 }
 
-// enter counts a step as in flight, unless the execution is closed, or the step comes too late.
-func (e *execution) enter(name string) (late bool, err error) {
+// startStep counts a step as in flight, unless the execution is closed, or the step comes too late.
+func (e *execution) startStep(name string) (late bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed != nil || e.over {
-		return e.closed == nil, e.closedError()
+	if e.suspension != nil || e.returned {
+		return e.suspension == nil, e.suspensionError()
 	}
-	e.flying = append(e.flying, name)
+	e.runningSteps = append(e.runningSteps, name)
 	e.inflight.Add(1)
 	return false, nil
 }
 
-// closedError is the suspension as an error, or nil. The caller holds e.mu.
-func (e *execution) closedError() error {
-	if e.closed == nil {
+// suspensionError is the suspension as an error, or nil. The caller holds e.mu.
+func (e *execution) suspensionError() error {
+	if e.suspension == nil {
 		return nil
 	}
-	return e.closed
+	return e.suspension
 }
 
-// isLate reports whether the function has returned, for good.
-func (e *execution) isLate() bool {
+// hasReturned reports whether the function has returned, for good.
+func (e *execution) hasReturned() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.over && e.closed == nil
+	return e.returned && e.suspension == nil
 }
 
-// refuseLate warns of a step that is asked for after the function has returned, and returns its error.
-func (e *execution) refuseLate(name string) error {
+// lateStepError warns of a step that is asked for after the function has returned, and returns its error.
+func (e *execution) lateStepError(name string) error {
 	e.warnOfSteps(fmt.Sprintf("step %q was asked for after the function had returned, and was not run: the function has to wait for its goroutines", name))
 	return fmt.Errorf("%w: step %q: the function of run %d has returned", ErrState, name, e.id)
 }
 
-// lookForChange warns if a new step came before recorded ones.
-func (e *execution) lookForChange(name string) {
+// warnIfSkipped warns if a new step came before recorded ones.
+func (e *execution) warnIfSkipped(name string) {
 	e.mu.Lock()
 	var skipped []string
-	for other, rec := range e.stored {
+	for other, rec := range e.records {
 		if rec.final() && !rec.optional && !e.asked[other] {
 			skipped = append(skipped, other)
 		}
@@ -362,9 +362,9 @@ func (e *execution) warn(text string) {
 	}
 }
 
-// boundary is where an execution can be stopped: before a step that has no
+// checkpoint is where an execution can be stopped: before a step that has no
 // recorded result.
-func (e *execution) boundary(ctx context.Context, name string) error {
+func (e *execution) checkpoint(ctx context.Context, name string) error {
 	e.mu.Lock()
 	if cause := context.Cause(ctx); errors.Is(cause, ErrCancelled) {
 		e.cancelling = true
@@ -375,41 +375,41 @@ func (e *execution) boundary(ctx context.Context, name string) error {
 	case e.store == nil:
 	case context.Cause(e.lease) != nil:
 		stop = e.suspendLocked(0, context.Cause(e.lease))
-	case e.m.delivery != nil && e.m.delivery.draining.Load():
+	case e.message.delivery != nil && e.message.delivery.draining.Load():
 		stop = e.suspendLocked(0, nil)
-	case e.cancelling && !e.cleaning:
-		stop = e.refuseLocked(name)
+	case e.cancelling && !e.cleanUp:
+		stop = e.notifyCancelledLocked(name)
 	case e.paused:
-		stop = e.suspendLocked(pausedFor, nil)
+		stop = e.suspendLocked(pausedDelay, nil)
 	default:
-		refused, e.refused = e.refused, nil
+		refused, e.cancelNotified = e.cancelNotified, nil
 	}
 	e.mu.Unlock()
 	for _, name := range refused {
-		if err := e.recordRefusal(ctx, name); err != nil {
+		if err := e.recordCancelNotified(ctx, name); err != nil {
 			return err
 		}
 	}
 	return stop
 }
 
-// refuse tells the function, by a step, that the run is being cancelled.
-func (e *execution) refuse(name string) error {
+// notifyCancelled tells the function, by a step, that the run is being cancelled.
+func (e *execution) notifyCancelled(name string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.refuseLocked(name)
+	return e.notifyCancelledLocked(name)
 }
 
-func (e *execution) refuseLocked(name string) error {
-	e.cancelling, e.cleaning = true, true
-	e.refused = append(e.refused, name)
+func (e *execution) notifyCancelledLocked(name string) error {
+	e.cancelling, e.cleanUp = true, true
+	e.cancelNotified = append(e.cancelNotified, name)
 	return ErrCancelled
 }
 
-// recordRefusal records where a cancelled run was told so, now that it goes on
+// recordCancelNotified records where a cancelled run was told so, now that it goes on
 // to clean up: a replay has to take the same turn.
-func (e *execution) recordRefusal(ctx context.Context, name string) error {
-	_, err := e.save(ctx, name, step{status: Failed, failure: failure{Code: codeCancelled, Message: ErrCancelled.Error()}.encode()})
+func (e *execution) recordCancelNotified(ctx context.Context, name string) error {
+	_, err := e.save(ctx, name, stepValues{status: Failed, failure: stepFailure{Code: codeCancelled, Message: ErrCancelled.Error()}.encode()})
 	return err
 }
 
@@ -422,18 +422,18 @@ func (e *execution) suspend(after time.Duration, cause error) error {
 
 func (e *execution) suspendLocked(after time.Duration, cause error) error {
 	after = max(0, after)
-	if e.closed == nil {
-		e.closed = &suspension{after: after, cause: cause}
+	if e.suspension == nil {
+		e.suspension = &suspension{after: after, cause: cause}
 	}
-	e.closed.after = min(e.closed.after, after)
-	return e.closed
+	e.suspension.after = min(e.suspension.after, after)
+	return e.suspension
 }
 
 // end ends the execution: the run is finished, unless it was suspended.
 func (e *execution) end(ctx context.Context, out any, err error) error {
 	e.waitForSteps()
 	e.mu.Lock()
-	closed, told, reused := e.closed, e.cleaning, e.reused
+	closed, told, reused := e.suspension, e.cleanUp, e.reusedErr
 	e.mu.Unlock()
 	if err == nil {
 		err = reused // which the function has ignored
@@ -454,10 +454,10 @@ func (e *execution) end(ctx context.Context, out any, err error) error {
 // steps that the function did not wait for, unless the run is suspended.
 func (e *execution) waitForSteps() {
 	e.mu.Lock()
-	e.over = true
+	e.returned = true
 	var left []string
-	if e.closed == nil {
-		left = slices.Sorted(slices.Values(e.flying))
+	if e.suspension == nil {
+		left = slices.Sorted(slices.Values(e.runningSteps))
 	}
 	e.mu.Unlock()
 	e.inflight.Wait()
@@ -484,14 +484,14 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 		}
 		status, message = Failed, string(raw)
 	}
-	e.lookForLeftOver(status)
+	e.warnIfUnused(status)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
 	defer cancel()
-	if e.m.delivery != nil {
-		e.m.delivery.settling.Add(1)
-		defer e.m.delivery.settling.Add(-1)
+	if e.message.delivery != nil {
+		e.message.delivery.settling.Add(1)
+		defer e.message.delivery.settling.Add(-1)
 	}
-	stands, failed := e.write(ctx, status, output, message)
+	stands, failed := e.writeEnd(ctx, status, output, message)
 	if sqlerr.Untranslatable(failed) {
 		if err == nil {
 			err = &operationError{fmt.Sprintf("result of run %d", e.id), invalidTextError(failed)}
@@ -501,32 +501,32 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 			return encodeErr
 		}
 		status, output, message = Failed, nil, string(raw)
-		stands, failed = e.write(ctx, status, output, message)
+		stands, failed = e.writeEnd(ctx, status, output, message)
 	}
 	if failed != nil {
 		return e.store.suspendOnInfraError(e.lease, failed)
 	}
-	if e.m.delivery != nil {
-		e.m.delivery.settled.Store(true)
+	if e.message.delivery != nil {
+		e.message.delivery.settled.Store(true)
 	}
-	e.store.tellAwaiting(e.outcome(stands, output))
+	e.store.notifyAwaiting(e.endInfo(stands, output))
 	if stands == Failed {
 		e.store.log.Warn("pgqrs: run failed", "workflow", e.workflow, "run", e.id, "err", err)
 	}
 	return nil
 }
 
-// write ends a run and acks its message, and returns the status that stands.
-func (e *execution) write(ctx context.Context, status State, output, message any) (stands State, err error) {
-	stands, err = e.endAtOnce(ctx, status, output, message)
+// writeEnd ends a run and acks its message, and returns the status that stands.
+func (e *execution) writeEnd(ctx context.Context, status State, output, message any) (stands State, err error) {
+	stands, err = e.endByOneStatement(ctx, status, output, message)
 	if err == nil && stands == "" {
-		stands, err = e.endInParts(ctx, status, output, message)
+		stands, err = e.endByTransaction(ctx, status, output, message)
 	}
 	return stands, err
 }
 
-// outcome is what those who wait for the run here hear of its end.
-func (e *execution) outcome(stands State, output any) RunInfo {
+// endInfo is what those who wait for the run here hear of its end.
+func (e *execution) endInfo(stands State, output any) RunInfo {
 	info := RunInfo{ID: e.id, Workflow: e.workflow, Status: stands}
 	if text, ok := output.(string); ok && stands == Succeeded {
 		info.Output = json.RawMessage(text)
@@ -534,44 +534,44 @@ func (e *execution) outcome(stands State, output any) RunInfo {
 	return info
 }
 
-// endAtOnce ends a run and acks its message by one statement, where there is one and no other run or message is
+// endByOneStatement ends a run and acks its message by one statement, where there is one and no other run or message is
 // concerned. It returns the status that stands, or "" if it did nothing.
-func (e *execution) endAtOnce(ctx context.Context, status State, output, message any) (stands State, err error) {
+func (e *execution) endByOneStatement(ctx context.Context, status State, output, message any) (stands State, err error) {
 	texts := e.store.dialect.workflow.end
-	if len(texts) == 0 || len(dependentsOf([]settlement{{m: e.m}})) > 0 {
+	if len(texts) == 0 || len(dependentsOf([]settlement{{m: e.message}})) > 0 {
 		return "", nil
 	}
 	err = e.store.single(ctx, func(c conn) error {
 		stands = ""
-		args := []any{e.id, e.m.ID, e.m.WorkerID, e.m.Claim, string(status), output, message}
+		args := []any{e.id, e.message.ID, e.message.WorkerID, e.message.Claim, string(status), output, message}
 		return c.rowsUntil(ctx, 1, texts, args, func(rows *sql.Rows) error { return rows.Scan(&stands) })
 	})
 	return stands, err
 }
 
-// endInParts is endAtOnce for every run, by several statements.
-func (e *execution) endInParts(ctx context.Context, status State, output, message any) (stands State, err error) {
+// endByTransaction is endAtOnce for every run, by several statements.
+func (e *execution) endByTransaction(ctx context.Context, status State, output, message any) (stands State, err error) {
 	err = e.store.atomic(ctx, func(c conn) error {
 		var err error
 		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
 			return err
 		}
-		done, err := c.store.settle(ctx, []settlement{{m: e.m}})
+		done, err := c.store.settle(ctx, []settlement{{m: e.message}})
 		if err == nil && len(done) == 0 {
-			err = lostError([]int64{e.m.ID})
+			err = lostError([]int64{e.message.ID})
 		}
 		return err
 	})
 	return stands, err
 }
 
-// lookForLeftOver warns if the function did not ask for steps that are recorded.
-func (e *execution) lookForLeftOver(status State) {
+// warnIfUnused warns if the function did not ask for steps that are recorded.
+func (e *execution) warnIfUnused(status State) {
 	var left []string
 	e.mu.Lock()
-	if !e.warned && status == Succeeded && !e.cleaning {
-		for _, name := range slices.Sorted(maps.Keys(e.stored)) {
-			if !e.stored[name].optional && !e.asked[name] {
+	if !e.warned && status == Succeeded && !e.cleanUp {
+		for _, name := range slices.Sorted(maps.Keys(e.records)) {
+			if !e.records[name].optional && !e.asked[name] {
 				left = append(left, name)
 			}
 		}
@@ -600,11 +600,11 @@ func (c conn) endRun(ctx context.Context, run int64, status State, output, messa
 	if _, err := c.exec(ctx, join[0], run); err != nil {
 		return stands, err
 	}
-	return stands, c.woken(ctx, join[1], run)
+	return stands, c.wakeRunsBy(ctx, join[1], run)
 }
 
-// woken runs a statement that makes the messages of runs due, and tells the workers of this process.
-func (c conn) woken(ctx context.Context, text string, args ...any) error {
+// wakeRunsBy runs a statement that makes the messages of runs due, and tells the workers of this process.
+func (c conn) wakeRunsBy(ctx context.Context, text string, args ...any) error {
 	var queues []string
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
 		var run int64
@@ -619,16 +619,16 @@ func (c conn) woken(ctx context.Context, text string, args ...any) error {
 	return err
 }
 
-// bury ends the run of a message that goes to the dead letters, together with it.
-func (s *Store) bury(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
-	err := s.buryAsIs(ctx, m, cause, deadLetter)
+// failRun ends the run of a message that goes to the dead letters, together with it.
+func (s *Store) failRun(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
+	err := s.failRunAsIs(ctx, m, cause, deadLetter)
 	if plain := inASCII(cause); sqlerr.Untranslatable(err) && plain != nil {
-		return s.buryAsIs(ctx, m, plain, deadLetter)
+		return s.failRunAsIs(ctx, m, plain, deadLetter)
 	}
 	return err
 }
 
-func (s *Store) buryAsIs(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
+func (s *Store) failRunAsIs(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
 	message, err := encodeJSON(errorText(cause))
 	if err != nil {
 		return err
@@ -651,30 +651,30 @@ func (s *Store) buryAsIs(ctx context.Context, m *MessageInfo, cause error, deadL
 	})
 }
 
-// forever is how long a run waits for what wakes it.
-const forever = 100 * 365 * 24 * time.Hour
+// wakeOnlyDelay is how long a run waits for what wakes it.
+const wakeOnlyDelay = 100 * 365 * 24 * time.Hour
 
 // Sleep suspends the run for d, without holding a worker, however long that
 // is, and across restarts. It returns nil when the time has passed by the
 // database's clock, and until then an error matching ErrSuspended. The name is that of a step.
 func (r *Run) Sleep(ctx context.Context, name string, d time.Duration) error {
-	_, err := r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.sleep(ctx, name, rec, d) })
+	_, err := r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.sleep(ctx, name, rec, d) })
 	return err
 }
 
 func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Duration) ([]byte, error) {
 	wait, asleep := d, rec != nil && rec.wait.Valid
 	if asleep {
-		wait = r.remaining(rec)
+		wait = r.remainingWait(rec)
 	}
 	onward := func() ([]byte, error) { return nil, r.suspend(wait, nil) }
 	switch {
 	case wait <= 0 || r.store == nil:
-		return r.put(ctx, name, step{status: Succeeded}, func() ([]byte, error) { return nil, nil })
+		return r.saveThen(ctx, name, stepValues{status: Succeeded}, func() ([]byte, error) { return nil, nil })
 	case asleep:
 		return onward()
 	default:
-		return r.put(ctx, name, step{status: Running, delay: d.Microseconds()}, onward)
+		return r.saveThen(ctx, name, stepValues{status: Running, delay: d.Microseconds()}, onward)
 	}
 }
 
@@ -694,7 +694,7 @@ func (r *Run) Version(ctx context.Context, change string, version int) (int, err
 		return 0, fmt.Errorf("pgqrs: version %d of change %q is less than 1", version, change)
 	}
 	name := "version:" + change
-	if err := r.refuseNested(ctx, fmt.Sprintf("%q", name)); err != nil {
+	if err := r.checkNotNested(ctx, fmt.Sprintf("%q", name)); err != nil {
 		return 0, err
 	}
 	if r.hasPassed(name) {
@@ -708,8 +708,8 @@ func (r *Run) Version(ctx context.Context, change string, version int) (int, err
 func (e *execution) hasPassed(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stored[name] != nil || e.closed != nil {
+	if e.records[name] != nil || e.suspension != nil {
 		return false
 	}
-	return slices.ContainsFunc(e.rows, func(other string) bool { return !e.asked[other] })
+	return slices.ContainsFunc(e.stepNames, func(other string) bool { return !e.asked[other] })
 }

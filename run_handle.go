@@ -108,12 +108,12 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	if err := h.waitable(ctx); err != nil {
 		return out, wrap(ctx, err, "wait for run %d", h.id)
 	}
-	info, err := h.ended(ctx)
+	info, err := h.awaitEnd(ctx)
 	switch {
 	case err != nil:
 	case info.Status == Cancelled:
 		err = ErrCancelled
-	case info.Status == Succeeded && info.spoiled:
+	case info.Status == Succeeded && info.badOutput:
 		err = malformedError("its row", info.Malformed)
 	case info.Status == Failed:
 		return out, &RunError{info.Workflow, info.ID, "", &recordedError{info.Error, nil}}
@@ -141,17 +141,17 @@ func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 	if err := outsideStep(ctx); err != nil {
 		return err
 	}
-	scope := scopeOf(ctx)
+	scope := stepScopeOf(ctx)
 	if scope == nil || scope.run.store == nil || scope.run.store.core != h.store.core || scope.run.id != h.id {
 		return nil
 	}
 	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
 }
 
-// ended waits until the run has ended. While it is being executed in this process, it will be told, and looks
+// awaitEnd waits until the run has ended. While it is being executed in this process, it will be told, and looks
 // once a second only, in case the lease is lost; nor does it look at first if it cannot have missed the end.
 // A look that fails while the database is away is repeated.
-func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
+func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 	told, missed, stop := h.store.awaitRun(h.id, h.since)
 	defer stop()
 	const first, rare = 10 * time.Millisecond, time.Second
@@ -163,9 +163,9 @@ func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 		if look {
 			answer, ok := h.store.runPoller.poll(ctx, h.store, h.id)
 			if !ok {
-				return RunInfo{}, unanswered(ctx, failed)
+				return RunInfo{}, awaitError(ctx, failed)
 			}
-			if failed = answer.err; failed != nil && !answer.again || answer.info.Status.final() {
+			if failed = answer.err; failed != nil && !answer.temporary || answer.info.Status.final() {
 				return answer.info, failed
 			}
 			pause = h.store.pollWait(wait)
@@ -185,30 +185,30 @@ func (h *RunHandle[Out]) ended(ctx context.Context) (RunInfo, error) {
 			wait, look = min(2*wait, rare), true
 		case <-ctx.Done():
 			timer.Stop()
-			return RunInfo{}, unanswered(ctx, failed)
+			return RunInfo{}, awaitError(ctx, failed)
 		}
 		timer.Stop()
 	}
 }
 
-// unanswered is the error of a ctx that has ended, with that of the latest look if the database did not answer it.
-func unanswered(ctx context.Context, failed error) error {
+// awaitError is the error of a ctx that has ended, with that of the latest look if the database did not answer it.
+func awaitError(ctx context.Context, failed error) error {
 	if failed == nil {
 		return ctx.Err()
 	}
 	return fmt.Errorf("%w; the latest look failed: %w", ctx.Err(), failed)
 }
 
-// A runsHere is the runs of a process, to those who wait for them there.
-type runsHere struct {
+// A localRuns is the runs of a process, to those who wait for them there.
+type localRuns struct {
 	awaited map[int64]map[chan RunInfo]struct{} // calls of Result, by run
 	began   time.Time                           // when the first of them came
 	endings int64                               // runs that have ended
 	last    [64]int64                           // the last of them; the nth at n modulo their number
 }
 
-// missed reports whether a run may have ended since so many had. The caller holds core.mu.
-func (r *runsHere) missed(id, since int64) bool {
+// mayHaveMissed reports whether a run may have ended since so many had. The caller holds core.mu.
+func (r *localRuns) mayHaveMissed(id, since int64) bool {
 	n := r.endings - since
 	if n > int64(len(r.last)) {
 		return true
@@ -234,7 +234,7 @@ func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop
 		s.localRuns.awaited[id] = map[chan RunInfo]struct{}{}
 	}
 	s.localRuns.awaited[id][c] = struct{}{}
-	return c, s.localRuns.missed(id, since), func() {
+	return c, s.localRuns.mayHaveMissed(id, since), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.localRuns.awaited[id], c)
@@ -244,15 +244,15 @@ func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop
 	}
 }
 
-// endingsSoFar is how many runs have ended in this process.
-func (s *core) endingsSoFar() int64 {
+// endedRuns is how many runs have ended in this process.
+func (s *core) endedRuns() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.localRuns.endings
 }
 
-// tellAwaiting tells who waits for a run in this process what has become of it, in the place of what they were told before.
-func (s *core) tellAwaiting(news RunInfo) {
+// notifyAwaiting tells who waits for a run in this process what has become of it, in the place of what they were told before.
+func (s *core) notifyAwaiting(news RunInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if news.Status.final() {
@@ -286,7 +286,7 @@ func (c conn) cancelRun(ctx context.Context, id int64) error {
 		return err
 	}
 	if len(all) == 0 {
-		return c.explain(ctx, id, Cancelling, Cancelled)
+		return c.checkState(ctx, id, Cancelling, Cancelled)
 	}
 	return c.cancelChildren(ctx, started...)
 }
@@ -320,7 +320,7 @@ func (c conn) wakeRuns(ctx context.Context, ids []int64) error {
 	if err != nil {
 		return err
 	}
-	return c.woken(ctx, c.store.dialect.workflow.wake, list)
+	return c.wakeRunsBy(ctx, c.store.dialect.workflow.wake, list)
 }
 
 // endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no worker's hands,
@@ -371,7 +371,7 @@ func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]
 		if parent.Valid {
 			parents[parent.Int64] = true
 		}
-		c.store.onCommit(func() { c.store.tellAwaiting(RunInfo{ID: id, Status: Cancelled}) })
+		c.store.onCommit(func() { c.store.notifyAwaiting(RunInfo{ID: id, Status: Cancelled}) })
 		return err
 	})
 	return parents, err
@@ -395,8 +395,8 @@ func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
 	return nil
 }
 
-// explain says why a run could not be changed; it is fine if it is already what was wanted.
-func (c conn) explain(ctx context.Context, id int64, wanted ...State) error {
+// checkState says why a run could not be changed; it is fine if it is already what was wanted.
+func (c conn) checkState(ctx context.Context, id int64, wanted ...State) error {
 	info, err := c.run(ctx, id)
 	if err != nil || slices.Contains(wanted, info.Status) {
 		return err
@@ -411,7 +411,7 @@ func (h *RunHandle[Out]) Pause(ctx context.Context) error {
 	return h.change(ctx, "pause", func(c conn) error {
 		ids, err := c.ids(ctx, h.store.dialect.workflow.pause, h.id)
 		if err == nil && len(ids) == 0 {
-			err = c.explain(ctx, h.id, Paused)
+			err = c.checkState(ctx, h.id, Paused)
 		}
 		return err
 	})
@@ -425,7 +425,7 @@ func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 			return err
 		}
 		if len(ids) == 0 {
-			return c.explain(ctx, h.id)
+			return c.checkState(ctx, h.id)
 		}
 		return c.wakeRun(ctx, h.id)
 	})
@@ -453,14 +453,14 @@ func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 			return err
 		}
 		if len(messages) == 0 {
-			return c.explain(ctx, h.id)
+			return c.checkState(ctx, h.id)
 		}
 		done, taken, err := c.store.redrive(ctx, messages)
 		if err == nil && len(done) == 0 && len(taken) == 0 {
 			err = fmt.Errorf("%w: message %d", ErrNotFound, messages[0])
 		}
 		if err == nil {
-			err = takenError(taken)
+			err = keyTakenError(taken)
 		}
 		if err != nil {
 			return err
@@ -583,7 +583,7 @@ type RunInfo struct {
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
 	Malformed string
 
-	spoiled bool // the output does not decode
+	badOutput bool // the output does not decode
 }
 
 // RunFilter says which runs to list. A zero field lists all.
@@ -685,7 +685,7 @@ func (i *RunInfo) listed(malformed string) string {
 	var badInput, badOutput, badStatus string
 	i.Input, badInput = listedWhole("input", i.Input, i.InputSize)
 	i.Output, badOutput = listedWhole("output", i.Output, i.OutputSize)
-	i.spoiled = badOutput != ""
+	i.badOutput = badOutput != ""
 	if !i.Status.ofRun() {
 		badStatus = fmt.Sprintf("status: %q is not one of a run", string(i.Status))
 	}
@@ -749,13 +749,13 @@ func (c conn) run(ctx context.Context, id int64) (RunInfo, error) {
 		err = fmt.Errorf("%w: run %d", ErrNotFound, id)
 	}
 	if err == nil {
-		err = info.astray()
+		err = info.checkWorkflow()
 	}
 	return info, err
 }
 
-// astray is the error of a run that is of no workflow, because something other than this library wrote its row.
-func (i *RunInfo) astray() error {
+// checkWorkflow is the error of a run that is of no workflow, because something other than this library wrote its row.
+func (i *RunInfo) checkWorkflow() error {
 	if i.Workflow != "" {
 		return nil
 	}
@@ -787,16 +787,16 @@ type runPoll struct {
 
 // A runAnswer is a run, or why it could not be read.
 type runAnswer struct {
-	info  RunInfo
-	err   error
-	again bool // the error may pass
+	info      RunInfo
+	err       error
+	temporary bool // the error may pass
 }
 
 // A runBatch is the calls that one statement answers.
 type runBatch struct {
-	polls  []*runPoll
-	left   int // calls that still wait
-	cancel context.CancelFunc
+	polls   []*runPoll
+	waiting int // calls that still wait
+	cancel  context.CancelFunc
 }
 
 // poll reads a run, together with others if they ask for theirs, and reports whether ctx let it. If the run has not ended,
@@ -834,7 +834,7 @@ func (r *runPoller) leave(p *runPoll) {
 		r.asking = slices.DeleteFunc(r.asking, func(other *runPoll) bool { return other == p })
 		return
 	}
-	if p.batch.left--; p.batch.left == 0 {
+	if p.batch.waiting--; p.batch.waiting == 0 {
 		p.batch.cancel()
 	}
 }
@@ -868,7 +868,7 @@ func (r *runPoller) next(s *Store, cancel context.CancelFunc) *runBatch {
 		return nil
 	}
 	r.latest = time.Now()
-	batch := &runBatch{polls: r.asking[:n:n], left: n, cancel: cancel}
+	batch := &runBatch{polls: r.asking[:n:n], waiting: n, cancel: cancel}
 	r.asking = r.asking[n:]
 	for _, p := range batch.polls {
 		p.batch = batch
@@ -890,7 +890,7 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 		if err == nil && a.info.ID == 0 {
 			a.err = fmt.Errorf("%w: run %d", ErrNotFound, p.id)
 		} else if err == nil {
-			a.err = a.info.astray()
+			a.err = a.info.checkWorkflow()
 		}
 		p.answer <- a
 	}

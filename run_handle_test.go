@@ -259,7 +259,7 @@ func TestOfRunsThatAreAskedForTogetherEachHasItsAnswer(t *testing.T) {
 		for _, id := range []int64{1, 2, 2, -3, 4} {
 			go func() {
 				a, _ := s.runPoller.poll(t.Context(), s, id)
-				results <- fmt.Sprint(id, a.info.ID, errors.Is(a.err, ErrNotFound), a.again)
+				results <- fmt.Sprint(id, a.info.ID, errors.Is(a.err, ErrNotFound), a.temporary)
 			}()
 			synctest.Wait()
 		}

@@ -110,11 +110,11 @@ func (n *limitedLog) count(every time.Duration) int {
 // strandedAfter is how long a run's message has ended before the run is taken for stranded: pgqrs 0.15 ends the two one after the other.
 const strandedAfter = time.Minute
 
-// runElsewhere says that a run's message is another queue's, because something other than this library wrote so.
-const runElsewhere = "elsewhere"
+// messageElsewhere says that a run's message is another queue's, because something other than this library wrote so.
+const messageElsewhere = "elsewhere"
 
-// unfinished are the states of runs that need a message.
-var unfinished = []State{Queued, Running, Paused, Cancelling}
+// unfinishedStates are the states of runs that need a message.
+var unfinishedStates = []State{Queued, Running, Paused, Cancelling}
 
 // A strandedPage tells where the look for stranded runs goes on.
 type strandedPage struct {
@@ -124,9 +124,9 @@ type strandedPage struct {
 
 // A strandedRun is an unfinished run, and what became of its message.
 type strandedRun struct {
-	id, message int64
-	ended       string // archived, dead, gone, elsewhere; empty: it is there
-	lastError   sql.NullString
+	id, message  int64
+	messageState string // archived, dead, gone, elsewhere; empty: it is there
+	lastError    sql.NullString
 }
 
 // rescueRuns looks, a page at a time, for unfinished runs whose messages have ended without them, such as by a plain consumer of
@@ -136,7 +136,7 @@ func (r *runner) rescueRuns(ctx context.Context) {
 		if !q.workflow {
 			continue
 		}
-		for _, status := range unfinished {
+		for _, status := range unfinishedStates {
 			limited, cancel := context.WithTimeout(ctx, statementTimeout)
 			err := r.rescuePage(limited, strandedPage{q.queue, status})
 			cancel()
@@ -161,7 +161,7 @@ func (r *runner) rescuePage(ctx context.Context, page strandedPage) error {
 		r.rescueCursor[page] = runs[len(runs)-1].id
 	}
 	for _, run := range runs {
-		if run.ended == "" {
+		if run.messageState == "" {
 			continue
 		}
 		goesOn, err := r.store.rescue(ctx, page.workflow, run)
@@ -172,7 +172,7 @@ func (r *runner) rescuePage(ctx context.Context, page strandedPage) error {
 		if goesOn {
 			outcome = "goes on"
 		}
-		r.log.Warn("pgqrs: a run had lost its message", "workflow", page.workflow, "run", run.id, "message", run.message, "state", run.ended, "outcome", outcome)
+		r.log.Warn("pgqrs: a run had lost its message", "workflow", page.workflow, "run", run.id, "message", run.message, "state", run.messageState, "outcome", outcome)
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64
 	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), maintenanceChunk}
 	err := conn{s, nil}.rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
 		var run strandedRun
-		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.ended, &run.lastError) // what does not decode is no message
+		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError) // what does not decode is no message
 		runs = append(runs, run)
 		return err
 	})
@@ -193,14 +193,14 @@ func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64
 // rescue gives a stranded run its message back, or ends it. It reports whether the run goes on.
 func (s *Store) rescue(ctx context.Context, workflow string, run strandedRun) (goesOn bool, err error) {
 	cause := fmt.Errorf("its message was deleted")
-	switch run.ended {
+	switch run.messageState {
 	case string(Archived):
 		done, taken, err := s.redrive(ctx, []int64{run.message})
 		if err != nil || len(taken) == 0 {
-			return true, errors.Join(err, s.wokenIf(ctx, workflow, done))
+			return true, errors.Join(err, s.wakeIfReady(ctx, workflow, done))
 		}
 		cause = fmt.Errorf("its message was archived without it, and another has the message's key since")
-	case runElsewhere:
+	case messageElsewhere:
 		cause = malformedError(fmt.Sprintf("run %d", run.id), fmt.Sprintf("message_id: message %d is of another queue", run.message))
 	case string(Dead):
 		cause = fmt.Errorf("its message is dead: %s", run.lastError.String)
@@ -208,8 +208,8 @@ func (s *Store) rescue(ctx context.Context, workflow string, run strandedRun) (g
 	return false, s.endStranded(ctx, run, cause)
 }
 
-// wokenIf wakes the workers of a queue if messages have become ready.
-func (s *Store) wokenIf(ctx context.Context, queue string, ready []int64) error {
+// wakeIfReady wakes the workers of a queue if messages have become ready.
+func (s *Store) wakeIfReady(ctx context.Context, queue string, ready []int64) error {
 	if len(ready) == 0 {
 		return nil
 	}
@@ -233,7 +233,7 @@ func (s *Store) endStranded(ctx context.Context, run strandedRun, cause error) e
 		if _, err := c.endRun(ctx, run.id, Failed, nil, string(text)); err != nil {
 			return err
 		}
-		if run.ended == runElsewhere {
+		if run.messageState == messageElsewhere {
 			return nil // for good
 		}
 		there, err := c.ids(ctx, s.dialect.message.lock, list, "")
@@ -242,7 +242,7 @@ func (s *Store) endStranded(ctx context.Context, run strandedRun, cause error) e
 		}
 		ended := there
 		if len(there) > 0 {
-			if ended, err = c.ids(ctx, s.dialect.message.lock, list, run.ended); err != nil {
+			if ended, err = c.ids(ctx, s.dialect.message.lock, list, run.messageState); err != nil {
 				return err
 			}
 		}

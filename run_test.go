@@ -28,7 +28,7 @@ func sameText(t *testing.T, err error, want string) {
 
 func TestFailuresAreEncodedInTheWordsOfPgqrs015(t *testing.T) {
 	half := 0.5
-	for want, f := range map[string]failure{
+	for want, f := range map[string]stepFailure{
 		`{"is_transient":true,"code":"INTERNAL","message":"<no> \"x\"","retry_after":0.5}`: {Transient: true, Code: codeInternal, Message: `<no> "x"`, RetryAfter: &half},
 		`{"is_transient":false,"code":"NON_RETRYABLE","message":""}`:                       {Code: codePermanent},
 	} {
@@ -39,7 +39,7 @@ func TestFailuresAreEncodedInTheWordsOfPgqrs015(t *testing.T) {
 	for want, err := range map[string]error{
 		codeInternal: errBroken, codePermanent: fmt.Errorf("pay: %w", Permanent(errBroken)), codeTimeout: fmt.Errorf("%w after 1s", ErrTimeout),
 	} {
-		if got := codeOf(err); got != want {
+		if got := failureCode(err); got != want {
 			t.Errorf("%v is %s, want %s", err, got, want)
 		}
 	}
@@ -77,12 +77,12 @@ func TestRecordedStepsReturnTheirOutputOrTheirError(t *testing.T) {
 			}
 		})
 	}
-	if run.isCleaning() {
+	if run.inCleanUp() {
 		t.Error("a failure made the run clean up")
 	}
 	_, err = run.recorded("pay", &stepRecord{status: Failed, failure: []byte(`{"code":"CANCELLED","message":"pgqrs: run is cancelled"}`)})
-	if err != ErrCancelled || !run.isCleaning() {
-		t.Errorf("a recorded cancellation is %v, and the run cleans up: %v", err, run.isCleaning())
+	if err != ErrCancelled || !run.inCleanUp() {
+		t.Errorf("a recorded cancellation is %v, and the run cleans up: %v", err, run.inCleanUp())
 	}
 }
 
@@ -143,7 +143,7 @@ func TestVersionWithoutADatabase(t *testing.T) {
 		t.Errorf("a run that took version 1 follows %d, %v", v, err)
 	}
 	passed := newTestRun(nil)
-	passed.stored["book"], passed.rows = &stepRecord{name: "book", status: Succeeded}, []string{"book"}
+	passed.records["book"], passed.stepNames = &stepRecord{name: "book", status: Succeeded}, []string{"book"}
 	if v, err := passed.Version(t.Context(), "fraud", 2); v != 0 || err != nil {
 		t.Errorf("a run that has passed it follows %d, %v", v, err)
 	}
@@ -169,7 +169,7 @@ func TestRun_NestedCalls(t *testing.T) {
 	} {
 		for _, ignores := range []bool{false, true} {
 			run := newTestRun(nil)
-			run.rows = []string{"later"} // so that a Version is in the past
+			run.stepNames = []string{"later"} // so that a Version is in the past
 			err := run.Do(ctx, "outer", func(ctx context.Context) error {
 				err := inner(ctx, run)
 				if !errors.Is(err, ErrState) || !errors.Is(err, ErrPermanent) {
@@ -235,8 +235,8 @@ func TestClosedRunStartsNothingAndEndsALoop(t *testing.T) {
 	e.lease = t.Context()
 	run := &Run{execution: e}
 	first := run.suspend(time.Minute, nil)
-	if err := run.suspend(time.Second, errBroken); err != first || e.closed.after != time.Second {
-		t.Errorf("a second reason gives %v after %v, want the first, and the shorter time", err, e.closed.after)
+	if err := run.suspend(time.Second, errBroken); err != first || e.suspension.after != time.Second {
+		t.Errorf("a second reason gives %v after %v, want the first, and the shorter time", err, e.suspension.after)
 	}
 	ended := make(chan int)
 	go func() {
@@ -249,8 +249,8 @@ func TestClosedRunStartsNothingAndEndsALoop(t *testing.T) {
 			}
 		}
 	}()
-	if n := <-ended; n != maxClosedCalls {
-		t.Errorf("a function that ignores its suspension ended after %d calls, want %d", n, maxClosedCalls)
+	if n := <-ended; n != maxCallsAfterSuspension {
+		t.Errorf("a function that ignores its suspension ended after %d calls, want %d", n, maxCallsAfterSuspension)
 	}
 }
 
@@ -359,7 +359,7 @@ func TestBadInputOfARunsCalls(t *testing.T) {
 	if err := run.Do(ctx, "nil", nil); err == nil || !strings.HasPrefix(err.Error(), `pgqrs: step "nil" of run 1 of workflow "test": panic: `) {
 		t.Errorf("a nil function gives %v", err)
 	}
-	if run.closed != nil {
+	if run.suspension != nil {
 		t.Error("the run is closed")
 	}
 }
@@ -391,7 +391,7 @@ func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	err := run.DoTx(t.Context(), "second", func(context.Context, *sql.Tx) error {
 		close(gate)
 		err := <-first
-		if !e.m.delivery.inTransaction.Load() {
+		if !e.message.delivery.inTransaction.Load() {
 			t.Error("the heartbeat does not know of the second transaction, now that the first has ended")
 		}
 		return err
@@ -399,7 +399,7 @@ func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if e.m.delivery.inTransaction.Load() {
+	if e.message.delivery.inTransaction.Load() {
 		t.Error("the heartbeat knows of a transaction that has ended")
 	}
 }
@@ -421,7 +421,7 @@ func TestRun_StepsThatDoNotBegin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 			e.lease, e.paused = test.lease, test.paused
-			e.m.delivery.draining.Store(test.draining)
+			e.message.delivery.draining.Store(test.draining)
 			err := (&Run{execution: e}).Do(t.Context(), "pay", func(context.Context) error { t.Error("it was called"); return nil })
 			if !errors.Is(err, ErrSuspended) {
 				t.Errorf("it returns %v", err)
@@ -435,7 +435,7 @@ func TestRun_StepsThatDoNotBegin(t *testing.T) {
 func TestSaveSteps_OfOneStepTwice(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, answerRun)
 	m := &MessageInfo{ID: 7}
-	twice := []saving{{run: 1, m: m, name: "pay"}, {run: 1, m: m, name: "book"}, {run: 1, m: m, name: "pay"}}
+	twice := []stepWrite{{runID: 1, message: m, name: "pay"}, {runID: 1, message: m, name: "book"}, {runID: 1, message: m, name: "pay"}}
 	if _, err := s.saveSteps(t.Context(), twice); !errors.Is(err, coalesce.ErrContended) {
 		t.Errorf("got %v, want %v", err, coalesce.ErrContended)
 	}
@@ -456,14 +456,14 @@ func TestLoad_ClearedSteps(t *testing.T) {
 	if err := e.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if e.stored["charge"] == nil || e.stored["book"] != nil || e.stored["undo"] == nil {
-		t.Errorf("the records are %v", e.stored)
+	if e.records["charge"] == nil || e.records["book"] != nil || e.records["undo"] == nil {
+		t.Errorf("the records are %v", e.records)
 	}
-	if e.stored["charge"].optional || !e.stored["undo"].optional {
+	if e.records["charge"].optional || !e.records["undo"].optional {
 		t.Error("what came after a step that is taken anew need not come again, and nothing else")
 	}
-	if !slices.Equal(e.rows, []string{"charge", "book", "undo"}) {
-		t.Errorf("the rows are %v", e.rows)
+	if !slices.Equal(e.stepNames, []string{"charge", "book", "undo"}) {
+		t.Errorf("the rows are %v", e.stepNames)
 	}
 }
 

@@ -25,16 +25,16 @@ type Rule interface {
 // beginning of the year 1 in UTC: every hour is on the hour, every 24 hours at
 // midnight UTC, every 7 times that on Mondays. So all processes agree, and a
 // restart moves nothing. A calendar's days and a zone's clock are for cron texts.
-func Every(d time.Duration) Rule { return every(d) }
+func Every(d time.Duration) Rule { return everyRule(d) }
 
-type every time.Duration
+type everyRule time.Duration
 
-func (d every) Next(t time.Time) time.Time {
+func (d everyRule) Next(t time.Time) time.Time {
 	return t.Truncate(time.Duration(d)).Add(time.Duration(d))
 }
 
 // String leaves out what is nothing: every 1h30m.
-func (d every) String() string {
+func (d everyRule) String() string {
 	text := time.Duration(d).String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
@@ -155,10 +155,10 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 }
 
 const (
-	maxScheduleName = 200
-	maxCatchUp      = 1000
-	maxWalk         = 2000        // instants that are found one after the other
-	missedAfter     = time.Minute // an instant is late
+	maxScheduleName   = 200
+	maxCatchUp        = 1000
+	maxWalkedInstants = 2000        // instants that are found one after the other
+	missedAfter       = time.Minute // an instant is late
 )
 
 // check reports why the schedule cannot be run, if so.
@@ -170,7 +170,7 @@ func (s *Schedule) check() error {
 	if err != nil {
 		return err
 	}
-	e, isEvery := s.Rule.(every)
+	e, isEvery := s.Rule.(everyRule)
 	switch {
 	case s.Rule == nil:
 		err = errors.New("no Rule")
@@ -293,7 +293,7 @@ func windowStart(from, start time.Time, step time.Duration) time.Time {
 
 // walk returns the instants after from, up to to, from the first one on, and whether those are all.
 func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Time, whole bool, err error) {
-	for at := from; len(list) < maxWalk; list = append(list, at) {
+	for at := from; len(list) < maxWalkedInstants; list = append(list, at) {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
 		}
@@ -307,44 +307,44 @@ func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Ti
 	return list, false, nil
 }
 
-// A timekeeper runs the schedules of a Worker. It asks the database, in one
+// A scheduler runs the schedules of a Worker. It asks the database, in one
 // statement for all of them, when the next instant has come, and else once a
 // minute, because the database's clock may jump. A schedule that takes long
 // goes on in a goroutine of its own, and the others do not wait for it.
-type timekeeper struct {
+type scheduler struct {
 	r         *runner
 	schedules []*scheduleState
-	busy      int               // schedules under way
-	done      chan scheduleDone // has room for one of each
+	running   int              // schedules under way
+	done      chan scheduleEnd // has room for one of each
 }
 
 // A scheduleState is a schedule of a Worker with what its timekeeper knows of it. The first
 // two fields belong to the schedule's goroutine while it is under way, and the others to the timekeeper's.
 type scheduleState struct {
 	*Schedule
-	told    string    // the latest log line about it
-	unknown bool      // its definition is not in its row yet
-	at      time.Time // of its next look
-	busy    bool      // it is under way
-	slow    bool      // it took longer than patience, the latest time
+	lastLog      string    // the latest log line about it
+	rowUnwritten bool      // its definition is not in its row yet
+	nextCheck    time.Time // of its next look
+	running      bool      // it is under way
+	slow         bool      // it took longer than patience, the latest time
 }
 
-// A scheduleDone is a schedule that is no longer under way.
-type scheduleDone struct {
-	s  *scheduleState
-	at time.Time // of its next look
+// A scheduleEnd is a schedule that is no longer under way.
+type scheduleEnd struct {
+	state     *scheduleState
+	nextCheck time.Time // of its next look
 }
 
 const (
-	maxLook    = time.Minute            // between two looks
-	minLook    = 500 * time.Millisecond // the same
-	failedLook = 2 * time.Second        // after one that failed
-	takeOver   = time.Minute            // an instant has been overdue under another's rule
-	keptRuns   = 1000                   // in a schedule's history
-	lateLook   = 5 * time.Millisecond   // after an instant, so that the wait does not end just before it
-	patience   = 100 * time.Millisecond // with one schedule, before the next one begins
-	putWait    = time.Second            // for the row of one schedule, before its Worker begins
-	maxAside   = 16                     // schedules under way: so many leave no room for one that took long the latest time
+	maxCheckWait        = time.Minute            // between two looks
+	minCheckWait        = 500 * time.Millisecond // the same
+	failedCheckWait     = 2 * time.Second        // after one that failed
+	takeOverAfter       = time.Minute            // an instant has been overdue under another's rule
+	keptRuns            = 1000                   // in a schedule's history
+	checkDelay          = 5 * time.Millisecond   // after an instant, so that the wait does not end just before it
+	slowSchedule        = 100 * time.Millisecond // with one schedule, before the next one begins
+	writeRowWait        = time.Second            // for the row of one schedule, before its Worker begins
+	maxRunningSchedules = 16                     // schedules under way: so many leave no room for one that took long the latest time
 )
 
 // A scheduleRow is what decides when a schedule runs, by the database.
@@ -358,8 +358,8 @@ type scheduleRow struct {
 	malformed       string // what of it does not decode
 }
 
-func newTimekeeper(r *runner) *timekeeper {
-	k := &timekeeper{r: r, done: make(chan scheduleDone, len(r.Schedules))}
+func newScheduler(r *runner) *scheduler {
+	k := &scheduler{r: r, done: make(chan scheduleEnd, len(r.Schedules))}
 	for _, s := range r.Schedules {
 		k.schedules = append(k.schedules, &scheduleState{Schedule: &s})
 	}
@@ -368,11 +368,11 @@ func newTimekeeper(r *runner) *timekeeper {
 
 // register brings the rows of the schedules up to date. From one whose row somebody's transaction
 // has locked on, it leaves them for later: the Worker has other things to do.
-func (k *timekeeper) register(ctx context.Context) error {
+func (k *scheduler) register(ctx context.Context) error {
 	if len(k.schedules) == 0 {
 		return nil
 	}
-	rows, err := k.find(ctx, k.schedules)
+	rows, err := k.readRows(ctx, k.schedules)
 	if err != nil {
 		return err
 	}
@@ -380,30 +380,30 @@ func (k *timekeeper) register(ctx context.Context) error {
 	for _, s := range k.schedules {
 		next, err := s.after(rows[s.Name].now)
 		if err == nil && !locked {
-			locked, err = k.tryPut(ctx, s.Schedule, next)
+			locked, err = k.tryWriteRow(ctx, s.Schedule, next)
 		}
 		if err != nil {
 			return wrap(ctx, err, "schedule %q", s.Name)
 		}
-		s.unknown = locked
+		s.rowUnwritten = locked
 	}
 	return nil
 }
 
-// tryPut is put that waits no longer than putWait, and reports whether that was too short.
-func (k *timekeeper) tryPut(parent context.Context, s *Schedule, next time.Time) (late bool, err error) {
-	ctx, cancel := context.WithTimeout(parent, putWait)
+// tryWriteRow is put that waits no longer than putWait, and reports whether that was too short.
+func (k *scheduler) tryWriteRow(parent context.Context, s *Schedule, next time.Time) (late bool, err error) {
+	ctx, cancel := context.WithTimeout(parent, writeRowWait)
 	defer cancel()
-	err = k.put(ctx, s, next)
+	err = k.writeRow(ctx, s, next)
 	if err != nil && ctx.Err() != nil && parent.Err() == nil {
-		k.failed(parent, "write the row of schedule "+s.Name, err)
+		k.logFailed(parent, "write the row of schedule "+s.Name, err)
 		return true, nil
 	}
 	return false, err
 }
 
-// find reads the rows of schedules, by name.
-func (k *timekeeper) find(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
+// readRows reads the rows of schedules, by name.
+func (k *scheduler) readRows(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
 	var names []string
 	for _, s := range schedules {
 		names = append(names, s.Name)
@@ -430,8 +430,8 @@ func (k *timekeeper) find(ctx context.Context, schedules []*scheduleState) (map[
 	return found, err
 }
 
-// put writes a schedule's definition to its row.
-func (k *timekeeper) put(ctx context.Context, s *Schedule, next time.Time) error {
+// writeRow writes a schedule's definition to its row.
+func (k *scheduler) writeRow(ctx context.Context, s *Schedule, next time.Time) error {
 	t := s.Target
 	headers, err := encodeHeaders(t.headers)
 	if err != nil {
@@ -448,192 +448,192 @@ func (k *timekeeper) put(ctx context.Context, s *Schedule, next time.Time) error
 	})
 }
 
-// run keeps the schedules until ctx is done.
-func (k *timekeeper) run(ctx context.Context) {
+// loop keeps the schedules until ctx is done.
+func (k *scheduler) loop(ctx context.Context) {
 	for len(k.schedules) > 0 && ctx.Err() == nil {
-		k.look(ctx)
-		k.await(ctx)
+		k.runDue(ctx)
+		k.wait(ctx)
 	}
-	k.settle()
+	k.waitForRunning()
 }
 
-// look begins what is due of the schedules that are not under way.
-func (k *timekeeper) look(ctx context.Context) {
+// runDue begins what is due of the schedules that are not under way.
+func (k *scheduler) runDue(ctx context.Context) {
 	began := time.Now()
 	slow := k.idle(true)
-	slices.SortFunc(slow, func(a, b *scheduleState) int { return a.at.Compare(b.at) })
+	slices.SortFunc(slow, func(a, b *scheduleState) int { return a.nextCheck.Compare(b.nextCheck) })
 	idle := append(k.idle(false), slow...)
 	if len(idle) == 0 {
 		return
 	}
-	rows, err := k.findWithin(ctx, idle)
+	rows, err := k.readRowsWithin(ctx, idle)
 	if err != nil {
-		k.failed(ctx, "look for schedules", err)
+		k.logFailed(ctx, "look for schedules", err)
 		for _, s := range idle {
-			s.at = time.Now().Add(failedLook)
+			s.nextCheck = time.Now().Add(failedCheckWait)
 		}
 		return
 	}
 	for _, s := range idle {
-		if !s.slow || k.busy < maxAside {
-			k.begin(ctx, s, rows[s.Name], began)
+		if !s.slow || k.running < maxRunningSchedules {
+			k.startSchedule(ctx, s, rows[s.Name], began)
 		}
 	}
 }
 
 // idle returns the schedules that are not under way, either those that took long the latest time or the others.
-func (k *timekeeper) idle(slow bool) (list []*scheduleState) {
+func (k *scheduler) idle(slow bool) (list []*scheduleState) {
 	for _, s := range k.schedules {
-		if !s.busy && s.slow == slow {
+		if !s.running && s.slow == slow {
 			list = append(list, s)
 		}
 	}
 	return list
 }
 
-func (k *timekeeper) findWithin(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
+func (k *scheduler) readRowsWithin(ctx context.Context, schedules []*scheduleState) (map[string]scheduleRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	return k.find(ctx, schedules)
+	return k.readRows(ctx, schedules)
 }
 
-// begin runs what is due of a schedule, by the row that was asked for at a time. It returns when that is done, or after
+// startSchedule runs what is due of a schedule, by the row that was asked for at a time. It returns when that is done, or after
 // patience: somebody's transaction may have locked the queue or the key, and the rule may be slow.
-func (k *timekeeper) begin(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) {
-	s.busy, s.slow = true, false
-	k.busy++
-	go func() { k.done <- scheduleDone{s, k.keepAside(ctx, s, row, asked)} }()
-	timer := time.NewTimer(patience)
+func (k *scheduler) startSchedule(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) {
+	s.running, s.slow = true, false
+	k.running++
+	go func() { k.done <- scheduleEnd{s, k.checkSchedule(ctx, s, row, asked)} }()
+	timer := time.NewTimer(slowSchedule)
 	defer timer.Stop()
-	for s.busy && !s.slow {
+	for s.running && !s.slow {
 		select {
 		case d := <-k.done:
-			k.ended(d)
+			k.endSchedule(d)
 		case <-timer.C:
 			s.slow = true
 		}
 	}
 }
 
-// keepAside is keep, in the schedule's goroutine. It returns the time of the schedule's next look.
-func (k *timekeeper) keepAside(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) time.Time {
-	next, err := k.keep(ctx, s, row)
+// checkSchedule is keep, in the schedule's goroutine. It returns the time of the schedule's next look.
+func (k *scheduler) checkSchedule(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) time.Time {
+	next, err := k.runSchedule(ctx, s, row)
 	if err != nil {
-		k.failed(ctx, "run schedule "+s.Name, err)
-		return time.Now().Add(failedLook)
+		k.logFailed(ctx, "run schedule "+s.Name, err)
+		return time.Now().Add(failedCheckWait)
 	}
-	wait := maxLook
+	wait := maxCheckWait
 	if !next.IsZero() {
-		wait = min(wait, next.Sub(row.now)+lateLook)
+		wait = min(wait, next.Sub(row.now)+checkDelay)
 	}
 	return asked.Add(wait)
 }
 
-// ended takes note that a schedule is no longer under way.
-func (k *timekeeper) ended(d scheduleDone) {
-	d.s.busy, d.s.at = false, d.at
-	k.busy--
+// endSchedule takes note that a schedule is no longer under way.
+func (k *scheduler) endSchedule(d scheduleEnd) {
+	d.state.running, d.state.nextCheck = false, d.nextCheck
+	k.running--
 }
 
-// settle waits until no schedule is under way.
-func (k *timekeeper) settle() {
-	for k.busy > 0 {
-		k.ended(<-k.done)
+// waitForRunning waits until no schedule is under way.
+func (k *scheduler) waitForRunning() {
+	for k.running > 0 {
+		k.endSchedule(<-k.done)
 	}
 }
 
-// await returns when it is time for another look, or ctx is done.
-func (k *timekeeper) await(ctx context.Context) {
-	for soonest := time.Now().Add(minLook); ctx.Err() == nil; {
-		timer := time.NewTimer(max(time.Until(soonest), time.Until(k.nextLook())))
+// wait returns when it is time for another look, or ctx is done.
+func (k *scheduler) wait(ctx context.Context) {
+	for soonest := time.Now().Add(minCheckWait); ctx.Err() == nil; {
+		timer := time.NewTimer(max(time.Until(soonest), time.Until(k.nextCheck())))
 		select {
 		case <-timer.C:
 			return
 		case d := <-k.done:
-			k.ended(d)
+			k.endSchedule(d)
 		case <-ctx.Done():
 		}
 		timer.Stop()
 	}
 }
 
-// nextLook returns the time of the next look at a schedule that is not under way.
-func (k *timekeeper) nextLook() time.Time {
-	next := time.Now().Add(maxLook)
+// nextCheck returns the time of the next look at a schedule that is not under way.
+func (k *scheduler) nextCheck() time.Time {
+	next := time.Now().Add(maxCheckWait)
 	for _, s := range k.schedules {
-		if !s.busy && s.at.Before(next) {
-			next = s.at
+		if !s.running && s.nextCheck.Before(next) {
+			next = s.nextCheck
 		}
 	}
 	return next
 }
 
-func (k *timekeeper) failed(ctx context.Context, what string, err error) {
+func (k *scheduler) logFailed(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
 		k.r.log.Warn("pgqrs: schedules have to wait for the database; trying again", "what", what, "err", err)
 	}
 }
 
-// keep runs what is due of a schedule, and returns when to look at it again;
+// runSchedule runs what is due of a schedule, and returns when to look at it again;
 // the zero time means no sooner than one must.
-func (k *timekeeper) keep(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
-	if row.id == 0 && !s.unknown {
-		if s.news("deleted") {
+func (k *scheduler) runSchedule(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	if row.id == 0 && !s.rowUnwritten {
+		if s.notLogged("deleted") {
 			k.r.log.Warn("pgqrs: schedule was deleted; it is made anew when a worker starts", "schedule", s.Name)
 		}
 		return time.Time{}, nil
 	}
-	if s.unknown {
-		return k.putLate(ctx, s, row)
+	if s.rowUnwritten {
+		return k.writeLateRow(ctx, s, row)
 	}
 	if row.malformed != "" {
-		if s.news("malformed") {
+		if s.notLogged("malformed") {
 			k.r.log.Warn("pgqrs: the row of a schedule does not decode, and the schedule is not run until that is mended, or deleted and made anew by a worker that starts",
 				"schedule", s.Name, "malformed", row.malformed)
 		}
 		return time.Time{}, nil
 	}
 	if row.rule != s.text() || row.zone != s.zone().String() {
-		return k.standAside(ctx, s, row)
+		return k.deferToNewerRule(ctx, s, row)
 	}
-	s.told = ""
+	s.lastLog = ""
 	if row.next.IsZero() || row.next.After(row.now) {
 		first, err := s.after(row.now)
 		if err != nil || first.IsZero() || !row.next.IsZero() && !first.Before(row.next) {
 			return row.next, err
 		}
-		return k.tick(ctx, s.Schedule, row, nil, first) // the clock was set back
+		return k.runInstants(ctx, s.Schedule, row, nil, first) // the clock was set back
 	}
 	due, next, err := s.due(ctx, row.next, row.now)
 	if err != nil {
 		return time.Time{}, err
 	}
 	due = slices.DeleteFunc(due, func(at time.Time) bool { return !row.paused.IsZero() || at.Before(row.resumed) })
-	return k.tick(ctx, s.Schedule, row, due, next)
+	return k.runInstants(ctx, s.Schedule, row, due, next)
 }
 
-// putLate writes the definition of a schedule to its row, which was locked when the Worker began.
-func (k *timekeeper) putLate(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+// writeLateRow writes the definition of a schedule to its row, which was locked when the Worker began.
+func (k *scheduler) writeLateRow(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
 	next, err := s.after(row.now)
 	if err != nil {
 		return time.Time{}, err
 	}
-	err = k.putWithin(ctx, s.Schedule, next)
-	s.unknown = err != nil
+	err = k.writeRowWithin(ctx, s.Schedule, next)
+	s.rowUnwritten = err != nil
 	return row.now, err
 }
 
-func (k *timekeeper) putWithin(ctx context.Context, s *Schedule, next time.Time) error {
+func (k *scheduler) writeRowWithin(ctx context.Context, s *Schedule, next time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	return k.put(ctx, s, next)
+	return k.writeRow(ctx, s, next)
 }
 
-// standAside leaves a schedule to those who have the rule that its row has,
+// deferToNewerRule leaves a schedule to those who have the rule that its row has,
 // unless they do not run it.
-func (k *timekeeper) standAside(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
-	if overdue := row.next.Add(takeOver); row.next.IsZero() || overdue.After(row.now) {
-		if s.news("another rule") {
+func (k *scheduler) deferToNewerRule(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
+	if overdue := row.next.Add(takeOverAfter); row.next.IsZero() || overdue.After(row.now) {
+		if s.notLogged("another rule") {
 			k.r.log.Warn("pgqrs: a worker that started later has another rule for the schedule, which stands", "schedule", s.Name)
 		}
 		if row.next.IsZero() {
@@ -642,40 +642,40 @@ func (k *timekeeper) standAside(ctx context.Context, s *scheduleState, row sched
 		return overdue, nil
 	}
 	k.r.log.Warn("pgqrs: nobody runs the schedule by the rule that a worker which started later had; taking over", "schedule", s.Name)
-	return row.now, k.putWithin(ctx, s.Schedule, row.next)
+	return row.now, k.writeRowWithin(ctx, s.Schedule, row.next)
 }
 
-// news reports whether something has not been said about a schedule yet.
-func (s *scheduleState) news(what string) bool {
-	old := s.told
-	s.told = what
+// notLogged reports whether something has not been said about a schedule yet.
+func (s *scheduleState) notLogged(what string) bool {
+	old := s.lastLog
+	s.lastLog = what
 	return old != what
 }
 
-// A repetition is a tick with instants that the history has already.
-type repetition struct{ left []time.Time }
+// A repeatedInstants is a tick with instants that the history has already.
+type repeatedInstants struct{ rest []time.Time }
 
-func (*repetition) Error() string { return "pgqrs: some instants have been run before" }
+func (*repeatedInstants) Error() string { return "pgqrs: some instants have been run before" }
 
-// tick runs the instants that are due and advances the schedule to the next
+// runInstants runs the instants that are due and advances the schedule to the next
 // one, in one transaction, unless somebody else has done so or is at it: then
 // it is to be looked at again at once. Otherwise that is so at the next instant.
-func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (time.Time, error) {
+func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	for {
 		mine := false
 		var runs []ScheduleRun
 		err := k.r.store.atomic(ctx, func(c conn) (err error) {
-			mine, runs, err = c.tick(ctx, s, row, due, next)
+			mine, runs, err = c.runTick(ctx, s, row, due, next)
 			return err
 		})
 		if err == nil {
 			k.logHeld(s, runs)
 		}
-		var again *repetition
+		var again *repeatedInstants
 		if errors.As(err, &again) {
-			due = again.left
+			due = again.rest
 			continue
 		}
 		if !mine {
@@ -687,7 +687,7 @@ func (k *timekeeper) tick(ctx context.Context, s *Schedule, row scheduleRow, due
 
 // logHeld names the instants that were not enqueued because of a key. That is what a Target's own
 // key is for. The key of an instant is nobody else's, unless a row was written by SQL.
-func (k *timekeeper) logHeld(s *Schedule, runs []ScheduleRun) {
+func (k *scheduler) logHeld(s *Schedule, runs []ScheduleRun) {
 	for _, run := range runs {
 		if !run.Held {
 			continue
@@ -700,8 +700,8 @@ func (k *timekeeper) logHeld(s *Schedule, runs []ScheduleRun) {
 	}
 }
 
-// tick is a tick's transaction. It reports whether it was the one to do it.
-func (c conn) tick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, runs []ScheduleRun, err error) {
+// runTick is a tick's transaction. It reports whether it was the one to do it.
+func (c conn) runTick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, runs []ScheduleRun, err error) {
 	ids, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
 	if err != nil || len(ids) == 0 || len(due) == 0 {
 		return len(ids) > 0, nil, err
@@ -726,13 +726,13 @@ func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time
 	added, err := c.recordRuns(ctx, id, runs)
 	if err == nil && len(added) < len(due) {
 		slices.SortFunc(added, time.Time.Compare)
-		return nil, &repetition{added}
+		return nil, &repeatedInstants{added}
 	}
 	return runs, err
 }
 
-// prune deletes what is too old in the schedules' histories.
-func (k *timekeeper) prune(ctx context.Context) {
+// pruneHistory deletes what is too old in the schedules' histories.
+func (k *scheduler) pruneHistory(ctx context.Context) {
 	if len(k.schedules) == 0 {
 		return
 	}

@@ -218,7 +218,7 @@ func (s *Store) DeleteSchedule(ctx context.Context, name string) error {
 	}
 	if err == nil {
 		err = s.atomic(ctx, func(c conn) error {
-			id, _, err := c.takeSchedule(ctx, name)
+			id, _, err := c.lockSchedule(ctx, name)
 			for _, text := range s.dialect.schedule.remove {
 				if err == nil {
 					_, err = c.exec(ctx, text, id)
@@ -253,7 +253,7 @@ func (s *Store) RunSchedule(ctx context.Context, name string) (ScheduleRun, erro
 }
 
 func (c conn) runSchedule(ctx context.Context, name string) (ScheduleRun, error) {
-	id, target, err := c.takeSchedule(ctx, name)
+	id, target, err := c.lockSchedule(ctx, name)
 	if err != nil {
 		return ScheduleRun{}, err
 	}
@@ -274,9 +274,9 @@ func (c conn) runSchedule(ctx context.Context, name string) (ScheduleRun, error)
 	return runs[0], nil
 }
 
-// takeSchedule locks a schedule and reads what it enqueues.
-func (c conn) takeSchedule(ctx context.Context, name string) (id int64, t Target, err error) {
-	err = c.rows(ctx, c.store.dialect.schedule.take, []any{name}, func(rows *sql.Rows) error {
+// lockSchedule locks a schedule and reads what it enqueues.
+func (c conn) lockSchedule(ctx context.Context, name string) (id int64, t Target, err error) {
+	err = c.rows(ctx, c.store.dialect.schedule.lock, []any{name}, func(rows *sql.Rows) error {
 		var key sql.NullString
 		var payload, headers []byte
 		bad, err := scanLoosely(rows, "id queue_name starts_runs payload priority dedup_key headers", &id, &t.queue, &t.runs, &payload, &t.item.priority, &key, &headers)

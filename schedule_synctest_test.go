@@ -159,9 +159,9 @@ func runClockwork(t *testing.T, schedules, stuck int, check func(t *testing.T, d
 
 // Schedules that a stranger's lock holds up do not delay the others of their worker, and are tried again a few at a time.
 func TestASchedulesWaitIsNotThatOfOthers(t *testing.T) {
-	for _, stuck := range []int{1, maxAside + 4} {
+	for _, stuck := range []int{1, maxRunningSchedules + 4} {
 		runClockwork(t, stuck+3, stuck, func(t *testing.T, d *clockwork) {
-			pass(statementTimeout + time.Duration(stuck)*patience + time.Second) // until it has come out which take long
+			pass(statementTimeout + time.Duration(stuck)*slowSchedule + time.Second) // until it has come out which take long
 			others := []string{fmt.Sprint("s", stuck+1), fmt.Sprint("s", stuck+3)}
 			for _, name := range others {
 				d.runs(name)
@@ -173,7 +173,7 @@ func TestASchedulesWaitIsNotThatOfOthers(t *testing.T) {
 					t.Errorf("beside %d schedules that are stuck, %s ran %d times in a minute", stuck, name, n)
 				}
 			}
-			if n := d.tried(); n == 0 || n > maxAside {
+			if n := d.tried(); n == 0 || n > maxRunningSchedules {
 				t.Errorf("%d of %d schedules that are stuck were tried at a time", n, stuck)
 			}
 		})
@@ -187,7 +187,7 @@ func TestAScheduleThatIsStuckIsTriedAgain(t *testing.T) {
 		d.mu.Lock()
 		d.stuck["s1"] = false
 		d.mu.Unlock()
-		pass(statementTimeout + 2*failedLook)
+		pass(statementTimeout + 2*failedCheckWait)
 		d.runs("s1")
 		pass(10 * time.Second)
 		if n := d.runs("s1"); n < 9 {

@@ -75,8 +75,8 @@ func TestTheLatestInstantsAreFoundWithoutAWalk(t *testing.T) {
 		{"each second, for a day", Every(time.Second), 24 * time.Hour},
 		{"few", Every(time.Hour), 72 * time.Hour},
 		{"none but the first", Every(10000 * time.Hour), time.Hour},
-		{"between milliseconds", every(1500500 * time.Microsecond), 6 * time.Hour},
-		{"twice a millisecond", every(500 * time.Microsecond), 20 * time.Second},
+		{"between milliseconds", everyRule(1500500 * time.Microsecond), 6 * time.Hour},
+		{"twice a millisecond", everyRule(500 * time.Microsecond), 20 * time.Second},
 		{"counting from its argument", counting(7 * time.Second), 48 * time.Hour},
 		{"counting in odd steps", counting(7*time.Second + 1234567), 48 * time.Hour},
 		{"each month, by the clock of a zone", monthly, 280 * 365 * 24 * time.Hour},
@@ -84,12 +84,12 @@ func TestTheLatestInstantsAreFoundWithoutAWalk(t *testing.T) {
 		{"many, then nothing until tomorrow", merged(window(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), window(now, now.Add(24*time.Hour), Every(time.Hour))), 96 * time.Hour},
 		{"many, then never again", window(time.Time{}, now.Add(-24*time.Hour), Every(10*time.Second)), 96 * time.Hour},
 		{"one an hour, then many", merged(Every(time.Hour), window(now.Add(-3*time.Hour), now.Add(time.Hour), Every(time.Second))), 96 * time.Hour},
-		{"many at once, long ago", merged(window(now.Add(-90*time.Hour), now.Add(-90*time.Hour).Add(20*time.Second), every(time.Millisecond)), Every(48*time.Hour)), 96 * time.Hour},
+		{"many at once, long ago", merged(window(now.Add(-90*time.Hour), now.Add(-90*time.Hour).Add(20*time.Second), everyRule(time.Millisecond)), Every(48*time.Hour)), 96 * time.Hour},
 		{"many in each hour, and nothing between", ruleFunc(func(t time.Time) time.Time {
 			if hour := t.Truncate(time.Hour); t.Sub(hour) >= 3*time.Second {
 				return hour.Add(time.Hour)
 			}
-			return every(time.Millisecond).Next(t)
+			return everyRule(time.Millisecond).Next(t)
 		}), 12 * time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -86,36 +86,36 @@ func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([
 	if err := checkName("signal name", signal); err != nil {
 		return nil, "", &operationError{fmt.Sprintf("run %d", r.id), err}
 	}
-	if err := r.refuseNested(ctx, fmt.Sprintf("the Wait for %q", signal)); err != nil {
+	if err := r.checkNotNested(ctx, fmt.Sprintf("the Wait for %q", signal)); err != nil {
 		return nil, signal, err
 	}
 	r.mu.Lock()
-	r.waits[signal]++
-	name := fmt.Sprintf("%s#%d", signal, r.waits[signal])
+	r.signalWaits[signal]++
+	name := fmt.Sprintf("%s#%d", signal, r.signalWaits[signal])
 	r.mu.Unlock()
-	r.giveSignal(signal, name)
-	raw, err := r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.take(ctx, signal, name, rec, timeout) })
+	r.testSignal(signal, name)
+	raw, err := r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.takeSignal(ctx, signal, name, rec, timeout) })
 	return raw, name, err
 }
 
-// take delivers a signal to a step, or has the step wait.
-func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+// takeSignal delivers a signal to a step, or has the step wait.
+func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
 	if r.store == nil {
 		return nil, fmt.Errorf("%w: Wait %q needs a database, or a given value", ErrUnsupported, name)
 	}
-	ctx = r.ofLease(ctx)
+	ctx = r.withoutCancel(ctx)
 	var value any
-	var malformed *failure
+	var malformed *stepFailure
 	var status State
 	err := r.store.atomic(ctx, func(c conn) error {
 		value, malformed, status = nil, nil, ""
-		taken := step{status: Succeeded}
+		taken := stepValues{status: Succeeded}
 		err := c.rows(ctx, r.store.dialect.signal.take, []any{r.id, signal, name}, func(rows *sql.Rows) error {
 			var payload jsonColumn
 			err := rows.Scan(&payload)
 			if _, bad := listedJSON("payload", payload); bad != "" {
-				malformed = &failure{Code: codePermanent, Message: malformedError(fmt.Sprintf("signal %q", signal), bad).Error()}
-				taken = step{status: Failed, failure: malformed.encode()}
+				malformed = &stepFailure{Code: codePermanent, Message: malformedError(fmt.Sprintf("signal %q", signal), bad).Error()}
+				taken = stepValues{status: Failed, failure: malformed.encode()}
 				return err
 			}
 			value = canonical(string(payload))
@@ -125,48 +125,48 @@ func (r *Run) take(ctx context.Context, signal, name string, rec *stepRecord, ti
 		if err != nil || value == nil && malformed == nil {
 			return err
 		}
-		status, err = c.saveStep(ctx, saving{r.id, r.m, name, taken})
+		status, err = c.saveStep(ctx, stepWrite{r.id, r.message, name, taken})
 		if err == nil && status == "" {
-			err = errAdopted
+			err = errStepEnded
 		}
 		return err
 	})
 	switch {
-	case errors.Is(err, errAdopted):
-		return r.adopted(ctx, name)
+	case errors.Is(err, errStepEnded):
+		return r.endedStepResult(ctx, name)
 	case err != nil:
 		return nil, r.suspendOnInfraError(err)
 	case malformed != nil:
-		r.note(status)
-		return nil, r.failed(name, *malformed)
+		r.noteStatus(status)
+		return nil, r.stepError(name, *malformed)
 	case value != nil:
-		r.note(status)
+		r.noteStatus(status)
 		return bytesOf(value), nil
 	}
-	return r.keepWaiting(ctx, name, rec, timeout)
+	return r.suspendWait(ctx, name, rec, timeout)
 }
 
-// keepWaiting suspends the run until a signal comes or the time is up.
-func (r *Run) keepWaiting(ctx context.Context, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
-	left, begun := forever, step{status: Paused}
+// suspendWait suspends the run until a signal comes or the time is up.
+func (r *Run) suspendWait(ctx context.Context, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+	left, begun := wakeOnlyDelay, stepValues{status: Paused}
 	switch {
 	case rec != nil && rec.wait.Valid:
-		left = r.remaining(rec)
+		left = r.remainingWait(rec)
 	case rec == nil && timeout != 0:
 		left, begun.delay = timeout, timeout.Microseconds()
 	}
 	if left <= 0 {
-		return r.timedOut(ctx, name)
+		return r.recordTimeout(ctx, name)
 	}
 	onward := func() ([]byte, error) { return nil, r.suspend(left, nil) }
 	if rec != nil {
 		return onward()
 	}
-	return r.put(ctx, name, begun, onward)
+	return r.saveThen(ctx, name, begun, onward)
 }
 
-// timedOut records that no signal came in time.
-func (r *Run) timedOut(ctx context.Context, name string) ([]byte, error) {
-	f := failure{Code: codeTimeout, Message: "no signal came in time"}
-	return r.put(ctx, name, step{status: Failed, failure: f.encode()}, func() ([]byte, error) { return nil, r.failed(name, f) })
+// recordTimeout records that no signal came in time.
+func (r *Run) recordTimeout(ctx context.Context, name string) ([]byte, error) {
+	f := stepFailure{Code: codeTimeout, Message: "no signal came in time"}
+	return r.saveThen(ctx, name, stepValues{status: Failed, failure: f.encode()}, func() ([]byte, error) { return nil, r.stepError(name, f) })
 }

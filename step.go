@@ -67,8 +67,8 @@ func decodeStep[T any](run *Run, name string, raw []byte, err error) (T, error) 
 	return out, nil
 }
 
-// once returns the recorded result of a step, or, if it has none, what do comes to.
-func (r *Run) once(ctx context.Context, name string, do func(*stepRecord) ([]byte, error)) (raw []byte, err error) {
+// runStepOnce returns the recorded result of a step, or, if it has none, what do comes to.
+func (r *Run) runStepOnce(ctx context.Context, name string, do func(*stepRecord) ([]byte, error)) (raw []byte, err error) {
 	rec, err := r.next(ctx, name)
 	if err != nil {
 		return nil, err
@@ -78,14 +78,14 @@ func (r *Run) once(ctx context.Context, name string, do func(*stepRecord) ([]byt
 	}
 	defer func() {
 		var cut *cutShortError
-		r.leave(name, rec == nil && !errors.As(err, &cut))
+		r.endStep(name, rec == nil && !errors.As(err, &cut))
 	}()
 	return do(rec)
 }
 
 // step returns the recorded result of a step, or runs it.
 func (r *Run) step(ctx context.Context, name string, fn func(context.Context) (any, error)) ([]byte, error) {
-	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.runStep(ctx, name, rec, fn) })
+	return r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.runStep(ctx, name, rec, fn) })
 }
 
 func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func(context.Context) (any, error)) ([]byte, error) {
@@ -94,7 +94,7 @@ func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func
 	start := time.Now()
 	v, err := r.attempt(own, name, func(ctx context.Context) (any, error) {
 		v, err := fn(ctx)
-		return v, scopeError(ctx, err)
+		return v, nestedCallError(ctx, err)
 	})
 	if err != nil {
 		return r.stepFailed(own, name, rec, start, err)
@@ -103,8 +103,8 @@ func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func
 	if err != nil {
 		return r.stepFailed(own, name, rec, start, Permanent(err))
 	}
-	done := step{status: Succeeded, output: output, retries: retriesOf(rec), took: time.Since(start)}
-	raw, err := r.put(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
+	done := stepValues{status: Succeeded, output: output, retries: retriesOf(rec), duration: time.Since(start)}
+	raw, err := r.saveThen(ctx, name, done, func() ([]byte, error) { return bytesOf(output), nil })
 	if errors.Is(err, ErrInvalidPayload) {
 		return r.stepFailed(own, name, rec, start, Permanent(err))
 	}
@@ -123,46 +123,46 @@ func bytesOf(output any) []byte {
 // next finds out what there is to do for a step. If there is no final record,
 // nor an error, the step counts as in flight.
 func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
-	if err := r.refuseNested(ctx, fmt.Sprintf("%q", name)); err != nil {
+	if err := r.checkNotNested(ctx, fmt.Sprintf("%q", name)); err != nil {
 		return nil, err
 	}
 	if err := r.policy.check(); err != nil {
 		return nil, &operationError{fmt.Sprintf("step %q of run %d", name, r.id), err}
 	}
-	if r.isLate() {
-		return nil, r.refuseLate(name)
+	if r.hasReturned() {
+		return nil, r.lateStepError(name)
 	}
-	rec, err := r.ask(name)
+	rec, err := r.lookUpStep(name)
 	if err != nil {
 		return nil, err
 	}
-	if given, ok, err := r.givenStep(name); ok || err != nil {
+	if given, ok, err := r.testStep(name); ok || err != nil {
 		return given, err
 	}
 	if rec != nil && rec.final() {
 		return rec, nil
 	}
-	if err := r.boundary(ctx, name); err != nil {
+	if err := r.checkpoint(ctx, name); err != nil {
 		return nil, err
 	}
-	if rec != nil && rec.status == Failed && r.remaining(rec) > 0 {
-		return nil, r.suspend(r.remaining(rec), nil)
+	if rec != nil && rec.status == Failed && r.remainingWait(rec) > 0 {
+		return nil, r.suspend(r.remainingWait(rec), nil)
 	}
-	late, err := r.enter(name)
+	late, err := r.startStep(name)
 	if late {
-		return nil, r.refuseLate(name)
+		return nil, r.lateStepError(name)
 	}
 	return rec, err
 }
 
-// leave is the end of a step that was in flight. Not before then is it clear
+// endStep is the end of a step that was in flight. Not before then is it clear
 // that recorded steps are asked for after it, and not beside it.
-func (r *Run) leave(name string, isNew bool) {
+func (r *Run) endStep(name string, isNew bool) {
 	if isNew {
-		r.lookForChange(name)
+		r.warnIfSkipped(name)
 	}
 	r.mu.Lock()
-	r.flying = slices.DeleteFunc(r.flying, func(other string) bool { return other == name })
+	r.runningSteps = slices.DeleteFunc(r.runningSteps, func(other string) bool { return other == name })
 	r.mu.Unlock()
 	r.inflight.Done()
 }
@@ -193,7 +193,7 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 		defer cancel()
 	}
 	r.mu.Lock()
-	r.ran = append(r.ran, name)
+	r.calledSteps = append(r.calledSteps, name)
 	r.mu.Unlock()
 	observer := r.observer()
 	if observer.Stepping != nil {
@@ -228,14 +228,14 @@ func (e *execution) observer() Observer {
 // stepContext returns the ctx of a step: the caller's, or, while the run
 // cleans up after a cancellation, one that the cancellation does not end.
 func (r *Run) stepContext(ctx context.Context) (context.Context, func()) {
-	if !r.isCleaning() {
+	if !r.inCleanUp() {
 		return ctx, func() {}
 	}
-	return r.uncancelled(ctx)
+	return r.ignoreCancel(ctx)
 }
 
-// uncancelled returns a ctx that ends with the lease, and as ctx does unless that is cancelled with the run.
-func (e *execution) uncancelled(ctx context.Context) (context.Context, func()) {
+// ignoreCancel returns a ctx that ends with the lease, and as ctx does unless that is cancelled with the run.
+func (e *execution) ignoreCancel(ctx context.Context) (context.Context, func()) {
 	free, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	pass := func(from context.Context) func() bool {
 		return context.AfterFunc(from, func() {
@@ -256,9 +256,9 @@ func (e *execution) uncancelled(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// ofLease is the ctx for the library's own statements: a result that is there
+// withoutCancel is the ctx for the library's own statements: a result that is there
 // is recorded even if the caller's ctx has ended.
-func (e *execution) ofLease(ctx context.Context) context.Context {
+func (e *execution) withoutCancel(ctx context.Context) context.Context {
 	return context.WithoutCancel(ctx)
 }
 
@@ -274,7 +274,7 @@ func (r *Run) cutShort(ctx context.Context, name string, cause error) error {
 	case r.lease != nil && context.Cause(r.lease) != nil:
 		return r.suspend(0, context.Cause(r.lease))
 	case errors.Is(context.Cause(ctx), ErrCancelled):
-		return r.refuse(name)
+		return r.notifyCancelled(name)
 	case stop != nil && (ctx.Err() != nil || errors.Is(cause, ErrSuspended)):
 		return stop
 	case ctx.Err() != nil:
@@ -303,19 +303,19 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 	if result.err != nil {
 		cause = result.err // with what else went wrong
 	}
-	f := failure{Transient: result.kind != died, Code: codeOf(cause), Message: errorText(cause)}
-	st := step{status: Failed, retries: retries, took: time.Since(start)}
+	f := stepFailure{Transient: result.kind != died, Code: failureCode(cause), Message: errorText(cause)}
+	st := stepValues{status: Failed, retries: retries, duration: time.Since(start)}
 	switch result.kind {
 	case died:
 		st.failure = f.encode()
-		return r.put(ctx, name, st, func() ([]byte, error) { return nil, r.failed(name, f) })
+		return r.saveThen(ctx, name, st, func() ([]byte, error) { return nil, r.stepError(name, f) })
 	case released: // snoozed
 		st.retries--
 	}
 	seconds := result.delay.Seconds()
 	f.RetryAfter = &seconds
 	st.failure, st.delay = f.encode(), result.delay.Microseconds()
-	return r.put(ctx, name, st, func() ([]byte, error) {
+	return r.saveThen(ctx, name, st, func() ([]byte, error) {
 		if r.store != nil {
 			r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
 		}
@@ -327,16 +327,16 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 func (e *execution) suspended() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.closedError()
+	return e.suspensionError()
 }
 
-func (e *execution) isCleaning() bool {
+func (e *execution) inCleanUp() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.cleaning
+	return e.cleanUp
 }
 
-func codeOf(err error) string {
+func failureCode(err error) string {
 	switch {
 	case errors.Is(err, ErrTimeout):
 		return codeTimeout
@@ -369,11 +369,11 @@ func (r *Run) DoTx(ctx context.Context, name string, fn func(context.Context, *s
 	return err
 }
 
-// errAdopted rolls a transaction back whose step somebody else has ended.
-var errAdopted = errors.New("pgqrs: step has ended elsewhere")
+// errStepEnded rolls a transaction back whose step somebody else has ended.
+var errStepEnded = errors.New("pgqrs: step has ended elsewhere")
 
 func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
-	return r.once(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.runStepTx(ctx, name, rec, fn) })
+	return r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.runStepTx(ctx, name, rec, fn) })
 }
 
 func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
@@ -395,42 +395,42 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 		})
 	})
 	switch {
-	case errors.Is(err, errAdopted):
-		return r.adopted(ctx, name)
+	case errors.Is(err, errStepEnded):
+		return r.endedStepResult(ctx, name)
 	case isInfraError(err) && own.Err() == nil:
 		return nil, r.suspendOnInfraError(err)
 	case err != nil:
 		return r.stepFailed(own, name, rec, start, err)
 	}
-	r.note(status)
+	r.noteStatus(status)
 	return bytesOf(output), nil
 }
 
 // countTx tells the heartbeat whether a transaction of a step is open, which on SQLite may keep it from
 // renewing the lease. Several can be open at once.
 func (e *execution) countTx(n int) {
-	if e.m.delivery == nil {
+	if e.message.delivery == nil {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.txs += n
-	e.m.delivery.inTransaction.Store(e.txs > 0)
+	e.openTxs += n
+	e.message.delivery.inTransaction.Store(e.openTxs > 0)
 }
 
 // workTx opens the step, calls fn and closes the step, in tx.
 func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(context.Context, *sql.Tx) (any, error)) (output any, status State, err error) {
 	c := conn{r.store, tx}
-	lease := []any{r.id, name, r.m.ID, r.m.WorkerID, r.m.Claim}
+	lease := []any{r.id, name, r.message.ID, r.message.WorkerID, r.message.Claim}
 	scan := func(rows *sql.Rows) error { return rows.Scan(&status) }
 	if err := c.rowsUntil(ctx, 1, r.store.dialect.step.open, lease, scan); err != nil {
 		return nil, "", err
 	}
 	if status == "" {
-		return nil, "", errAdopted
+		return nil, "", errStepEnded
 	}
 	v, err := fn(ctx, tx.Tx)
-	if err = scopeError(ctx, err); err != nil {
+	if err = nestedCallError(ctx, err); err != nil {
 		return nil, "", r.store.blame(ctx, tx, err)
 	}
 	if output, err = r.encode(v); err != nil {
@@ -452,7 +452,7 @@ func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(conte
 		return nil, "", err
 	}
 	if status == "" {
-		return nil, "", errAdopted
+		return nil, "", errStepEnded
 	}
 	return output, status, nil
 }
@@ -508,31 +508,31 @@ func (s *stepRecord) info() StepInfo {
 	return info
 }
 
-// A step is what save writes.
-type step struct {
-	status  State
-	output  any // JSON as string, or nil
-	failure any
-	retries int
-	delay   any // microseconds, or nil
-	took    time.Duration
+// A stepValues is what save writes.
+type stepValues struct {
+	status   State
+	output   any // JSON as string, or nil
+	failure  any
+	retries  int
+	delay    any // microseconds, or nil
+	duration time.Duration
 }
 
-// A saving is a step that is to be recorded, fenced by the lease on its run's message.
-type saving struct {
-	run  int64
-	m    *MessageInfo
-	name string
-	step
+// A stepWrite is a step that is to be recorded, fenced by the lease on its run's message.
+type stepWrite struct {
+	runID   int64
+	message *MessageInfo
+	name    string
+	stepValues
 }
 
 // args is a saving as step.save takes it.
-func (x saving) args() []any {
-	return []any{x.run, x.name, x.m.ID, x.m.WorkerID, x.m.Claim, string(x.status), x.output, x.failure, x.retries, x.delay, x.took.Microseconds()}
+func (x stepWrite) args() []any {
+	return []any{x.runID, x.name, x.message.ID, x.message.WorkerID, x.message.Claim, string(x.status), x.output, x.failure, x.retries, x.delay, x.duration.Microseconds()}
 }
 
 // shareable reports whether a step may be recorded together with others.
-func (x saving) shareable() bool {
+func (x stepWrite) shareable() bool {
 	output, _ := x.output.(string)
 	failure, _ := x.failure.(string)
 	return len(output)+len(failure) <= maxShared
@@ -540,32 +540,32 @@ func (x saving) shareable() bool {
 
 // save records a step. It returns nil if it was recorded; the record that was
 // there before, if the step had ended; and a suspension if the lease is lost.
-func (e *execution) save(ctx context.Context, name string, st step) (*stepRecord, error) {
+func (e *execution) save(ctx context.Context, name string, st stepValues) (*stepRecord, error) {
 	if e.store == nil {
 		return nil, nil
 	}
-	x := saving{e.id, e.m, name, st}
+	x := stepWrite{e.id, e.message, name, st}
 	record := e.store.saveStep
 	if x.shareable() {
 		record = e.store.stepWrites.Do
 	}
-	status, err := record(e.ofLease(ctx), x)
+	status, err := record(e.withoutCancel(ctx), x)
 	if plain, ok := st.inASCII(); ok && sqlerr.Untranslatable(err) {
-		x.step = plain
-		status, err = record(e.ofLease(ctx), x)
+		x.stepValues = plain
+		status, err = record(e.withoutCancel(ctx), x)
 	}
 	if err != nil {
 		return nil, e.suspendOnInfraError(err)
 	}
 	if status == "" {
-		return e.adopt(e.ofLease(ctx), name)
+		return e.readEndedStep(e.withoutCancel(ctx), name)
 	}
-	e.note(status)
+	e.noteStatus(status)
 	return nil, nil
 }
 
 // saveStep writes a step and returns the run's status; "" if it wrote nothing.
-func (s *Store) saveStep(ctx context.Context, x saving) (status State, err error) {
+func (s *Store) saveStep(ctx context.Context, x stepWrite) (status State, err error) {
 	err = s.single(ctx, func(c conn) (err error) {
 		status, err = c.saveStep(ctx, x)
 		return err
@@ -573,13 +573,13 @@ func (s *Store) saveStep(ctx context.Context, x saving) (status State, err error
 	return status, err
 }
 
-func (c conn) saveStep(ctx context.Context, x saving) (status State, err error) {
+func (c conn) saveStep(ctx context.Context, x stepWrite) (status State, err error) {
 	err = c.rowsUntil(ctx, 1, c.store.dialect.step.save, x.args(), func(rows *sql.Rows) error { return rows.Scan(&status) })
 	return status, err
 }
 
 // saveSteps is saveStep for several at once.
-func (s *Store) saveSteps(ctx context.Context, list []saving) ([]State, error) {
+func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]State, error) {
 	type key struct {
 		run  int64
 		name string
@@ -587,7 +587,7 @@ func (s *Store) saveSteps(ctx context.Context, list []saving) ([]State, error) {
 	index := make(map[key]int, len(list))
 	args := make([][]any, len(list))
 	for i, x := range list {
-		index[key{x.run, x.name}] = i
+		index[key{x.runID, x.name}] = i
 		args[i] = x.args()
 	}
 	if len(index) < len(list) {
@@ -611,17 +611,17 @@ func (s *Store) saveSteps(ctx context.Context, list []saving) ([]State, error) {
 	return states, err
 }
 
-// note takes in how the run stands, as a statement on one of its steps said.
-func (e *execution) note(status State) {
+// noteStatus takes in how the run stands, as a statement on one of its steps said.
+func (e *execution) noteStatus(status State) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cancelling = e.cancelling || status == Cancelling
 	e.paused = status == Paused
 }
 
-// put saves a step and returns what then comes to; or, if the step had ended
+// saveThen saves a step and returns what then comes to; or, if the step had ended
 // already, what is recorded.
-func (e *execution) put(ctx context.Context, name string, st step, then func() ([]byte, error)) ([]byte, error) {
+func (e *execution) saveThen(ctx context.Context, name string, st stepValues, then func() ([]byte, error)) ([]byte, error) {
 	first, err := e.save(ctx, name, st)
 	switch {
 	case err != nil:
@@ -632,9 +632,9 @@ func (e *execution) put(ctx context.Context, name string, st step, then func() (
 	return then()
 }
 
-// adopted returns what is recorded of a step that somebody else ended first.
-func (e *execution) adopted(ctx context.Context, name string) ([]byte, error) {
-	first, err := e.adopt(e.ofLease(ctx), name)
+// endedStepResult returns what is recorded of a step that somebody else ended first.
+func (e *execution) endedStepResult(ctx context.Context, name string) ([]byte, error) {
+	first, err := e.readEndedStep(e.withoutCancel(ctx), name)
 	if err != nil {
 		return nil, err
 	}
@@ -653,8 +653,8 @@ func (e *execution) suspendOnInfraError(err error) error {
 	return e.suspend(time.Second, infraCause(e.lease, err))
 }
 
-// adopt returns the record of a step that somebody else ended first.
-func (e *execution) adopt(ctx context.Context, name string) (*stepRecord, error) {
+// readEndedStep returns the record of a step that somebody else ended first.
+func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord, error) {
 	var rec *stepRecord
 	err := conn{e.store, nil}.rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
 		rec, err = scanStep(rows)
@@ -666,7 +666,7 @@ func (e *execution) adopt(ctx context.Context, name string) (*stepRecord, error)
 	case rec != nil && rec.malformed != "":
 		return nil, e.malformedStep(rec)
 	case rec == nil || !rec.final():
-		return nil, e.suspend(0, lostError([]int64{e.m.ID}))
+		return nil, e.suspend(0, lostError([]int64{e.message.ID}))
 	}
 	return rec, nil
 }
@@ -677,8 +677,8 @@ func (e *execution) malformedStep(s *stepRecord) error {
 	return Permanent(malformedError(fmt.Sprintf("step %q of run %d", s.name, e.id), s.malformed))
 }
 
-// failure is the error of a step as it is recorded, in the words of pgqrs 0.15.
-type failure struct {
+// stepFailure is the error of a step as it is recorded, in the words of pgqrs 0.15.
+type stepFailure struct {
 	Transient  bool     `json:"is_transient"`
 	Code       string   `json:"code"`
 	Message    string   `json:"message"`
@@ -693,12 +693,12 @@ const (
 )
 
 // inASCII is a step for a database that cannot hold the text of its error.
-func (s step) inASCII() (plain step, ok bool) {
+func (s stepValues) inASCII() (plain stepValues, ok bool) {
 	text, _ := s.failure.(string)
 	if isASCII(text) {
 		return s, false
 	}
-	var f failure
+	var f stepFailure
 	if json.Unmarshal([]byte(text), &f) != nil {
 		return s, false
 	}
@@ -707,7 +707,7 @@ func (s step) inASCII() (plain step, ok bool) {
 	return s, true
 }
 
-func (f failure) encode() any {
+func (f stepFailure) encode() any {
 	raw, err := encodeJSON(f)
 	if err != nil {
 		panic(err) // strings and numbers marshal
@@ -720,29 +720,29 @@ func (e *execution) recorded(name string, rec *stepRecord) ([]byte, error) {
 	if rec.status == Succeeded {
 		return rec.output, nil
 	}
-	return nil, e.failed(name, decodeFailure(rec.failure))
+	return nil, e.stepError(name, decodeFailure(rec.failure))
 }
 
 // decodeFailure is the reverse of failure.encode. A record that has no message is a message itself.
-func decodeFailure(raw []byte) failure {
+func decodeFailure(raw []byte) stepFailure {
 	var f struct {
-		failure
+		stepFailure
 		Message *string `json:"message"`
 	}
 	if err := json.Unmarshal(raw, &f); err != nil || f.Message == nil {
-		f.failure.Message = runErrorText(raw)
-		return f.failure
+		f.stepFailure.Message = runErrorText(raw)
+		return f.stepFailure
 	}
-	f.failure.Message = *f.Message
-	return f.failure
+	f.stepFailure.Message = *f.Message
+	return f.stepFailure
 }
 
-// failed is a recorded failure as an error.
-func (e *execution) failed(name string, f failure) error {
+// stepError is a recorded failure as an error.
+func (e *execution) stepError(name string, f stepFailure) error {
 	switch f.Code {
 	case codeCancelled:
 		e.mu.Lock()
-		e.cleaning = true
+		e.cleanUp = true
 		e.mu.Unlock()
 		return ErrCancelled
 	case codeTimeout:

@@ -125,14 +125,14 @@ type core struct {
 
 	engineKnown atomic.Bool // the database is what the dialect says
 
-	failures       failures
+	failures       failureLogs
 	poolSizeMu     sync.Mutex // held where the pool is made larger
 	rate           *bucket    // nil: no limit
 	notifications  notifications
 	prepared       preparedCache
 	texts          sync.Map // text to its rendering for cfg.Schema
 	acks           coalesce.Group[[]settlement, []int64]
-	stepWrites     coalesce.Group[saving, State]
+	stepWrites     coalesce.Group[stepWrite, State]
 	unblockRetries unblockRetries
 	writer         writerSlot
 	collisions     sync.Map // queue to when a claim of it last had to be made again, a time.Time
@@ -142,7 +142,7 @@ type core struct {
 	consumers map[string]*consumer                          // worker rows of Dequeue, by queue
 	wakers    map[string]map[*waker]struct{}                // workers of this process, by queue
 	enqueuers map[string]*coalesce.Group[enqueueRow, int64] // by queue
-	localRuns runsHere
+	localRuns localRuns
 	runPoller runPoller
 }
 

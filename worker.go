@@ -190,7 +190,7 @@ type runner struct {
 	stopReads        context.CancelFunc
 
 	completer      completer
-	scheduler      *timekeeper
+	scheduler      *scheduler
 	answers        chan queryAnswer
 	begun          chan *delivery // to hands
 	finished       chan *delivery // nil: the loop was woken
@@ -199,7 +199,7 @@ type runner struct {
 
 	lastHeartbeat atomic.Pointer[time.Time] // when the latest heartbeat began that was answered
 
-	repeated failures
+	repeated failureLogs
 
 	mu          sync.Mutex
 	held        map[int64]*delivery // every message leased to it, by id
@@ -316,7 +316,7 @@ func newRunner(ctx context.Context, w *Worker) (*runner, error) {
 	}
 	r.begun, r.finished = make(chan *delivery, calls), make(chan *delivery, calls+1)
 	r.completer = completer{r: r, work: make(chan struct{}, 1)}
-	r.scheduler = newTimekeeper(r)
+	r.scheduler = newScheduler(r)
 	return r, nil
 }
 
@@ -412,7 +412,7 @@ func (r *runner) run(ctx context.Context) error {
 	beatCtx, stopBeating := context.WithCancel(r.handlerBase)
 	upkeep.Add(2)
 	go func() { defer upkeep.Done(); r.restartAfterPanic("upkeep", func() { r.maintenanceLoop(upkeepCtx) }) }()
-	go func() { defer upkeep.Done(); r.restartAfterPanic("schedules", func() { r.scheduler.run(upkeepCtx) }) }()
+	go func() { defer upkeep.Done(); r.restartAfterPanic("schedules", func() { r.scheduler.loop(upkeepCtx) }) }()
 	if r.store.cfg.Notifier != nil {
 		upkeep.Add(1)
 		go func() { defer upkeep.Done(); r.restartAfterPanic("listening", func() { r.listenLoop(upkeepCtx) }) }()

@@ -222,7 +222,7 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 		}
 		ms, err = c.claim(ctx, s.dialect.lease.claim, []any{worker, lease.Microseconds(), alone, left.n})
 		if err == nil && left.hasRate && len(ms) > 0 {
-			_, err = c.exec(ctx, s.dialect.limit.take, queues[0], len(ms))
+			_, err = c.exec(ctx, s.dialect.limit.spend, queues[0], len(ms))
 		}
 		return err
 	})
@@ -365,7 +365,7 @@ func (r *runner) releaseUnknownClaim(q *queueRunner) error {
 			q.releaseTimeout = min(2*wait, maintenanceTimeout)
 			return err
 		}
-		r.repeated.of("strays "+q.queue).Error("pgqrs: the database refuses to take back messages of a claim whose answer was lost; they are ready again when their leases end",
+		r.repeated.key("strays "+q.queue).Error("pgqrs: the database refuses to take back messages of a claim whose answer was lost; they are ready again when their leases end",
 			"queue", q.queue, "err", err)
 	}
 	q.releaseTimeout = 0

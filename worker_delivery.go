@@ -175,7 +175,7 @@ func (r *runner) complete(ctx context.Context, d *delivery, err error) {
 	}
 	if result.kind == died && d.queue.workflow {
 		if err := r.failRun(d, result.err); err != nil {
-			r.repeated.of("bury "+d.queue.queue).Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
+			r.repeated.key("bury "+d.queue.queue).Warn("pgqrs: could not end a run whose message is dead; trying again", "message", d.m.ID, "err", err)
 			result = outcome{kind: retried, delay: r.countInfraError(d), err: result.err}
 		} else {
 			r.forget(d)
@@ -189,7 +189,7 @@ func (r *runner) complete(ctx context.Context, d *delivery, err error) {
 func (r *runner) failRun(d *delivery, cause error) error {
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
-	return r.store.bury(ctx, d.m, cause, d.queue.policy.DeadLetter)
+	return r.store.failRun(ctx, d.m, cause, d.queue.policy.DeadLetter)
 }
 
 // enqueueCompletion queues an outcome for writing. One of a delivery whose message this worker has claimed again is not written: where a backup
@@ -438,7 +438,7 @@ func (c *completer) write(ctx context.Context, batch []completion, doubt bool) e
 		return nil
 	case !refused:
 		c.putBack(left)
-		c.r.repeated.of("record").Warn("pgqrs: could not record outcomes; trying again", "messages", len(left), "err", err)
+		c.r.repeated.key("record").Warn("pgqrs: could not record outcomes; trying again", "messages", len(left), "err", err)
 		return err
 	case len(left) == 1:
 		return c.retryRefused(ctx, left[0], err)
@@ -456,7 +456,7 @@ func (c *completer) noteWritten() {
 	c.mu.Lock()
 	c.mayBeWritten = c.mayBeWritten && len(c.queue) > 0
 	c.mu.Unlock()
-	c.r.repeated.of("record").over()
+	c.r.repeated.key("record").over()
 }
 
 // writeOnce records what it can of a batch, and returns what is left, and whether the database refuses it for what it is.
@@ -497,19 +497,19 @@ func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt boo
 func (c *completer) retryRefused(ctx context.Context, x completion, err error) error {
 	if plain := inASCII(x.err); sqlerr.Untranslatable(err) && plain != nil {
 		x.err = plain
-		c.r.repeated.of("text").Warn("pgqrs: an error's text was written in ASCII, since the database refused it", "queue", x.d.queue.queue, "message", x.d.m.ID, "err", err)
+		c.r.repeated.key("text").Warn("pgqrs: an error's text was written in ASCII, since the database refused it", "queue", x.d.queue.queue, "message", x.d.m.ID, "err", err)
 		return c.write(ctx, []completion{x}, true)
 	}
 	x.refusals++
 	if x.refusals > maxCompletionRefusals {
-		c.r.repeated.of("refused "+x.d.queue.queue).Error("pgqrs: the database refuses an outcome; its message is delivered again when its lease ends",
+		c.r.repeated.key("refused "+x.d.queue.queue).Error("pgqrs: the database refuses an outcome; its message is delivered again when its lease ends",
 			"queue", x.d.queue.queue, "message", x.d.m.ID, "outcome", x.kind.String(), "err", err)
 		c.r.forget(x.d)
 		return nil
 	}
 	wait := firstRefusalWait << (x.refusals - 1)
 	x.next = time.Now().Add(wait)
-	c.r.repeated.of("refusal "+x.d.queue.queue).Warn("pgqrs: the database refuses an outcome; trying again", "queue", x.d.queue.queue, "message", x.d.m.ID,
+	c.r.repeated.key("refusal "+x.d.queue.queue).Warn("pgqrs: the database refuses an outcome; trying again", "queue", x.d.queue.queue, "message", x.d.m.ID,
 		"outcome", x.kind.String(), "err", err)
 	c.mu.Lock()
 	c.refused = append(c.refused, x)

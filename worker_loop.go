@@ -433,7 +433,7 @@ func (r *runner) handlerReturned(d *delivery) {
 func (r *runner) applyStatuses(words map[*queueRunner]string) {
 	for q, word := range words {
 		wasOff := q.suspended || q.stopped
-		q.suspended, q.stopped = word == "suspended" || word == "interrupted" || word == taken, q.stopped || word == "stopped"
+		q.suspended, q.stopped = word == "suspended" || word == "interrupted" || word == rowTaken, q.stopped || word == "stopped"
 		if nowOff := q.suspended || q.stopped; nowOff != wasOff {
 			r.log.Info("pgqrs: the worker's status has changed", "queue", q.queue, "status", word)
 			if nowOff {

@@ -437,7 +437,7 @@ func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
 	var c core
 	end := func(from, to int64) {
 		for id := from; id <= to; id++ {
-			c.tellAwaiting(RunInfo{ID: id, Status: Failed})
+			c.notifyAwaiting(RunInfo{ID: id, Status: Failed})
 		}
 	}
 	missed := func(id, since int64) bool {
@@ -475,7 +475,7 @@ func TestRun_CtxOfCleaningUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				run := newTestRun(nil)
-				run.cleaning = true
+				run.cleanUp = true
 				lease, lose := context.WithCancelCause(t.Context())
 				run.lease = lease
 				ctx, cancel := context.WithCancelCause(t.Context())

@@ -234,7 +234,7 @@ func (r *runner) prune(ctx context.Context) {
 	r.pruneRuns(ctx, list)
 	r.rescueRuns(ctx)
 	r.reportUnattended(ctx)
-	r.scheduler.prune(ctx)
+	r.scheduler.pruneHistory(ctx)
 	r.maintainInterop(ctx)
 }
 
@@ -381,7 +381,7 @@ func (r *runner) wakeInteropParents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.store.atomic(ctx, func(c conn) error { return c.woken(ctx, r.store.dialect.workflow.joinShared, list) })
+	return r.store.atomic(ctx, func(c conn) error { return c.wakeRunsBy(ctx, r.store.dialect.workflow.joinShared, list) })
 }
 
 // reportDatabase logs what Verify has to say of the database.

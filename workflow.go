@@ -85,12 +85,12 @@ type workflowPayload[In any] struct {
 func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*RunHandle[Out], error) {
 	items, err := w.items(ctx, []In{in}, append(slices.Clip(opts), noEach))
 	if err == nil {
-		err = w.store.rate.take(time.Now(), 1)
+		err = w.store.rate.spend(time.Now(), 1)
 	}
 	if err != nil {
 		return nil, wrap(ctx, err, "start workflow %q", w.name)
 	}
-	since := w.store.endingsSoFar()
+	since := w.store.endedRuns()
 	ids, err := w.store.startRuns(ctx, w.name, items, nil)
 	if len(ids) == 0 {
 		return nil, wrap(ctx, err, "start workflow %q", w.name)
@@ -335,7 +335,7 @@ func (c conn) startAgain(ctx context.Context, messages []int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.exec(ctx, c.store.dialect.workflow.takeBack, list); err != nil {
+	if _, err := c.exec(ctx, c.store.dialect.workflow.adopt, list); err != nil {
 		return err
 	}
 	return errKeyRace
