@@ -254,7 +254,7 @@ func (d *dialect) retryable(err error) bool {
 		return false
 	}
 	state := sqlerr.State(err)
-	return sqlerr.Retryable(state) || state == "" && sqlerr.Contains(err, d.busyTexts)
+	return sqlerr.Retryable(state) || state == "" && sqlerr.Contains(err, d.errors.busy)
 }
 
 // isUnavailable reports whether an error says that the database cannot be used just
@@ -265,7 +265,7 @@ func (d *dialect) isUnavailable(err error) bool {
 	}
 	switch sqlerr.State(err) {
 	case "":
-		return sqlerr.Unreachable(err) || sqlerr.Contains(err, d.unavailableTexts)
+		return sqlerr.Unreachable(err) || sqlerr.Contains(err, d.errors.unavailable)
 	case "25006": // read_only_sql_transaction
 		return true
 	}
@@ -289,7 +289,7 @@ type transaction interface {
 // last run. The Store of its conn is bound to the transaction.
 func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	if s.cfg.Concurrent {
-		return s.transact(ctx, s.beginBy(s.dialect.concurrent), fn)
+		return s.transact(ctx, s.beginBy(s.dialect.transaction.concurrent), fn)
 	}
 	return s.transact(ctx, s.begin, fn)
 }
@@ -297,7 +297,7 @@ func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 // exclusive is atomic for what changes the schema, which BEGIN CONCURRENT does not
 // allow, or relies on what it did not find: nobody writes beside it.
 func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
-	return s.transact(ctx, s.beginBy(s.dialect.begin), fn)
+	return s.transact(ctx, s.beginBy(s.dialect.transaction.begin), fn)
 }
 
 // transact runs fn in the caller's transaction, or in one of its own, whose news it tells once that has committed.
@@ -383,13 +383,13 @@ func (s *Store) begin(ctx context.Context, own *session) (transaction, error) {
 	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a transaction that does.
 	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
-	tx, err := own.begin(limited, s.dialect.isolation)
+	tx, err := own.begin(limited, s.dialect.transaction.isolation)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	pool := &poolTx{Tx: tx, store: s.core, textTx: textTx{own}, cancel: cancel}
-	if _, err := (conn{s, pool}).exec(ctx, s.dialect.open); err != nil {
+	if _, err := (conn{s, pool}).exec(ctx, s.dialect.transaction.open); err != nil {
 		return nil, errors.Join(err, rollback(ctx, pool))
 	}
 	return pool, nil
@@ -533,12 +533,12 @@ func (t textTx) exec(ctx context.Context, text string) error {
 
 // Commit implements [transaction].
 func (t textTx) Commit(ctx context.Context) error {
-	return t.exec(ctx, "/* pgqrs:commit */ COMMIT")
+	return t.exec(ctx, t.own.store.dialect.transaction.commit)
 }
 
 // Rollback implements [transaction].
 func (t textTx) Rollback(ctx context.Context) error {
-	return t.exec(ctx, "/* pgqrs:rollback */ ROLLBACK")
+	return t.exec(ctx, t.own.store.dialect.transaction.rollback)
 }
 
 // QueryContext implements [Tx].

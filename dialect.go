@@ -66,21 +66,40 @@ func unknownDialect(d Dialect) error {
 // 1970, lists as one JSON argument of type string. A lease in a list is the
 // array [id, worker, claim, ...], which the contracts call a lease tuple.
 type dialect struct {
-	migrations       string             // the directory below migrations/
-	isolation        sql.IsolationLevel // of transactions handed to user code
-	open             string             // makes a transaction of database/sql one of the library's: it takes the write lock on the SQLite family, where one that begins by reading may not write later, and is as read-only as the session on PostgreSQL, which lib/pq would override, and ends with a process that falls silent, which would keep its locks for hours. Exec; no arguments
-	begin            string             // opens a transaction that nobody writes beside
-	concurrent       string             // the same under Config.Concurrent; empty: not to be had
-	claimFromOffset  string             // lease.claim under Config.Concurrent for workers whose claims collide; see tursoSpread
-	savepoint        string             // marks a transaction for user code under Config.Concurrent, where engines end one underneath. Exec; no arguments
-	release          string             // fails with "no such savepoint" if that has ended since. Exec; no arguments
-	requireMVCC      string             // makes concurrent work, for good, on an engine that must be told. Query; no arguments; rows to ignore
-	concurrency      string             // Report.Concurrency without Config.Concurrent
-	busyTexts        []string           // texts, in lower case, of errors without a code that ask to try again: a lock was taken, or a snapshot went stale
-	unavailableTexts []string           // the same of errors that say that the database cannot be used just now
-	probe            string             // asks a transaction how it is, after user code has returned an error. On the SQLite family it fails, to show what an error of the driver looks like. Query; no arguments; rows to ignore
-	session          string             // tells the server's sessions apart, which a pooler may change underneath. Query; no arguments; 1 row: text. Empty: there are none
-	schemas          bool               // whether Config.Schema makes sense
+	// engineName names the database for people, as in an error.
+	engineName string
+	// migrations is the directory below migrations/.
+	migrations string
+	// schemas is whether Config.Schema makes sense.
+	schemas bool
+
+	// concurrency is Report.Concurrency without Config.Concurrent.
+	concurrency string
+	// singleWriter is whether the database has one writer at a time, without Config.Concurrent.
+	singleWriter bool
+	// claimsFromPosition is whether lease.nextClaim and lease.skipped exist: on a database that
+	// keeps dead rows in an index.
+	claimsFromPosition bool
+	// runsByOneStatement is whether workflow.start and workflow.end exist.
+	runsByOneStatement bool
+
+	// errors are the texts by which errors without a code are told apart.
+	errors errorTexts
+	// versionWarning warns of a version of the engine with a known fault. It takes the answers to
+	// schema.engine and to the setting journal_mode, and the driver's package. Nil warns of none.
+	versionWarning func(engine, journal, driver string) string
+
+	transaction transactionSQL
+
+	// session tells the server's sessions apart, which a pooler may change underneath.
+	// Query; no arguments; 1 row: text. Empty: there are none.
+	session string
+	// requireMVCC makes transaction.concurrent work, for good, on an engine that must be told.
+	// Query; no arguments; rows to ignore.
+	requireMVCC string
+	// claimFromOffset is lease.claim under Config.Concurrent for workers whose claims collide; see
+	// tursoSpread.
+	claimFromOffset string
 
 	schema  schemaSQL
 	queue   queueSQL
@@ -98,8 +117,45 @@ type dialect struct {
 	batch    batchSQL
 }
 
+// errorTexts are texts of errors, in lower case, on a database whose drivers have no codes in common.
+type errorTexts struct {
+	// busy asks to try again: a lock was taken, or a snapshot went stale.
+	busy []string
+	// unavailable says that the database cannot be used just now.
+	unavailable []string
+}
+
+// transactionSQL begins and ends transactions.
+type transactionSQL struct {
+	// isolation is that of transactions of database/sql.
+	isolation sql.IsolationLevel
+	// open makes a transaction of database/sql one of the library's. On the SQLite family it takes
+	// the write lock, because a transaction that begins by reading may not write later. On PostgreSQL
+	// it makes the transaction as read-only as the session, which lib/pq would override, and it has
+	// the server end a transaction whose process falls silent. Exec; no arguments.
+	open string
+	// begin opens a transaction that excludes other writers on the SQLite family. Exec; no arguments.
+	begin string
+	// concurrent is begin under Config.Concurrent. Empty: the database has none. Exec; no arguments.
+	concurrent string
+	// commit and rollback end a transaction that begin or concurrent opened. Exec; no arguments.
+	commit, rollback string
+	// savepoint marks a transaction for user code under Config.Concurrent, where an engine may end
+	// the transaction underneath. Exec; no arguments.
+	savepoint string
+	// release fails with "no such savepoint" if the transaction has ended since. Exec; no arguments.
+	release string
+	// probe asks a transaction how it is, after user code has returned an error. On the SQLite family
+	// it fails, to show how an error of the driver looks. Query; no arguments; rows to ignore.
+	probe string
+}
+
 // schemaSQL is for Install, Uninstall and Verify.
 type schemaSQL struct {
+	// exists looks for the schema of Config.Schema. Query; name; a row if it exists.
+	exists string
+	// make makes that schema. Its name follows, quoted. Exec; no arguments.
+	make string
 	// lock keeps other installers out until the transaction ends. Query; no arguments; rows to ignore.
 	lock string
 	// settings are settings of the connection that Verify knows warnings for, by name. Query; no arguments; 1 row: text.
@@ -222,11 +278,11 @@ type leaseSQL struct {
 	// nextClaim is claim, but passes over what is before a place in its order: of that place's priority and higher ones, the
 	// messages whose due time and id are not after its own. None for a database that keeps no dead rows in an index; see claimCursor.
 	// Query; worker, lease, alone, n, priority, due time (microseconds since 1970), id; rows: as of claim.
-	nextClaim []string
+	nextClaim string
 	// passed is what nextClaim passes over that is due: of its place's priority and higher ones, what is not after it.
 	// None where there is no nextClaim. Query; worker, at most how many, priority, due time, id of the place;
 	// rows: due time (microseconds since 1970), id; the first by due time and id.
-	skipped []string
+	skipped string
 	// check finds out early whether a lease still stands; on the SQLite family it takes the write lock.
 	// Query; id, worker, claim; 1 row: id, or none.
 	check string

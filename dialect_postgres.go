@@ -130,14 +130,22 @@ const postgresLive = `COALESCE(m.archived_at, 'infinity') = 'infinity'`
 const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgresFence
 
 var postgres = dialect{
-	migrations:  "postgres",
-	isolation:   sql.LevelReadCommitted,
-	open:        "/* pgqrs:open */ SELECT set_config('transaction_read_only', CASE 'on' WHEN current_setting('transaction_read_only') THEN 'on' ELSE current_setting('default_transaction_read_only') END, true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
-	begin:       "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
-	probe:       "/* pgqrs:ask */ SELECT 1",
-	session:     "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
-	concurrency: "multi-process",
-	schemas:     true,
+	engineName:         "PostgreSQL",
+	migrations:         "postgres",
+	schemas:            true,
+	concurrency:        "multi-process",
+	claimsFromPosition: true,
+	runsByOneStatement: true,
+	session:            "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
+
+	transaction: transactionSQL{
+		isolation: sql.LevelReadCommitted,
+		open:      "/* pgqrs:open */ SELECT set_config('transaction_read_only', CASE 'on' WHEN current_setting('transaction_read_only') THEN 'on' ELSE current_setting('default_transaction_read_only') END, true), set_config('idle_in_transaction_session_timeout', COALESCE(NULLIF(current_setting('idle_in_transaction_session_timeout'), '0'), '1min'), true)",
+		begin:     "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED",
+		commit:    "/* pgqrs:commit */ COMMIT",
+		rollback:  "/* pgqrs:rollback */ ROLLBACK",
+		probe:     "/* pgqrs:ask */ SELECT 1",
+	},
 
 	schema: postgresSchemaTexts,
 	queue: queueSQL{
@@ -410,8 +418,8 @@ var postgres = dialect{
 
 	lease: leaseSQL{
 		claim:     `/* pgqrs:message.claim */` + postgresClaim + postgresClaimEnd,
-		nextClaim: []string{`/* pgqrs:message.next_claim */` + postgresClaim + postgresClaimAfter + postgresClaimEnd},
-		skipped:   []string{`/* pgqrs:message.passed */` + postgresPassed},
+		nextClaim: `/* pgqrs:message.next_claim */` + postgresClaim + postgresClaimAfter + postgresClaimEnd,
+		skipped:   `/* pgqrs:message.passed */` + postgresPassed,
 		check: `/* pgqrs:message.check */
 			SELECT m.id FROM pgqrs_messages m JOIN (SELECT $1::bigint AS id, $2::bigint AS worker_id, $3::bigint AS claim_ct) held ON ` + postgresFence + `
 			WHERE m.archived_at IS NULL`,
@@ -543,7 +551,9 @@ var postgres = dialect{
 }
 
 var postgresSchemaTexts = schemaSQL{
-	lock: `/* pgqrs:schema.lock */ SELECT pg_advisory_xact_lock(7021870436)`,
+	exists: `/* pgqrs:schema.exists */ SELECT 1 FROM pg_namespace WHERE nspname = $1`,
+	make:   `/* pgqrs:schema.make */ CREATE SCHEMA `,
+	lock:   `/* pgqrs:schema.lock */ SELECT pg_advisory_xact_lock(7021870436)`,
 	settings: map[string]string{
 		"fsync":              `/* pgqrs:schema.fsync */ SELECT current_setting('fsync')`,
 		"synchronous_commit": `/* pgqrs:schema.synchronous_commit */ SELECT current_setting('synchronous_commit')`,

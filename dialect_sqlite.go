@@ -1,8 +1,6 @@
 package pgqrs
 
-import (
-	"database/sql"
-)
+import "database/sql"
 
 // Timestamps are UTC text with milliseconds, as far as SQLite's clock reads.
 // They sort with those of pgqrs 0.15, which have six digits or none.
@@ -143,28 +141,38 @@ const (
 )
 
 var sqlite = dialect{
-	migrations:  "sqlite",
-	isolation:   sql.LevelDefault,
-	open:        "/* pgqrs:open */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
-	begin:       "/* pgqrs:begin */ BEGIN IMMEDIATE",
-	probe:       "/* pgqrs:ask */ SELECT pgqrs_ask",
-	concurrency: singleWriter,
-	busyTexts: []string{
-		"database is locked",
-		"database table is locked",
-		"database schema is locked",
-		"database is busy",
-		"sqlite_busy",
-		"snapshot is stale",
-		"write-write conflict",
-		"commit dependency aborted",
-		"database schema conflict",
+	engineName:     "SQLite",
+	migrations:     "sqlite",
+	concurrency:    "single-writer",
+	singleWriter:   true,
+	versionWarning: walResetWarning,
+
+	errors: errorTexts{
+		busy: []string{
+			"database is locked",
+			"database table is locked",
+			"database schema is locked",
+			"database is busy",
+			"sqlite_busy",
+			"snapshot is stale",
+			"write-write conflict",
+			"commit dependency aborted",
+			"database schema conflict",
+		},
+		unavailable: []string{
+			"database or disk is full",
+			"disk i/o error",
+			"readonly database",
+			"unable to open database file",
+		},
 	},
-	unavailableTexts: []string{
-		"database or disk is full",
-		"disk i/o error",
-		"readonly database",
-		"unable to open database file",
+	transaction: transactionSQL{
+		isolation: sql.LevelDefault,
+		open:      "/* pgqrs:open */ UPDATE pgqrs_queues SET queue_name = queue_name WHERE 0",
+		begin:     "/* pgqrs:begin */ BEGIN IMMEDIATE",
+		commit:    "/* pgqrs:commit */ COMMIT",
+		rollback:  "/* pgqrs:rollback */ ROLLBACK",
+		probe:     "/* pgqrs:ask */ SELECT pgqrs_ask",
 	},
 
 	schema: schemaSQL{

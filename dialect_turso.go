@@ -3,11 +3,12 @@ package pgqrs
 // turso is SQLite plus what differs.
 var turso = func() dialect {
 	d := sqlite
+	d.engineName = "Turso or libSQL"
 	// Differs because stock SQLite has no BEGIN CONCURRENT. It is sent under Config.Concurrent alone.
-	d.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
+	d.transaction.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
 	// Differs because in MVCC mode the engine ends a transaction at a conflict, and lets what is sent after it commit by itself.
-	d.savepoint = "/* pgqrs:savepoint */ SAVEPOINT pgqrs"
-	d.release = "/* pgqrs:release */ RELEASE pgqrs"
+	d.transaction.savepoint = "/* pgqrs:savepoint */ SAVEPOINT pgqrs"
+	d.transaction.release = "/* pgqrs:release */ RELEASE pgqrs"
 	// Differs because the engine needs it for BEGIN CONCURRENT.
 	d.requireMVCC = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
 	// Differs because only there two workers may claim at the same time and collide. Elsewhere locks keep them apart.

@@ -145,7 +145,7 @@ func (o *session) discard() {
 // write. A statement that runs by itself has a transaction that ROLLBACK does not end, unless BEGIN
 // came before it. In a transaction BEGIN fails. This is all that a driver is asked after a panic.
 func (s *core) unlock(conn driver.Conn) {
-	if (&Store{core: s}).concurrency() != singleWriter {
+	if !(&Store{core: s}).singleWriter() {
 		return
 	}
 	execer, ok := conn.(driver.ExecerContext)
@@ -154,7 +154,7 @@ func (s *core) unlock(conn driver.Conn) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	for _, text := range []string{"/* pgqrs:begin */ BEGIN", "/* pgqrs:rollback */ ROLLBACK"} {
+	for _, text := range []string{"/* pgqrs:begin */ BEGIN", s.dialect.transaction.rollback} {
 		_ = foreign.Catch(func() { _, _ = execer.ExecContext(ctx, text, nil) })
 	}
 }

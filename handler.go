@@ -129,7 +129,7 @@ func (s *Store) checkTx(ctx context.Context, tx *userTx) error {
 	if !s.cfg.Concurrent {
 		return nil
 	}
-	_, err := conn{s, tx}.exec(ctx, s.dialect.release)
+	_, err := conn{s, tx}.exec(ctx, s.dialect.transaction.release)
 	if err != nil && sqlerr.Contains(err, []string{"no such savepoint"}) {
 		return fmt.Errorf("%w (%w)", errTxEnded, err)
 	}
@@ -166,7 +166,7 @@ func (s *Store) inTxOnce(ctx context.Context, fn func(context.Context, *userTx) 
 	mark := new(txMark)
 	defer mark.ended.Store(true)
 	if s.cfg.Concurrent {
-		if _, err := (conn{s, u}).exec(ctx, s.dialect.savepoint); err != nil {
+		if _, err := (conn{s, u}).exec(ctx, s.dialect.transaction.savepoint); err != nil {
 			return err
 		}
 	}
@@ -190,7 +190,7 @@ var errInTx = fmt.Errorf("%w: its ctx is that of a transaction of HandleTx or St
 
 // outsideTx returns an error if ctx is that of a transaction which keeps out the write to come.
 func (s *Store) outsideTx(ctx context.Context) error {
-	if s.dialect.concurrency != singleWriter || s.tx != nil {
+	if !s.dialect.singleWriter || s.tx != nil {
 		return nil // under Config.Concurrent too: user code's transaction begins as BeginTx has it, and keeps others out
 	}
 	if open, ok := ctx.Value(txKey{s.core}).(*txMark); ok && !open.ended.Load() {
@@ -212,7 +212,7 @@ func (s *Store) beginUser(ctx context.Context) (*userTx, error) {
 	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	u := &userTx{untie: context.AfterFunc(ctx, cancel), cancel: cancel}
 	own, err := s.sessionFor(ctx, func(own *session) (err error) {
-		u.Tx, err = own.begin(limited, s.dialect.isolation)
+		u.Tx, err = own.begin(limited, s.dialect.transaction.isolation)
 		return err
 	})
 	if err != nil {

@@ -95,7 +95,7 @@ func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 	if errors.Is(s.checkTx(ctx, tx), errTxEnded) {
 		return true
 	}
-	said := conn{s, tx}.rows(ctx, s.dialect.probe, nil, func(*sql.Rows) error { return nil })
+	said := conn{s, tx}.rows(ctx, s.dialect.transaction.probe, nil, func(*sql.Rows) error { return nil })
 	switch state := sqlerr.State(said); {
 	case said == nil:
 		return sqlerr.Retryable(sqlerr.State(err)) // it was met in a savepoint
@@ -114,7 +114,7 @@ func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 // those of go-libsql, which have a form of their own.
 func (s *Store) isDriverText(err, said error) bool {
 	kind := reflect.TypeOf(foreign.Innermost(said))
-	texts := slices.Concat(s.dialect.busyTexts, s.dialect.unavailableTexts)
+	texts := slices.Concat(s.dialect.errors.busy, s.dialect.errors.unavailable)
 	found := false
 	foreign.Walk(err, func(err error) {
 		if reflect.TypeOf(err) == kind && sqlerr.Contains(err, texts) {

@@ -537,14 +537,13 @@ func (e *execution) endInfo(stands State, output any) RunInfo {
 // endByOneStatement ends a run and acks its message by one statement, where there is one and no other run or message is
 // concerned. It returns the status that stands, or "" if it did nothing.
 func (e *execution) endByOneStatement(ctx context.Context, status State, output, message any) (stands State, err error) {
-	texts := e.store.dialect.workflow.end
-	if len(texts) == 0 || len(dependentsOf([]settlement{{m: e.message}})) > 0 {
+	if !e.store.dialect.runsByOneStatement || len(dependentsOf([]settlement{{m: e.message}})) > 0 {
 		return "", nil
 	}
 	err = e.store.single(ctx, func(c conn) error {
 		stands = ""
 		args := []any{e.id, e.message.ID, e.message.WorkerID, e.message.Claim, string(status), output, message}
-		return c.rowsUntil(ctx, 1, texts, args, func(rows *sql.Rows) error { return rows.Scan(&stands) })
+		return c.rowsUntil(ctx, 1, e.store.dialect.workflow.end, args, func(rows *sql.Rows) error { return rows.Scan(&stands) })
 	})
 	return stands, err
 }

@@ -212,7 +212,7 @@ func (c conn) checkMade(ctx context.Context, done []migration) error {
 
 func (c conn) makeSchema(ctx context.Context) error {
 	exists := false
-	err := c.rows(ctx, "/* pgqrs:schema.exists */ SELECT 1 FROM pg_namespace WHERE nspname = $1", []any{c.store.cfg.Schema}, func(*sql.Rows) error {
+	err := c.rows(ctx, c.store.dialect.schema.exists, []any{c.store.cfg.Schema}, func(*sql.Rows) error {
 		exists = true
 		return nil
 	})
@@ -220,7 +220,7 @@ func (c conn) makeSchema(ctx context.Context) error {
 		return err
 	}
 	// The name is an identifier that check has passed.
-	_, err = c.exec(ctx, `/* pgqrs:schema.make */ CREATE SCHEMA "`+c.store.cfg.Schema+`"`)
+	_, err = c.exec(ctx, c.store.dialect.schema.make+`"`+c.store.cfg.Schema+`"`)
 	return err
 }
 
@@ -490,9 +490,6 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	return r, wrap(ctx, err, "verify")
 }
 
-// engineNames are the databases that each dialect is for.
-var engineNames = map[Dialect]string{Postgres: "PostgreSQL", SQLite: "SQLite", Turso: "Turso or libSQL"}
-
 // checkEngine returns an error if the database is not what the dialect says. It asks until it knows.
 func (s *Store) checkEngine(ctx context.Context) error {
 	if s.engineKnown.Load() {
@@ -564,7 +561,7 @@ func (c conn) wrongEngine(ctx context.Context, err error) error {
 }
 
 func (s *Store) mistakenFor(engine string) error {
-	return fmt.Errorf("%w: this is %s, not %s; give the Store the dialect of its database", ErrUnsupported, engine, engineNames[s.name])
+	return fmt.Errorf("%w: this is %s, not %s; give the Store the dialect of its database", ErrUnsupported, engine, s.dialect.engineName)
 }
 
 // queryText runs a query of one row and column.
@@ -646,15 +643,15 @@ func (r *Report) hidden() bool {
 	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
 }
 
-// singleWriter is the concurrency of a database that does one write after the other.
-const singleWriter = "single-writer"
-
 func (s *Store) concurrency() string {
 	if s.cfg.Concurrent {
 		return "experimental"
 	}
 	return s.dialect.concurrency
 }
+
+// singleWriter reports whether the database has one writer at a time.
+func (s *Store) singleWriter() bool { return s.dialect.singleWriter && !s.cfg.Concurrent }
 
 // settingWarnings are the answers of the dialects' settings that are worth a warning.
 var settingWarnings = map[string]map[string]string{
@@ -695,8 +692,10 @@ func (c conn) checkSettings(ctx context.Context, r *Report) error {
 			r.Warnings = append(r.Warnings, fmt.Sprintf("%s is %s: %s", name, answers[name], warning))
 		}
 	}
-	if warning := c.walReset(r.Engine, answers["journal_mode"]); warning != "" {
-		r.Warnings = append(r.Warnings, warning)
+	if versionWarning := c.store.dialect.versionWarning; versionWarning != nil {
+		if warning := versionWarning(r.Engine, answers["journal_mode"], driverPackage(c.store.db.Driver())); warning != "" {
+			r.Warnings = append(r.Warnings, warning)
+		}
 	}
 	if c.store.db.Stats().MaxOpenConnections == 1 {
 		r.Warnings = append(r.Warnings, "the pool has one connection (SetMaxOpenConns(1)): code that uses the *sql.DB while it has a transaction open waits for itself; allow at least 2")
@@ -712,11 +711,12 @@ func (c conn) checkSettings(ctx context.Context, r *Report) error {
 	return err
 }
 
-// The WAL-reset bug of SQLite, of which 3.7.0 to 3.51.2 have it; see docs/BACKENDS.md. These releases of a branch, and all later ones of it, have the fix.
+// walResetFixes are the first releases of their branches without the WAL-reset bug of SQLite, which
+// 3.7.0 to 3.51.2 have; see docs/BACKENDS.md.
 var walResetFixes = [][3]int{{3, 44, 6}, {3, 50, 7}, {3, 51, 3}}
 
-// walReset warns of an engine that can corrupt a database in WAL mode. Turso is not made of SQLite's code.
-func (c conn) walReset(engine, journal string) string {
+// walResetWarning warns of an engine that can corrupt a database in WAL mode. Turso is not made of SQLite's code.
+func walResetWarning(engine, journal, driver string) string {
 	var version [3]int
 	if n, _ := fmt.Sscanf(engine, "SQLite %d.%d.%d", &version[0], &version[1], &version[2]); n < 3 || journal != "wal" {
 		return ""
@@ -730,7 +730,7 @@ func (c conn) walReset(engine, journal string) string {
 		}
 	}
 	return fmt.Sprintf("%s of the driver %s has SQLite's WAL-reset bug: a commit during a checkpoint can corrupt the database, rarely; "+
-		"take a driver with SQLite 3.51.3 or newer (libSQL has none yet), or keep to one connection in one process", engine, driverPackage(c.store.db.Driver()))
+		"take a driver with SQLite 3.51.3 or newer (libSQL has none yet), or keep to one connection in one process", engine, driver)
 }
 
 // driverPackage is the package of a driver's type.

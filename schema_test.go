@@ -8,22 +8,20 @@ import (
 )
 
 func TestVerifyWarnsOfTheWALResetBug(t *testing.T) {
-	_, s := newFake(t, Config{}, SQLite, nil)
-	c := conn{s, nil}
 	for engine, bad := range map[string]bool{
 		"SQLite 3.38.0": true, "SQLite 3.44.5": true, "SQLite 3.44.6": false, "SQLite 3.45.1": true, "SQLite 3.50.4": true, "SQLite 3.50.6": true,
 		"SQLite 3.50.7": false, "SQLite 3.51.0": true, "SQLite 3.51.2": true, "SQLite 3.51.3": false, "SQLite 3.52.0": false, "SQLite 3.53.0": false,
 		"SQLite 4.0.0": false, "Turso 3.47.0": false, "SQLite": false, "PostgreSQL 15.1": false,
 	} {
-		warning := c.walReset(engine, "wal")
+		warning := walResetWarning(engine, "wal", "example.org/driver")
 		if (warning != "") != bad {
 			t.Errorf("%s: warning %q", engine, warning)
 		}
-		if bad && (!strings.Contains(warning, engine) || !strings.Contains(warning, "github.com/pgqrs/pgqrs-go")) {
+		if bad && (!strings.Contains(warning, engine) || !strings.Contains(warning, "example.org/driver")) {
 			t.Errorf("%s: warning %q does not name it and its driver", engine, warning)
 		}
 		for _, journal := range []string{"memory", "delete", "mvcc"} {
-			if warning := c.walReset(engine, journal); warning != "" {
+			if warning := walResetWarning(engine, journal, "example.org/driver"); warning != "" {
 				t.Errorf("%s in the mode %s: %s", engine, journal, warning)
 			}
 		}

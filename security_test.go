@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"path/filepath"
 	"regexp"
@@ -123,7 +124,7 @@ func constant(e ast.Expr, constants map[string]bool) bool {
 // checked to be a plain identifier, and a PRAGMA is one of the library's own with a value that is
 // a constant, a key in hexadecimal or the name of a known cipher.
 var builtTexts = map[string]string{
-	"schema.go":                 `/* pgqrs:schema.make */ CREATE SCHEMA "`,
+	"schema.go":                 `c.store.dialect.schema.make`,
 	"internal/dsn/connector.go": `PRAGMA `,
 }
 
@@ -140,13 +141,22 @@ func TestNoStatementIsBuiltFromInput(t *testing.T) {
 			var parts []ast.Expr
 			switch n := n.(type) {
 			case *ast.BinaryExpr:
-				parts = []ast.Expr{n.X, n.Y}
+				if n.Op == token.ADD {
+					parts = []ast.Expr{n.X, n.Y}
+				}
 			case *ast.CallExpr:
 				if f, ok := n.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Sprintf", "Sprint", "Appendf", "Fprintf", "Join", "Replace", "ReplaceAll"}, f.Sel.Name) {
 					parts = n.Args
 				}
 			}
 			for _, part := range parts {
+				if sel, ok := part.(*ast.SelectorExpr); ok && strings.Contains(types.ExprString(sel), ".dialect.") {
+					text := types.ExprString(sel)
+					if builtTexts[name] != text {
+						t.Errorf("%s adds to the statement %s", name, text)
+					}
+					found[name] = text
+				}
 				lit, ok := part.(*ast.BasicLit)
 				if !ok || lit.Kind != token.STRING {
 					continue

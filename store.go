@@ -163,7 +163,7 @@ func (c Config) New(db *sql.DB, d Dialect) *Store {
 		s.rate = newBucket(c.Limits)
 	}
 	pool := &Store{core: s}
-	if s.configErr == nil && pool.concurrency() == singleWriter {
+	if s.configErr == nil && pool.singleWriter() {
 		s.writer = make(writerSlot, 1)
 	}
 	s.acks.Alone, s.acks.Together = pool.settle, pool.settleTogether
@@ -187,7 +187,7 @@ func (c Config) check(db *sql.DB, d Dialect) (*dialect, error) {
 		return nil, fmt.Errorf("%w: Config.Schema %q: only PostgreSQL has schemas", ErrUnsupported, c.Schema)
 	case c.Schema != "" && !schemaNames.MatchString(c.Schema):
 		return nil, fmt.Errorf("%w: Config.Schema %q is not a plain identifier of up to 63 characters", ErrUnsupported, c.Schema)
-	case c.Concurrent && def.concurrent == "":
+	case c.Concurrent && def.transaction.concurrent == "":
 		return nil, fmt.Errorf("%w: Config.Concurrent: %s has no BEGIN CONCURRENT", ErrUnsupported, d)
 	case c.VFS != "" || c.EncryptionKey != "" || c.Cipher != "":
 		return nil, fmt.Errorf("%w: Config.VFS, EncryptionKey and Cipher are for Open; New was given a database that is open", ErrUnsupported)

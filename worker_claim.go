@@ -169,7 +169,7 @@ func (r *runner) rescan(q *queueRunner, to position) queryAnswer {
 func (s *Store) skippedPositions(ctx context.Context, worker int64, to position) ([]position, error) {
 	var found []position
 	args := []any{worker, maxSkipped, to.priority, to.due, to.id}
-	err := conn{s, nil}.rows(ctx, s.dialect.lease.skipped[0], args, func(rows *sql.Rows) error {
+	err := conn{s, nil}.rows(ctx, s.dialect.lease.skipped, args, func(rows *sql.Rows) error {
 		p := position{priority: to.priority}
 		err := rows.Scan(&p.due, &p.id)
 		found = append(found, p)
@@ -182,7 +182,7 @@ func (s *Store) skippedPositions(ctx context.Context, worker int64, to position)
 func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool, from position) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	err := s.single(ctx, func(c conn) (err error) {
-		ms, err = c.claim(ctx, s.dialect.lease.nextClaim[0], []any{worker, lease.Microseconds(), alone, n, from.priority, from.due, from.id})
+		ms, err = c.claim(ctx, s.dialect.lease.nextClaim, []any{worker, lease.Microseconds(), alone, n, from.priority, from.due, from.id})
 		return err
 	})
 	if err != nil {

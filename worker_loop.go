@@ -339,7 +339,7 @@ func (r *runner) claimed(a queryAnswer) {
 }
 
 // claimsFromPosition reports whether the database can claim from a place on.
-func (r *runner) claimsFromPosition() bool { return len(r.store.dialect.lease.nextClaim) > 0 }
+func (r *runner) claimsFromPosition() bool { return r.store.dialect.claimsFromPosition }
 
 // totalSize is how many bytes messages have.
 func totalSize(ds []*delivery) int {

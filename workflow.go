@@ -209,7 +209,7 @@ func (s *Store) startRuns(ctx context.Context, name string, items []enqueueRow, 
 
 // startsAtOnce reports whether one statement can start a run.
 func (s *Store) startsAtOnce(name string, it enqueueRow) bool {
-	return len(s.dialect.workflow.start) > 0 && it.key == nil && !it.inGroup() && (s.tx != nil || !s.notifies(name))
+	return s.dialect.runsByOneStatement && it.key == nil && !it.inGroup() && (s.tx != nil || !s.notifies(name))
 }
 
 // startAtOnce starts a run by one statement. It returns 0 if the workflow has to be made first.
