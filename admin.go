@@ -574,7 +574,7 @@ func (s *Store) redriving(fn func() error) error {
 	for try := 1; ; try++ {
 		err := fn()
 		switch {
-		case sqlerr.State(err) != "23505": // unique_violation
+		case !sqlerr.Duplicate(err):
 			return err
 		case s.tx != nil || try == maxEnqueueTries:
 			return fmt.Errorf("%w (%w)", ErrDuplicate, err)

@@ -234,9 +234,9 @@ var (
 // noConcurrent says what is wrong in an error of BEGIN CONCURRENT, if it knows.
 func noConcurrent(err error) error {
 	switch {
-	case sqlerr.Contains(err, []string{`near "concurrent": syntax error`}): // SQLite, libSQL
+	case sqlerr.NoConcurrent(err):
 		return fmt.Errorf("%w (%w)", errNoConcurrent, err)
-	case sqlerr.Contains(err, []string{"only supported when mvcc is enabled"}): // Turso in WAL mode
+	case sqlerr.NoMVCC(err):
 		return fmt.Errorf("%w (%w)", errNoMVCC, err)
 	}
 	return err
@@ -263,13 +263,10 @@ func (d *dialect) isUnavailable(err error) bool {
 	if isDriverPanic(err) {
 		return false
 	}
-	switch sqlerr.State(err) {
-	case "":
-		return sqlerr.Unreachable(err) || sqlerr.Contains(err, d.errors.unavailable)
-	case "25006": // read_only_sql_transaction
+	if sqlerr.State(err) == "" && sqlerr.Contains(err, d.errors.unavailable) {
 		return true
 	}
-	return sqlerr.Unreachable(err)
+	return sqlerr.ReadOnly(err) || sqlerr.Unreachable(err)
 }
 
 const rollbackTimeout = 5 * time.Second
@@ -401,7 +398,7 @@ func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *
 		tx, err = o.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
 		return err
 	})
-	if sqlerr.State(err) == "0A000" { // feature_not_supported
+	if sqlerr.Unsupported(err) {
 		err = &standbyError{err}
 	}
 	o.inTx = err == nil
@@ -417,7 +414,7 @@ func (e *standbyError) Error() string { return e.err.Error() }
 func (e *standbyError) Unwrap() error { return e.err }
 
 // SQLState returns read_only_sql_transaction, which a standby answers to a statement that writes.
-func (e *standbyError) SQLState() string { return "25006" }
+func (e *standbyError) SQLState() string { return sqlerr.StateReadOnly }
 
 // endTx ends the transaction of database/sql on the connection, by a call of it.
 func (o *session) endTx(how func() error) error {

@@ -70,6 +70,8 @@ type dialect struct {
 	engineName string
 	// migrations is the directory below migrations/.
 	migrations string
+	// turso is whether the database may be Turso, which otherwise passes for SQLite.
+	turso bool
 	// schemas is whether Config.Schema makes sense.
 	schemas bool
 

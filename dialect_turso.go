@@ -4,6 +4,7 @@ package pgqrs
 var turso = func() dialect {
 	d := sqlite
 	d.engineName = "Turso or libSQL"
+	d.turso = true
 	// Differs because stock SQLite has no BEGIN CONCURRENT. It is sent under Config.Concurrent alone.
 	d.transaction.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
 	// Differs because in MVCC mode the engine ends a transaction at a conflict, and lets what is sent after it commit by itself.

@@ -247,7 +247,7 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 		err = fmt.Errorf("%w (a pooler between transactions? %s)", err, poolerAdvice)
 	case sqlerr.Missing(err) && !errors.Is(err, ErrNotInstalled):
 		err = fmt.Errorf("%w (%w)", ErrNotInstalled, err)
-	case sqlerr.State(err) == insufficientPrivilege && !strings.Contains(err.Error(), lackedRight):
+	case sqlerr.Denied(err) && !strings.Contains(err.Error(), lackedRight):
 		err = fmt.Errorf("%s; Verify names those it lacks (%w)", lackedRight, err)
 	case sqlerr.Untranslatable(err) && !errors.Is(err, ErrInvalidPayload):
 		err = invalidTextError(err)

@@ -130,7 +130,7 @@ func (s *Store) checkTx(ctx context.Context, tx *userTx) error {
 		return nil
 	}
 	_, err := conn{s, tx}.exec(ctx, s.dialect.transaction.release)
-	if err != nil && sqlerr.Contains(err, []string{"no such savepoint"}) {
+	if err != nil && sqlerr.NoSavepoint(err) {
 		return fmt.Errorf("%w (%w)", errTxEnded, err)
 	}
 	return err

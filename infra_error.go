@@ -53,22 +53,7 @@ func isInfraError(err error) bool { return err != nil && !isUserError(err) }
 func isUserError(err error) bool {
 	var e *userError
 	var p *foreign.Panic
-	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || isAborted(err)
-}
-
-// abortedClasses are the classes of PostgreSQL's codes that say what is wrong with the work, and not
-// with the database: its data, its constraints, the transaction, its names and rights, its size, and
-// what a trigger has against it.
-var abortedClasses = []string{"22", "23", "25P02", "27", "2F", "38", "39", "42", "44", "54", "P0"}
-
-// isAborted reports whether a transaction failed at its end because of what was done in it: an error
-// was swallowed, a constraint that is checked last is broken, or a trigger refuses it.
-func isAborted(err error) bool {
-	state := sqlerr.State(err)
-	if state == "" {
-		return sqlerr.Contains(err, []string{"constraint failed"})
-	}
-	return !sqlerr.Unprepared(err) && slices.ContainsFunc(abortedClasses, func(class string) bool { return strings.HasPrefix(state, class) })
+	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || sqlerr.Aborted(err)
 }
 
 // isTransient reports whether an error says that the database could not do just now what it may do later.
@@ -101,7 +86,7 @@ func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 		return sqlerr.Retryable(sqlerr.State(err)) // it was met in a savepoint
 	case errors.Is(said, sql.ErrTxDone):
 		return false // the function ended it
-	case state == "25P02":
+	case sqlerr.TransactionFailed(said):
 		return sqlerr.State(err) != "" // it has failed with a code, as err has
 	case !s.dialect.isTransient(said):
 		return state == "" && s.isDriverText(err, said)

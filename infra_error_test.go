@@ -10,6 +10,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
@@ -193,7 +195,7 @@ func TestWhatTheWorkItselfSpoilsIsNotTheDatabases(t *testing.T) {
 		"25P02": true, "23503": true, "22P05": true, "42501": true, "P0001": true, "54000": true,
 		"57P01": false, "08006": false, "40001": false, "57014": false, "55P03": false, "42P05": false, "26000": false, "XX000": false,
 	} {
-		if isAborted(coded{state}) != want {
+		if sqlerr.Aborted(coded{state}) != want {
 			t.Errorf("%s: spoiled is %v", state, !want)
 		}
 	}

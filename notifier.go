@@ -122,7 +122,7 @@ func (e *notifierError) Unwrap() error { return e.err }
 // which PostgreSQL may also say at its end, and stops them for a while.
 func (s *Store) muteNotifier(err error) bool {
 	var failed *notifierError
-	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && sqlerr.State(err) != "54000" { // program_limit_exceeded: the queue of notifications is full
+	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && !sqlerr.LimitExceeded(err) {
 		return false
 	}
 	s.notifications.mu.Lock()

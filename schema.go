@@ -83,10 +83,10 @@ func (s *Store) Install(ctx context.Context) error {
 
 // explainRefusal says what keeps Install from making tables.
 func explainRefusal(err error) error {
-	switch sqlerr.State(err) {
-	case "3F000": // invalid_schema_name, of a CREATE TABLE
+	switch {
+	case sqlerr.NoSchema(err):
 		return fmt.Errorf("%w: search_path names no schema that exists and that this user may use; set it, or Config.Schema (%w)", ErrUnsupported, &rawError{err})
-	case insufficientPrivilege:
+	case sqlerr.Denied(err):
 		return fmt.Errorf(lackedRight+" that Install needs; have one that owns the schema call it (%w)", err)
 	}
 	return err
@@ -506,7 +506,7 @@ func (c conn) engine(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", c.wrongEngine(ctx, err)
 	}
-	if isTurso(name) && c.store.name != Turso {
+	if isTurso(name) && !c.store.dialect.turso {
 		return "", c.store.mistakenFor(name)
 	}
 	return name, c.checkEncoding(ctx)
@@ -532,7 +532,7 @@ func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
 	}
 	for _, text := range texts.turso {
 		turso, err := c.queryText(ctx, text)
-		if err != nil && !sqlerr.Contains(err, []string{"no such function"}) {
+		if err != nil && !sqlerr.NoFunction(err) {
 			return "", err
 		}
 		if err == nil && isTurso(turso) {
@@ -549,8 +549,8 @@ func (c conn) wrongEngine(ctx context.Context, err error) error {
 	if sqlerr.Unreachable(err) || ctx.Err() != nil {
 		return err
 	}
-	for _, d := range []Dialect{Postgres, SQLite} {
-		if d == c.store.name {
+	for _, d := range slices.Sorted(maps.Keys(dialects)) {
+		if dialects[d].schema.engine == c.store.dialect.schema.engine {
 			continue
 		}
 		if name, otherErr := c.nameAs(ctx, d); otherErr == nil && name != "" {
@@ -769,7 +769,7 @@ func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattende
 // checkQueues warns of queues that no live worker takes from, and of limits that are none.
 func (c conn) checkQueues(ctx context.Context, r *Report) error {
 	list, err := c.unattended(ctx, 0)
-	if len(r.Denied) > 0 && sqlerr.State(err) == insufficientPrivilege {
+	if len(r.Denied) > 0 && sqlerr.Denied(err) {
 		return nil // which Denied says
 	}
 	if err != nil {

@@ -221,3 +221,34 @@ func FuzzSchema(f *testing.F) {
 		}
 	})
 }
+
+// stateCode is a code of PostgreSQL's errors.
+var stateCode = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+
+// Databases differ in the dialects, and in how internal/sqlerr tells their errors apart.
+func TestNothingElseBranchesOnTheDatabase(t *testing.T) {
+	seen := 0
+	for name, file := range sources(t) {
+		if dialectFile.MatchString(name) || name == "dialect.go" || strings.Contains(name, "/") {
+			continue
+		}
+		seen++
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.Ident:
+				if n.Name == "Postgres" || n.Name == "SQLite" || n.Name == "Turso" {
+					t.Errorf("%s names the dialect %s; give the dialect a field", name, n.Name)
+				}
+			case *ast.BasicLit:
+				text, err := strconv.Unquote(n.Value)
+				if n.Kind == token.STRING && err == nil && stateCode.MatchString(text) && strings.ContainsAny(text, "0123456789") {
+					t.Errorf("%s has the code %s; give internal/sqlerr a function", name, text)
+				}
+			}
+			return true
+		})
+	}
+	if seen < 25 {
+		t.Errorf("only %d sources were found; the test has gone blind", seen)
+	}
+}

@@ -315,7 +315,4 @@ func (s *core) render(text string) string {
 	return done
 }
 
-// insufficientPrivilege is PostgreSQL's code of a right that is missing.
-const insufficientPrivilege = "42501"
-
 const lackedRight = "this user lacks a right"

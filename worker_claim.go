@@ -226,7 +226,7 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 		}
 		return err
 	})
-	if sqlerr.State(err) == "55P03" { // lock_not_available: a transaction has had the queue's row for long, of the application or of a process that hangs
+	if sqlerr.Locked(err) { // another transaction has held the queue's row for long
 		return nil, capacity{limited: true}, nil
 	}
 	if err != nil {

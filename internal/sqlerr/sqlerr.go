@@ -54,6 +54,7 @@ func Missing(err error) bool {
 	return Contains(err, []string{"no such table: pgqrs", "no such column", "has no column named", "no such table: main.pgqrs"})
 }
 
+// Contains reports whether the text of an error contains one of the texts, which are in lower case.
 func Contains(err error, texts []string) bool {
 	text := strings.ToLower(err.Error())
 	if _, after, quoting := strings.Cut(text, "sqlite failure: "); quoting {
@@ -83,3 +84,57 @@ func Unprepared(err error) bool {
 	state := State(err)
 	return state == "26000" || state == "42P05"
 }
+
+// StateReadOnly is PostgreSQL's read_only_sql_transaction.
+const StateReadOnly = "25006"
+
+// ReadOnly reports whether PostgreSQL refuses to write, as a standby does.
+func ReadOnly(err error) bool { return State(err) == StateReadOnly }
+
+// Denied reports whether PostgreSQL says that the user lacks a privilege.
+func Denied(err error) bool { return State(err) == "42501" }
+
+// NoSchema reports whether PostgreSQL found no schema to create a table in.
+func NoSchema(err error) bool { return State(err) == "3F000" }
+
+// Unsupported reports whether PostgreSQL says that it lacks a feature.
+func Unsupported(err error) bool { return State(err) == "0A000" }
+
+// Duplicate reports whether PostgreSQL says that a unique key exists.
+func Duplicate(err error) bool { return State(err) == "23505" }
+
+// Locked reports whether PostgreSQL gave up waiting for a lock.
+func Locked(err error) bool { return State(err) == "55P03" }
+
+// LimitExceeded reports whether PostgreSQL says that a limit of the server is exceeded, as its queue of notifications.
+func LimitExceeded(err error) bool { return State(err) == "54000" }
+
+// TransactionFailed reports whether PostgreSQL says that an earlier error has ended the transaction.
+func TransactionFailed(err error) bool { return State(err) == "25P02" }
+
+// abortedClasses are the classes of PostgreSQL's codes that say what is wrong with the work, and not
+// with the database: its data, its constraints, the transaction, its names and rights, its size, and
+// what a trigger has against it.
+var abortedClasses = []string{"22", "23", "25P02", "27", "2F", "38", "39", "42", "44", "54", "P0"}
+
+// Aborted reports whether a transaction failed at its end because of the work in it: an error was
+// swallowed, a constraint that is checked last is broken, or a trigger refuses it.
+func Aborted(err error) bool {
+	state := State(err)
+	if state == "" {
+		return Contains(err, []string{"constraint failed"})
+	}
+	return !Unprepared(err) && slices.ContainsFunc(abortedClasses, func(class string) bool { return strings.HasPrefix(state, class) })
+}
+
+// NoSavepoint reports whether an engine of SQLite's family says that a savepoint is gone.
+func NoSavepoint(err error) bool { return Contains(err, []string{"no such savepoint"}) }
+
+// NoFunction reports whether an engine of SQLite's family says that it lacks a function.
+func NoFunction(err error) bool { return Contains(err, []string{"no such function"}) }
+
+// NoConcurrent reports whether an engine of SQLite's family has no BEGIN CONCURRENT.
+func NoConcurrent(err error) bool { return Contains(err, []string{`near "concurrent": syntax error`}) }
+
+// NoMVCC reports whether Turso refuses BEGIN CONCURRENT because the database is in WAL mode.
+func NoMVCC(err error) bool { return Contains(err, []string{"only supported when mvcc is enabled"}) }
