@@ -206,12 +206,12 @@ type coded struct{ state string }
 func (e coded) Error() string    { return "server says " + e.state }
 func (e coded) SQLState() string { return e.state }
 
-// newTestRunning is newRunning of a Worker whose middleware and batch handlers work.
-func newTestRunning(t testing.TB, w *Worker) *runner {
+// newTestLoop returns the dispatch loop of a Worker whose middleware and batch handlers work.
+func newTestLoop(t testing.TB, w *Worker) *dispatchLoop {
 	t.Helper()
 	r, err := newRunner(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return newDispatchLoop(r)
 }

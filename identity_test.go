@@ -115,7 +115,7 @@ func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
 // A restored backup gives a new message the numbers of one that is being handled still, and its lease those of the old one's.
 func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
-	r := newTestRunning(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := newTestLoop(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	q := r.queues[0]
 	lease := func() *MessageInfo { return &MessageInfo{ID: 7, WorkerID: 3, Claim: 1} }
 	before := r.trackClaimed(q, []*MessageInfo{lease()}, time.Now())[0]
@@ -167,7 +167,7 @@ func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
 		}
 		return rows, nil
 	})
-	r := newTestRunning(t, &Worker{Concurrency: 1, Lease: time.Minute, Handlers: []Handler{
+	r := newTestLoop(t, &Worker{Concurrency: 1, Lease: time.Minute, Handlers: []Handler{
 		NewWorkflow[int, int](s, "w").Handle(func(context.Context, *Run, int) (int, error) { return 0, nil }), NewQueue[int](s, "q").Handle(doNothing)}})
 	for range 4 {
 		r.rescueRuns(t.Context())

@@ -141,7 +141,7 @@ func TestHandleTxIsNotTriedAgainForUserCode(t *testing.T) {
 // What the database keeps from being done counts if that goes on.
 func TestSetbacksThatGoOnCount(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
-	r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := newTestLoop(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	causes := map[string]error{
 		"HandleTx": &infraError{errBroken},
 		"a run":    &suspension{after: time.Second, cause: &infraError{errBroken}},

@@ -294,7 +294,7 @@ func TestEndOfAnExecution(t *testing.T) {
 func TestHeartbeatLooksForCancelledRuns(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
 	noRun := func(context.Context, *Run, int) (int, error) { return 0, nil }
-	r := testRunning(t, &Worker{Lease: time.Minute, Handlers: []Handler{
+	r := newTestLoop(t, &Worker{Lease: time.Minute, Handlers: []Handler{
 		NewQueue[int](s, "q").Handle(doNothing), NewWorkflow[int, int](s, "w").Handle(noRun),
 	}})
 	hold7 := func(lane int) *delivery {

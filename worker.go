@@ -176,129 +176,88 @@ func uniqueName() string {
 	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), strings.ToLower(rand.Text()[:8]))
 }
 
-// A runner is a Worker at work. One goroutine, the dispatch loop, decides what is
-// claimed and what is handled when; the database is asked and handlers are
-// called on others, which send it their answers.
+// A runner is a Worker at work. Its dispatchLoop decides what to claim and which handlers to start.
 type runner struct {
 	*Worker
-	store       *Store
-	log         *slog.Logger
-	queues      []*queueRunner
-	handlerBase context.Context // of handlers and statements: Run's values, never done
+	store  *Store
+	log    *slog.Logger
+	queues []*queueRunner
 
-	maintenanceReads context.Context // of what may read for long, and holds up no handler: done when draining
+	handlerBase      context.Context // of handlers and statements: it has the values of Run's ctx, and never ends
+	maintenanceReads context.Context // of statements that may read for long and delay no handler: it ends with the drain
 	stopReads        context.CancelFunc
 
-	completer      completer
-	scheduler      *scheduler
+	completer completer
+	scheduler *scheduler
+
+	// Events of the dispatch loop.
 	answers        chan queryAnswer
-	begun          chan *delivery // to hands
-	finished       chan *delivery // nil: the loop was woken
-	woken          atomic.Bool    // the loop was woken, and the dispatch loop has not looked since
+	begun          chan *delivery // to executors
+	finished       chan *delivery // from executors; nil wakes the loop
+	woken          atomic.Bool    // a nil is on its way
 	workerStatuses chan map[*queueRunner]string
 
-	lastHeartbeat atomic.Pointer[time.Time] // when the latest heartbeat began that was answered
-
-	repeated failureLogs
+	lastHeartbeat atomic.Pointer[time.Time] // the beginning of the latest heartbeat that was answered
+	repeated      failureLogs
+	maintenanceState
 
 	mu          sync.Mutex
-	held        map[int64]*delivery // every message leased to it, by id
+	held        map[int64]*delivery // every message that it has leased, by id
 	infraErrors infraErrorCounts
-
-	sweepCursor    sweepCursor            // maintenance's
-	rescueCursor   map[strandedPage]int64 // run that the look for stranded ones goes on after; maintenance's
-	nextOwnerClear time.Time              // not before; maintenance's
-
-	nextUnreachable time.Time // the same
-
-	// The rest belongs to the dispatch loop.
-	handling      int  // handlers running
-	executors     int  // goroutines to run them: the most that were busy at once
-	batching      int  // of them in batches, which take no slots
-	polling       bool // an answer to a poll is on its way
-	claiming      bool // an answer to a claim is on its way
-	rescanning    bool // an answer to a look is on its way
-	draining      bool
-	drainTimer    loopTimer // with handlers, while draining: Grace, then cutWait
-	cut           bool      // Grace is over
-	abandoned     bool      // cutWait is over
-	lastServed    int       // queue runner of the latest message that was begun
-	lastClaimed   int       // queue runner of the latest claim
-	lastRescanned int       // queue runner of the latest look
-	nextPoll      loopTimer
-	pollDue       bool
-	lastActive    time.Time
-	active        bool          // a message has been handled since the latest poll
-	failedQueries int           // questions in a row that the database did not answer
-	fastPoll      time.Duration // until the next poll, when something is about to come; 0: nothing is
-	pollAgain     bool          // whether a message is expected that the question under way came too early for
 }
 
-// A queueRunner is one queue of a running Worker.
+// A queueRunner is one queue of a runner.
 type queueRunner struct {
 	Handler
-	worker          atomic.Int64 // id of its row; 0: it has none
-	incarnation     atomic.Int64 // incarnation of its row
-	claimUnknown    atomic.Bool  // a claim may have committed unheard
-	limited         atomic.Bool  // its queue has a limit
-	throttleEnded   atomic.Bool  // the time for which gate was closed is over
-	capacityFreed   atomic.Bool  // this worker has finished with a message since the latest claim began
-	waker           waker
-	runsLeft        limitedLog // messages that belong to runs, where it is no workflow's
-	policyUnwritten bool       // its queue's policy is to be written again; the heartbeat's
-	lease           time.Duration
-	releaseTimeout  time.Duration // that the next attempt to clear up after a doubtful claim may take; claims', one at a time
+	worker         atomic.Int64 // id of its row. 0: it has none
+	incarnation    atomic.Int64 // of its row
+	claimUnknown   atomic.Bool  // a claim may have committed without an answer
+	limited        atomic.Bool  // the queue has a limit
+	throttleEnded  atomic.Bool  // the time of the throttle is over
+	capacityFreed  atomic.Bool  // this worker has finished with a message since the latest claim began
+	waker          waker
+	runsLeft       limitedLog // messages of runs that a plain handler has met
+	lease          time.Duration
+	releaseTimeout time.Duration // of the next attempt to clear up after an unknown claim; only claims use it
 
-	// The rest belongs to the dispatch loop.
-	flush           func() // has what waits in batches begun; nil unless the handler is for batches
+	policyUnwritten bool // the policy of the queue is to be written again; only the heartbeat uses it
+
+	queueDispatch
+}
+
+// A queueDispatch holds the fields of a queue that only the dispatch loop uses.
+type queueDispatch struct {
+	flush           func() // starts the batches that wait for more messages. Nil: the handler is not for batches
 	limit           int    // handlers at a time
-	busy            int
-	waiting         []*delivery // claimed, and waiting for a slot
+	handling        int
+	waiting         []*delivery // claimed messages that wait for a slot
 	cursor          claimCursor
-	mayHaveMessages bool // there may be messages
-	enqueuedSince   bool // something was enqueued since the latest claim began
+	mayHaveMessages bool
+	enqueuedSince   bool // a message was enqueued since the latest claim began
 	pollSawDue      bool // a poll has seen a due message since the latest claim began
-	needsSlot       bool // the next message is to be claimed only into a free slot
-	suspended       bool // suspended
+	needsSlot       bool // the next message is claimed only into a free slot
+	suspended       bool
 	stopped         bool // for good
 	throttle        throttle
-	averageTime     time.Duration // of what a handler takes
-	averageSize     int           // of a message, on average, in the latest claim
+	averageTime     time.Duration // of a handler
+	averageSize     int           // of a message in the latest claim
 }
 
-// A queryAnswer is what the database said: to a claim on a queue runner, to a look at one, or to a poll.
-type queryAnswer struct {
-	queue        *queueRunner
-	asked        int
-	withSuspects bool
-	pollSawDue   bool          // to a claim: a poll had seen a due message
-	rescan       bool          // it is to a look from the beginning; see claimCursor
-	from         position      // where a claim went on, or up to where it was looked
-	took         time.Duration // by a look, or a claim from the beginning
-	stuck        bool          // a poll, or a claim from the beginning, failed while the database answered other questions
-	capacity     capacity
-	ms           []*delivery
-
-	skipped []position     // messages that claims have passed over
-	due     map[int64]bool // workers with messages due
-	err     error
-}
-
-// newRunner makes a Worker ready to run. The error is that of its Middleware.
+// newRunner prepares a Worker to run. It returns an error of the Worker's Middleware.
 func newRunner(ctx context.Context, w *Worker) (*runner, error) {
 	store := w.store()
 	r := &runner{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
 		handlerBase: context.WithoutCancel(ctx),
 		answers:     make(chan queryAnswer, 3), workerStatuses: make(chan map[*queueRunner]string, 1),
-		held: map[int64]*delivery{}, infraErrors: infraErrorCounts{}, lastActive: time.Now(),
+		held: map[int64]*delivery{}, infraErrors: infraErrorCounts{},
 	}
 	r.repeated.log = r.log
 	r.maintenanceReads, r.stopReads = context.WithCancel(r.handlerBase)
-	r.nextPoll.wake, r.drainTimer.wake = r.wake, r.wake
 	calls := w.Concurrency // of handlers, at most
 	for _, h := range w.Handlers {
-		q := &queueRunner{lease: cmp.Or(h.policy.Lease, w.Lease), limit: w.Concurrency, mayHaveMessages: true}
+		q := &queueRunner{lease: cmp.Or(h.policy.Lease, w.Lease)}
+		q.limit, q.mayHaveMessages = w.Concurrency, true
 		if c := h.policy.Concurrency; c > 0 {
 			q.limit = min(c, w.Concurrency)
 		}
@@ -421,7 +380,7 @@ func (r *runner) run(ctx context.Context) error {
 	go func() { defer beating.Done(); r.restartAfterPanic("heartbeats", func() { r.heartbeatLoop(beatCtx) }) }()
 	go func() { defer beating.Done(); r.restartAfterPanic("recording", func() { r.completer.run(beatCtx) }) }()
 
-	r.dispatchLoop(ctx)
+	newDispatchLoop(r).run(ctx)
 	close(r.begun)
 
 	stopUpkeep()
@@ -448,28 +407,6 @@ func (r *runner) restartAfterPanic(what string, fn func()) {
 
 // restartWait is between two starts of a part of the worker.
 const restartWait = 100 * time.Millisecond
-
-// drain claims no more and gives back what no handler has begun.
-func (r *runner) drain() {
-	r.draining = true
-	r.stopReads()
-	r.mu.Lock()
-	for _, d := range r.held {
-		d.m.delivery.draining.Store(true)
-	}
-	r.mu.Unlock()
-	for _, q := range r.queues {
-		r.giveBack(q.waiting)
-		q.waiting = nil
-		if q.throttle.closed {
-			q.throttle.timer.Stop()
-		}
-		if q.flush != nil {
-			q.flush()
-		}
-	}
-	r.drainTimer.set(r.Grace)
-}
 
 // retire gives back what a claim with an unknown end may have taken, and marks the rows stopped.
 func (r *runner) retire() {

@@ -9,31 +9,39 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A claimCursor is where the claims of a queue runner begin.
+// A claimCursor is where the next claim from a queue begins.
 //
-// A database that keeps dead rows in an index for as long as some transaction
-// may see them (PostgreSQL) has a claim read past all that were worked off in
-// that time, and ever more. So after a claim that took long, and got all that it
-// asked for, the next ones go on where it ended. What comes to stand before that
-// place, as a message whose transaction committed late, or one that a group lets
-// go, is found by looks from the beginning. Those hold up nothing, and take a tenth
-// of the time; half of it after a claim that got less than it asked for. When one
-// is quick, claims are from the beginning again.
+// PostgreSQL keeps dead rows in an index for as long as a transaction may see them. A claim reads
+// past all rows that were worked off in that time, and ever more of them. So after a claim that took
+// long and returned all that it asked for, the next claims continue where it ended.
 //
-// A worker that begins when there are tens of millions of dead rows may never see
-// its first claim end in time. After one that did not, claims go on from now,
-// until a look, which has more time, has found where to.
+// A message can appear before that position: its transaction committed late, or its group unblocked
+// it. Rescans from the beginning find such messages. They delay no claim, and take a tenth of the
+// time, or half of it after a claim that returned less than it asked for. After a quick rescan, claims
+// start from the beginning again.
 //
-// It belongs to the dispatch loop.
+// A worker that starts among tens of millions of dead rows may never see its first claim end in
+// time. After such a claim the cursor seeks: claims continue from now, until a rescan, which has more
+// time, has found the position.
 type claimCursor struct {
-	position             // zero: it does not stand
-	skipped     position // before the first message that was passed over
-	skippedLeft int      // messages that were passed over, and are to be claimed
-	rescannedAt time.Time
-	rescanTime  time.Duration // by the latest look, or by the claim that was from the beginning
-	short       bool          // the latest claim from the place got less than it asked for
-	unknown     bool          // a claim from the beginning did not end: the place is to be before what a look finds
+	state       cursorState
+	position    position
+	skippedFrom position      // the position before the first skipped message
+	skippedLeft int           // skipped messages that are to be claimed
+	rescannedAt time.Time     // the latest rescan, or the claim from the beginning
+	rescanTime  time.Duration // that it took
+	short       bool          // the latest claim from the position returned less than it asked for
 }
+
+// A cursorState says where claims begin.
+type cursorState int
+
+const (
+	atBeginning cursorState = iota // claims start from the beginning
+	atPosition                     // claims continue after position
+	atSkipped                      // claims take skipped messages first
+	seeking                        // claims continue from now; a rescan is to find the position
+)
 
 // A position in the order of a queue's messages. The zero place is the beginning.
 type position struct {
@@ -51,118 +59,120 @@ func positionOf(m *MessageInfo) position { return position{m.Priority, m.DueAt.U
 
 func (p position) isBeginning() bool { return p == position{} }
 
-// isSet reports whether claims are not from the beginning.
-func (w *claimCursor) isSet() bool { return !w.position.isBeginning() }
+// isSet reports whether claims do not start from the beginning.
+func (c *claimCursor) isSet() bool { return c.state != atBeginning }
 
-// next says where a claim of up to n messages is to go on, and of how many.
-func (w *claimCursor) next(n int) (position, int) {
-	if w.skippedLeft > 0 {
-		return w.skipped, min(n, w.skippedLeft)
+// next returns where a claim of up to n messages begins, and how many messages it asks for.
+func (c *claimCursor) next(n int) (position, int) {
+	if c.state == atSkipped {
+		return c.skippedFrom, min(n, c.skippedLeft)
 	}
-	return w.position, n
+	return c.position, n
 }
 
-// claimed takes in what a claim got. far is whether the database can go on from a place.
-func (w *claimCursor) claimed(a queryAnswer, far bool) {
+// claimed moves the cursor after a claim.
+func (c *claimCursor) claimed(a *claimAnswer, claimsFromPosition bool) {
 	full := len(a.ms) == a.asked
 	switch {
 	case a.from.isBeginning():
-		*w = claimCursor{}
-		if far && full && a.took >= slowClaim {
-			w.position, w.rescannedAt, w.rescanTime = positionOf(a.ms[a.asked-1].m), time.Now(), a.took
+		*c = claimCursor{}
+		if claimsFromPosition && full && a.took >= slowClaim {
+			*c = claimCursor{state: atPosition, position: positionOf(a.ms[a.asked-1].m), rescannedAt: time.Now(), rescanTime: a.took}
 		}
-	case w.skippedLeft > 0 && a.from == w.skipped:
-		if w.skippedLeft -= len(a.ms); !full && a.withSuspects {
-			w.skippedLeft = 0 // the others are gone; otherwise the next may be waiting for a free slot
+	case c.state == atSkipped && a.from == c.skippedFrom:
+		c.skippedLeft -= len(a.ms)
+		if !full && a.withSuspects {
+			c.skippedLeft = 0 // the others are gone. Without suspects the next one may wait for a free slot
 		}
-	case a.from == w.position: // it has not been moved since that claim began
-		w.short = !full
+		if c.skippedLeft == 0 {
+			c.state = atPosition
+		}
+	case a.from == c.position: // the cursor has not moved since that claim began
+		c.short = !full
 		if len(a.ms) > 0 {
-			w.position = positionOf(a.ms[len(a.ms)-1].m)
+			c.position = positionOf(a.ms[len(a.ms)-1].m)
 		}
 	}
 }
 
-// failed takes in that a claim had no answer.
-func (w *claimCursor) failed(a queryAnswer) {
-	w.skippedLeft = 0
+// claimFailed moves the cursor after a claim without an answer.
+func (c *claimCursor) claimFailed(a *claimAnswer) {
+	if c.state == atSkipped {
+		c.state, c.skippedLeft = atPosition, 0
+	}
 	if a.stuck {
-		*w = claimCursor{position: position{leastPriority, time.Now().UnixMicro(), 0}, unknown: true}
+		*c = claimCursor{state: seeking, position: position{leastPriority, time.Now().UnixMicro(), 0}}
 	}
 }
 
-// stuck reports whether a claim from the beginning or a poll that failed was most likely reading past
-// dead rows: it took long, and a heartbeat that began after it was answered.
-func (r *runner) stuck(start time.Time) bool {
-	beat := r.lastHeartbeat.Load()
-	return r.claimsFromPosition() && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
-}
-
-// rescanDue reports whether it is time for a look from the beginning.
-func (w *claimCursor) rescanDue() bool {
-	if !w.isSet() || w.skippedLeft > 0 {
+// rescanDue reports whether it is time for a rescan.
+func (c *claimCursor) rescanDue() bool {
+	if !c.isSet() || c.state == atSkipped {
 		return false
 	}
-	wait := rescanShare * w.rescanTime
-	if w.short {
-		wait = w.rescanTime
+	wait := rescanShare * c.rescanTime
+	if c.short {
+		wait = c.rescanTime
 	}
-	return time.Since(w.rescannedAt) >= wait
+	return time.Since(c.rescannedAt) >= wait
 }
 
-// rescanEnd says up to where to look.
-func (w *claimCursor) rescanEnd() position {
-	to := w.position
-	if w.unknown {
+// rescanEnd returns where a rescan ends.
+func (c *claimCursor) rescanEnd() position {
+	to := c.position
+	if c.state == seeking {
 		to.priority = leastPriority
 	}
 	return to
 }
 
-// rescanned takes in what a look found. It reports whether there may be messages to claim.
-func (w *claimCursor) rescanned(a queryAnswer) bool {
-	if !w.isSet() {
+// rescanned moves the cursor after a rescan. It reports whether there may be messages to claim.
+func (c *claimCursor) rescanned(a *rescanAnswer) bool {
+	if !c.isSet() {
 		return false
 	}
-	w.rescannedAt, w.short = time.Now(), false
-	if a.err != nil && w.unknown {
-		*w = claimCursor{} // nobody knows what is before the place
+	c.rescannedAt, c.short = time.Now(), false
+	if a.err != nil && c.state == seeking {
+		*c = claimCursor{} // messages before the position would never be found
 		return true
 	}
 	if a.err != nil {
-		w.rescanTime = max(w.rescanTime, a.took) // a database that is away says so at once
+		c.rescanTime = max(c.rescanTime, a.took) // an unavailable database fails at once
 		return false
 	}
-	w.rescanTime = a.took
-	switch {
-	case a.took < slowClaim:
-		*w = claimCursor{}
+	c.rescanTime = a.took
+	if a.took < slowClaim {
+		*c = claimCursor{}
 		return true
-	case len(a.skipped) == 0:
-		w.unknown = false
+	}
+	if len(a.skipped) == 0 {
+		c.state = atPosition
 		return false
 	}
-	first := position{a.from.priority, a.skipped[0].due, a.skipped[0].id - 1}
-	if w.unknown {
-		w.position, w.unknown = first, false
+	first := position{a.to.priority, a.skipped[0].due, a.skipped[0].id - 1}
+	if c.state == seeking {
+		c.state, c.position = atPosition, first
 	} else {
-		w.skipped, w.skippedLeft = first, len(a.skipped)
+		c.state, c.skippedFrom, c.skippedLeft = atSkipped, first, len(a.skipped)
 	}
 	return true
 }
 
-// rescan looks for messages that the claims of a queue runner have passed over. It ends when the worker is to drain.
-func (r *runner) rescan(q *queueRunner, to position) queryAnswer {
+// stuck reports whether a claim from the beginning or a poll that failed was most likely reading past
+// dead rows: it took long, and the database answered a heartbeat that began after it.
+func (r *runner) stuck(start time.Time) bool {
+	beat := r.lastHeartbeat.Load()
+	return r.store.dialect.claimsFromPosition && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
+}
+
+// rescan looks for messages that the claims of a queue have skipped. It ends with the drain.
+func (r *runner) rescan(a *rescanAnswer) {
 	ctx, cancel := context.WithTimeout(r.maintenanceReads, maintenanceTimeout)
 	defer cancel()
-	a := queryAnswer{queue: q, rescan: true, from: to}
 	start := time.Now()
-	a.skipped, a.err = r.store.skippedPositions(ctx, q.worker.Load(), to)
+	a.skipped, a.err = r.store.skippedPositions(ctx, a.queue.worker.Load(), a.to)
 	a.took = time.Since(start)
-	if a.err != nil {
-		return r.logFailedQuery(r.maintenanceReads, a)
-	}
-	return a
+	r.logFailedQuery(r.maintenanceReads, a.err)
 }
 
 // skippedPositions returns the first messages that may be claimed and stand at or before a place, in order.
@@ -262,7 +272,7 @@ type throttle struct {
 	timer           *time.Timer
 }
 
-// throttle has a queue runner claim nothing until its limits may have room again.
+// throttle stops claims of a queue until its limits may allow a delivery again.
 func (r *runner) throttle(q *queueRunner, left capacity) {
 	q.throttle.waitsForHandler = left.wait == 0
 	if q.throttle.waitsForHandler && q.capacityFreed.Swap(false) {
@@ -295,43 +305,49 @@ func (r *runner) capacityFreed(q *queueRunner) {
 	}
 }
 
-// claim asks for messages of a queue runner, from a place on. It is not cut short when Run's ctx is
-// done: a claim that committed unheard would keep its messages until the lease ends.
-func (r *runner) claim(q *queueRunner, n int, alone bool, place position) queryAnswer {
-	a := queryAnswer{queue: q, asked: n, withSuspects: alone}
+// claim claims messages of a queue. It does not end with Run's ctx: a claim that committed without an
+// answer would keep its messages until the lease ends.
+func (r *runner) claim(a *claimAnswer) {
+	q := a.queue
 	if q.claimUnknown.Load() {
 		if a.err = r.releaseUnknownClaim(q); a.err != nil {
-			return r.logFailedQuery(r.maintenanceReads, a)
+			r.logFailedQuery(r.maintenanceReads, a.err)
+			return
 		}
 	}
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
-	var ms []*MessageInfo
-	var err error
 	start := time.Now()
-	switch {
-	case q.limited.Load():
-		ms, a.capacity, err = r.store.claimLimited(ctx, q.queue, q.worker.Load(), n, q.lease, alone)
-		a.asked = a.capacity.n
-		q.limited.Store(err != nil || a.capacity.limited)
-	case place.isBeginning():
-		ms, err = r.store.claim(ctx, q.queue, q.worker.Load(), n, q.lease, alone)
-		a.took, a.stuck = time.Since(start), err != nil && r.stuck(start)
-	default:
-		ms, err = r.store.nextClaim(ctx, q.queue, q.worker.Load(), n, q.lease, alone, place)
-		a.from = place
-	}
+	ms, err := r.claimMessages(ctx, a, start)
 	if err == nil && !q.workflow {
 		err = r.store.findRuns(ctx, ms)
 	}
+	a.err = err
 	if err != nil {
-		// It may have committed all the same.
-		q.claimUnknown.Store(true)
-		a.err = err
-		return r.logFailedQuery(r.handlerBase, a)
+		q.claimUnknown.Store(true) // it may have committed all the same
+		r.logFailedQuery(r.handlerBase, err)
+		return
 	}
 	a.ms = r.trackClaimed(q, ms, start.Add(q.lease))
-	return a
+}
+
+// claimMessages runs the claim's statement: with the limits of the queue, from the beginning, or from a position.
+func (r *runner) claimMessages(ctx context.Context, a *claimAnswer, start time.Time) (ms []*MessageInfo, err error) {
+	q := a.queue
+	worker := q.worker.Load()
+	switch {
+	case q.limited.Load():
+		a.from = position{}
+		ms, a.capacity, err = r.store.claimLimited(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects)
+		a.asked = a.capacity.n
+		q.limited.Store(err != nil || a.capacity.limited)
+	case a.from.isBeginning():
+		ms, err = r.store.claim(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects)
+		a.took, a.stuck = time.Since(start), err != nil && r.stuck(start)
+	default:
+		ms, err = r.store.nextClaim(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects, a.from)
+	}
+	return ms, err
 }
 
 // trackClaimed makes deliveries of messages that were claimed.
@@ -395,32 +411,30 @@ func (r *runner) releaseOrphans(ctx context.Context, q *queueRunner) error {
 }
 
 // poll asks which workers have messages due.
-func (r *runner) poll(workers []int64) queryAnswer {
+func (r *runner) poll(a *pollAnswer) {
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
-	a := queryAnswer{due: map[int64]bool{}}
-	list, err := jsonList(workers)
-	if err != nil {
-		a.err = err
-		return r.logFailedQuery(r.handlerBase, a)
-	}
 	start := time.Now()
-	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
-	if err != nil {
-		a.err, a.stuck = err, r.stuck(start)
-		return r.logFailedQuery(r.handlerBase, a)
+	var ids []int64
+	list, err := jsonList(a.workers)
+	if err == nil {
+		ids, err = conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
 	}
+	a.err = err
+	if err != nil {
+		a.stuck = r.stuck(start)
+		r.logFailedQuery(r.handlerBase, err)
+		return
+	}
+	a.due = map[int64]bool{}
 	for _, id := range ids {
 		a.due[id] = true
 	}
-	return a
 }
 
-// logFailedQuery logs why the database gave no answer, unless the question was cut short by the end of ctx.
-func (r *runner) logFailedQuery(ctx context.Context, a queryAnswer) queryAnswer {
-	if ctx.Err() != nil {
-		return a
+// logFailedQuery logs why a query of the dispatch loop failed, unless the end of ctx cut it short.
+func (r *runner) logFailedQuery(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		r.log.Warn("pgqrs: could not look for messages; trying again", "err", err)
 	}
-	r.log.Warn("pgqrs: could not look for messages; trying again", "err", a.err)
-	return a
 }

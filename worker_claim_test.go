@@ -56,18 +56,21 @@ func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duratio
 	t.Helper()
 	f, s := newFake(t, Config{NoPrepare: true}, d, db.answer)
 	f.strict = true
-	r := testRunning(t, &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := newTestLoop(t, &Worker{Concurrency: 3, Lease: time.Minute, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
 	db.beat = func() { r.heartbeat(t.Context()) }
 	q := r.queues[0]
 	q.setRow(registration{id: 1})
 	for range times {
 		if q.cursor.rescanDue() {
-			r.answered(r.rescan(q, q.cursor.rescanEnd()))
+			a := &rescanAnswer{queue: q, to: q.cursor.rescanEnd()}
+			r.rescan(a)
+			a.apply(r)
 		}
-		place, n := q.cursor.next(3)
-		a := r.claim(q, n, true, place)
-		r.answered(a)
+		from, n := q.cursor.next(3)
+		a := &claimAnswer{queue: q, asked: n, withSuspects: true, from: from}
+		r.claim(a)
+		a.apply(r)
 		if a.err != nil {
 			got = append(got, -1)
 		} else {
@@ -172,9 +175,9 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 // A message whose lease expired is claimed into a free slot only. One that was
 // passed over is not forgotten until there is one, nor for a claim that began before it was found.
 func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
-	w := claimCursor{position: position{0, 10, 10}, skipped: position{0, 1, 0}, skippedLeft: 2}
+	w := claimCursor{state: atSkipped, position: position{0, 10, 10}, skippedFrom: position{0, 1, 0}, skippedLeft: 2}
 	message := &delivery{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}
-	if w.claimed(queryAnswer{from: w.position, asked: 1, ms: []*delivery{message}}, true); w.skippedLeft != 2 || w.position != (position{0, 11, 11}) {
+	if w.claimed(&claimAnswer{from: w.position, asked: 1, ms: []*delivery{message}}, true); w.skippedLeft != 2 || w.position != (position{0, 11, 11}) {
 		t.Errorf("after a claim from the place it is %v, and %d are left", w.position, w.skippedLeft)
 	}
 	for _, step := range []struct {
@@ -182,10 +185,10 @@ func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 		left  int
 	}{{false, 2}, {true, 0}} {
 		from, n := w.next(5)
-		if from != w.skipped || n != 2 {
+		if from != w.skippedFrom || n != 2 {
 			t.Errorf("%d are claimed from %v", n, from)
 		}
-		if w.claimed(queryAnswer{from: from, asked: n, withSuspects: step.alone}, true); w.skippedLeft != step.left {
+		if w.claimed(&claimAnswer{from: from, asked: n, withSuspects: step.alone}, true); w.skippedLeft != step.left {
 			t.Errorf("alone %v: %d are left, want %d", step.alone, w.skippedLeft, step.left)
 		}
 	}
@@ -195,20 +198,23 @@ func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 // Any other claim that finds nothing leaves the worker free to claim ahead, and the next poll tells whether there is something.
 func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 	for _, test := range []struct {
-		a           queryAnswer
+		a           claimAnswer
 		needs, soon bool // a slot, the next poll
 	}{
-		{queryAnswer{pollSawDue: true}, true, false},
-		{queryAnswer{}, false, true},
-		{queryAnswer{pollSawDue: true, withSuspects: true}, false, false},
-		{queryAnswer{pollSawDue: true, from: position{0, 10, 10}}, false, false},
+		{claimAnswer{pollSawDue: true}, true, false},
+		{claimAnswer{}, false, true},
+		{claimAnswer{pollSawDue: true, withSuspects: true}, false, false},
+		{claimAnswer{pollSawDue: true, from: position{0, 10, 10}}, false, false},
 	} {
 		_, s := newFake(t, Config{}, Postgres, nil)
-		r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		r := newTestLoop(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 		q := r.queues[0]
 		q.cursor.position = test.a.from
+		if !test.a.from.isBeginning() {
+			q.cursor.state = atPosition
+		}
 		test.a.queue, test.a.asked = q, 3
-		r.claimed(test.a)
+		r.claimed(&test.a)
 		if q.needsSlot != test.needs || q.mayHaveMessages != test.needs {
 			t.Errorf("after %+v it needs a slot: %v, more: %v", test.a, q.needsSlot, q.mayHaveMessages)
 		}
@@ -221,7 +227,7 @@ func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 // While its slots are taken, a worker asks once for a message that a poll has seen and a claim has not got.
 func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) { return nil, nil })
-	r := newTestRunning(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := newTestLoop(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
 	q := r.queues[0]
 	q.worker.Store(7)
@@ -229,12 +235,12 @@ func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 	r.countHandlers(q, 1)
 	for range 2 {
 		r.polling = true
-		r.answered(queryAnswer{due: map[int64]bool{7: true}})
+		(&pollAnswer{due: map[int64]bool{7: true}}).apply(r)
 		r.startClaim()
 		if !r.claiming {
 			t.Fatal("it does not claim what a poll has seen")
 		}
-		r.answered(<-r.answers)
+		(<-r.answers).apply(r)
 		if n, _ := r.claimSize(q); n > 0 || !q.needsSlot {
 			t.Errorf("it asks for %d more", n)
 		}
@@ -243,7 +249,7 @@ func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 			t.Fatalf("it asks for %d when a slot is free, alone: %v", n, alone)
 		}
 		r.startClaim()
-		r.answered(<-r.answers)
+		(<-r.answers).apply(r)
 		r.countHandlers(q, 1)
 		if q.needsSlot || q.mayHaveMessages {
 			t.Errorf("when it is gone a slot is needed: %v, more: %v", q.needsSlot, q.mayHaveMessages)
@@ -252,25 +258,25 @@ func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 }
 
 func TestALookThatFailsIsNotAQuickOne(t *testing.T) {
-	w := claimCursor{position: position{0, 10, 10}, rescanTime: time.Hour}
-	if w.rescanned(queryAnswer{rescan: true, err: driver.ErrBadConn, took: time.Microsecond}) || !w.isSet() || w.rescanDue() {
+	w := claimCursor{state: atPosition, position: position{0, 10, 10}, rescanTime: time.Hour}
+	if w.rescanned(&rescanAnswer{err: driver.ErrBadConn, took: time.Microsecond}) || !w.isSet() || w.rescanDue() {
 		t.Errorf("after it: %+v", w)
 	}
 }
 
 // Where a look has put the place is not undone by a claim that was on its way.
 func TestALookThatSeeksMovesThePlace(t *testing.T) {
-	w := claimCursor{position: position{2, 10, 10}, unknown: true}
+	w := claimCursor{state: seeking, position: position{2, 10, 10}}
 	if to := w.rescanEnd(); to != (position{leastPriority, 10, 10}) {
 		t.Errorf("it is looked up to %v, not among the least urgent", to)
 	}
-	asked, found := queryAnswer{from: w.position, asked: 1}, position{leastPriority, 3, 3}
-	if !w.rescanned(queryAnswer{rescan: true, from: w.rescanEnd(), skipped: []position{found}, took: slowClaim}) {
+	asked, found := &claimAnswer{from: w.position, asked: 1}, position{leastPriority, 3, 3}
+	if !w.rescanned(&rescanAnswer{to: w.rescanEnd(), skipped: []position{found}, took: slowClaim}) {
 		t.Error("nothing is to be claimed after it")
 	}
 	asked.ms = []*delivery{{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}}
 	w.claimed(asked, true)
-	if want := (claimCursor{position: position{leastPriority, 3, 2}, rescannedAt: w.rescannedAt, rescanTime: slowClaim}); w != want {
+	if want := (claimCursor{state: atPosition, position: position{leastPriority, 3, 2}, rescannedAt: w.rescannedAt, rescanTime: slowClaim}); w != want {
 		t.Errorf("it is %+v, want %+v", w, want)
 	}
 }
@@ -289,12 +295,14 @@ func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f, s := newFake(t, Config{NoPrepare: true}, c.dialect, c.db.answer)
 			f.strict = true
-			r := testRunning(t, &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+			r := newTestLoop(t, &Worker{PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
 			c.db.beat = func() { r.heartbeat(t.Context()) }
 			q := r.queues[0]
 			q.mayHaveMessages = false
-			r.answered(r.poll([]int64{1}))
+			a := &pollAnswer{workers: []int64{1}}
+			r.poll(a)
+			a.apply(r)
 			if q.mayHaveMessages != c.more {
 				t.Errorf("away: %v, a claim follows: %v, want %v", c.db.away, q.mayHaveMessages, c.more)
 			}

@@ -41,27 +41,6 @@ func (r *runner) loseLease(d *delivery) {
 	r.log.Warn("pgqrs: lease lost", "queue", d.queue.queue, "message", d.m.ID)
 }
 
-// startHandler passes a waiting delivery to an executor, unless its lease is gone. Then it
-// gives it back, which does nothing if somebody else has it.
-func (r *runner) startHandler(d *delivery) bool {
-	r.mu.Lock()
-	lost := d.lost
-	if !lost {
-		d.ctx, d.cancel = context.WithCancelCause(r.handlerBase)
-	}
-	r.mu.Unlock()
-	if lost {
-		r.giveBack([]*delivery{d})
-		return false
-	}
-	if r.handling == r.executors {
-		r.executors++
-		go r.executor()
-	}
-	r.begun <- d // there is room for as many as there can be handlers
-	return true
-}
-
 // executor handles deliveries until there are no more. It is one goroutine for many,
 // for a new one would have to grow its stack each time. If a handler ends it, by
 // runtime.Goexit, another takes its place.

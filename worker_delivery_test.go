@@ -19,11 +19,11 @@ import (
 )
 
 // newRecording returns a Worker that has handled n messages of ids from 1 on, and what it logs.
-func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, error)) (*fake, *runner, *bytes.Buffer) {
+func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, error)) (*fake, *dispatchLoop, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
 	f, s := newFake(t, Config{NoPrepare: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}, Postgres, answer)
-	r := testRunning(t, &Worker{Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := newTestLoop(t, &Worker{Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	for id := range int64(n) {
 		d := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: id + 1, WorkerID: 7, Claim: 1, Attempt: 1}}, time.Now())[0]
 		r.enqueueCompletion(d, outcome{kind: retried, err: fmt.Errorf("error %d é", id+1)})

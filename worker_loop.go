@@ -8,107 +8,172 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// dispatchLoop is the dispatch loop. It returns when a drain is over. All that it waits
-// for comes by one channel: a select costs several times as much, for each message.
-func (r *runner) dispatchLoop(ctx context.Context) {
-	stop := context.AfterFunc(ctx, r.wake)
+// A dispatchLoop decides what a runner claims and which handlers it starts. One goroutine runs it,
+// and nothing else uses its fields. Statements and handlers run in other goroutines.
+type dispatchLoop struct {
+	*runner
+
+	handling  int // handlers that run
+	batching  int // handlers of batches that run, which use no slots
+	executors int // goroutines that call handlers: the most that ran at once
+
+	polling    bool // a poll is under way
+	claiming   bool // a claim is under way
+	rescanning bool // a rescan is under way
+
+	draining   bool
+	drainTimer loopTimer // set while draining: to Grace, then to cancelWait
+	cut        bool      // Grace is over
+	abandoned  bool      // cancelWait is over
+
+	lastServed    int // queue of the latest message that was started
+	lastClaimed   int // queue of the latest claim
+	lastRescanned int // queue of the latest rescan
+
+	nextPoll      loopTimer
+	pollDue       bool
+	fastPoll      time.Duration // until the next poll, while a message is expected. 0: none is
+	pollAgain     bool          // a message is expected that is too late for the query under way
+	failedQueries int           // queries in a row that failed
+
+	active     bool      // a message was handled since the latest poll
+	lastActive time.Time // the latest message, or the latest sign of one
+}
+
+func newDispatchLoop(r *runner) *dispatchLoop {
+	l := &dispatchLoop{runner: r, lastActive: time.Now()}
+	l.nextPoll.wake, l.drainTimer.wake = r.wake, r.wake
+	return l
+}
+
+// run returns when a drain is over. It waits for all events by one channel: a select costs several
+// times as much for each message.
+func (l *dispatchLoop) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, l.wake)
 	defer stop()
-	defer r.stopReads()
-	defer r.nextPoll.stop()
-	defer r.drainTimer.stop()
-	r.nextPoll.set(0)
-	for !r.abandoned {
-		r.dispatch()
-		r.startQueries()
-		if !r.draining && r.allStopped() {
-			r.drain()
+	defer l.stopReads()
+	defer l.nextPoll.stop()
+	defer l.drainTimer.stop()
+	l.nextPoll.set(0)
+	for !l.abandoned {
+		l.dispatch()
+		l.startQueries()
+		if !l.draining && l.allStopped() {
+			l.drain()
 		}
-		if r.draining && r.handling == 0 && !r.claiming && !r.polling && !r.rescanning {
+		if l.draining && l.handling == 0 && !l.claiming && !l.polling && !l.rescanning {
 			return
 		}
-		r.takeEvent(ctx, <-r.finished)
-		for range len(r.finished) {
-			r.takeEvent(ctx, <-r.finished)
+		l.takeEvent(ctx, <-l.finished)
+		for range len(l.finished) {
+			l.takeEvent(ctx, <-l.finished)
 		}
 	}
 }
 
-// takeEvent takes in that a handler has returned, or that the loop was woken.
-func (r *runner) takeEvent(ctx context.Context, d *delivery) {
+// takeEvent handles the return of a handler, or a wake-up if d is nil.
+func (l *dispatchLoop) takeEvent(ctx context.Context, d *delivery) {
 	if d != nil {
-		r.handlerReturned(d)
+		l.handlerReturned(d)
 		return
 	}
-	r.woken.Store(false)
-	for len(r.answers) > 0 {
-		r.answered(<-r.answers)
+	l.woken.Store(false)
+	for len(l.answers) > 0 {
+		(<-l.answers).apply(l)
 	}
-	r.takeWakeUps()
+	l.takeWakeUps()
 	select {
-	case words := <-r.workerStatuses:
-		r.applyStatuses(words)
+	case statuses := <-l.workerStatuses:
+		l.applyStatuses(statuses)
 	default:
 	}
-	if r.nextPoll.due() {
-		r.pollDue = true
+	if l.nextPoll.due() {
+		l.pollDue = true
 	}
-	if ctx.Err() != nil && !r.draining {
-		r.drain()
+	if ctx.Err() != nil && !l.draining {
+		l.drain()
 	}
-	if r.drainTimer.due() {
-		if r.cut {
-			r.abandoned = true
-			return
-		}
-		r.cut = true
-		r.drainTimer.set(cancelWait)
-		r.cancelHandlers()
+	if l.drainTimer.due() {
+		l.endGrace()
 	}
 }
 
-// wake has the dispatch loop look at everything but what handlers do.
+// drain claims no more and gives back messages that no handler has begun.
+func (l *dispatchLoop) drain() {
+	l.draining = true
+	l.stopReads()
+	l.mu.Lock()
+	for _, d := range l.held {
+		d.m.delivery.draining.Store(true)
+	}
+	l.mu.Unlock()
+	for _, q := range l.queues {
+		l.giveBack(q.waiting)
+		q.waiting = nil
+		if q.throttle.closed {
+			q.throttle.timer.Stop()
+		}
+		if q.flush != nil {
+			q.flush()
+		}
+	}
+	l.drainTimer.set(l.Grace)
+}
+
+// endGrace ends the ctx of handlers when Grace is over, and the loop when cancelWait is over.
+func (l *dispatchLoop) endGrace() {
+	if l.cut {
+		l.abandoned = true
+		return
+	}
+	l.cut = true
+	l.drainTimer.set(cancelWait)
+	l.cancelHandlers()
+}
+
+// wake makes the dispatch loop look at answers, wake-ups, statuses and timers.
 func (r *runner) wake() {
 	if r.woken.CompareAndSwap(false, true) {
-		r.finished <- nil // there is room for one
+		r.finished <- nil // the channel has room for one
 	}
 }
 
-// A loopTimer rings the dispatch loop at a time. It belongs to the dispatch loop.
+// A loopTimer wakes the dispatch loop at a time. Only the loop uses it.
 type loopTimer struct {
 	wake  func()
 	timer *time.Timer
 	at    time.Time // zero: never
 }
 
-func (a *loopTimer) set(d time.Duration) {
-	a.at = time.Now().Add(d)
-	if a.timer == nil {
-		a.timer = time.AfterFunc(d, a.wake)
+func (t *loopTimer) set(d time.Duration) {
+	t.at = time.Now().Add(d)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(d, t.wake)
 	} else {
-		a.timer.Reset(d)
+		t.timer.Reset(d)
 	}
 }
 
 // due reports, once, that the time has come.
-func (a *loopTimer) due() bool {
-	if a.at.IsZero() || time.Now().Before(a.at) {
+func (t *loopTimer) due() bool {
+	if t.at.IsZero() || time.Now().Before(t.at) {
 		return false
 	}
-	a.at = time.Time{}
+	t.at = time.Time{}
 	return true
 }
 
-func (a *loopTimer) stop() {
-	if a.timer != nil {
-		a.timer.Stop()
+func (t *loopTimer) stop() {
+	if t.timer != nil {
+		t.timer.Stop()
 	}
 }
 
 // dispatch starts handlers for waiting messages while there are slots.
-func (r *runner) dispatch() {
-	for slots := r.Concurrency - r.queuesWithoutWork(); ; {
-		q := r.nextQueue(&r.lastServed, func(q *queueRunner) bool {
-			return len(q.waiting) > 0 && q.busy < q.limit && (q.flush != nil || r.handling-r.batching < slots)
+func (l *dispatchLoop) dispatch() {
+	for slots := l.Concurrency - l.queuesWithoutWork(); ; {
+		q := l.nextQueue(&l.lastServed, func(q *queueRunner) bool {
+			return len(q.waiting) > 0 && q.handling < q.limit && (q.flush != nil || l.handling-l.batching < slots)
 		})
 		if q == nil {
 			return
@@ -116,232 +181,312 @@ func (r *runner) dispatch() {
 		d := q.waiting[0]
 		q.waiting[0] = nil // or the slice would keep it while the queue is idle
 		q.waiting = q.waiting[1:]
-		if r.startHandler(d) {
-			r.countHandlers(q, 1)
+		if l.startHandler(d) {
+			l.countHandlers(q, 1)
 		}
 	}
 }
 
-// countHandlers counts handlers of a queue runner that begin, or end.
-func (r *runner) countHandlers(q *queueRunner, n int) {
-	q.busy += n
-	r.handling += n
+// startHandler passes a waiting delivery to an executor, unless its lease is gone. It gives such a
+// delivery back, which does nothing if another worker holds the message.
+func (l *dispatchLoop) startHandler(d *delivery) bool {
+	l.mu.Lock()
+	lost := d.lost
+	if !lost {
+		d.ctx, d.cancel = context.WithCancelCause(l.handlerBase)
+	}
+	l.mu.Unlock()
+	if lost {
+		l.giveBack([]*delivery{d})
+		return false
+	}
+	if l.handling == l.executors {
+		l.executors++
+		go l.executor()
+	}
+	l.begun <- d // the channel has room for as many as there can be handlers
+	return true
+}
+
+// countHandlers counts handlers of a queue that begin, or end.
+func (l *dispatchLoop) countHandlers(q *queueRunner, n int) {
+	q.handling += n
+	l.handling += n
 	if q.flush != nil {
-		r.batching += n
+		l.batching += n
 	}
 }
 
-// queuesWithoutWork counts the queue runners that have messages to claim, but none in hand. A slot
-// is kept free for each, or a busy queue runner would fill every slot as it becomes free.
-func (r *runner) queuesWithoutWork() int {
+// queuesWithoutWork counts the queues that have messages to claim, but none claimed. A slot is kept
+// free for each. Otherwise a busy queue would fill every slot as it becomes free.
+func (l *dispatchLoop) queuesWithoutWork() int {
 	n := 0
-	for _, q := range r.queues {
-		if q.flush == nil && q.mayHaveMessages && !q.throttle.closed && !q.suspended && !q.stopped && !r.draining && len(q.waiting) == 0 && q.busy == 0 {
+	for _, q := range l.queues {
+		if q.flush == nil && q.mayHaveMessages && !l.draining && q.claims() && len(q.waiting) == 0 && q.handling == 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// nextQueue returns the first queue runner after the last one whose turn it was that has
-// something to do, or nil.
-func (r *runner) nextQueue(last *int, wants func(*queueRunner) bool) *queueRunner {
-	for i := range r.queues {
-		n := (*last + 1 + i) % len(r.queues)
-		if wants(r.queues[n]) {
+// nextQueue returns the first queue after the last one that wants something, or nil. It sets last.
+func (l *dispatchLoop) nextQueue(last *int, wants func(*queueRunner) bool) *queueRunner {
+	for i := range l.queues {
+		n := (*last + 1 + i) % len(l.queues)
+		if wants(l.queues[n]) {
 			*last = n
-			return r.queues[n]
+			return l.queues[n]
 		}
 	}
 	return nil
 }
 
-// startQueries sends the database the next questions: a poll and a look that are due, and a claim, one of each at a time.
-func (r *runner) startQueries() {
-	if r.draining {
+// startQueries starts a poll and a rescan that are due, and a claim: at most one of each at a time.
+func (l *dispatchLoop) startQueries() {
+	if l.draining {
 		return
 	}
-	if r.pollDue && !r.polling {
-		r.pollDue = false
-		for _, q := range r.queues {
-			q.mayHaveMessages = q.mayHaveMessages || q.cursor.isSet() // a claim from there on does not read what a poll would
-		}
-		if ids := r.idleWorkers(); len(ids) > 0 {
-			r.polling = true
-			go r.sendAnswer(queryAnswer{}, func() queryAnswer { return r.poll(ids) })
-		} else {
-			r.schedulePoll()
-		}
+	if l.pollDue && !l.polling {
+		l.startPoll()
 	}
-	if !r.rescanning {
-		r.startRescan()
+	if !l.rescanning {
+		l.startRescan()
 	}
-	if !r.claiming {
-		r.startClaim()
+	if !l.claiming {
+		l.startClaim()
 	}
 }
 
-// startRescan has the claims of a queue runner looked after, if that is due.
-func (r *runner) startRescan() {
-	q := r.nextQueue(&r.lastRescanned, func(q *queueRunner) bool { return !q.suspended && !q.stopped && q.cursor.rescanDue() })
-	if q != nil {
-		r.rescanning = true
-		to := q.cursor.rescanEnd()
-		go r.sendAnswer(queryAnswer{queue: q, rescan: true, from: to}, func() queryAnswer { return r.rescan(q, to) })
+// startPoll polls for the queues that are not known to have messages. A queue whose claims go on
+// from a position is claimed from instead: that reads less than a poll would.
+func (l *dispatchLoop) startPoll() {
+	l.pollDue = false
+	for _, q := range l.queues {
+		q.mayHaveMessages = q.mayHaveMessages || q.cursor.isSet()
 	}
+	ids := l.idleWorkers()
+	if len(ids) == 0 {
+		l.schedulePoll()
+		return
+	}
+	l.polling = true
+	a := &pollAnswer{workers: ids, err: foreign.ErrGoexit}
+	go l.query(a, func() { l.poll(a) })
 }
 
-// startClaim claims for the next queue runner that wants messages.
-func (r *runner) startClaim() {
+// startRescan looks for messages that the claims of a queue have skipped, if a rescan is due.
+func (l *dispatchLoop) startRescan() {
+	q := l.nextQueue(&l.lastRescanned, func(q *queueRunner) bool { return !q.suspended && !q.stopped && q.cursor.rescanDue() })
+	if q == nil {
+		return
+	}
+	l.rescanning = true
+	a := &rescanAnswer{queue: q, to: q.cursor.rescanEnd(), err: foreign.ErrGoexit}
+	go l.query(a, func() { l.rescan(a) })
+}
+
+// startClaim claims for the next queue that wants messages.
+func (l *dispatchLoop) startClaim() {
 	var n int
-	var alone bool
-	q := r.nextQueue(&r.lastClaimed, func(q *queueRunner) bool {
-		n, alone = r.claimSize(q)
+	var withSuspects bool
+	q := l.nextQueue(&l.lastClaimed, func(q *queueRunner) bool {
+		n, withSuspects = l.claimSize(q)
 		return n > 0
 	})
-	if q != nil {
-		r.claiming = true
-		seen := q.pollSawDue
-		q.enqueuedSince, q.pollSawDue = false, false
-		q.capacityFreed.Store(false)
-		place, n := q.cursor.next(n)
-		go r.sendAnswer(queryAnswer{queue: q, asked: n, withSuspects: alone, pollSawDue: seen}, func() queryAnswer {
-			a := r.claim(q, n, alone, place)
-			a.pollSawDue = seen
-			return a
-		})
+	if q == nil {
+		return
 	}
+	l.claiming = true
+	from, n := q.cursor.next(n)
+	a := &claimAnswer{queue: q, asked: n, withSuspects: withSuspects, from: from, pollSawDue: q.pollSawDue, err: foreign.ErrGoexit}
+	q.enqueuedSince, q.pollSawDue = false, false
+	q.capacityFreed.Store(false)
+	go l.query(a, func() {
+		l.claim(a)
+		for _, d := range a.ms {
+			l.store.observeClaim(l.handlerBase, d.m)
+		}
+	})
 }
 
-// sendAnswer sends the dispatch loop what the database says, whatever the Observer does that is told of it.
-func (r *runner) sendAnswer(a queryAnswer, ask func() queryAnswer) {
-	a.err = foreign.ErrGoexit
+// A queryAnswer is what a query of the dispatch loop returned: a *pollAnswer, a *claimAnswer or a *rescanAnswer.
+type queryAnswer interface{ apply(l *dispatchLoop) }
+
+// A pollAnswer says which workers have messages due.
+type pollAnswer struct {
+	workers []int64
+	due     map[int64]bool // by worker
+	stuck   bool           // the poll failed while the database answered other statements
+	err     error
+}
+
+// A claimAnswer holds claimed messages.
+type claimAnswer struct {
+	queue        *queueRunner
+	asked        int      // how many messages
+	withSuspects bool     // a message whose lease expired could be claimed
+	pollSawDue   bool     // a poll had seen a due message
+	from         position // the claim began after it
+	ms           []*delivery
+	capacity     capacity      // by the limits of the queue
+	took         time.Duration // by a claim from the beginning
+	stuck        bool          // a claim from the beginning failed while the database answered other statements
+	err          error
+}
+
+// A rescanAnswer holds the positions of messages that claims have skipped.
+type rescanAnswer struct {
+	queue   *queueRunner
+	to      position // the end of the rescan
+	skipped []position
+	took    time.Duration
+	err     error
+}
+
+// query runs fn, which fills in an answer, and sends the answer to the dispatch loop. It sends the
+// answer even if an Observer ends the goroutine.
+func (r *runner) query(a queryAnswer, fn func()) {
 	defer func() {
-		r.answers <- a // there is room for one of each
+		r.answers <- a // the channel has room for one of each kind
 		r.wake()
 	}()
-	a = ask()
-	for _, d := range a.ms {
-		r.store.observeClaim(r.handlerBase, d.m)
-	}
+	fn()
 }
 
-// claimSize says how many messages to claim for a queue runner, and whether one that may
-// be poison is welcome: it must go straight into a free slot.
-func (r *runner) claimSize(q *queueRunner) (n int, alone bool) {
-	if !q.mayHaveMessages || q.throttle.closed || q.suspended || q.stopped || r.pendingCompletions() > maxPendingCompletions {
+// claims reports whether the queue may be claimed from at all.
+func (q *queueRunner) claims() bool { return !q.throttle.closed && !q.suspended && !q.stopped }
+
+// claimSize returns how many messages to claim for a queue, and whether a message may be among them
+// whose lease expired. Such a message may crash the process, and must go straight into a free slot.
+func (l *dispatchLoop) claimSize(q *queueRunner) (n int, withSuspects bool) {
+	if !q.mayHaveMessages || !q.claims() || l.pendingCompletions() > maxPendingCompletions {
 		return 0, false
 	}
-	free := r.freeSlots(q)
-	alone = free > 0 && len(q.waiting) == 0
-	if q.needsSlot && !alone {
+	free := l.freeSlots(q)
+	withSuspects = free > 0 && len(q.waiting) == 0
+	if q.needsSlot && !withSuspects {
 		return 0, false
 	}
 	prefetch := 0
 	if q.averageTime > 0 && !q.limited.Load() {
-		prefetch = min(maxPrefetch, maxPrefetchSize/max(1, q.averageSize), int(float64(q.limit)*float64(prefetchTime)/float64(q.averageTime)))
+		byTime := int(float64(q.limit) * float64(prefetchTime) / float64(q.averageTime))
+		prefetch = min(maxPrefetch, maxPrefetchSize/max(1, q.averageSize), byTime)
 	}
 	if len(q.waiting) > max(free, prefetch/2) {
-		return 0, false // claim again when there is room for a batch worth it
+		return 0, false // a later claim gets a larger batch
 	}
-	return min(maxClaim, claimable(free+prefetch-len(q.waiting), q.averageSize)), alone
+	return min(maxClaim, claimable(free+prefetch-len(q.waiting), q.averageSize)), withSuspects
 }
 
-// freeSlots returns how many messages of a queue runner could be begun.
-func (r *runner) freeSlots(q *queueRunner) int {
-	free := q.limit - q.busy
+// freeSlots returns how many handlers of a queue could be started.
+func (l *dispatchLoop) freeSlots(q *queueRunner) int {
+	free := q.limit - q.handling
 	if q.flush == nil {
-		free = min(free, r.Concurrency-r.handling+r.batching)
+		free = min(free, l.Concurrency-l.handling+l.batching)
 	}
 	return free
 }
 
-// answered takes in what the database said.
-func (r *runner) answered(a queryAnswer) {
-	switch {
-	case a.rescan:
-		r.rescanning = false
-		if a.queue.cursor.rescanned(a) {
-			a.queue.mayHaveMessages, a.queue.enqueuedSince = true, true
+// apply implements [queryAnswer].
+func (a *pollAnswer) apply(l *dispatchLoop) {
+	l.polling = false
+	if a.err != nil {
+		l.queryFailed()
+		for _, q := range l.queues {
+			q.mayHaveMessages = q.mayHaveMessages || a.stuck // a claim has a way past the dead rows
 		}
 		return
-	case a.queue == nil:
-		r.polling = false
-	default:
-		r.claiming = false
 	}
-	if a.err == nil {
-		r.failedQueries = 0
+	l.querySucceeded()
+	for _, q := range l.queues {
+		due := a.due[q.worker.Load()]
+		q.pollSawDue = q.pollSawDue || due && !q.mayHaveMessages
+		// Messages of a claim whose outcome is unknown do not show as due.
+		q.mayHaveMessages = q.mayHaveMessages || due || q.claimUnknown.Load()
 	}
-	soon := r.pollAgain
-	r.pollAgain = soon && (r.polling || r.claiming)
-	switch {
-	case a.err != nil:
-		r.failedQueries++
-		r.setPoll(min(r.PollInterval<<min(r.failedQueries-1, 10), max(r.PollInterval, maxFailurePoll)))
-		if soon {
-			r.pollFast()
-		}
-		switch {
-		case a.queue != nil:
-			a.queue.mayHaveMessages = false
-			a.queue.cursor.failed(a)
-		case a.stuck:
-			for _, q := range r.queues {
-				q.mayHaveMessages = true // there is a way past what it was reading
-			}
-		}
-	case a.queue == nil:
-		for _, q := range r.queues {
-			// After a claim with an unknown end, what it took does not show as due.
-			q.pollSawDue = q.pollSawDue || a.due[q.worker.Load()] && !q.mayHaveMessages
-			q.mayHaveMessages = q.mayHaveMessages || a.due[q.worker.Load()] || q.claimUnknown.Load()
-		}
-		r.schedulePoll()
-	default:
-		r.claimed(a)
-		// What has been enqueued since the claim began may have come too late for
-		// it. If there is no slot for it anyway, the next poll is soon enough.
-		q := a.queue
-		q.mayHaveMessages = q.mayHaveMessages || q.enqueuedSince && r.freeSlots(q) > len(q.waiting)
+	l.schedulePoll()
+}
+
+// apply implements [queryAnswer].
+func (a *claimAnswer) apply(l *dispatchLoop) {
+	l.claiming = false
+	q := a.queue
+	if a.err != nil {
+		l.queryFailed()
+		q.mayHaveMessages = false
+		q.cursor.claimFailed(a)
+		return
+	}
+	l.querySucceeded()
+	l.claimed(a)
+	// A message that was enqueued since the claim began may have come too late for it. Without a slot
+	// for it the next poll is soon enough.
+	q.mayHaveMessages = q.mayHaveMessages || q.enqueuedSince && l.freeSlots(q) > len(q.waiting)
+}
+
+// apply implements [queryAnswer].
+func (a *rescanAnswer) apply(l *dispatchLoop) {
+	l.rescanning = false
+	if a.queue.cursor.rescanned(a) {
+		a.queue.mayHaveMessages, a.queue.enqueuedSince = true, true
 	}
 }
 
-func (r *runner) claimed(a queryAnswer) {
+// queryFailed polls again after a time that grows with each failure.
+func (l *dispatchLoop) queryFailed() {
+	pollAgain := l.takePollAgain()
+	l.failedQueries++
+	l.setPoll(min(l.PollInterval<<min(l.failedQueries-1, 10), max(l.PollInterval, maxFailurePoll)))
+	if pollAgain {
+		l.pollFast()
+	}
+}
+
+func (l *dispatchLoop) querySucceeded() {
+	l.takePollAgain()
+	l.failedQueries = 0
+}
+
+// takePollAgain returns pollAgain, which stands only as long as a query is under way.
+func (l *dispatchLoop) takePollAgain() bool {
+	pollAgain := l.pollAgain
+	l.pollAgain = pollAgain && (l.polling || l.claiming)
+	return pollAgain
+}
+
+// claimed takes the messages of a claim, and decides when to claim from the queue again.
+func (l *dispatchLoop) claimed(a *claimAnswer) {
 	q := a.queue
-	q.cursor.claimed(a, r.claimsFromPosition())
+	q.cursor.claimed(a, l.store.dialect.claimsFromPosition)
 	switch n := len(a.ms); {
 	case a.capacity.closed():
-		r.throttle(q, a.capacity)
+		l.throttle(q, a.capacity)
 	case n == 0 && !a.withSuspects && a.pollSawDue && a.from.isBeginning():
-		q.needsSlot = true // or a claim from the beginning would have got what the poll saw
+		q.needsSlot = true // a claim from the beginning would have returned what the poll saw
 	case n == 0:
 		q.mayHaveMessages, q.needsSlot = false, false
 		if !a.withSuspects && a.from.isBeginning() {
-			r.pollFast() // a poll tells whether a message is waiting for a slot
+			l.pollFast() // a poll tells whether a message waits for a slot
 		}
 	default:
 		q.needsSlot = false
 		total := totalSize(a.ms)
 		q.averageSize = total / n
-		r.lastActive = time.Now()
+		l.lastActive = time.Now()
 		if n < a.asked && total < maxPrefetchSize {
-			// Dry, or short of one that wants a slot of its own: look again soon.
+			// The queue is empty, or its next message wants a slot of its own.
 			q.mayHaveMessages = false
-			r.pollFast()
+			l.pollFast()
 		}
 	}
-	if r.draining || q.suspended || q.stopped {
-		r.giveBack(a.ms)
+	if l.draining || q.suspended || q.stopped {
+		l.giveBack(a.ms)
 		return
 	}
 	q.waiting = append(q.waiting, a.ms...)
 }
 
-// claimsFromPosition reports whether the database can claim from a place on.
-func (r *runner) claimsFromPosition() bool { return r.store.dialect.claimsFromPosition }
-
-// totalSize is how many bytes messages have.
+// totalSize returns the size of messages in bytes.
 func totalSize(ds []*delivery) int {
 	total := 0
 	for _, d := range ds {
@@ -350,32 +495,32 @@ func totalSize(ds []*delivery) int {
 	return total
 }
 
-// claimable bounds a claim of n messages by the size of those that came last. The statement stops at claimedBytes
-// by itself, but reads each message that it is asked for.
+// claimable bounds a claim of n messages by the size of recent messages. The statement stops at
+// claimedBytes by itself, but reads each message that it is asked for.
 func claimable(n, size int) int {
 	const least = 32
 	return min(n, max(least, 2*maxPrefetchSize/max(1, size)))
 }
 
-// takeWakeUps looks which queue runners have something new.
-func (r *runner) takeWakeUps() {
-	for _, q := range r.queues {
+// takeWakeUps handles what woke the loop for a queue.
+func (l *dispatchLoop) takeWakeUps() {
+	for _, q := range l.queues {
 		q.endThrottle()
 		if q.waker.now.Swap(false) {
 			q.mayHaveMessages, q.enqueuedSince = true, true
 		}
 		if q.waker.fast.Swap(false) {
-			r.pollAgain = r.polling || r.claiming // the answer is to what was asked before
-			r.pollFast()
+			l.pollAgain = l.polling || l.claiming // that query may have begun too early
+			l.pollFast()
 		}
 	}
 }
 
-// pollFast polls soon, and then ever less soon until it is back to normal.
-func (r *runner) pollFast() {
-	r.lastActive = time.Now()
-	r.fastPoll = 5 * time.Millisecond
-	r.setPoll(r.fastPoll)
+// pollFast polls soon, and then less and less often until the interval is back to normal.
+func (l *dispatchLoop) pollFast() {
+	l.lastActive = time.Now()
+	l.fastPoll = 5 * time.Millisecond
+	l.setPoll(l.fastPoll)
 }
 
 const (
@@ -385,73 +530,76 @@ const (
 )
 
 // schedulePoll sets the time of the next poll.
-func (r *runner) schedulePoll() {
-	d := r.PollInterval
-	if r.active {
-		r.lastActive, r.active = time.Now(), false
+func (l *dispatchLoop) schedulePoll() {
+	d := l.PollInterval
+	if l.active {
+		l.lastActive, l.active = time.Now(), false
 	}
-	if idle := time.Since(r.lastActive); idle > activeFor && d < idlePoll {
+	if idle := time.Since(l.lastActive); idle > activeFor && d < idlePoll {
 		d = min(idlePoll, d+time.Duration(float64(idle-activeFor)/10))
 	}
-	if r.fastPoll > 0 {
-		if r.fastPoll *= 2; r.fastPoll >= d {
-			r.fastPoll = 0
+	if l.fastPoll > 0 {
+		if l.fastPoll *= 2; l.fastPoll >= d {
+			l.fastPoll = 0
 		} else {
-			d = r.fastPoll
+			d = l.fastPoll
 		}
 	}
-	r.setPoll(d)
+	l.setPoll(d)
 }
 
-func (r *runner) setPoll(d time.Duration) {
-	r.nextPoll.set(time.Duration(float64(d) * (0.8 + rand.Float64()*0.4)))
+func (l *dispatchLoop) setPoll(d time.Duration) {
+	l.nextPoll.set(time.Duration(float64(d) * (0.8 + rand.Float64()*0.4)))
 }
 
-// idleWorkers returns the workers whose queue runners are not known to have messages.
-func (r *runner) idleWorkers() []int64 {
+// idleWorkers returns the workers of queues that are not known to have messages.
+func (l *dispatchLoop) idleWorkers() []int64 {
 	var ids []int64
-	for _, q := range r.queues {
-		if !q.mayHaveMessages && !q.throttle.closed && !q.suspended && !q.stopped {
+	for _, q := range l.queues {
+		if !q.mayHaveMessages && q.claims() {
 			ids = append(ids, q.worker.Load())
 		}
 	}
 	return ids
 }
 
-// handlerReturned takes note that a handler has returned.
-func (r *runner) handlerReturned(d *delivery) {
-	r.active = true
-	r.countHandlers(d.queue, -1)
-	if d.queue.averageTime == 0 {
-		d.queue.averageTime = max(1, d.took)
-	} else {
-		d.queue.averageTime += (max(1, d.took) - d.queue.averageTime) / 8
+// handlerReturned frees the slot of a handler.
+func (l *dispatchLoop) handlerReturned(d *delivery) {
+	l.active = true
+	q := d.queue
+	l.countHandlers(q, -1)
+	if q.averageTime == 0 {
+		q.averageTime = max(1, d.took)
+		return
 	}
+	q.averageTime += (max(1, d.took) - q.averageTime) / 8
 }
 
-// applyStatuses takes in what the worker rows say.
-func (r *runner) applyStatuses(words map[*queueRunner]string) {
-	for q, word := range words {
+// applyStatuses applies the statuses of the worker rows.
+func (l *dispatchLoop) applyStatuses(statuses map[*queueRunner]string) {
+	for q, status := range statuses {
 		wasOff := q.suspended || q.stopped
-		q.suspended, q.stopped = word == "suspended" || word == "interrupted" || word == rowTaken, q.stopped || word == "stopped"
-		if nowOff := q.suspended || q.stopped; nowOff != wasOff {
-			r.log.Info("pgqrs: the worker's status has changed", "queue", q.queue, "status", word)
-			if nowOff {
-				r.giveBack(q.waiting)
-				q.waiting = nil
-			} else {
-				q.mayHaveMessages = true
-			}
+		q.suspended, q.stopped = status == "suspended" || status == "interrupted" || status == rowTaken, q.stopped || status == "stopped"
+		nowOff := q.suspended || q.stopped
+		if nowOff == wasOff {
+			continue
+		}
+		l.log.Info("pgqrs: the worker's status has changed", "queue", q.queue, "status", status)
+		if nowOff {
+			l.giveBack(q.waiting)
+			q.waiting = nil
+		} else {
+			q.mayHaveMessages = true
 		}
 	}
 }
 
-// allStopped reports whether somebody has stopped all queue runners.
-func (r *runner) allStopped() bool {
-	for _, q := range r.queues {
+// allStopped reports whether all queues were stopped by [Store.StopWorker].
+func (l *dispatchLoop) allStopped() bool {
+	for _, q := range l.queues {
 		if !q.stopped {
 			return false
 		}
 	}
-	return len(r.queues) > 0
+	return len(l.queues) > 0
 }

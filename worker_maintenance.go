@@ -186,6 +186,14 @@ const (
 	maintenanceChunk    = 1000 // rows
 )
 
+// A maintenanceState is what maintenance remembers from round to round. Only maintenance uses it.
+type maintenanceState struct {
+	sweepCursor     sweepCursor
+	rescueCursor    map[strandedPage]int64 // the latest run of each page
+	nextOwnerClear  time.Time
+	nextUnreachable time.Time
+}
+
 // maintenanceLoop does maintenance until ctx is done.
 func (r *runner) maintenanceLoop(ctx context.Context) {
 	var pruned time.Time

@@ -21,7 +21,7 @@ func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 				}
 				return nil, nil
 			})
-			r := testRunning(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+			r := newTestLoop(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 			defer r.nextPoll.stop()
 			start, times := time.Now(), 0
 			for time.Since(start) < time.Hour {
@@ -50,7 +50,7 @@ func TestRenew_LeavesAHandlerInItsTransaction(t *testing.T) {
 		}
 		return nil, nil
 	})
-	r := newTestRunning(t, &Worker{Lease: time.Second, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	r := newTestLoop(t, &Worker{Lease: time.Second, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	d := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: 7, WorkerID: 3, Claim: 1}}, time.Now().Add(-time.Minute))[0]
 	d.m.delivery.inTransaction.Store(true)
 	r.renew(t.Context())

@@ -74,7 +74,7 @@ func TestMiddlewareWrapsInOrder(t *testing.T) {
 		order = append(order, "handler")
 		return nil
 	}
-	r := testRunning(t, &Worker{
+	r := newTestLoop(t, &Worker{
 		Handlers:   []Handler{NewQueue[int](s, "q").Handle(handle)},
 		Middleware: []func(WorkFunc) WorkFunc{note("first"), note("second")},
 	})
@@ -108,7 +108,7 @@ func TestWhatIsClaimedAhead(t *testing.T) {
 		{"fast handlers of large payloads", time.Nanosecond, 1 << 20, 0, 18},
 		{"fast handlers of huge payloads", time.Nanosecond, 16 << 20, 0, 10},
 	} {
-		r := testRunning(t, w)
+		r := newTestLoop(t, w)
 		q := r.queues[0]
 		q.averageTime, q.averageSize, q.waiting = test.average, test.size, make([]*delivery, test.inHand)
 		if n, _ := r.claimSize(q); n != test.want {
@@ -120,7 +120,7 @@ func TestWhatIsClaimedAhead(t *testing.T) {
 // One goroutine handles a message after another; one that a handler ended is replaced.
 func TestHandsAreUsedAgain(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
-	r := testRunning(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(
+	r := newTestLoop(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(
 		func(_ context.Context, m *Message[int]) error {
 			if m.ID == 2 {
 				runtime.Goexit()
@@ -153,7 +153,7 @@ func TestAMessageThatIsClaimedAgain(t *testing.T) {
 	for _, settled := range []bool{false, true} {
 		var log strings.Builder
 		_, s := newFake(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, SQLite, nil)
-		r := testRunning(t, &Worker{Concurrency: 1, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+		r := newTestLoop(t, &Worker{Concurrency: 1, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 		old := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
 		old.m.delivery.settled.Store(settled)
 		again := r.trackClaimed(r.queues[0], []*MessageInfo{{ID: 7}}, time.Now())[0]
@@ -161,11 +161,4 @@ func TestAMessageThatIsClaimedAgain(t *testing.T) {
 			t.Errorf("settled %v: the old delivery is lost: %v, the new one held: %v, logged %q", settled, old.lost, r.held[7] == again, log.String())
 		}
 	}
-}
-
-// testRunning makes a Worker ready to run, without what Run would do first.
-func testRunning(t *testing.T, w *Worker) *runner {
-	t.Helper()
-	r := newTestRunning(t, w)
-	return r
 }
