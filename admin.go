@@ -289,8 +289,7 @@ func (s *Store) listing(f MessageFilter) (string, []any, error) {
 		if f.Queue != "" || f.State != "" || f.After != "" || f.Limit != 0 {
 			return "", nil, errors.New("MessageFilter has IDs and other fields")
 		}
-		list, err := jsonList(f.IDs)
-		return s.dialect.message.get, []any{list}, err
+		return s.dialect.message.get, []any{idList(f.IDs)}, nil
 	}
 	text, ok := s.dialect.message.list[f.State]
 	switch {
@@ -424,20 +423,13 @@ func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func
 // remove deletes those of the messages that are in a state, or all for "", and lets go
 // what follows them, or notes it in later if that is not nil.
 func (s *Store) remove(ctx context.Context, ids []int64, state State, later dependents) (n int64, err error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return 0, err
-	}
 	err = s.atomic(ctx, func(c conn) error {
 		n = 0
-		there, err := c.ids(ctx, s.dialect.message.lock, list, string(state))
+		there, err := c.ids(ctx, s.dialect.message.lock, idList(ids), string(state))
 		if err != nil || len(there) == 0 {
 			return err
 		}
-		locked, err := jsonList(there)
-		if err != nil {
-			return err
-		}
+		locked := idList(there)
 		var next dependents
 		var parents []int64
 		if state != Archived && state != Dead { // those hold up nobody
@@ -584,13 +576,9 @@ func (s *Store) redriving(fn func() error) error {
 
 // redrive returns which messages it redrove and which it left because of their key.
 func (s *Store) redrive(ctx context.Context, ids []int64) (done, taken []int64, err error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, nil, err
-	}
 	err = s.redriving(func() error {
 		return s.single(ctx, func(c conn) (err error) {
-			done, err = c.ids(ctx, s.dialect.message.redrive, list)
+			done, err = c.ids(ctx, s.dialect.message.redrive, idList(ids))
 			return err
 		})
 	})
@@ -624,10 +612,6 @@ func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []in
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
 	groups := groupNames(names)
 	err = s.redriving(func() error {
 		return s.atomic(ctx, func(c conn) error {
@@ -635,7 +619,7 @@ func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []in
 			if err != nil {
 				return err
 			}
-			if done, err = c.ids(ctx, s.dialect.group.redrive, list); err != nil {
+			if done, err = c.ids(ctx, s.dialect.group.redrive, idList(ids)); err != nil {
 				return err
 			}
 			return c.promote(ctx, groups, p)

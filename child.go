@@ -177,11 +177,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 		if err != nil {
 			return err
 		}
-		list, err := jsonList(ids)
-		if err != nil {
-			return err
-		}
-		status, err := c.saveStep(ctx, stepWrite{r.id, r.message, name, stepValues{status: Paused, output: list}})
+		status, err := c.saveStep(ctx, stepWrite{r.id, r.message, name, stepValues{status: Paused, output: idList(ids)}})
 		if err == nil && status == "" {
 			err = lostError([]int64{r.message.ID})
 		}

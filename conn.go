@@ -25,8 +25,9 @@ type Tx interface {
 }
 
 const (
-	maxTries     = 25                     // of one operation, when the database asks to try again
-	maxRetryWait = 250 * time.Millisecond // between two of them
+	maxTries       = 25                     // of one operation, when the database asks to try again
+	firstRetryWait = 2 * time.Millisecond   // between two of them
+	maxRetryWait   = 250 * time.Millisecond // the same
 )
 
 // A conn runs statements: on the pool, or in a transaction.
@@ -198,6 +199,7 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 	if err := s.outsideTx(ctx); err != nil {
 		return err
 	}
+	wait := backoff{first: firstRetryWait, max: maxRetryWait, jitter: true}
 	for try := 1; ; try++ {
 		err := s.writer.do(ctx, fn)
 		if err == nil || !s.dialect.retryable(err) || ctx.Err() != nil {
@@ -206,14 +208,33 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 		if try == maxTries {
 			return fmt.Errorf("tried %d times: %w", try, err)
 		}
-		wait := min(time.Millisecond<<min(try, 20), maxRetryWait)
-		if !pause(ctx, wait/2+rand.N(wait)) {
+		if !wait.pause(ctx) {
 			return err
 		}
 	}
 }
 
-// pause waits and reports whether ctx let it.
+// A backoff waits twice as long each time, from first to max.
+type backoff struct {
+	first, max time.Duration
+	jitter     bool          // each wait is between half and one and a half times as long
+	next       time.Duration // 0: first
+}
+
+// pause waits, and reports whether ctx is not done.
+func (b *backoff) pause(ctx context.Context) bool {
+	wait := max(b.next, b.first)
+	b.next = min(2*wait, b.max)
+	if b.jitter {
+		wait = wait/2 + rand.N(wait)
+	}
+	return pause(ctx, wait)
+}
+
+// reset makes the next wait the first one again.
+func (b *backoff) reset() { b.next = 0 }
+
+// pause waits, and reports whether ctx is not done.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -534,19 +534,12 @@ func batchHeaders(headers any, batch int64) (any, error) {
 
 // tryBatches lets go those of the messages that wait for nothing any more and nobody else has locked, and returns which it locked.
 func (c conn) tryBatches(ctx context.Context, ids []int64) (locked []int64, err error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
-	locked, err = c.ids(ctx, c.store.dialect.batch.tryLock, list)
+	locked, err = c.ids(ctx, c.store.dialect.batch.tryLock, idList(ids))
 	if err != nil || len(locked) == 0 {
 		return nil, err
 	}
-	if list, err = jsonList(locked); err != nil {
-		return nil, err
-	}
 	queues := map[string]bool{}
-	err = c.rows(ctx, c.store.dialect.batch.finish, []any{list}, func(rows *sql.Rows) error {
+	err = c.rows(ctx, c.store.dialect.batch.finish, []any{idList(locked)}, func(rows *sql.Rows) error {
 		var id int64
 		var queue string
 		_, err := scanLoosely(rows, "id queue", &id, &queue) // a malformed row may be in no queue

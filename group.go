@@ -151,10 +151,7 @@ func (c conn) promote(ctx context.Context, groups []groupID, p groupPolicies) er
 
 // pace runs a statement that counts messages against the rates of their groups.
 func (c conn) pace(ctx context.Context, text string, ids []int64) error {
-	list, err := jsonList(ids)
-	if err == nil {
-		_, err = c.exec(ctx, text, list)
-	}
+	_, err := c.exec(ctx, text, idList(ids))
 	return err
 }
 

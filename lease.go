@@ -339,14 +339,10 @@ func (s *Store) retire(ctx context.Context, rows []registration) error {
 
 // heartbeat says that workers live and returns the state of each that still has a row.
 func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]workerState, error) {
-	list, err := jsonList(workers)
-	if err != nil {
-		return nil, err
-	}
 	var states map[int64]workerState
-	err = s.single(ctx, func(c conn) error {
+	err := s.single(ctx, func(c conn) error {
 		states = map[int64]workerState{}
-		return c.rows(ctx, s.dialect.worker.heartbeat, []any{list}, func(rows *sql.Rows) error {
+		return c.rows(ctx, s.dialect.worker.heartbeat, []any{idList(workers)}, func(rows *sql.Rows) error {
 			var id int64
 			var state workerState
 			var limited sql.NullBool
@@ -393,12 +389,8 @@ func (s *Store) deadLetterWithCopies(ctx context.Context, dead []settlement) ([]
 // failUnreachable makes dead letters of messages that no claim and no retention reaches, gives copies of them to a queue, unless
 // that is empty, and lets go what follows them. It returns the ids that were done.
 func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter string) (done []int64, err error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
 	err = s.atomic(ctx, func(c conn) error {
-		if done, err = c.ids(ctx, s.dialect.message.bury, list); err != nil || len(done) == 0 {
+		if done, err = c.ids(ctx, s.dialect.message.bury, idList(ids)); err != nil || len(done) == 0 {
 			return err
 		}
 		if deadLetter != "" {
@@ -406,11 +398,7 @@ func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter str
 				return err
 			}
 		}
-		buried, err := jsonList(done)
-		if err != nil {
-			return err
-		}
-		next, _, err := c.dependentsByID(ctx, buried) // parents wait until rescueRuns has ended the runs
+		next, _, err := c.dependentsByID(ctx, idList(done)) // parents wait until rescueRuns has ended the runs
 		if err != nil {
 			return err
 		}
@@ -424,14 +412,10 @@ func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter str
 
 // copyDead copies dead messages to a queue, which it makes if need be.
 func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
-	list, err := jsonList(ids)
-	if err != nil {
-		return err
-	}
 	if _, err := c.exec(ctx, c.store.dialect.queue.make, queue); err != nil {
 		return err
 	}
-	copies, err := c.ids(ctx, c.store.dialect.policy.deadLetter, queue, list)
+	copies, err := c.ids(ctx, c.store.dialect.policy.deadLetter, queue, idList(ids))
 	if err != nil {
 		return err
 	}

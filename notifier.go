@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -175,7 +174,7 @@ const (
 
 // listenLoop has the queue runners claim what the Notifier hears of, until ctx is done.
 func (r *runner) listenLoop(ctx context.Context) {
-	wait := minListenWait
+	wait := backoff{first: minListenWait, max: maxListenWait, jitter: true}
 	for {
 		began := time.Now()
 		err := r.callListen(ctx)
@@ -183,13 +182,12 @@ func (r *runner) listenLoop(ctx context.Context) {
 			return
 		}
 		if time.Since(began) > goodListen {
-			wait = minListenWait
+			wait.reset()
 		}
 		r.log.Warn("pgqrs: cannot hear of messages from other processes; polling alone until that works again", "err", err)
-		if !pause(ctx, wait/2+rand.N(wait)) {
+		if !wait.pause(ctx) {
 			return
 		}
-		wait = min(2*wait, maxListenWait)
 	}
 }
 

@@ -377,6 +377,18 @@ func jsonList[T any](list []T) (string, error) {
 	return text, err
 }
 
+// idList is jsonList for ids, which has no error.
+func idList(ids []int64) string {
+	text := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, id, 10)
+	}
+	return string(append(text, ']'))
+}
+
 // jsonTexts is a list of texts as statements take it: jsonList, each text in
 // an array of its own. As an element Turso's json_each leaves its escapes in.
 func jsonTexts[T any](texts []T) (string, error) {

@@ -295,11 +295,7 @@ func (c conn) cancelRun(ctx context.Context, id int64) error {
 // the parents of those that it ends, except for parents that are awake. It returns the runs that were not being
 // cancelled yet, and which of them have started.
 func (c conn) cancelRuns(ctx context.Context, ids, awake []int64) (started, all []int64, err error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, nil, err
-	}
-	all, err = c.ids(ctx, c.store.dialect.workflow.cancel, list)
+	all, err = c.ids(ctx, c.store.dialect.workflow.cancel, idList(ids))
 	if err != nil || len(all) == 0 {
 		return nil, nil, err
 	}
@@ -316,22 +312,14 @@ func (c conn) wakeRuns(ctx context.Context, ids []int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	list, err := jsonList(ids)
-	if err != nil {
-		return err
-	}
-	return c.wakeRunsBy(ctx, c.store.dialect.workflow.wake, list)
+	return c.wakeRunsBy(ctx, c.store.dialect.workflow.wake, idList(ids))
 }
 
 // endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no worker's hands,
 // and returns them. It need not wait for their turn, as there is nothing to clean up.
 func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]bool, error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
 	ended, next := map[int64]bool{}, dependents{}
-	err = c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{list}, func(rows *sql.Rows) error {
+	err := c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{idList(ids)}, func(rows *sql.Rows) error {
 		var id int64
 		var queue string
 		var group sql.NullString
@@ -359,12 +347,8 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 
 // endCancelled ends runs as CANCELLED and returns their parents.
 func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]bool, err error) {
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
 	parents = map[int64]bool{}
-	err = c.rows(ctx, c.store.dialect.workflow.unstartedEnd, []any{list}, func(rows *sql.Rows) error {
+	err = c.rows(ctx, c.store.dialect.workflow.unstartedEnd, []any{idList(ids)}, func(rows *sql.Rows) error {
 		var id int64
 		var parent sql.NullInt64
 		_, err := scanLoosely(rows, "id parent_run_id", &id, &parent) // what does not decode is no parent
@@ -380,11 +364,7 @@ func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]
 // cancelChildren asks the descendants of cancelled runs to end.
 func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
 	for len(parents) > 0 {
-		list, err := jsonList(parents)
-		if err != nil {
-			return err
-		}
-		children, err := c.ids(ctx, c.store.dialect.workflow.children, list)
+		children, err := c.ids(ctx, c.store.dialect.workflow.children, idList(parents))
 		if err != nil || len(children) == 0 {
 			return err
 		}
@@ -902,12 +882,8 @@ func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, err
 		info, err := c.run(ctx, ids[0])
 		return map[int64]RunInfo{ids[0]: info}, err
 	}
-	list, err := jsonList(ids)
-	if err != nil {
-		return nil, err
-	}
 	found := map[int64]RunInfo{}
-	err = c.rows(ctx, c.store.dialect.workflow.polled, []any{list}, func(rows *sql.Rows) error {
+	err := c.rows(ctx, c.store.dialect.workflow.polled, []any{idList(ids)}, func(rows *sql.Rows) error {
 		var i RunInfo
 		var output, failure []byte
 		bad, err := scanLoosely(rows, "id workflow status output error", &i.ID, &i.Workflow, &i.Status, &output, &failure)

@@ -50,12 +50,8 @@ func (s *Store) signal(ctx context.Context, name string, run int64, v any) error
 
 // wakeRun makes the message of an unfinished run due.
 func (c conn) wakeRun(ctx context.Context, run int64) error {
-	list, err := jsonList([]int64{run})
-	if err != nil {
-		return err
-	}
 	var queue string
-	err = c.rows(ctx, c.store.dialect.workflow.wake, []any{list}, func(rows *sql.Rows) error {
+	err := c.rows(ctx, c.store.dialect.workflow.wake, []any{idList([]int64{run})}, func(rows *sql.Rows) error {
 		var id int64
 		return rows.Scan(&id, &queue)
 	})

@@ -344,7 +344,8 @@ func (r *runner) registerQueue(ctx context.Context, q *queueRunner) error {
 // retryWhileUnavailable does something again until the database is there. One that cannot be
 // opened or written to is an error: the configuration may be to blame.
 func (r *runner) retryWhileUnavailable(ctx context.Context, what string, do func(context.Context) error) error {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	wait := backoff{first: 100 * time.Millisecond, max: 5 * time.Second}
+	for {
 		limited, cancel := context.WithTimeout(ctx, statementTimeout)
 		err := do(limited)
 		late := limited.Err() != nil
@@ -353,7 +354,7 @@ func (r *runner) retryWhileUnavailable(ctx context.Context, what string, do func
 			return err
 		}
 		r.log.Warn("pgqrs: could not start; trying again", "what", what, "err", err)
-		if !pause(ctx, wait) {
+		if !wait.pause(ctx) {
 			return ctx.Err()
 		}
 	}

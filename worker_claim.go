@@ -397,12 +397,8 @@ func (r *runner) releaseOrphans(ctx context.Context, q *queueRunner) error {
 		ids = append(ids, id)
 	}
 	r.mu.Unlock()
-	list, err := jsonList(ids)
-	if err != nil {
-		return err
-	}
 	return r.store.single(ctx, func(c conn) error {
-		n, err := c.exec(ctx, r.store.dialect.lease.orphans, q.worker.Load(), q.incarnation.Load(), list)
+		n, err := c.exec(ctx, r.store.dialect.lease.orphans, q.worker.Load(), q.incarnation.Load(), idList(ids))
 		if n > 0 {
 			r.log.Info("pgqrs: gave back messages of a claim whose answer was lost", "queue", q.queue, "messages", n)
 		}
@@ -415,11 +411,7 @@ func (r *runner) poll(a *pollAnswer) {
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
 	start := time.Now()
-	var ids []int64
-	list, err := jsonList(a.workers)
-	if err == nil {
-		ids, err = conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, list)
-	}
+	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, idList(a.workers))
 	a.err = err
 	if err != nil {
 		a.stuck = r.stuck(start)

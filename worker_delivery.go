@@ -304,7 +304,7 @@ func (r *runner) pendingCompletions() int {
 
 // run writes until ctx is done, and after a failure again until it succeeds.
 func (c *completer) run(ctx context.Context) {
-	wait := 50 * time.Millisecond
+	wait := backoff{first: 50 * time.Millisecond, max: 5 * time.Second}
 	for {
 		select {
 		case <-ctx.Done():
@@ -312,12 +312,11 @@ func (c *completer) run(ctx context.Context) {
 		case <-c.work:
 		}
 		for c.flush(ctx) != nil {
-			if !pause(ctx, wait) {
+			if !wait.pause(ctx) {
 				return
 			}
-			wait = min(2*wait, 5*time.Second)
 		}
-		wait = 50 * time.Millisecond
+		wait.reset()
 	}
 }
 

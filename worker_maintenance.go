@@ -123,14 +123,11 @@ func (r *runner) interrupt(ctx context.Context) {
 	}
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	list, err := jsonList(slices.Collect(maps.Keys(asked)))
-	if err == nil {
-		var ids []int64
-		ids, err = conn{r.store, nil}.ids(limited, r.store.dialect.workflow.interrupted, list)
-		for _, id := range ids {
-			if end := asked[id].m.delivery.interrupt.Load(); end != nil {
-				(*end)(ErrCancelled)
-			}
+	runs := idList(slices.Collect(maps.Keys(asked)))
+	ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.interrupted, runs)
+	for _, id := range ids {
+		if end := asked[id].m.delivery.interrupt.Load(); end != nil {
+			(*end)(ErrCancelled)
 		}
 	}
 	if err != nil && ctx.Err() == nil {

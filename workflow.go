@@ -331,11 +331,7 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []enqu
 // startAgain takes back those of the messages just stored that got no run,
 // because another took the key between two statements.
 func (c conn) startAgain(ctx context.Context, messages []int64) error {
-	list, err := jsonList(messages)
-	if err != nil {
-		return err
-	}
-	if _, err := c.exec(ctx, c.store.dialect.workflow.adopt, list); err != nil {
+	if _, err := c.exec(ctx, c.store.dialect.workflow.adopt, idList(messages)); err != nil {
 		return err
 	}
 	return errKeyRace
