@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Checks everything: format, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
-# modules, and all tests with the race detector, on every driver.
+# modules, and all tests, on every driver. The race detector is on, except for drivers of SQLite and
+# Turso where another driver runs the same code of the library (RACE=all has it on for them too).
 #
 #	make test             runs each test once
 #	COUNT=10 make test    runs each test ten times
+#	RACE=all make test    has the race detector on for every driver
 #
 # It needs Go, a C compiler, PostgreSQL's server binaries, Node with npm, and
 # where CI is set Python 3.11 with venv, cargo, PgBouncer and Chromium.
@@ -15,6 +17,7 @@ govulncheck=golang.org/x/vuln/cmd/govulncheck@v1.1.4
 oldest=go1.24.0 # that go.mod allows
 newest=go1.27.2
 count=${COUNT:-1}
+packages=$((3 * $(getconf _NPROCESSORS_ONLN) / 2)) # at a time: many tests wait more than they compute
 
 step() { printf '\n== %s\n' "$*"; }
 fail() {
@@ -85,17 +88,25 @@ go build -o "$report/report" ./tests/internal/report
 # SQLite itself, translated to Go, and the compiler of its WebAssembly are left out of the race detector: they are slow there,
 # and not what is tested. Only packages that hold no lock and no atomic may be left out: what an instrumented package
 # shares with them through one would look like a race.
-flags=(-race -shuffle=on "-count=$count" "-timeout=$((15 * count))m" -json)
+flags=(-shuffle=on "-count=$count" "-timeout=$((15 * count))m" "-p=$packages" -json)
+race=(-race)
 compiler=github.com/tetratelabs/wazero/internal/engine/wazevo
 for package in modernc.org/sqlite/lib github.com/ncruces/go-sqlite3-wasm/v6 $compiler/{backend/...,frontend,ssa}; do
-	flags+=("-gcflags=$package=-race=false")
+	race+=("-gcflags=$package=-race=false")
 done
+plain='/tests/drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc)$'
+if [[ ${RACE:-} == all ]]; then
+	plain='^$'
+fi
 (
 	status=0
-	go test "${flags[@]}" work || status=1
+	go list work | grep -vE "$plain" | xargs go test "${race[@]}" "${flags[@]}" || status=1
+	if [[ ${RACE:-} != all ]]; then
+		go list work | grep -E "$plain" | xargs go test "${flags[@]}" || status=1
+	fi
 	# This module is not in go.work: it needs an older release of a driver.
 	cd tests/drivers/concurrent
-	GOWORK=off go test "${flags[@]}" ./... || status=1
+	GOWORK=off go test "${race[@]}" "${flags[@]}" ./... || status=1
 	exit $status
 ) | "$report/report" || fail "tests"
 
@@ -104,12 +115,13 @@ GOWORK=off GOTOOLCHAIN=$oldest go test "-count=$count" ./... || fail "tests with
 GOWORK=off GOTOOLCHAIN=$newest go test "-count=$count" ./... || fail "tests with $newest"
 GOWORK=off GOARCH=386 go test "-count=$count" ./... || fail "tests with GOARCH=386"
 
-step "the conformance suite with $newest"
-GOTOOLCHAIN=$newest go test "-count=$count" ./tests/drivers/{ncruces,pq} ./examples/quickstart || fail "the suite with $newest"
+step "the conformance suite on SQLite with $newest"
+GOTOOLCHAIN=$newest go test "-count=$count" ./tests/drivers/ncruces ./examples/quickstart || fail "the suite with $newest"
 
 if [[ $(uname -sm) == 'Linux x86_64' ]] && command -v npm >/dev/null; then
-	step 'the conformance suite on the oldest and the newest PostgreSQL'
-	FLAGS=-count=$count scripts/postgres-versions.sh 13 18 || fail "the suite on other versions of PostgreSQL"
+	step "the conformance suite on the oldest PostgreSQL, and on the newest with $newest"
+	FLAGS=-count=$count DRIVERS=pq scripts/postgres-versions.sh 13 || fail "the suite on PostgreSQL 13"
+	FLAGS=-count=$count DRIVERS=pgx GOTOOLCHAIN=$newest scripts/postgres-versions.sh 18 || fail "the suite on PostgreSQL 18"
 else
 	[[ -z ${CI:-} ]] || fail "the other versions of PostgreSQL need npm, on Linux on x86-64"
 	step 'left out: other versions of PostgreSQL, which need npm, on Linux on x86-64'
