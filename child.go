@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
 
 // Child runs the workflow as a child of a run, under the name of a step, and
@@ -143,7 +145,7 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 	if err != nil {
 		return nil, err
 	}
-	output := canonical(string(raw))
+	output := pgjson.Canonical(string(raw))
 	return r.saveThen(ctx, name, stepValues{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
 }
 

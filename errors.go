@@ -44,6 +44,11 @@ var ErrLeaseLost = errors.New("pgqrs: lease lost")
 // ErrRateLimited matches every [RateLimitError].
 var ErrRateLimited = errors.New("pgqrs: rate limit")
 
+// ErrMalformed is matched by the error of a message or a run whose own rows do not decode, because
+// something other than this library wrote them. The message goes to the dead letters, and the run
+// fails, with the reason. Listings show such rows, and their Malformed field says what is wrong.
+var ErrMalformed = errors.New("pgqrs: malformed row")
+
 // A RateLimitError is returned, with nothing stored, by a call that is above
 // [Limits].Rate, and, with nothing leased, by a Dequeue from a queue whose
 // policy allows no delivery now. A handler, or a step, that returns it is tried again after Wait.
@@ -259,3 +264,8 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 
 // unprefixed is the text of an error that is to stand behind another prefix.
 func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), "pgqrs: ") }
+
+// malformedError is the error of a row that does not decode. What names the row.
+func malformedError(what, malformed string) error {
+	return fmt.Errorf("%w: %s: %s", ErrMalformed, what, malformed)
+}

@@ -420,6 +420,9 @@ func (b *batcher[T]) next() (batch []*batchEntry[T]) {
 	return batch
 }
 
+// errGoexit is what becomes of a handler that ends its goroutine.
+var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
+
 // run calls fn with a batch and hands each message its result. The deferred
 // part runs whatever fn does, runtime.Goexit included.
 func (b *batcher[T]) run(batch []*batchEntry[T]) {

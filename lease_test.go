@@ -69,3 +69,22 @@ func TestAckThatMayWaitHoldsUpNoOther(t *testing.T) {
 		})
 	}
 }
+
+// What was learnt of a row says nothing of the one that has taken its place.
+func TestConsumerForgetsAndKnowsTheRowItWasToldOf(t *testing.T) {
+	old, now := registration{1, 1}, registration{2, 1}
+	c := &consumer{row: now}
+	c.noteLimited(old, true)
+	c.forgetRow(old)
+	if c.row != now || c.limited || !c.asOf.IsZero() {
+		t.Errorf("the consumer is %+v after news of another row", c)
+	}
+	c.noteLimited(now, true)
+	if !c.limited || c.asOf.IsZero() {
+		t.Errorf("the consumer is %+v after news of its row", c)
+	}
+	c.forgetRow(now)
+	if c.row != (registration{}) {
+		t.Errorf("it has the row %v still", c.row)
+	}
+}

@@ -114,3 +114,23 @@ func (l failureLog) over() {
 		f.log.Info("pgqrs: what had failed works again", "what", strings.TrimPrefix(x.message, "pgqrs: "), "times", x.times, "since", x.since)
 	}
 }
+
+// A limitedLog says how often something has happened, but not too often.
+type limitedLog struct {
+	mu    sync.Mutex
+	last  time.Time
+	times int
+}
+
+// count counts one more, and returns how many there were since it last did, or 0 if that is not so long ago.
+func (n *limitedLog) count(every time.Duration) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.times++
+	if !n.last.IsZero() && time.Since(n.last) < every {
+		return 0
+	}
+	times := n.times
+	n.last, n.times = time.Now(), 0
+	return times
+}

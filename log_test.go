@@ -49,3 +49,22 @@ level=WARN msg="pgqrs: could not claim" err=boom
 		}
 	})
 }
+
+func TestNoteTimerCountsWhatItDoesNotSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n limitedLog
+		said := func(want int) {
+			t.Helper()
+			if got := n.count(time.Minute); got != want {
+				t.Errorf("it says %d, want %d", got, want)
+			}
+		}
+		said(1)
+		said(0)
+		time.Sleep(time.Minute - 1)
+		said(0)
+		time.Sleep(time.Nanosecond)
+		said(3)
+		said(0)
+	})
+}

@@ -205,3 +205,18 @@ func runOperations(t *testing.T, operations []operation) {
 		})
 	}
 }
+
+// wantRefused fails the test unless an error says what it should, begins with
+// pgqrs: and says that once.
+func wantRefused(t *testing.T, err error, text string, match error) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error; want %s", text)
+	}
+	if got := err.Error(); !strings.HasPrefix(got, "pgqrs: ") || strings.Count(got, "pgqrs: ") != 1 || !strings.Contains(got, text) {
+		t.Errorf("got %q, want one prefix, and %q", got, text)
+	}
+	if match != nil && !errors.Is(err, match) {
+		t.Errorf("%q does not match %q", err, match)
+	}
+}

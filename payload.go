@@ -2,18 +2,15 @@ package pgqrs
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
@@ -24,16 +21,6 @@ const (
 	defaultMaxPayload = 1 << 20
 	maxHeaders        = 64 << 10 // bytes, as JSON
 	maxName           = 255      // characters in the name of a queue or worker, or in a key
-	maxDepth          = 1000     // of nesting: SQLite's limit is the lowest
-
-	// What PostgreSQL's numeric, and so its JSONB, can hold.
-	maxIntegerDigits  = 131072
-	maxFractionDigits = 16383
-	maxExponent       = 1_000_000_000
-
-	// PostgreSQL gives numbers back without exponents. Many short ones could
-	// make a payload that can be stored but is too large to be read.
-	maxWrittenOut = 1 << 20 // bytes more
 )
 
 // encode marshals a payload and checks that every dialect can hold it.
@@ -52,7 +39,7 @@ func (l Limits) encodeNested(v any) (text string, depth int, err error) {
 		if len(raw) > limit {
 			return fmt.Errorf("%d bytes of JSON, %d allowed", len(raw), limit)
 		}
-		depth, err = checkNested(raw)
+		depth, err = pgjson.Depth(raw)
 		text = string(raw)
 		return err
 	})
@@ -129,124 +116,6 @@ func encodeJSON(v any) (raw []byte, err error) {
 	return raw, err
 }
 
-// checkJSON reports what in a valid JSON text some dialect could not hold:
-// PostgreSQL's JSONB has no U+0000, no lone surrogates and no huge numbers.
-func checkJSON(raw []byte) error {
-	_, err := checkNested(raw)
-	return err
-}
-
-// checkNested is checkJSON, and says how deep the text is nested.
-func checkNested(raw []byte) (deepest int, err error) {
-	if !utf8.Valid(raw) {
-		return 0, errors.New("invalid UTF-8")
-	}
-	depth, writtenOut := 0, 0
-	for i := 0; i < len(raw); {
-		n, longer := 1, 0
-		switch c := raw[i]; {
-		case c == '"':
-			n, err = checkString(raw[i:])
-		case c == '-' || '0' <= c && c <= '9':
-			n, longer, err = checkNumberIn(raw[i:])
-		case c == '{' || c == '[':
-			depth++
-			deepest = max(deepest, depth)
-		case c == '}' || c == ']':
-			depth--
-		}
-		writtenOut += longer
-		switch {
-		case err != nil:
-			return 0, err
-		case writtenOut > maxWrittenOut:
-			return 0, fmt.Errorf("numbers written out without exponents are more than %d bytes longer", maxWrittenOut)
-		case depth > maxDepth:
-			return 0, fmt.Errorf("nested deeper than %d", maxDepth)
-		}
-		i += n
-	}
-	return deepest, nil
-}
-
-// checkNumberIn checks the number that raw begins with and returns its length, and how much longer it is written out.
-func checkNumberIn(raw []byte) (n, longer int, err error) {
-	exponent := false
-	for n < len(raw) && isNumeric(raw[n]) {
-		exponent = exponent || raw[n]|0x20 == 'e'
-		n++
-	}
-	if !exponent && n <= maxFractionDigits {
-		return n, 0, nil // any is in range
-	}
-	longer, err = checkNumber(string(raw[:n]))
-	return n, longer, err
-}
-
-func isNumeric(c byte) bool {
-	return '0' <= c && c <= '9' || c == '.' || c == '-' || c == '+' || c|0x20 == 'e'
-}
-
-// checkString checks the string literal that raw begins with and returns its length.
-func checkString(raw []byte) (int, error) {
-	for i := 1; ; {
-		switch {
-		case raw[i] == '"':
-			return i + 1, nil
-		case raw[i] != '\\':
-			i++
-		case raw[i+1] != 'u':
-			i += 2
-		default:
-			switch r := escaped(raw[i:]); {
-			case r == 0:
-				return 0, errors.New(`\u0000 in a string`)
-			case 0xD800 <= r && r < 0xDC00:
-				if low := escaped(raw[i+6:]); low < 0xDC00 || low > 0xDFFF {
-					return 0, errors.New("lone surrogate in a string")
-				}
-				i += 12
-			case 0xDC00 <= r && r < 0xE000:
-				return 0, errors.New("lone surrogate in a string")
-			default:
-				i += 6
-			}
-		}
-	}
-}
-
-// escaped returns the code unit of the \u escape that raw begins with, or -1.
-func escaped(raw []byte) int {
-	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
-		return -1
-	}
-	n, err := strconv.ParseUint(string(raw[2:6]), 16, 16)
-	if err != nil {
-		return -1
-	}
-	return int(n)
-}
-
-// checkNumber reports whether PostgreSQL's numeric can hold a number, and
-// returns how many characters longer it is there, written out without an exponent.
-func checkNumber(literal string) (longer int, err error) {
-	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(literal, "-")), "e")
-	exp := 0
-	if exponent != "" {
-		exp, err = strconv.Atoi(exponent)
-	}
-	integer, fraction, _ := strings.Cut(mantissa, ".")
-	whole := 0 // digits before the point
-	if significant := strings.TrimLeft(integer+fraction, "0"); significant != "" {
-		whole = len(significant) - len(fraction) + exp
-	}
-	scale := max(0, len(fraction)-exp) // digits after it
-	if err != nil || max(exp, -exp) > maxExponent || whole > maxIntegerDigits || scale > maxFractionDigits {
-		return 0, fmt.Errorf("number %.40s is out of range", literal)
-	}
-	return max(0, max(1, whole)+scale-len(literal)), nil
-}
-
 // encodeHeaders returns headers as JSON, or nil for none.
 func encodeHeaders(h map[string]string) (any, error) {
 	if len(h) == 0 {
@@ -254,7 +123,7 @@ func encodeHeaders(h map[string]string) (any, error) {
 	}
 	raw, err := encodeJSON(h)
 	if err == nil {
-		err = checkJSON(raw)
+		err = pgjson.Check(raw)
 	}
 	if err == nil && len(raw) > maxHeaders {
 		err = fmt.Errorf("%d bytes of JSON, %d allowed", len(raw), maxHeaders)
@@ -567,290 +436,5 @@ func (l Limits) record(v any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return canonical(text), nil
-}
-
-// canonical returns a valid JSON text as PostgreSQL's JSONB returns it. Keys are
-// sorted by length and then by bytes, the last of equal keys stays, numbers have
-// no exponent, zero has no sign, and strings have no escape that they can do without.
-func canonical(text string) string {
-	if isCanonicalScalar(text) {
-		return text
-	}
-	c := canonicalizer{in: text, out: make([]byte, 0, len(text)+len(text)/8)}
-	c.value()
-	return string(c.out)
-}
-
-// isCanonicalScalar reports whether a text is a single value that canonical leaves alone.
-func isCanonicalScalar(text string) bool {
-	if text == "" {
-		return true
-	}
-	switch text[0] {
-	case '"':
-		return strings.IndexByte(text, '\\') < 0 && strings.HasSuffix(text, `"`)
-	case '{', '[', '-', ' ', '\t', '\r', '\n':
-		return false
-	}
-	return !strings.ContainsAny(text, "eE \t\r\n") || text == "true" || text == "false"
-}
-
-// A canonicalizer reads one JSON text and writes its canonical form.
-type canonicalizer struct {
-	in  string
-	at  int // what of in has been read
-	out []byte
-}
-
-// A keyedSpan is a member of an object: its key, and where the member stands in the output.
-type keyedSpan struct {
-	key      string // without escapes
-	from, to int
-}
-
-func compareKeys(a, b keyedSpan) int {
-	return cmp.Or(cmp.Compare(len(a.key), len(b.key)), cmp.Compare(a.key, b.key))
-}
-
-// peek returns the next byte after white space, or 0 at the end.
-func (c *canonicalizer) peek() byte {
-	for ; c.at < len(c.in); c.at++ {
-		if b := c.in[c.at]; b != ' ' && b != '\t' && b != '\r' && b != '\n' {
-			return b
-		}
-	}
-	return 0
-}
-
-func (c *canonicalizer) value() {
-	switch b := c.peek(); {
-	case b == '{':
-		c.object()
-	case b == '[':
-		c.array()
-	case b == '"':
-		c.out = appendString(c.out, c.string())
-	case b == '-' || '0' <= b && b <= '9':
-		c.number()
-	default:
-		c.literal()
-	}
-}
-
-// literal copies true, false or null.
-func (c *canonicalizer) literal() {
-	from := c.at
-	for c.at < len(c.in) && 'a' <= c.in[c.at] && c.in[c.at] <= 'z' {
-		c.at++
-	}
-	c.out = append(c.out, c.in[from:c.at]...)
-}
-
-func (c *canonicalizer) number() {
-	from := c.at
-	for c.at < len(c.in) && isNumeric(c.in[c.at]) {
-		c.at++
-	}
-	c.out = appendNumber(c.out, c.in[from:c.at])
-}
-
-// more reports whether a list goes on, and reads the comma or the closing bracket.
-func (c *canonicalizer) more() bool {
-	next := c.peek()
-	c.at++
-	if next != ',' {
-		return false
-	}
-	c.out = append(c.out, ", "...)
-	return true
-}
-
-// empty reports whether a list ends where it begins, and reads its closing bracket then.
-func (c *canonicalizer) empty(end byte) bool {
-	c.at++ // the opening bracket
-	if c.peek() != end {
-		return false
-	}
-	c.at++
-	return true
-}
-
-func (c *canonicalizer) array() {
-	c.out = append(c.out, '[')
-	if !c.empty(']') {
-		c.value()
-		for c.more() {
-			c.value()
-		}
-	}
-	c.out = append(c.out, ']')
-}
-
-func (c *canonicalizer) object() {
-	c.out = append(c.out, '{')
-	start := len(c.out)
-	if !c.empty('}') {
-		members := []keyedSpan{c.member()}
-		for c.more() {
-			members = append(members, c.member())
-		}
-		c.sort(start, members)
-	}
-	c.out = append(c.out, '}')
-}
-
-func (c *canonicalizer) member() keyedSpan {
-	m := keyedSpan{from: len(c.out)}
-	c.peek()
-	m.key = c.string()
-	c.out = append(appendString(c.out, m.key), ": "...)
-	c.peek()
-	c.at++ // the colon
-	c.value()
-	m.to = len(c.out)
-	return m
-}
-
-// sort puts the members that the output has from start on into their order.
-func (c *canonicalizer) sort(start int, members []keyedSpan) {
-	ascends := true
-	for i := 1; i < len(members) && ascends; i++ {
-		ascends = compareKeys(members[i-1], members[i]) < 0
-	}
-	if ascends {
-		return
-	}
-	slices.SortStableFunc(members, compareKeys)
-	written := bytes.Clone(c.out[start:])
-	c.out = c.out[:start]
-	for i, m := range members {
-		if i+1 < len(members) && members[i+1].key == m.key {
-			continue
-		}
-		if len(c.out) > start {
-			c.out = append(c.out, ", "...)
-		}
-		c.out = append(c.out, written[m.from-start:m.to-start]...)
-	}
-}
-
-// string reads a string literal and returns what it says.
-func (c *canonicalizer) string() string {
-	c.at++ // the quote
-	rest := c.in[c.at:]
-	end := strings.IndexAny(rest, `"\\`)
-	if rest[end] == '"' {
-		c.at += end + 1
-		return rest[:end]
-	}
-	text := []byte(rest[:end])
-	c.at += end
-	for c.in[c.at] != '"' {
-		if c.in[c.at] == '\\' {
-			text = c.escape(text)
-			continue
-		}
-		text = append(text, c.in[c.at])
-		c.at++
-	}
-	c.at++
-	return string(text)
-}
-
-// escapes are what a letter after a backslash says.
-var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
-
-// escape reads an escape and appends what it says.
-func (c *canonicalizer) escape(text []byte) []byte {
-	rest := c.in[c.at:]
-	if rest[1] != 'u' {
-		c.at += 2
-		return append(text, escapes[rest[1]])
-	}
-	r := rune(escaped([]byte(rest[:6])))
-	c.at += 6
-	if utf16.IsSurrogate(r) && len(rest) >= 12 {
-		if pair := utf16.DecodeRune(r, rune(escaped([]byte(rest[6:12])))); pair != utf8.RuneError {
-			c.at += 6
-			r = pair
-		}
-	}
-	return utf8.AppendRune(text, r) // a lone surrogate, which pgqrs 0.15 may have written on SQLite, becomes U+FFFD as in encoding/json
-}
-
-// appendString appends a string literal, with the escapes that JSONB writes.
-func appendString(out []byte, text string) []byte {
-	out = append(out, '"')
-	for i := range len(text) {
-		switch b := text[i]; b {
-		case '"', '\\':
-			out = append(out, '\\', b)
-		case '\b':
-			out = append(out, `\b`...)
-		case '\f':
-			out = append(out, `\f`...)
-		case '\n':
-			out = append(out, `\n`...)
-		case '\r':
-			out = append(out, `\r`...)
-		case '\t':
-			out = append(out, `\t`...)
-		default:
-			if b < ' ' {
-				const digits = "0123456789abcdef"
-				out = append(out, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])
-				continue
-			}
-			out = append(out, b)
-		}
-	}
-	return append(out, '"')
-}
-
-// appendNumber appends a number without an exponent, with as many digits after
-// the point as it is written with. A number that PostgreSQL's numeric cannot hold stays as it is.
-func appendNumber(out []byte, literal string) []byte {
-	mantissa, exponent, _ := strings.Cut(strings.ToLower(literal), "e")
-	digits := strings.TrimPrefix(mantissa, "-")
-	if strings.Trim(digits, "0.") == "" {
-		mantissa = digits // zero has no sign
-	}
-	if exponent == "" {
-		return append(out, mantissa...)
-	}
-	if _, err := checkNumber(literal); err != nil {
-		return append(out, literal...)
-	}
-	exp, err := strconv.Atoi(exponent)
-	if err != nil {
-		return append(out, literal...)
-	}
-	if len(mantissa) > len(digits) {
-		out = append(out, '-')
-	}
-	return appendShifted(out, digits, exp)
-}
-
-// appendShifted appends digits with their point moved to the right by exp, or to the left if exp is negative.
-func appendShifted(out []byte, digits string, exp int) []byte {
-	integer, fraction, _ := strings.Cut(digits, ".")
-	all := integer + fraction
-	scale := max(0, len(fraction)-exp)
-	if strings.Trim(all, "0") == "" {
-		all, integer, exp = strings.Repeat("0", 1+scale), "0", 0
-	}
-	point := len(integer) + exp
-	if point <= 0 {
-		all, point = strings.Repeat("0", 1-point)+all, 1
-	}
-	if point > len(all) {
-		all += strings.Repeat("0", point-len(all))
-	}
-	whole := strings.TrimLeft(all[:point], "0")
-	out = append(out, cmp.Or(whole, "0")...)
-	if scale > 0 {
-		out = append(append(out, '.'), all[point:]...)
-	}
-	return out
+	return pgjson.Canonical(text), nil
 }

@@ -712,3 +712,64 @@ func (e *execution) hasPassed(name string) bool {
 	}
 	return slices.ContainsFunc(e.stepNames, func(other string) bool { return !e.asked[other] })
 }
+
+// Runs and plain consumers. A workflow and a queue of one name share a queue: a message there may belong to a run, and only the
+// workflow's handler may settle it. A run whose message ends without it would wait for ever.
+
+// unknownRun stands for the run of a message that was claimed from a workflow's queue: it may have one.
+const unknownRun = -1
+
+// findRuns finds out to which runs messages belong that a plain consumer has claimed. It asks only for those of a workflow's queue.
+func (s *Store) findRuns(ctx context.Context, ms []*MessageInfo) error {
+	asked := map[int64]*MessageInfo{}
+	var ids []int64
+	for _, m := range ms {
+		if m.run == unknownRun {
+			m.run = 0
+			asked[m.ID] = m
+			ids = append(ids, m.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	list, err := jsonList(ids)
+	if err != nil {
+		return err
+	}
+	return conn{s, nil}.rows(ctx, s.dialect.workflow.ofMessages, []any{list}, func(rows *sql.Rows) error {
+		var message, run int64
+		if err := rows.Scan(&message, &run); err != nil {
+			return err
+		}
+		if m := asked[message]; m != nil {
+			m.run = run
+		}
+		return nil
+	})
+}
+
+// withoutRuns returns the messages that belong to no run, and an error that names the others.
+func withoutRuns[T any](what string, ms []*Message[T]) ([]*Message[T], error) {
+	var plain []*Message[T]
+	var errs []error
+	for _, m := range ms {
+		if m.run <= 0 {
+			plain = append(plain, m)
+			continue
+		}
+		errs = append(errs, belongsError(what, m.ID, m.run))
+	}
+	if len(errs) == 0 {
+		return ms, nil
+	}
+	return plain, errors.Join(errs...)
+}
+
+func belongsError(what string, message, run int64) error {
+	who := "only its workflow's handler settles it"
+	if what == "delete" {
+		who = "Store.Delete deletes both"
+	}
+	return fmt.Errorf("%w: message %d belongs to run %d; %s", ErrState, message, run, who)
+}

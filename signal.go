@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
 
 // A Signal is a message to a run, with a value of type T. Its value is its name:
@@ -114,7 +116,7 @@ func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepReco
 				taken = stepValues{status: Failed, failure: malformed.encode()}
 				return err
 			}
-			value = canonical(string(payload))
+			value = pgjson.Canonical(string(payload))
 			taken.output = value
 			return err
 		})

@@ -507,3 +507,20 @@ func (c *completer) logLostLease(x completion, doubt bool) {
 		log.Warn("pgqrs: lease was lost before the outcome could be recorded", "err", ErrLeaseLost)
 	}
 }
+
+const (
+	leaveRunFor         = 5 * time.Second // a run's message that a plain handler has met
+	leaveRunLogInterval = time.Minute     // between two log lines about that
+)
+
+// leaveRun returns the error by which a plain handler gives back a message that belongs to a run, uncounted; nil if it does not.
+func (r *runner) leaveRun(d *delivery) error {
+	if d.queue.workflow || d.m.run <= 0 {
+		return nil
+	}
+	if n := d.queue.runsLeft.count(leaveRunLogInterval); n > 0 {
+		r.log.Warn("pgqrs: messages belong to runs of a workflow of the queue's name, and its handler here is a plain one; leaving them to others",
+			"queue", d.queue.queue, "message", d.m.ID, "run", d.m.run, "messages", n)
+	}
+	return fmt.Errorf("message %d belongs to run %d: %w", d.m.ID, d.m.run, Snooze(leaveRunFor))
+}

@@ -210,3 +210,23 @@ func TestStraysThatAreRefusedHoldUpNoClaim(t *testing.T) {
 		}
 	}
 }
+
+// A restored backup gives a new message the numbers of one that is being handled still, and its lease those of the old one's.
+func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
+	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
+	r := newTestLoop(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	q := r.queues[0]
+	lease := func() *MessageInfo { return &MessageInfo{ID: 7, WorkerID: 3, Claim: 1} }
+	before := r.trackClaimed(q, []*MessageInfo{lease()}, time.Now())[0]
+	after := r.trackClaimed(q, []*MessageInfo{lease()}, time.Now())[0]
+	r.enqueueCompletion(before, outcome{kind: acked})
+	if err := r.completer.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t)
+	r.enqueueCompletion(after, outcome{kind: acked})
+	if err := r.completer.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t, "query message.ack")
+}

@@ -3,6 +3,8 @@ package pgqrs
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -434,4 +436,154 @@ func (r *runner) reportUnattended(ctx context.Context) {
 	for _, q := range list {
 		r.log.Warn("pgqrs: a queue has ready messages, and no live worker takes them", "queue", q.name, "oldest", q.oldest.Round(time.Second))
 	}
+}
+
+// strandedAfter is how long a run's message has ended before the run is taken for stranded: pgqrs 0.15 ends the two one after the other.
+const strandedAfter = time.Minute
+
+// messageElsewhere says that a run's message is another queue's, because something other than this library wrote so.
+const messageElsewhere = "elsewhere"
+
+// unfinishedStates are the states of runs that need a message.
+var unfinishedStates = []State{Queued, Running, Paused, Cancelling}
+
+// A strandedPage tells where the look for stranded runs goes on.
+type strandedPage struct {
+	workflow string
+	status   State
+}
+
+// A strandedRun is an unfinished run, and what became of its message.
+type strandedRun struct {
+	id, message  int64
+	messageState string // archived, dead, gone, elsewhere; empty: it is there
+	lastError    sql.NullString
+}
+
+// rescueRuns looks, a page at a time, for unfinished runs whose messages have ended without them, such as by a plain consumer of
+// an older release. It makes an archived message ready again, so that its run goes on, and ends a run whose message is dead or gone.
+func (r *runner) rescueRuns(ctx context.Context) {
+	for _, q := range r.queues {
+		if !q.workflow {
+			continue
+		}
+		for _, status := range unfinishedStates {
+			limited, cancel := context.WithTimeout(ctx, statementTimeout)
+			err := r.rescuePage(limited, strandedPage{q.queue, status})
+			cancel()
+			if err != nil {
+				r.maintenanceFailed(ctx, "look for runs that have lost their messages", err)
+				return
+			}
+		}
+	}
+}
+
+func (r *runner) rescuePage(ctx context.Context, page strandedPage) error {
+	runs, err := r.store.strandedRuns(ctx, page, r.rescueCursor[page])
+	if err != nil {
+		return err
+	}
+	if r.rescueCursor == nil {
+		r.rescueCursor = map[strandedPage]int64{}
+	}
+	r.rescueCursor[page] = 0
+	if len(runs) == maintenanceChunk {
+		r.rescueCursor[page] = runs[len(runs)-1].id
+	}
+	for _, run := range runs {
+		if run.messageState == "" {
+			continue
+		}
+		goesOn, err := r.store.rescue(ctx, page.workflow, run)
+		if err != nil {
+			return err
+		}
+		outcome := "ended"
+		if goesOn {
+			outcome = "goes on"
+		}
+		r.log.Warn("pgqrs: a run had lost its message", "workflow", page.workflow, "run", run.id, "message", run.message, "state", run.messageState, "outcome", outcome)
+	}
+	return nil
+}
+
+// strandedRuns returns a page of unfinished runs, by id.
+func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64) ([]strandedRun, error) {
+	var runs []strandedRun
+	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), maintenanceChunk}
+	err := conn{s, nil}.rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
+		var run strandedRun
+		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError) // what does not decode is no message
+		runs = append(runs, run)
+		return err
+	})
+	return runs, err
+}
+
+// rescue gives a stranded run its message back, or ends it. It reports whether the run goes on.
+func (s *Store) rescue(ctx context.Context, workflow string, run strandedRun) (goesOn bool, err error) {
+	cause := fmt.Errorf("its message was deleted")
+	switch run.messageState {
+	case string(Archived):
+		done, taken, err := s.redrive(ctx, []int64{run.message})
+		if err != nil || len(taken) == 0 {
+			return true, errors.Join(err, s.wakeIfReady(ctx, workflow, done))
+		}
+		cause = fmt.Errorf("its message was archived without it, and another has the message's key since")
+	case messageElsewhere:
+		cause = malformedError(fmt.Sprintf("run %d", run.id), fmt.Sprintf("message_id: message %d is of another queue", run.message))
+	case string(Dead):
+		cause = fmt.Errorf("its message is dead: %s", run.lastError.String)
+	}
+	return false, s.endStranded(ctx, run, cause)
+}
+
+// wakeIfReady wakes the workers of a queue if messages have become ready.
+func (s *Store) wakeIfReady(ctx context.Context, queue string, ready []int64) error {
+	if len(ready) == 0 {
+		return nil
+	}
+	return s.wake(ctx, queue)
+}
+
+// errNotStranded rolls back the end of a run whose message has come back meanwhile.
+var errNotStranded = errors.New("pgqrs: the run has its message again")
+
+// endStranded ends a run, unless its message has come back.
+func (s *Store) endStranded(ctx context.Context, run strandedRun, cause error) error {
+	text, err := encodeJSON(errorText(cause))
+	if err != nil {
+		return err
+	}
+	list, err := jsonList([]int64{run.message})
+	if err != nil {
+		return err
+	}
+	err = s.atomic(ctx, func(c conn) error {
+		if _, err := c.endRun(ctx, run.id, Failed, nil, string(text)); err != nil {
+			return err
+		}
+		if run.messageState == messageElsewhere {
+			return nil // for good
+		}
+		there, err := c.ids(ctx, s.dialect.message.lock, list, "")
+		if err != nil {
+			return err
+		}
+		ended := there
+		if len(there) > 0 {
+			if ended, err = c.ids(ctx, s.dialect.message.lock, list, run.messageState); err != nil {
+				return err
+			}
+		}
+		if len(ended) < len(there) {
+			return errNotStranded
+		}
+		return nil
+	})
+	if errors.Is(err, errNotStranded) {
+		return nil
+	}
+	return err
 }

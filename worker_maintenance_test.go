@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,5 +79,89 @@ func TestHandleTx_KeepsTheHeartbeatInformed(t *testing.T) {
 	}
 	if m.delivery.inTransaction.Load() {
 		t.Error("the heartbeat knows of a transaction that has ended")
+	}
+}
+
+// A run is not ended whose message has come back since the look for stranded runs.
+func TestRunWhoseMessageHasComeBackIsNotEnded(t *testing.T) {
+	for name, test := range map[string]struct {
+		ended       string
+		there, inIt bool // the message, and in the state that was seen
+		committed   bool
+	}{
+		"dead still":    {"dead", true, true, true},
+		"redriven":      {"dead", true, false, false},
+		"deleted since": {"dead", false, false, true},
+		"gone":          {"gone", false, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+				switch c.tag() {
+				case "run.finish":
+					return row("ERROR", nil), nil
+				case "message.lock":
+					if state := c.args[1].Value; state == "" && test.there || state != "" && test.inIt {
+						return row(int64(7)), nil
+					}
+				}
+				return nil, nil
+			})
+			if err := s.endStranded(t.Context(), strandedRun{id: 5, message: 7, messageState: test.ended}, errBroken); err != nil {
+				t.Fatal(err)
+			}
+			calls := f.log()
+			if committed := count(calls, "commit") == 1; committed != test.committed || count(calls, "rollback") == 1 == test.committed {
+				t.Errorf("it sent %v", calls)
+			}
+		})
+	}
+}
+
+// The look for stranded runs goes on where a full page ended, and begins anew after the last.
+func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
+	var after []int64
+	left := 2*maintenanceChunk + 1
+	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.tag() != "run.stranded" || c.args[1].Value != "QUEUED" {
+			return nil, nil
+		}
+		from := c.args[2].Value.(int64)
+		after = append(after, from)
+		var rows [][]driver.Value
+		for id := from + 1; id <= int64(left) && len(rows) < maintenanceChunk; id++ {
+			rows = append(rows, []driver.Value{id, id, "", nil})
+		}
+		return rows, nil
+	})
+	r := newTestLoop(t, &Worker{Concurrency: 1, Lease: time.Minute, Handlers: []Handler{
+		NewWorkflow[int, int](s, "w").Handle(func(context.Context, *Run, int) (int, error) { return 0, nil }), NewQueue[int](s, "q").Handle(doNothing)}})
+	for range 4 {
+		r.rescueRuns(t.Context())
+	}
+	if want := []int64{0, maintenanceChunk, 2 * maintenanceChunk, 0}; !slices.Equal(after, want) {
+		t.Errorf("pages began after %v, want %v", after, want)
+	}
+}
+
+// A run whose message cannot be made ready again, because its key is taken, ends.
+func TestStrandedRunWhoseKeyIsTakenEnds(t *testing.T) {
+	now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
+	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		switch c.tag() {
+		case "message.get":
+			return row(int64(7), []byte("{}"), int64(0), int64(1), int64(1), "k", nil, nil, now, nil, now, "w", nil, now, nil, "archived", ""), nil
+		case "message.lock":
+			return row(int64(7)), nil
+		case "run.finish":
+			return row("ERROR", nil), nil
+		}
+		return nil, nil
+	})
+	goesOn, err := s.rescue(t.Context(), "w", strandedRun{id: 5, message: 7, messageState: "archived"})
+	if goesOn || err != nil {
+		t.Errorf("goes on: %v, error %v", goesOn, err)
+	}
+	if calls := f.log(); !slices.ContainsFunc(calls, func(c call) bool { return c.tag() == "run.finish" }) || count(calls, "commit") != 1 {
+		t.Errorf("it sent %v", calls)
 	}
 }

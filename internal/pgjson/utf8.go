@@ -1,4 +1,5 @@
-// Package pgjson knows what PostgreSQL's JSONB can hold.
+// Package pgjson checks whether every database can hold a JSON text or a Go value, and writes JSON
+// texts as PostgreSQL's JSONB returns them.
 package pgjson
 
 import (
