@@ -52,7 +52,7 @@ func ExampleStore_Schedules() {
 	}
 	for _, s := range list {
 		fmt.Println(s.Name, s.Rule, s.Zone, "runs next", s.NextAt)
-		if s.Last != nil && s.Last.State == pgqrs.Dead {
+		if s.Last != nil && s.Last.MessageState == pgqrs.Dead {
 			if _, err := store.RunSchedule(ctx, s.Name); err != nil {
 				panic(err)
 			}

@@ -148,8 +148,8 @@ func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		{`find the run of workflow "w" with the key "": empty key`, nil, finds("w", "")},
 		{`send signal "" to run 5: empty signal name`, nil, sends("", true)},
 		{`send signal "go" to run 5: invalid payload: json: unsupported type: func()`, pgqrs.ErrInvalidPayload, sends("go", func() {})},
-		{`list runs: status "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: "gone"})},
-		{`list runs: status "dead" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: pgqrs.Dead})},
+		{`list runs: state "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "gone"})},
+		{`list runs: state "success" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "success"})},
 		{`list runs: RunFilter.Limit 1001 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: 1001})},
 		{`list runs: RunFilter.Limit -1 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: -1})},
 		{`pgqrs: run: handler of queue "welcome": nil handler function`, nil, handles(func(s *pgqrs.Store) pgqrs.Handler { return welcome(s).Handle(nil) })},
@@ -285,12 +285,12 @@ func TestWithTxTakesTransactionsOfOtherLibraries(t *testing.T) {
 // workflowCalls returns the errors of all calls of workflows, signals and handles.
 func workflowCalls(ctx context.Context, s *pgqrs.Store) map[string]error {
 	w := welcome(s)
-	run := w.Run(5)
+	run := w.RunHandle(5)
 	_, start := w.Start(ctx, email{})
 	_, find := w.Find(ctx, "k")
 	_, runs := s.Runs(ctx, pgqrs.RunFilter{})
 	_, result := run.Result(ctx)
-	_, untyped := s.Run(5).Result(ctx)
+	_, untyped := s.RunHandle(5).Result(ctx)
 	_, info := run.Info(ctx)
 	_, steps := run.Steps(ctx)
 	_, rerun := run.RerunFrom(ctx, "pay")

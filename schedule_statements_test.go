@@ -28,7 +28,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Schedules(ctx)
 				return errors.Join(err, differ("schedules", len(list), 1), differ("latest run", *list[0].Last,
-					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, State: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
+					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, MessageState: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
 			},
 		}, {
 			name: "Schedules by name, of which one never ran", want: []statement{query("schedule.named_list", `[["nightly"]]`).row(withRun(nightly, nil, nil, nil, nil, nil, nil, nil)...)},
@@ -41,7 +41,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.ScheduleRuns(ctx, "nightly", 10)
 				return errors.Join(err, differ("runs", len(list), 1), differ("run", list[0],
-					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, State: pgqrs.Succeeded}))
+					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, RunState: pgqrs.Succeeded}))
 			},
 		}, {
 			name: "ScheduleRuns of none", want: []statement{query("schedule.history", "none", 10), query("schedule.named_list", `[["none"]]`)}, err: pgqrs.ErrNotFound,
