@@ -334,7 +334,7 @@ func TestStatementsOfPolicies(t *testing.T) {
 			},
 			call: configuring(pgqrs.Policy{
 				MaxAttempts: -1, Backoff: pgqrs.Exponential(10*time.Millisecond, 90*time.Second), Timeout: 20 * time.Second, Concurrency: 2,
-				Lease: 5 * time.Minute, Retention: -1, DeadLetter: "graveyard", MaxHeld: 3, Rate: pgqrs.Rate{N: 3, Per: time.Second},
+				Lease: 5 * time.Minute, Retention: -1, DeadLetter: "graveyard", MaxLeased: 3, Rate: pgqrs.Rate{N: 3, Per: time.Second},
 				GroupConcurrency: 4, GroupRate: pgqrs.Rate{N: 6, Per: time.Hour}, SkipFailed: true,
 			}),
 		},

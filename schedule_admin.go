@@ -11,50 +11,54 @@ import (
 
 // ScheduleInfo is the row of a [Schedule]: what it is, and when it runs next.
 type ScheduleInfo struct {
-	ID   int64
-	Name string
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
 	// Queue is that of the target, which for Workflow bears the workflow's name.
-	Queue    string
-	Workflow bool
-	Payload  json.RawMessage // of the message; a workflow's is {"input": In}
+	Queue    string          `json:"queue"`
+	Workflow bool            `json:"workflow,omitempty"`
+	Payload  json.RawMessage `json:"payload"` // of the message; a workflow's is {"input": In}
 	// PayloadSize is the size in bytes, that of Payload unless a listing has cut it.
-	PayloadSize int64
+	PayloadSize int64 `json:"payload_size,omitempty"`
 	// Cut says that a listing left out the end of Payload or Rule, or Headers altogether; see [ListedBytes].
-	Cut      bool
-	Priority int
-	Key      string // if the target has one
-	Group    string // the same
-	Headers  map[string]string
-	Rule     string // the text
-	Zone     string
-	CatchUp  int // -1: nothing
+	Cut      bool              `json:"cut,omitempty"`
+	Priority int               `json:"priority,omitempty"`
+	Key      string            `json:"key,omitempty"`   // if the target has one
+	Group    string            `json:"group,omitempty"` // the same
+	Headers  map[string]string `json:"headers,omitempty"`
+	Rule     string            `json:"rule"` // the text
+	Zone     string            `json:"zone"`
+	CatchUp  int               `json:"catch_up"` // -1: nothing
 
-	CreatedAt, UpdatedAt time.Time
-	PausedAt             time.Time // zero unless paused
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	UpdatedAt time.Time `json:"updated_at,omitzero"`
+	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
 	// NextAt is when it runs next; while it is paused, when it would. The zero
 	// time means never again. One that has passed means that no worker has the Schedule.
-	NextAt time.Time
+	NextAt time.Time `json:"next_at,omitzero"`
 	// Last is its latest run; nil before the first one.
-	Last *ScheduleRun
+	Last *ScheduleRun `json:"last,omitempty"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields
 	// are zero, and workers do not run the schedule until the row is mended or deleted.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // ScheduleRun is a run of a [Schedule]: one instant, or one by hand.
 type ScheduleRun struct {
 	// DueAt is the instant, and RanAt when it was enqueued. By hand they are the same.
-	DueAt, RanAt time.Time
-	ByHand       bool
-	// Held says that nothing was enqueued, because an unfinished message had the key of the target
+	DueAt  time.Time `json:"due_at,omitzero"`
+	RanAt  time.Time `json:"ran_at,omitzero"`
+	ByHand bool      `json:"by_hand,omitempty"`
+	// Duplicate says that nothing was enqueued, because an unfinished message had the key of the target
 	// or of the instant, or a run had the key of the instant. MessageID and RunID are theirs then.
-	Held      bool
-	MessageID int64
-	RunID     int64 // of a workflow's run
-	// State is that of the run, or else of the message. It is empty once that is gone.
-	State State
+	Duplicate bool  `json:"duplicate,omitempty"`
+	MessageID int64 `json:"message_id,omitempty"`
+	RunID     int64 `json:"run_id,omitempty"` // of a workflow's run
+	// RunState is set if the target is a workflow, and MessageState otherwise. It is empty once the
+	// run or the message is gone.
+	RunState     RunState     `json:"run_state,omitempty"`
+	MessageState MessageState `json:"message_state,omitempty"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // Schedules describes the named schedules, or all, by name. Names that do not exist are left out.
@@ -174,8 +178,14 @@ func (r *scheduleRunRow) into() []any {
 }
 
 func (r *scheduleRunRow) run() ScheduleRun {
-	return ScheduleRun{DueAt: r.due.Time, RanAt: r.ran.Time, ByHand: r.byHand.Bool, Held: r.held.Bool,
-		MessageID: r.message.Int64, RunID: r.id.Int64, State: State(r.state.String)}
+	run := ScheduleRun{DueAt: r.due.Time, RanAt: r.ran.Time, ByHand: r.byHand.Bool, Duplicate: r.held.Bool,
+		MessageID: r.message.Int64, RunID: r.id.Int64}
+	if r.id.Valid {
+		run.RunState = RunState(r.state.String)
+	} else {
+		run.MessageState = MessageState(r.state.String)
+	}
+	return run
 }
 
 // PauseSchedule stops a schedule, in all processes, until ResumeSchedule. It
@@ -338,7 +348,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 			runs[i].RunID = ids[i]
 		}
 		for _, i := range taken {
-			runs[i].Held = true
+			runs[i].Duplicate = true
 		}
 		return runs, err
 	}
@@ -350,7 +360,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 		runs[i].MessageID = id
 	}
 	for _, i := range e.existing {
-		runs[i].Held = true
+		runs[i].Duplicate = true
 	}
 	return runs, c.store.notifyStored(ctx, t.queue, e.stored)
 }
@@ -360,7 +370,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 func (c conn) recordRuns(ctx context.Context, id int64, runs []ScheduleRun) ([]time.Time, error) {
 	list := make([][]any, len(runs))
 	for i, run := range runs {
-		list[i] = []any{microseconds(run.DueAt), run.ByHand, run.Held, nil, nil}
+		list[i] = []any{microseconds(run.DueAt), run.ByHand, run.Duplicate, nil, nil}
 		if run.MessageID != 0 {
 			list[i][3] = run.MessageID
 		}

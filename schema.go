@@ -440,26 +440,39 @@ func tooNew(applied []appliedMigration, known []migration) error {
 	return nil
 }
 
+// Writers says who may write to a database at once.
+type Writers string
+
+const (
+	// ManyWriters may write at once, in any number of processes, as on PostgreSQL.
+	ManyWriters Writers = "multi-process"
+	// SingleWriter means that writers take turns, as on SQLite and Turso.
+	SingleWriter Writers = "single-writer"
+	// ConcurrentWriters may write at once under [Config].Concurrent, which is experimental.
+	ConcurrentWriters Writers = "experimental"
+)
+
 // A Report is what Verify found.
 type Report struct {
-	Dialect Dialect
+	Dialect Dialect `json:"dialect"`
 	// Engine is the database's own name and version.
-	Engine string
-	// Concurrency says who may write at once: "multi-process" (PostgreSQL: any number of processes do),
-	// "single-writer" (SQLite, Turso: they take turns) or "experimental" (Config.Concurrent).
-	Concurrency string
-	// Schema is the version of the schema that is installed; Library is the one that this library makes.
-	Schema, Library int64
+	Engine string `json:"engine"`
+	// Writers says who may write at once.
+	Writers Writers `json:"writers"`
+	// SchemaVersion is the version of the schema that is installed. LibraryVersion is the version
+	// that this library makes.
+	SchemaVersion  int64 `json:"schema_version"`
+	LibraryVersion int64 `json:"library_version"`
 	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
-	Missing []string
+	Missing []string `json:"missing,omitempty"`
 	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on pgqrs_messages",
 	// on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them. Install does not help.
-	Denied []string
+	Denied []string `json:"denied,omitempty"`
 	// Newer names migrations that this library does not know.
-	Newer []string
+	Newer []string `json:"newer,omitempty"`
 	// Warnings say what else is worth a look: settings of the database that lose data or make processes
 	// fail each other's calls, as one connection of the pool has them, and a pool that is too small.
-	Warnings []string
+	Warnings []string `json:"warnings,omitempty"`
 
 	tooNew bool // whether this library is too old for it
 	unread bool // whether this user may not read the version of the schema
@@ -468,7 +481,7 @@ type Report struct {
 // OK reports whether the library can work on what Verify found.
 // Rights that are missing do not count, except that of a whole schema, since roles need different ones.
 func (r Report) OK() bool {
-	return len(r.Missing) == 0 && (r.Schema >= r.Library || r.unread) && !r.tooNew
+	return len(r.Missing) == 0 && (r.SchemaVersion >= r.LibraryVersion || r.unread) && !r.tooNew
 }
 
 // Verify looks at what is installed, by looking at it rather than by trusting
@@ -481,7 +494,7 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	err := s.usable()
 	r := Report{Dialect: s.name}
 	if err == nil {
-		r.Concurrency = s.concurrency()
+		r.Writers = s.writers()
 		err = conn{s, s.tx}.verify(ctx, &r)
 	}
 	if err == nil && r.OK() {
@@ -586,7 +599,7 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
-	r.Library = known[len(known)-1].version
+	r.LibraryVersion = known[len(known)-1].version
 	if r.hidden() {
 		return nil
 	}
@@ -610,8 +623,8 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 		return err
 	}
 	for _, a := range applied {
-		r.Schema = max(r.Schema, a.version)
-		if a.version > r.Library {
+		r.SchemaVersion = max(r.SchemaVersion, a.version)
+		if a.version > r.LibraryVersion {
 			r.Newer = append(r.Newer, fmt.Sprintf("%d (%s)", a.version, a.name))
 		}
 	}
@@ -643,11 +656,11 @@ func (r *Report) hidden() bool {
 	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
 }
 
-func (s *Store) concurrency() string {
+func (s *Store) writers() Writers {
 	if s.cfg.Concurrent {
-		return "experimental"
+		return ConcurrentWriters
 	}
-	return s.dialect.concurrency
+	return s.dialect.writers
 }
 
 // singleWriter reports whether the database has one writer at a time.

@@ -169,7 +169,7 @@ func stepRow(name, status string, output, failure, wait driver.Value) []driver.V
 
 // handling returns a call on the handle of run 5.
 func handling(call func(context.Context, *pgqrs.RunHandle[string]) error) func(context.Context, *pgqrs.Store) error {
-	return func(ctx context.Context, s *pgqrs.Store) error { return call(ctx, welcome(s).Run(5)) }
+	return func(ctx context.Context, s *pgqrs.Store) error { return call(ctx, welcome(s).RunHandle(5)) }
 }
 
 func TestStatementsOfHandles(t *testing.T) {
@@ -199,7 +199,7 @@ func TestStatementsOfHandles(t *testing.T) {
 			name: "Info", want: []statement{looked("RUNNING", nil, nil)},
 			call: handling(func(ctx context.Context, run *pgqrs.RunHandle[string]) error {
 				info, err := run.Info(ctx)
-				return errors.Join(err, differ("status", info.Status, pgqrs.Running), differ("input", string(info.Input), adaInput),
+				return errors.Join(err, differ("status", info.State, pgqrs.Running), differ("input", string(info.Input), adaInput),
 					differ("due", info.DueAt.Equal(instant), true), differ("attempts", info.Attempts, 1))
 			}),
 		}, {
@@ -236,7 +236,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		}, {
 			name: "Runs of a Status", want: []statement{query("run.status_list", "welcome", "ERROR", instant.UnixMicro(), nil, 9, 20).row(runRow(5, "ERROR", nil, `"bounced"`)...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", Status: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
+				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", State: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
 				if len(list) != 1 {
 					return fmt.Errorf("got %v, %w", list, err)
 				}
@@ -245,7 +245,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		}, {
 			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, int64(math.MaxInt64), 5, 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, Status: pgqrs.Queued})
+				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, State: pgqrs.Queued})
 				return err
 			},
 		}, {
@@ -343,7 +343,7 @@ func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 	}, {
 		name: "Result by json.RawMessage", want: []statement{looked("SUCCESS", `{"a":1}`, nil)},
 		call: func(ctx context.Context, s *pgqrs.Store) error {
-			out, err := s.Run(5).Result(ctx)
+			out, err := s.RunHandle(5).Result(ctx)
 			return errors.Join(err, differ("result", string(out), `{"a":1}`))
 		},
 	}})
@@ -795,7 +795,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Schedules(ctx)
 				return errors.Join(err, differ("schedules", len(list), 1), differ("latest run", *list[0].Last,
-					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, State: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
+					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, MessageState: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
 			},
 		}, {
 			name: "Schedules by name, of which one never ran", want: []statement{query("schedule.named_list", `[["nightly"]]`).row(withRun(nightly, nil, nil, nil, nil, nil, nil, nil)...)},
@@ -808,7 +808,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.ScheduleRuns(ctx, "nightly", 10)
 				return errors.Join(err, differ("runs", len(list), 1), differ("run", list[0],
-					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, State: pgqrs.Succeeded}))
+					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, RunState: pgqrs.Succeeded}))
 			},
 		}, {
 			name: "ScheduleRuns of none", want: []statement{query("schedule.history", "none", 10), query("schedule.named_list", `[["none"]]`)}, err: pgqrs.ErrNotFound,
@@ -943,8 +943,8 @@ func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		{`find the run of workflow "w" with the key "": empty key`, nil, finds("w", "")},
 		{`send signal "" to run 5: empty signal name`, nil, sends("", true)},
 		{`send signal "go" to run 5: invalid payload: json: unsupported type: func()`, pgqrs.ErrInvalidPayload, sends("go", func() {})},
-		{`list runs: status "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: "gone"})},
-		{`list runs: status "dead" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: pgqrs.Dead})},
+		{`list runs: state "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "gone"})},
+		{`list runs: state "success" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "success"})},
 		{`list runs: RunFilter.Limit 1001 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: 1001})},
 		{`list runs: RunFilter.Limit -1 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: -1})},
 		{`pgqrs: run: handler of queue "welcome": nil handler function`, nil, handles(func(s *pgqrs.Store) pgqrs.Handler { return welcome(s).Handle(nil) })},
@@ -999,12 +999,12 @@ func TestWhatARunWouldRepeatIsRefusedOutsideSteps(t *testing.T) {
 // workflowCalls returns the errors of all calls of workflows, signals and handles.
 func workflowCalls(ctx context.Context, s *pgqrs.Store) map[string]error {
 	w := welcome(s)
-	run := w.Run(5)
+	run := w.RunHandle(5)
 	_, start := w.Start(ctx, email{})
 	_, find := w.Find(ctx, "k")
 	_, runs := s.Runs(ctx, pgqrs.RunFilter{})
 	_, result := run.Result(ctx)
-	_, untyped := s.Run(5).Result(ctx)
+	_, untyped := s.RunHandle(5).Result(ctx)
 	_, info := run.Info(ctx)
 	_, steps := run.Steps(ctx)
 	_, rerun := run.RerunFrom(ctx, "pay")

@@ -30,7 +30,7 @@ func TestQueues(t *testing.T) {
 			"stats -over 0", "stats -over 0 -json",
 			"purge emails -state dead", "purge emails -state dead -yes", "purge emails -state no-such-state", "purge emails", "purge nowhere -state dead -yes",
 			"drop reports", "purge reports -state ready -yes -json", "drop reports", "drop reports", "queues")
-		s.check(s.queue("emails").With(pgqrs.Policy{MaxHeld: 2, Rate: pgqrs.Rate{N: 100, Per: time.Minute}, DeadLetter: "graveyard"}).Configure(s.Context()))
+		s.check(s.queue("emails").With(pgqrs.Policy{MaxLeased: 2, Rate: pgqrs.Rate{N: 100, Per: time.Minute}, DeadLetter: "graveyard"}).Configure(s.Context()))
 		s.run("queues emails nowhere", "queues -json")
 		s.golden("queues")
 	})
@@ -121,11 +121,11 @@ func TestWorkers(t *testing.T) {
 		}}
 		ended := make(chan error, 1)
 		go func() { ended <- w.Run(ctx) }()
-		id := s.status("polling")
+		id := s.awaitState("polling")
 		s.run("workers", "workers -json", "workers suspend "+id, "workers suspend "+id, "workers resume "+id)
-		s.status("polling")
+		s.awaitState("polling")
 		s.run("workers interrupt host/emails", "workers suspend 99", "workers suspend nobody")
-		s.status("suspended")
+		s.awaitState("suspended")
 		s.run("workers list", "workers shutdown "+id, "workers shutdown host/emails -yes")
 		select {
 		case err := <-ended:
@@ -141,13 +141,13 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
-// status waits until the only worker has a status, and returns its id.
-func (s *shell) status(want string) (id string) {
+// awaitState waits until the only worker is in a state, and returns its id.
+func (s *shell) awaitState(want pgqrs.WorkerState) (id string) {
 	s.Helper()
-	s.until("the worker's status is "+want, func() bool {
+	s.until("the worker is "+string(want), func() bool {
 		workers, err := s.store.Workers(s.Context())
 		s.check(err)
-		if len(workers) != 1 || workers[0].Status != want {
+		if len(workers) != 1 || workers[0].State != want {
 			return false
 		}
 		id = strconv.FormatInt(workers[0].ID, 10)
@@ -197,10 +197,10 @@ func TestRuns(t *testing.T) {
 		}
 		s.run("runs")
 		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
-		s.run("runs list -status running", "runs show 1", "runs signal 1 approved '\"yes\"'", "runs signal 1 approved 'yes'", "runs signal 99 approved",
+		s.run("runs list -state running", "runs show 1", "runs signal 1 approved '\"yes\"'", "runs signal 1 approved 'yes'", "runs signal 99 approved",
 			"runs pause 2", "runs resume 2", "runs cancel 2", "runs cancel 2 -yes", "runs retry 1")
 		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
-		s.run("runs", "runs show 1", "runs list -status error -workflow checkout -json", "runs list -status none", "runs list -limit 1", "runs list -limit 1 -after 2")
+		s.run("runs", "runs show 1", "runs list -state error -workflow checkout -json", "runs list -state none", "runs list -limit 1", "runs list -limit 1 -after 2")
 		broken = false
 		s.run("runs rerun 1 ship", "runs retry 1", "runs rerun 1 no-such-step", "runs resume 1")
 		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
@@ -244,7 +244,7 @@ func TestRunsShowTheirChildren(t *testing.T) {
 		_, err := order.Start(s.Context(), []string{"book", "glass", "piano"})
 		s.check(err)
 		work()
-		s.run("runs show 1", "runs show 1 -json", "runs list -parent 1", "runs list -parent 1 -status error", "runs list -parent 0")
+		s.run("runs show 1", "runs show 1 -json", "runs list -parent 1", "runs list -parent 1 -state error", "runs list -parent 0")
 		s.check(arrived.Send(s.Context(), s.store, 4, true))
 		work()
 		_, err = month.Start(s.Context(), 2)
@@ -308,7 +308,10 @@ func TestSchedules(t *testing.T) {
 func TestSchema(t *testing.T) {
 	onEach(t, func(s *shell) {
 		verify := s.do("", "verify", "-json")
-		var report reportView
+		var report struct {
+			OK bool
+			pgqrs.Report
+		}
 		if err := json.Unmarshal([]byte(verify.out), &report); err != nil || !report.OK || report.Dialect != s.store.Dialect() {
 			s.Errorf("verify prints %s, %v", verify.out, err)
 		}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/internal/ahead"
@@ -67,7 +66,7 @@ func (c call) counted(n int64, err error, what string) error {
 	return errors.Join(c.done(map[string]any{what: n}, "%s %s.", plural(n, "message"), what), err)
 }
 
-func stateFlag(value pgqrs.State) cli.Flag {
+func stateFlag(value pgqrs.MessageState) cli.Flag {
 	return &cli.StringFlag{
 		Name: "state", Value: string(value),
 		Usage: "those in `STATE`, which is ready, scheduled, blocked, leased, archived or dead",
@@ -75,12 +74,12 @@ func stateFlag(value pgqrs.State) cli.Flag {
 }
 
 // state returns what -state says.
-func (c call) state() (pgqrs.State, error) {
-	state := pgqrs.State(strings.ToLower(c.String("state")))
+func (c call) state() (pgqrs.MessageState, error) {
+	state := pgqrs.MessageState(strings.ToLower(c.String("state")))
 	if state == "" {
 		return "", misuse(c.Command, "it needs -state")
 	}
-	if !slices.Contains([]pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
+	if !slices.Contains([]pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
 		return "", misuse(c.Command, "-state %q is not ready, scheduled, blocked, leased, archived or dead", string(state))
 	}
 	return state, nil
@@ -119,7 +118,7 @@ func (c call) ids(args []string) ([]int64, error) {
 }
 
 // listMessages lists a page of messages, or with -all every page.
-func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State) error {
+func (c call) listMessages(ctx context.Context, queue string, state pgqrs.MessageState) error {
 	depth, err := c.depth(ctx, queue)
 	if err != nil {
 		return err
@@ -135,7 +134,7 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State)
 			return c.note("no %s messages%s", state, elsewhere(depth, state))
 		}
 		if f.After == c.String("after") || len(page) > 0 {
-			if err := list(c, string(state)+" messages", page, columns, viewMessage); err != nil {
+			if err := list(c, string(state)+" messages", page, columns); err != nil {
 				return err
 			}
 		}
@@ -150,10 +149,10 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State)
 }
 
 // elsewhere says in which other states a queue has messages, in brackets.
-func elsewhere(q pgqrs.QueueDepth, state pgqrs.State) string {
+func elsewhere(q pgqrs.QueueDepth, state pgqrs.MessageState) string {
 	var parts []string
 	for _, other := range []struct {
-		state pgqrs.State
+		state pgqrs.MessageState
 		n     int64
 	}{{pgqrs.Ready, q.Ready}, {pgqrs.Scheduled, q.Scheduled}, {pgqrs.Blocked, q.Blocked}, {pgqrs.Leased, q.Leased}, {pgqrs.Dead, q.Dead}} {
 		if other.n > 0 && other.state != state {
@@ -175,7 +174,7 @@ func (c call) more(flags string) error {
 }
 
 // messageColumns are those that mean something in a state.
-func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
+func messageColumns(state pgqrs.MessageState) []column[pgqrs.MessageInfo] {
 	type m = pgqrs.MessageInfo
 	id := column[m]{title: "ID", fn: func(m m) any { return m.ID }}
 	attempt := column[m]{title: "ATTEMPT", spare: true, fn: func(m m) any { return m.Attempt }}
@@ -216,11 +215,7 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 			return err
 		}
 		if c.Bool("json") {
-			view := viewMessage(m)
-			for _, other := range wait.Messages {
-				view.WaitsFor = append(view.WaitsFor, other.ID)
-			}
-			err = writeJSON(c.out, view)
+			err = writeJSON(c.out, shownMessage{m, wait})
 		} else {
 			if i > len(missing) {
 				fmt.Fprintln(c.out)
@@ -280,33 +275,18 @@ func standing(m pgqrs.MessageInfo) string {
 	return text
 }
 
-// A messageView is a message as JSON.
-type messageView struct {
-	ID          int64             `json:"id"`
-	Queue       string            `json:"queue"`
-	State       pgqrs.State       `json:"state"`
-	Attempt     int               `json:"attempt"`
-	Priority    int               `json:"priority"`
-	Key         string            `json:"key,omitempty"`
-	Group       string            `json:"group,omitempty"`
-	BatchID     int64             `json:"batch_id,omitempty"`
-	WaitsFor    []int64           `json:"waits_for,omitempty"` // ids, by show alone
-	Headers     map[string]string `json:"headers,omitempty"`
-	EnqueuedAt  time.Time         `json:"enqueued_at,omitzero"`
-	DueAt       time.Time         `json:"due_at,omitzero"`
-	LeasedUntil time.Time         `json:"leased_until,omitzero"`
-	EndedAt     time.Time         `json:"ended_at,omitzero"`
-	WorkerID    int64             `json:"worker_id,omitempty"`
-	Error       string            `json:"error,omitempty"`
-	Payload     any               `json:"payload"`                // a string, if what is stored is not JSON, or is cut
-	PayloadSize int64             `json:"payload_size,omitempty"` // if it is cut
-	Cut         bool              `json:"cut,omitempty"`
-	Cursor      string            `json:"cursor,omitempty"`
+// A shownMessage is a message with what it waits for.
+type shownMessage struct {
+	pgqrs.MessageInfo
+	wait ahead.Wait
 }
 
-func viewMessage(m pgqrs.MessageInfo) messageView {
-	return messageView{
-		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, nil, m.Headers,
-		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), sizeIfCut(m.PayloadSize, m.Cut), m.Cut, m.Cursor,
+func (m shownMessage) MarshalJSON() ([]byte, error) {
+	var more struct {
+		WaitsFor []int64 `json:"waits_for,omitempty"` // ids
 	}
+	for _, other := range m.wait.Messages {
+		more.WaitsFor = append(more.WaitsFor, other.ID)
+	}
+	return joinJSON(m.MessageInfo, more)
 }

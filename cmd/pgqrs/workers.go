@@ -58,19 +58,19 @@ func (c call) listWorkers(ctx context.Context) error {
 	}
 	var workers []pgqrs.WorkerInfo
 	for _, w := range all {
-		if c.Bool("all") || w.Status != "stopped" {
+		if c.Bool("all") || w.State != pgqrs.WorkerStopped {
 			workers = append(workers, w)
 		}
 	}
-	return list(c, "workers", workers, workerColumns, viewWorker)
+	return list(c, "workers", workers, workerColumns)
 }
 
 var workerColumns = []column[pgqrs.WorkerInfo]{
 	{title: "ID", fn: func(w pgqrs.WorkerInfo) any { return w.ID }},
 	{title: "WORKER", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Name }},
 	{title: "QUEUE", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Queue }},
-	{title: "STATUS", fn: func(w pgqrs.WorkerInfo) any { return w.Status }},
-	{title: "HOLDS", fn: func(w pgqrs.WorkerInfo) any { return w.Held }},
+	{title: "STATE", fn: func(w pgqrs.WorkerInfo) any { return string(w.State) }},
+	{title: "LEASED", fn: func(w pgqrs.WorkerInfo) any { return w.Leased }},
 	{title: "STARTED", spare: true, fn: func(w pgqrs.WorkerInfo) any { return w.StartedAt }},
 	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return ago(w.HeartbeatAt) }},
 }
@@ -119,20 +119,4 @@ func (c call) workerIDs(ctx context.Context) ([]int64, error) {
 		ids = append(ids, all[i].ID)
 	}
 	return ids, nil
-}
-
-// A workerView is a worker as JSON.
-type workerView struct {
-	ID          int64     `json:"id"`
-	Name        string    `json:"name"`
-	Queue       string    `json:"queue,omitempty"`
-	Status      string    `json:"status"`
-	Held        int64     `json:"held"`
-	StartedAt   time.Time `json:"started_at,omitzero"`
-	HeartbeatAt time.Time `json:"heartbeat_at,omitzero"`
-	ShutdownAt  time.Time `json:"shutdown_at,omitzero"`
-}
-
-func viewWorker(w pgqrs.WorkerInfo) workerView {
-	return workerView{w.ID, w.Name, w.Queue, w.Status, w.Held, w.StartedAt, w.HeartbeatAt, w.ShutdownAt}
 }
