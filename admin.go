@@ -48,7 +48,7 @@ type MessageFilter struct {
 	Key string
 	// Queue and State say which messages to list otherwise. Both are required.
 	Queue string
-	State State
+	State MessageState
 	// After is the Cursor of the last message of the page before. Empty means the first page.
 	After string
 	// Limit is the size of a page. Zero means 100; the most is 1000.
@@ -350,7 +350,7 @@ func isCursorTime(text string) bool {
 	return err == nil
 }
 
-func unknownState(state State) error {
+func unknownState(state MessageState) error {
 	return fmt.Errorf("state %q; use Ready, Scheduled, Blocked, Leased, Archived or Dead", string(state))
 }
 
@@ -375,7 +375,7 @@ func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 // transaction, and returns how many. What that lets go stays. Archived and dead messages stay
 // while somebody has yet to read what became of them: those of runs whose parent has not
 // ended, and those of a batch that is waited for (see [Then]). See Delete.
-func (s *Store) Purge(ctx context.Context, queue string, state State) (int64, error) {
+func (s *Store) Purge(ctx context.Context, queue string, state MessageState) (int64, error) {
 	var n int64
 	next := dependents{}
 	err := s.eachPage(ctx, queue, state, func(ids []int64) error {
@@ -397,7 +397,7 @@ func (s *Store) advanceAll(ctx context.Context, f dependents) error {
 }
 
 // eachPage calls fn with the ids of messages in a state, a page at a time.
-func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func([]int64) error) error {
+func (s *Store) eachPage(ctx context.Context, queue string, state MessageState, fn func([]int64) error) error {
 	f := MessageFilter{Queue: queue, State: state, Limit: adminChunk}
 	if err := s.usable(); err != nil {
 		return err
@@ -425,7 +425,7 @@ func (s *Store) eachPage(ctx context.Context, queue string, state State, fn func
 
 // remove deletes those of the messages that are in a state, or all for "", and lets go
 // what follows them, or notes it in later if that is not nil.
-func (s *Store) remove(ctx context.Context, ids []int64, state State, later dependents) (n int64, err error) {
+func (s *Store) remove(ctx context.Context, ids []int64, state MessageState, later dependents) (n int64, err error) {
 	err = s.atomic(ctx, func(c conn) error {
 		n = 0
 		there, err := c.ids(ctx, s.dialect.message.lock, idList(ids), string(state))
@@ -474,7 +474,7 @@ type QueueDepth struct {
 	Blocked int64
 	// Archived and Died are the messages that came to these ends in the last
 	// minute and have not been deleted or redriven since.
-	Archived, Died int64
+	ArchivedLastMinute, DiedLastMinute int64
 	// OldestReady is how long the message that has waited longest has been ready.
 	OldestReady time.Duration
 	// Policy is what the code that handles the queue has written.
@@ -506,7 +506,7 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 		var waiting, oldest int64
 		var policy []byte
 		bad, err := scanRowLoosely(rows, "name paused_at ready waiting leased dead archived died oldest policy blocked workers",
-			&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.Archived, &q.Died, &oldest, &policy, &q.Blocked, &q.Workers)
+			&q.Name, &paused, &q.Ready, &waiting, &q.Leased, &q.Dead, &q.ArchivedLastMinute, &q.DiedLastMinute, &oldest, &policy, &q.Blocked, &q.Workers)
 		q.Policy, q.Malformed = listedPolicy(policy, cutNames(bad, "name", &q.Name))
 		q.PausedAt, q.OldestReady = paused.Time, durationOf(oldest)
 		q.Leased = min(q.Leased, DepthLimit)
@@ -636,15 +636,14 @@ func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []in
 
 // WorkerInfo is the row of a worker.
 type WorkerInfo struct {
-	ID    int64 // a random number, which is never used again
-	Name  string
-	Queue string // empty for the administrators of pgqrs 0.15
-	// Status is ready (Dequeue by hand), polling, suspended, interrupted or stopped.
-	Status      string
+	ID          int64 // a random number, which is never used again
+	Name        string
+	Queue       string // empty for the administrators of pgqrs 0.15
+	State       WorkerState
 	StartedAt   time.Time
 	HeartbeatAt time.Time
 	ShutdownAt  time.Time // zero unless stopped
-	Held        int64     // messages leased to it
+	Leased      int64     // messages leased to it
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
 	Malformed string
 }
@@ -661,7 +660,7 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 		var started, beat, shut timestamp
 		var err error
 		w.Malformed, err = scanLoosely(rows, "id name queue status started_at heartbeat_at shutdown_at held",
-			&w.ID, &w.Name, &queue, &w.Status, &started, &beat, &shut, &w.Held)
+			&w.ID, &w.Name, &queue, &w.State, &started, &beat, &shut, &w.Leased)
 		w.Malformed = cutNames(w.Malformed, "name queue", &w.Name, &queue.String)
 		w.Queue, w.StartedAt, w.HeartbeatAt, w.ShutdownAt = queue.String, started.Time, beat.Time, shut.Time
 		list = append(list, w)
@@ -673,14 +672,30 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	return list, nil
 }
 
+// A WorkerState says what a worker does, in the words of the tables.
+type WorkerState string
+
+const (
+	// WorkerReady rows take messages by Dequeue, or belong to a Worker that goes on after ResumeWorker.
+	WorkerReady WorkerState = "ready"
+	// WorkerPolling rows belong to a Worker that claims messages.
+	WorkerPolling WorkerState = "polling"
+	// WorkerSuspended rows claim nothing until ResumeWorker.
+	WorkerSuspended WorkerState = "suspended"
+	// WorkerInterrupted rows were asked to suspend themselves, and claim nothing.
+	WorkerInterrupted WorkerState = "interrupted"
+	// WorkerStopped rows belong to workers that have ended, or are to end.
+	WorkerStopped WorkerState = "stopped"
+)
+
 // workerMoves are the statuses that each may be reached from, as in pgqrs
 // 0.15, but for stopped, which it reaches from suspended alone.
-var workerMoves = map[string][]string{
-	"suspended":   {"ready", "polling", "interrupted"},
-	"ready":       {"suspended"},
-	"polling":     {"ready", "suspended"},
-	"interrupted": {"polling"},
-	"stopped":     {"ready", "polling", "suspended", "interrupted"},
+var workerMoves = map[WorkerState][]WorkerState{
+	WorkerSuspended:   {WorkerReady, WorkerPolling, WorkerInterrupted},
+	WorkerReady:       {WorkerSuspended},
+	WorkerPolling:     {WorkerReady, WorkerSuspended},
+	WorkerInterrupted: {WorkerPolling},
+	WorkerStopped:     {WorkerReady, WorkerPolling, WorkerSuspended, WorkerInterrupted},
 }
 
 // SuspendWorker makes a worker claim no more until ResumeWorker. A running
@@ -689,21 +704,21 @@ var workerMoves = map[string][]string{
 // error matching ErrNotFound if there is no such row, and ErrState if it is
 // suspended or stopped already.
 func (s *Store) SuspendWorker(ctx context.Context, id int64) error {
-	_, err := s.changeWorker(ctx, id, "suspended")
+	_, err := s.changeWorker(ctx, id, WorkerSuspended)
 	return wrap(ctx, err, "suspend worker %d", id)
 }
 
 // ResumeWorker takes back SuspendWorker. It returns errors as that does.
 func (s *Store) ResumeWorker(ctx context.Context, id int64) error {
-	_, err := s.changeWorker(ctx, id, "ready")
+	_, err := s.changeWorker(ctx, id, WorkerReady)
 	return wrap(ctx, err, "resume worker %d", id)
 }
 
-// InterruptWorker asks a running Worker (status polling) to suspend itself,
+// InterruptWorker asks a running Worker (in state WorkerPolling) to suspend itself,
 // which it does with its next heartbeat; its claims stop at once. It returns
 // errors as SuspendWorker does.
 func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
-	_, err := s.changeWorker(ctx, id, "interrupted")
+	_, err := s.changeWorker(ctx, id, WorkerInterrupted)
 	return wrap(ctx, err, "interrupt worker %d", id)
 }
 
@@ -711,7 +726,7 @@ func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
 // it has not begun, and finishes the rest. A Worker all of whose rows were
 // stopped returns from Run. It returns errors as SuspendWorker does.
 func (s *Store) StopWorker(ctx context.Context, id int64) error {
-	_, err := s.changeWorker(ctx, id, "stopped")
+	_, err := s.changeWorker(ctx, id, WorkerStopped)
 	return wrap(ctx, err, "stop worker %d", id)
 }
 
@@ -730,7 +745,7 @@ const rowTaken = "taken over"
 // readRow takes in what a heartbeat says of a queue runner's row, and returns the word for its status. A row that is gone, or that
 // was given up for dead while this process was held up, is made anew, and so is one that another worker has
 // taken over, as soon as the name is free.
-func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]workerState) (word string, limited bool, err error) {
+func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]workerState) (word WorkerState, limited bool, err error) {
 	row := q.row()
 	state, there := states[row.id]
 	anothers := row.id == 0 || there && !state.isOf(row)
@@ -749,12 +764,12 @@ func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]w
 		q.setRow(registration{})
 		return rowTaken, q.limited.Load(), nil
 	}
-	return "polling", q.limited.Load(), err
+	return WorkerPolling, q.limited.Load(), err
 }
 
 // applyWorkerRow does to a row what its status asks for, and returns the status then.
-func (r *runner) applyWorkerRow(ctx context.Context, id int64, status string) (string, error) {
-	next := map[string]string{"interrupted": "suspended", "ready": "polling"}[status] // as asked to, or because it was resumed
+func (r *runner) applyWorkerRow(ctx context.Context, id int64, status WorkerState) (WorkerState, error) {
+	next := map[WorkerState]WorkerState{WorkerInterrupted: WorkerSuspended, WorkerReady: WorkerPolling}[status] // as asked to, or because it was resumed
 	if next == "" {
 		return status, nil
 	}
@@ -763,7 +778,7 @@ func (r *runner) applyWorkerRow(ctx context.Context, id int64, status string) (s
 }
 
 func (r *runner) reregister(ctx context.Context, q *queueRunner) error {
-	row, limited, err := r.store.register(ctx, q.queue, r.rowName(q), "polling")
+	row, limited, err := r.store.register(ctx, q.queue, r.rowName(q), WorkerPolling)
 	if err != nil {
 		return err
 	}
@@ -784,7 +799,7 @@ func (r *runner) rewritePolicy(ctx context.Context, q *queueRunner) error {
 }
 
 // changeWorker is moveWorker with an error that says why it could not be done.
-func (s *Store) changeWorker(ctx context.Context, id int64, status string) (bool, error) {
+func (s *Store) changeWorker(ctx context.Context, id int64, status WorkerState) (bool, error) {
 	if err := s.usable(); err != nil {
 		return false, err
 	}
@@ -803,18 +818,27 @@ func (s *Store) changeWorker(ctx context.Context, id int64, status string) (bool
 	case !found:
 		return false, ErrNotFound
 	}
-	return false, fmt.Errorf("%w: it is %s, and would have to be %s", ErrState, word, strings.Join(workerMoves[status], " or "))
+	return false, fmt.Errorf("%w: it is %s, and would have to be %s", ErrState, word, oneOf(workerMoves[status]))
+}
+
+// oneOf lists states in an error.
+func oneOf(states []WorkerState) string {
+	words := make([]string, len(states))
+	for i, state := range states {
+		words[i] = string(state)
+	}
+	return strings.Join(words, " or ")
 }
 
 // moveWorker changes a worker's status if its present one allows that.
-func (s *Store) moveWorker(ctx context.Context, id int64, status string) (bool, error) {
+func (s *Store) moveWorker(ctx context.Context, id int64, status WorkerState) (bool, error) {
 	from, err := jsonList(workerMoves[status])
 	if err != nil {
 		return false, err
 	}
 	var ids []int64
 	err = s.single(ctx, func(c conn) (err error) {
-		ids, err = c.ids(ctx, s.dialect.worker.move, id, status, from)
+		ids, err = c.ids(ctx, s.dialect.worker.move, id, string(status), from)
 		return err
 	})
 	return len(ids) > 0, err

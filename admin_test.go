@@ -48,7 +48,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 			name: "Depths", want: []statement{query("queue.depth", nil).row("emails", instant, 1, 4, 3, 2, 5, 0, 2_000_000, nil, 7)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Depths(ctx)
-				want := pgqrs.QueueDepth{Name: "emails", PausedAt: instant.UTC(), Ready: 1, Scheduled: 1, Leased: 3, Dead: 2, Blocked: 7, Archived: 5, OldestReady: 2 * time.Second}
+				want := pgqrs.QueueDepth{Name: "emails", PausedAt: instant.UTC(), Ready: 1, Scheduled: 1, Leased: 3, Dead: 2, Blocked: 7, ArchivedLastMinute: 5, OldestReady: 2 * time.Second}
 				return errors.Join(err, differ("queues", len(list), 1), differ("depth", list[0], want))
 			},
 		}, {
@@ -204,7 +204,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error { return s.ResumeWorker(ctx, 3) },
 		},
 	}
-	for state, tag := range map[pgqrs.State]string{
+	for state, tag := range map[pgqrs.MessageState]string{
 		pgqrs.Ready: "message.list_ready", pgqrs.Scheduled: "message.list_scheduled", pgqrs.Leased: "message.list_leased",
 		pgqrs.Archived: "message.list_archived", pgqrs.Dead: "message.list_dead",
 	} {
@@ -336,7 +336,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 		t.Run("Verify", func(t *testing.T) {
 			s, _ := newMock(t, d, append(asked(d, nil), installed(t, d), applied(t, d).row(9000, "future", 1), query("queue.unattended", 30_000_000, 0, 20), query("queue.misfit", 20))...)
 			report, err := s.Verify(t.Context())
-			if err != nil || !report.OK() || report.Schema != 9000 || strings.Join(report.Newer, ",") != "9000 (future)" || len(report.Warnings) != 0 {
+			if err != nil || !report.OK() || report.SchemaVersion != 9000 || strings.Join(report.Newer, ",") != "9000 (future)" || len(report.Warnings) != 0 {
 				t.Error(report, err)
 			}
 		})

@@ -197,7 +197,7 @@ func (r *Run) childResults(ctx context.Context, name string) ([]childResult, boo
 	ended := true
 	err := conn{r.store, nil}.rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
 		var c childResult
-		var status State
+		var status RunState
 		var output, failure []byte
 		bad, err := scanLoosely(rows, "id workflow status output error", &c.RunID, &c.Workflow, &status, &output, &failure)
 		if err != nil {

@@ -288,7 +288,7 @@ func TestStepsShareAStatement(t *testing.T) {
 	m := &MessageInfo{ID: 5, WorkerID: 7, Claim: 1}
 	list := []stepWrite{{1, m, "a", stepValues{}}, {2, m, "a", stepValues{}}, {1, m, "b", stepValues{}}} // the third is lost
 	states, err := s.saveSteps(t.Context(), list)
-	if err != nil || !slices.Equal(states, []State{Running, Paused, ""}) {
+	if err != nil || !slices.Equal(states, []RunState{Running, Paused, ""}) {
 		t.Errorf("states %q, %v", states, err)
 	}
 	if _, err := s.saveSteps(t.Context(), append(list, list[0])); !errors.Is(err, coalesce.ErrContended) {

@@ -75,8 +75,8 @@ type dialect struct {
 	// schemas is whether Config.Schema makes sense.
 	schemas bool
 
-	// concurrency is Report.Concurrency without Config.Concurrent.
-	concurrency string
+	// writers is Report.Writers without Config.Concurrent.
+	writers Writers
 	// singleWriter is whether the database has one writer at a time, without Config.Concurrent.
 	singleWriter bool
 	// claimsFromPosition is whether lease.nextClaim and lease.skipped exist: on a database that
@@ -244,7 +244,7 @@ type messageSQL struct {
 	// list reads one state of a queue from a cursor on, by a time and id that each state names below. Payloads, headers and
 	// errors are cut (see listedText), so that a page is no larger than its number of rows allows.
 	// Query; queue, cursor's time or NULL, cursor's id, limit; rows: infoColumns.
-	list map[State]string
+	list map[MessageState]string
 	// lock finds which of some messages are (still) in a state, and on PostgreSQL locks them. Of those that have ended it passes
 	// over what others have yet to read: messages of a batch that is waited for, and runs whose parent has not ended.
 	// Query; JSON array of ids, state or ''; rows: id.

@@ -133,7 +133,7 @@ var postgres = dialect{
 	engineName:         "PostgreSQL",
 	migrations:         "postgres",
 	schemas:            true,
-	concurrency:        "multi-process",
+	writers:            ManyWriters,
 	claimsFromPosition: true,
 	runsByOneStatement: true,
 	session:            "/* pgqrs:session.id */ SELECT pg_backend_pid()::text",
@@ -292,7 +292,7 @@ var postgres = dialect{
 					LIMIT 1000) m
 			)
 			SELECT id FROM other ORDER BY rank, vt, id LIMIT $2::bigint`,
-		list: map[State]string{
+		list: map[MessageState]string{
 			Ready: `/* pgqrs:message.list_ready */` + postgresListLive + `(o.vt, o.id) > (COALESCE(arg.at, '-infinity'), arg.id) AND o.vt <= arg.now` + postgresListLiveEnd,
 			Scheduled: `/* pgqrs:message.list_scheduled */` + postgresListLive + `(o.vt, o.id) > (GREATEST(arg.at, arg.now), CASE WHEN arg.at > arg.now THEN arg.id ELSE 9223372036854775807 END)
 				AND o.vt < ` + postgresBlocked + ` AND o.consumer_worker_id IS NULL` + postgresListLiveEnd,

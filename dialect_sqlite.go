@@ -143,7 +143,7 @@ const (
 var sqlite = dialect{
 	engineName:     "SQLite",
 	migrations:     "sqlite",
-	concurrency:    "single-writer",
+	writers:        SingleWriter,
 	singleWriter:   true,
 	versionWarning: walResetWarning,
 
@@ -366,7 +366,7 @@ var sqlite = dialect{
 					LIMIT 1000)
 			)
 			SELECT id FROM other ORDER BY rank, vt, id LIMIT ? + 0`,
-		list: map[State]string{
+		list: map[MessageState]string{
 			Ready: `/* pgqrs:message.list_ready */` + sqliteListArg + sqliteListPage + sqliteListReady + `2
 				UNION ALL ` + sqliteListReady + `1
 				UNION ALL ` + sqliteListReady + `0

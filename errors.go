@@ -50,7 +50,7 @@ var ErrRateLimited = errors.New("pgqrs: rate limit")
 var ErrMalformed = errors.New("pgqrs: malformed row")
 
 // A RateLimitError is returned, with nothing stored, by a call that is above
-// [Limits].Rate, and, with nothing leased, by a Dequeue from a queue whose
+// [Limits].MaxPerSecond, and, with nothing leased, by a Dequeue from a queue whose
 // policy allows no delivery now. A handler, or a step, that returns it is tried again after Wait.
 type RateLimitError struct {
 	// Wait is when the same call would pass, if nothing else does meanwhile;

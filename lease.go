@@ -281,11 +281,11 @@ type registration struct {
 
 // register makes a worker's row, and the queue's if need be. It returns the
 // row, and whether the queue has a limit.
-func (s *Store) register(ctx context.Context, queue, name, status string) (row registration, limited bool, err error) {
+func (s *Store) register(ctx context.Context, queue, name string, status WorkerState) (row registration, limited bool, err error) {
 	for range 2 {
 		err = s.single(ctx, func(c conn) error {
 			row = registration{}
-			return c.rows(ctx, s.dialect.worker.register, []any{queue, name, status, heartbeatTimeout.Microseconds()}, func(rows *sql.Rows) error {
+			return c.rows(ctx, s.dialect.worker.register, []any{queue, name, string(status), heartbeatTimeout.Microseconds()}, func(rows *sql.Rows) error {
 				var has sql.NullBool
 				err := scanRow(rows, &row.id, &has, &row.incarnation)
 				limited = has.Bool
@@ -308,7 +308,7 @@ func (s *Store) register(ctx context.Context, queue, name, status string) (row r
 
 // A workerState is what a worker's row says.
 type workerState struct {
-	status      string
+	status      WorkerState
 	limited     bool // its queue has a limit
 	incarnation int64
 }
@@ -459,7 +459,7 @@ func (c *consumer) worker(ctx context.Context, s *Store) (row registration, limi
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.row.id == 0 {
-		c.row, c.limited, err = s.register(ctx, c.queue, uniqueName()+"/"+c.queue, "ready")
+		c.row, c.limited, err = s.register(ctx, c.queue, uniqueName()+"/"+c.queue, WorkerReady)
 		c.asOf = time.Now()
 	}
 	return c.row, c.limited, time.Since(c.asOf) > consumerHeartbeat, err
@@ -527,15 +527,15 @@ func (c *consumer) heartbeat(ctx context.Context, s *Store, row registration) er
 		return nil
 	}
 	switch state.status {
-	case "ready", "polling":
+	case WorkerReady, WorkerPolling:
 		c.noteLimited(row, state.limited)
 		return nil
-	case "interrupted":
-		if _, err := s.moveWorker(ctx, row.id, "suspended"); err != nil {
+	case WorkerInterrupted:
+		if _, err := s.moveWorker(ctx, row.id, WorkerSuspended); err != nil {
 			return err
 		}
 		fallthrough
-	case "suspended":
+	case WorkerSuspended:
 		return fmt.Errorf("%w: worker %d was %s; ResumeWorker lets it go on", ErrState, row.id, state.status)
 	}
 	c.forgetRow(row)

@@ -16,22 +16,22 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A State says where a message stands.
-type State string
+// A MessageState says where a message stands.
+type MessageState string
 
 const (
 	// Ready messages can be dequeued now. A message whose lease expired is one of them.
-	Ready State = "ready"
+	Ready MessageState = "ready"
 	// Scheduled messages become ready by themselves: they were delayed, or wait for a retry.
-	Scheduled State = "scheduled"
+	Scheduled MessageState = "scheduled"
 	// Blocked messages wait for others of their group, or for a batch.
-	Blocked State = "blocked"
+	Blocked MessageState = "blocked"
 	// Leased messages are held by a worker.
-	Leased State = "leased"
+	Leased MessageState = "leased"
 	// Archived messages were acked. They are kept for the queue's retention.
-	Archived State = "archived"
+	Archived MessageState = "archived"
 	// Dead messages are the dead letters: they failed for good and wait for somebody to look at them.
-	Dead State = "dead"
+	Dead MessageState = "dead"
 )
 
 // MessageInfo is a message without its type: everything about it but the decoded payload.
@@ -39,7 +39,7 @@ const (
 type MessageInfo struct {
 	ID       int64
 	Queue    string
-	State    State
+	State    MessageState
 	Raw      json.RawMessage // the payload as stored; its beginning, and no JSON, if it is cut
 	Priority int
 	Key      string      // of the Key or Unique option
@@ -160,7 +160,7 @@ func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	}
 	m.Malformed = malformed
 	r.fill(&m)
-	m.Queue, m.State, m.WorkerID = r.queue, State(r.state), r.worker.Int64
+	m.Queue, m.State, m.WorkerID = r.queue, MessageState(r.state), r.worker.Int64
 	m.EndedAt = r.archived.Time
 	ascending := m.State != Archived && m.State != Dead
 	switch m.State {

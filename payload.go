@@ -294,7 +294,7 @@ type Limits struct {
 	// second, and runs start: by Enqueue, EnqueueBatch and Start, but not by the
 	// code of a run. Above it they return a *RateLimitError. What is refused
 	// for another reason, or is enqueued by other Stores and processes, does not count.
-	Rate float64
+	MaxPerSecond float64
 	// Burst is how many may be enqueued at once after a pause. A larger batch
 	// passes when as many as that would, and is paid off by a longer wait
 	// after it. Zero means those of one second, at least 1.
@@ -306,13 +306,13 @@ func (l Limits) check() error {
 		name  string
 		value float64
 	}{
-		{"MaxPayload", float64(l.MaxPayload)}, {"MaxString", float64(l.MaxString)}, {"MaxDepth", float64(l.MaxDepth)}, {"Rate", l.Rate}, {"Burst", float64(l.Burst)},
+		{"MaxPayload", float64(l.MaxPayload)}, {"MaxString", float64(l.MaxString)}, {"MaxDepth", float64(l.MaxDepth)}, {"Rate", l.MaxPerSecond}, {"Burst", float64(l.Burst)},
 	} {
 		if !(limit.value >= 0) || math.IsInf(limit.value, 0) {
 			return fmt.Errorf("pgqrs: Limits.%s is %v", limit.name, limit.value)
 		}
 	}
-	if l.Burst > 0 && l.Rate == 0 {
+	if l.Burst > 0 && l.MaxPerSecond == 0 {
 		return fmt.Errorf("pgqrs: Limits.Burst is %d without a Rate", l.Burst)
 	}
 	return nil
@@ -400,14 +400,14 @@ type bucket struct {
 
 // newBucket returns a full one, or nil if there is no rate.
 func newBucket(l Limits) *bucket {
-	if l.Rate == 0 {
+	if l.MaxPerSecond == 0 {
 		return nil
 	}
 	burst := float64(l.Burst)
 	if burst == 0 {
-		burst = max(1, math.Ceil(l.Rate))
+		burst = max(1, math.Ceil(l.MaxPerSecond))
 	}
-	return &bucket{rate: l.Rate, burst: burst, left: burst}
+	return &bucket{rate: l.MaxPerSecond, burst: burst, left: burst}
 }
 
 // spend takes n out, or says how long that would have to wait. There must be as

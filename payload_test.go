@@ -245,7 +245,7 @@ func TestErrorsAreStoredAsBoundedText(t *testing.T) {
 }
 
 func TestBucketAddsUpFractions(t *testing.T) {
-	b := newBucket(Limits{Rate: 10, Burst: 2})
+	b := newBucket(Limits{MaxPerSecond: 10, Burst: 2})
 	now := time.Unix(1000, 0)
 	take := func(after time.Duration, n int, want time.Duration) {
 		t.Helper()
@@ -275,7 +275,7 @@ func TestBucketAddsUpFractions(t *testing.T) {
 
 func TestRateWithoutBurstAllowsASecond(t *testing.T) {
 	for rate, want := range map[float64]float64{0.5: 1, 1: 1, 2.5: 3, 1000: 1000} {
-		if b := newBucket(Limits{Rate: rate}); b.burst != want || b.left != want {
+		if b := newBucket(Limits{MaxPerSecond: rate}); b.burst != want || b.left != want {
 			t.Errorf("a rate of %v has a burst of %v with %v left; want %v", rate, b.burst, b.left, want)
 		}
 	}
@@ -287,14 +287,14 @@ func TestRateWithoutBurstAllowsASecond(t *testing.T) {
 func TestLimitsThatMakeNoSense(t *testing.T) {
 	for text, l := range map[string]Limits{
 		"MaxPayload is -1": {MaxPayload: -1}, "MaxString is -1": {MaxString: -1}, "MaxDepth is -2": {MaxDepth: -2},
-		"Rate is -1": {Rate: -1}, "Rate is NaN": {Rate: math.NaN()}, "Rate is +Inf": {Rate: math.Inf(1)},
-		"Burst is -1": {Burst: -1, Rate: 1}, "Burst is 5 without a Rate": {Burst: 5},
+		"Rate is -1": {MaxPerSecond: -1}, "Rate is NaN": {MaxPerSecond: math.NaN()}, "Rate is +Inf": {MaxPerSecond: math.Inf(1)},
+		"Burst is -1": {Burst: -1, MaxPerSecond: 1}, "Burst is 5 without a Rate": {Burst: 5},
 	} {
 		if err := l.check(); err == nil || !strings.Contains(err.Error(), "Limits."+text) {
 			t.Errorf("%+v: %v; want %q", l, err, text)
 		}
 	}
-	if err := (Limits{MaxString: 1, MaxDepth: 1, Rate: 1e-9, Burst: 1}).check(); err != nil {
+	if err := (Limits{MaxString: 1, MaxDepth: 1, MaxPerSecond: 1e-9, Burst: 1}).check(); err != nil {
 		t.Error(err)
 	}
 }

@@ -22,7 +22,7 @@ import (
 //
 // A [Worker] writes the policies of its handlers to the rows of their queues
 // when it starts, and [Queue.Configure] does so by hand: operators see them
-// there, and the limits that hold in all processes (MaxHeld, Rate and those of
+// there, and the limits that hold in all processes (MaxLeased, Rate and those of
 // groups) are read from there, whoever wrote them last.
 type Policy struct {
 	// MaxAttempts is how many deliveries a message may have before it goes to
@@ -53,9 +53,9 @@ type Policy struct {
 	// dead letter. Empty means none.
 	DeadLetter string
 
-	// MaxHeld bounds how many messages of the queue are leased at a time, in
+	// MaxLeased bounds how many messages of the queue are leased at a time, in
 	// all processes. Zero means no limit.
-	MaxHeld int
+	MaxLeased int
 	// Rate bounds how many deliveries of the queue begin, in all processes.
 	// Zero means no limit.
 	Rate Rate
@@ -150,7 +150,7 @@ func (p Policy) attemptsExceeded(attempt int) bool { return p.exhausted(attempt 
 func (p Policy) retention() time.Duration { return cmp.Or(p.Retention, defaultRetention) }
 
 // limited reports whether claims of the queue are limited; those of groups are not by this.
-func (p Policy) limited() bool { return p.MaxHeld > 0 || p.Rate != Rate{} }
+func (p Policy) limited() bool { return p.MaxLeased > 0 || p.Rate != Rate{} }
 
 // wait returns how long to wait after an attempt. If Backoff panics it is what the default
 // says, with an error that says so.
@@ -173,8 +173,8 @@ func (p Policy) check() error {
 		return fmt.Errorf("Policy.Concurrency is %d", p.Concurrency)
 	case p.Lease != 0 && p.Lease < minLease:
 		return fmt.Errorf("Policy.Lease %v is shorter than 100 ms", p.Lease)
-	case p.MaxHeld < 0 || p.MaxHeld > math.MaxInt32:
-		return fmt.Errorf("Policy.MaxHeld is %d", p.MaxHeld)
+	case p.MaxLeased < 0 || p.MaxLeased > math.MaxInt32:
+		return fmt.Errorf("Policy.MaxLeased is %d", p.MaxLeased)
 	case p.GroupConcurrency < 0 || p.GroupConcurrency > math.MaxInt32:
 		return fmt.Errorf("Policy.GroupConcurrency is %d", p.GroupConcurrency)
 	case p.DeadLetter != "":
@@ -244,7 +244,7 @@ type PolicyInfo struct {
 	DeadLetter  string        // empty: none
 
 	// The limits that hold in all processes, as they are applied.
-	MaxHeld          int // 0: no limit
+	MaxLeased        int // 0: no limit
 	Rate             Rate
 	GroupConcurrency int
 	GroupRate        Rate
@@ -266,7 +266,7 @@ func (p PolicyInfo) String() string {
 	add(p.Timeout > 0, "timeout %s", shortDuration(p.Timeout))
 	add(p.Lease > 0, "lease %s", shortDuration(p.Lease))
 	add(p.Concurrency > 0, "%d at a time in a worker", p.Concurrency)
-	add(p.MaxHeld > 0, "%d leased at a time", p.MaxHeld)
+	add(p.MaxLeased > 0, "%d leased at a time", p.MaxLeased)
 	add(p.Rate != Rate{}, "%v", p.Rate)
 	add(p.GroupConcurrency > 1, "%d at a time in a group", p.GroupConcurrency)
 	add(p.GroupRate != Rate{}, "%v in a group", p.GroupRate)
@@ -321,7 +321,7 @@ func (p Policy) row(queue string) policyRow {
 	if err != nil {
 		panic(err) // it holds texts and numbers
 	}
-	row := policyRow{queue, string(raw), positiveOr(p.MaxHeld)}
+	row := policyRow{queue, string(raw), positiveOr(p.MaxLeased)}
 	row = append(row, p.Rate.columns()...)
 	row = append(row, max(1, p.GroupConcurrency))
 	row = append(row, p.GroupRate.columns()...)
@@ -382,7 +382,7 @@ func decodePolicy(raw []byte) (PolicyInfo, error) {
 	if text == nil && p.GroupConcurrency == 1 {
 		p.GroupConcurrency = 0 // nobody has said so
 	}
-	p.MaxHeld, p.DeadLetter = valueOf(held), valueOf(deadLetter)
+	p.MaxLeased, p.DeadLetter = valueOf(held), valueOf(deadLetter)
 	p.Rate, p.GroupRate = rateOf(interval, burst), rateOf(groupInterval, groupBurst)
 	p.SkipFailed = skip != 0
 	return p, nil

@@ -165,10 +165,10 @@ func TestPoliciesReadAsTheyAreWritten(t *testing.T) {
 		{Policy{MaxAttempts: -1, Backoff: tenMinutes, Retention: -time.Hour, SkipFailed: true},
 			PolicyInfo{MaxAttempts: -1, Backoff: "pgqrs-go.tenMinutes", Retention: -1, GroupConcurrency: 1, SkipFailed: true},
 			"any number of attempts, backoff pgqrs-go.tenMinutes, groups skip what failed, archived kept for ever"},
-		{Policy{Timeout: 90 * time.Second, Concurrency: 2, Lease: time.Minute, MaxHeld: 3, Rate: Rate{100, time.Minute},
+		{Policy{Timeout: 90 * time.Second, Concurrency: 2, Lease: time.Minute, MaxLeased: 3, Rate: Rate{100, time.Minute},
 			GroupConcurrency: 4, GroupRate: Rate{1, time.Hour}, DeadLetter: "graveyard"},
 			PolicyInfo{MaxAttempts: 5, Backoff: "1s to 1h", Retention: 7 * 24 * time.Hour, Timeout: 90 * time.Second, Concurrency: 2, Lease: time.Minute,
-				MaxHeld: 3, Rate: Rate{100, time.Minute}, GroupConcurrency: 4, GroupRate: Rate{1, time.Hour}, DeadLetter: "graveyard"},
+				MaxLeased: 3, Rate: Rate{100, time.Minute}, GroupConcurrency: 4, GroupRate: Rate{1, time.Hour}, DeadLetter: "graveyard"},
 			`5 attempts, backoff 1s to 1h, timeout 1m30s, lease 1m, 2 at a time in a worker, 3 leased at a time, 100 per 1m, 4 at a time in a group, 1 per 1h in a group, dead letters to "graveyard", archived kept for 168h`},
 	} {
 		info := described(t, test.policy)

@@ -136,7 +136,7 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 //
 // It returns an error matching ErrState if the worker row was suspended or
 // interrupted, ErrUnsupported on a Queue made by WithTx, and a *RateLimitError,
-// which matches ErrRateLimited, while the queue's MaxHeld or Rate (see [Policy])
+// which matches ErrRateLimited, while the queue's MaxLeased or Rate (see [Policy])
 // allows no delivery.
 func (q *Queue[T]) Dequeue(ctx context.Context, n int, lease time.Duration) ([]*Message[T], error) {
 	ms, err := q.dequeue(ctx, n, lease)

@@ -109,14 +109,14 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 		return s.suspendOnInfraError(ctx, err)
 	}
 	switch {
-	case !status.ofRun():
+	case !status.known():
 		return Permanent(malformedError(fmt.Sprintf("run %d", e.id), fmt.Sprintf("status: %q is not one of a run", string(status))))
 	case status.final():
 		return nil // its message outlived it; the ack follows
 	case status == Paused:
 		return &suspension{after: pausedDelay}
 	}
-	s.notifyAwaiting(RunInfo{ID: e.id, Status: Running})
+	s.notifyAwaiting(RunInfo{ID: e.id, State: Running})
 	defer func() {
 		if err != nil {
 			s.notifyAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
@@ -163,7 +163,7 @@ func inputOf(raw []byte) []byte {
 }
 
 // beginRun marks a run as running. A message that pgqrs 0.15 enqueued has no run yet, and gets one.
-func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *execution, status State, fresh bool, err error) {
+func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *execution, status RunState, fresh bool, err error) {
 	e = newExecution(s, name, m)
 	e.lease = ctx
 	for range 2 {
@@ -517,7 +517,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 }
 
 // writeEnd ends a run and acks its message, and returns the status that stands.
-func (e *execution) writeEnd(ctx context.Context, status State, output, message any) (stands State, err error) {
+func (e *execution) writeEnd(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	stands, err = e.endByOneStatement(ctx, status, output, message)
 	if err == nil && stands == "" {
 		stands, err = e.endByTransaction(ctx, status, output, message)
@@ -526,8 +526,8 @@ func (e *execution) writeEnd(ctx context.Context, status State, output, message 
 }
 
 // endInfo is what those who wait for the run here hear of its end.
-func (e *execution) endInfo(stands State, output any) RunInfo {
-	info := RunInfo{ID: e.id, Workflow: e.workflow, Status: stands}
+func (e *execution) endInfo(stands RunState, output any) RunInfo {
+	info := RunInfo{ID: e.id, Workflow: e.workflow, State: stands}
 	if text, ok := output.(string); ok && stands == Succeeded {
 		info.Output = json.RawMessage(text)
 	}
@@ -536,7 +536,7 @@ func (e *execution) endInfo(stands State, output any) RunInfo {
 
 // endByOneStatement ends a run and acks its message by one statement, where there is one and no other run or message is
 // concerned. It returns the status that stands, or "" if it did nothing.
-func (e *execution) endByOneStatement(ctx context.Context, status State, output, message any) (stands State, err error) {
+func (e *execution) endByOneStatement(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	if !e.store.dialect.runsByOneStatement || len(dependentsOf([]settlement{{m: e.message}})) > 0 {
 		return "", nil
 	}
@@ -549,7 +549,7 @@ func (e *execution) endByOneStatement(ctx context.Context, status State, output,
 }
 
 // endByTransaction is endAtOnce for every run, by several statements.
-func (e *execution) endByTransaction(ctx context.Context, status State, output, message any) (stands State, err error) {
+func (e *execution) endByTransaction(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	err = e.store.atomic(ctx, func(c conn) error {
 		var err error
 		if stands, err = c.endRun(ctx, e.id, status, output, message); err != nil {
@@ -565,7 +565,7 @@ func (e *execution) endByTransaction(ctx context.Context, status State, output, 
 }
 
 // warnIfUnused warns if the function did not ask for steps that are recorded.
-func (e *execution) warnIfUnused(status State) {
+func (e *execution) warnIfUnused(status RunState) {
 	var left []string
 	e.mu.Lock()
 	if !e.warned && status == Succeeded && !e.cleanUp {
@@ -582,8 +582,8 @@ func (e *execution) warnIfUnused(status State) {
 }
 
 // endRun writes a final status, unless there is one, and tells the parent. It returns the status that stands.
-func (c conn) endRun(ctx context.Context, run int64, status State, output, message any) (State, error) {
-	var stands State
+func (c conn) endRun(ctx context.Context, run int64, status RunState, output, message any) (RunState, error) {
+	var stands RunState
 	var parent sql.NullInt64
 	err := c.rows(ctx, c.store.dialect.workflow.finish, []any{run, string(status), output, message}, func(rows *sql.Rows) error {
 		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent) // what does not decode is no parent

@@ -91,7 +91,7 @@ func await(t *testing.T, n int, check func(t *testing.T, d *farAway, f *fake, ca
 		for i := range n {
 			go func() {
 				time.Sleep(time.Duration(i) * 37 * time.Microsecond)
-				out, err := NewWorkflow[int, int](s, "w").Run(int64(i + 1)).Result(ctx)
+				out, err := NewWorkflow[int, int](s, "w").RunHandle(int64(i + 1)).Result(ctx)
 				if err == nil && out != 10 {
 					err = fmt.Errorf("result %d", out)
 				}

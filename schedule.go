@@ -60,7 +60,7 @@ func (d everyRule) String() string {
 // The message carries [ScheduleHeader] and [DueHeader] and, unless its Target
 // has one, a key of both, as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use such a
 // key. If a row that was written by SQL has the key, the instant is not enqueued: the Worker logs a
-// warning, and ScheduleRun.Held says so.
+// warning, and ScheduleRun.Duplicate says so.
 type Schedule struct {
 	// Name tells schedules apart: up to 200 characters.
 	Name string
@@ -689,7 +689,7 @@ func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRo
 // key is for. The key of an instant is nobody else's, unless a row was written by SQL.
 func (k *scheduler) logHeld(s *Schedule, runs []ScheduleRun) {
 	for _, run := range runs {
-		if !run.Held {
+		if !run.Duplicate {
 			continue
 		}
 		log := k.r.log.Warn

@@ -46,13 +46,15 @@ type ScheduleRun struct {
 	// DueAt is the instant, and RanAt when it was enqueued. By hand they are the same.
 	DueAt, RanAt time.Time
 	ByHand       bool
-	// Held says that nothing was enqueued, because an unfinished message had the key of the target
+	// Duplicate says that nothing was enqueued, because an unfinished message had the key of the target
 	// or of the instant, or a run had the key of the instant. MessageID and RunID are theirs then.
-	Held      bool
+	Duplicate bool
 	MessageID int64
 	RunID     int64 // of a workflow's run
-	// State is that of the run, or else of the message. It is empty once that is gone.
-	State State
+	// RunState is set if the target is a workflow, and MessageState otherwise. It is empty once the
+	// run or the message is gone.
+	RunState     RunState
+	MessageState MessageState
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
 	Malformed string
 }
@@ -174,8 +176,14 @@ func (r *scheduleRunRow) into() []any {
 }
 
 func (r *scheduleRunRow) run() ScheduleRun {
-	return ScheduleRun{DueAt: r.due.Time, RanAt: r.ran.Time, ByHand: r.byHand.Bool, Held: r.held.Bool,
-		MessageID: r.message.Int64, RunID: r.id.Int64, State: State(r.state.String)}
+	run := ScheduleRun{DueAt: r.due.Time, RanAt: r.ran.Time, ByHand: r.byHand.Bool, Duplicate: r.held.Bool,
+		MessageID: r.message.Int64, RunID: r.id.Int64}
+	if r.id.Valid {
+		run.RunState = RunState(r.state.String)
+	} else {
+		run.MessageState = MessageState(r.state.String)
+	}
+	return run
 }
 
 // PauseSchedule stops a schedule, in all processes, until ResumeSchedule. It
@@ -338,7 +346,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 			runs[i].RunID = ids[i]
 		}
 		for _, i := range taken {
-			runs[i].Held = true
+			runs[i].Duplicate = true
 		}
 		return runs, err
 	}
@@ -350,7 +358,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 		runs[i].MessageID = id
 	}
 	for _, i := range e.existing {
-		runs[i].Held = true
+		runs[i].Duplicate = true
 	}
 	return runs, c.store.notifyStored(ctx, t.queue, e.stored)
 }
@@ -360,7 +368,7 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 func (c conn) recordRuns(ctx context.Context, id int64, runs []ScheduleRun) ([]time.Time, error) {
 	list := make([][]any, len(runs))
 	for i, run := range runs {
-		list[i] = []any{microseconds(run.DueAt), run.ByHand, run.Held, nil, nil}
+		list[i] = []any{microseconds(run.DueAt), run.ByHand, run.Duplicate, nil, nil}
 		if run.MessageID != 0 {
 			list[i][3] = run.MessageID
 		}

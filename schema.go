@@ -440,16 +440,28 @@ func tooNew(applied []appliedMigration, known []migration) error {
 	return nil
 }
 
+// Writers says who may write to a database at once.
+type Writers string
+
+const (
+	// ManyWriters may write at once, in any number of processes, as on PostgreSQL.
+	ManyWriters Writers = "multi-process"
+	// SingleWriter means that writers take turns, as on SQLite and Turso.
+	SingleWriter Writers = "single-writer"
+	// ConcurrentWriters may write at once under [Config].Concurrent, which is experimental.
+	ConcurrentWriters Writers = "experimental"
+)
+
 // A Report is what Verify found.
 type Report struct {
 	Dialect Dialect
 	// Engine is the database's own name and version.
 	Engine string
-	// Concurrency says who may write at once: "multi-process" (PostgreSQL: any number of processes do),
-	// "single-writer" (SQLite, Turso: they take turns) or "experimental" (Config.Concurrent).
-	Concurrency string
-	// Schema is the version of the schema that is installed; Library is the one that this library makes.
-	Schema, Library int64
+	// Writers says who may write at once.
+	Writers Writers
+	// SchemaVersion is the version of the schema that is installed. LibraryVersion is the version
+	// that this library makes.
+	SchemaVersion, LibraryVersion int64
 	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
 	Missing []string
 	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on pgqrs_messages",
@@ -468,7 +480,7 @@ type Report struct {
 // OK reports whether the library can work on what Verify found.
 // Rights that are missing do not count, except that of a whole schema, since roles need different ones.
 func (r Report) OK() bool {
-	return len(r.Missing) == 0 && (r.Schema >= r.Library || r.unread) && !r.tooNew
+	return len(r.Missing) == 0 && (r.SchemaVersion >= r.LibraryVersion || r.unread) && !r.tooNew
 }
 
 // Verify looks at what is installed, by looking at it rather than by trusting
@@ -481,7 +493,7 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	err := s.usable()
 	r := Report{Dialect: s.name}
 	if err == nil {
-		r.Concurrency = s.concurrency()
+		r.Writers = s.writers()
 		err = conn{s, s.tx}.verify(ctx, &r)
 	}
 	if err == nil && r.OK() {
@@ -586,7 +598,7 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
-	r.Library = known[len(known)-1].version
+	r.LibraryVersion = known[len(known)-1].version
 	if r.hidden() {
 		return nil
 	}
@@ -610,8 +622,8 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 		return err
 	}
 	for _, a := range applied {
-		r.Schema = max(r.Schema, a.version)
-		if a.version > r.Library {
+		r.SchemaVersion = max(r.SchemaVersion, a.version)
+		if a.version > r.LibraryVersion {
 			r.Newer = append(r.Newer, fmt.Sprintf("%d (%s)", a.version, a.name))
 		}
 	}
@@ -643,11 +655,11 @@ func (r *Report) hidden() bool {
 	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
 }
 
-func (s *Store) concurrency() string {
+func (s *Store) writers() Writers {
 	if s.cfg.Concurrent {
-		return "experimental"
+		return ConcurrentWriters
 	}
-	return s.dialect.concurrency
+	return s.dialect.writers
 }
 
 // singleWriter reports whether the database has one writer at a time.

@@ -65,7 +65,7 @@ func (c conn) wakeRun(ctx context.Context, run int64) error {
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.Status)
+		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.State)
 	}
 	return c.store.wake(ctx, queue)
 }
@@ -104,7 +104,7 @@ func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepReco
 	ctx = r.withoutCancel(ctx)
 	var value any
 	var malformed *stepFailure
-	var status State
+	var status RunState
 	err := r.store.atomic(ctx, func(c conn) error {
 		value, malformed, status = nil, nil, ""
 		taken := stepValues{status: Succeeded}

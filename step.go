@@ -386,7 +386,7 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	defer stop()
 	start := time.Now()
 	var output any
-	var status State
+	var status RunState
 	_, err := r.attempt(own, name, func(ctx context.Context) (any, error) {
 		return nil, r.store.inTx(ctx, func(ctx context.Context, tx *userTx) error {
 			var err error
@@ -419,7 +419,7 @@ func (e *execution) countTx(n int) {
 }
 
 // workTx opens the step, calls fn and closes the step, in tx.
-func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(context.Context, *sql.Tx) (any, error)) (output any, status State, err error) {
+func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(context.Context, *sql.Tx) (any, error)) (output any, status RunState, err error) {
 	c := conn{r.store, tx}
 	lease := []any{r.id, name, r.message.ID, r.message.WorkerID, r.message.Claim}
 	scan := func(rows *sql.Rows) error { return rows.Scan(&status) }
@@ -460,7 +460,7 @@ func (r *Run) workTx(ctx context.Context, tx *userTx, name string, fn func(conte
 // A stepRecord is a row of the steps.
 type stepRecord struct {
 	name     string
-	status   State
+	status   RunState
 	output   []byte
 	failure  []byte
 	retries  int
@@ -485,7 +485,7 @@ func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 	}
 	into := append([]any{&s.name, &s.status, &s.output, &s.failure, &s.retries, &s.wait, &s.started, &s.ended, &s.retried}, more...)
 	bad, err := scan(rows, "step_name status output error retry_count retry_at started_at completed_at last_retry_at output", into...)
-	if !s.status.ofRun() {
+	if !s.status.known() {
 		bad = joinMalformed(bad, fmt.Sprintf("status: %q is not one of a step", string(s.status)))
 	}
 	s.malformed = bad
@@ -494,7 +494,7 @@ func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 
 // info describes the step as a [RunHandle] returns it.
 func (s *stepRecord) info() StepInfo {
-	info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time, Malformed: s.malformed}
+	info := StepInfo{Name: s.name, State: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time, Malformed: s.malformed}
 	if s.status == Succeeded {
 		info.Output = s.output // of a step that waits for children it is their ids
 		info.OutputSize = int64(len(s.output))
@@ -510,7 +510,7 @@ func (s *stepRecord) info() StepInfo {
 
 // A stepValues is what save writes.
 type stepValues struct {
-	status   State
+	status   RunState
 	output   any // JSON as string, or nil
 	failure  any
 	retries  int
@@ -565,7 +565,7 @@ func (e *execution) save(ctx context.Context, name string, st stepValues) (*step
 }
 
 // saveStep writes a step and returns the run's status; "" if it wrote nothing.
-func (s *Store) saveStep(ctx context.Context, x stepWrite) (status State, err error) {
+func (s *Store) saveStep(ctx context.Context, x stepWrite) (status RunState, err error) {
 	err = s.single(ctx, func(c conn) (err error) {
 		status, err = c.saveStep(ctx, x)
 		return err
@@ -573,13 +573,13 @@ func (s *Store) saveStep(ctx context.Context, x stepWrite) (status State, err er
 	return status, err
 }
 
-func (c conn) saveStep(ctx context.Context, x stepWrite) (status State, err error) {
+func (c conn) saveStep(ctx context.Context, x stepWrite) (status RunState, err error) {
 	err = c.rowsUntil(ctx, 1, c.store.dialect.step.save, x.args(), func(rows *sql.Rows) error { return rows.Scan(&status) })
 	return status, err
 }
 
 // saveSteps is saveStep for several at once.
-func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]State, error) {
+func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]RunState, error) {
 	type key struct {
 		run  int64
 		name string
@@ -597,12 +597,12 @@ func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]State, error
 	if err != nil {
 		return nil, err
 	}
-	states := make([]State, len(list))
+	states := make([]RunState, len(list))
 	err = s.single(ctx, func(c conn) error {
 		clear(states)
 		return c.rowsUntil(ctx, len(list), s.dialect.step.saveBatch, []any{arg}, func(rows *sql.Rows) error {
 			var k key
-			var status State
+			var status RunState
 			err := rows.Scan(&k.run, &k.name, &status)
 			states[index[k]] = status
 			return err
@@ -612,7 +612,7 @@ func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]State, error
 }
 
 // noteStatus takes in how the run stands, as a statement on one of its steps said.
-func (e *execution) noteStatus(status State) {
+func (e *execution) noteStatus(status RunState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cancelling = e.cancelling || status == Cancelling

@@ -178,7 +178,7 @@ type core struct {
 	prepared       preparedCache
 	texts          sync.Map // text to its rendering for cfg.Schema
 	acks           coalesce.Group[[]settlement, []int64]
-	stepWrites     coalesce.Group[stepWrite, State]
+	stepWrites     coalesce.Group[stepWrite, RunState]
 	unblockRetries unblockRetries
 	writer         writerSlot
 	collisions     sync.Map // queue to when a claim of it last had to be made again, a time.Time

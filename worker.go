@@ -195,7 +195,7 @@ type runner struct {
 	begun          chan *delivery // to executors
 	finished       chan *delivery // from executors; nil wakes the loop
 	woken          atomic.Bool    // a nil is on its way
-	workerStatuses chan map[*queueRunner]string
+	workerStatuses chan map[*queueRunner]WorkerState
 
 	lastHeartbeat atomic.Pointer[time.Time] // the beginning of the latest heartbeat that was answered
 	repeated      failureLogs
@@ -249,7 +249,7 @@ func newRunner(ctx context.Context, w *Worker) (*runner, error) {
 	r := &runner{
 		Worker: w, store: store, log: store.log.With("worker", w.Name),
 		handlerBase: context.WithoutCancel(ctx),
-		answers:     make(chan queryAnswer, 3), workerStatuses: make(chan map[*queueRunner]string, 1),
+		answers:     make(chan queryAnswer, 3), workerStatuses: make(chan map[*queueRunner]WorkerState, 1),
 		held: map[int64]*delivery{}, infraErrors: infraErrorCounts{},
 	}
 	r.repeated.log = r.log
@@ -320,7 +320,7 @@ func (r *runner) registerQueue(ctx context.Context, q *queueRunner) error {
 	var deadline time.Time
 	for {
 		err := r.retryWhileUnavailable(ctx, "make the worker's row", func(ctx context.Context) error {
-			row, limited, err := r.store.register(ctx, q.queue, r.rowName(q), "polling")
+			row, limited, err := r.store.register(ctx, q.queue, r.rowName(q), WorkerPolling)
 			q.setRow(row)
 			q.limited.Store(limited || q.policy.limited())
 			return err

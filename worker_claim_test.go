@@ -366,7 +366,7 @@ func TestWorkerClaim_StaysLimitedAfterAFailure(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		w := &Worker{Handlers: []Handler{NewQueue[int](s, "q").With(Policy{MaxHeld: 1}).Handle(doNothing)}}
+		w := &Worker{Handlers: []Handler{NewQueue[int](s, "q").With(Policy{MaxLeased: 1}).Handle(doNothing)}}
 		go func() { done <- w.Run(ctx) }()
 		pass(time.Minute)
 		asked := 0

@@ -576,10 +576,10 @@ func (l *dispatchLoop) handlerReturned(d *delivery) {
 }
 
 // applyStatuses applies the statuses of the worker rows.
-func (l *dispatchLoop) applyStatuses(statuses map[*queueRunner]string) {
+func (l *dispatchLoop) applyStatuses(statuses map[*queueRunner]WorkerState) {
 	for q, status := range statuses {
 		wasOff := q.suspended || q.stopped
-		q.suspended, q.stopped = status == "suspended" || status == "interrupted" || status == rowTaken, q.stopped || status == "stopped"
+		q.suspended, q.stopped = status == WorkerSuspended || status == WorkerInterrupted || status == rowTaken, q.stopped || status == WorkerStopped
 		nowOff := q.suspended || q.stopped
 		if nowOff == wasOff {
 			continue

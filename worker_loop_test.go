@@ -386,7 +386,7 @@ func TestResultDoesNotAskForRunOfThisProcess(t *testing.T) {
 		asks   int
 	}{
 		"just started": {func(ctx context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Start(ctx, 1) }, 0},
-		"of any time":  {func(_ context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.Run(5), nil }, 2},
+		"of any time":  {func(_ context.Context, w *Workflow[int, int]) (*RunHandle[int], error) { return w.RunHandle(5), nil }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -437,7 +437,7 @@ func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
 	var c core
 	end := func(from, to int64) {
 		for id := from; id <= to; id++ {
-			c.notifyAwaiting(RunInfo{ID: id, Status: Failed})
+			c.notifyAwaiting(RunInfo{ID: id, State: Failed})
 		}
 	}
 	missed := func(id, since int64) bool {

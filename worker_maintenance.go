@@ -156,7 +156,7 @@ func (r *runner) heartbeat(parent context.Context) {
 		return
 	}
 	r.lastHeartbeat.Store(&start)
-	told := map[*queueRunner]string{}
+	told := map[*queueRunner]WorkerState{}
 	for _, q := range r.queues {
 		word, limited, err := r.readRow(ctx, q, states)
 		if err != nil {

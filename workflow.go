@@ -9,26 +9,33 @@ import (
 	"time"
 )
 
-// The states of a run, in the words of the tables.
+// A RunState says how far a run is, or a step of one. Its values are the words of the tables.
+type RunState string
+
 const (
 	// Queued runs have not begun.
-	Queued State = "QUEUED"
+	Queued RunState = "QUEUED"
 	// Running runs have begun. They may be waiting for a retry, a sleep, a signal or a child.
-	Running State = "RUNNING"
+	Running RunState = "RUNNING"
 	// Paused runs go on after RunHandle.Resume.
-	Paused State = "PAUSED"
+	Paused RunState = "PAUSED"
 	// Cancelling runs were asked to end, and may be cleaning up.
-	Cancelling State = "CANCELLING"
+	Cancelling RunState = "CANCELLING"
 	// Cancelled runs ended because they were asked to.
-	Cancelled State = "CANCELLED"
+	Cancelled RunState = "CANCELLED"
 	// Succeeded runs returned a result.
-	Succeeded State = "SUCCESS"
+	Succeeded RunState = "SUCCESS"
 	// Failed runs returned an error. RunHandle.Retry lets them go on.
-	Failed State = "ERROR"
+	Failed RunState = "ERROR"
 )
 
 // final reports whether a run in that state has ended.
-func (s State) final() bool { return s == Cancelled || s == Succeeded || s == Failed }
+func (s RunState) final() bool { return s == Cancelled || s == Succeeded || s == Failed }
+
+// known reports whether a state is one that a run can have.
+func (s RunState) known() bool {
+	return slices.Contains([]RunState{Queued, Running, Paused, Cancelling, Cancelled, Succeeded, Failed}, s)
+}
 
 // A Workflow is a durable function: its runs survive crashes and restarts,
 // because each step's result is recorded and, when the function is run again,
@@ -95,7 +102,7 @@ func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*
 	if len(ids) == 0 {
 		return nil, wrap(ctx, err, "start workflow %q", w.name)
 	}
-	h := w.Run(ids[0])
+	h := w.RunHandle(ids[0])
 	h.fresh, h.since = err == nil && w.store.tx == nil && items[0].key == nil, since
 	return h, wrap(ctx, err, "start workflow %q", w.name)
 }
@@ -130,7 +137,7 @@ func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) (
 }
 
 // Run returns the handle of a run by its id. It does no I/O.
-func (w *Workflow[In, Out]) Run(id int64) *RunHandle[Out] {
+func (w *Workflow[In, Out]) RunHandle(id int64) *RunHandle[Out] {
 	return &RunHandle[Out]{store: &Store{core: w.store.core, err: w.store.err}, id: id}
 }
 
@@ -145,7 +152,7 @@ func (w *Workflow[In, Out]) Find(ctx context.Context, key string) (*RunHandle[Ou
 		var first map[any]int64
 		if first, err = (conn{w.store, w.store.tx}).pairs(ctx, w.store.dialect.workflow.keyed, w.name, []any{key}); err == nil {
 			if id, ok := first[key]; ok {
-				return w.Run(id), nil
+				return w.RunHandle(id), nil
 			}
 			err = ErrNotFound
 		}

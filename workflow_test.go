@@ -169,7 +169,7 @@ func stepRow(name, status string, output, failure, wait driver.Value) []driver.V
 
 // handling returns a call on the handle of run 5.
 func handling(call func(context.Context, *pgqrs.RunHandle[string]) error) func(context.Context, *pgqrs.Store) error {
-	return func(ctx context.Context, s *pgqrs.Store) error { return call(ctx, welcome(s).Run(5)) }
+	return func(ctx context.Context, s *pgqrs.Store) error { return call(ctx, welcome(s).RunHandle(5)) }
 }
 
 func TestStatementsOfHandles(t *testing.T) {
@@ -199,7 +199,7 @@ func TestStatementsOfHandles(t *testing.T) {
 			name: "Info", want: []statement{looked("RUNNING", nil, nil)},
 			call: handling(func(ctx context.Context, run *pgqrs.RunHandle[string]) error {
 				info, err := run.Info(ctx)
-				return errors.Join(err, differ("status", info.Status, pgqrs.Running), differ("input", string(info.Input), adaInput),
+				return errors.Join(err, differ("status", info.State, pgqrs.Running), differ("input", string(info.Input), adaInput),
 					differ("due", info.DueAt.Equal(instant), true), differ("attempts", info.Attempts, 1))
 			}),
 		}, {
@@ -236,7 +236,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		}, {
 			name: "Runs of a Status", want: []statement{query("run.status_list", "welcome", "ERROR", instant.UnixMicro(), nil, 9, 20).row(runRow(5, "ERROR", nil, `"bounced"`)...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", Status: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
+				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", State: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
 				if len(list) != 1 {
 					return fmt.Errorf("got %v, %w", list, err)
 				}
@@ -245,7 +245,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		}, {
 			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, int64(math.MaxInt64), 5, 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, Status: pgqrs.Queued})
+				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, State: pgqrs.Queued})
 				return err
 			},
 		}, {
@@ -343,7 +343,7 @@ func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 	}, {
 		name: "Result by json.RawMessage", want: []statement{looked("SUCCESS", `{"a":1}`, nil)},
 		call: func(ctx context.Context, s *pgqrs.Store) error {
-			out, err := s.Run(5).Result(ctx)
+			out, err := s.RunHandle(5).Result(ctx)
 			return errors.Join(err, differ("result", string(out), `{"a":1}`))
 		},
 	}})

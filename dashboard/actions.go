@@ -147,14 +147,14 @@ func changed(f func(*pgqrs.Store, context.Context, int64) error) doing {
 
 func onRun(f func(*runHandle, context.Context) error) doing {
 	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) {
-		return 1, f(s.Run(id), ctx)
+		return 1, f(s.RunHandle(id), ctx)
 	}
 }
 
 // runSchedule returns 0 if it has enqueued nothing.
 func runSchedule(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) {
 	run, err := s.RunSchedule(ctx, name)
-	if err != nil || run.Held {
+	if err != nil || run.Duplicate {
 		return 0, err
 	}
 	return 1, nil

@@ -20,8 +20,8 @@ var (
 	depthSeries = series{"depth", waiting}
 	readySeries = series{"ready", func(q pgqrs.QueueDepth) int64 { return q.Ready }}
 	deadSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.Dead }}
-	doneSeries  = series{"done", func(q pgqrs.QueueDepth) int64 { return q.Archived }}
-	diedSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.Died }}
+	doneSeries  = series{"done", func(q pgqrs.QueueDepth) int64 { return q.ArchivedLastMinute }}
+	diedSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.DiedLastMinute }}
 )
 
 // Unattended reports whether the queue has ready messages that no live worker takes.
@@ -44,7 +44,7 @@ func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error
 		total.Blocked += q.Blocked
 		total.Leased += q.Leased
 		total.Dead += q.Dead
-		total.Archived += q.Archived
+		total.ArchivedLastMinute += q.ArchivedLastMinute
 		total.OldestReady = max(total.OldestReady, q.OldestReady)
 	}
 	body := struct {
@@ -58,7 +58,7 @@ const pageSize = 50
 
 // A tab is a state of a queue's messages.
 type tab struct {
-	State   pgqrs.State
+	State   pgqrs.MessageState
 	Count   int64
 	Counted bool // archived ones are not
 	Chosen  bool
@@ -82,7 +82,7 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		}
 		q = found[0]
 	}
-	state := pgqrs.State(field(r, "state"))
+	state := pgqrs.MessageState(field(r, "state"))
 	if state == "" {
 		state = pgqrs.Ready
 	}
@@ -99,7 +99,7 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		Queue    queueRow
 		Charts   []chart
 		Tabs     []tab
-		State    pgqrs.State
+		State    pgqrs.MessageState
 		Messages []pgqrs.MessageInfo
 		Next     string // where the next page begins, if there is one
 		Later    bool   // this is not the first page
@@ -108,12 +108,12 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		draw("waiting", name, now, ring, depthSeries, readySeries),
 		draw("done in a minute", name, now, ring, doneSeries, diedSeries),
 		draw("dead letters", name, now, ring, deadSeries),
-	}, tabs(q, state), state, list, next, field(r, "after") != "", q.Policy.MaxHeld > 0 && q.Leased >= int64(q.Policy.MaxHeld) && q.Ready > 0}
+	}, tabs(q, state), state, list, next, field(r, "after") != "", q.Policy.MaxLeased > 0 && q.Leased >= int64(q.Policy.MaxLeased) && q.Ready > 0}
 	return &view{Page: "queue", Title: printable(name), Live: true, Body: body}, nil
 }
 
 // list reads a page of messages, and where the next one begins, if there is one.
-func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.State, after string) (list []pgqrs.MessageInfo, next string, err error) {
+func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.MessageState, after string) (list []pgqrs.MessageInfo, next string, err error) {
 	list, err = d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state, After: after, Limit: pageSize + 1})
 	if err != nil && after != "" {
 		// The cursor is at fault if the first page can be had.
@@ -128,8 +128,8 @@ func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.State, a
 	return list, next, err
 }
 
-func tabs(q pgqrs.QueueDepth, chosen pgqrs.State) []tab {
-	counts := map[pgqrs.State]int64{pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Blocked: q.Blocked, pgqrs.Leased: q.Leased, pgqrs.Dead: q.Dead}
+func tabs(q pgqrs.QueueDepth, chosen pgqrs.MessageState) []tab {
+	counts := map[pgqrs.MessageState]int64{pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Blocked: q.Blocked, pgqrs.Leased: q.Leased, pgqrs.Dead: q.Dead}
 	var list []tab
 	for _, s := range messageStates {
 		n, counted := counts[s]

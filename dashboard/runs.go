@@ -11,7 +11,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-var runStates = []pgqrs.State{pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
+var runStates = []pgqrs.RunState{pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
 
 // A runRow is a run on their list.
 type runRow struct {
@@ -21,9 +21,9 @@ type runRow struct {
 
 // runs lists runs, the latest first, a page at a time.
 func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
-	f := pgqrs.RunFilter{Workflow: field(r, "workflow"), Status: pgqrs.State(field(r, "status")), Limit: pageSize + 1}
-	if f.Status != "" && !slices.Contains(runStates, f.Status) {
-		return nil, invalid("there is no status %q", brief(string(f.Status)))
+	f := pgqrs.RunFilter{Workflow: field(r, "workflow"), State: pgqrs.RunState(field(r, "state")), Limit: pageSize + 1}
+	if f.State != "" && !slices.Contains(runStates, f.State) {
+		return nil, invalid("there is no state %q", brief(string(f.State)))
 	}
 	if before := field(r, "before"); before != "" {
 		id, err := strconv.ParseInt(before, 10, 64)
@@ -44,11 +44,11 @@ func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
 		return nil, err
 	}
 	body := struct {
-		Filter   pgqrs.RunFilter
-		Statuses []pgqrs.State
-		Runs     []runRow
-		Next     int64 // the run that the next page begins before, if there is one
-	}{Filter: f, Statuses: runStates}
+		Filter pgqrs.RunFilter
+		States []pgqrs.RunState
+		Runs   []runRow
+		Next   int64 // the run that the next page begins before, if there is one
+	}{Filter: f, States: runStates}
 	if len(list) > pageSize {
 		list = list[:pageSize]
 		body.Next = list[pageSize-1].ID
@@ -89,7 +89,7 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	handle := d.store.Run(id)
+	handle := d.store.RunHandle(id)
 	info, err := handle.Info(ctx)
 	if err != nil {
 		return nil, err
@@ -166,13 +166,13 @@ func addChildren(marks []mark, children []pgqrs.RunInfo, info pgqrs.RunInfo, end
 // stepWord is how a step stands, and the class of its colour.
 func stepWord(s pgqrs.StepInfo) (word, class string) {
 	switch {
-	case s.Status == pgqrs.Succeeded:
+	case s.State == pgqrs.Succeeded:
 		return "done", "succeeded"
-	case s.Status == pgqrs.Failed && !s.EndedAt.IsZero():
+	case s.State == pgqrs.Failed && !s.EndedAt.IsZero():
 		return "failed", "failed"
-	case s.Status == pgqrs.Failed, s.Status == pgqrs.Queued:
+	case s.State == pgqrs.Failed, s.State == pgqrs.Queued:
 		return "to be retried", "scheduled"
-	case s.Status == pgqrs.Paused:
+	case s.State == pgqrs.Paused:
 		return "waiting", "scheduled"
 	case s.RetryIn > 0:
 		return "sleeping", "scheduled"

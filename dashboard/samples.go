@@ -105,7 +105,7 @@ func inflow(now sample, ring []sample, name string) (int64, bool) {
 		if age > 65*time.Second || !ok || waiting(q) >= pgqrs.DepthLimit || waiting(o) >= pgqrs.DepthLimit {
 			return 0, false
 		}
-		return max(0, waiting(q)-waiting(o)+q.Archived+q.Died), true
+		return max(0, waiting(q)-waiting(o)+q.ArchivedLastMinute+q.DiedLastMinute), true
 	}
 	return 0, false
 }

@@ -65,7 +65,7 @@ func TestInflowIsWhatCameInAMinute(t *testing.T) {
 		q.Name = "emails"
 		return sample{noon.Add(time.Duration(seconds) * time.Second), []pgqrs.QueueDepth{q}}
 	}
-	now := at(60, pgqrs.QueueDepth{Ready: 5, Scheduled: 2, Leased: 3, Archived: 40, Died: 1})
+	now := at(60, pgqrs.QueueDepth{Ready: 5, Scheduled: 2, Leased: 3, ArchivedLastMinute: 40, DiedLastMinute: 1})
 	for _, c := range []struct {
 		name  string
 		ring  []sample

@@ -33,7 +33,7 @@ type scheduleRow struct {
 // A runOut is a run of a schedule with what became of it.
 type runOut struct {
 	pgqrs.ScheduleRun
-	Word string // held, gone, or the state of what it enqueued
+	Word string // duplicate, gone, or the state of what it enqueued
 }
 
 // schedules shows the schedules, a page at a time.
@@ -130,16 +130,22 @@ func scheduleWord(info pgqrs.ScheduleInfo, now time.Time) string {
 func runsOut(runs ...pgqrs.ScheduleRun) []runOut {
 	var list []runOut
 	for _, run := range runs {
-		out := runOut{run, word(run.State)}
-		switch {
-		case run.Held:
-			out.Word = "held"
-		case run.State == "":
-			out.Word = "gone"
-		}
-		list = append(list, out)
+		list = append(list, runOut{run, became(run)})
 	}
 	return list
+}
+
+// became says what became of a run of a schedule.
+func became(run pgqrs.ScheduleRun) string {
+	switch {
+	case run.Duplicate:
+		return "duplicate"
+	case run.RunState != "":
+		return word(run.RunState)
+	case run.MessageState != "":
+		return word(run.MessageState)
+	}
+	return "gone"
 }
 
 // local is an instant by the clocks of a zone, if this program knows the zone and it is not UTC.

@@ -32,7 +32,7 @@ type finding struct {
 	Kind  string // message or run
 	ID    int64
 	Where string // its queue or workflow
-	State pgqrs.State
+	State any    // a pgqrs.MessageState or RunState
 	Why   string // what matches
 	Text  string // around the match
 }
@@ -84,7 +84,7 @@ func (d *dashboard) searchIDs(ctx context.Context, s *search) error {
 	for _, m := range list {
 		s.add(messageFinding(m, "id", m.Raw))
 	}
-	info, err := d.store.Run(id).Info(ctx)
+	info, err := d.store.RunHandle(id).Info(ctx)
 	switch {
 	case errors.Is(err, pgqrs.ErrNotFound):
 		return nil
@@ -150,7 +150,7 @@ func (d *dashboard) eachQueue(ctx context.Context, queues []pgqrs.QueueDepth, fn
 // searchText looks through the first messages of each state of each queue, the
 // dead ones first, and the latest runs.
 func (d *dashboard) searchText(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
-	for _, state := range []pgqrs.State{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Archived} {
+	for _, state := range []pgqrs.MessageState{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Archived} {
 		err := d.eachQueue(ctx, queues, func(q pgqrs.QueueDepth) error { return d.searchState(ctx, s, q.Name, state) })
 		if err != nil || s.Cut != "" {
 			return err
@@ -159,7 +159,7 @@ func (d *dashboard) searchText(ctx context.Context, s *search, queues []pgqrs.Qu
 	return d.searchRuns(ctx, s)
 }
 
-func (d *dashboard) searchState(ctx context.Context, s *search, queue string, state pgqrs.State) error {
+func (d *dashboard) searchState(ctx context.Context, s *search, queue string, state pgqrs.MessageState) error {
 	f := pgqrs.MessageFilter{Queue: queue, State: state, Limit: pageSize}
 	for range searchedEach / pageSize {
 		if s.Cut != "" {
@@ -252,5 +252,5 @@ func messageFinding(m pgqrs.MessageInfo, why string, text []byte) finding {
 }
 
 func runFinding(info pgqrs.RunInfo, why string, text []byte) finding {
-	return finding{"run", info.ID, info.Workflow, info.Status, why, brief(text)}
+	return finding{"run", info.ID, info.Workflow, info.State, why, brief(text)}
 }

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"io/fs"
 	"net/http"
@@ -126,17 +127,18 @@ func idOf(r *http.Request) (int64, error) {
 	return id, nil
 }
 
-var messageStates = []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
+var messageStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
 
-// word is how a state reads.
-func word(s pgqrs.State) string {
-	switch s {
+// word is how a state of a message, a run, a step or a worker reads.
+func word(state any) string {
+	switch s := fmt.Sprint(state); state {
 	case pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled:
-		return strings.ToLower(string(s))
+		return strings.ToLower(s)
 	case pgqrs.Succeeded:
 		return "succeeded"
 	case pgqrs.Failed:
 		return "failed"
+	default:
+		return s
 	}
-	return string(s)
 }

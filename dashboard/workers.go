@@ -35,21 +35,21 @@ func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error)
 		Stopped, Left int
 	}{All: all}
 	for _, w := range list {
-		if w.Status == "stopped" {
+		if w.State == pgqrs.WorkerStopped {
 			body.Stopped++
-			if !all && w.Held == 0 {
+			if !all && w.Leased == 0 {
 				continue
 			}
 		}
-		row := workerRow{WorkerInfo: w, Word: w.Status}
+		row := workerRow{WorkerInfo: w, Word: string(w.State)}
 		// A queue's consumer by hand sends a heartbeat with its calls only.
-		if row.Silent = w.Status != "stopped" && w.Status != "ready" && time.Since(w.HeartbeatAt) > silence; row.Silent {
+		if row.Silent = w.State != pgqrs.WorkerStopped && w.State != pgqrs.WorkerReady && time.Since(w.HeartbeatAt) > silence; row.Silent {
 			row.Word = "silent"
 		}
 		body.Workers = append(body.Workers, row)
 	}
 	slices.SortStableFunc(body.Workers, func(a, b workerRow) int {
-		if order := last(a.Status == "stopped") - last(b.Status == "stopped"); order != 0 {
+		if order := last(a.State == pgqrs.WorkerStopped) - last(b.State == pgqrs.WorkerStopped); order != 0 {
 			return order
 		}
 		return strings.Compare(a.Name, b.Name)

@@ -27,7 +27,7 @@ func (t *Telemetry) Depths(store *pgqrs.Store, queues ...string) (metric.Registr
 	observe := func(ctx context.Context, o metric.Observer) error {
 		depths, err := store.Depths(ctx, queues...)
 		for _, d := range depths {
-			for state, n := range map[pgqrs.State]int64{pgqrs.Ready: d.Ready, pgqrs.Scheduled: d.Scheduled, pgqrs.Blocked: d.Blocked, pgqrs.Leased: d.Leased, pgqrs.Dead: d.Dead} {
+			for state, n := range map[pgqrs.MessageState]int64{pgqrs.Ready: d.Ready, pgqrs.Scheduled: d.Scheduled, pgqrs.Blocked: d.Blocked, pgqrs.Leased: d.Leased, pgqrs.Dead: d.Dead} {
 				o.ObserveInt64(messages, n, metric.WithAttributes(append(of(d.Name), attribute.String("pgqrs.state", string(state)))...))
 			}
 			o.ObserveFloat64(oldest, d.OldestReady.Seconds(), metric.WithAttributes(of(d.Name)...))

@@ -11,7 +11,7 @@ import (
 // payload match accepts, and fails the test if there is none. A nil match accepts any.
 func RequireEnqueued[T any](t testing.TB, s *pgqrs.Store, queue string, match func(T) bool) pgqrs.Message[T] {
 	t.Helper()
-	for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased} {
+	for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased} {
 		f := pgqrs.MessageFilter{Queue: queue, State: state, Limit: 1000}
 		for {
 			ms, err := s.Messages(t.Context(), f)

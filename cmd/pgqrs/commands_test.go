@@ -30,7 +30,7 @@ func TestQueues(t *testing.T) {
 			"stats -over 0", "stats -over 0 -json",
 			"purge emails -state dead", "purge emails -state dead -yes", "purge emails -state no-such-state", "purge emails", "purge nowhere -state dead -yes",
 			"drop reports", "purge reports -state ready -yes -json", "drop reports", "drop reports", "queues")
-		s.check(s.queue("emails").With(pgqrs.Policy{MaxHeld: 2, Rate: pgqrs.Rate{N: 100, Per: time.Minute}, DeadLetter: "graveyard"}).Configure(s.Context()))
+		s.check(s.queue("emails").With(pgqrs.Policy{MaxLeased: 2, Rate: pgqrs.Rate{N: 100, Per: time.Minute}, DeadLetter: "graveyard"}).Configure(s.Context()))
 		s.run("queues emails nowhere", "queues -json")
 		s.golden("queues")
 	})
@@ -147,7 +147,7 @@ func (s *shell) status(want string) (id string) {
 	s.until("the worker's status is "+want, func() bool {
 		workers, err := s.store.Workers(s.Context())
 		s.check(err)
-		if len(workers) != 1 || workers[0].Status != want {
+		if len(workers) != 1 || workers[0].State != want {
 			return false
 		}
 		id = strconv.FormatInt(workers[0].ID, 10)
@@ -197,10 +197,10 @@ func TestRuns(t *testing.T) {
 		}
 		s.run("runs")
 		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
-		s.run("runs list -status running", "runs show 1", "runs signal 1 approved '\"yes\"'", "runs signal 1 approved 'yes'", "runs signal 99 approved",
+		s.run("runs list -state running", "runs show 1", "runs signal 1 approved '\"yes\"'", "runs signal 1 approved 'yes'", "runs signal 99 approved",
 			"runs pause 2", "runs resume 2", "runs cancel 2", "runs cancel 2 -yes", "runs retry 1")
 		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
-		s.run("runs", "runs show 1", "runs list -status error -workflow checkout -json", "runs list -status none", "runs list -limit 1", "runs list -limit 1 -after 2")
+		s.run("runs", "runs show 1", "runs list -state error -workflow checkout -json", "runs list -state none", "runs list -limit 1", "runs list -limit 1 -after 2")
 		broken = false
 		s.run("runs rerun 1 ship", "runs retry 1", "runs rerun 1 no-such-step", "runs resume 1")
 		pgqrstest.Drain(s.T, s.store, []string{"checkout"}, handler)
@@ -244,7 +244,7 @@ func TestRunsShowTheirChildren(t *testing.T) {
 		_, err := order.Start(s.Context(), []string{"book", "glass", "piano"})
 		s.check(err)
 		work()
-		s.run("runs show 1", "runs show 1 -json", "runs list -parent 1", "runs list -parent 1 -status error", "runs list -parent 0")
+		s.run("runs show 1", "runs show 1 -json", "runs list -parent 1", "runs list -parent 1 -state error", "runs list -parent 0")
 		s.check(arrived.Send(s.Context(), s.store, 4, true))
 		work()
 		_, err = month.Start(s.Context(), 2)

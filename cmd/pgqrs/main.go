@@ -7,7 +7,7 @@
 //	pgqrs messages show 42                one message: payload, error, attempts
 //	pgqrs dead redrive 42 43              run these again
 //	pgqrs dead redrive -all emails        run all of them again
-//	pgqrs runs list -status error         failed workflow runs
+//	pgqrs runs list -state error          failed workflow runs
 //	pgqrs runs show 7                     the steps of one, with their durations
 //	pgqrs runs retry 7                    go on from the failed step
 //	pgqrs top                             live

@@ -67,7 +67,7 @@ func (c call) counted(n int64, err error, what string) error {
 	return errors.Join(c.done(map[string]any{what: n}, "%s %s.", plural(n, "message"), what), err)
 }
 
-func stateFlag(value pgqrs.State) cli.Flag {
+func stateFlag(value pgqrs.MessageState) cli.Flag {
 	return &cli.StringFlag{
 		Name: "state", Value: string(value),
 		Usage: "those in `STATE`, which is ready, scheduled, blocked, leased, archived or dead",
@@ -75,12 +75,12 @@ func stateFlag(value pgqrs.State) cli.Flag {
 }
 
 // state returns what -state says.
-func (c call) state() (pgqrs.State, error) {
-	state := pgqrs.State(strings.ToLower(c.String("state")))
+func (c call) state() (pgqrs.MessageState, error) {
+	state := pgqrs.MessageState(strings.ToLower(c.String("state")))
 	if state == "" {
 		return "", misuse(c.Command, "it needs -state")
 	}
-	if !slices.Contains([]pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
+	if !slices.Contains([]pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}, state) {
 		return "", misuse(c.Command, "-state %q is not ready, scheduled, blocked, leased, archived or dead", string(state))
 	}
 	return state, nil
@@ -119,7 +119,7 @@ func (c call) ids(args []string) ([]int64, error) {
 }
 
 // listMessages lists a page of messages, or with -all every page.
-func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State) error {
+func (c call) listMessages(ctx context.Context, queue string, state pgqrs.MessageState) error {
 	depth, err := c.depth(ctx, queue)
 	if err != nil {
 		return err
@@ -150,10 +150,10 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.State)
 }
 
 // elsewhere says in which other states a queue has messages, in brackets.
-func elsewhere(q pgqrs.QueueDepth, state pgqrs.State) string {
+func elsewhere(q pgqrs.QueueDepth, state pgqrs.MessageState) string {
 	var parts []string
 	for _, other := range []struct {
-		state pgqrs.State
+		state pgqrs.MessageState
 		n     int64
 	}{{pgqrs.Ready, q.Ready}, {pgqrs.Scheduled, q.Scheduled}, {pgqrs.Blocked, q.Blocked}, {pgqrs.Leased, q.Leased}, {pgqrs.Dead, q.Dead}} {
 		if other.n > 0 && other.state != state {
@@ -175,7 +175,7 @@ func (c call) more(flags string) error {
 }
 
 // messageColumns are those that mean something in a state.
-func messageColumns(state pgqrs.State) []column[pgqrs.MessageInfo] {
+func messageColumns(state pgqrs.MessageState) []column[pgqrs.MessageInfo] {
 	type m = pgqrs.MessageInfo
 	id := column[m]{title: "ID", fn: func(m m) any { return m.ID }}
 	attempt := column[m]{title: "ATTEMPT", spare: true, fn: func(m m) any { return m.Attempt }}
@@ -282,26 +282,26 @@ func standing(m pgqrs.MessageInfo) string {
 
 // A messageView is a message as JSON.
 type messageView struct {
-	ID          int64             `json:"id"`
-	Queue       string            `json:"queue"`
-	State       pgqrs.State       `json:"state"`
-	Attempt     int               `json:"attempt"`
-	Priority    int               `json:"priority"`
-	Key         string            `json:"key,omitempty"`
-	Group       string            `json:"group,omitempty"`
-	BatchID     int64             `json:"batch_id,omitempty"`
-	WaitsFor    []int64           `json:"waits_for,omitempty"` // ids, by show alone
-	Headers     map[string]string `json:"headers,omitempty"`
-	EnqueuedAt  time.Time         `json:"enqueued_at,omitzero"`
-	DueAt       time.Time         `json:"due_at,omitzero"`
-	LeasedUntil time.Time         `json:"leased_until,omitzero"`
-	EndedAt     time.Time         `json:"ended_at,omitzero"`
-	WorkerID    int64             `json:"worker_id,omitempty"`
-	Error       string            `json:"error,omitempty"`
-	Payload     any               `json:"payload"`                // a string, if what is stored is not JSON, or is cut
-	PayloadSize int64             `json:"payload_size,omitempty"` // if it is cut
-	Cut         bool              `json:"cut,omitempty"`
-	Cursor      string            `json:"cursor,omitempty"`
+	ID          int64              `json:"id"`
+	Queue       string             `json:"queue"`
+	State       pgqrs.MessageState `json:"state"`
+	Attempt     int                `json:"attempt"`
+	Priority    int                `json:"priority"`
+	Key         string             `json:"key,omitempty"`
+	Group       string             `json:"group,omitempty"`
+	BatchID     int64              `json:"batch_id,omitempty"`
+	WaitsFor    []int64            `json:"waits_for,omitempty"` // ids, by show alone
+	Headers     map[string]string  `json:"headers,omitempty"`
+	EnqueuedAt  time.Time          `json:"enqueued_at,omitzero"`
+	DueAt       time.Time          `json:"due_at,omitzero"`
+	LeasedUntil time.Time          `json:"leased_until,omitzero"`
+	EndedAt     time.Time          `json:"ended_at,omitzero"`
+	WorkerID    int64              `json:"worker_id,omitempty"`
+	Error       string             `json:"error,omitempty"`
+	Payload     any                `json:"payload"`                // a string, if what is stored is not JSON, or is cut
+	PayloadSize int64              `json:"payload_size,omitempty"` // if it is cut
+	Cut         bool               `json:"cut,omitempty"`
+	Cursor      string             `json:"cursor,omitempty"`
 }
 
 func viewMessage(m pgqrs.MessageInfo) messageView {

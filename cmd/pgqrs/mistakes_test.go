@@ -29,7 +29,7 @@ func TestMistakesAreWrongUsage(t *testing.T) {
 		"enqueue emails -delay -5s 1":        "it is negative",
 		"messages list emails -limit 0":      "0 is not between 1 and 1000",
 		"schedules history nightly -limit 0": "0 is not between 1 and 1000",
-		"runs list -status done":             "queued, running",
+		"runs list -state done":              "queued, running",
 		"mesages":                            `is it "messages"?`,
 	} {
 		if o := s.do("", strings.Fields(line)...); o.code != exitUsage || !strings.Contains(o.err, says) || !strings.Contains(o.err, "-help.") {

@@ -137,7 +137,7 @@ type rateView struct {
 
 func viewPolicy(p pgqrs.PolicyInfo) policyView {
 	return policyView{p.MaxAttempts, p.Backoff, seconds(p.Timeout), p.Concurrency, seconds(p.Lease), seconds(p.Retention), p.DeadLetter,
-		p.MaxHeld, viewRate(p.Rate), p.GroupConcurrency, viewRate(p.GroupRate), p.SkipFailed}
+		p.MaxLeased, viewRate(p.Rate), p.GroupConcurrency, viewRate(p.GroupRate), p.SkipFailed}
 }
 
 func viewRate(r pgqrs.Rate) rateView { return rateView{r.N, r.Per.Seconds()} }
@@ -235,8 +235,8 @@ func (a *app) purge() *cli.Command {
 	}
 }
 
-func inState(q pgqrs.QueueInfo, state pgqrs.State) int64 {
-	return map[pgqrs.State]int64{
+func inState(q pgqrs.QueueInfo, state pgqrs.MessageState) int64 {
+	return map[pgqrs.MessageState]int64{
 		pgqrs.Ready: q.Ready, pgqrs.Scheduled: q.Scheduled, pgqrs.Blocked: q.Blocked, pgqrs.Leased: q.Leased, pgqrs.Archived: q.Archived, pgqrs.Dead: q.Dead,
 	}[state]
 }

@@ -60,7 +60,7 @@ func (a *app) runsList() *cli.Command {
 		Name: "list", Usage: "list runs, the latest first",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "workflow", Usage: "those of `WORKFLOW`"},
-			&cli.StringFlag{Name: "status", Usage: "those with `STATUS`: queued, running, paused, cancelling, cancelled, success or error"},
+			&cli.StringFlag{Name: "state", Usage: "those in `STATE`: queued, running, paused, cancelling, cancelled, success or error"},
 			&cli.StringFlag{Name: "parent", Usage: "those that the steps of run `ID` started"},
 			&cli.DurationFlag{Name: "since", Usage: "those started within `TIME`, such as 24h"},
 		}, pageFlags("ID")...),
@@ -69,10 +69,10 @@ func (a *app) runsList() *cli.Command {
 }
 
 func (c call) listRuns(ctx context.Context) error {
-	f := pgqrs.RunFilter{Workflow: c.String("workflow"), Status: pgqrs.State(strings.ToUpper(c.String("status"))), Limit: c.Int("limit")}
-	states := []pgqrs.State{"", pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
-	if !slices.Contains(states, f.Status) {
-		return misuse(c.Command, "-status %q is not queued, running, paused, cancelling, cancelled, success or error", c.String("status"))
+	f := pgqrs.RunFilter{Workflow: c.String("workflow"), State: pgqrs.RunState(strings.ToUpper(c.String("state"))), Limit: c.Int("limit")}
+	states := []pgqrs.RunState{"", pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
+	if !slices.Contains(states, f.State) {
+		return misuse(c.Command, "-state %q is not queued, running, paused, cancelling, cancelled, success or error", c.String("state"))
 	}
 	if c.IsSet("since") {
 		f.Since = time.Now().Add(-c.Duration("since"))
@@ -109,7 +109,7 @@ func (c call) listRuns(ctx context.Context) error {
 var runColumns = []column[pgqrs.RunInfo]{
 	{title: "RUN", fn: func(r pgqrs.RunInfo) any { return r.ID }},
 	{title: "WORKFLOW", long: true, fn: func(r pgqrs.RunInfo) any { return r.Workflow }},
-	{title: "STATUS", fn: func(r pgqrs.RunInfo) any { return string(r.Status) }},
+	{title: "STATE", fn: func(r pgqrs.RunInfo) any { return string(r.State) }},
 	{title: "STARTED", fn: func(r pgqrs.RunInfo) any { return r.StartedAt }},
 	{title: "TOOK", spare: true, fn: func(r pgqrs.RunInfo) any { return took(r.StartedAt, r.EndedAt) }},
 	{title: "KEY", long: true, rare: true, spare: true, fn: func(r pgqrs.RunInfo) any { return r.Key }},
@@ -130,7 +130,7 @@ func (c call) run() (*pgqrs.RunHandle[json.RawMessage], error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.store.Run(ids[0]), nil
+	return c.store.RunHandle(ids[0]), nil
 }
 
 // eachRun does something to each run that was named, and says so.
@@ -140,7 +140,7 @@ func (c call) eachRun(ctx context.Context, what string, do func(context.Context,
 		return err
 	}
 	for _, id := range ids {
-		if err := do(ctx, c.store.Run(id)); err != nil {
+		if err := do(ctx, c.store.RunHandle(id)); err != nil {
 			return err
 		}
 		if err := c.done(map[string]any{"run": id, "done": what}, "Run %d is %s.", id, what); err != nil {
@@ -183,33 +183,33 @@ func (c call) signal(ctx context.Context) error {
 
 // A runView is a run as JSON.
 type runView struct {
-	ID         int64       `json:"id"`
-	Workflow   string      `json:"workflow"`
-	MessageID  int64       `json:"message_id"`
-	Status     pgqrs.State `json:"status"`
-	Key        string      `json:"key,omitempty"`
-	Input      any         `json:"input,omitempty"`
-	Output     any         `json:"output,omitempty"`
-	InputSize  int64       `json:"input_size,omitempty"` // if anything is cut, as the next
-	OutputSize int64       `json:"output_size,omitempty"`
-	Cut        bool        `json:"cut,omitempty"`
-	Error      string      `json:"error,omitempty"`
-	Warning    string      `json:"warning,omitempty"`
-	ParentID   int64       `json:"parent_id,omitempty"`
-	ParentStep string      `json:"parent_step,omitempty"`
-	Attempts   int         `json:"attempts"`
-	CreatedAt  time.Time   `json:"created_at,omitzero"`
-	StartedAt  time.Time   `json:"started_at,omitzero"`
-	PausedAt   time.Time   `json:"paused_at,omitzero"`
-	EndedAt    time.Time   `json:"ended_at,omitzero"`
-	DueAt      time.Time   `json:"due_at,omitzero"`
-	Steps      []stepView  `json:"steps,omitempty"`
-	MoreRuns   bool        `json:"more_runs,omitempty"` // older ones than its steps have
+	ID         int64          `json:"id"`
+	Workflow   string         `json:"workflow"`
+	MessageID  int64          `json:"message_id"`
+	Status     pgqrs.RunState `json:"status"`
+	Key        string         `json:"key,omitempty"`
+	Input      any            `json:"input,omitempty"`
+	Output     any            `json:"output,omitempty"`
+	InputSize  int64          `json:"input_size,omitempty"` // if anything is cut, as the next
+	OutputSize int64          `json:"output_size,omitempty"`
+	Cut        bool           `json:"cut,omitempty"`
+	Error      string         `json:"error,omitempty"`
+	Warning    string         `json:"warning,omitempty"`
+	ParentID   int64          `json:"parent_id,omitempty"`
+	ParentStep string         `json:"parent_step,omitempty"`
+	Attempts   int            `json:"attempts"`
+	CreatedAt  time.Time      `json:"created_at,omitzero"`
+	StartedAt  time.Time      `json:"started_at,omitzero"`
+	PausedAt   time.Time      `json:"paused_at,omitzero"`
+	EndedAt    time.Time      `json:"ended_at,omitzero"`
+	DueAt      time.Time      `json:"due_at,omitzero"`
+	Steps      []stepView     `json:"steps,omitempty"`
+	MoreRuns   bool           `json:"more_runs,omitempty"` // older ones than its steps have
 }
 
 func viewRun(r pgqrs.RunInfo) runView {
 	return runView{
-		r.ID, r.Workflow, r.MessageID, r.Status, r.Key, raw(r.Input), raw(r.Output), sizeIfCut(r.InputSize, r.Cut), sizeIfCut(r.OutputSize, r.Cut), r.Cut, r.Error, r.Warning, r.ParentID, r.ParentStep, r.Attempts,
+		r.ID, r.Workflow, r.MessageID, r.State, r.Key, raw(r.Input), raw(r.Output), sizeIfCut(r.InputSize, r.Cut), sizeIfCut(r.OutputSize, r.Cut), r.Cut, r.Error, r.Warning, r.ParentID, r.ParentStep, r.Attempts,
 		r.CreatedAt, r.StartedAt, r.PausedAt, r.EndedAt, r.DueAt, nil, false,
 	}
 }

@@ -108,10 +108,10 @@ func (c call) runSchedule(ctx context.Context, name string) error {
 	switch {
 	case run.RunID != 0:
 		what = fmt.Sprintf("started run %d", run.RunID)
-	case run.Held:
+	case run.Duplicate:
 		what = fmt.Sprintf("enqueued nothing: message %d of the same key is unfinished", run.MessageID)
 	}
-	object := map[string]any{"schedule": name, "done": "run", "held": run.Held}
+	object := map[string]any{"schedule": name, "done": "run", "held": run.Duplicate}
 	if run.RunID != 0 {
 		object["run"] = run.RunID
 	} else {
@@ -143,7 +143,7 @@ func became(r pgqrs.ScheduleRun) any {
 	switch {
 	case r.DueAt.IsZero():
 		return nil
-	case r.Held:
+	case r.Duplicate:
 		return "held"
 	case r.State == "":
 		return "gone"
@@ -201,15 +201,15 @@ func viewSchedule(s pgqrs.ScheduleInfo) scheduleView {
 
 // A scheduleRunView is a run of a schedule as JSON.
 type scheduleRunView struct {
-	DueAt   time.Time   `json:"due_at,omitzero"`
-	RanAt   time.Time   `json:"ran_at,omitzero"`
-	ByHand  bool        `json:"by_hand,omitempty"`
-	Held    bool        `json:"held,omitempty"`
-	Message int64       `json:"message,omitempty"`
-	Run     int64       `json:"run,omitempty"`
-	State   pgqrs.State `json:"state,omitempty"`
+	DueAt   time.Time          `json:"due_at,omitzero"`
+	RanAt   time.Time          `json:"ran_at,omitzero"`
+	ByHand  bool               `json:"by_hand,omitempty"`
+	Held    bool               `json:"held,omitempty"`
+	Message int64              `json:"message,omitempty"`
+	Run     int64              `json:"run,omitempty"`
+	State   pgqrs.MessageState `json:"state,omitempty"`
 }
 
 func viewScheduleRun(r pgqrs.ScheduleRun) scheduleRunView {
-	return scheduleRunView{r.DueAt, r.RanAt, r.ByHand, r.Held, r.MessageID, r.RunID, r.State}
+	return scheduleRunView{r.DueAt, r.RanAt, r.ByHand, r.Duplicate, r.MessageID, r.RunID, r.State}
 }

@@ -25,7 +25,7 @@ func (a *app) install() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return c.done(map[string]any{"schema": report.Schema}, "The schema is at version %d.", report.Schema)
+			return c.done(map[string]any{"schema": report.SchemaVersion}, "The schema is at version %d.", report.SchemaVersion)
 		}),
 	}
 }
@@ -98,11 +98,11 @@ func whole(missing []string) []string {
 
 func (c call) report(r pgqrs.Report) error {
 	if c.Bool("json") {
-		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Concurrency, r.Schema, r.Library, r.Missing, r.Denied, r.Newer, r.Warnings})
+		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Writers, r.SchemaVersion, r.LibraryVersion, r.Missing, r.Denied, r.Newer, r.Warnings})
 	}
 	fields := []field{
-		{"dialect", string(r.Dialect)}, {"engine", r.Engine}, {"concurrency", r.Concurrency},
-		{"schema", fmt.Sprintf("%d; this version makes %d", r.Schema, r.Library)},
+		{"dialect", string(r.Dialect)}, {"engine", r.Engine}, {"concurrency", r.Writers},
+		{"schema", fmt.Sprintf("%d; this version makes %d", r.SchemaVersion, r.LibraryVersion)},
 	}
 	for _, more := range []struct {
 		name string

@@ -23,7 +23,7 @@ func takeSnapshot(ctx context.Context, store *pgqrs.Store) (snapshot, error) {
 	s := snapshot{at: time.Now(), queues: queues}
 	all, err := store.Workers(ctx)
 	for _, w := range all {
-		if w.Status != "stopped" {
+		if w.State != pgqrs.WorkerStopped {
 			s.workers = append(s.workers, w)
 		}
 	}
@@ -72,9 +72,9 @@ func sum(list []pace) pace {
 		all.Scheduled += p.Scheduled
 		all.Blocked += p.Blocked
 		all.Leased += p.Leased
-		all.Archived += p.Archived
+		all.ArchivedLastMinute += p.ArchivedLastMinute
 		all.Dead += p.Dead
-		all.Died += p.Died
+		all.DiedLastMinute += p.DiedLastMinute
 		all.OldestReady = max(all.OldestReady, p.OldestReady)
 		all.Workers += p.Workers
 		all.growth += p.growth

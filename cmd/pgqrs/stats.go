@@ -64,7 +64,7 @@ var paceColumns = []column[pace]{
 		}
 		return p.growth
 	}},
-	{title: "DONE/MIN", fn: func(p pace) any { return bounded(p.Archived) }},
+	{title: "DONE/MIN", fn: func(p pace) any { return bounded(p.ArchivedLastMinute) }},
 	{title: "WORKERS", fn: func(p pace) any { return p.Workers }},
 }
 
@@ -107,7 +107,7 @@ type paceView struct {
 }
 
 func viewPace(p pace) paceView {
-	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Blocked, p.Leased, p.Dead, seconds(p.OldestReady), p.Workers, unattended(p.QueueDepth), nil, p.Archived, p.Died}
+	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Blocked, p.Leased, p.Dead, seconds(p.OldestReady), p.Workers, unattended(p.QueueDepth), nil, p.ArchivedLastMinute, p.DiedLastMinute}
 	if p.known {
 		v.Growth = &p.growth
 	}

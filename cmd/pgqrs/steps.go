@@ -27,7 +27,7 @@ func (c call) showRuns(ctx context.Context) error {
 }
 
 func (c call) showRun(ctx context.Context, id int64) error {
-	run, err := c.store.Run(id).Info(ctx)
+	run, err := c.store.RunHandle(id).Info(ctx)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (c call) showRun(ctx context.Context, id int64) error {
 
 func runFields(r pgqrs.RunInfo) []field {
 	fields := []field{
-		{"run", r.ID}, {"workflow", r.Workflow}, {"status", string(r.Status)}, {"message", r.MessageID}, {"key", r.Key},
+		{"run", r.ID}, {"workflow", r.Workflow}, {"state", string(r.State)}, {"message", r.MessageID}, {"key", r.Key},
 		{"created", r.CreatedAt}, {"started", r.StartedAt}, {"paused", r.PausedAt}, {"ended", r.EndedAt}, {"took", took(r.StartedAt, r.EndedAt)},
 		{"goes on", r.DueAt},
 	}
@@ -89,22 +89,22 @@ func result(s pgqrs.StepInfo) string {
 
 // A stepView is a step as JSON.
 type stepView struct {
-	Name      string      `json:"name"`
-	Status    pgqrs.State `json:"status"`
-	Output    any         `json:"output,omitempty"`
-	Size      int64       `json:"output_size,omitempty"` // if anything is cut
-	Cut       bool        `json:"cut,omitempty"`
-	Error     string      `json:"error,omitempty"`
-	Retries   int         `json:"retries"`
-	RetryIn   float64     `json:"retry_in_seconds,omitempty"`
-	StartedAt time.Time   `json:"started_at,omitzero"`
-	EndedAt   time.Time   `json:"ended_at,omitzero"`
-	Took      any         `json:"took_seconds,omitempty"`
-	Runs      []runView   `json:"runs,omitempty"` // that it started
+	Name      string         `json:"name"`
+	Status    pgqrs.RunState `json:"status"`
+	Output    any            `json:"output,omitempty"`
+	Size      int64          `json:"output_size,omitempty"` // if anything is cut
+	Cut       bool           `json:"cut,omitempty"`
+	Error     string         `json:"error,omitempty"`
+	Retries   int            `json:"retries"`
+	RetryIn   float64        `json:"retry_in_seconds,omitempty"`
+	StartedAt time.Time      `json:"started_at,omitzero"`
+	EndedAt   time.Time      `json:"ended_at,omitzero"`
+	Took      any            `json:"took_seconds,omitempty"`
+	Runs      []runView      `json:"runs,omitempty"` // that it started
 }
 
 func viewStep(s pgqrs.StepInfo) stepView {
-	v := stepView{s.Name, s.Status, raw(s.Output), sizeIfCut(s.OutputSize, s.Cut), s.Cut, s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil, nil}
+	v := stepView{s.Name, s.State, raw(s.Output), sizeIfCut(s.OutputSize, s.Cut), s.Cut, s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil, nil}
 	if d, ok := took(s.StartedAt, s.EndedAt).(time.Duration); ok {
 		v.Took = seconds(d)
 	}

@@ -20,7 +20,7 @@ type detail struct {
 // A panel is one way to look at a queue.
 type panel struct {
 	title string
-	state pgqrs.State // lists messages, if it is set
+	state pgqrs.MessageState // lists messages, if it is set
 }
 
 const (
@@ -83,7 +83,7 @@ var orders = []order{
 	{"leased", func(a, b pace) int { return cmp.Compare(b.Leased, a.Leased) }},
 	{"dead", func(a, b pace) int { return cmp.Compare(b.Dead, a.Dead) }},
 	{"growth", func(a, b pace) int { return cmp.Compare(b.growth, a.growth) }},
-	{"done/min", func(a, b pace) int { return cmp.Compare(b.Archived, a.Archived) }},
+	{"done/min", func(a, b pace) int { return cmp.Compare(b.ArchivedLastMinute, a.ArchivedLastMinute) }},
 }
 
 func (s *screen) sort() {

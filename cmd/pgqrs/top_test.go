@@ -21,7 +21,7 @@ func newScreen(t *testing.T, width, height int, queues ...pgqrs.QueueDepth) *scr
 }
 
 var threeQueues = []pgqrs.QueueDepth{
-	{Name: "emails", Ready: 5, Dead: 2, Archived: 100, OldestReady: time.Minute},
+	{Name: "emails", Ready: 5, Dead: 2, ArchivedLastMinute: 100, OldestReady: time.Minute},
 	{Name: "orders", Ready: 9, Leased: 1},
 	{Name: "reports", Ready: 7, OldestReady: time.Hour, PausedAt: time.Unix(1, 0)},
 }

@@ -47,7 +47,7 @@ func (s *screen) summary() string {
 	}
 	all := sum(s.paces)
 	text := fmt.Sprintf("pgqrs top  %s  %s  ready %v  leased %v  dead %v  done %v/min  by %s",
-		s.store.Dialect(), s.last.at.Format("15:04:05"), bounded(all.Ready), bounded(all.Leased), bounded(all.Dead), bounded(all.Archived), orders[s.order].title)
+		s.store.Dialect(), s.last.at.Format("15:04:05"), bounded(all.Ready), bounded(all.Leased), bounded(all.Dead), bounded(all.ArchivedLastMinute), orders[s.order].title)
 	if s.backward {
 		text += ", reversed"
 	}

@@ -29,7 +29,7 @@ type branch struct {
 // tree reads a run and what it started, up to room further runs.
 func (c call) tree(ctx context.Context, run pgqrs.RunInfo, room *int) (*tree, error) {
 	t := &tree{RunInfo: run}
-	steps, err := c.store.Run(run.ID).Steps(ctx)
+	steps, err := c.store.RunHandle(run.ID).Steps(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (c call) tree(ctx context.Context, run pgqrs.RunInfo, room *int) (*tree, er
 // A leaf is a line below a run: a step or a run.
 type leaf struct {
 	name           string // behind what it hangs on
-	status         pgqrs.State
+	status         pgqrs.RunState
 	started, ended time.Time
 	retries        any // of a step
 	result         string
@@ -70,14 +70,14 @@ func (t *tree) leaves(trunk string) []leaf {
 	var list []leaf
 	for i, b := range t.branches {
 		twig, below := fork(trunk, i == len(t.branches)-1 && !t.cut)
-		step := leaf{twig + b.Name, b.Status, b.StartedAt, b.EndedAt, b.Retries, result(b.StepInfo)}
+		step := leaf{twig + b.Name, b.State, b.StartedAt, b.EndedAt, b.Retries, result(b.StepInfo)}
 		if len(b.runs) > 0 {
 			step.result = "" // it says again what the runs do
 		}
 		list = append(list, step)
 		for j, run := range b.runs {
 			twig, further := fork(below, j == len(b.runs)-1)
-			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.Status, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, listed(run.Output, run.OutputSize))})
+			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.State, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, listed(run.Output, run.OutputSize))})
 			list = append(list, run.leaves(further)...)
 		}
 	}
@@ -105,7 +105,7 @@ func (t *tree) write(c call) error {
 	fmt.Fprintln(c.out)
 	return writeTable(c.out, c.width, leaves, []column[leaf]{
 		{title: "STEP", long: true, fn: func(l leaf) any { return l.name }},
-		{title: "STATUS", fn: func(l leaf) any { return string(l.status) }},
+		{title: "STATE", fn: func(l leaf) any { return string(l.status) }},
 		{title: "AT", fn: func(l leaf) any { return after(t.RunInfo, l.started) }},
 		{title: "TOOK", fn: func(l leaf) any { return took(l.started, l.ended) }},
 		{title: "RETRIES", fn: func(l leaf) any { return l.retries }},

@@ -58,7 +58,7 @@ func (c call) listWorkers(ctx context.Context) error {
 	}
 	var workers []pgqrs.WorkerInfo
 	for _, w := range all {
-		if c.Bool("all") || w.Status != "stopped" {
+		if c.Bool("all") || w.State != pgqrs.WorkerStopped {
 			workers = append(workers, w)
 		}
 	}
@@ -69,8 +69,8 @@ var workerColumns = []column[pgqrs.WorkerInfo]{
 	{title: "ID", fn: func(w pgqrs.WorkerInfo) any { return w.ID }},
 	{title: "WORKER", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Name }},
 	{title: "QUEUE", long: true, fn: func(w pgqrs.WorkerInfo) any { return w.Queue }},
-	{title: "STATUS", fn: func(w pgqrs.WorkerInfo) any { return w.Status }},
-	{title: "HOLDS", fn: func(w pgqrs.WorkerInfo) any { return w.Held }},
+	{title: "STATE", fn: func(w pgqrs.WorkerInfo) any { return string(w.State) }},
+	{title: "LEASED", fn: func(w pgqrs.WorkerInfo) any { return w.Leased }},
 	{title: "STARTED", spare: true, fn: func(w pgqrs.WorkerInfo) any { return w.StartedAt }},
 	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return ago(w.HeartbeatAt) }},
 }
@@ -134,5 +134,5 @@ type workerView struct {
 }
 
 func viewWorker(w pgqrs.WorkerInfo) workerView {
-	return workerView{w.ID, w.Name, w.Queue, w.Status, w.Held, w.StartedAt, w.HeartbeatAt, w.ShutdownAt}
+	return workerView{w.ID, w.Name, w.Queue, w.State, w.Leased, w.StartedAt, w.HeartbeatAt, w.ShutdownAt}
 }

@@ -39,7 +39,7 @@ func main() {
 
 // policy is that of the calls, in every process that handles them.
 var policy = pgqrs.Policy{
-	MaxHeld:     2,                                   // at a time, in all processes
+	MaxLeased:   2,                                   // at a time, in all processes
 	Rate:        pgqrs.Rate{N: 10, Per: time.Second}, // ten at once, and then one each 100 ms
 	MaxAttempts: 3,                                   // then it dies,
 	Backoff:     pgqrs.Exponential(time.Second, time.Minute),

@@ -98,7 +98,7 @@ func workersOf(ctx context.Context, t testing.TB, s *pgqrs.Store) map[int64]pgqr
 	}
 	workers := map[int64]pgqrs.WorkerInfo{}
 	for _, w := range list {
-		if w.Status != "stopped" {
+		if w.State != pgqrs.WorkerStopped {
 			workers[w.ID] = w
 		}
 	}
@@ -112,7 +112,7 @@ func describe(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.Qu
 	var b strings.Builder
 	for _, info := range left {
 		fmt.Fprintf(&b, "\n\tqueue %q: %d ready, %d leased, %d scheduled: %s", info.Name, info.Ready, info.Leased, info.Scheduled, reason(info, workers, handled))
-		for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Leased, pgqrs.Scheduled} { // as they move
+		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Leased, pgqrs.Scheduled} { // as they move
 			ms, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: info.Name, State: state, Limit: 3})
 			if err != nil {
 				t.Fatalf("drain: %v", err)
@@ -140,8 +140,8 @@ func reason(info pgqrs.QueueInfo, workers map[int64]pgqrs.WorkerInfo, handled ma
 	for _, w := range workers {
 		switch {
 		case w.Queue != info.Name:
-		case w.Status == "suspended" || w.Status == "interrupted":
-			return fmt.Sprintf("worker %q is %s", w.Name, w.Status)
+		case w.State == pgqrs.WorkerSuspended || w.State == pgqrs.WorkerInterrupted:
+			return fmt.Sprintf("worker %q is %s", w.Name, w.State)
 		default:
 			others = append(others, fmt.Sprintf("%q", w.Name))
 		}
@@ -242,7 +242,7 @@ func beginText(ctx context.Context, t testing.TB, s *pgqrs.Store) string {
 	case err != nil:
 		t.Fatalf("drain: %v", err)
 		return ""
-	case r.Concurrency == "experimental":
+	case r.Writers == pgqrs.ConcurrentWriters:
 		return "BEGIN CONCURRENT"
 	case s.Dialect() == pgqrs.Postgres:
 		return "BEGIN"

@@ -83,10 +83,10 @@ func infoIDs(ms []pgqrs.MessageInfo) []int64 {
 }
 
 // oneOfEach puts one message of each state into a new queue.
-func (e *env) oneOfEach(t *testing.T, queue string) (q *pgqrs.Queue[string], ids map[pgqrs.State]int64, held *pgqrs.Message[string]) {
+func (e *env) oneOfEach(t *testing.T, queue string) (q *pgqrs.Queue[string], ids map[pgqrs.MessageState]int64, held *pgqrs.Message[string]) {
 	t.Helper()
 	q = pgqrs.NewQueue[string](e.store, queue)
-	ids = map[pgqrs.State]int64{pgqrs.Dead: deadLetter(t, q)}
+	ids = map[pgqrs.MessageState]int64{pgqrs.Dead: deadLetter(t, q)}
 	ids[pgqrs.Archived] = enqueue(t, q, "archived")
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
 	ids[pgqrs.Leased] = enqueue(t, q, "leased")
@@ -96,7 +96,7 @@ func (e *env) oneOfEach(t *testing.T, queue string) (q *pgqrs.Queue[string], ids
 	return q, ids, held
 }
 
-var allStates = []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}
+var allStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}
 
 // counts are the messages of a queue in the order of allStates.
 func counts(q pgqrs.QueueInfo) [5]int64 {
@@ -287,12 +287,12 @@ func adminWorkers(t *testing.T, e *env) {
 	must(t, q.Ack(t.Context(), ms[0]))
 	list := value(e.store.Workers(t.Context()))(t)
 	equal(t, "workers", len(list), 2)
-	slices.SortFunc(list, func(a, b pgqrs.WorkerInfo) int { return int(b.Held - a.Held) }) // they may have started in the same millisecond
+	slices.SortFunc(list, func(a, b pgqrs.WorkerInfo) int { return int(b.Leased - a.Leased) }) // they may have started in the same millisecond
 	for i, held := range []int64{2, 1} {
 		w := list[i]
 		equal(t, "queue", w.Queue, "parcels")
-		equal(t, "status", w.Status, "ready")
-		equal(t, "messages held", w.Held, held)
+		equal(t, "status", w.State, "ready")
+		equal(t, "messages held", w.Leased, held)
 		if w.StartedAt.IsZero() || w.HeartbeatAt.IsZero() || !w.ShutdownAt.IsZero() || !strings.HasSuffix(w.Name, "/parcels") {
 			t.Errorf("worker is %+v; want a start, a heartbeat, no end, and a name that ends in /parcels", w)
 		}
@@ -300,14 +300,14 @@ func adminWorkers(t *testing.T, e *env) {
 	equal(t, "owner of a message", ms[1].WorkerID, list[0].ID)
 	must(t, other.Close())
 	stopped := e.worker(t, list[1].Name)
-	equal(t, "status after Close", stopped.Status, "stopped")
+	equal(t, "status after Close", stopped.State, "stopped")
 	if stopped.ShutdownAt.IsZero() {
 		t.Error("it is not known when the worker stopped")
 	}
 }
 
 // adminScript does one of everything to a database that adminScene set up.
-func adminScript(t *testing.T, e *env, s *pgqrs.Store, ids map[pgqrs.State]int64) {
+func adminScript(t *testing.T, e *env, s *pgqrs.Store, ids map[pgqrs.MessageState]int64) {
 	t.Helper()
 	ctx := t.Context()
 	equal(t, "messages deleted", value(s.Delete(ctx, ids[pgqrs.Archived]))(t), 1)
@@ -321,7 +321,7 @@ func adminScript(t *testing.T, e *env, s *pgqrs.Store, ids map[pgqrs.State]int64
 	equal(t, "ready messages as the transaction sees them", value(s.Queues(ctx, "parcels"))(t)[0].Ready, 2)
 }
 
-func adminScene(t *testing.T, e *env) map[pgqrs.State]int64 {
+func adminScene(t *testing.T, e *env) map[pgqrs.MessageState]int64 {
 	t.Helper()
 	_, ids, _ := e.oneOfEach(t, "parcels")
 	deadLetter(t, pgqrs.NewQueue[string](e.store, "letters"))
@@ -330,7 +330,7 @@ func adminScene(t *testing.T, e *env) map[pgqrs.State]int64 {
 }
 
 // inTransaction runs the script in a transaction that is yet to end.
-func inTransaction(t *testing.T, e *env, ids map[pgqrs.State]int64) *sql.Tx {
+func inTransaction(t *testing.T, e *env, ids map[pgqrs.MessageState]int64) *sql.Tx {
 	t.Helper()
 	tx := value(e.db.BeginTx(t.Context(), nil))(t)
 	t.Cleanup(func() { tx.Rollback() })
@@ -344,7 +344,7 @@ func adminRollback(t *testing.T, e *env) {
 	e.wantCounts(t, "letters", 0, 0, 0, 0, 1)
 	e.wantCounts(t, "empty", 0, 0, 0, 0, 0)
 	equal(t, "time of a pause", e.stats(t, "parcels").PausedAt, time.Time{})
-	equal(t, "status of the worker", value(e.store.Workers(t.Context()))(t)[0].Status, "ready")
+	equal(t, "status of the worker", value(e.store.Workers(t.Context()))(t)[0].State, "ready")
 }
 
 func adminCommit(t *testing.T, e *env) {
@@ -355,5 +355,5 @@ func adminCommit(t *testing.T, e *env) {
 	if e.stats(t, "parcels").PausedAt.IsZero() {
 		t.Error("the queue is not paused")
 	}
-	equal(t, "status of the worker", value(e.store.Workers(t.Context()))(t)[0].Status, "suspended")
+	equal(t, "status of the worker", value(e.store.Workers(t.Context()))(t)[0].State, "suspended")
 }

@@ -34,7 +34,7 @@ func adminDepths(t *testing.T, e *env) {
 	kill(t, q, ms[1:3]...)
 	got := e.depth(t, "parcels")
 	got.OldestReady = 0
-	equal(t, "depth", got, pgqrs.QueueDepth{Name: "parcels", Ready: 7, Scheduled: 3, Leased: 2, Dead: 2, Archived: 1, Died: 2, Workers: 1})
+	equal(t, "depth", got, pgqrs.QueueDepth{Name: "parcels", Ready: 7, Scheduled: 3, Leased: 2, Dead: 2, ArchivedLastMinute: 1, DiedLastMinute: 2, Workers: 1})
 	must(t, e.store.PauseQueue(ctx, "letters"))
 	all := value(e.store.Depths(ctx))(t)
 	equal(t, "queues", len(all), 2)
@@ -56,9 +56,9 @@ func adminPace(t *testing.T, e *env) {
 	pgqrstest.Advance(t, e.store, 2*time.Minute)
 	must(t, q.Ack(t.Context(), ms[2]))
 	got := e.depth(t, "parcels")
-	equal(t, "archived in the last minute", got.Archived, 1)
-	equal(t, "died in the last minute", got.Died, 0)
+	equal(t, "archived in the last minute", got.ArchivedLastMinute, 1)
+	equal(t, "died in the last minute", got.DiedLastMinute, 0)
 	equal(t, "dead", got.Dead, 1)
 	kill(t, q, ms[3])
-	equal(t, "died in the last minute", e.depth(t, "parcels").Died, 1)
+	equal(t, "died in the last minute", e.depth(t, "parcels").DiedLastMinute, 1)
 }

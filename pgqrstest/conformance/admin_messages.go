@@ -30,7 +30,7 @@ func (e *env) list(t *testing.T, f pgqrs.MessageFilter) (all []pgqrs.MessageInfo
 }
 
 // wantPages checks a listing of five messages in pages of two.
-func (e *env) wantPages(t *testing.T, queue string, state pgqrs.State, want []int64) {
+func (e *env) wantPages(t *testing.T, queue string, state pgqrs.MessageState, want []int64) {
 	t.Helper()
 	ms, pages := e.list(t, pgqrs.MessageFilter{Queue: queue, State: state, Limit: 2})
 	equalSlices(t, fmt.Sprintf("%s messages", state), infoIDs(ms), want)

@@ -255,12 +255,12 @@ func batchEndPurged(t *testing.T, e *env) {
 	ms := dequeue(t, f.jobs, 3)
 	must(t, f.jobs.Ack(t.Context(), ms[0]))
 	kill(t, f.jobs, ms[1])
-	for _, state := range []pgqrs.State{pgqrs.Archived, pgqrs.Dead} {
+	for _, state := range []pgqrs.MessageState{pgqrs.Archived, pgqrs.Dead} {
 		equal(t, "purged while the batch is waited for", value(e.store.Purge(t.Context(), "jobs", state))(t), 0)
 	}
 	must(t, f.jobs.Ack(t.Context(), ms[2]))
 	f.wantReport(t, 2, 1)
-	for state, want := range map[pgqrs.State]int64{pgqrs.Archived: 2, pgqrs.Dead: 1} {
+	for state, want := range map[pgqrs.MessageState]int64{pgqrs.Archived: 2, pgqrs.Dead: 1} {
 		equal(t, "purged afterwards", value(e.store.Purge(t.Context(), "jobs", state))(t), want)
 	}
 }

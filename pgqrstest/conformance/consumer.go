@@ -19,7 +19,7 @@ var consumerCases = []testcase{
 			wantNone(t, pgqrs.NewQueue[int](e.store, "jobs"))
 		}
 		w := handRow(t, e, "jobs")
-		equal(t, "status", w.Status, "ready")
+		equal(t, "status", w.State, "ready")
 		wantNone(t, another(t, e))
 		wantNone(t, pgqrs.NewQueue[int](e.store, "others"))
 		equal(t, "number of workers", len(value(e.store.Workers(t.Context()))(t)), 3)
@@ -61,7 +61,7 @@ var consumerCases = []testcase{
 		_, err := q.Dequeue(t.Context(), 1, time.Minute)
 		wantError(t, err, pgqrs.ErrState)
 		wantErrorText(t, err, "interrupted")
-		equal(t, "status", handRow(t, e, "jobs").Status, "suspended")
+		equal(t, "status", handRow(t, e, "jobs").State, "suspended")
 		must(t, e.store.ResumeWorker(t.Context(), id))
 		equal(t, "payload", dequeueOne(t, q).Payload, "y")
 	}},
@@ -93,7 +93,7 @@ var consumerCases = []testcase{
 		must(t, s.Close())
 		must(t, s.Close())
 		w := handRow(t, e, "jobs")
-		equal(t, "status", w.Status, "stopped")
+		equal(t, "status", w.State, "stopped")
 		equal(t, "has an end", w.ShutdownAt.IsZero(), false)
 		for what, call := range everyQueueCall(q, m) {
 			if err := call(t.Context()); !errors.Is(err, pgqrs.ErrState) {

@@ -167,7 +167,7 @@ func crowdSteps(t *testing.T, e *env) {
 		}
 		equalSlices(t, fmt.Sprintf("result of run %d", n), value(run.Result(t.Context()))(t), want)
 		for i, s := range value(run.Steps(t.Context()))(t) {
-			equal(t, "status", s.Status, pgqrs.Succeeded)
+			equal(t, "status", s.State, pgqrs.Succeeded)
 			sameJSON(t, s.Output, fmt.Sprintf("%q", want[i]))
 		}
 	}
@@ -191,7 +191,7 @@ func crowdResults(t *testing.T, e *env) {
 	})
 	runs := make([]*pgqrs.RunHandle[int], n)
 	for i := range runs {
-		runs[i] = pgqrs.NewWorkflow[int, int](far, "crowd").Run(value(w.Start(t.Context(), i))(t).ID())
+		runs[i] = pgqrs.NewWorkflow[int, int](far, "crowd").RunHandle(value(w.Start(t.Context(), i))(t).ID())
 	}
 	results, errs := make([]int, n), make([]error, n)
 	began := time.Now()

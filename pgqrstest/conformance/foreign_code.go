@@ -199,7 +199,7 @@ func foreignRunErrors(t *testing.T, e *env) {
 			calls.add(in)
 			return 0, err
 		})))
-		for in, want := range map[string]pgqrs.State{"step": pgqrs.Succeeded, "transaction": pgqrs.Succeeded, "run": pgqrs.Failed} {
+		for in, want := range map[string]pgqrs.RunState{"step": pgqrs.Succeeded, "transaction": pgqrs.Succeeded, "run": pgqrs.Failed} {
 			h := value(w.Start(t.Context(), in))(t)
 			e.awaitRun(t, h.ID(), want)
 		}
@@ -401,7 +401,7 @@ func foreignMiddleware(t *testing.T, e *env) {
 
 func liveWorkers(t *testing.T, e *env) (n int) {
 	for _, w := range value(e.store.Workers(t.Context()))(t) {
-		if w.Status != "stopped" {
+		if w.State != pgqrs.WorkerStopped {
 			n++
 		}
 	}

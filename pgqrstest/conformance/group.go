@@ -50,9 +50,9 @@ func grouped(t *testing.T, q *pgqrs.Queue[string], group string, payloads ...str
 }
 
 // states returns those of messages by id.
-func (e *env) states(t *testing.T, ids ...int64) []pgqrs.State {
+func (e *env) states(t *testing.T, ids ...int64) []pgqrs.MessageState {
 	t.Helper()
-	list := make([]pgqrs.State, len(ids))
+	list := make([]pgqrs.MessageState, len(ids))
 	for i, id := range ids {
 		list[i] = e.info(t, id).State
 	}
@@ -119,7 +119,7 @@ func groupHeadFails(t *testing.T, e *env) {
 	q := jobs(e).With(pgqrs.Policy{Backoff: func(int) time.Duration { return time.Minute }})
 	ids := grouped(t, q, "a", "head", "next")
 	must(t, q.Fail(t.Context(), errors.New("not yet"), dequeueOne(t, q)))
-	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Scheduled, pgqrs.Blocked})
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Scheduled, pgqrs.Blocked})
 	wantNone(t, q)
 	pgqrstest.Advance(t, e.store, 2*time.Minute)
 	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"head", "next"})
@@ -129,7 +129,7 @@ func groupHeadDies(t *testing.T, e *env) {
 	q := jobs(e)
 	ids := grouped(t, q, "a", "head", "next")
 	must(t, q.Fail(t.Context(), pgqrs.Permanent(errors.New("never")), dequeueOne(t, q)))
-	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Dead, pgqrs.Ready})
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Dead, pgqrs.Ready})
 	equal(t, "payload", dequeueOne(t, q).Payload, "next")
 }
 
@@ -146,10 +146,10 @@ func groupDelayed(t *testing.T, e *env) {
 	q := jobs(e)
 	head := enqueue(t, q, "head", pgqrs.Group("a"), pgqrs.Delay(time.Hour))
 	next := enqueue(t, q, "next", pgqrs.Group("a"), pgqrs.Delay(2*time.Hour))
-	equalSlices(t, "states", e.states(t, head, next), []pgqrs.State{pgqrs.Scheduled, pgqrs.Blocked})
+	equalSlices(t, "states", e.states(t, head, next), []pgqrs.MessageState{pgqrs.Scheduled, pgqrs.Blocked})
 	pgqrstest.Advance(t, e.store, 90*time.Minute)
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
-	equalSlices(t, "states", e.states(t, head, next), []pgqrs.State{pgqrs.Archived, pgqrs.Scheduled})
+	equalSlices(t, "states", e.states(t, head, next), []pgqrs.MessageState{pgqrs.Archived, pgqrs.Scheduled})
 	pgqrstest.Advance(t, e.store, time.Hour)
 	equal(t, "payload", dequeueOne(t, q).Payload, "next")
 }
@@ -210,7 +210,7 @@ func groupRedriven(t *testing.T, e *env) {
 	kill(t, q, dequeueOne(t, q))
 	second := dequeueOne(t, q)
 	equal(t, "redriven", value(e.store.Redrive(t.Context(), ids[0]))(t), 1)
-	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Blocked, pgqrs.Leased, pgqrs.Blocked, pgqrs.Blocked})
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Blocked, pgqrs.Leased, pgqrs.Blocked, pgqrs.Blocked})
 	kill(t, q, second)
 	equal(t, "redriven", value(e.store.RedriveAll(t.Context(), "jobs"))(t), 1)
 	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"1", "2", "3", "4"})
@@ -239,7 +239,7 @@ func groupRedrivenKeyed(t *testing.T, e *env) {
 	n, err = e.store.Redrive(t.Context(), ids[2], ids[1], ids[0])
 	equal(t, "redriven of three with one key", n, 1)
 	wantError(t, err, pgqrs.ErrDuplicate)
-	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Ready, pgqrs.Dead, pgqrs.Dead})
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Ready, pgqrs.Dead, pgqrs.Dead})
 }
 
 func groupRedrivenMeanwhile(t *testing.T, e *env) {
@@ -356,11 +356,11 @@ func groupInTx(t *testing.T, e *env) {
 		must(t, bound.Ack(t.Context(), m))
 		tx.end(t)
 		if tx.commit {
-			equalSlices(t, "states", e.states(t, ids[0], ids[1], last), []pgqrs.State{pgqrs.Archived, pgqrs.Ready, pgqrs.Blocked})
+			equalSlices(t, "states", e.states(t, ids[0], ids[1], last), []pgqrs.MessageState{pgqrs.Archived, pgqrs.Ready, pgqrs.Blocked})
 			equalSlices(t, "payloads", drainBy(t, q, 10), []string{"next", "last"})
 			return
 		}
-		equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Leased, pgqrs.Blocked})
+		equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Leased, pgqrs.Blocked})
 		equal(t, "the one enqueued", e.view(t, last), "none")
 		must(t, q.Ack(t.Context(), m))
 		equalSlices(t, "payloads", drainBy(t, q, 10), []string{"next"})
@@ -387,7 +387,7 @@ func groupSkipSwept(t *testing.T, e *env) {
 	// As if the process had died before it let the second one go.
 	e.poke(t, "UPDATE pgqrs_messages SET vt = parked_vt, parked_vt = NULL WHERE id = %d", ids[0])
 	e.poke(t, "UPDATE pgqrs_messages SET parked_vt = vt, vt = '%s' WHERE id = %d", e.timeText(time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)), ids[1])
-	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Scheduled, pgqrs.Blocked})
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Scheduled, pgqrs.Blocked})
 	h, done := handling(q)
 	start(t, fast(h))
 	equal(t, "payload", receive(t, "the second one", done), "2")

@@ -309,7 +309,7 @@ func groupSkip(t *testing.T, e *env) {
 	q := skipping(t, e)
 	ids := grouped(t, q, "a", "1", "2")
 	must(t, q.Fail(t.Context(), errors.New("later"), dequeueOne(t, q)))
-	equalSlices(t, "states", e.states(t, ids...), []pgqrs.State{pgqrs.Blocked, pgqrs.Ready})
+	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Blocked, pgqrs.Ready})
 	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"2"})
 	equal(t, "state of the one that failed", e.info(t, ids[0]).State, pgqrs.Scheduled)
 	enqueue(t, q, "3", pgqrs.Group("a"))
@@ -370,11 +370,11 @@ func groupRunCancelled(t *testing.T, e *env) {
 	for n := range runs {
 		runs[n] = launch(t, w, n, pgqrs.Group("a"))
 	}
-	state := func(n int) pgqrs.State { return e.info(t, e.runInfo(t, runs[n].ID()).MessageID).State }
+	state := func(n int) pgqrs.MessageState { return e.info(t, e.runInfo(t, runs[n].ID()).MessageID).State }
 	cancel := func(n int) {
 		t.Helper()
 		must(t, runs[n].Cancel(t.Context()))
-		equal(t, "status", e.runInfo(t, runs[n].ID()).Status, pgqrs.Cancelled)
+		equal(t, "status", e.runInfo(t, runs[n].ID()).State, pgqrs.Cancelled)
 		equal(t, "state of its message", state(n), pgqrs.Archived)
 	}
 	cancel(0) // the head

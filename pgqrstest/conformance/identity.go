@@ -55,7 +55,7 @@ func identityLease(t *testing.T, e *env) {
 }
 
 func identityWorker(t *testing.T, e *env) {
-	h, got := handling(pgqrs.NewQueue[string](e.store, "a").With(pgqrs.Policy{MaxHeld: 7}))
+	h, got := handling(pgqrs.NewQueue[string](e.store, "a").With(pgqrs.Policy{MaxLeased: 7}))
 	start(t, named(h))
 	enqueue(t, pgqrs.NewQueue[string](e.store, "a"), "first")
 	receive(t, "it works", got)
@@ -69,7 +69,7 @@ func identityWorker(t *testing.T, e *env) {
 	e.awaitStatus(t, "w/a", "polling")
 	equal(t, "payload", dequeueOne(t, b).Payload, "theirs")
 	equal(t, "messages handled besides", len(got), 0)
-	eventually(t, "the queue's policy is written again", func() bool { return e.stats(t, "a").Policy.MaxHeld == 7 })
+	eventually(t, "the queue's policy is written again", func() bool { return e.stats(t, "a").Policy.MaxLeased == 7 })
 }
 
 // renumber empties the table of workers and has its numbers begin again.
@@ -134,12 +134,12 @@ func identityEnd(t *testing.T, e *env) {
 	stop := start(t, w)
 	e.takeOver(t, "w/a")
 	must(t, stop())
-	equal(t, "status", e.worker(t, "w/a").Status, "polling")
+	equal(t, "status", e.worker(t, "w/a").State, "polling")
 	other := e.newStore(t, pgqrs.Config{})
 	wantNone(t, pgqrs.NewQueue[string](other, "b"))
 	e.poke(t, "UPDATE pgqrs_workers SET started_at = '2020-01-01 00:00:00' WHERE id = %d", handRow(t, e, "b").ID)
 	must(t, other.Close())
-	equal(t, "status of a consumer's row", handRow(t, e, "b").Status, "ready")
+	equal(t, "status of a consumer's row", handRow(t, e, "b").State, "ready")
 }
 
 func identityStrays(t *testing.T, e *env) {

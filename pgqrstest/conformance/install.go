@@ -104,7 +104,7 @@ func installConcurrent(t *testing.T, e *env) {
 	s := pgqrs.Config{Concurrent: true, Logger: e.log.logger(t)}.New(db, pgqrs.Turso)
 	err := s.Install(t.Context())
 	if err == nil {
-		equal(t, "concurrency", value(s.Verify(t.Context()))(t).Concurrency, "experimental")
+		equal(t, "writers", value(s.Verify(t.Context()))(t).Writers, pgqrs.ConcurrentWriters)
 		wantWorking(t, s)
 		must(t, s.Close())
 		return
@@ -127,7 +127,7 @@ func installNewer(t *testing.T, e *env) {
 	must(t, e.store.Install(t.Context()))
 	r := value(e.store.Verify(t.Context()))(t)
 	equal(t, "OK", r.OK(), true)
-	equal(t, "schema version", r.Schema, 990001)
+	equal(t, "schema version", r.SchemaVersion, 990001)
 	equalSlices(t, "newer", r.Newer, []string{"990001 (future)"})
 	equal(t, "warnings", len(warnings(r)), 0)
 	wantWorking(t, e.store)
@@ -373,7 +373,7 @@ func installByHand(t *testing.T, e *env) {
 	}
 	r := value(s.Verify(t.Context()))(t)
 	equal(t, "OK", r.OK(), true)
-	equal(t, "schema version", fmt.Sprintf("%04d", r.Schema), files[len(files)-1][:4])
+	equal(t, "schema version", fmt.Sprintf("%04d", r.SchemaVersion), files[len(files)-1][:4])
 	must(t, s.Install(t.Context())) // MVCC mode is no migration
 	wantComplete(t, s)
 	wantWorking(t, s)

@@ -65,7 +65,7 @@ func keptByRerun(t *testing.T, e *env) {
 	for range 2 {
 		again = append(again, value(first.RerunFrom(t.Context(), "book"))(t))
 	}
-	for i, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Blocked} {
+	for i, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Blocked} {
 		m := e.messageOf(t, again[i].ID())
 		wantBelongings(t, m)
 		equal(t, "state", m.State, state)
@@ -141,7 +141,7 @@ func keptByChildren(t *testing.T, e *env) {
 	asleep(t, e, h, "kids")
 	all := value(e.store.Runs(t.Context(), pgqrs.RunFilter{Parent: h.ID()}))(t)
 	equal(t, "children", len(all), 2)
-	for i, state := range []pgqrs.State{pgqrs.Blocked, pgqrs.Ready} { // the latest first
+	for i, state := range []pgqrs.MessageState{pgqrs.Blocked, pgqrs.Ready} { // the latest first
 		m := e.info(t, all[i].MessageID)
 		wantBelongings(t, m)
 		equal(t, "state", m.State, state)

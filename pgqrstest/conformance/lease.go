@@ -52,7 +52,7 @@ var leaseCases = []testcase{
 		equal(t, "length of the lease", m.LeasedUntil.After(m.EnqueuedAt.Add(30*time.Second-time.Millisecond)), true)
 		equal(t, "time it became due", m.DueAt, m.EnqueuedAt)
 		equal(t, "worker", m.WorkerID, handRow(t, e, "jobs").ID)
-		equal(t, "held by the worker", handRow(t, e, "jobs").Held, 1)
+		equal(t, "held by the worker", handRow(t, e, "jobs").Leased, 1)
 	}},
 	{"an expired lease makes the message deliverable again, and the attempt counts", "what a killed process held would be lost, or crash one process after another", func(t *testing.T, e *env) {
 		a, b := jobs(e), another(t, e)

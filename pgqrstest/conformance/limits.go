@@ -118,7 +118,7 @@ func wantLimited(t *testing.T, err error, atMost time.Duration) {
 var perMessage = time.Duration(float64(time.Second) / slow)
 
 func limitsRate(t *testing.T, e *env) {
-	s := e.limited(t, pgqrs.Limits{Rate: slow, Burst: 3})
+	s := e.limited(t, pgqrs.Limits{MaxPerSecond: slow, Burst: 3})
 	q, w := pgqrs.NewQueue[int](s, "q"), pgqrs.NewWorkflow[int, int](s, "w")
 	enqueue(t, q, 1)
 	value(w.Start(t.Context(), 1))(t)
@@ -134,14 +134,14 @@ func limitsRate(t *testing.T, e *env) {
 	equal(t, "messages", len(dequeue(t, q, 10)), 2)
 	equal(t, "runs", len(value(e.store.Runs(t.Context(), pgqrs.RunFilter{}))(t)), 1)
 	// One that adds faster than calls can take.
-	fastest := pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{Rate: 1e12, Burst: 1}), "fastest")
+	fastest := pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{MaxPerSecond: 1e12, Burst: 1}), "fastest")
 	for i := range 20 {
 		enqueue(t, fastest, i)
 	}
 }
 
 func limitsBurst(t *testing.T, e *env) {
-	q := pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{Rate: slow, Burst: 2}), "q")
+	q := pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{MaxPerSecond: slow, Burst: 2}), "q")
 	equal(t, "stored", len(value(q.EnqueueBatch(t.Context(), make([]int, 10)))(t)), 10)
 	_, err := q.Enqueue(t.Context(), 1)
 	wantLimited(t, err, 9*perMessage)
@@ -152,7 +152,7 @@ func limitsBurst(t *testing.T, e *env) {
 }
 
 func limitsShared(t *testing.T, e *env) {
-	s := e.limited(t, pgqrs.Limits{Rate: slow, Burst: 2})
+	s := e.limited(t, pgqrs.Limits{MaxPerSecond: slow, Burst: 2})
 	q := pgqrs.NewQueue[int](s, "q")
 	enqueue(t, q, 1)
 	tx := value(e.db.BeginTx(t.Context(), nil))(t)
@@ -163,13 +163,13 @@ func limitsShared(t *testing.T, e *env) {
 	must(t, tx.Commit())
 	_, err = pgqrs.NewQueue[int](s, "other").Enqueue(t.Context(), 3)
 	wantLimited(t, err, perMessage)
-	enqueue(t, pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{Rate: slow}), "q"), 3)
+	enqueue(t, pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{MaxPerSecond: slow}), "q"), 3)
 	equal(t, "messages", len(dequeue(t, q, 10)), 3)
 }
 
 func limitsUncounted(t *testing.T, e *env) {
 	l := strict
-	l.Rate, l.Burst, l.MaxPayload = slow, 1, 50
+	l.MaxPerSecond, l.Burst, l.MaxPayload = slow, 1, 50
 	q := pgqrs.NewQueue[any](e.limited(t, l), "q")
 	for range 3 {
 		for _, bad := range []any{map[string]int{"no": 1}, make([]int, 100), func() {}} {
@@ -181,7 +181,7 @@ func limitsUncounted(t *testing.T, e *env) {
 }
 
 func limitsChildren(t *testing.T, e *env) {
-	s := e.limited(t, pgqrs.Limits{Rate: slow, Burst: 1})
+	s := e.limited(t, pgqrs.Limits{MaxPerSecond: slow, Burst: 1})
 	child := pgqrs.NewWorkflow[int, int](s, "child")
 	w := pgqrs.NewWorkflow[int, int](s, "parent")
 	start(t, fast(
@@ -197,7 +197,7 @@ func limitsChildren(t *testing.T, e *env) {
 }
 
 func limitsHandler(t *testing.T, e *env) {
-	s := e.limited(t, pgqrs.Limits{Rate: slow, Burst: 1})
+	s := e.limited(t, pgqrs.Limits{MaxPerSecond: slow, Burst: 1})
 	q, next := pgqrs.NewQueue[int](s, "q"), pgqrs.NewQueue[int](s, "next")
 	id := enqueue(t, q, 1)
 	start(t, fast(q.Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {

@@ -190,7 +190,7 @@ func malformedInDequeue(t *testing.T, e *env) {
 }
 
 func malformedListed(t *testing.T, e *env) {
-	states := map[pgqrs.State]string{
+	states := map[pgqrs.MessageState]string{
 		pgqrs.Ready: `vt = enqueued_at`,
 		pgqrs.Dead:  `archived_at = enqueued_at, failed_at = enqueued_at`,
 	}
@@ -208,7 +208,7 @@ func malformedListed(t *testing.T, e *env) {
 			value(json.Marshal(m))(t)
 			listed := pages(t, e, pgqrs.MessageFilter{Queue: name, State: state, Limit: 1})
 			equal(t, x.set+": listed", contains(listed, bad), true)
-			equal(t, x.set+": messages listed", len(listed), map[pgqrs.State]int{pgqrs.Ready: 3, pgqrs.Dead: 1}[state])
+			equal(t, x.set+": messages listed", len(listed), map[pgqrs.MessageState]int{pgqrs.Ready: 3, pgqrs.Dead: 1}[state])
 			value(e.store.Queues(t.Context(), name))(t)
 			value(e.store.Depths(t.Context(), name))(t)
 			value(e.store.Verify(t.Context()))(t)
@@ -510,12 +510,12 @@ func malformedOrphan(t *testing.T, e *env) {
 		value(c.ExecContext(t.Context(), text))(t)
 	}
 	must(t, c.Close())
-	info, err := e.store.Run(bad.ID()).Info(t.Context())
+	info, err := e.store.RunHandle(bad.ID()).Info(t.Context())
 	wantError(t, err, pgqrs.ErrMalformed)
 	wantErrorText(t, err, fmt.Sprintf("run %d: workflow_id", bad.ID()))
 	equal(t, "id of the run", info.ID, bad.ID())
 	var results sync.WaitGroup
-	for _, run := range []*pgqrs.RunHandle[json.RawMessage]{e.store.Run(bad.ID()), e.store.Run(other.ID())} {
+	for _, run := range []*pgqrs.RunHandle[json.RawMessage]{e.store.RunHandle(bad.ID()), e.store.RunHandle(other.ID())} {
 		results.Add(1)
 		go func() {
 			defer results.Done()
@@ -525,7 +525,7 @@ func malformedOrphan(t *testing.T, e *env) {
 		}()
 	}
 	results.Wait()
-	_, err = e.store.Run(1 << 40).Info(t.Context())
+	_, err = e.store.RunHandle(1 << 40).Info(t.Context())
 	wantError(t, err, pgqrs.ErrNotFound)
 }
 

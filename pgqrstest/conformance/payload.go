@@ -382,7 +382,7 @@ func payloadStrict(t *testing.T, e *env) {
 	wantErrorText(t, err, `unknown field "Nmae"`)
 	fine := value(loose.Start(t.Context(), good))(t)
 	must(t, pgqrs.Signal[rest]("signal").Send(t.Context(), e.store, fine.ID(), rest{A: 1}))
-	equal(t, "result", value(w.Run(fine.ID()).Result(t.Context()))(t).A, 1)
+	equal(t, "result", value(w.RunHandle(fine.ID()).Result(t.Context()))(t).A, 1)
 }
 
 // A rest is what a type has left that has lost its field B.

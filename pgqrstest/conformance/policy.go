@@ -32,7 +32,7 @@ func policyByWorker(t *testing.T, e *env) {
 	equal(t, "policy that nobody has written", e.policy(t, "parcels"), pgqrs.PolicyInfo{})
 	emails = emails.With(pgqrs.Policy{
 		MaxAttempts: -1, Backoff: pgqrs.Exponential(time.Minute, time.Hour), Timeout: time.Minute, Concurrency: 3, Lease: time.Hour, Retention: -1,
-		DeadLetter: `the "dead"`, MaxHeld: 7, Rate: pgqrs.Rate{N: 3, Per: time.Second},
+		DeadLetter: `the "dead"`, MaxLeased: 7, Rate: pgqrs.Rate{N: 3, Per: time.Second},
 		GroupConcurrency: 2, GroupRate: pgqrs.Rate{N: 10, Per: time.Minute}, SkipFailed: true,
 	})
 	handle := func(context.Context, *pgqrs.Message[int]) error { return nil }
@@ -43,7 +43,7 @@ func policyByWorker(t *testing.T, e *env) {
 	equal(t, "policy of parcels", e.policy(t, "parcels"), pgqrs.PolicyInfo{MaxAttempts: 5, Backoff: "1s to 1h", Retention: week, GroupConcurrency: 1})
 	equal(t, "policy of emails", e.policy(t, "emails"), pgqrs.PolicyInfo{
 		MaxAttempts: -1, Backoff: "1m to 1h", Timeout: time.Minute, Concurrency: 3, Lease: time.Hour, Retention: -1,
-		DeadLetter: `the "dead"`, MaxHeld: 7, Rate: pgqrs.Rate{N: 3, Per: time.Second},
+		DeadLetter: `the "dead"`, MaxLeased: 7, Rate: pgqrs.Rate{N: 3, Per: time.Second},
 		GroupConcurrency: 2, GroupRate: pgqrs.Rate{N: 10, Per: time.Minute}, SkipFailed: true,
 	})
 }
@@ -52,12 +52,12 @@ func policyConfigured(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "parcels")
 	want := pgqrs.PolicyInfo{MaxAttempts: 5, Backoff: "1s to 1h", Retention: week, GroupConcurrency: 1}
 	for _, held := range []int{3, 3, 0, 4} {
-		must(t, q.With(pgqrs.Policy{MaxHeld: held}).Configure(t.Context()))
-		want.MaxHeld = held
+		must(t, q.With(pgqrs.Policy{MaxLeased: held}).Configure(t.Context()))
+		want.MaxLeased = held
 		equal(t, "policy", e.policy(t, "parcels"), want)
 	}
 	must(t, q.With(pgqrs.Policy{DeadLetter: "elsewhere"}).Configure(t.Context()))
-	want.MaxHeld, want.DeadLetter = 0, "elsewhere"
+	want.MaxLeased, want.DeadLetter = 0, "elsewhere"
 	equal(t, "policy", e.policy(t, "parcels"), want)
 	equal(t, "queues", len(value(e.store.Queues(t.Context()))(t)), 1)
 }
@@ -66,11 +66,11 @@ func policyChanges(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "parcels")
 	base := pgqrs.Policy{
 		MaxAttempts: 3, Timeout: time.Minute, Lease: time.Hour, Retention: time.Hour, DeadLetter: "a", Concurrency: 2,
-		MaxHeld: 7, Rate: pgqrs.Rate{N: 2, Per: 2 * time.Second}, GroupConcurrency: 2, GroupRate: pgqrs.Rate{N: 10, Per: 10 * time.Minute},
+		MaxLeased: 7, Rate: pgqrs.Rate{N: 2, Per: 2 * time.Second}, GroupConcurrency: 2, GroupRate: pgqrs.Rate{N: 10, Per: 10 * time.Minute},
 	}
 	want := pgqrs.PolicyInfo{
 		MaxAttempts: 3, Backoff: "1s to 1h", Timeout: time.Minute, Lease: time.Hour, Retention: time.Hour, DeadLetter: "a", Concurrency: 2,
-		MaxHeld: 7, Rate: base.Rate, GroupConcurrency: 2, GroupRate: base.GroupRate,
+		MaxLeased: 7, Rate: base.Rate, GroupConcurrency: 2, GroupRate: base.GroupRate,
 	}
 	for what, c := range map[string]struct {
 		policy func(p *pgqrs.Policy)
@@ -78,14 +78,14 @@ func policyChanges(t *testing.T, e *env) {
 	}{
 		"MaxAttempts":             {func(p *pgqrs.Policy) { p.MaxAttempts = 4 }, func(i *pgqrs.PolicyInfo) { i.MaxAttempts = 4 }},
 		"DeadLetter":              {func(p *pgqrs.Policy) { p.DeadLetter = "b" }, func(i *pgqrs.PolicyInfo) { i.DeadLetter = "b" }},
-		"MaxHeld":                 {func(p *pgqrs.Policy) { p.MaxHeld = 8 }, func(i *pgqrs.PolicyInfo) { i.MaxHeld = 8 }},
+		"MaxHeld":                 {func(p *pgqrs.Policy) { p.MaxLeased = 8 }, func(i *pgqrs.PolicyInfo) { i.MaxLeased = 8 }},
 		"Rate's interval":         {func(p *pgqrs.Policy) { p.Rate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.Rate.Per *= 2 }},
 		"Rate's burst":            {func(p *pgqrs.Policy) { p.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }, func(i *pgqrs.PolicyInfo) { i.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }},
 		"GroupConcurrency":        {func(p *pgqrs.Policy) { p.GroupConcurrency = 3 }, func(i *pgqrs.PolicyInfo) { i.GroupConcurrency = 3 }},
 		"GroupRate's interval":    {func(p *pgqrs.Policy) { p.GroupRate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.GroupRate.Per *= 2 }},
 		"GroupRate's burst":       {func(p *pgqrs.Policy) { p.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }, func(i *pgqrs.PolicyInfo) { i.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }},
 		"SkipFailed":              {func(p *pgqrs.Policy) { p.SkipFailed = true }, func(i *pgqrs.PolicyInfo) { i.SkipFailed = true }},
-		"no MaxHeld and no rates": {func(p *pgqrs.Policy) { p.MaxHeld, p.Rate, p.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }, func(i *pgqrs.PolicyInfo) { i.MaxHeld, i.Rate, i.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }},
+		"no MaxHeld and no rates": {func(p *pgqrs.Policy) { p.MaxLeased, p.Rate, p.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }, func(i *pgqrs.PolicyInfo) { i.MaxLeased, i.Rate, i.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }},
 	} {
 		must(t, q.With(base).Configure(t.Context()))
 		equal(t, "policy", e.policy(t, "parcels"), want)
@@ -98,7 +98,7 @@ func policyChanges(t *testing.T, e *env) {
 }
 
 func policyInTx(t *testing.T, e *env) {
-	q := pgqrs.NewQueue[int](e.store, "parcels").With(pgqrs.Policy{MaxHeld: 3})
+	q := pgqrs.NewQueue[int](e.store, "parcels").With(pgqrs.Policy{MaxLeased: 3})
 	tx := value(e.db.BeginTx(t.Context(), nil))(t)
 	must(t, q.WithTx(tx).Configure(t.Context()))
 	must(t, tx.Rollback())
@@ -106,7 +106,7 @@ func policyInTx(t *testing.T, e *env) {
 	tx = value(e.db.BeginTx(t.Context(), nil))(t)
 	must(t, q.WithTx(tx).Configure(t.Context()))
 	must(t, tx.Commit())
-	equal(t, "messages held at most after the commit", e.policy(t, "parcels").MaxHeld, 3)
+	equal(t, "messages held at most after the commit", e.policy(t, "parcels").MaxLeased, 3)
 }
 
 func policyLease(t *testing.T, e *env) {

@@ -10,7 +10,7 @@ import (
 
 // The limits that processes keep to together.
 var (
-	threeHeld  = pgqrs.Policy{MaxHeld: 3}
+	threeHeld  = pgqrs.Policy{MaxLeased: 3}
 	fiftyEach  = pgqrs.Rate{N: 10, Per: 200 * time.Millisecond}
 	fiftyATime = pgqrs.Policy{Rate: fiftyEach}
 )
@@ -70,8 +70,8 @@ func testHeld(t *testing.T, s *stage) {
 		now++
 		most = max(most, now)
 	}
-	if most > threeHeld.MaxHeld || most < 2 {
-		t.Errorf("%d messages were held at a time; want %d at most, and more than one", most, threeHeld.MaxHeld)
+	if most > threeHeld.MaxLeased || most < 2 {
+		t.Errorf("%d messages were held at a time; want %d at most, and more than one", most, threeHeld.MaxLeased)
 	}
 }
 

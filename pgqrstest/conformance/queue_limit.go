@@ -58,7 +58,7 @@ func wantClosed(t *testing.T, q *pgqrs.Queue[int]) time.Duration {
 
 func limitCrowd(t *testing.T, e *env) {
 	const n, held, consumers = 60, 3, 8
-	limitedQueue(t, e.store, n, pgqrs.Policy{MaxHeld: held})
+	limitedQueue(t, e.store, n, pgqrs.Policy{MaxLeased: held})
 	var mu sync.Mutex
 	got := map[int]int{}
 	var inHand atomic.Int64
@@ -110,7 +110,7 @@ func limitCrowd(t *testing.T, e *env) {
 
 func limitWorker(t *testing.T, e *env) {
 	const n, held = 30, 2
-	q := limitedQueue(t, e.store, n, pgqrs.Policy{MaxHeld: held})
+	q := limitedQueue(t, e.store, n, pgqrs.Policy{MaxLeased: held})
 	var inHand, most atomic.Int64
 	w := fast(q.Handle(func(context.Context, *pgqrs.Message[int]) error {
 		now := inHand.Add(1)
@@ -132,7 +132,7 @@ func limitWorker(t *testing.T, e *env) {
 
 func limitRoom(t *testing.T, e *env) {
 	ctx := t.Context()
-	q := limitedQueue(t, e.store, 20, pgqrs.Policy{MaxHeld: 2, Backoff: func(int) time.Duration { return 0 }})
+	q := limitedQueue(t, e.store, 20, pgqrs.Policy{MaxLeased: 2, Backoff: func(int) time.Duration { return 0 }})
 	other := pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), "limited")
 	equal(t, "messages at first", len(dequeue(t, other, 1)), 1)
 	ms := dequeue(t, q, 10)
@@ -164,7 +164,7 @@ func limitRoom(t *testing.T, e *env) {
 }
 
 func limitHeld(t *testing.T, e *env) {
-	q := limitedQueue(t, e.store, 0, pgqrs.Policy{MaxHeld: 2})
+	q := limitedQueue(t, e.store, 0, pgqrs.Policy{MaxLeased: 2})
 	another := pgqrs.NewQueue[int](e.store, "another")
 	value(another.EnqueueBatch(t.Context(), []int{1, 2, 3}))(t)
 	equal(t, "leased of another queue", len(dequeue(t, another, 10)), 3)
@@ -236,7 +236,7 @@ func limitNoticed(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "limited")
 	elsewhere := pgqrs.NewQueue[int](e.newStore(t, pgqrs.Config{}), "limited")
 	equal(t, "messages at first", len(dequeue(t, q, 10)), 0)
-	must(t, elsewhere.With(pgqrs.Policy{MaxHeld: 2}).Configure(t.Context()))
+	must(t, elsewhere.With(pgqrs.Policy{MaxLeased: 2}).Configure(t.Context()))
 	equal(t, "messages under the limit", len(dequeue(t, q, 10)), 0)
 	value(elsewhere.EnqueueBatch(t.Context(), make([]int, 10)))(t)
 	equal(t, "messages that the limit allows", len(dequeue(t, q, 10)), 2)
@@ -269,7 +269,7 @@ func limitNoticedByWorker(t *testing.T, e *env) {
 	w.Lease = time.Second
 	start(t, w)
 	e.awaitState(t, enqueue(t, q, 0), pgqrs.Archived)
-	must(t, pgqrs.NewQueue[int](e.store, "limited").With(pgqrs.Policy{MaxHeld: 1}).Configure(t.Context()))
+	must(t, pgqrs.NewQueue[int](e.store, "limited").With(pgqrs.Policy{MaxLeased: 1}).Configure(t.Context()))
 	eventually(t, "the worker claims within the limit", func() bool {
 		e.awaitState(t, enqueue(t, q, 0), pgqrs.Archived)
 		return noticed.Load()
@@ -295,7 +295,7 @@ func receiveIn(t *testing.T, what string, c chan<- struct{}) {
 }
 
 func limitBoth(t *testing.T, e *env) {
-	q := limitedQueue(t, e.store, 20, pgqrs.Policy{MaxHeld: 4, Rate: pgqrs.Rate{N: 6, Per: time.Hour}})
+	q := limitedQueue(t, e.store, 20, pgqrs.Policy{MaxLeased: 4, Rate: pgqrs.Rate{N: 6, Per: time.Hour}})
 	must(t, e.store.PauseQueue(t.Context(), "limited"))
 	equal(t, "messages of the paused queue", len(dequeue(t, q, 10)), 0)
 	must(t, e.store.ResumeQueue(t.Context(), "limited"))
@@ -341,10 +341,10 @@ func limitLocked(t *testing.T, e *env) {
 	if e.dialect != pgqrs.Postgres {
 		t.Skip("the other databases have one writer, or none waits")
 	}
-	q := limitedQueue(t, e.store, 3, pgqrs.Policy{MaxHeld: 2})
+	q := limitedQueue(t, e.store, 3, pgqrs.Policy{MaxLeased: 2})
 	equal(t, "messages", len(dequeue(t, q, 1)), 1)
 	tx := value(e.db.BeginTx(t.Context(), nil))(t)
-	must(t, q.With(pgqrs.Policy{MaxHeld: 3}).WithTx(tx).Configure(t.Context()))
+	must(t, q.With(pgqrs.Policy{MaxLeased: 3}).WithTx(tx).Configure(t.Context()))
 	began := time.Now()
 	wantClosed(t, q)
 	if took := time.Since(began); took > 10*time.Second {

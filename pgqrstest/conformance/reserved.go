@@ -90,8 +90,8 @@ func reservedHeld(t *testing.T, e *env) {
 	ticking(t, schedules...)
 	for _, s := range schedules {
 		e.awaitNext(t, s.Name, g.last(-1))
-		equal(t, "whether its latest run was held", e.schedule(t, s.Name).Last.Held, true)
-		equal(t, "the same in its history", e.runsOf(t, s.Name)[0].Held, true)
+		equal(t, "whether its latest run was held", e.schedule(t, s.Name).Last.Duplicate, true)
+		equal(t, "the same in its history", e.runsOf(t, s.Name)[0].Duplicate, true)
 		eventually(t, "a warning names the schedule", func() bool {
 			for line := range strings.Lines(e.log.String()) {
 				if strings.Contains(line, "level=WARN") && strings.Contains(line, "instant of a schedule is held") && strings.Contains(line, "schedule="+s.Name) {

@@ -154,7 +154,7 @@ func scheduleRuns(t *testing.T, e *env) {
 	last := e.schedule(t, "nightly").Last
 	equal(t, "message of the latest run", last.MessageID, m.ID)
 	equal(t, "its instant", last.DueAt, g.last(0))
-	equal(t, "its state", last.State, pgqrs.Leased)
+	equal(t, "its state", last.MessageState, pgqrs.Leased)
 	equal(t, "whether it was by hand", last.ByHand, false)
 }
 
@@ -175,7 +175,7 @@ func scheduleStarts(t *testing.T, e *env) {
 		equal(t, "result", finished(t, run), "May is closed")
 		equal(t, "message", r.MessageID, e.runInfo(t, run.ID()).MessageID)
 	}
-	equal(t, "state", e.runsOf(t, "close")[0].State, pgqrs.Succeeded)
+	equal(t, "state", e.runsOf(t, "close")[0].RunState, pgqrs.Succeeded)
 	equal(t, "whether it starts runs", e.schedule(t, "close").Workflow, true)
 }
 
@@ -291,12 +291,12 @@ func scheduleHeld(t *testing.T, e *env) {
 	equal(t, "runs", len(runs), 3)
 	m := dequeueOne(t, q)
 	for i, r := range runs {
-		equal(t, "whether it was held", r.Held, i > 0)
+		equal(t, "whether it was held", r.Duplicate, i > 0)
 		equal(t, "message", r.MessageID, m.ID)
 	}
 	must(t, q.Ack(t.Context(), m))
 	run := value(e.store.RunSchedule(t.Context(), "slow"))(t)
-	equal(t, "whether it is held when that is done", run.Held, false)
+	equal(t, "whether it is held when that is done", run.Duplicate, false)
 }
 
 func scheduleChanged(t *testing.T, e *env) {
@@ -559,7 +559,7 @@ func scheduleGroup(t *testing.T, e *env) {
 	first := dequeueOne(t, q)
 	equal(t, "group", first.Group, "ada")
 	equal(t, "group of the schedule", e.schedule(t, "s").Group, "ada")
-	equal(t, "state of the one by hand", e.runsOf(t, "s")[1].State, pgqrs.Blocked)
+	equal(t, "state of the one by hand", e.runsOf(t, "s")[1].MessageState, pgqrs.Blocked)
 	must(t, q.Ack(t.Context(), first))
 	equal(t, "message", dequeueOne(t, q).ID, run.MessageID)
 }

@@ -68,7 +68,7 @@ func scheduleByHand(t *testing.T, e *env) {
 	equal(t, "whether the last was by hand", after.Last.ByHand, true)
 	run := value(other.RunSchedule(t.Context(), "w"))(t)
 	start(t, fast(w.Handle(func(_ context.Context, _ *pgqrs.Run, in string) (string, error) { return in + " and out", nil })))
-	equal(t, "result", finished(t, w.Run(run.RunID)), "in and out")
+	equal(t, "result", finished(t, w.RunHandle(run.RunID)), "in and out")
 }
 
 func scheduleByHandTx(t *testing.T, e *env) {
@@ -115,11 +115,11 @@ func scheduleHistory(t *testing.T, e *env) {
 	must(t, q.Ack(t.Context(), ms[0]))
 	must(t, q.Fail(t.Context(), pgqrs.Permanent(errors.New("no")), ms[1]))
 	equal(t, "deleted", value(e.store.Delete(t.Context(), ms[2].ID))(t), 1)
-	var states []pgqrs.State
+	var states []pgqrs.MessageState
 	for _, r := range value(e.store.ScheduleRuns(t.Context(), "s", 100))(t) {
-		states = append(states, r.State)
+		states = append(states, r.MessageState)
 	}
-	equalSlices(t, "states", states, []pgqrs.State{pgqrs.Leased, "", pgqrs.Dead, pgqrs.Archived})
+	equalSlices(t, "states", states, []pgqrs.MessageState{pgqrs.Leased, "", pgqrs.Dead, pgqrs.Archived})
 	equal(t, "runs on a page of two", len(value(e.store.ScheduleRuns(t.Context(), "s", 2))(t)), 2)
 	rows := make([]string, 1100)
 	for i := range rows {

@@ -48,7 +48,7 @@ var txCases = []testcase{
 		})
 	}},
 	{"what a holder does in its transaction happens if and only if that commits", "an effect and its ack would part: work done twice, or lost", func(t *testing.T, e *env) {
-		after := map[string]pgqrs.State{
+		after := map[string]pgqrs.MessageState{
 			"ack": pgqrs.Archived, "delete": "none", "release": pgqrs.Ready, "delay": pgqrs.Scheduled,
 			"extend": pgqrs.Leased, "fail": pgqrs.Scheduled, "bury": pgqrs.Dead, "snooze": pgqrs.Ready,
 		}

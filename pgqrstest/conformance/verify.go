@@ -27,7 +27,7 @@ var verifyCases = []testcase{
 func wantComplete(t *testing.T, s *pgqrs.Store) {
 	t.Helper()
 	r := value(s.Verify(t.Context()))(t)
-	if !r.OK() || len(r.Missing)+len(r.Newer)+len(warnings(r)) > 0 || r.Schema != r.Library || r.Library < 2 {
+	if !r.OK() || len(r.Missing)+len(r.Newer)+len(warnings(r)) > 0 || r.SchemaVersion != r.LibraryVersion || r.LibraryVersion < 2 {
 		t.Fatalf("Verify: OK is %v, report %+v; want nothing wrong", r.OK(), r)
 	}
 	if r.Dialect != s.Dialect() || !strings.ContainsAny(r.Engine, "123456789") {
@@ -49,7 +49,7 @@ func verifyEmpty(t *testing.T, e *env) {
 	s := e.blank(t)
 	r := value(s.Verify(t.Context()))(t)
 	equal(t, "OK", r.OK(), false)
-	equal(t, "schema version", r.Schema, 0)
+	equal(t, "schema version", r.SchemaVersion, 0)
 	for _, table := range allTables {
 		if !slices.Contains(r.Missing, "table "+table) {
 			t.Errorf("missing: %v; want table %s among them", r.Missing, table)
@@ -82,13 +82,13 @@ func verifyMissing(t *testing.T, e *env) {
 }
 
 func verifyModel(t *testing.T, e *env) {
-	models := map[pgqrs.Dialect]string{pgqrs.Postgres: "multi-process", pgqrs.SQLite: "single-writer", pgqrs.Turso: "single-writer"}
+	models := map[pgqrs.Dialect]pgqrs.Writers{pgqrs.Postgres: pgqrs.ManyWriters, pgqrs.SQLite: pgqrs.SingleWriter, pgqrs.Turso: pgqrs.SingleWriter}
 	want := models[e.dialect]
 	if e.config.Concurrent {
-		want = "experimental"
+		want = pgqrs.ConcurrentWriters
 	}
 	r := value(e.store.Verify(t.Context()))(t)
-	equal(t, "concurrency", r.Concurrency, want)
+	equal(t, "writers", r.Writers, want)
 	equalSlices(t, "warnings", warnings(r), nil)
 }
 

@@ -89,7 +89,7 @@ func (g *gauge) read() (now, most int) {
 }
 
 // awaitState waits until a message is in a state and returns it.
-func (e *env) awaitState(t *testing.T, id int64, state pgqrs.State) pgqrs.MessageInfo {
+func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) pgqrs.MessageInfo {
 	t.Helper()
 	eventually(t, fmt.Sprintf("message %d is %s", id, state), func() bool { return e.info(t, id).State == state })
 	return e.info(t, id)

@@ -35,7 +35,7 @@ func batching(q *pgqrs.Queue[int], size int, age time.Duration) (pgqrs.Handler, 
 }
 
 // allIn waits until all messages are in a state.
-func (e *env) allIn(t *testing.T, state pgqrs.State, ids ...int64) {
+func (e *env) allIn(t *testing.T, state pgqrs.MessageState, ids ...int64) {
 	t.Helper()
 	for _, id := range ids {
 		e.awaitState(t, id, state)
@@ -88,7 +88,7 @@ func batchOutcomes(t *testing.T, e *env) {
 		return fmt.Errorf("some failed: %w", failed)
 	}, len(ids), never)))
 	for i, want := range []struct {
-		state   pgqrs.State
+		state   pgqrs.MessageState
 		attempt int
 		err     string
 	}{{pgqrs.Archived, 1, ""}, {pgqrs.Scheduled, 1, "no luck"}, {pgqrs.Dead, 1, "no good"}, {pgqrs.Scheduled, 0, ""}, {pgqrs.Archived, 1, ""}, {pgqrs.Dead, 1, "by hand"}} {

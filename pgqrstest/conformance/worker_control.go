@@ -36,9 +36,9 @@ func (e *env) worker(t *testing.T, name string) pgqrs.WorkerInfo {
 }
 
 // awaitStatus waits until a worker's row has a status, and returns the row.
-func (e *env) awaitStatus(t *testing.T, name, status string) pgqrs.WorkerInfo {
+func (e *env) awaitStatus(t *testing.T, name string, status pgqrs.WorkerState) pgqrs.WorkerInfo {
 	t.Helper()
-	eventually(t, fmt.Sprintf("worker %s is %s", name, status), func() bool { return e.worker(t, name).Status == status })
+	eventually(t, fmt.Sprintf("worker %s is %s", name, status), func() bool { return e.worker(t, name).State == status })
 	return e.worker(t, name)
 }
 
@@ -62,7 +62,7 @@ func controlRows(t *testing.T, e *env) {
 	must(t, stop())
 	for _, queue := range []string{"a", "b"} {
 		w := e.worker(t, "w/"+queue)
-		equal(t, "status at the end", w.Status, "stopped")
+		equal(t, "status at the end", w.State, "stopped")
 		equal(t, "whether it has shut down", w.ShutdownAt.IsZero(), false)
 	}
 }
@@ -143,7 +143,7 @@ func controlSuspend(t *testing.T, e *env) {
 	equal(t, "state of what is in flight", e.info(t, first).State, pgqrs.Leased)
 	close(c.gate)
 	equal(t, "attempts of what was in flight", e.awaitState(t, first, pgqrs.Archived).Attempt, 1)
-	equal(t, "status", e.worker(t, "w/a").Status, "suspended")
+	equal(t, "status", e.worker(t, "w/a").State, "suspended")
 	equal(t, "state of the next", e.info(t, second).State, pgqrs.Ready)
 	must(t, c.admin.ResumeWorker(t.Context(), c.row.ID))
 	e.awaitState(t, second, pgqrs.Archived)
@@ -177,7 +177,7 @@ func controlStop(t *testing.T, e *env) {
 	close(c.gate)
 	e.awaitState(t, first, pgqrs.Archived)
 	equal(t, "state of the next", e.info(t, second).State, pgqrs.Ready)
-	equal(t, "status", e.worker(t, "w/a").Status, "stopped")
+	equal(t, "status", e.worker(t, "w/a").State, "stopped")
 	must(t, c.admin.StopWorker(t.Context(), e.worker(t, "w/b").ID))
 	must(t, receive(t, "Run returns by itself", c.ended))
 }
@@ -260,8 +260,8 @@ func controlNotStarted(t *testing.T, e *env) {
 	stop := start(t, named(a, b))
 	eventually(t, "the second one waits", func() bool { return e.log.has("waiting for a worker of the same name") })
 	must(t, stop())
-	equal(t, "status of the row that it had made", e.worker(t, "w/a").Status, "stopped")
-	equal(t, "status of the first one's row", e.worker(t, "w/b").Status, "polling")
+	equal(t, "status of the row that it had made", e.worker(t, "w/a").State, "stopped")
+	equal(t, "status of the first one's row", e.worker(t, "w/b").State, "polling")
 }
 
 func controlGivenUp(t *testing.T, e *env) {

@@ -456,7 +456,7 @@ func faultStop(t *testing.T, e *env) {
 	must(t, e.store.StopWorker(t.Context(), row.ID))
 	net.heal()
 	must(t, receive(t, "Run returns by itself", ended))
-	equal(t, "status", e.worker(t, "w/a").Status, "stopped")
+	equal(t, "status", e.worker(t, "w/a").State, "stopped")
 }
 
 func faultStart(t *testing.T, e *env) {

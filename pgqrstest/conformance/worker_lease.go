@@ -298,7 +298,7 @@ func drainBefore(t *testing.T, e *env) {
 	equal(t, "messages handled", len(got), 0)
 	equal(t, "state", e.info(t, id).State, pgqrs.Ready)
 	for _, w := range value(e.store.Workers(t.Context()))(t) {
-		equal(t, "status of a worker's row", w.Status, "stopped")
+		equal(t, "status of a worker's row", w.State, "stopped")
 	}
 	if ctx.Err() == nil || errors.Is(context.Cause(ctx), pgqrs.ErrTimeout) {
 		t.Error("the ctx was changed")

@@ -220,7 +220,7 @@ func (e *env) beats(t *testing.T, n int) {
 	eventually(t, fmt.Sprintf("workers have had %d more heartbeats", n), func() bool {
 		done := true
 		for _, w := range value(e.store.Workers(t.Context()))(t) {
-			if w.Status == "stopped" {
+			if w.State == pgqrs.WorkerStopped {
 				continue
 			}
 			if w.HeartbeatAt.After(last[w.ID]) {

@@ -53,7 +53,7 @@ func upkeepSilent(t *testing.T, e *env) {
 	e.upkeep(t, pgqrs.Policy{})
 	w := e.awaitStatus(t, silent.Name, "stopped")
 	equal(t, "whether it has shut down", w.ShutdownAt.IsZero(), false)
-	equal(t, "status of one that lives", e.worker(t, live.Name).Status, "ready")
+	equal(t, "status of one that lives", e.worker(t, live.Name).State, "ready")
 }
 
 func upkeepDisown(t *testing.T, e *env) {
@@ -165,9 +165,9 @@ func upkeepOthers(t *testing.T, e *env) {
 	pgqrstest.Advance(t, e.store, 25*time.Hour)
 	e.upkeep(t, pgqrs.Policy{})
 	eventually(t, "ours are marked and deleted", func() bool {
-		return e.worker(t, silent.Name).Status != "ready" && e.worker(t, old.Name).ID == 0
+		return e.worker(t, silent.Name).State != "ready" && e.worker(t, old.Name).ID == 0
 	})
-	equal(t, "status of theirs", e.worker(t, theirs.Name).Status, "ready")
+	equal(t, "status of theirs", e.worker(t, theirs.Name).State, "ready")
 	equal(t, "row of theirs that stopped", e.worker(t, stopped.Name).ID, stopped.ID)
 }
 
@@ -198,7 +198,7 @@ func upkeepJoin(t *testing.T, e *env) {
 	stop = start(t, fast(parent))
 	eventually(t, "the upkeep is done, to its end", func() bool { return e.worker(t, old.Name).ID == 0 })
 	must(t, stop())
-	equal(t, "status with a child to come", e.runInfo(t, run.ID()).Status, pgqrs.Running)
+	equal(t, "status with a child to come", e.runInfo(t, run.ID()).State, pgqrs.Running)
 	equal(t, "state of its message", e.info(t, e.runInfo(t, run.ID()).MessageID).State, pgqrs.Scheduled)
 	e.poke(t, `UPDATE pgqrs_workflow_runs SET status = 'SUCCESS', output = '22' WHERE id = %d`, children[1].ID)
 	start(t, fast(parent))

@@ -59,7 +59,7 @@ func (e *env) pausedNow(t *testing.T, id int64) {
 	t.Helper()
 	e.awaitState(t, e.runInfo(t, id).MessageID, pgqrs.Scheduled)
 	info := e.runInfo(t, id)
-	equal(t, "status", info.Status, pgqrs.Paused)
+	equal(t, "status", info.State, pgqrs.Paused)
 	equal(t, "whether it has the time of the pause", info.PausedAt.IsZero(), false)
 }
 
@@ -70,7 +70,7 @@ func pauseStep(t *testing.T, e *env) {
 	close(h.gate)
 	e.pausedNow(t, h.ID())
 	equalSlices(t, "steps called", h.calls.all(), []string{"first"})
-	equal(t, "status of the step", e.step(t, h.ID(), "first").Status, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, h.ID(), "first").State, pgqrs.Succeeded)
 	must(t, h.Resume(t.Context()))
 	equal(t, "result", finished(t, h.RunHandle).Item, "done")
 	equalSlices(t, "steps called", h.calls.all(), []string{"first", "second"})
@@ -105,7 +105,7 @@ func pauseAsleep(t *testing.T, e *env) {
 		e.pausedNow(t, run.ID())
 	})
 	must(t, run.Resume(t.Context()))
-	equal(t, "status", e.runInfo(t, run.ID()).Status, pgqrs.Running)
+	equal(t, "status", e.runInfo(t, run.ID()).State, pgqrs.Running)
 	equal(t, "whether the time of the pause is gone", e.runInfo(t, run.ID()).PausedAt.IsZero(), true)
 	start(t, fast(h))
 	equal(t, "result", finished(t, run), "it is up")
@@ -127,7 +127,7 @@ func pauseSignal(t *testing.T, e *env) {
 }
 
 // ends starts a run of every kind of end, and of those that have none yet.
-func ends(t *testing.T, e *env) map[pgqrs.State]*pgqrs.RunHandle[receipt] {
+func ends(t *testing.T, e *env) map[pgqrs.RunState]*pgqrs.RunHandle[receipt] {
 	t.Helper()
 	stop := start(t, fast(orders(e.store).Handle(func(ctx context.Context, run *pgqrs.Run, o order) (receipt, error) {
 		switch o.Item {
@@ -138,7 +138,7 @@ func ends(t *testing.T, e *env) map[pgqrs.State]*pgqrs.RunHandle[receipt] {
 		}
 		return receipt{}, nil
 	})))
-	runs := map[pgqrs.State]*pgqrs.RunHandle[receipt]{
+	runs := map[pgqrs.RunState]*pgqrs.RunHandle[receipt]{
 		pgqrs.Succeeded: launch(t, orders(e.store), order{}),
 		pgqrs.Failed:    launch(t, orders(e.store), order{Item: "fails"}),
 		pgqrs.Running:   launch(t, orders(e.store), order{Item: "naps"}),
@@ -161,9 +161,9 @@ func ends(t *testing.T, e *env) map[pgqrs.State]*pgqrs.RunHandle[receipt] {
 
 // refuses makes a call on runs of all but the given statuses and on one that
 // does not exist, and wants errors and no change.
-func refuses(t *testing.T, e *env, call func(*pgqrs.RunHandle[receipt]) error, but ...pgqrs.State) {
+func refuses(t *testing.T, e *env, call func(*pgqrs.RunHandle[receipt]) error, but ...pgqrs.RunState) {
 	t.Helper()
-	wantError(t, call(orders(e.store).Run(1<<40)), pgqrs.ErrNotFound)
+	wantError(t, call(orders(e.store).RunHandle(1<<40)), pgqrs.ErrNotFound)
 	runs := ends(t, e)
 	for _, status := range but {
 		delete(runs, status)
@@ -254,7 +254,7 @@ func retryOtherWay(t *testing.T, e *env) {
 	e.poke(t, "UPDATE pgqrs_workflow_steps SET created_at = '2026-01-01 00:00:00.000', started_at = '2026-01-01 00:00:00.000'")
 	long := e.step(t, h.ID(), "refund").StartedAt
 	must(t, h.Retry(t.Context()))
-	equal(t, "status until it is taken anew", e.step(t, h.ID(), "charge").Status, pgqrs.Queued)
+	equal(t, "status until it is taken anew", e.step(t, h.ID(), "charge").State, pgqrs.Queued)
 	stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		err := walk("reserve", "charge")(ctx, run)
 		if err == nil {
@@ -312,7 +312,7 @@ func rerunGoesOn(t *testing.T, e *env) {
 	h := e.run(t, pgqrs.Key("k"))
 	e.awaitRun(t, h.ID(), pgqrs.Failed)
 	before := e.runInfo(t, h.ID())
-	for _, run := range []*pgqrs.RunHandle[receipt]{h, orders(e.store).Run(1 << 40)} {
+	for _, run := range []*pgqrs.RunHandle[receipt]{h, orders(e.store).RunHandle(1 << 40)} {
 		_, err := run.RerunFrom(t.Context(), "wrap")
 		wantError(t, err, pgqrs.ErrNotFound)
 	}
@@ -333,7 +333,7 @@ func runsList(t *testing.T, e *env) {
 	runs := ends(t, e)
 	other := launch(t, waiters(e.store), 1)
 	for status, run := range runs {
-		equalSlices(t, string(status), e.runIDs(t, pgqrs.RunFilter{Workflow: "orders", Status: status}), []int64{run.ID()})
+		equalSlices(t, string(status), e.runIDs(t, pgqrs.RunFilter{Workflow: "orders", State: status}), []int64{run.ID()})
 	}
 	equalSlices(t, "another workflow", e.runIDs(t, pgqrs.RunFilter{Workflow: "waiters"}), []int64{other.ID()})
 	equalSlices(t, "no workflow", e.runIDs(t, pgqrs.RunFilter{Workflow: "nothing"}), []int64{})
@@ -349,7 +349,7 @@ func runsList(t *testing.T, e *env) {
 	}
 	equalSlices(t, "pages", paged, all)
 	runsByTime(t, e, all)
-	for _, f := range []pgqrs.RunFilter{{Limit: -1}, {Limit: 1001}, {Status: "DONE"}, {Status: pgqrs.Dead}} {
+	for _, f := range []pgqrs.RunFilter{{Limit: -1}, {Limit: 1001}, {State: "DONE"}, {State: "success"}} {
 		if _, err := e.store.Runs(t.Context(), f); err == nil {
 			t.Errorf("%+v is no error", f)
 		}
@@ -380,7 +380,7 @@ func stepsList(t *testing.T, e *env) {
 	asleep(t, e, h, "retried")
 	var got []string
 	for _, s := range value(h.Steps(t.Context()))(t) {
-		got = append(got, fmt.Sprint(s.Name, " ", s.Status, " ", string(s.Output), " ", s.Error, " ", s.Retries, " ", s.RetryIn > 59*time.Minute, " ", s.EndedAt.IsZero()))
+		got = append(got, fmt.Sprint(s.Name, " ", s.State, " ", string(s.Output), " ", s.Error, " ", s.Retries, " ", s.RetryIn > 59*time.Minute, " ", s.EndedAt.IsZero()))
 		equal(t, "whether it has a beginning", s.StartedAt.IsZero(), false)
 	}
 	equalSlices(t, "steps", got, []string{
@@ -389,8 +389,8 @@ func stepsList(t *testing.T, e *env) {
 		"short SUCCESS   0 false false",
 		"retried ERROR  boom 1 true true",
 	})
-	_, err := e.store.Run(1 << 40).Steps(t.Context())
+	_, err := e.store.RunHandle(1 << 40).Steps(t.Context())
 	wantError(t, err, pgqrs.ErrNotFound)
-	_, err = e.store.Run(1 << 40).Info(t.Context())
+	_, err = e.store.RunHandle(1 << 40).Info(t.Context())
 	wantError(t, err, pgqrs.ErrNotFound)
 }

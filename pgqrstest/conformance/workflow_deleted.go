@@ -120,7 +120,7 @@ func deletedPurged(t *testing.T, e *env) {
 	y.work(t, third)
 	e.awaitRun(t, y.kids[0].ID, pgqrs.Succeeded)
 	e.awaitRun(t, y.kids[1].ID, pgqrs.Failed)
-	states := map[pgqrs.State]int64{pgqrs.Archived: 2, pgqrs.Dead: 1}
+	states := map[pgqrs.MessageState]int64{pgqrs.Archived: 2, pgqrs.Dead: 1}
 	for state := range states {
 		equal(t, "purged while the parent waits", value(e.store.Purge(t.Context(), "doubles", state))(t), 0)
 	}

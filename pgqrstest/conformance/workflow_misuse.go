@@ -146,7 +146,7 @@ func misuseOtherRun(t *testing.T, e *env) {
 func misuseOwnResult(t *testing.T, e *env) {
 	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		return pgqrs.Step(ctx, run.With(pgqrs.Policy{MaxAttempts: 1}), "outer", func(ctx context.Context) (receipt, error) {
-			return orders(e.store).Run(run.ID()).Result(ctx)
+			return orders(e.store).RunHandle(run.ID()).Result(ctx)
 		})
 	})
 	info := e.awaitRun(t, h.ID(), pgqrs.Failed)
@@ -176,7 +176,7 @@ func misuseUnawaited(t *testing.T, e *env) {
 	})
 	equal(t, "result", finished(t, h), receipt{"tea", 1})
 	e.wantUnawaited(t, h.ID(), `["beside"]`)
-	equal(t, "status of the step", e.step(t, h.ID(), "beside").Status, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, h.ID(), "beside").State, pgqrs.Succeeded)
 }
 
 func misuseLate(t *testing.T, e *env) {

@@ -158,7 +158,7 @@ func replayResult(t *testing.T, e *env) {
 	for n, v := range verbatims {
 		run := launch(t, w, n)
 		here := finished(t, run)
-		there := finished(t, pgqrs.NewWorkflow[int, verbatim](e.newStore(t, pgqrs.Config{}), "results").Run(run.ID()))
+		there := finished(t, pgqrs.NewWorkflow[int, verbatim](e.newStore(t, pgqrs.Config{}), "results").RunHandle(run.ID()))
 		equal(t, fmt.Sprintf("result of %s here and elsewhere", v), here, there)
 	}
 }

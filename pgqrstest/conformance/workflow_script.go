@@ -49,7 +49,7 @@ func (e *env) act(t *testing.T, fn script) *pgqrs.RunHandle[receipt] {
 // step returns a recorded step.
 func (e *env) step(t *testing.T, run int64, name string) pgqrs.StepInfo {
 	t.Helper()
-	for _, s := range value(e.store.Run(run).Steps(t.Context()))(t) {
+	for _, s := range value(e.store.RunHandle(run).Steps(t.Context()))(t) {
 		if s.Name == name {
 			return s
 		}

@@ -94,7 +94,7 @@ func versionPassed(t *testing.T, e *env) {
 	})
 	equalSlices(t, "versions", seen.all(), []int{0, 0})
 	equal(t, "warning", r.Warning, "")
-	equal(t, "steps", len(value(e.store.Run(r.ID).Steps(t.Context()))(t)), 2)
+	equal(t, "steps", len(value(e.store.RunHandle(r.ID).Steps(t.Context()))(t)), 2)
 }
 
 func versionPending(t *testing.T, e *env) {

@@ -130,8 +130,8 @@ func (f *facts) auditRuns(a *audit) {
 			a.lose("run %d: input %s: %v", id, r.Input, err)
 			continue
 		}
-		if r.Status != pgqrs.Succeeded {
-			a.lose("run %d did not succeed: it is %s %s", id, r.Status, r.Error)
+		if r.State != pgqrs.Succeeded {
+			a.lose("run %d did not succeed: it is %s %s", id, r.State, r.Error)
 			continue
 		}
 		if r.Key != keyOf(payload.Input.N) {
@@ -173,7 +173,7 @@ func (f *facts) auditEffects(a *audit) {
 		}
 	}
 	for id, r := range f.runs {
-		if r.Status == pgqrs.Succeeded {
+		if r.State == pgqrs.Succeeded {
 			need(reserveEffect, id)
 			need(bookEffect, id)
 		}
@@ -300,7 +300,7 @@ func readFacts(t *testing.T, store *pgqrs.Store) *facts {
 	t.Helper()
 	f := &facts{messages: map[int64]pgqrs.MessageInfo{}, runs: map[int64]pgqrs.RunInfo{}, effects: map[happening]int{}, orders: map[string]int{}}
 	for _, queue := range []string{plain, booked, byHand, order} {
-		for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
+		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
 			filter := pgqrs.MessageFilter{Queue: queue, State: state, Limit: 1000}
 			for {
 				page, err := store.Messages(t.Context(), filter)

@@ -49,7 +49,7 @@ func TestAMessageThatWaitsForABatchSaysSo(t *testing.T) {
 func TestAQueueSaysThatItsLimitIsReached(t *testing.T) {
 	store := openStore(t)
 	address := serve(t, store, dashboard.Options{})
-	q := pgqrs.NewQueue[int](store, "imports").With(pgqrs.Policy{MaxHeld: 2})
+	q := pgqrs.NewQueue[int](store, "imports").With(pgqrs.Policy{MaxLeased: 2})
 	must(t, q.Configure(t.Context()))
 	_, err := q.EnqueueBatch(t.Context(), []int{1, 2, 3})
 	must(t, err)

@@ -68,7 +68,7 @@ func want(t *testing.T, page string, texts ...string) {
 	}
 }
 
-func stateOf(t *testing.T, store *pgqrs.Store, id int64) pgqrs.State {
+func stateOf(t *testing.T, store *pgqrs.Store, id int64) pgqrs.MessageState {
 	t.Helper()
 	list, err := store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{id}})
 	must(t, err)
@@ -79,7 +79,7 @@ func stateOf(t *testing.T, store *pgqrs.Store, id int64) pgqrs.State {
 }
 
 var everyPage = []string{"", "queue?name=emails", "queue?name=emails&state=dead", "queue?name=emails&state=scheduled", "queue?name=emails&state=leased",
-	"queue?name=emails&state=archived", "message?id=1", "workers", "workers?all=1", "runs", "runs?workflow=x&status=ERROR", "schedules", "schedules?only=overdue", "search", "search?q=emails"}
+	"queue?name=emails&state=archived", "message?id=1", "workers", "workers?all=1", "runs", "runs?workflow=x&state=ERROR", "schedules", "schedules?only=overdue", "search", "search?q=emails"}
 
 func TestPagesCarryHeadersAndNoInlineStyleOrScript(t *testing.T) {
 	store := openStore(t)
@@ -407,7 +407,7 @@ func TestADatabaseWithoutTablesIsExplained(t *testing.T) {
 func TestQueuePageShowsThePolicy(t *testing.T) {
 	store := openStore(t)
 	address := serve(t, store, dashboard.Options{})
-	q := pgqrs.NewQueue[string](store, "emails").With(pgqrs.Policy{MaxHeld: 12, DeadLetter: `<b>`})
+	q := pgqrs.NewQueue[string](store, "emails").With(pgqrs.Policy{MaxLeased: 12, DeadLetter: `<b>`})
 	must(t, q.Configure(t.Context()))
 	want(t, get(t, address+"queue?name=emails", http.StatusOK), "Policy: 5 attempts", "12 leased at a time", "&lt;b&gt;")
 }

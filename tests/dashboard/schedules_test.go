@@ -91,7 +91,7 @@ func TestSchedulesShowWhatTheyAreAndWhatBecameOfThem(t *testing.T) {
 	want(t, act("resume-schedule", "nightly"), "Resumed", `<span class="state active">`, `value="pause-schedule"`)
 	want(t, act("run-schedule", "close"), "It has run", "hand", `href="run?id=`, "queued")
 	want(t, act("run-schedule", "digest"), "It has run", `<span class="state ready">`)
-	want(t, act("run-schedule", "held"), "enqueued nothing", `<span class="state held">`)
+	want(t, act("run-schedule", "held"), "enqueued nothing", `<span class="state duplicate">`)
 	list, err := store.Schedules(t.Context(), "digest")
 	must(t, err)
 	id := list[0].Last.MessageID

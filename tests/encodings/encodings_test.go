@@ -102,7 +102,7 @@ func (p place) work(t *testing.T, handlers ...pgqrs.Handler) {
 }
 
 // await waits for a message to be in a state.
-func (p place) await(t *testing.T, id int64, state pgqrs.State) pgqrs.MessageInfo {
+func (p place) await(t *testing.T, id int64, state pgqrs.MessageState) pgqrs.MessageInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		ms, err := p.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{id}})
@@ -119,14 +119,14 @@ func (p place) await(t *testing.T, id int64, state pgqrs.State) pgqrs.MessageInf
 	}
 }
 
-func (p place) awaitRun(t *testing.T, id int64, state pgqrs.State) pgqrs.RunInfo {
+func (p place) awaitRun(t *testing.T, id int64, state pgqrs.RunState) pgqrs.RunInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		info, err := p.store.Run(id).Info(t.Context())
+		info, err := p.store.RunHandle(id).Info(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Status == state {
+		if info.State == state {
 			return info
 		}
 		if time.Now().After(deadline) {

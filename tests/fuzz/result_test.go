@@ -73,7 +73,7 @@ func (r *replayer) replay(t *testing.T, result json.RawMessage) json.RawMessage 
 	if err != nil {
 		t.Fatalf("%s: %v", r.store.Dialect(), err)
 	}
-	recorded, err := r.runs.Run(run.ID()).Result(t.Context())
+	recorded, err := r.runs.RunHandle(run.ID()).Result(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

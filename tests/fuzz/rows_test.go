@@ -268,7 +268,7 @@ func (r *rig) list(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
+	for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
 		f := pgqrs.MessageFilter{Queue: "sound", State: state, Limit: 50}
 		for range 10 {
 			ms, err := s.Messages(ctx, f)
@@ -293,12 +293,12 @@ func (r *rig) list(t *testing.T) {
 	runs, err := s.Runs(ctx, pgqrs.RunFilter{})
 	answers("runs", runs, err)
 	for _, id := range r.ids(t, "pgqrs_workflow_runs") {
-		info, err := s.Run(id).Info(ctx)
+		info, err := s.RunHandle(id).Info(ctx)
 		if strings.Contains(fmt.Sprint(err), "workflow_id: there is no such workflow") {
 			continue // which says so
 		}
 		answers("run", info, err)
-		steps, err := s.Run(id).Steps(ctx)
+		steps, err := s.RunHandle(id).Steps(ctx)
 		answers("steps", steps, err)
 	}
 }

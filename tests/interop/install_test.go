@@ -90,7 +90,7 @@ func adopt(t *testing.T, p *pair) {
 	`, nil)
 	w := pgqrs.NewWorkflow[map[string]int, int](p.store, "flow")
 	p.work(t, w.Handle(takeA))
-	equal(t, "result of the run", value(w.Run(p.runOf(t, "flow").ID).Result(soon(t)))(t), 1)
+	equal(t, "result of the run", value(w.RunHandle(p.runOf(t, "flow").ID).Result(soon(t)))(t), 1)
 	p.wantWorking(t)
 }
 

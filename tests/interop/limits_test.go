@@ -64,7 +64,7 @@ func samePayloads(t *testing.T, p *pair) {
 
 func sameRate(t *testing.T, p *pair) {
 	p.makeQueue(t, "jobs")
-	q := pgqrs.NewQueue[int](p.newStore(t, pgqrs.Config{Limits: pgqrs.Limits{Rate: 1.0 / 3600, Burst: 5}}), "jobs")
+	q := pgqrs.NewQueue[int](p.newStore(t, pgqrs.Config{Limits: pgqrs.Limits{MaxPerSecond: 1.0 / 3600, Burst: 5}}), "jobs")
 	for i := range 5 {
 		value(q.Enqueue(t.Context(), i))(t)
 	}
@@ -83,7 +83,7 @@ func sameRate(t *testing.T, p *pair) {
 	`, nil)
 	// A batch above the burst never passes in Python, and once it is full in Go.
 	p.py.fails(t, `await pgqrs.produce_batch(await pgqrs.connect_with(my.config), "jobs", list(range(6)))`, nil, "RateLimitedError", "")
-	full := pgqrs.NewQueue[int](p.newStore(t, pgqrs.Config{Limits: pgqrs.Limits{Rate: 1.0 / 3600, Burst: 5}}), "jobs")
+	full := pgqrs.NewQueue[int](p.newStore(t, pgqrs.Config{Limits: pgqrs.Limits{MaxPerSecond: 1.0 / 3600, Burst: 5}}), "jobs")
 	equal(t, "stored", len(value(full.EnqueueBatch(t.Context(), make([]int, 6)))(t)), 6)
 }
 

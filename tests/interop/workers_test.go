@@ -35,7 +35,7 @@ func (p *pair) workerOf(t *testing.T, queue, status string) pgqrs.WorkerInfo {
 	var found pgqrs.WorkerInfo
 	eventually(t, "a worker of "+queue+" is "+status, func() bool {
 		for _, w := range value(p.store.Workers(t.Context()))(t) {
-			if w.Queue == queue && w.Status == status {
+			if w.Queue == queue && w.State == status {
 				found = w
 				return true
 			}
@@ -55,9 +55,9 @@ func (p *pair) worker(t *testing.T, id int64) pgqrs.WorkerInfo {
 	return pgqrs.WorkerInfo{}
 }
 
-func (p *pair) awaitStatus(t *testing.T, id int64, status string) {
+func (p *pair) awaitStatus(t *testing.T, id int64, status pgqrs.WorkerState) {
 	t.Helper()
-	eventually(t, "the worker is "+status, func() bool { return p.worker(t, id).Status == status })
+	eventually(t, "the worker is "+string(status), func() bool { return p.worker(t, id).State == status })
 }
 
 // poll starts a Python worker that polls a queue. It keeps what it got in my.got, and how it ended in my.task.
@@ -85,7 +85,7 @@ func lists(t *testing.T, p *pair) {
 	`, args{"id": mine.ID, "name": mine.Name, "queue": p.stats(t, "jobs").ID})
 	w := p.worker(t, theirs)
 	equal(t, "queue", w.Queue, "jobs")
-	equal(t, "status", w.Status, "ready")
+	equal(t, "status", w.State, "ready")
 	equal(t, "whether it has a heartbeat", time.Since(w.HeartbeatAt) < time.Hour, true)
 	stop()
 	p.py.run(t, `assert (await (await my.store.get_workers()).get(id)).status == pgqrs.WorkerStatus.Stopped`, args{"id": mine.ID})
@@ -129,7 +129,7 @@ func obey(t *testing.T, p *pair) {
 	move := func(to, from string) {
 		t.Helper()
 		p.exec(t, `UPDATE pgqrs_workers SET status = '`+to+`' WHERE status IN (`+from+`)`)
-		equal(t, "status", p.worker(t, id).Status, to)
+		equal(t, "status", p.worker(t, id).State, pgqrs.WorkerState(to))
 	}
 	move("suspended", `'ready', 'polling', 'interrupted'`)
 	value(q.Enqueue(t.Context(), "x"))(t)
@@ -231,7 +231,7 @@ func reclaimed(t *testing.T, p *pair) {
 	}))
 	value(q.Enqueue(t.Context(), "x"))(t)
 	id := p.workerOf(t, "jobs", "polling").ID
-	eventually(t, "the handler runs", func() bool { return p.worker(t, id).Held == 1 })
+	eventually(t, "the handler runs", func() bool { return p.worker(t, id).Leased == 1 })
 	p.reclaim(t, id)
 	select {
 	case cause := <-lost:
@@ -287,7 +287,7 @@ func busyPython(t *testing.T, p *pair) {
 	p.exec(t, p.silent(id, "1 minute", ""))
 	p.work(t, pgqrs.NewQueue[string](p.store, "upkeep").Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
 	p.awaitStatus(t, mine, "stopped")
-	equal(t, "status of Python's worker", p.worker(t, id).Status, "polling")
+	equal(t, "status of Python's worker", p.worker(t, id).State, "polling")
 	p.py.run(t, `my.go_on.set()`, nil)
 	eventually(t, "Python archives it", func() bool { return p.stats(t, "jobs").Archived == 1 })
 	value(q.Enqueue(t.Context(), "next"))(t)
@@ -331,7 +331,7 @@ func pruned(t *testing.T, p *pair) {
 			p.query(t, `SELECT count(*) FROM pgqrs_workers WHERE go_state IS NOT NULL AND shutdown_at IS NOT NULL AND id <> `+sqlInt(referred)) == "0"
 	})
 	equal(t, "workers of Python", p.query(t, `SELECT count(*) FROM pgqrs_workers WHERE go_state IS NULL`), before)
-	equal(t, "the worker that a message refers to", p.worker(t, referred).Status, "stopped")
+	equal(t, "the worker that a message refers to", p.worker(t, referred).State, "stopped")
 	p.py.run(t, `await my.admin.verify()`, nil)
 	stop()
 
@@ -355,7 +355,7 @@ func dropped(t *testing.T, p *pair) {
 		await (await run.acquire_step("one")).guard.success(1)
 	`, nil)
 	for _, queue := range []string{"jobs", "flow"} {
-		for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
+		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
 			value(p.store.Purge(t.Context(), queue, state))(t)
 		}
 		pgqrstest.Advance(t, p.store, time.Minute) // until its workers count as gone

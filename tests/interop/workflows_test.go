@@ -61,12 +61,12 @@ func (p *pair) runOf(t *testing.T, name string) pgqrs.RunInfo {
 	return found[0]
 }
 
-func (p *pair) awaitRun(t *testing.T, id int64, status pgqrs.State) pgqrs.RunInfo {
+func (p *pair) awaitRun(t *testing.T, id int64, status pgqrs.RunState) pgqrs.RunInfo {
 	t.Helper()
 	var info pgqrs.RunInfo
 	eventually(t, "the run is "+string(status), func() bool {
-		info = value(p.store.Run(id).Info(t.Context()))(t)
-		return info.Status == status
+		info = value(p.store.RunHandle(id).Info(t.Context()))(t)
+		return info.State == status
 	})
 	return info
 }
@@ -145,7 +145,7 @@ func startGo(t *testing.T, p *pair) {
 	equal(t, "result", fmt.Sprint(got), fmt.Sprint(receipt{21, []string{"ink 🦆", "<b> & 日本"}}))
 	var steps []string
 	for _, s := range value(run.Steps(t.Context()))(t) {
-		steps = append(steps, fmt.Sprintf("%s %s %s", s.Name, s.Status, strings.ReplaceAll(string(s.Output), " ", "")))
+		steps = append(steps, fmt.Sprintf("%s %s %s", s.Name, s.State, strings.ReplaceAll(string(s.Output), " ", "")))
 	}
 	equal(t, "steps", fmt.Sprint(steps), `[price SUCCESS {"each":3} total SUCCESS 21]`)
 	info := value(run.Info(t.Context()))(t)
@@ -198,11 +198,11 @@ func resumeGo(t *testing.T, p *pair) {
 	`, nil)
 	p.py.kill()
 	run := p.runOf(t, "order")
-	equal(t, "status", run.Status, pgqrs.Running)
+	equal(t, "status", run.State, pgqrs.Running)
 	pgqrstest.Advance(t, p.store, time.Minute)
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	p.work(t, w.Handle(takeOrder))
-	equal(t, "total, by Python's price", value(w.Run(run.ID).Result(soon(t)))(t).Total, 35)
+	equal(t, "total, by Python's price", value(w.RunHandle(run.ID).Result(soon(t)))(t).Total, 35)
 	p.py = p.python(t)
 	p.py.run(t, `
 		[run] = await (await my.store.get_workflow_runs()).list()
@@ -230,7 +230,7 @@ func resumeUnstarted(t *testing.T, p *pair) {
 		})
 		return receipt{Total: price["each"] * o.Count}, err
 	}))
-	equal(t, "total", value(w.Run(p.runOf(t, "order").ID).Result(soon(t)))(t).Total, 35)
+	equal(t, "total", value(w.RunHandle(p.runOf(t, "order").ID).Result(soon(t)))(t).Total, 35)
 	equal(t, "calls of the step", len(called.all()), 0)
 }
 
@@ -238,7 +238,7 @@ func resumePython(t *testing.T, p *pair) {
 	run := value(pgqrs.NewWorkflow[order, receipt](p.store, "order").Start(t.Context(), order{"ink", 7}))(t)
 	p.killInSecondStep(t)
 	info := value(run.Info(t.Context()))(t)
-	equal(t, "status", info.Status, pgqrs.Running)
+	equal(t, "status", info.State, pgqrs.Running)
 	equal(t, "state of its message", p.message(t, info.MessageID).State, pgqrs.Leased)
 	pgqrstest.Advance(t, p.store, 2*time.Minute)
 	// Go's upkeep gives the message to Python.
@@ -328,7 +328,7 @@ func retryGo(t *testing.T, p *pair) {
 		await (await my.run.acquire_step("price")).guard.fail_transient("TIMEOUT", "busy", 600.0)
 		assert await my.consumer.release_messages([my.held.id]) == 1
 	`, nil)
-	run := p.store.Run(p.runOf(t, "order").ID)
+	run := p.store.RunHandle(p.runOf(t, "order").ID)
 	steps := value(run.Steps(t.Context()))(t)
 	equal(t, "steps", len(steps), 1)
 	equal(t, "error", steps[0].Error, "busy")
@@ -347,7 +347,7 @@ func retryGo(t *testing.T, p *pair) {
 	})
 	equal(t, "calls of the step", len(called.all()), 0)
 	pgqrstest.Advance(t, p.store, 11*time.Minute)
-	equal(t, "total", value(w.Run(run.ID()).Result(soon(t)))(t).Total, 9)
+	equal(t, "total", value(w.RunHandle(run.ID()).Result(soon(t)))(t).Total, 9)
 }
 
 func failedSteps(t *testing.T, p *pair) {
@@ -365,7 +365,7 @@ func failedSteps(t *testing.T, p *pair) {
 		seen.put(err)
 		return out, err
 	}))
-	_, err := w.Run(p.runOf(t, "order").ID).Result(soon(t))
+	_, err := w.RunHandle(p.runOf(t, "order").ID).Result(soon(t))
 	var failed *pgqrs.RunError
 	if !errors.As(err, &failed) || !strings.Contains(err.Error(), "no price") {
 		t.Fatalf("result is %v; want a *RunError with Python's text", err)
@@ -403,12 +403,12 @@ func pausePython(t *testing.T, p *pair) {
 		assert await my.consumer.release_messages([my.held.id]) == 1
 	`, nil)
 	run := p.runOf(t, "order")
-	equal(t, "status", run.Status, pgqrs.Paused)
+	equal(t, "status", run.State, pgqrs.Paused)
 	equal(t, "why", run.Error, "waiting for approval")
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	p.work(t, w.Handle(takeOrder))
-	equal(t, "total", value(w.Run(run.ID).Result(soon(t)))(t).Total, 35)
-	info := value(p.store.Run(run.ID).Info(t.Context()))(t)
+	equal(t, "total", value(w.RunHandle(run.ID).Result(soon(t)))(t).Total, 35)
+	info := value(p.store.RunHandle(run.ID).Info(t.Context()))(t)
 	equal(t, "error of the finished run", info.Error, "")
 }
 

@@ -52,7 +52,7 @@ func timeClaims(b *testing.B, store *pgqrs.Store) {
 	far := pgqrs.Rate{N: 1_000_000_000, Per: 1000 * time.Hour}
 	names := []string{"off", "held", "rate", "both"}
 	queues := map[string]*pgqrs.Queue[int]{}
-	for name, p := range map[string]pgqrs.Policy{"off": {}, "held": {MaxHeld: 1_000_000}, "rate": {Rate: far}, "both": {MaxHeld: 1_000_000, Rate: far}} {
+	for name, p := range map[string]pgqrs.Policy{"off": {}, "held": {MaxLeased: 1_000_000}, "rate": {Rate: far}, "both": {MaxLeased: 1_000_000, Rate: far}} {
 		queues[name] = pgqrs.NewQueue[int](store, name).With(p)
 		if err := queues[name].Configure(b.Context()); err != nil {
 			b.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-var allStates = []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}
+var allStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}
 
 // drawIDs picks messages, there or not.
 func (m *queueMachine) drawIDs(rt *rapid.T) []int64 {
@@ -178,7 +178,7 @@ const rounding = 2 * time.Millisecond
 
 // same compares a message with the model's, which takes over its exact times.
 func (m *queueMachine) same(rt *rapid.T, got *pgqrs.MessageInfo, want *modelMessage, passed time.Duration) {
-	at := map[pgqrs.State]time.Time{pgqrs.Ready: got.DueAt, pgqrs.Scheduled: got.DueAt, pgqrs.Leased: got.LeasedUntil, pgqrs.Archived: got.EndedAt, pgqrs.Dead: got.EndedAt}[got.State]
+	at := map[pgqrs.MessageState]time.Time{pgqrs.Ready: got.DueAt, pgqrs.Scheduled: got.DueAt, pgqrs.Leased: got.LeasedUntil, pgqrs.Archived: got.EndedAt, pgqrs.Dead: got.EndedAt}[got.State]
 	early, late := want.at, want.at
 	if want.about {
 		early, late = early.Add(-rounding), late.Add(passed+rounding)
@@ -219,8 +219,8 @@ func (m *queueMachine) compareCounts(rt *rapid.T) {
 	}
 	for n, name := range slices.Sorted(maps.Keys(m.model.queues)) {
 		info := infos[n]
-		got := map[pgqrs.State]int64{pgqrs.Ready: info.Ready, pgqrs.Scheduled: info.Scheduled, pgqrs.Leased: info.Leased, pgqrs.Archived: info.Archived, pgqrs.Dead: info.Dead}
-		want := map[pgqrs.State]int64{}
+		got := map[pgqrs.MessageState]int64{pgqrs.Ready: info.Ready, pgqrs.Scheduled: info.Scheduled, pgqrs.Leased: info.Leased, pgqrs.Archived: info.Archived, pgqrs.Dead: info.Dead}
+		want := map[pgqrs.MessageState]int64{}
 		for _, state := range allStates {
 			want[state] = int64(len(m.model.list(name, state)))
 		}

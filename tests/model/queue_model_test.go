@@ -28,8 +28,8 @@ type modelMessage struct {
 	key      string
 	headers  map[string]string
 
-	ended     pgqrs.State // Archived or Dead; empty: unfinished
-	holder    lease       // who claimed it last, unless it was given back
+	ended     pgqrs.MessageState // Archived or Dead; empty: unfinished
+	holder    lease              // who claimed it last, unless it was given back
 	claims    int64
 	attempts  int
 	lastError string
@@ -67,7 +67,7 @@ func (m *queueModel) makeQueue(name string) {
 	}
 }
 
-func (m *queueModel) state(msg *modelMessage) pgqrs.State {
+func (m *queueModel) state(msg *modelMessage) pgqrs.MessageState {
 	switch {
 	case msg.ended != "":
 		return msg.ended
@@ -81,7 +81,7 @@ func (m *queueModel) state(msg *modelMessage) pgqrs.State {
 }
 
 // in a state, in the order in which they are listed.
-func (m *queueModel) list(queue string, state pgqrs.State) []*modelMessage {
+func (m *queueModel) list(queue string, state pgqrs.MessageState) []*modelMessage {
 	var list []*modelMessage
 	for _, msg := range m.messages {
 		if msg.queue == queue && m.state(msg) == state {
@@ -150,7 +150,7 @@ func (m *queueModel) dequeue(queue string, worker int64, n int, term time.Durati
 	}
 }
 
-func (m *queueModel) end(msg *modelMessage, state pgqrs.State) {
+func (m *queueModel) end(msg *modelMessage, state pgqrs.MessageState) {
 	msg.ended = state
 	m.in(msg, 0)
 }

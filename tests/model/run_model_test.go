@@ -17,7 +17,7 @@ import (
 //	wait    waits for a signal, for waitFor at most
 type modelRun struct {
 	script  []string
-	status  pgqrs.State
+	status  pgqrs.RunState
 	started bool
 	calls   []int    // of the functions of steps
 	results []string // of steps; of those that have ended
@@ -51,7 +51,7 @@ func (r *modelRun) next() int {
 }
 
 func (r *modelRun) ended() bool {
-	return slices.Contains([]pgqrs.State{pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}, r.status)
+	return slices.Contains([]pgqrs.RunState{pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}, r.status)
 }
 
 // execute is what workers do with it until it has to wait.
@@ -151,7 +151,7 @@ func (r *modelRun) cancel() bool {
 }
 
 func (r *modelRun) pause() bool {
-	ok := slices.Contains([]pgqrs.State{pgqrs.Queued, pgqrs.Running, pgqrs.Paused}, r.status)
+	ok := slices.Contains([]pgqrs.RunState{pgqrs.Queued, pgqrs.Running, pgqrs.Paused}, r.status)
 	if ok {
 		r.status = pgqrs.Paused
 	}

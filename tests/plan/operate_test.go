@@ -77,7 +77,7 @@ func operateStore(t *testing.T, s *pgqrs.Store) {
 		}
 		return ids
 	}
-	for _, state := range []pgqrs.State{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
+	for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
 		ids := list(pgqrs.MessageFilter{Queue: "big", State: state, Limit: 50})
 		list(pgqrs.MessageFilter{IDs: ids})
 		value(s.Redrive(ctx, ids[:5]...))(t)
@@ -171,7 +171,7 @@ func operateLimits(t *testing.T, s *pgqrs.Store) {
 	t.Helper()
 	ctx := t.Context()
 	q := pgqrs.NewQueue[int](s, "big")
-	limited := q.With(pgqrs.Policy{MaxHeld: 1_000_000, Rate: pgqrs.Rate{N: 1_000_000, Per: time.Hour}, DeadLetter: "grave"})
+	limited := q.With(pgqrs.Policy{MaxLeased: 1_000_000, Rate: pgqrs.Rate{N: 1_000_000, Per: time.Hour}, DeadLetter: "grave"})
 	must(t, limited.Configure(ctx))
 	value(limited.EnqueueBatch(ctx, make([]int, 10)))(t)
 	ms := value(limited.Dequeue(ctx, 10, time.Minute))(t)

@@ -11,7 +11,7 @@ import (
 var inGroup = pgqrs.Group("a")
 
 // wantStates fails the test unless messages are in these states.
-func (s *scene) wantStates(ids []int64, want ...pgqrs.State) {
+func (s *scene) wantStates(ids []int64, want ...pgqrs.MessageState) {
 	s.Helper()
 	for i, id := range ids {
 		if got := s.state(id); got != want[i] {
@@ -57,7 +57,7 @@ func TestEnqueueAgainstEnqueueOfAGroup(t *testing.T) {
 		}
 		s.wantStates(ids, pgqrs.Ready, pgqrs.Blocked)
 	})
-	for end, want := range map[string][]pgqrs.State{"commits": {pgqrs.Ready, pgqrs.Blocked}, "is rolled back": {"gone", pgqrs.Ready}} {
+	for end, want := range map[string][]pgqrs.MessageState{"commits": {pgqrs.Ready, pgqrs.Blocked}, "is rolled back": {"gone", pgqrs.Ready}} {
 		onPostgres(t, "the first is in a caller's transaction that "+end, func(s *scene) {
 			tx := s.begin(s.a)
 			ids := []int64{value(s.a.jobs().WithTx(tx).Enqueue(s.Context(), 1, inGroup))(s), 0}

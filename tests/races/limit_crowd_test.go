@@ -17,7 +17,7 @@ const (
 )
 
 var roomForThree = map[string]pgqrs.Policy{
-	"three leased at a time": {MaxHeld: room},
+	"three leased at a time": {MaxLeased: room},
 	"three an hour":          {Rate: pgqrs.Rate{N: room, Per: time.Hour}},
 }
 

@@ -27,7 +27,7 @@ func (s *scene) tryTake(of side) (done <-chan error, n <-chan int) {
 
 func TestClaimAgainstClaimUnderALimit(t *testing.T) {
 	for name, p := range map[string]pgqrs.Policy{
-		"one leased at a time": {MaxHeld: 1},
+		"one leased at a time": {MaxLeased: 1},
 		"one an hour":          {Rate: pgqrs.Rate{N: 1, Per: time.Hour}},
 	} {
 		for _, at := range []string{"pgqrs:limit.room", "pgqrs:message.claim"} {
@@ -52,7 +52,7 @@ func TestClaimAgainstClaimUnderALimit(t *testing.T) {
 
 func TestAckInATransactionAgainstClaimUnderALimit(t *testing.T) {
 	onPostgres(t, "nothing waits, and there is no room before the commit", func(s *scene) {
-		s.limit(pgqrs.Policy{MaxHeld: 1})
+		s.limit(pgqrs.Policy{MaxLeased: 1})
 		s.enqueue(s.b)
 		s.enqueue(s.b)
 		m := s.take(s.a)
@@ -70,7 +70,7 @@ func TestAckInATransactionAgainstClaimUnderALimit(t *testing.T) {
 
 func TestExpiryAgainstClaimUnderALimit(t *testing.T) {
 	onBoth(t, "what has expired makes room for one, whoever comes first", func(s *scene) {
-		s.limit(pgqrs.Policy{MaxHeld: 1})
+		s.limit(pgqrs.Policy{MaxLeased: 1})
 		id := s.enqueue(s.b)
 		m := s.take(s.a)
 		s.enqueue(s.b)
@@ -91,10 +91,10 @@ func TestExpiryAgainstClaimUnderALimit(t *testing.T) {
 
 func TestALockedLimitHoldsUpNoOtherQueue(t *testing.T) {
 	onPostgres(t, "somebody's open transaction has paused it", func(s *scene) {
-		s.limit(pgqrs.Policy{MaxHeld: 10})
+		s.limit(pgqrs.Policy{MaxLeased: 10})
 		others, done := pgqrs.NewQueue[int](s.a.store, "others"), make(chan int, 1)
 		s.run(&pgqrs.Worker{PollInterval: 10 * time.Millisecond, Handlers: []pgqrs.Handler{
-			s.a.jobs().With(pgqrs.Policy{MaxHeld: 10}).Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }),
+			s.a.jobs().With(pgqrs.Policy{MaxLeased: 10}).Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }),
 			others.Handle(func(_ context.Context, m *pgqrs.Message[int]) error { done <- m.Payload; return nil }),
 		}})
 		value(others.Enqueue(s.Context(), 0))(s)

@@ -60,14 +60,14 @@ func (e *ending) inParts() {
 }
 
 // want waits for the run's end and looks at it.
-func (e *ending) want(status pgqrs.State) {
+func (e *ending) want(status pgqrs.RunState) {
 	e.s.Helper()
 	var info pgqrs.RunInfo
 	e.s.eventually("the run has ended", func() bool {
 		info = value(e.Info(e.s.Context()))(e.s)
 		return !info.EndedAt.IsZero()
 	})
-	equal(e.s, "status", info.Status, status)
+	equal(e.s, "status", info.State, status)
 	equal(e.s, "whether it has a result", info.Output != nil, status == pgqrs.Succeeded)
 	e.s.eventually("its message is archived", func() bool { return e.s.state(info.MessageID) == pgqrs.Archived })
 }
@@ -75,8 +75,8 @@ func (e *ending) want(status pgqrs.State) {
 // A change is one that comes against the end of a run.
 type change struct {
 	do    func(*ending) error
-	first string      // of its statements
-	ends  pgqrs.State // the run, if the change comes first
+	first string         // of its statements
+	ends  pgqrs.RunState // the run, if the change comes first
 	check func(s *scene, done bool)
 }
 
@@ -174,7 +174,7 @@ func (s *scene) unstarted() (*ending, pgqrs.Handler) {
 
 // A run that has no step yet ends with Cancel, or else when its worker begins it.
 func TestCancelAgainstBegin(t *testing.T) {
-	status := func(e *ending) pgqrs.State { return value(e.Info(e.s.Context()))(e.s).Status }
+	status := func(e *ending) pgqrs.RunState { return value(e.Info(e.s.Context()))(e.s).State }
 	onBoth(t, "the cancel comes first", func(s *scene) {
 		e, h := s.unstarted()
 		claim := s.a.tap.Before(s, "pgqrs:message.claim")
@@ -355,7 +355,7 @@ func (b *sibling) remove(s *scene) <-chan error {
 // want waits for the end of the parent, which is told that its child was deleted.
 func (b *sibling) want(s *scene) {
 	s.Helper()
-	s.eventually("the parent has ended", func() bool { return value(b.Info(s.Context()))(s).Status == pgqrs.Failed })
+	s.eventually("the parent has ended", func() bool { return value(b.Info(s.Context()))(s).State == pgqrs.Failed })
 	if info := value(b.Info(s.Context()))(s); !strings.Contains(info.Error, "it was deleted") {
 		s.Errorf("its error is %q", info.Error)
 	}

@@ -254,7 +254,7 @@ func (s *scene) message(id int64) *pgqrs.MessageInfo {
 }
 
 // state is that of a message, or "gone".
-func (s *scene) state(id int64) pgqrs.State {
+func (s *scene) state(id int64) pgqrs.MessageState {
 	s.Helper()
 	if m := s.message(id); m != nil {
 		return m.State

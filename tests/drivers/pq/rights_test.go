@@ -251,13 +251,13 @@ func view(t *testing.T, r *rights, s *pgqrs.Store) error {
 		},
 		func() (err error) { _, err = s.Workers(t.Context()); return err },
 		func() (err error) { _, err = s.Runs(t.Context(), pgqrs.RunFilter{}); return err },
-		func() (err error) { _, err = s.Run(h.ID()).Info(t.Context()); return err },
-		func() (err error) { _, err = s.Run(h.ID()).Steps(t.Context()); return err },
+		func() (err error) { _, err = s.RunHandle(h.ID()).Info(t.Context()); return err },
+		func() (err error) { _, err = s.RunHandle(h.ID()).Steps(t.Context()); return err },
 		func() (err error) { _, err = s.Schedules(t.Context()); return err },
 		func() (err error) { _, err = s.ScheduleRuns(t.Context(), "none", 10); return ignoreNotFound(err) },
 		func() error {
 			report, err := s.Verify(t.Context())
-			if err == nil && (!report.OK() || report.Schema != report.Library) {
+			if err == nil && (!report.OK() || report.SchemaVersion != report.LibraryVersion) {
 				err = fmt.Errorf("Verify: permission denied? %+v", report)
 			}
 			return err
@@ -308,10 +308,10 @@ func operate(t *testing.T, r *rights, s *pgqrs.Store) error {
 		func() error { return s.ResumeWorker(ctx, worker) },
 		func() error { return s.StopWorker(ctx, worker) },
 		func() error { return approved.Send(ctx, s, running.ID(), true) },
-		func() error { return s.Run(running.ID()).Pause(ctx) },
-		func() error { return s.Run(running.ID()).Resume(ctx) },
-		func() error { return s.Run(running.ID()).Cancel(ctx) },
-		func() error { return s.Run(failed).Retry(ctx) },
+		func() error { return s.RunHandle(running.ID()).Pause(ctx) },
+		func() error { return s.RunHandle(running.ID()).Resume(ctx) },
+		func() error { return s.RunHandle(running.ID()).Cancel(ctx) },
+		func() error { return s.RunHandle(failed).Retry(ctx) },
 		func() error { return counted(s.Purge(ctx, runs, pgqrs.Ready)) },
 		func() error { return s.PauseSchedule(ctx, schedules[0]) },
 		func() error { return s.ResumeSchedule(ctx, schedules[0]) },
@@ -399,7 +399,7 @@ func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 		Name: r.name("worker"), Lease: 3 * time.Second,
 		Schedules: []pgqrs.Schedule{{Name: names["tick"], Rule: pgqrs.Every(time.Second), Target: queue(s, "next").Target(5)}},
 		Handlers: []pgqrs.Handler{
-			queue(s, "plain").With(pgqrs.Policy{Rate: pgqrs.Rate{N: 1000, Per: time.Second}, MaxHeld: 10, Retention: time.Hour}).Handle(ok),
+			queue(s, "plain").With(pgqrs.Policy{Rate: pgqrs.Rate{N: 1000, Per: time.Second}, MaxLeased: 10, Retention: time.Hour}).Handle(ok),
 			queue(s, "tx").HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[int]) error {
 				_, err := queue(s, "next").WithTx(tx).Enqueue(ctx, 6)
 				return err
@@ -434,7 +434,7 @@ func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 		})
 		ticks, err := r.owner.ScheduleRuns(t.Context(), names["tick"], 1)
 		_, missing := gone.Info(t.Context())
-		return errors.Is(missing, pgqrs.ErrNotFound) && !busy && info.Status == pgqrs.Succeeded && err == nil && len(ticks) > 0 && old()
+		return errors.Is(missing, pgqrs.ErrNotFound) && !busy && info.State == pgqrs.Succeeded && err == nil && len(ticks) > 0 && old()
 	}
 	deadline := time.Now().Add(time.Minute)
 	for {
@@ -567,7 +567,7 @@ func TestVerifyNamesMissingRights(t *testing.T) {
 	}
 	r.grant(t, "USAGE", "SCHEMA "+r.schema)
 	report, err = s.Verify(t.Context())
-	if err != nil || len(report.Missing) > 0 || report.Schema != 0 {
+	if err != nil || len(report.Missing) > 0 || report.SchemaVersion != 0 {
 		t.Errorf("without a right on a table: %+v, %v", report, err)
 	}
 	var needed []string
@@ -590,7 +590,7 @@ func TestVerifyNamesMissingRights(t *testing.T) {
 		}
 	}
 	r.grant(t, "SELECT", "pgqrs_migrations")
-	if report, err = s.Verify(t.Context()); err != nil || !report.OK() || len(report.Denied) > 0 || report.Schema != report.Library {
+	if report, err = s.Verify(t.Context()); err != nil || !report.OK() || len(report.Denied) > 0 || report.SchemaVersion != report.LibraryVersion {
 		t.Errorf("with all rights: %+v, %v", report, err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // the first had begun, which does not see it.
 func TestClaimsUnderALimitConflictThoughTheirMessagesDiffer(t *testing.T) {
 	for name, p := range map[string]pgqrs.Policy{
-		"one leased at a time": {MaxHeld: 1},
+		"one leased at a time": {MaxLeased: 1},
 		"one an hour":          {Rate: pgqrs.Rate{N: 1, Per: time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
