@@ -21,21 +21,25 @@ import (
 
 // QueueInfo says what is in a queue.
 type QueueInfo struct {
-	ID        int64
-	Name      string
-	CreatedAt time.Time
-	PausedAt  time.Time // zero unless paused
+	ID        int64     `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
 
 	// Messages by state.
-	Ready, Scheduled, Leased, Archived, Dead int64
+	Ready     int64 `json:"ready"`
+	Scheduled int64 `json:"scheduled"`
+	Leased    int64 `json:"leased"`
+	Archived  int64 `json:"archived"`
+	Dead      int64 `json:"dead"`
 	// Blocked messages wait for others of their groups. They are counted up to DepthLimit.
-	Blocked int64
+	Blocked int64 `json:"blocked"`
 	// OldestReady is how long the message that has waited longest has been ready.
-	OldestReady time.Duration
+	OldestReady time.Duration `json:"-"`
 	// Policy is what the code that handles the queue has written.
-	Policy PolicyInfo
+	Policy PolicyInfo `json:"policy,omitzero"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // MessageFilter says which messages to list.
@@ -464,26 +468,30 @@ const depthLimit = "100000" // as the statements have it
 
 // QueueDepth says how a queue stands at present. A count that is DepthLimit means as many or more.
 type QueueDepth struct {
-	Name     string
-	PausedAt time.Time // zero unless paused
+	Name     string    `json:"name"`
+	PausedAt time.Time `json:"paused_at,omitzero"` // zero unless paused
 
 	// Messages by state. Scheduled and leased ones are counted together: where
 	// they come to DepthLimit, so does Scheduled.
-	Ready, Scheduled, Leased, Dead int64
+	Ready     int64 `json:"ready"`
+	Scheduled int64 `json:"scheduled"`
+	Leased    int64 `json:"leased"`
+	Dead      int64 `json:"dead"`
 	// Blocked messages wait for others of their groups.
-	Blocked int64
+	Blocked int64 `json:"blocked"`
 	// Archived and Died are the messages that came to these ends in the last
 	// minute and have not been deleted or redriven since.
-	ArchivedLastMinute, DiedLastMinute int64
+	ArchivedLastMinute int64 `json:"archived_last_minute"`
+	DiedLastMinute     int64 `json:"died_last_minute"`
 	// OldestReady is how long the message that has waited longest has been ready.
-	OldestReady time.Duration
+	OldestReady time.Duration `json:"-"`
 	// Policy is what the code that handles the queue has written.
-	Policy PolicyInfo
+	Policy PolicyInfo `json:"policy,omitzero"`
 	// Workers are the live workers that take from it, those that are suspended left out. One of Dequeue is
 	// live for half a minute after a call.
-	Workers int64
+	Workers int64 `json:"workers"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // Depths describes the named queues, or all, by name. Names that do not exist
@@ -636,16 +644,16 @@ func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []in
 
 // WorkerInfo is the row of a worker.
 type WorkerInfo struct {
-	ID          int64 // a random number, which is never used again
-	Name        string
-	Queue       string // empty for the administrators of pgqrs 0.15
-	State       WorkerState
-	StartedAt   time.Time
-	HeartbeatAt time.Time
-	ShutdownAt  time.Time // zero unless stopped
-	Leased      int64     // messages leased to it
+	ID          int64       `json:"id"` // a random number, which is never used again
+	Name        string      `json:"name"`
+	Queue       string      `json:"queue,omitempty"` // empty for the administrators of pgqrs 0.15
+	State       WorkerState `json:"state"`
+	StartedAt   time.Time   `json:"started_at,omitzero"`
+	HeartbeatAt time.Time   `json:"heartbeat_at,omitzero"`
+	ShutdownAt  time.Time   `json:"shutdown_at,omitzero"` // zero unless stopped
+	Leased      int64       `json:"leased"`               // messages leased to it
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // Workers lists the rows of all workers, by when they started.

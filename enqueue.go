@@ -458,7 +458,10 @@ var hiddenHeaders = []string{groupHeader, batchHeader, batchDoneHeader, batchDea
 
 // A BatchResult says what became of the messages of a batch. Those that were
 // deleted are in neither count.
-type BatchResult struct{ Done, Dead int64 }
+type BatchResult struct {
+	Done int64 `json:"done"`
+	Dead int64 `json:"dead"`
+}
 
 // row is the sequel as it is enqueued.
 func (q *batchCallback) row(ctx context.Context, s *Store) (enqueueRow, error) {

@@ -37,49 +37,49 @@ const (
 // MessageInfo is a message without its type: everything about it but the decoded payload.
 // It is plain data. Which fields are set depends on its State.
 type MessageInfo struct {
-	ID       int64
-	Queue    string
-	State    MessageState
-	Raw      json.RawMessage // the payload as stored; its beginning, and no JSON, if it is cut
-	Priority int
-	Key      string      // of the Key or Unique option
-	Group    string      // of the Group option
-	BatchID  int64       // the message that waits for this one; see Then
-	Batch    BatchResult // what became of the batch that this one waited for
-	Headers  map[string]string
+	ID       int64             `json:"id"`
+	Queue    string            `json:"queue"`
+	State    MessageState      `json:"state"`
+	Raw      json.RawMessage   `json:"payload"` // the payload as stored; its beginning, and no JSON, if it is cut
+	Priority int               `json:"priority"`
+	Key      string            `json:"key,omitempty"`      // of the Key or Unique option
+	Group    string            `json:"group,omitempty"`    // of the Group option
+	BatchID  int64             `json:"batch_id,omitempty"` // the message that waits for this one; see Then
+	Batch    BatchResult       `json:"batch,omitzero"`     // what became of the batch that this one waited for
+	Headers  map[string]string `json:"headers,omitempty"`
 
 	// Attempt counts deliveries: 1 on the first, 0 before it. A delivery that
 	// was released, snoozed or cut short by a drain is taken off again.
-	Attempt int
+	Attempt int `json:"attempt"`
 	// LastError is the text of the latest failure.
-	LastError string
+	LastError string `json:"last_error,omitempty"`
 
-	EnqueuedAt time.Time
+	EnqueuedAt time.Time `json:"enqueued_at,omitzero"`
 	// DueAt is when it became, or becomes, ready. A blocked message does not become ready before it.
-	DueAt time.Time
+	DueAt time.Time `json:"due_at,omitzero"`
 	// LeasedUntil is when the lease ends, unless it is extended.
-	LeasedUntil time.Time
+	LeasedUntil time.Time `json:"leased_until,omitzero"`
 	// EndedAt is when it was archived or died.
-	EndedAt time.Time
+	EndedAt time.Time `json:"ended_at,omitzero"`
 
 	// WorkerID and Claim are the lease: the worker's row, and a number that
 	// grows with every claim of this message. Together they fence what is
 	// done in its name.
-	WorkerID int64
-	Claim    int64
+	WorkerID int64 `json:"worker_id,omitempty"`
+	Claim    int64 `json:"claim,omitempty"`
 
 	// PayloadSize is the size of the payload in bytes. It is that of Raw, unless a listing has cut Raw.
-	PayloadSize int64
+	PayloadSize int64 `json:"payload_size,omitempty"`
 	// Cut says that a listing left something out: the end of Raw or of LastError, or Headers altogether. See [ListedBytes].
-	Cut bool
+	Cut bool `json:"cut,omitempty"`
 
 	// Cursor goes into MessageFilter.After to list what comes after this message.
-	Cursor string
+	Cursor string `json:"cursor,omitempty"`
 
 	// Malformed says which columns of the message's row do not decode, and why. It is empty unless
 	// something other than this library wrote the row. The fields of those columns are zero, and
 	// consumers send the message to the dead letters.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 
 	stored int // bytes of its row that vary: payload, headers, error and key
 
@@ -90,7 +90,7 @@ type MessageInfo struct {
 // A Message is a message of a Queue[T]. It is plain data: a unit test makes its own.
 type Message[T any] struct {
 	MessageInfo
-	Payload T
+	Payload T `json:"payload"`
 }
 
 // newMessage decodes the payload of m. Its error decides like a handler's: what does not decode is

@@ -75,8 +75,8 @@ type Policy struct {
 // tokens, of which one comes back every Per/N. The zero Rate is no limit; more
 // than 10,000 a second is an error.
 type Rate struct {
-	N   int
-	Per time.Duration
+	N   int           `json:"n"`
+	Per time.Duration `json:"-"`
 }
 
 // String says the rate in words, such as "100 per 1m".
@@ -235,20 +235,20 @@ func (p Policy) outcome(attempt int, err error) outcome {
 // PolicyInfo is the [Policy] of a queue, as a Worker or [Queue.Configure] wrote
 // it last, with the defaults filled in. Where neither has, it is zero.
 type PolicyInfo struct {
-	MaxAttempts int           // -1: no limit
-	Backoff     string        // the bounds of Exponential, such as "1s to 1h", or the name of a function
-	Timeout     time.Duration // 0: none
-	Concurrency int           // of one Worker; 0: no limit
-	Lease       time.Duration // 0: the Worker's
-	Retention   time.Duration // negative: for ever
-	DeadLetter  string        // empty: none
+	MaxAttempts int           `json:"max_attempts,omitzero"` // -1: no limit
+	Backoff     string        `json:"backoff,omitzero"`      // the bounds of Exponential, such as "1s to 1h", or the name of a function
+	Timeout     time.Duration `json:"-"`                     // 0: none
+	Concurrency int           `json:"concurrency,omitzero"`  // of one Worker; 0: no limit
+	Lease       time.Duration `json:"-"`                     // 0: the Worker's
+	Retention   time.Duration `json:"-"`                     // negative: for ever
+	DeadLetter  string        `json:"dead_letter,omitzero"`  // empty: none
 
 	// The limits that hold in all processes, as they are applied.
-	MaxLeased        int // 0: no limit
-	Rate             Rate
-	GroupConcurrency int
-	GroupRate        Rate
-	SkipFailed       bool
+	MaxLeased        int  `json:"max_leased,omitzero"` // 0: no limit
+	Rate             Rate `json:"rate,omitzero"`
+	GroupConcurrency int  `json:"group_concurrency,omitzero"`
+	GroupRate        Rate `json:"group_rate,omitzero"`
+	SkipFailed       bool `json:"skip_failed,omitzero"`
 }
 
 // String says the policy in words. What is off, or nobody has changed in a

@@ -533,35 +533,36 @@ func (h *RunHandle[Out]) change(ctx context.Context, what string, fn func(conn) 
 
 // RunInfo describes a run.
 type RunInfo struct {
-	ID        int64
-	Workflow  string
-	MessageID int64
-	State     RunState
-	Key       string
-	Input     json.RawMessage // the payload of its message: {"input": ...}
-	Output    json.RawMessage
-	Error     string
+	ID        int64           `json:"id"`
+	Workflow  string          `json:"workflow"`
+	MessageID int64           `json:"message_id"`
+	State     RunState        `json:"state"`
+	Key       string          `json:"key,omitempty"`
+	Input     json.RawMessage `json:"input,omitempty"` // the payload of its message: {"input": ...}
+	Output    json.RawMessage `json:"output,omitempty"`
+	Error     string          `json:"error,omitempty"`
 	// ParentID and ParentStep say which run's step started it; zero if none did.
-	ParentID   int64
-	ParentStep string
+	ParentID   int64  `json:"parent_id,omitempty"`
+	ParentStep string `json:"parent_step,omitempty"`
 	// Warning says that the code has changed under the run in a way that its records do not fit,
 	// or that its function did not wait for steps of its goroutines.
-	Warning string
+	Warning string `json:"warning,omitempty"`
 	// Attempts counts executions that have not answered yet.
-	Attempts int
+	Attempts int `json:"attempts"`
 	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has cut them.
-	InputSize, OutputSize int64
+	InputSize  int64 `json:"input_size,omitempty"`
+	OutputSize int64 `json:"output_size,omitempty"`
 	// Cut says that a listing left out the end of Input, Output, Error or Warning; see [ListedBytes].
-	Cut bool
+	Cut bool `json:"cut,omitempty"`
 
-	CreatedAt time.Time
-	StartedAt time.Time
-	PausedAt  time.Time
-	EndedAt   time.Time
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	PausedAt  time.Time `json:"paused_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
 	// DueAt is when it goes on, if it waits; while a worker holds it, when the lease ends.
-	DueAt time.Time
+	DueAt time.Time `json:"due_at,omitzero"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 
 	badOutput bool // the output does not decode
 }
@@ -582,25 +583,25 @@ type RunFilter struct {
 
 // StepInfo describes a step of a run.
 type StepInfo struct {
-	Name string
+	Name string `json:"name"`
 	// State is Succeeded or Failed, with RetryIn while a retry is to come. It is Running while the
 	// step sleeps, Paused while it waits for a signal or children, and Queued from a Retry until it
 	// is recorded again. Steps of pgqrs 0.15 are Running from their beginning.
-	State   RunState
-	Output  json.RawMessage
-	Error   string
-	Retries int
+	State   RunState        `json:"state"`
+	Output  json.RawMessage `json:"output,omitempty"`
+	Error   string          `json:"error,omitempty"`
+	Retries int             `json:"retries"`
 	// OutputSize is the size in bytes, that of Output unless a listing has cut it.
-	OutputSize int64
+	OutputSize int64 `json:"output_size,omitempty"`
 	// Cut says that a listing left out the end of Output or Error; see [ListedBytes].
-	Cut bool
+	Cut bool `json:"cut,omitempty"`
 	// RetryIn is how long it has yet to wait, when it was read; zero if it does
 	// not, or is due. A step that has ended for good has an EndedAt.
-	RetryIn   time.Duration
-	StartedAt time.Time // when the function was called for the first attempt that was recorded
-	EndedAt   time.Time
+	RetryIn   time.Duration `json:"-"`
+	StartedAt time.Time     `json:"started_at,omitzero"` // when the function was called for the first attempt that was recorded
+	EndedAt   time.Time     `json:"ended_at,omitzero"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // Runs lists runs, the latest first. Inputs, outputs and errors are cut to [ListedBytes];

@@ -11,52 +11,54 @@ import (
 
 // ScheduleInfo is the row of a [Schedule]: what it is, and when it runs next.
 type ScheduleInfo struct {
-	ID   int64
-	Name string
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
 	// Queue is that of the target, which for Workflow bears the workflow's name.
-	Queue    string
-	Workflow bool
-	Payload  json.RawMessage // of the message; a workflow's is {"input": In}
+	Queue    string          `json:"queue"`
+	Workflow bool            `json:"workflow,omitempty"`
+	Payload  json.RawMessage `json:"payload"` // of the message; a workflow's is {"input": In}
 	// PayloadSize is the size in bytes, that of Payload unless a listing has cut it.
-	PayloadSize int64
+	PayloadSize int64 `json:"payload_size,omitempty"`
 	// Cut says that a listing left out the end of Payload or Rule, or Headers altogether; see [ListedBytes].
-	Cut      bool
-	Priority int
-	Key      string // if the target has one
-	Group    string // the same
-	Headers  map[string]string
-	Rule     string // the text
-	Zone     string
-	CatchUp  int // -1: nothing
+	Cut      bool              `json:"cut,omitempty"`
+	Priority int               `json:"priority,omitempty"`
+	Key      string            `json:"key,omitempty"`   // if the target has one
+	Group    string            `json:"group,omitempty"` // the same
+	Headers  map[string]string `json:"headers,omitempty"`
+	Rule     string            `json:"rule"` // the text
+	Zone     string            `json:"zone"`
+	CatchUp  int               `json:"catch_up"` // -1: nothing
 
-	CreatedAt, UpdatedAt time.Time
-	PausedAt             time.Time // zero unless paused
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	UpdatedAt time.Time `json:"updated_at,omitzero"`
+	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
 	// NextAt is when it runs next; while it is paused, when it would. The zero
 	// time means never again. One that has passed means that no worker has the Schedule.
-	NextAt time.Time
+	NextAt time.Time `json:"next_at,omitzero"`
 	// Last is its latest run; nil before the first one.
-	Last *ScheduleRun
+	Last *ScheduleRun `json:"last,omitempty"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields
 	// are zero, and workers do not run the schedule until the row is mended or deleted.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // ScheduleRun is a run of a [Schedule]: one instant, or one by hand.
 type ScheduleRun struct {
 	// DueAt is the instant, and RanAt when it was enqueued. By hand they are the same.
-	DueAt, RanAt time.Time
-	ByHand       bool
+	DueAt  time.Time `json:"due_at,omitzero"`
+	RanAt  time.Time `json:"ran_at,omitzero"`
+	ByHand bool      `json:"by_hand,omitempty"`
 	// Duplicate says that nothing was enqueued, because an unfinished message had the key of the target
 	// or of the instant, or a run had the key of the instant. MessageID and RunID are theirs then.
-	Duplicate bool
-	MessageID int64
-	RunID     int64 // of a workflow's run
+	Duplicate bool  `json:"duplicate,omitempty"`
+	MessageID int64 `json:"message_id,omitempty"`
+	RunID     int64 `json:"run_id,omitempty"` // of a workflow's run
 	// RunState is set if the target is a workflow, and MessageState otherwise. It is empty once the
 	// run or the message is gone.
-	RunState     RunState
-	MessageState MessageState
+	RunState     RunState     `json:"run_state,omitempty"`
+	MessageState MessageState `json:"message_state,omitempty"`
 	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
-	Malformed string
+	Malformed string `json:"malformed,omitempty"`
 }
 
 // Schedules describes the named schedules, or all, by name. Names that do not exist are left out.

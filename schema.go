@@ -454,24 +454,25 @@ const (
 
 // A Report is what Verify found.
 type Report struct {
-	Dialect Dialect
+	Dialect Dialect `json:"dialect"`
 	// Engine is the database's own name and version.
-	Engine string
+	Engine string `json:"engine"`
 	// Writers says who may write at once.
-	Writers Writers
+	Writers Writers `json:"writers"`
 	// SchemaVersion is the version of the schema that is installed. LibraryVersion is the version
 	// that this library makes.
-	SchemaVersion, LibraryVersion int64
+	SchemaVersion  int64 `json:"schema_version"`
+	LibraryVersion int64 `json:"library_version"`
 	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
-	Missing []string
+	Missing []string `json:"missing,omitempty"`
 	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on pgqrs_messages",
 	// on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them. Install does not help.
-	Denied []string
+	Denied []string `json:"denied,omitempty"`
 	// Newer names migrations that this library does not know.
-	Newer []string
+	Newer []string `json:"newer,omitempty"`
 	// Warnings say what else is worth a look: settings of the database that lose data or make processes
 	// fail each other's calls, as one connection of the pool has them, and a pool that is too small.
-	Warnings []string
+	Warnings []string `json:"warnings,omitempty"`
 
 	tooNew bool // whether this library is too old for it
 	unread bool // whether this user may not read the version of the schema

@@ -1,0 +1,118 @@
+package pgqrs
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+)
+
+// MarshalJSON writes a message with its decoded payload. It is here because a method of an embedded
+// struct would leave the payload out.
+func (m Message[T]) MarshalJSON() ([]byte, error) {
+	type info MessageInfo
+	return marshal(struct {
+		info
+		Payload T `json:"payload"`
+	}{info(m.MessageInfo), m.Payload})
+}
+
+// MarshalJSON writes a payload that a listing has cut as a string.
+func (m MessageInfo) MarshalJSON() ([]byte, error) {
+	type info MessageInfo
+	return marshal(struct {
+		info
+		Raw any `json:"payload"`
+	}{info(m), jsonOrText(m.Raw)})
+}
+
+// MarshalJSON writes the duration in seconds.
+func (q QueueInfo) MarshalJSON() ([]byte, error) {
+	type info QueueInfo
+	return marshal(struct {
+		info
+		OldestReady seconds `json:"oldest_ready_seconds"`
+	}{info(q), seconds(q.OldestReady)})
+}
+
+// MarshalJSON writes the duration in seconds.
+func (q QueueDepth) MarshalJSON() ([]byte, error) {
+	type info QueueDepth
+	return marshal(struct {
+		info
+		OldestReady seconds `json:"oldest_ready_seconds"`
+	}{info(q), seconds(q.OldestReady)})
+}
+
+// MarshalJSON writes durations in seconds, and leaves out what is off.
+func (p PolicyInfo) MarshalJSON() ([]byte, error) {
+	type info PolicyInfo
+	return marshal(struct {
+		info
+		Timeout   seconds `json:"timeout_seconds,omitzero"`
+		Lease     seconds `json:"lease_seconds,omitzero"`
+		Retention seconds `json:"retention_seconds,omitzero"`
+	}{info(p), seconds(p.Timeout), seconds(p.Lease), seconds(p.Retention)})
+}
+
+// MarshalJSON writes the duration in seconds.
+func (r Rate) MarshalJSON() ([]byte, error) {
+	type rate Rate
+	return marshal(struct {
+		rate
+		Per seconds `json:"per_seconds"`
+	}{rate(r), seconds(r.Per)})
+}
+
+// MarshalJSON writes an input or output that a listing has cut as a string.
+func (i RunInfo) MarshalJSON() ([]byte, error) {
+	type info RunInfo
+	return marshal(struct {
+		info
+		Input  any `json:"input,omitempty"`
+		Output any `json:"output,omitempty"`
+	}{info(i), jsonOrText(i.Input), jsonOrText(i.Output)})
+}
+
+// MarshalJSON writes an output that a listing has cut as a string, and the duration in seconds.
+func (i StepInfo) MarshalJSON() ([]byte, error) {
+	type info StepInfo
+	return marshal(struct {
+		info
+		Output  any     `json:"output,omitempty"`
+		RetryIn seconds `json:"retry_in_seconds,omitzero"`
+	}{info(i), jsonOrText(i.Output), seconds(i.RetryIn)})
+}
+
+// MarshalJSON writes a payload that a listing has cut as a string.
+func (i ScheduleInfo) MarshalJSON() ([]byte, error) {
+	type info ScheduleInfo
+	return marshal(struct {
+		info
+		Payload any `json:"payload"`
+	}{info(i), jsonOrText(i.Payload)})
+}
+
+// seconds is a duration that is a number of seconds in JSON.
+type seconds time.Duration
+
+func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).Seconds()) }
+
+// jsonOrText is stored JSON as it goes into an object: as it is, or as a string if it is not JSON.
+func jsonOrText(stored json.RawMessage) any {
+	switch {
+	case len(stored) == 0:
+		return nil
+	case json.Valid(stored):
+		return stored
+	}
+	return string(stored)
+}
+
+// marshal is json.Marshal, which leaves it to the caller's encoder whether <, > and & are escaped.
+func marshal(v any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return out.Bytes(), err
+}
