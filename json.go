@@ -12,17 +12,19 @@ func (m Message[T]) MarshalJSON() ([]byte, error) {
 	type info MessageInfo
 	return marshal(struct {
 		info
-		Payload T `json:"payload"`
-	}{info(m.MessageInfo), m.Payload})
+		PayloadSize int64 `json:"payload_size,omitempty"`
+		Payload     T     `json:"payload"`
+	}{info(m.MessageInfo), sizeIfCut(m.PayloadSize, m.Cut), m.Payload})
 }
 
-// MarshalJSON writes a payload that a listing has cut as a string.
+// MarshalJSON writes a payload that a listing has cut as a string, and with its size.
 func (m MessageInfo) MarshalJSON() ([]byte, error) {
 	type info MessageInfo
 	return marshal(struct {
 		info
-		Raw any `json:"payload"`
-	}{info(m), jsonOrText(m.Raw)})
+		PayloadSize int64 `json:"payload_size,omitempty"`
+		Raw         any   `json:"payload"`
+	}{info(m), sizeIfCut(m.PayloadSize, m.Cut), jsonOrText(m.Raw)})
 }
 
 // MarshalJSON writes the duration in seconds.
@@ -63,39 +65,53 @@ func (r Rate) MarshalJSON() ([]byte, error) {
 	}{rate(r), seconds(r.Per)})
 }
 
-// MarshalJSON writes an input or output that a listing has cut as a string.
+// MarshalJSON writes an input or output that a listing has cut as a string, and with its size.
 func (i RunInfo) MarshalJSON() ([]byte, error) {
 	type info RunInfo
 	return marshal(struct {
 		info
-		Input  any `json:"input,omitempty"`
-		Output any `json:"output,omitempty"`
-	}{info(i), jsonOrText(i.Input), jsonOrText(i.Output)})
+		InputSize  int64 `json:"input_size,omitempty"`
+		OutputSize int64 `json:"output_size,omitempty"`
+		Input      any   `json:"input,omitempty"`
+		Output     any   `json:"output,omitempty"`
+	}{info(i), sizeIfCut(i.InputSize, i.Cut), sizeIfCut(i.OutputSize, i.Cut), jsonOrText(i.Input), jsonOrText(i.Output)})
 }
 
-// MarshalJSON writes an output that a listing has cut as a string, and the duration in seconds.
+// MarshalJSON writes an output that a listing has cut as a string, and with its size. The duration
+// is in seconds.
 func (i StepInfo) MarshalJSON() ([]byte, error) {
 	type info StepInfo
 	return marshal(struct {
 		info
-		Output  any     `json:"output,omitempty"`
-		RetryIn seconds `json:"retry_in_seconds,omitzero"`
-	}{info(i), jsonOrText(i.Output), seconds(i.RetryIn)})
+		OutputSize int64   `json:"output_size,omitempty"`
+		Output     any     `json:"output,omitempty"`
+		RetryIn    seconds `json:"retry_in_seconds,omitzero"`
+	}{info(i), sizeIfCut(i.OutputSize, i.Cut), jsonOrText(i.Output), seconds(i.RetryIn)})
 }
 
-// MarshalJSON writes a payload that a listing has cut as a string.
+// MarshalJSON writes a payload that a listing has cut as a string, and with its size.
 func (i ScheduleInfo) MarshalJSON() ([]byte, error) {
 	type info ScheduleInfo
 	return marshal(struct {
 		info
-		Payload any `json:"payload"`
-	}{info(i), jsonOrText(i.Payload)})
+		PayloadSize int64 `json:"payload_size,omitempty"`
+		Payload     any   `json:"payload"`
+	}{info(i), sizeIfCut(i.PayloadSize, i.Cut), jsonOrText(i.Payload)})
 }
 
 // seconds is a duration that is a number of seconds in JSON.
 type seconds time.Duration
 
 func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).Seconds()) }
+
+// sizeIfCut is the size of a text that a listing has cut, and 0 if it has not. The size of a whole
+// text differs between databases, which keep different spaces.
+func sizeIfCut(size int64, cut bool) int64 {
+	if !cut {
+		return 0
+	}
+	return size
+}
 
 // jsonOrText is stored JSON as it goes into an object: as it is, or as a string if it is not JSON.
 func jsonOrText(stored json.RawMessage) any {

@@ -125,8 +125,9 @@ func TestACutTextIsAStringInJSON(t *testing.T) {
 			t.Errorf("%s is %s", name, got)
 		}
 	}
-	if got := string(object(t, pgqrs.ScheduleInfo{Payload: []byte(`{"a":1}`)})["payload"]); got != `{"a":1}` {
-		t.Errorf("a whole payload is %s", got)
+	whole := object(t, pgqrs.ScheduleInfo{Payload: []byte(`{"a":1}`), PayloadSize: 7})
+	if got := string(whole["payload"]); got != `{"a":1}` || whole["payload_size"] != nil {
+		t.Errorf("a whole payload is %s, with the size %s", got, whole["payload_size"])
 	}
 }
 

@@ -121,11 +121,11 @@ func TestWorkers(t *testing.T) {
 		}}
 		ended := make(chan error, 1)
 		go func() { ended <- w.Run(ctx) }()
-		id := s.status("polling")
+		id := s.awaitState("polling")
 		s.run("workers", "workers -json", "workers suspend "+id, "workers suspend "+id, "workers resume "+id)
-		s.status("polling")
+		s.awaitState("polling")
 		s.run("workers interrupt host/emails", "workers suspend 99", "workers suspend nobody")
-		s.status("suspended")
+		s.awaitState("suspended")
 		s.run("workers list", "workers shutdown "+id, "workers shutdown host/emails -yes")
 		select {
 		case err := <-ended:
@@ -141,10 +141,10 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
-// status waits until the only worker has a status, and returns its id.
-func (s *shell) status(want string) (id string) {
+// awaitState waits until the only worker is in a state, and returns its id.
+func (s *shell) awaitState(want pgqrs.WorkerState) (id string) {
 	s.Helper()
-	s.until("the worker's status is "+want, func() bool {
+	s.until("the worker is "+string(want), func() bool {
 		workers, err := s.store.Workers(s.Context())
 		s.check(err)
 		if len(workers) != 1 || workers[0].State != want {
@@ -308,7 +308,10 @@ func TestSchedules(t *testing.T) {
 func TestSchema(t *testing.T) {
 	onEach(t, func(s *shell) {
 		verify := s.do("", "verify", "-json")
-		var report reportView
+		var report struct {
+			OK bool
+			pgqrs.Report
+		}
 		if err := json.Unmarshal([]byte(verify.out), &report); err != nil || !report.OK || report.Dialect != s.store.Dialect() {
 			s.Errorf("verify prints %s, %v", verify.out, err)
 		}

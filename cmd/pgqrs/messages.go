@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/pgqrs/pgqrs-go/internal/ahead"
@@ -135,7 +134,7 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.Messag
 			return c.note("no %s messages%s", state, elsewhere(depth, state))
 		}
 		if f.After == c.String("after") || len(page) > 0 {
-			if err := list(c, string(state)+" messages", page, columns, viewMessage); err != nil {
+			if err := list(c, string(state)+" messages", page, columns); err != nil {
 				return err
 			}
 		}
@@ -216,11 +215,7 @@ func (c call) showMessages(ctx context.Context, ids []int64) error {
 			return err
 		}
 		if c.Bool("json") {
-			view := viewMessage(m)
-			for _, other := range wait.Messages {
-				view.WaitsFor = append(view.WaitsFor, other.ID)
-			}
-			err = writeJSON(c.out, view)
+			err = writeJSON(c.out, shownMessage{m, wait})
 		} else {
 			if i > len(missing) {
 				fmt.Fprintln(c.out)
@@ -280,33 +275,18 @@ func standing(m pgqrs.MessageInfo) string {
 	return text
 }
 
-// A messageView is a message as JSON.
-type messageView struct {
-	ID          int64              `json:"id"`
-	Queue       string             `json:"queue"`
-	State       pgqrs.MessageState `json:"state"`
-	Attempt     int                `json:"attempt"`
-	Priority    int                `json:"priority"`
-	Key         string             `json:"key,omitempty"`
-	Group       string             `json:"group,omitempty"`
-	BatchID     int64              `json:"batch_id,omitempty"`
-	WaitsFor    []int64            `json:"waits_for,omitempty"` // ids, by show alone
-	Headers     map[string]string  `json:"headers,omitempty"`
-	EnqueuedAt  time.Time          `json:"enqueued_at,omitzero"`
-	DueAt       time.Time          `json:"due_at,omitzero"`
-	LeasedUntil time.Time          `json:"leased_until,omitzero"`
-	EndedAt     time.Time          `json:"ended_at,omitzero"`
-	WorkerID    int64              `json:"worker_id,omitempty"`
-	Error       string             `json:"error,omitempty"`
-	Payload     any                `json:"payload"`                // a string, if what is stored is not JSON, or is cut
-	PayloadSize int64              `json:"payload_size,omitempty"` // if it is cut
-	Cut         bool               `json:"cut,omitempty"`
-	Cursor      string             `json:"cursor,omitempty"`
+// A shownMessage is a message with what it waits for.
+type shownMessage struct {
+	pgqrs.MessageInfo
+	wait ahead.Wait
 }
 
-func viewMessage(m pgqrs.MessageInfo) messageView {
-	return messageView{
-		m.ID, m.Queue, m.State, m.Attempt, m.Priority, m.Key, m.Group, m.BatchID, nil, m.Headers,
-		m.EnqueuedAt, m.DueAt, m.LeasedUntil, m.EndedAt, m.WorkerID, m.LastError, raw(m.Raw), sizeIfCut(m.PayloadSize, m.Cut), m.Cut, m.Cursor,
+func (m shownMessage) MarshalJSON() ([]byte, error) {
+	var more struct {
+		WaitsFor []int64 `json:"waits_for,omitempty"` // ids
 	}
+	for _, other := range m.wait.Messages {
+		more.WaitsFor = append(more.WaitsFor, other.ID)
+	}
+	return joinJSON(m.MessageInfo, more)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -14,11 +13,11 @@ import (
 
 const maxShown = 16 << 10 // bytes of a payload, or an error, that are shown in full to people
 
-// list writes things as a table, or with -json as a line each of what view makes of them.
-func list[T, V any](c call, what string, things []T, columns []column[T], view func(T) V) error {
+// list writes things as a table, or with -json as a line each.
+func list[T any](c call, what string, things []T, columns []column[T]) error {
 	if c.Bool("json") {
 		for _, thing := range things {
-			if err := writeJSON(c.out, view(thing)); err != nil {
+			if err := writeJSON(c.out, thing); err != nil {
 				return err
 			}
 		}
@@ -47,14 +46,35 @@ func (c call) note(format string, args ...any) error {
 
 // writeJSON writes v on a line, with escapes in place of what a terminal could take for a command.
 func writeJSON(w io.Writer, v any) error {
+	text, err := encode(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(escapeJSON(text), '\n'))
+	return err
+}
+
+// encode is json.Marshal without escapes for HTML.
+func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
-		return err
+	err := encoder.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// joinJSON writes the fields of two objects as one object.
+func joinJSON(v, more any) ([]byte, error) {
+	text, err := encode(v)
+	if err != nil {
+		return nil, err
 	}
-	_, err := w.Write(append(escapeJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), '\n'))
-	return err
+	added, err := encode(more)
+	if err != nil || string(added) == "{}" {
+		return text, err
+	}
+	text = append(text[:len(text)-1], ',')
+	return append(text, added[1:]...), nil
 }
 
 // escapeJSON writes what does not print as \u. All of it stands in strings.
@@ -77,25 +97,6 @@ func escapeJSON(text []byte) []byte {
 		text = text[size:]
 	}
 	return out
-}
-
-// raw is stored JSON as it goes into an object: as it is, or as a string if it is none.
-func raw(stored json.RawMessage) any {
-	switch {
-	case len(stored) == 0:
-		return nil
-	case json.Valid(stored):
-		return stored
-	}
-	return string(stored)
-}
-
-// sizeIfCut is the size of a text that a listing has cut, and 0 if it has not.
-func sizeIfCut(size int64, cut bool) int64 {
-	if !cut {
-		return 0
-	}
-	return size
 }
 
 // compacted is stored JSON on a line, or the beginning of it. Databases differ in the spaces that they keep.
@@ -135,9 +136,6 @@ func indented(stored json.RawMessage) string {
 	}
 	return b.String()
 }
-
-// seconds is a duration as it stands in JSON.
-func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
 
 // plural writes a number of things: 1 message, 2 messages.
 func plural(n int64, noun string) string {

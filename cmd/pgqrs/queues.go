@@ -39,7 +39,7 @@ func (c call) listQueues(queues []pgqrs.QueueInfo) error {
 	}
 	queues = queues[page.from:page.to]
 	if len(found) > 0 || !c.Args().Present() {
-		if err := list(c, "queues", queues, queueColumns, viewQueue); err != nil {
+		if err := list(c, "queues", queues, queueColumns); err != nil {
 			return err
 		}
 	}
@@ -97,53 +97,6 @@ func oldest(ready int64, age time.Duration) any {
 		return nil
 	}
 	return age
-}
-
-// A queueView is a queue as JSON.
-type queueView struct {
-	Name      string     `json:"name"`
-	CreatedAt time.Time  `json:"created_at,omitzero"`
-	PausedAt  time.Time  `json:"paused_at,omitzero"`
-	Ready     int64      `json:"ready"`
-	Scheduled int64      `json:"scheduled"`
-	Blocked   int64      `json:"blocked"`
-	Leased    int64      `json:"leased"`
-	Dead      int64      `json:"dead"`
-	Archived  int64      `json:"archived"`
-	Oldest    float64    `json:"oldest_ready_seconds"`
-	Policy    policyView `json:"policy,omitzero"`
-}
-
-// A policyView is a queue's policy as JSON. What is off is left out.
-type policyView struct {
-	MaxAttempts      int      `json:"max_attempts,omitzero"` // -1: no limit
-	Backoff          string   `json:"backoff,omitzero"`
-	Timeout          float64  `json:"timeout_seconds,omitzero"`
-	Concurrency      int      `json:"concurrency,omitzero"`
-	Lease            float64  `json:"lease_seconds,omitzero"`
-	Retention        float64  `json:"retention_seconds,omitzero"` // negative: for ever
-	DeadLetter       string   `json:"dead_letter,omitzero"`
-	MaxHeld          int      `json:"max_held,omitzero"`
-	Rate             rateView `json:"rate,omitzero"`
-	GroupConcurrency int      `json:"group_concurrency,omitzero"`
-	GroupRate        rateView `json:"group_rate,omitzero"`
-	SkipFailed       bool     `json:"skip_failed,omitzero"`
-}
-
-type rateView struct {
-	N   int     `json:"n"`
-	Per float64 `json:"per_seconds"`
-}
-
-func viewPolicy(p pgqrs.PolicyInfo) policyView {
-	return policyView{p.MaxAttempts, p.Backoff, seconds(p.Timeout), p.Concurrency, seconds(p.Lease), seconds(p.Retention), p.DeadLetter,
-		p.MaxLeased, viewRate(p.Rate), p.GroupConcurrency, viewRate(p.GroupRate), p.SkipFailed}
-}
-
-func viewRate(r pgqrs.Rate) rateView { return rateView{r.N, r.Per.Seconds()} }
-
-func viewQueue(q pgqrs.QueueInfo) queueView {
-	return queueView{q.Name, q.CreatedAt, q.PausedAt, q.Ready, q.Scheduled, q.Blocked, q.Leased, q.Dead, q.Archived, seconds(q.OldestReady), viewPolicy(q.Policy)}
 }
 
 // exists returns an error unless there is such a queue: most calls of the library find nothing in one that does not exist.

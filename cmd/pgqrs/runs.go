@@ -92,7 +92,7 @@ func (c call) listRuns(ctx context.Context) error {
 			return err
 		}
 		if first || len(page) > 0 {
-			if err := list(c, "runs", page, runColumns, viewRun); err != nil {
+			if err := list(c, "runs", page, runColumns); err != nil {
 				return err
 			}
 		}
@@ -179,37 +179,4 @@ func (c call) signal(ctx context.Context) error {
 		return err
 	}
 	return c.done(map[string]any{"run": run.ID(), "signal": name}, "Signal %q is sent to run %d.", name, run.ID())
-}
-
-// A runView is a run as JSON.
-type runView struct {
-	ID         int64          `json:"id"`
-	Workflow   string         `json:"workflow"`
-	MessageID  int64          `json:"message_id"`
-	Status     pgqrs.RunState `json:"status"`
-	Key        string         `json:"key,omitempty"`
-	Input      any            `json:"input,omitempty"`
-	Output     any            `json:"output,omitempty"`
-	InputSize  int64          `json:"input_size,omitempty"` // if anything is cut, as the next
-	OutputSize int64          `json:"output_size,omitempty"`
-	Cut        bool           `json:"cut,omitempty"`
-	Error      string         `json:"error,omitempty"`
-	Warning    string         `json:"warning,omitempty"`
-	ParentID   int64          `json:"parent_id,omitempty"`
-	ParentStep string         `json:"parent_step,omitempty"`
-	Attempts   int            `json:"attempts"`
-	CreatedAt  time.Time      `json:"created_at,omitzero"`
-	StartedAt  time.Time      `json:"started_at,omitzero"`
-	PausedAt   time.Time      `json:"paused_at,omitzero"`
-	EndedAt    time.Time      `json:"ended_at,omitzero"`
-	DueAt      time.Time      `json:"due_at,omitzero"`
-	Steps      []stepView     `json:"steps,omitempty"`
-	MoreRuns   bool           `json:"more_runs,omitempty"` // older ones than its steps have
-}
-
-func viewRun(r pgqrs.RunInfo) runView {
-	return runView{
-		r.ID, r.Workflow, r.MessageID, r.State, r.Key, raw(r.Input), raw(r.Output), sizeIfCut(r.InputSize, r.Cut), sizeIfCut(r.OutputSize, r.Cut), r.Cut, r.Error, r.Warning, r.ParentID, r.ParentStep, r.Attempts,
-		r.CreatedAt, r.StartedAt, r.PausedAt, r.EndedAt, r.DueAt, nil, false,
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/pgqrs/pgqrs-go"
 	"github.com/urfave/cli/v3"
@@ -27,7 +26,7 @@ func (a *app) schedules() *cli.Command {
 					if err != nil {
 						return err
 					}
-					return list(c, "runs", runs, scheduleRunColumns, viewScheduleRun)
+					return list(c, "runs", runs, scheduleRunColumns)
 				}),
 			},
 			{
@@ -79,7 +78,7 @@ func (c call) listSchedules(ctx context.Context) error {
 		return err
 	}
 	if len(schedules) > 0 || !c.Args().Present() {
-		if err := list(c, "schedules", schedules[page.from:page.to], scheduleColumns, viewSchedule); err != nil {
+		if err := list(c, "schedules", schedules[page.from:page.to], scheduleColumns); err != nil {
 			return err
 		}
 	}
@@ -111,7 +110,7 @@ func (c call) runSchedule(ctx context.Context, name string) error {
 	case run.Duplicate:
 		what = fmt.Sprintf("enqueued nothing: message %d of the same key is unfinished", run.MessageID)
 	}
-	object := map[string]any{"schedule": name, "done": "run", "held": run.Duplicate}
+	object := map[string]any{"schedule": name, "done": "run", "duplicate": run.Duplicate}
 	if run.RunID != 0 {
 		object["run"] = run.RunID
 	} else {
@@ -144,11 +143,13 @@ func became(r pgqrs.ScheduleRun) any {
 	case r.DueAt.IsZero():
 		return nil
 	case r.Duplicate:
-		return "held"
-	case r.State == "":
-		return "gone"
+		return "duplicate"
+	case r.RunState != "":
+		return string(r.RunState)
+	case r.MessageState != "":
+		return string(r.MessageState)
 	}
-	return string(r.State)
+	return "gone"
 }
 
 var scheduleRunColumns = []column[pgqrs.ScheduleRun]{
@@ -165,51 +166,4 @@ func idOrNone(id int64) any {
 		return nil
 	}
 	return id
-}
-
-// A scheduleView is a schedule as JSON.
-type scheduleView struct {
-	Name      string            `json:"name"`
-	Queue     string            `json:"queue"`
-	Workflow  bool              `json:"workflow,omitempty"`
-	Rule      string            `json:"rule"`
-	Zone      string            `json:"zone"`
-	CatchUp   int               `json:"catch_up"`
-	Payload   any               `json:"payload"`                // a string, if what is stored is not JSON, or is cut
-	Size      int64             `json:"payload_size,omitempty"` // if it is cut
-	Cut       bool              `json:"cut,omitempty"`
-	Priority  int               `json:"priority,omitempty"`
-	Key       string            `json:"key,omitempty"`
-	Group     string            `json:"group,omitempty"`
-	Headers   map[string]string `json:"headers,omitempty"`
-	NextAt    time.Time         `json:"next_at,omitzero"`
-	PausedAt  time.Time         `json:"paused_at,omitzero"`
-	CreatedAt time.Time         `json:"created_at,omitzero"`
-	UpdatedAt time.Time         `json:"updated_at,omitzero"`
-	Last      *scheduleRunView  `json:"last,omitempty"`
-}
-
-func viewSchedule(s pgqrs.ScheduleInfo) scheduleView {
-	view := scheduleView{s.Name, s.Queue, s.Workflow, s.Rule, s.Zone, s.CatchUp, raw(s.Payload), sizeIfCut(s.PayloadSize, s.Cut), s.Cut, s.Priority, s.Key, s.Group, s.Headers,
-		s.NextAt, s.PausedAt, s.CreatedAt, s.UpdatedAt, nil}
-	if s.Last != nil {
-		last := viewScheduleRun(*s.Last)
-		view.Last = &last
-	}
-	return view
-}
-
-// A scheduleRunView is a run of a schedule as JSON.
-type scheduleRunView struct {
-	DueAt   time.Time          `json:"due_at,omitzero"`
-	RanAt   time.Time          `json:"ran_at,omitzero"`
-	ByHand  bool               `json:"by_hand,omitempty"`
-	Held    bool               `json:"held,omitempty"`
-	Message int64              `json:"message,omitempty"`
-	Run     int64              `json:"run,omitempty"`
-	State   pgqrs.MessageState `json:"state,omitempty"`
-}
-
-func viewScheduleRun(r pgqrs.ScheduleRun) scheduleRunView {
-	return scheduleRunView{r.DueAt, r.RanAt, r.ByHand, r.Duplicate, r.MessageID, r.RunID, r.State}
 }

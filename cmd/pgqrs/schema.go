@@ -74,20 +74,6 @@ func (a *app) verify() *cli.Command {
 	}
 }
 
-// A reportView is what verify prints as JSON.
-type reportView struct {
-	OK          bool          `json:"ok"`
-	Dialect     pgqrs.Dialect `json:"dialect"`
-	Engine      string        `json:"engine"`
-	Concurrency string        `json:"concurrency"`
-	Schema      int64         `json:"schema"`
-	Library     int64         `json:"library"`
-	Missing     []string      `json:"missing,omitempty"`
-	Denied      []string      `json:"denied,omitempty"`
-	Newer       []string      `json:"newer,omitempty"`
-	Warnings    []string      `json:"warnings,omitempty"`
-}
-
 // whole leaves out the parts of tables that are missing themselves.
 func whole(missing []string) []string {
 	return slices.DeleteFunc(slices.Clone(missing), func(text string) bool {
@@ -98,10 +84,13 @@ func whole(missing []string) []string {
 
 func (c call) report(r pgqrs.Report) error {
 	if c.Bool("json") {
-		return writeJSON(c.out, reportView{r.OK(), r.Dialect, r.Engine, r.Writers, r.SchemaVersion, r.LibraryVersion, r.Missing, r.Denied, r.Newer, r.Warnings})
+		return writeJSON(c.out, struct {
+			OK bool `json:"ok"`
+			pgqrs.Report
+		}{r.OK(), r})
 	}
 	fields := []field{
-		{"dialect", string(r.Dialect)}, {"engine", r.Engine}, {"concurrency", r.Writers},
+		{"dialect", string(r.Dialect)}, {"engine", r.Engine}, {"writers", string(r.Writers)},
 		{"schema", fmt.Sprintf("%d; this version makes %d", r.SchemaVersion, r.LibraryVersion)},
 	}
 	for _, more := range []struct {

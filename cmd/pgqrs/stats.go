@@ -41,7 +41,7 @@ func (c call) stats(ctx context.Context) error {
 	if len(paces) > 1 && !c.Bool("json") {
 		paces = append(paces, sum(paces))
 	}
-	return list(c, "queues", paces, paceColumns, viewPace)
+	return list(c, "queues", paces, paceColumns)
 }
 
 var paceColumns = []column[pace]{
@@ -89,27 +89,14 @@ func (n bounded) String() string {
 	return strconv.FormatInt(int64(n), 10)
 }
 
-// A paceView is a queue with its pace as JSON.
-type paceView struct {
-	Name      string    `json:"name"`
-	PausedAt  time.Time `json:"paused_at,omitzero"`
-	Ready     int64     `json:"ready"`
-	Scheduled int64     `json:"scheduled"`
-	Blocked   int64     `json:"blocked"`
-	Leased    int64     `json:"leased"`
-	Dead      int64     `json:"dead"`
-	Oldest    float64   `json:"oldest_ready_seconds"`
-	Workers   int64     `json:"workers"`
-	NoWorker  bool      `json:"no_worker,omitzero"`
-	Growth    *float64  `json:"growth_per_second"`
-	Done      int64     `json:"done_last_minute"`
-	Died      int64     `json:"died_last_minute"`
-}
-
-func viewPace(p pace) paceView {
-	v := paceView{p.Name, p.PausedAt, p.Ready, p.Scheduled, p.Blocked, p.Leased, p.Dead, seconds(p.OldestReady), p.Workers, unattended(p.QueueDepth), nil, p.ArchivedLastMinute, p.DiedLastMinute}
+// MarshalJSON writes the queue's depth with its pace.
+func (p pace) MarshalJSON() ([]byte, error) {
+	more := struct {
+		NoWorker bool     `json:"no_worker,omitzero"`
+		Growth   *float64 `json:"growth_per_second"` // null: not known
+	}{NoWorker: unattended(p.QueueDepth)}
 	if p.known {
-		v.Growth = &p.growth
+		more.Growth = &p.growth
 	}
-	return v
+	return joinJSON(p.QueueDepth, more)
 }

@@ -37,7 +37,7 @@ func (c call) showRun(ctx context.Context, id int64) error {
 		return err
 	}
 	if c.Bool("json") {
-		return writeJSON(c.out, t.view())
+		return writeJSON(c.out, t)
 	}
 	if err := writeFields(c.out, runFields(run)...); err != nil {
 		return err
@@ -87,26 +87,15 @@ func result(s pgqrs.StepInfo) string {
 	return strings.Join(parts, "; ")
 }
 
-// A stepView is a step as JSON.
-type stepView struct {
-	Name      string         `json:"name"`
-	Status    pgqrs.RunState `json:"status"`
-	Output    any            `json:"output,omitempty"`
-	Size      int64          `json:"output_size,omitempty"` // if anything is cut
-	Cut       bool           `json:"cut,omitempty"`
-	Error     string         `json:"error,omitempty"`
-	Retries   int            `json:"retries"`
-	RetryIn   float64        `json:"retry_in_seconds,omitempty"`
-	StartedAt time.Time      `json:"started_at,omitzero"`
-	EndedAt   time.Time      `json:"ended_at,omitzero"`
-	Took      any            `json:"took_seconds,omitempty"`
-	Runs      []runView      `json:"runs,omitempty"` // that it started
-}
-
-func viewStep(s pgqrs.StepInfo) stepView {
-	v := stepView{s.Name, s.State, raw(s.Output), sizeIfCut(s.OutputSize, s.Cut), s.Cut, s.Error, s.Retries, seconds(s.RetryIn), s.StartedAt, s.EndedAt, nil, nil}
-	if d, ok := took(s.StartedAt, s.EndedAt).(time.Duration); ok {
-		v.Took = seconds(d)
+// MarshalJSON writes the step with the runs that it started.
+func (b branch) MarshalJSON() ([]byte, error) {
+	more := struct {
+		Took *float64 `json:"took_seconds,omitempty"`
+		Runs []*tree  `json:"runs,omitempty"`
+	}{Runs: b.runs}
+	if d, ok := took(b.StartedAt, b.EndedAt).(time.Duration); ok {
+		seconds := d.Seconds()
+		more.Took = &seconds
 	}
-	return v
+	return joinJSON(b.StepInfo, more)
 }

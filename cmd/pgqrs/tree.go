@@ -113,16 +113,10 @@ func (t *tree) write(c call) error {
 	})
 }
 
-// view is the tree as JSON.
-func (t *tree) view() runView {
-	v := viewRun(t.RunInfo)
-	v.MoreRuns = t.cut
-	for _, b := range t.branches {
-		s := viewStep(b.StepInfo)
-		for _, run := range b.runs {
-			s.Runs = append(s.Runs, run.view())
-		}
-		v.Steps = append(v.Steps, s)
-	}
-	return v
+// MarshalJSON writes the run with its steps.
+func (t *tree) MarshalJSON() ([]byte, error) {
+	return joinJSON(t.RunInfo, struct {
+		Steps    []branch `json:"steps,omitempty"`
+		MoreRuns bool     `json:"more_runs,omitempty"` // older ones than its steps have
+	}{t.branches, t.cut})
 }

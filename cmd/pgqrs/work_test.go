@@ -111,7 +111,7 @@ func TestWorkEndsWhenItsWorkerIsStopped(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
 	ended := make(chan outcome, 1)
 	go func() { ended <- s.do("", "work", "jobs", "true") }()
-	if o := s.do("", "workers", "shutdown", s.status("polling"), "-yes"); o.code != exitDone {
+	if o := s.do("", "workers", "shutdown", s.awaitState("polling"), "-yes"); o.code != exitDone {
 		t.Fatal(o.err)
 	}
 	if o := <-ended; o.code != exitDone {

@@ -62,7 +62,7 @@ func (c call) listWorkers(ctx context.Context) error {
 			workers = append(workers, w)
 		}
 	}
-	return list(c, "workers", workers, workerColumns, viewWorker)
+	return list(c, "workers", workers, workerColumns)
 }
 
 var workerColumns = []column[pgqrs.WorkerInfo]{
@@ -119,20 +119,4 @@ func (c call) workerIDs(ctx context.Context) ([]int64, error) {
 		ids = append(ids, all[i].ID)
 	}
 	return ids, nil
-}
-
-// A workerView is a worker as JSON.
-type workerView struct {
-	ID          int64     `json:"id"`
-	Name        string    `json:"name"`
-	Queue       string    `json:"queue,omitempty"`
-	Status      string    `json:"status"`
-	Held        int64     `json:"held"`
-	StartedAt   time.Time `json:"started_at,omitzero"`
-	HeartbeatAt time.Time `json:"heartbeat_at,omitzero"`
-	ShutdownAt  time.Time `json:"shutdown_at,omitzero"`
-}
-
-func viewWorker(w pgqrs.WorkerInfo) workerView {
-	return workerView{w.ID, w.Name, w.Queue, w.State, w.Leased, w.StartedAt, w.HeartbeatAt, w.ShutdownAt}
 }

@@ -30,10 +30,10 @@ var workersProofs = []proof{
 func TestWorkers(t *testing.T) { proveShared(t, workersProofs) }
 
 // workerOf returns the row of the only worker of a queue that has a status.
-func (p *pair) workerOf(t *testing.T, queue, status string) pgqrs.WorkerInfo {
+func (p *pair) workerOf(t *testing.T, queue string, status pgqrs.WorkerState) pgqrs.WorkerInfo {
 	t.Helper()
 	var found pgqrs.WorkerInfo
-	eventually(t, "a worker of "+queue+" is "+status, func() bool {
+	eventually(t, "a worker of "+queue+" is "+string(status), func() bool {
 		for _, w := range value(p.store.Workers(t.Context()))(t) {
 			if w.Queue == queue && w.State == status {
 				found = w
