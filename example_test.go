@@ -401,7 +401,7 @@ func ExampleStore_Schedules() {
 	}
 	for _, s := range list {
 		fmt.Println(s.Name, s.Rule, s.Zone, "runs next", s.NextAt)
-		if s.Last != nil && s.Last.State == pgqrs.Dead {
+		if s.Last != nil && s.Last.MessageState == pgqrs.Dead {
 			if _, err := store.RunSchedule(ctx, s.Name); err != nil {
 				panic(err)
 			}
@@ -584,12 +584,12 @@ var errCardDeclined = errors.New("card is declined")
 // Find out which runs failed and where, and let them go on from there.
 func ExampleRunHandle_Retry() {
 	store := pgqrs.New(db, pgqrs.Postgres)
-	failed, err := store.Runs(ctx, pgqrs.RunFilter{Workflow: "checkout", Status: pgqrs.Failed})
+	failed, err := store.Runs(ctx, pgqrs.RunFilter{Workflow: "checkout", State: pgqrs.Failed})
 	if err != nil {
 		panic(err)
 	}
 	for _, info := range failed {
-		run := store.Run(info.ID)
+		run := store.RunHandle(info.ID)
 		steps, err := run.Steps(ctx)
 		if err != nil {
 			panic(err)

@@ -445,12 +445,12 @@ const strandedAfter = time.Minute
 const messageElsewhere = "elsewhere"
 
 // unfinishedStates are the states of runs that need a message.
-var unfinishedStates = []State{Queued, Running, Paused, Cancelling}
+var unfinishedStates = []RunState{Queued, Running, Paused, Cancelling}
 
 // A strandedPage tells where the look for stranded runs goes on.
 type strandedPage struct {
 	workflow string
-	status   State
+	status   RunState
 }
 
 // A strandedRun is an unfinished run, and what became of its message.

@@ -795,7 +795,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Schedules(ctx)
 				return errors.Join(err, differ("schedules", len(list), 1), differ("latest run", *list[0].Last,
-					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, State: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
+					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), MessageID: 7, MessageState: pgqrs.Archived}), differ("next", list[0].NextAt, instant.UTC()))
 			},
 		}, {
 			name: "Schedules by name, of which one never ran", want: []statement{query("schedule.named_list", `[["nightly"]]`).row(withRun(nightly, nil, nil, nil, nil, nil, nil, nil)...)},
@@ -808,7 +808,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.ScheduleRuns(ctx, "nightly", 10)
 				return errors.Join(err, differ("runs", len(list), 1), differ("run", list[0],
-					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, State: pgqrs.Succeeded}))
+					pgqrs.ScheduleRun{DueAt: instant.UTC(), RanAt: instant.UTC(), ByHand: true, MessageID: 7, RunID: 5, RunState: pgqrs.Succeeded}))
 			},
 		}, {
 			name: "ScheduleRuns of none", want: []statement{query("schedule.history", "none", 10), query("schedule.named_list", `[["none"]]`)}, err: pgqrs.ErrNotFound,
@@ -938,13 +938,13 @@ func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		{`start workflow "w": negative delay -1s`, nil, starts("w", 1, pgqrs.Delay(-time.Second))},
 		{`start workflow "w": priority 3 is not between -1 and 2`, nil, starts("w", 1, pgqrs.Priority(3))},
 		{`start workflow "w": empty key`, nil, starts("w", 1, pgqrs.Key(""))},
-		{`start workflow "w": Each outside EnqueueBatch`, nil, starts("w", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
+		{`start workflow "w": Each outside EnqueueBatch and Children`, nil, starts("w", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
 		{`find the run of workflow "" with the key "k": empty queue name`, nil, finds("", "k")},
 		{`find the run of workflow "w" with the key "": empty key`, nil, finds("w", "")},
 		{`send signal "" to run 5: empty signal name`, nil, sends("", true)},
 		{`send signal "go" to run 5: invalid payload: json: unsupported type: func()`, pgqrs.ErrInvalidPayload, sends("go", func() {})},
-		{`list runs: status "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: "gone"})},
-		{`list runs: status "dead" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: pgqrs.Dead})},
+		{`list runs: state "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "gone"})},
+		{`list runs: state "success" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "success"})},
 		{`list runs: RunFilter.Limit 1001 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: 1001})},
 		{`list runs: RunFilter.Limit -1 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: -1})},
 		{`pgqrs: run: handler of queue "welcome": nil handler function`, nil, handles(func(s *pgqrs.Store) pgqrs.Handler { return welcome(s).Handle(nil) })},
@@ -999,17 +999,17 @@ func TestWhatARunWouldRepeatIsRefusedOutsideSteps(t *testing.T) {
 // workflowCalls returns the errors of all calls of workflows, signals and handles.
 func workflowCalls(ctx context.Context, s *pgqrs.Store) map[string]error {
 	w := welcome(s)
-	run := w.Run(5)
+	run := w.RunHandle(5)
 	_, start := w.Start(ctx, email{})
 	_, find := w.Find(ctx, "k")
 	_, runs := s.Runs(ctx, pgqrs.RunFilter{})
 	_, result := run.Result(ctx)
-	_, untyped := s.Run(5).Result(ctx)
+	_, untyped := s.RunHandle(5).Result(ctx)
 	_, info := run.Info(ctx)
 	_, steps := run.Steps(ctx)
 	_, rerun := run.RerunFrom(ctx, "pay")
 	return map[string]error{
-		"Start": start, "Find": find, "Runs": runs, "Result": result, "Result by Store.Run": untyped, "Info": info, "Steps": steps, "RerunFrom": rerun,
+		"Start": start, "Find": find, "Runs": runs, "Result": result, "Result by Store.RunHandle": untyped, "Info": info, "Steps": steps, "RerunFrom": rerun,
 		"Cancel": run.Cancel(ctx), "Pause": run.Pause(ctx), "Resume": run.Resume(ctx), "Retry": run.Retry(ctx),
 		"Send": approved.Send(ctx, s, 5, true), "workflow's Worker.Run": (&pgqrs.Worker{Handlers: []pgqrs.Handler{w.Handle(never)}}).Run(ctx),
 	}
