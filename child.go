@@ -46,6 +46,9 @@ func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string,
 		if hasKey(opts, len(in)) {
 			return nil, errors.New("a child has no key: it is started once for its step")
 		}
+		if one {
+			opts = append(slices.Clip(opts), noEach)
+		}
 		bound := &Workflow[In, Out]{store: run.store, name: w.name, policy: w.policy}
 		return bound.items(ctx, in, opts)
 	})

@@ -9,7 +9,19 @@ import (
 	"time"
 )
 
-// An Option says how a message is enqueued.
+// An Option says how a message is enqueued. A call takes some of them, and returns an error for the
+// others. A line is a call, or an option that takes options itself:
+//
+//	                 Delay, At  Priority, Headers  Group  Key, Unique  Each  Then
+//	Queue.Enqueue        x              x            x         x         -     x
+//	EnqueueBatch         x              x            x         x         x     x
+//	Each                 x              x            x         x         -     -
+//	Then                 x              x            -         -         -     -
+//	Queue.Target         -              x            x         x         -     -
+//	Workflow.Start       x              x            x         x         -     -
+//	Workflow.Target      -              x            x         -         -     -
+//	Child                x              x            x         -         -     -
+//	Children             x              x            x         -         x     -
 type Option func(*options)
 
 type options struct {
@@ -143,8 +155,8 @@ func optionKey(k string, unique bool) Option {
 	}
 }
 
-// Each gives every message of EnqueueBatch options of its own, by its index in
-// the batch. They come on top of the batch's. It is an error elsewhere.
+// Each gives every message of an EnqueueBatch, and every run of Children, options of its own, by its
+// index. They come on top of the call's. Each is an error elsewhere.
 func Each(opts func(i int) []Option) Option {
 	return func(o *options) { o.forEach = opts }
 }
@@ -152,7 +164,7 @@ func Each(opts func(i int) []Option) Option {
 // noEach is an option that refuses Each where there is no batch.
 func noEach(o *options) {
 	if o.forEach != nil {
-		o.addError(errors.New("Each outside EnqueueBatch"))
+		o.addError(errors.New("Each outside EnqueueBatch and Children"))
 	}
 }
 

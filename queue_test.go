@@ -552,7 +552,7 @@ func TestBadInputIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		{`enqueue on queue "q": invalid payload: json: unsupported type: chan int`, pgqrs.ErrInvalidPayload, enqueues("q", make(chan int))},
 		{`enqueue on queue "q": invalid payload: \u0000 in a string`, pgqrs.ErrInvalidPayload, enqueues("q", "\x00")},
 		{`enqueue on queue "q": negative delay -1s`, nil, enqueues("q", 1, pgqrs.Delay(-time.Second))},
-		{`enqueue on queue "q": Each outside EnqueueBatch`, nil, enqueues("q", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
+		{`enqueue on queue "q": Each outside EnqueueBatch and Children`, nil, enqueues("q", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
 		{`enqueue a batch of 0 on queue "emails": no messages to enqueue`, nil, func(ctx context.Context, s *pgqrs.Store) error {
 			_, err := emails(s).EnqueueBatch(ctx, nil)
 			return err

@@ -938,7 +938,7 @@ func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		{`start workflow "w": negative delay -1s`, nil, starts("w", 1, pgqrs.Delay(-time.Second))},
 		{`start workflow "w": priority 3 is not between -1 and 2`, nil, starts("w", 1, pgqrs.Priority(3))},
 		{`start workflow "w": empty key`, nil, starts("w", 1, pgqrs.Key(""))},
-		{`start workflow "w": Each outside EnqueueBatch`, nil, starts("w", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
+		{`start workflow "w": Each outside EnqueueBatch and Children`, nil, starts("w", 1, pgqrs.Each(func(int) []pgqrs.Option { return nil }))},
 		{`find the run of workflow "" with the key "k": empty queue name`, nil, finds("", "k")},
 		{`find the run of workflow "w" with the key "": empty key`, nil, finds("w", "")},
 		{`send signal "" to run 5: empty signal name`, nil, sends("", true)},
@@ -1009,7 +1009,7 @@ func workflowCalls(ctx context.Context, s *pgqrs.Store) map[string]error {
 	_, steps := run.Steps(ctx)
 	_, rerun := run.RerunFrom(ctx, "pay")
 	return map[string]error{
-		"Start": start, "Find": find, "Runs": runs, "Result": result, "Result by Store.Run": untyped, "Info": info, "Steps": steps, "RerunFrom": rerun,
+		"Start": start, "Find": find, "Runs": runs, "Result": result, "Result by Store.RunHandle": untyped, "Info": info, "Steps": steps, "RerunFrom": rerun,
 		"Cancel": run.Cancel(ctx), "Pause": run.Pause(ctx), "Resume": run.Resume(ctx), "Retry": run.Retry(ctx),
 		"Send": approved.Send(ctx, s, 5, true), "workflow's Worker.Run": (&pgqrs.Worker{Handlers: []pgqrs.Handler{w.Handle(never)}}).Run(ctx),
 	}
