@@ -1377,12 +1377,13 @@ var postgresWorkflow = workflowSQL{
 			SELECT q.id AS queue_id, clock_timestamp() - (j.value ->> 1)::bigint * interval '1 microsecond' AS until
 			FROM json_array_elements($1::json) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
 		)
-		SELECT m.id FROM arg CROSS JOIN LATERAL (
-			SELECT o.id FROM pgqrs_messages o JOIN pgqrs_workflow_runs r ON r.message_id = o.id
-			WHERE o.queue_id = arg.queue_id AND o.archived_at IS NOT NULL AND o.failed_at IS NULL AND o.archived_at < arg.until
-				AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
-			ORDER BY o.archived_at, o.id
-		) m
+		SELECT old.id FROM arg CROSS JOIN LATERAL (
+			SELECT m.id FROM pgqrs_messages m
+			WHERE m.queue_id = arg.queue_id AND m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
+				AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.message_id = m.id)
+				AND ` + postgresUnneeded + `
+			ORDER BY m.archived_at, m.id
+		) old
 		LIMIT $2::bigint`,
 }
 

@@ -1233,9 +1233,10 @@ var sqliteWorkflow = workflowSQL{
 			SELECT q.id, strftime('%Y-%m-%d %H:%M:%f', 'now', printf('-%.6f seconds', json_extract(value, '$[1]') / 1000000.0))
 			FROM json_each(?) CROSS JOIN pgqrs_queues q ON q.queue_name = json_extract(value, '$[0]')
 		)
-		SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id CROSS JOIN pgqrs_workflow_runs r ON r.message_id = m.id
+		SELECT m.id FROM arg CROSS JOIN pgqrs_messages m ON m.queue_id = arg.queue_id
 		WHERE m.archived_at IS NOT NULL AND m.failed_at IS NULL AND m.archived_at < arg.until
-			AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs p WHERE p.id = r.parent_run_id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+			AND EXISTS (SELECT 1 FROM pgqrs_workflow_runs o WHERE o.message_id = m.id)
+			AND ` + sqliteUnneeded + `
 		LIMIT ? + 0`,
 }
 

@@ -277,7 +277,7 @@ func (t *timestamp) Scan(src any) error {
 		text[10] = 'T'
 	}
 	if t.UnmarshalText(append(text, 'Z')) != nil {
-		return fmt.Errorf("%q is no time", src)
+		return fmt.Errorf("%.40q is no time", text)
 	}
 	return nil
 }

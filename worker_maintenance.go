@@ -252,19 +252,26 @@ func (r *runner) pruneRuns(ctx context.Context, retentions string) {
 	}
 	for ctx.Err() == nil {
 		limited, cancel := context.WithTimeout(ctx, statementTimeout)
-		ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.expired, retentions, maintenanceChunk)
-		if err == nil && len(ids) > 0 {
-			_, err = r.store.remove(limited, ids, Archived, nil)
-		}
+		found, deleted, err := r.prunePage(limited, retentions)
 		cancel()
 		if err != nil {
 			r.maintenanceFailed(ctx, "prune runs", err)
 			return
 		}
-		if len(ids) < maintenanceChunk {
+		if found < maintenanceChunk || deleted == 0 {
 			return
 		}
 	}
+}
+
+// prunePage deletes a page of runs past their retention. It returns how many it found, and how many it deleted.
+func (r *runner) prunePage(ctx context.Context, retentions string) (found int, deleted int64, err error) {
+	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.workflow.expired, retentions, maintenanceChunk)
+	if err != nil || len(ids) == 0 {
+		return 0, 0, err
+	}
+	deleted, err = r.store.remove(ctx, ids, Archived, nil)
+	return len(ids), deleted, err
 }
 
 // reportUnreachable makes dead letters of messages that no claim and no retention reaches, and says so.

@@ -165,3 +165,28 @@ func TestStrandedRunWhoseKeyIsTakenEnds(t *testing.T) {
 		t.Errorf("it sent %v", calls)
 	}
 }
+
+// Runs that cannot be deleted, as long as a batch waits for them, are found again and again.
+func TestPruningOfRunsEndsWhereNothingCanBeDeleted(t *testing.T) {
+	looks := 0
+	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
+		if c.tag() != "run.expired" {
+			return nil, nil
+		}
+		if looks++; looks > 5 {
+			t.Error("it does not end")
+			return nil, nil
+		}
+		page := make([][]driver.Value, maintenanceChunk)
+		for i := range page {
+			page[i] = []driver.Value{int64(i + 1)}
+		}
+		return page, nil
+	})
+	w := NewWorkflow[int, int](s, "w")
+	r := newTestLoop(t, &Worker{Lease: time.Minute, Handlers: []Handler{w.Handle(func(context.Context, *Run, int) (int, error) { return 0, nil })}})
+	r.pruneRuns(t.Context(), "[]")
+	if looks != 1 {
+		t.Errorf("%d looks", looks)
+	}
+}
