@@ -367,15 +367,15 @@ func (r *runner) run(ctx context.Context) error {
 	for _, q := range r.queues {
 		defer r.store.listen(q.queue, &q.waker)()
 	}
-	var upkeep, beating sync.WaitGroup
-	upkeepCtx, stopUpkeep := context.WithCancel(ctx)
+	var maintenance, beating sync.WaitGroup
+	maintenanceCtx, stopUpkeep := context.WithCancel(ctx)
 	beatCtx, stopBeating := context.WithCancel(r.handlerBase)
-	upkeep.Add(2)
-	go func() { defer upkeep.Done(); r.restartAfterPanic("upkeep", func() { r.maintenanceLoop(upkeepCtx) }) }()
-	go func() { defer upkeep.Done(); r.restartAfterPanic("schedules", func() { r.scheduler.loop(upkeepCtx) }) }()
+	maintenance.Add(2)
+	go func() { defer maintenance.Done(); r.restartAfterPanic("maintenance", func() { r.maintenanceLoop(maintenanceCtx) }) }()
+	go func() { defer maintenance.Done(); r.restartAfterPanic("schedules", func() { r.scheduler.loop(maintenanceCtx) }) }()
 	if r.store.cfg.Notifier != nil {
-		upkeep.Add(1)
-		go func() { defer upkeep.Done(); r.restartAfterPanic("listening", func() { r.listenLoop(upkeepCtx) }) }()
+		maintenance.Add(1)
+		go func() { defer maintenance.Done(); r.restartAfterPanic("listening", func() { r.listenLoop(maintenanceCtx) }) }()
 	}
 	beating.Add(2)
 	go func() { defer beating.Done(); r.restartAfterPanic("heartbeats", func() { r.heartbeatLoop(beatCtx) }) }()
@@ -385,7 +385,7 @@ func (r *runner) run(ctx context.Context) error {
 	close(r.begun)
 
 	stopUpkeep()
-	upkeep.Wait()
+	maintenance.Wait()
 	stopBeating()
 	beating.Wait()
 	r.completer.finish()

@@ -297,7 +297,7 @@ func (r *runner) reportUnreachable(ctx context.Context) {
 	}
 }
 
-// failUnreachable makes dead letters of up to upkeepChunk messages. It returns how many it found, and how many died.
+// failUnreachable makes dead letters of up to maintenanceChunk messages. It returns how many it found, and how many died.
 func (r *runner) failUnreachable(ctx context.Context) (found, buried int, err error) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()

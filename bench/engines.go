@@ -289,7 +289,7 @@ func idleness(e *engine) workload {
 		name: "idle", title: "Statements a second of a worker with 20 queues, after 30 s idle", rounds: 1,
 		contestants: []contestant{{name: ours, open: idle(e)}},
 		targets:     []target{atMost("statements", 4)},
-		notes:       []string{"Counted below the pool, heartbeats and upkeep included, for " + idleFor.String() + "."},
+		notes:       []string{"Counted below the pool, heartbeats and maintenance included, for " + idleFor.String() + "."},
 	}
 }
 

@@ -22,8 +22,8 @@ var batchEndCases = []testcase{
 	{"a dead message that is redriven is waited for again, but nothing is told twice", "a report would be sent for each repair", batchEndRedriven},
 	{"a batch whose message has gone is not looked at again and again", "each repair of a dead message would cost twenty transactions", batchEndGone},
 	{"messages of a batch may have groups", "order and a common end would exclude each other", batchEndGrouped},
-	{"a batch that is done, but whose message still waits, is found by the upkeep", "a process that died at the wrong time would hold back the message for ever", batchEndSwept},
-	{"the upkeep leaves batches that are open, and blocked messages of groups", "a thousand open batches would hide one that is done", batchEndOpen},
+	{"a batch that is done, but whose message still waits, is found by maintenance", "a process that died at the wrong time would hold back the message for ever", batchEndSwept},
+	{"maintenance leaves batches that are open, and blocked messages of groups", "a thousand open batches would hide one that is done", batchEndOpen},
 	{"archived messages are counted however long the batch takes", "what retention deletes would be missing from the result", batchEndRetained},
 	{"Purge spares messages of a batch that is waited for, and takes them when its message has gone", "an operator who clears the history would take them from the result", batchEndPurged},
 	{"what cannot be is refused", "a mistake would show only when the message does not come", batchEndRefused},
@@ -232,7 +232,7 @@ func batchEndOpen(t *testing.T, e *env) {
 	})
 	h, _ := handling(pgqrs.NewQueue[string](store, "reports"))
 	start(t, fast(h))
-	eventually(t, "the upkeep has been done", func() bool { return pruned.Load() > 0 })
+	eventually(t, "maintenance has been done", func() bool { return pruned.Load() > 0 })
 	equal(t, "looks at batches", looks.Load(), 0)
 }
 

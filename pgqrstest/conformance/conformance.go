@@ -44,7 +44,7 @@ func features() []feature {
 		{"worker leases", leaseKeepingCases},
 		{"worker drain", drainCases},
 		{"worker control", controlCases},
-		{"worker upkeep", upkeepCases},
+		{"worker maintenance", maintenanceCases},
 		{"worker faults", faultCases},
 		{"worker input", workerInputCases},
 		{"foreign code", foreignCases},

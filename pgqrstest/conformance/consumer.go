@@ -65,7 +65,7 @@ var consumerCases = []testcase{
 		must(t, e.store.ResumeWorker(t.Context(), id))
 		equal(t, "payload", dequeueOne(t, q).Payload, "y")
 	}},
-	{"a consumer whose row was stopped or deleted goes on with a fresh one", "a consumer that upkeep took for dead would never get a message again", func(t *testing.T, e *env) {
+	{"a consumer whose row was stopped or deleted goes on with a fresh one", "a consumer that maintenance took for dead would never get a message again", func(t *testing.T, e *env) {
 		q := jobs(e)
 		enqueue(t, q, "before")
 		before := dequeueOne(t, q)

@@ -35,10 +35,10 @@ var groupCases = []testcase{
 	{"a message shows its group, and not how that travels", "a handler could not tell whose message it has, or would forward a header that is not its own", groupShown},
 	{"a group and a key go together", "idempotent enqueueing would be at odds with order", groupKeyed},
 	{"in the caller's transaction a group's messages are there if and only if it commits", "the group would wait for a message that never was, or lose one", groupInTx},
-	{"a group that is held up though it has room is found by the upkeep", "a process that died at the wrong time would stop a group for ever", groupSwept},
-	{"a group that passes over what has failed, and is held up by nothing else, is found by the upkeep", "a process that died at the wrong time would stop a group until the retry", groupSkipSwept},
-	{"a group is found by the upkeep however many groups its queue has", "only the first thousand customers could rely on it", groupSweptFar},
-	{"the row of a group that is held up stays, whoever prunes", "a group would be lost to the upkeep, and stand still for ever", groupPrunedStuck},
+	{"a group that is held up though it has room is found by maintenance", "a process that died at the wrong time would stop a group for ever", groupSwept},
+	{"a group that passes over what has failed, and is held up by nothing else, is found by maintenance", "a process that died at the wrong time would stop a group until the retry", groupSkipSwept},
+	{"a group is found by maintenance however many groups its queue has", "only the first thousand customers could rely on it", groupSweptFar},
+	{"the row of a group that is held up stays, whoever prunes", "a group would be lost to maintenance, and stand still for ever", groupPrunedStuck},
 	{"the row of an idle group stays as long as its rate has something to say", "a group of one a day would get two", groupPrunedPaced},
 	{"the rows of groups that are long idle are deleted", "the table would grow with every customer there ever was", groupPruned},
 }
@@ -412,7 +412,7 @@ func groupPrunedStuck(t *testing.T, e *env) {
 	drainBy(t, pgqrs.NewQueue[string](e.store, "another"), 1)
 	e.poke(t, "UPDATE pgqrs_messages SET archived_at = enqueued_at WHERE id = %d", ids[0])
 	pgqrstest.Advance(t, e.store, 2*time.Hour)
-	e.upkeep(t, pgqrs.Policy{}) // of a worker that does not handle the queue
+	e.maintenance(t, pgqrs.Policy{}) // of a worker that does not handle the queue
 	eventually(t, "the idle group's row is gone", func() bool { return e.groupRows(t, "group_key = 'idle'") == 0 })
 	h, done := handling(q)
 	start(t, fast(h))
@@ -426,7 +426,7 @@ func groupPrunedPaced(t *testing.T, e *env) {
 	equalSlices(t, "payloads", drainBy(t, q, 10), []string{"today's"})
 	drainBy(t, pgqrs.NewQueue[string](e.store, "another"), 1)
 	pgqrstest.Advance(t, e.store, 2*time.Hour)
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	eventually(t, "the idle group's row is gone", func() bool { return e.groupRows(t, "group_key = 'idle'") == 0 })
 	grouped(t, q, "a", "tomorrow's")
 	wantNone(t, q)
@@ -444,7 +444,7 @@ func groupPruned(t *testing.T, e *env) {
 	equal(t, "acked", len(drainBy(t, q, 1)), 3)
 	grouped(t, q, "waiting", "y")
 	e.poke(t, "UPDATE pgqrs_groups SET touched_at = (SELECT min(enqueued_at) FROM pgqrs_messages) WHERE group_key = 'waiting'")
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	eventually(t, "the idle group's row is gone", func() bool { return e.groupRows(t, "true") == 2 })
 	equal(t, "rows of the others", e.groupRows(t, "group_key IN ('waiting', 'fresh')"), 2)
 }

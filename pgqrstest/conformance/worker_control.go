@@ -268,7 +268,7 @@ func controlGivenUp(t *testing.T, e *env) {
 	c := newControlled(t, e)
 	first := enqueue(t, c.a, "in flight")
 	receive(t, "the handler has begun", c.begun)
-	// As another worker's upkeep leaves the row of one that it has not heard of for too long.
+	// As another worker's maintenance leaves the row of one that it has not heard of for too long.
 	e.poke(t, "UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at WHERE id = %d", c.row.ID)
 	e.awaitStatus(t, "w/a", "polling")
 	close(c.gate)

@@ -367,7 +367,7 @@ func endRetention(t *testing.T, e *env) {
 	must(t, stop())
 	pgqrstest.Advance(t, e.store, 2*time.Hour)
 	recent := e.signalled(t)
-	start(t, fast(handlers...)) // which does the upkeep
+	start(t, fast(handlers...)) // which does maintenance
 	e.awaitRun(t, recent.ID(), pgqrs.Succeeded)
 	eventually(t, "the old run is gone", func() bool {
 		_, err := old.Info(t.Context())

@@ -186,8 +186,8 @@ func (c *counter) count(tag string) int {
 	return c.tags[tag]
 }
 
-// upkeep is what a Worker sends besides when it starts, and a few times a minute. With "schema." it looks once at the database's settings.
-var upkeep = []string{
+// maintenance is what a Worker sends besides when it starts, and a few times a minute. With "schema." it looks once at the database's settings.
+var maintenance = []string{
 	"message.disown", "message.prune", "message.unreachable", "message.bury", "run.expired", "run.stranded", "queue.unattended", "queue.misfit", "schema.shared",
 	"schedule.prune", "group.sweep", "group.prune", "batch.sweep",
 }
@@ -208,14 +208,14 @@ func sleepIdle(t *testing.T, e *env) {
 	polls(c, 10)
 	net.heal()
 	maintained := 0
-	for _, tag := range upkeep {
+	for _, tag := range maintenance {
 		maintained += c.count(tag)
 	}
 	for tag, n := range c.tags {
 		if (tag == "begin" || tag == "commit") && n <= maintained {
-			continue // of a transaction of the upkeep, where BEGIN is a statement of its own
+			continue // of a transaction of maintenance, where BEGIN is a statement of its own
 		}
-		if !strings.HasPrefix(tag, "worker.") && !(strings.HasPrefix(tag, "schema.") && n == 1) && !slices.Contains(upkeep, tag) {
+		if !strings.HasPrefix(tag, "worker.") && !(strings.HasPrefix(tag, "schema.") && n == 1) && !slices.Contains(maintenance, tag) {
 			t.Errorf("%d statements %q while the run slept", n, tag)
 		}
 	}

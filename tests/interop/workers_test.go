@@ -17,12 +17,12 @@ var workersProofs = []proof{
 	{"Go suspends a polling Python worker, and resumes it", suspendPython},
 	{"Go interrupts a polling Python worker", interruptPython},
 	{"a Go Worker obeys what pgqrs writes: suspended, resumed, interrupted and stopped", obey},
-	{"what a dead Go worker held, Python takes after a Go Worker's upkeep", deadGo},
+	{"what a dead Go worker held, Python takes after a Go Worker's maintenance", deadGo},
 	{"what a dead Go worker held, Python takes at once after release_worker_messages", deadGoReleased},
 	{"what a killed Python process held, Go takes when its lease ends", deadPython},
 	{"a Go Worker that pgqrs reclaimed because it was silent comes back", reclaimed},
 	{"a Go Worker that was stopped by StopWorker while it was silent stays stopped", stoppedSilent},
-	{"a Python worker that is silent while it is busy is left alone by Go's upkeep", busyPython},
+	{"a Python worker that is silent while it is busy is left alone by Go's maintenance", busyPython},
 	{"Go deletes old messages and workers of a shared database without breaking its references", pruned},
 	{"Purge, Delete and DropQueue leave nothing that refers to what they deleted", dropped},
 }
@@ -281,11 +281,11 @@ func busyPython(t *testing.T, p *pair) {
 		await my.begun.wait()
 		return my.consumer.worker_id
 	`, nil)
-	// A worker that is as silent, and of Go, shows that the upkeep has been done.
+	// A worker that is as silent, and of Go, shows that maintenance has been done.
 	_, mine := p.abandon(t, "other")
 	p.exec(t, p.silent(mine, "1 minute", ""))
 	p.exec(t, p.silent(id, "1 minute", ""))
-	p.work(t, pgqrs.NewQueue[string](p.store, "upkeep").Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
+	p.work(t, pgqrs.NewQueue[string](p.store, "maintenance").Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
 	p.awaitStatus(t, mine, "stopped")
 	equal(t, "status of Python's worker", p.worker(t, id).State, "polling")
 	p.py.run(t, `my.go_on.set()`, nil)

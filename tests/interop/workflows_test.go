@@ -241,8 +241,8 @@ func resumePython(t *testing.T, p *pair) {
 	equal(t, "status", info.State, pgqrs.Running)
 	equal(t, "state of its message", p.message(t, info.MessageID).State, pgqrs.Leased)
 	pgqrstest.Advance(t, p.store, 2*time.Minute)
-	// Go's upkeep gives the message to Python.
-	p.work(t, pgqrs.NewQueue[string](p.store, "upkeep").Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
+	// Go's maintenance gives the message to Python.
+	p.work(t, pgqrs.NewQueue[string](p.store, "maintenance").Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
 	eventually(t, "the message has no owner", func() bool { return p.message(t, info.MessageID).WorkerID == 0 })
 	p.py.run(t, pythonOrder, nil)
 	p.py.run(t, pollOrder, nil)
@@ -444,6 +444,6 @@ func childOfPython(t *testing.T, p *pair) {
 	p.py.run(t, pythonOrder, nil)
 	p.py.run(t, pollOrder, nil)
 	p.awaitRun(t, ended, pgqrs.Succeeded)
-	p.work(t, parent) // its upkeep, at its start and then once a minute, tells the parent
+	p.work(t, parent) // its maintenance, at its start and then once a minute, tells the parent
 	equal(t, "result", value(run.Result(soon(t)))(t), 21)
 }

@@ -136,7 +136,7 @@ func await(ctx context.Context, condition func() bool) {
 	}
 }
 
-// operateShared has the upkeep done of a database that pgqrs 0.15 works on too,
+// operateShared has maintenance done of a database that pgqrs 0.15 works on too,
 // where a worker has stopped that a million messages refer to.
 func operateShared(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	t.Helper()

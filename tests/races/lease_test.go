@@ -144,11 +144,11 @@ func TestUpkeepAgainstOthers(t *testing.T) {
 		id := s.enqueue(s.a)
 		s.take(s.a)
 		s.expire(id, 60)
-		upkeep, done := s.a.tap.Before(s, "pgqrs:message.disown"), s.a.tap.After(s, "pgqrs:message.disown")
+		maintenance, done := s.a.tap.Before(s, "pgqrs:message.disown"), s.a.tap.After(s, "pgqrs:message.disown")
 		s.work(pgqrs.NewQueue[int](s.a.store, "other").Handle(func(context.Context, *pgqrs.Message[int]) error { return nil }))
-		upkeep.Wait(s)
+		maintenance.Wait(s)
 		m := s.take(s.b)
-		upkeep.Go()
+		maintenance.Go()
 		done.Wait(s)
 		done.Go()
 		equal(s, "owner", s.message(id).WorkerID, m.WorkerID)
@@ -181,7 +181,7 @@ func TestUpkeepAgainstOthers(t *testing.T) {
 		s.must(s.b.store.PauseQueue(s.Context(), "jobs"))
 		s.work(handled(s, s.a, pgqrs.Policy{Retention: time.Nanosecond}))
 		if s.waitsForLock(s.a, done.Held) {
-			s.Fatal("the upkeep waited for the row")
+			s.Fatal("maintenance waited for the row")
 		}
 		done.Go()
 		s.must(tx.Commit())

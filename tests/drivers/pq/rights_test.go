@@ -56,7 +56,8 @@ func readable(tables ...string) []grant {
 var parts = []part{
 	{"enqueue only", "Enqueue and EnqueueBatch to queues that exist, with Key, Unique, Delay, Priority and Headers", append([]grant{
 		table("queues", "SELECT (id)", "SELECT (queue_name)"),
-		table("messages", "SELECT (id)", "SELECT (queue_id)", "SELECT (dedup_key)", "SELECT (archived_at)", "INSERT"),
+		table("messages", "SELECT (id)", "SELECT (queue_id)", "SELECT (dedup_key)", "SELECT (archived_at)",
+			"INSERT (queue_id)", "INSERT (payload)", "INSERT (vt)", "INSERT (enqueued_at)", "INSERT (read_ct)", "INSERT (priority)", "INSERT (dedup_key)", "INSERT (headers)"),
 	}, sequences("messages")...), enqueueOnly},
 	{"producer", "the same to any queue, with Group and Then", append([]grant{
 		table("queues", "SELECT", "INSERT"), table("messages", "SELECT", "INSERT", "UPDATE"), table("groups", "SELECT", "INSERT", "UPDATE"),
@@ -457,7 +458,7 @@ func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 
 func ok(context.Context, *pgqrs.Message[int]) error { return nil }
 
-// old makes a row of a worker that is gone for long, and returns what reports that upkeep has deleted it.
+// old makes a row of a worker that is gone for long, and returns what reports that maintenance has deleted it.
 func (r *rights) old(t *testing.T) func() bool {
 	t.Helper()
 	gone, err := pgqrs.Open(t.Context(), r.dsn)

@@ -10,24 +10,24 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-var upkeepCases = []testcase{
-	{"a starting worker marks silent ones stopped, and no others", "dead workers would be listed as live, and their names be blocked", upkeepSilent},
-	{"the owner of a lease that has expired is cleared, and the message stays deliverable", "workers of pgqrs 0.15 would never see the message again", upkeepDisown},
-	{"archived messages past their queue's retention are deleted, dead ones are not", "the table would grow for ever, or failures vanish unseen", upkeepRetention},
-	{"a negative retention keeps archived messages for ever", "an audit trail would be deleted", upkeepKeep},
-	{"rows that stopped more than a day ago are deleted, unless they hold messages", "the table would grow with every restart, or a held message lose its holder", upkeepRows},
-	{"beside pgqrs 0.15, rows are kept as long as a message refers to them", "its foreign keys would stop the upkeep, or its verify fail", upkeepShared},
-	{"rows of pgqrs 0.15 are neither marked stopped nor deleted", "its workers, which are silent while they are busy, would fail", upkeepOthers},
-	{"a run goes on when pgqrs 0.15 has ended its last child", "it would wait for ever: pgqrs 0.15 knows of no parents", upkeepJoin},
+var maintenanceCases = []testcase{
+	{"a starting worker marks silent ones stopped, and no others", "dead workers would be listed as live, and their names be blocked", maintenanceSilent},
+	{"the owner of a lease that has expired is cleared, and the message stays deliverable", "workers of pgqrs 0.15 would never see the message again", maintenanceDisown},
+	{"archived messages past their queue's retention are deleted, dead ones are not", "the table would grow for ever, or failures vanish unseen", maintenanceRetention},
+	{"a negative retention keeps archived messages for ever", "an audit trail would be deleted", maintenanceKeep},
+	{"rows that stopped more than a day ago are deleted, unless they hold messages", "the table would grow with every restart, or a held message lose its holder", maintenanceRows},
+	{"beside pgqrs 0.15, rows are kept as long as a message refers to them", "its foreign keys would stop maintenance, or its verify fail", maintenanceShared},
+	{"rows of pgqrs 0.15 are neither marked stopped nor deleted", "its workers, which are silent while they are busy, would fail", maintenanceOthers},
+	{"a run goes on when pgqrs 0.15 has ended its last child", "it would wait for ever: pgqrs 0.15 knows of no parents", maintenanceJoin},
 }
 
-// upkeep runs a worker of another queue, which does the upkeep as it starts.
-func (e *env) upkeep(t *testing.T, policy pgqrs.Policy) {
+// maintenance runs a worker of another queue, which does maintenance as it starts.
+func (e *env) maintenance(t *testing.T, policy pgqrs.Policy) {
 	t.Helper()
-	q := pgqrs.NewQueue[string](e.store, "upkeep").With(policy)
+	q := pgqrs.NewQueue[string](e.store, "maintenance").With(policy)
 	h, _ := handling(q)
 	w := fast(h)
-	w.Name = "upkeep"
+	w.Name = "maintenance"
 	start(t, w)
 }
 
@@ -46,23 +46,23 @@ func (e *env) hand(t *testing.T, queue string) (*pgqrs.Queue[int], pgqrs.WorkerI
 	return q, made[0]
 }
 
-func upkeepSilent(t *testing.T, e *env) {
+func maintenanceSilent(t *testing.T, e *env) {
 	_, silent := e.hand(t, "hand")
 	pgqrstest.Advance(t, e.store, time.Minute)
 	_, live := e.hand(t, "hand")
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	w := e.awaitStatus(t, silent.Name, "stopped")
 	equal(t, "whether it has shut down", w.ShutdownAt.IsZero(), false)
 	equal(t, "status of one that lives", e.worker(t, live.Name).State, "ready")
 }
 
-func upkeepDisown(t *testing.T, e *env) {
+func maintenanceDisown(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "expired")
 	expired, live := enqueue(t, q, 1), enqueue(t, q, 2)
 	dequeue(t, q, 1)
 	equal(t, "messages with a longer lease", len(value(q.Dequeue(t.Context(), 1, time.Hour))(t)), 1)
 	pgqrstest.Advance(t, e.store, time.Minute)
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	eventually(t, "the owner is cleared", func() bool { return e.info(t, expired).WorkerID == 0 })
 	equal(t, "state", e.info(t, expired).State, pgqrs.Ready)
 	equal(t, "attempts", e.info(t, expired).Attempt, 1)
@@ -73,8 +73,8 @@ func upkeepDisown(t *testing.T, e *env) {
 	equal(t, "attempt", m.Attempt, 2)
 }
 
-func upkeepRetention(t *testing.T, e *env) {
-	q := pgqrs.NewQueue[string](e.store, "upkeep")
+func maintenanceRetention(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "maintenance")
 	other := pgqrs.NewQueue[string](e.store, "other")
 	old, dead, elsewhere := enqueue(t, q, "old"), deadLetter(t, q), enqueue(t, other, "old")
 	must(t, q.Ack(t.Context(), dequeue(t, q, 10)...))
@@ -83,17 +83,17 @@ func upkeepRetention(t *testing.T, e *env) {
 	recent := enqueue(t, q, "recent")
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
 	waiting := enqueue(t, q, "waiting", pgqrs.Delay(time.Hour))
-	e.upkeep(t, pgqrs.Policy{Retention: time.Hour})
-	eventually(t, "the old message is deleted", func() bool { return e.stats(t, "upkeep").Archived == 1 })
+	e.maintenance(t, pgqrs.Policy{Retention: time.Hour})
+	eventually(t, "the old message is deleted", func() bool { return e.stats(t, "maintenance").Archived == 1 })
 	there := value(e.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{old, dead, elsewhere, recent, waiting}}))(t)
 	equalSlices(t, "messages that are left", infoIDs(there), []int64{dead, elsewhere, recent, waiting})
 }
 
-func upkeepKeep(t *testing.T, e *env) {
-	q := pgqrs.NewQueue[string](e.store, "upkeep")
+func maintenanceKeep(t *testing.T, e *env) {
+	q := pgqrs.NewQueue[string](e.store, "maintenance")
 	id := enqueue(t, q, "old")
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
-	// A queue whose old messages do go shows that the upkeep has been done.
+	// A queue whose old messages do go shows that maintenance has been done.
 	other := pgqrs.NewQueue[string](e.store, "other")
 	enqueue(t, other, "old")
 	must(t, other.Ack(t.Context(), dequeueOne(t, other)))
@@ -105,7 +105,7 @@ func upkeepKeep(t *testing.T, e *env) {
 	equal(t, "state", e.info(t, id).State, pgqrs.Archived)
 }
 
-func upkeepRows(t *testing.T, e *env) {
+func maintenanceRows(t *testing.T, e *env) {
 	_, old := e.hand(t, "old")
 	held, holder := e.hand(t, "held")
 	enqueue(t, held, 1)
@@ -116,7 +116,7 @@ func upkeepRows(t *testing.T, e *env) {
 	_, recent := e.hand(t, "recent")
 	must(t, e.store.StopWorker(t.Context(), recent.ID))
 	pgqrstest.Advance(t, e.store, 20*time.Hour)
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	eventually(t, "the old row is deleted", func() bool { return e.worker(t, old.Name).ID == 0 })
 	equal(t, "row of the one that holds a message", e.worker(t, holder.Name).ID, holder.ID)
 	equal(t, "row of the one that stopped lately", e.worker(t, recent.Name).ID, recent.ID)
@@ -129,7 +129,7 @@ func (e *env) join(t *testing.T) pgqrs.WorkerInfo {
 	return e.worker(t, "of pgqrs 0.15")
 }
 
-func upkeepShared(t *testing.T, e *env) {
+func maintenanceShared(t *testing.T, e *env) {
 	e.join(t)
 	q, referred := e.hand(t, "old")
 	_, free := e.hand(t, "free")
@@ -144,7 +144,7 @@ func upkeepShared(t *testing.T, e *env) {
 	stop()
 	must(t, e.store.Install(t.Context())) // finds pgqrs 0.15, and makes the indexes for it
 	wantComplete(t, e.store)
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	eventually(t, "the row that nothing refers to is deleted", func() bool { return e.worker(t, free.Name).ID == 0 })
 	equal(t, "row of the one that archived a message", e.worker(t, referred.Name).ID, referred.ID)
 	value(e.store.Purge(t.Context(), "old", pgqrs.Archived))(t)
@@ -154,7 +154,7 @@ func upkeepShared(t *testing.T, e *env) {
 	eventually(t, "the row is deleted when its message is", func() bool { return e.worker(t, referred.Name).ID == 0 })
 }
 
-func upkeepOthers(t *testing.T, e *env) {
+func maintenanceOthers(t *testing.T, e *env) {
 	theirs := e.join(t)
 	statement(t, e.db, `INSERT INTO pgqrs_workers (name, status, started_at, heartbeat_at, shutdown_at) VALUES ('stopped', 'stopped', '2020-01-01 00:00:00', '2020-01-01 00:00:00', '2020-01-01 00:00:00')`)
 	stopped := e.worker(t, "stopped")
@@ -163,7 +163,7 @@ func upkeepOthers(t *testing.T, e *env) {
 	_, old := e.hand(t, "old")
 	must(t, e.store.StopWorker(t.Context(), old.ID))
 	pgqrstest.Advance(t, e.store, 25*time.Hour)
-	e.upkeep(t, pgqrs.Policy{})
+	e.maintenance(t, pgqrs.Policy{})
 	eventually(t, "ours are marked and deleted", func() bool {
 		return e.worker(t, silent.Name).State != "ready" && e.worker(t, old.Name).ID == 0
 	})
@@ -171,7 +171,7 @@ func upkeepOthers(t *testing.T, e *env) {
 	equal(t, "row of theirs that stopped", e.worker(t, stopped.Name).ID, stopped.ID)
 }
 
-func upkeepJoin(t *testing.T, e *env) {
+func maintenanceJoin(t *testing.T, e *env) {
 	e.join(t)
 	child := pgqrs.NewWorkflow[int, int](e.store, "child")
 	w := pgqrs.NewWorkflow[int, int](e.store, "parent")
@@ -196,7 +196,7 @@ func upkeepJoin(t *testing.T, e *env) {
 	must(t, e.store.StopWorker(t.Context(), old.ID))
 	pgqrstest.Advance(t, e.store, 25*time.Hour)
 	stop = start(t, fast(parent))
-	eventually(t, "the upkeep is done, to its end", func() bool { return e.worker(t, old.Name).ID == 0 })
+	eventually(t, "maintenance is done, to its end", func() bool { return e.worker(t, old.Name).ID == 0 })
 	must(t, stop())
 	equal(t, "status with a child to come", e.runInfo(t, run.ID()).State, pgqrs.Running)
 	equal(t, "state of its message", e.info(t, e.runInfo(t, run.ID()).MessageID).State, pgqrs.Scheduled)
