@@ -239,6 +239,7 @@ type queueDispatch struct {
 	suspended       bool
 	stopped         bool // for good
 	throttle        throttle
+	refusals        int           // claims in a row that the database refused
 	averageTime     time.Duration // of a handler
 	averageSize     int           // of a message in the latest claim
 }
@@ -371,11 +372,20 @@ func (r *runner) run(ctx context.Context) error {
 	maintenanceCtx, stopUpkeep := context.WithCancel(ctx)
 	beatCtx, stopBeating := context.WithCancel(r.handlerBase)
 	maintenance.Add(2)
-	go func() { defer maintenance.Done(); r.restartAfterPanic("maintenance", func() { r.maintenanceLoop(maintenanceCtx) }) }()
-	go func() { defer maintenance.Done(); r.restartAfterPanic("schedules", func() { r.scheduler.loop(maintenanceCtx) }) }()
+	go func() {
+		defer maintenance.Done()
+		r.restartAfterPanic("maintenance", func() { r.maintenanceLoop(maintenanceCtx) })
+	}()
+	go func() {
+		defer maintenance.Done()
+		r.restartAfterPanic("schedules", func() { r.scheduler.loop(maintenanceCtx) })
+	}()
 	if r.store.cfg.Notifier != nil {
 		maintenance.Add(1)
-		go func() { defer maintenance.Done(); r.restartAfterPanic("listening", func() { r.listenLoop(maintenanceCtx) }) }()
+		go func() {
+			defer maintenance.Done()
+			r.restartAfterPanic("listening", func() { r.listenLoop(maintenanceCtx) })
+		}()
 	}
 	beating.Add(2)
 	go func() { defer beating.Done(); r.restartAfterPanic("heartbeats", func() { r.heartbeatLoop(beatCtx) }) }()

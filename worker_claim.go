@@ -325,6 +325,7 @@ func (r *runner) claim(a *claimAnswer) {
 	a.err = err
 	if err != nil {
 		q.claimUnknown.Store(true) // it may have committed all the same
+		a.refused = ctx.Err() == nil && r.store.dialect.isRefused(err)
 		r.logFailedQuery(r.handlerBase, err)
 		return
 	}

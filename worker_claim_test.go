@@ -387,3 +387,30 @@ func TestWorkerClaim_StaysLimitedAfterAFailure(t *testing.T) {
 		}
 	})
 }
+
+// A claim that the database refuses says nothing of other queues.
+func TestWorkerClaim_RefusedDelaysNoOtherQueue(t *testing.T) {
+	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
+		if c.tag() == "message.claim" {
+			return nil, coded{"54000"}
+		}
+		return nil, nil
+	})
+	l := newTestLoop(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{
+		NewQueue[int](s, "q").Handle(doNothing), NewQueue[int](s, "other").Handle(doNothing)}})
+	defer l.nextPoll.stop()
+	q := l.queues[0]
+	for range 3 {
+		a := &claimAnswer{queue: q, asked: 1}
+		l.claim(a)
+		a.apply(l)
+		if !q.throttle.closed || l.failedQueries != 0 || !l.queues[1].claims() {
+			t.Fatalf("the queue is closed: %v, failed queries: %d, the other queue is closed: %v", q.throttle.closed, l.failedQueries, !l.queues[1].claims())
+		}
+		q.throttleEnded.Store(true)
+		q.endThrottle()
+	}
+	if q.refusals != 3 {
+		t.Errorf("%d refusals", q.refusals)
+	}
+}

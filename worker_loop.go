@@ -329,6 +329,7 @@ type claimAnswer struct {
 	from         position // the claim began after it
 	ms           []*delivery
 	capacity     capacity      // by the limits of the queue
+	refused      bool          // the database, or its driver, cannot run the claim
 	took         time.Duration // by a claim from the beginning
 	stuck        bool          // a claim from the beginning failed while the database answered other statements
 	err          error
@@ -412,12 +413,17 @@ func (a *claimAnswer) apply(l *dispatchLoop) {
 	l.claiming = false
 	q := a.queue
 	if a.err != nil {
-		l.queryFailed()
 		q.mayHaveMessages = false
 		q.cursor.claimFailed(a)
+		if a.refused {
+			l.claimRefused(q)
+		} else {
+			l.queryFailed()
+		}
 		return
 	}
 	l.querySucceeded()
+	q.refusals = 0
 	l.claimed(a)
 	// A message that was enqueued since the claim began may have come too late for it. Without a slot
 	// for it the next poll is soon enough.
@@ -440,6 +446,15 @@ func (l *dispatchLoop) queryFailed() {
 	if pollAgain {
 		l.pollFast()
 	}
+}
+
+// claimRefused claims from a queue again after a time that grows with each refusal, as for a message
+// that the database cannot return. Other queues do not wait for that.
+func (l *dispatchLoop) claimRefused(q *queueRunner) {
+	l.takePollAgain()
+	wait := l.PollInterval << min(q.refusals, 10)
+	q.refusals++
+	l.throttle(q, capacity{limited: true, wait: max(wait, time.Millisecond)})
 }
 
 func (l *dispatchLoop) querySucceeded() {
