@@ -654,3 +654,17 @@ func FuzzPassword(f *testing.F) {
 		wantHidden(t, "the error", err.Error(), "correct-horse-battery")
 	})
 }
+
+// Drivers take the text of a private key for the name of its file, and quote it.
+func TestPrivateKeysAreHidden(t *testing.T) {
+	for _, text := range []string{
+		"open -----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n: no such file",
+		`cannot parse sslkey=-----BEGIN RSA PRIVATE KEY-----\nhunter2`,
+		"sslkey=-----BEGIN%20EC%20PRIVATE%20KEY-----%0Ahunter2%0A-----END%20EC%20PRIVATE%20KEY-----&user=ada",
+	} {
+		shown := dsn.Secrets(nil).Hide(text)
+		if strings.Contains(shown, "hunter2") || !strings.Contains(shown, dsn.Redacted) {
+			t.Errorf("%q is shown as %q", text, shown)
+		}
+	}
+}

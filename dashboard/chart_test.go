@@ -44,3 +44,18 @@ func TestTimelinePlacesStepsBetweenTheRecords(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// A step that took no time begins where the latest record before it ended, however many there are.
+func TestTimelineOfManySteps(t *testing.T) {
+	const n = 100_000 // a loop over all steps for each step would not end
+	steps := make([]pgqrs.StepInfo, n)
+	for i := range steps {
+		at := noon.Add(time.Duration(i+1) * time.Second)
+		steps[i] = pgqrs.StepInfo{Name: fmt.Sprint(i), State: pgqrs.Succeeded, StartedAt: at, EndedAt: at}
+	}
+	for _, m := range timeline(pgqrs.RunInfo{CreatedAt: noon, StartedAt: noon}, steps, noon.Add((n+1)*time.Second)) {
+		if m.Took > time.Second {
+			t.Fatalf("step %s took %v, want 1s at most", m.Name, m.Took)
+		}
+	}
+}

@@ -110,7 +110,9 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 		Marks        []mark
 		Ended        bool
 		More         bool // it has older children than those that are shown
-	}{RunInfo: info, Took: end.Sub(info.CreatedAt), Marks: timeline(info, steps, end), Ended: !info.EndedAt.IsZero(), More: len(children) > pageSize}
+		Hidden       int  // steps before those that are shown
+	}{RunInfo: info, Took: end.Sub(info.CreatedAt), Ended: !info.EndedAt.IsZero(), More: len(children) > pageSize, Hidden: max(0, len(steps)-maxSteps)}
+	body.Marks = timeline(info, steps, end)[body.Hidden:]
 	addChildren(body.Marks, children[:min(len(children), pageSize)], info, end)
 	began := info.StartedAt
 	if began.IsZero() {
@@ -119,6 +121,9 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 	body.Queued, body.QueuedBar = began.Sub(info.CreatedAt), between(info.CreatedAt, began, info.CreatedAt, end)
 	return &view{Page: "run", Title: "Run " + strconv.FormatInt(id, 10), Live: info.EndedAt.IsZero(), Body: body}, nil
 }
+
+// maxSteps is how many steps of a run the page shows: the latest.
+const maxSteps = 1000
 
 // timeline places steps on a line from the run's making to its end. A step
 // whose record has no beginning of its own began, as far as is known, when the
@@ -129,7 +134,8 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 		first = info.CreatedAt
 	}
 	var list []mark
-	for i, s := range steps {
+	var ended []time.Time // of the steps before, in order
+	for _, s := range steps {
 		m := mark{StepInfo: s, Inherited: !s.EndedAt.IsZero() && s.EndedAt.Before(info.CreatedAt)}
 		m.Word, m.Class = stepWord(s)
 		from, to := s.StartedAt, s.EndedAt
@@ -138,11 +144,13 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 		}
 		if atOnce := !s.EndedAt.IsZero() && !from.Before(s.EndedAt); !m.Inherited && atOnce {
 			from = first
-			for _, before := range steps[:i] {
-				if t := before.EndedAt; t.After(from) && !t.After(s.StartedAt) {
-					from = t
-				}
+			after, _ := slices.BinarySearchFunc(ended, s.StartedAt, func(t, started time.Time) int { return cmp.Or(t.Compare(started), -1) })
+			if after > 0 && ended[after-1].After(from) {
+				from = ended[after-1]
 			}
+		}
+		if at, _ := slices.BinarySearchFunc(ended, s.EndedAt, time.Time.Compare); !s.EndedAt.IsZero() {
+			ended = slices.Insert(ended, at, s.EndedAt)
 		}
 		m.Bar, m.Took = between(from, to, info.CreatedAt, end), max(0, to.Sub(from))
 		list = append(list, m)

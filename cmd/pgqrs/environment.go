@@ -13,13 +13,28 @@ var secretVariables = []string{"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGS
 // withoutSecrets returns an environment without the variables that open the database. PGQRS_ and
 // what follows it are this program's own.
 func withoutSecrets(environment []string, dsn string) []string {
-	secrets := secretsOf(dsn)
+	secrets := append(secretsOf(dsn), secretsIn(environment)...)
 	return slices.DeleteFunc(slices.Clone(environment), func(entry string) bool {
 		name, value, _ := strings.Cut(entry, "=")
 		name = strings.ToUpper(name) // Windows has them in either case
 		return strings.HasPrefix(name, "PGQRS_") || slices.Contains(secretVariables, name) ||
 			strings.Contains(value, dsn) || slices.ContainsFunc(secrets, func(s secret) bool { return s.in(value) })
 	})
+}
+
+// passwordVariables are those of secretVariables that hold a password.
+var passwordVariables = []string{"PGPASSWORD", "PGSSLPASSWORD"}
+
+// secretsIn returns the passwords that the driver takes from an environment.
+func secretsIn(environment []string) []secret {
+	var found []secret
+	for _, entry := range environment {
+		name, value, _ := strings.Cut(entry, "=")
+		if slices.Contains(passwordVariables, strings.ToUpper(name)) {
+			found = append(found, formsOf(value, len(value) < shortSecret)...)
+		}
+	}
+	return found
 }
 
 // A secret is a password or a key of a DSN.
@@ -57,13 +72,20 @@ func secretsOf(dsn string) []secret {
 			plain = text
 		}
 		common := len(plain) < shortSecret || slices.Contains(names, plain)
-		for _, form := range []string{text, plain, url.PathEscape(plain), url.QueryEscape(plain)} {
-			if form != "" {
-				found = append(found, secret{form, common})
-			}
+		found = append(found, formsOf(plain, common)...)
+		if text != "" {
+			found = append(found, secret{text, common})
 		}
 	}
 	return found
+}
+
+// formsOf returns a password as it is and as a DSN may write it.
+func formsOf(plain string, common bool) []secret {
+	if plain == "" {
+		return nil
+	}
+	return []secret{{plain, common}, {url.PathEscape(plain), common}, {url.QueryEscape(plain), common}}
 }
 
 // in reports whether a value has the secret. One that is common is looked for as the whole value,

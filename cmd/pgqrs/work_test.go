@@ -183,6 +183,15 @@ func TestACommandHasNoVariableWithTheDSN(t *testing.T) {
 	}
 }
 
+func TestCopiesOfPGPASSWORDAreSecret(t *testing.T) {
+	got := withoutSecrets([]string{
+		"PGPASSWORD=hunter2/hunter2", "DATABASE_URL=postgres://ada:hunter2%2Fhunter2@db.example/shop", "DB_PASSWORD=hunter2/hunter2", "HOME=/home/ada",
+	}, "postgres://ada@db.example/shop")
+	if !slices.Equal(got, []string{"HOME=/home/ada"}) {
+		t.Errorf("the command has %q", got)
+	}
+}
+
 func TestTheExampleOfWorkIsSafeWithAnyPayload(t *testing.T) {
 	s := onFile(t)
 	t.Chdir(t.TempDir())

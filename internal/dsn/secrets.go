@@ -30,6 +30,9 @@ var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_
 // pragmaKey matches the PRAGMA of a key in the DSN of a driver that takes PRAGMAs there.
 var pragmaKey = regexp.MustCompile(`(?i)key\s*\(\s*['"]?([^'")&]+)`)
 
+// privateKey matches a private key in PEM form, as a driver quotes the text of sslkey, to its end or that of the text.
+var privateKey = regexp.MustCompile(`(?s)-----BEGIN(?:[ +]|%20)(?:[A-Z0-9]+(?:[ +]|%20))*PRIVATE(?:[ +]|%20)KEY-----.*?(?:-----END[ +%0-9A-Z]*-----|$)`)
+
 // SecretsOf finds the encryption key and the passwords of a DSN, and the forms
 // in which they may come back. It looks for their names in the text alone, since a
 // DSN that cannot be taken apart must not show them either.
@@ -135,6 +138,7 @@ func (s *Secrets) addInPlace(password string) {
 // Hide returns text without the secrets. A short one is looked for as a word
 // only, or a password of one letter would be seen by what is missing.
 func (s Secrets) Hide(text string) string {
+	text = privateKey.ReplaceAllString(text, Redacted)
 	for _, secret := range s {
 		var b strings.Builder
 		for {
