@@ -26,7 +26,7 @@ type QueueInfo struct {
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
 
-	// Messages by state.
+	// Messages by state, all that are stored.
 	Ready     int64 `json:"ready"`
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
@@ -479,7 +479,7 @@ type QueueDepth struct {
 	Dead      int64 `json:"dead"`
 	// Blocked messages wait for others of their groups.
 	Blocked int64 `json:"blocked"`
-	// Archived and Died are the messages that came to these ends in the last
+	// ArchivedLastMinute and DiedLastMinute are the messages that came to these ends in the last
 	// minute and have not been deleted or redriven since.
 	ArchivedLastMinute int64 `json:"archived_last_minute"`
 	DiedLastMinute     int64 `json:"died_last_minute"`

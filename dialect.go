@@ -440,7 +440,7 @@ type policySQL struct {
 	deadLetter string
 }
 
-// limitSQL is for claims from queues whose rows have a limit: MaxHeld or Rate. The three run in one transaction, with lease.claim
+// limitSQL is for claims from queues whose rows have a limit: MaxLeased or Rate. The three run in one transaction, with lease.claim
 // between room and take. They are apart because on PostgreSQL a statement that waited for a lock does not see what the one that had it did.
 type limitSQL struct {
 	// lock keeps other such claims of a worker's queue out until the transaction ends. On PostgreSQL it waits for them, but fails after

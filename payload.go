@@ -290,7 +290,7 @@ type Limits struct {
 	// RequiredKeys must be keys of a payload that is an object.
 	RequiredKeys []string
 
-	// Rate is how many messages a Store, with all its copies, may enqueue a
+	// MaxPerSecond is how many messages a Store, with all its copies, may enqueue a
 	// second, and runs start: by Enqueue, EnqueueBatch and Start, but not by the
 	// code of a run. Above it they return a *RateLimitError. What is refused
 	// for another reason, or is enqueued by other Stores and processes, does not count.
@@ -306,14 +306,14 @@ func (l Limits) check() error {
 		name  string
 		value float64
 	}{
-		{"MaxPayload", float64(l.MaxPayload)}, {"MaxString", float64(l.MaxString)}, {"MaxDepth", float64(l.MaxDepth)}, {"Rate", l.MaxPerSecond}, {"Burst", float64(l.Burst)},
+		{"MaxPayload", float64(l.MaxPayload)}, {"MaxString", float64(l.MaxString)}, {"MaxDepth", float64(l.MaxDepth)}, {"MaxPerSecond", l.MaxPerSecond}, {"Burst", float64(l.Burst)},
 	} {
 		if !(limit.value >= 0) || math.IsInf(limit.value, 0) {
 			return fmt.Errorf("pgqrs: Limits.%s is %v", limit.name, limit.value)
 		}
 	}
 	if l.Burst > 0 && l.MaxPerSecond == 0 {
-		return fmt.Errorf("pgqrs: Limits.Burst is %d without a Rate", l.Burst)
+		return fmt.Errorf("pgqrs: Limits.Burst is %d without a MaxPerSecond", l.Burst)
 	}
 	return nil
 }

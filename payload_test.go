@@ -287,8 +287,8 @@ func TestRateWithoutBurstAllowsASecond(t *testing.T) {
 func TestLimitsThatMakeNoSense(t *testing.T) {
 	for text, l := range map[string]Limits{
 		"MaxPayload is -1": {MaxPayload: -1}, "MaxString is -1": {MaxString: -1}, "MaxDepth is -2": {MaxDepth: -2},
-		"Rate is -1": {MaxPerSecond: -1}, "Rate is NaN": {MaxPerSecond: math.NaN()}, "Rate is +Inf": {MaxPerSecond: math.Inf(1)},
-		"Burst is -1": {Burst: -1, MaxPerSecond: 1}, "Burst is 5 without a Rate": {Burst: 5},
+		"MaxPerSecond is -1": {MaxPerSecond: -1}, "MaxPerSecond is NaN": {MaxPerSecond: math.NaN()}, "MaxPerSecond is +Inf": {MaxPerSecond: math.Inf(1)},
+		"Burst is -1": {Burst: -1, MaxPerSecond: 1}, "Burst is 5 without a MaxPerSecond": {Burst: 5},
 	} {
 		if err := l.check(); err == nil || !strings.Contains(err.Error(), "Limits."+text) {
 			t.Errorf("%+v: %v; want %q", l, err, text)

@@ -24,7 +24,7 @@ type RunHandle[Out any] struct {
 	since int64 // when so many runs had ended in this process
 }
 
-// Run returns the handle of a run of any workflow. It does no I/O.
+// RunHandle returns the handle of a run of any workflow. It does no I/O.
 func (s *Store) RunHandle(id int64) *RunHandle[json.RawMessage] {
 	return &RunHandle[json.RawMessage]{store: &Store{core: s.core, err: s.err}, id: id}
 }

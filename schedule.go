@@ -671,7 +671,7 @@ func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRo
 			return err
 		})
 		if err == nil {
-			k.logHeld(s, runs)
+			k.logDuplicates(s, runs)
 		}
 		var again *repeatedInstants
 		if errors.As(err, &again) {
@@ -685,9 +685,9 @@ func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRo
 	}
 }
 
-// logHeld names the instants that were not enqueued because of a key. That is what a Target's own
+// logDuplicates names the instants that were not enqueued because of a key. That is what a Target's own
 // key is for. The key of an instant is nobody else's, unless a row was written by SQL.
-func (k *scheduler) logHeld(s *Schedule, runs []ScheduleRun) {
+func (k *scheduler) logDuplicates(s *Schedule, runs []ScheduleRun) {
 	for _, run := range runs {
 		if !run.Duplicate {
 			continue

@@ -136,7 +136,7 @@ func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) (
 	return items, err
 }
 
-// Run returns the handle of a run by its id. It does no I/O.
+// RunHandle returns the handle of a run by its id. It does no I/O; see Find for keys.
 func (w *Workflow[In, Out]) RunHandle(id int64) *RunHandle[Out] {
 	return &RunHandle[Out]{store: &Store{core: w.store.core, err: w.store.err}, id: id}
 }

@@ -50,7 +50,7 @@ var processCases = []joint{
 	{"what a killed process held is delivered to another one", "a crash would cost a message", testHeirs, playHeirs},
 	{"a run goes on in another process where a killed one left it", "a crash would cost a run, or repeat what it has done", testRunHeirs, playRunHeirs},
 	{"workers in several processes, some of them killed, keep each group's order", "an account's movements would be booked in the wrong order", testGroups, playGroups},
-	{"workers in several processes hold no more than MaxHeld together", "a service that takes three calls at a time would get more", testHeld, playHeld},
+	{"workers in several processes hold no more than MaxLeased together", "a service that takes three calls at a time would get more", testHeld, playHeld},
 	{"workers in several processes keep to the rate together", "a service would be called more often than it allows", testRate, playRate},
 	{"what waits for a batch is let go once, when all processes are done with it, one of them killed", "a report would be sent twice, too soon or never", testBatch, playBatch},
 	{"processes that run one schedule, and are killed, enqueue each instant once", "a nightly job would be left out, or done twice", testInstants, playInstants},

@@ -15,9 +15,9 @@ import (
 )
 
 var queueLimitCases = []testcase{
-	{"eight consumers at once never hold more than MaxHeld, and get everything", "a service that bears three calls at a time would get twenty", limitCrowd},
-	{"a worker handles no more than MaxHeld at a time, and goes on as soon as it has finished with one", "a limit would cost a poll for each message, or be no limit", limitWorker},
-	{"what is acked, released, failed or expired makes room under MaxHeld, and nothing else does", "a crash would close the queue for good, or a renewal open it", limitRoom},
+	{"eight consumers at once never hold more than MaxLeased, and get everything", "a service that bears three calls at a time would get twenty", limitCrowd},
+	{"a worker handles no more than MaxLeased at a time, and goes on as soon as it has finished with one", "a limit would cost a poll for each message, or be no limit", limitWorker},
+	{"what is acked, released, failed or expired makes room under MaxLeased, and nothing else does", "a crash would close the queue for good, or a renewal open it", limitRoom},
 	{"nothing counts as held but what is leased, of the queue itself", "delayed messages, or another queue's work, would keep the queue closed", limitHeld},
 	{"deliveries begin as Rate says: a burst, and then one each time a token comes back", "a service that allows a hundred calls an hour would lock us out", limitRate},
 	{"tokens are taken by what was claimed, and no more than a burst of them is ever kept", "a quiet night would be paid for in the morning", limitTokens},
