@@ -76,15 +76,15 @@ func policyChanges(t *testing.T, e *env) {
 		policy func(p *pgqrs.Policy)
 		info   func(i *pgqrs.PolicyInfo)
 	}{
-		"MaxAttempts":             {func(p *pgqrs.Policy) { p.MaxAttempts = 4 }, func(i *pgqrs.PolicyInfo) { i.MaxAttempts = 4 }},
-		"DeadLetter":              {func(p *pgqrs.Policy) { p.DeadLetter = "b" }, func(i *pgqrs.PolicyInfo) { i.DeadLetter = "b" }},
+		"MaxAttempts":               {func(p *pgqrs.Policy) { p.MaxAttempts = 4 }, func(i *pgqrs.PolicyInfo) { i.MaxAttempts = 4 }},
+		"DeadLetter":                {func(p *pgqrs.Policy) { p.DeadLetter = "b" }, func(i *pgqrs.PolicyInfo) { i.DeadLetter = "b" }},
 		"MaxLeased":                 {func(p *pgqrs.Policy) { p.MaxLeased = 8 }, func(i *pgqrs.PolicyInfo) { i.MaxLeased = 8 }},
-		"Rate's interval":         {func(p *pgqrs.Policy) { p.Rate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.Rate.Per *= 2 }},
-		"Rate's burst":            {func(p *pgqrs.Policy) { p.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }, func(i *pgqrs.PolicyInfo) { i.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }},
-		"GroupConcurrency":        {func(p *pgqrs.Policy) { p.GroupConcurrency = 3 }, func(i *pgqrs.PolicyInfo) { i.GroupConcurrency = 3 }},
-		"GroupRate's interval":    {func(p *pgqrs.Policy) { p.GroupRate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.GroupRate.Per *= 2 }},
-		"GroupRate's burst":       {func(p *pgqrs.Policy) { p.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }, func(i *pgqrs.PolicyInfo) { i.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }},
-		"SkipFailed":              {func(p *pgqrs.Policy) { p.SkipFailed = true }, func(i *pgqrs.PolicyInfo) { i.SkipFailed = true }},
+		"Rate's interval":           {func(p *pgqrs.Policy) { p.Rate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.Rate.Per *= 2 }},
+		"Rate's burst":              {func(p *pgqrs.Policy) { p.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }, func(i *pgqrs.PolicyInfo) { i.Rate = pgqrs.Rate{N: 4, Per: 4 * time.Second} }},
+		"GroupConcurrency":          {func(p *pgqrs.Policy) { p.GroupConcurrency = 3 }, func(i *pgqrs.PolicyInfo) { i.GroupConcurrency = 3 }},
+		"GroupRate's interval":      {func(p *pgqrs.Policy) { p.GroupRate.Per *= 2 }, func(i *pgqrs.PolicyInfo) { i.GroupRate.Per *= 2 }},
+		"GroupRate's burst":         {func(p *pgqrs.Policy) { p.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }, func(i *pgqrs.PolicyInfo) { i.GroupRate = pgqrs.Rate{N: 20, Per: 20 * time.Minute} }},
+		"SkipFailed":                {func(p *pgqrs.Policy) { p.SkipFailed = true }, func(i *pgqrs.PolicyInfo) { i.SkipFailed = true }},
 		"no MaxLeased and no rates": {func(p *pgqrs.Policy) { p.MaxLeased, p.Rate, p.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }, func(i *pgqrs.PolicyInfo) { i.MaxLeased, i.Rate, i.GroupRate = 0, pgqrs.Rate{}, pgqrs.Rate{} }},
 	} {
 		must(t, q.With(base).Configure(t.Context()))
