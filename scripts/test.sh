@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Checks everything: format, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
 # modules, and all tests, on every driver. The race detector is on, except for drivers of SQLite and
-# Turso where another driver runs the same code of the library (RACE=all has it on for them too).
+# Turso where another driver runs the same code of the library, and for the suites with unusual settings.
 #
 #	make test             runs each test once
 #	COUNT=10 make test    runs each test ten times
-#	RACE=all make test    has the race detector on for every driver
+#	RACE=all make test    has the race detector on for those too
 #
 # It needs Go, a C compiler, PostgreSQL's server binaries, Node with npm, and
 # where CI is set Python 3.11 with venv, cargo, PgBouncer and Chromium.
@@ -94,7 +94,7 @@ compiler=github.com/tetratelabs/wazero/internal/engine/wazevo
 for package in modernc.org/sqlite/lib github.com/ncruces/go-sqlite3-wasm/v6 $compiler/{backend/...,frontend,ssa}; do
 	race+=("-gcflags=$package=-race=false")
 done
-plain='/tests/drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc)$'
+plain='/tests/(settings|drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc))$'
 if [[ ${RACE:-} == all ]]; then
 	plain='^$'
 fi

@@ -249,7 +249,7 @@ func memoryNames(t *testing.T, e *env) {
 			if len(text) > 8*pgqrs.ListedBytes {
 				t.Errorf("with a large %s in %s the listing of %s has %d bytes", x.column, x.table, what, len(text))
 			}
-			told = told || regexp.MustCompile(`"Malformed":"[^"]*\b`+x.says+":").MatchString(text) || x.says == "" && strings.Contains(text, `"Cut":true`)
+			told = told || regexp.MustCompile(`"malformed":"[^"]*\b`+x.says+":").MatchString(text) || x.says == "" && strings.Contains(text, `"cut":true`)
 		}
 		if !told {
 			t.Errorf("no listing says that %s of %s is cut", x.column, x.table)
