@@ -38,7 +38,8 @@ type QueueInfo struct {
 	OldestReady time.Duration `json:"-"`
 	// Policy is what the code that handles the queue has written.
 	Policy PolicyInfo `json:"policy,omitzero"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -192,7 +193,8 @@ func (c conn) dropQueue(ctx context.Context, name string) error {
 // by when they ended, the latest first. Pages follow a cursor: what moves
 // between two calls may be missed or seen twice, what stays is seen once.
 //
-// Payloads and errors are cut to [ListedBytes], and [MessageInfo].Cut says so. [Store.Message] returns a whole message.
+// Payloads and errors are cut to [ListedBytes], and [MessageInfo].Cut says so. [Store.Message]
+// returns a whole message.
 func (s *Store) Messages(ctx context.Context, f MessageFilter) ([]MessageInfo, error) {
 	ms, err := s.messages(ctx, f)
 	if err != nil {
@@ -220,7 +222,8 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 	return ms, err
 }
 
-// eachInfo runs a query that returns messages, of a page with their cursors, and calls fn with each.
+// eachInfo runs a query that returns messages, of a page with their cursors, and calls fn with
+// each.
 func (s *Store) eachInfo(ctx context.Context, text string, args []any, paged bool, fn func(*MessageInfo)) error {
 	return conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
 		m, err := scanInfo(rows, paged)
@@ -249,10 +252,11 @@ func (s *Store) message(ctx context.Context, id int64) (m MessageInfo, err error
 	return m, err
 }
 
-// Ahead lists what a blocked message waits for, up to limit of 1 to 1000: the messages of its group that are not
-// blocked, or those of its batch that have not ended. The leased ones come first, then the
-// scheduled, the ready and the blocked. It looks at no more than 1000, and reads the payloads
-// of those alone that it returns, cut as [Store.Messages] does. A message that is not blocked waits for none.
+// Ahead lists what a blocked message waits for, up to limit of 1 to 1000: the messages of its group
+// that are not blocked, or those of its batch that have not ended. The leased ones come first, then
+// the scheduled, the ready and the blocked. It looks at no more than 1000, and reads the payloads
+// of those alone that it returns, cut as [Store.Messages] does. A message that is not blocked waits
+// for none.
 func (s *Store) Ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, error) {
 	ms, err := s.ahead(ctx, id, limit)
 	return ms, wrap(ctx, err, "list what message %d waits for", id)
@@ -274,7 +278,8 @@ func (s *Store) ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, 
 	return ms, err
 }
 
-// keyed returns a filter for the id of the unfinished message of f's key; without an id if there is none.
+// keyed returns a filter for the id of the unfinished message of f's key; without an id if there is
+// none.
 func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, error) {
 	if f.Queue == "" || len(f.IDs) > 0 || f.State != "" || f.After != "" || f.Limit != 0 {
 		return f, errors.New("MessageFilter with a Key has no Queue, or other fields")
@@ -487,10 +492,11 @@ type QueueDepth struct {
 	OldestReady time.Duration `json:"-"`
 	// Policy is what the code that handles the queue has written.
 	Policy PolicyInfo `json:"policy,omitzero"`
-	// Workers are the live workers that take from it, those that are suspended left out. One of Dequeue is
-	// live for half a minute after a call.
+	// Workers are the live workers that take from it, those that are suspended left out. One of
+	// Dequeue is live for half a minute after a call.
 	Workers int64 `json:"workers"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -652,7 +658,8 @@ type WorkerInfo struct {
 	HeartbeatAt time.Time   `json:"heartbeat_at,omitzero"`
 	ShutdownAt  time.Time   `json:"shutdown_at,omitzero"` // zero unless stopped
 	Leased      int64       `json:"leased"`               // messages leased to it
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -684,7 +691,8 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 type WorkerState string
 
 const (
-	// WorkerReady rows take messages by Dequeue, or belong to a Worker that goes on after ResumeWorker.
+	// WorkerReady rows take messages by Dequeue, or belong to a Worker that goes on after
+	// ResumeWorker.
 	WorkerReady WorkerState = "ready"
 	// WorkerPolling rows belong to a Worker that claims messages.
 	WorkerPolling WorkerState = "polling"
@@ -747,12 +755,13 @@ func (q *queueRunner) setRow(row registration) {
 // row is that of a queue runner.
 func (q *queueRunner) row() registration { return registration{q.worker.Load(), q.incarnation.Load()} }
 
-// rowTaken is the word for a queue runner whose row another worker has taken over: it claims nothing until it has a row again.
+// rowTaken is the word for a queue runner whose row another worker has taken over: it claims
+// nothing until it has a row again.
 const rowTaken = "taken over"
 
-// readRow takes in what a heartbeat says of a queue runner's row, and returns the word for its status. A row that is gone, or that
-// was given up for dead while this process was held up, is made anew, and so is one that another worker has
-// taken over, as soon as the name is free.
+// readRow takes in what a heartbeat says of a queue runner's row, and returns the word for its
+// status. A row that is gone, or that was given up for dead while this process was held up, is made
+// anew, and so is one that another worker has taken over, as soon as the name is free.
 func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]workerState) (word WorkerState, limited bool, err error) {
 	row := q.row()
 	state, there := states[row.id]
@@ -799,7 +808,8 @@ func (r *runner) reregister(ctx context.Context, q *queueRunner) error {
 	return nil
 }
 
-// rewritePolicy writes a queue's policy again, which may have gone with the worker's row: the tables were made anew, or restored.
+// rewritePolicy writes a queue's policy again, which may have gone with the worker's row: the
+// tables were made anew, or restored.
 func (r *runner) rewritePolicy(ctx context.Context, q *queueRunner) error {
 	err := r.store.configure(ctx, []policyRow{q.policy.row(q.queue)})
 	q.policyUnwritten = err != nil
@@ -853,13 +863,15 @@ func (s *Store) moveWorker(ctx context.Context, id int64, status WorkerState) (b
 }
 
 // ListedBytes is the size in bytes up to which a listing returns a text that an application has
-// written: the payload of a message or schedule, the input or output of a run, the output of a step, and every error,
-// warning and rule. A longer text is cut, and Cut of the row says so. Headers are complete, or
-// missing if they have more than 128 KiB, as only foreign SQL writes them. A name or a key of more than 1 KiB, which
-// only foreign SQL writes too, is cut there, and Malformed says so. So a page
-// of 1000 messages holds no more than some 160 MiB, whatever is stored.
+// written: the payload of a message or schedule, the input or output of a run, the output of a
+// step, and every error, warning and rule. A longer text is cut, and Cut of the row says so.
+// Headers are complete, or missing if they have more than 128 KiB, as only foreign SQL writes them.
+// A name or a key of more than 1 KiB, which only foreign SQL writes too, is cut there, and
+// Malformed says so. So a page of 1000 messages holds no more than some 160 MiB, whatever is
+// stored.
 //
-// Complete rows come from [Store.Message], [RunHandle.Info], [RunHandle.Step] and, by name, [Store.Schedules].
+// Complete rows come from [Store.Message], [RunHandle.Info], [RunHandle.Step] and, by name,
+// [Store.Schedules].
 const ListedBytes = 16 << 10
 
 // cutText returns the beginning of a text that has more than ListedBytes, and whether it has.
@@ -948,7 +960,8 @@ func (i *RunInfo) cut(input, output int64, recorded []byte, warning *string) {
 	i.Cut = in || out || failure || warned
 }
 
-// listedErrorText is the text of a recorded error that may be longer than a listing returns, and whether it is.
+// listedErrorText is the text of a recorded error that may be longer than a listing returns, and
+// whether it is.
 func listedErrorText(raw []byte) (string, bool) {
 	raw, cut := cutText(raw)
 	if !cut || len(raw) == 0 || raw[0] != '"' {
@@ -976,7 +989,8 @@ func listedJSON(name string, raw []byte) (json.RawMessage, string) {
 	return quoted, name + ": it is no JSON"
 }
 
-// listedWhole is listedJSON for a text of so many bytes, of which a listing may have cut off the end.
+// listedWhole is listedJSON for a text of so many bytes, of which a listing may have cut off the
+// end.
 func listedWhole(name string, raw []byte, size int64) (json.RawMessage, string) {
 	if int64(len(raw)) < size {
 		return raw, ""

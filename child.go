@@ -12,11 +12,11 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
 
-// Child runs the workflow as a child of a run, under the name of a step, and
-// returns its result. The child is started once, whatever happens; the parent
-// is suspended, without holding a worker, until the child has ended. A failed
-// child's error is a *RunError with the child's workflow and id. Cancelling the parent cancels the child.
-// If the child is deleted first, that error matches ErrNotFound.
+// Child runs the workflow as a child of a run, under the name of a step, and returns its result.
+// The child is started once, whatever happens; the parent is suspended, without holding a worker,
+// until the child has ended. A failed child's error is a *RunError with the child's workflow and
+// id. Cancelling the parent cancels the child. If the child is deleted first, that error matches
+// ErrNotFound.
 func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in In, opts ...Option) (Out, error) {
 	outs, err := w.children(ctx, run, name, []In{in}, true, opts)
 	if len(outs) == 0 {
@@ -26,10 +26,10 @@ func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in
 	return outs[0], err
 }
 
-// Children is Child for many at once, in one batch and with one wait for all
-// of them. There are as many results as inputs, in their order. Those of failed children are
-// zero, and the error joins their *RunErrors. If the function asks for more or fewer children than it has
-// started under that name, all results are zero, and the error matches ErrState.
+// Children is Child for many at once, in one batch and with one wait for all of them. There are as
+// many results as inputs, in their order. Those of failed children are zero, and the error joins
+// their *RunErrors. If the function asks for more or fewer children than it has started under that
+// name, all results are zero, and the error matches ErrState.
 func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string, in []In, opts ...Option) ([]Out, error) {
 	if len(in) == 0 {
 		return nil, nil
@@ -131,7 +131,8 @@ func (r *Run) children(ctx context.Context, workflow, name string, n int, items 
 	})
 }
 
-// awaitChildren records the results of a step's children, if all have ended, and suspends the run otherwise.
+// awaitChildren records the results of a step's children, if all have ended, and suspends the run
+// otherwise.
 func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, rec *stepRecord) ([]byte, error) {
 	found, ended, err := r.childResults(ctx, name)
 	if err != nil {
@@ -152,8 +153,9 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 	return r.saveThen(ctx, name, stepValues{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
 }
 
-// placeResults returns the results of a step's children, each in the place of its input. found are those that are
-// there, by id; started is the list of all ids, of which former versions have recorded none.
+// placeResults returns the results of a step's children, each in the place of its input. found are
+// those that are there, by id; started is the list of all ids, of which former versions have
+// recorded none.
 func placeResults(found []childResult, started []byte, workflow string, n int) ([]childResult, error) {
 	if started == nil && len(found) == n {
 		return found, nil
@@ -175,7 +177,8 @@ func placeResults(found []childResult, started []byte, workflow string, n int) (
 	return results, nil
 }
 
-// startChildren starts the runs and records which they are, in one transaction, and suspends the run.
+// startChildren starts the runs and records which they are, in one transaction, and suspends the
+// run.
 func (r *Run) startChildren(ctx context.Context, workflow, name string, items []enqueueRow) error {
 	err := r.store.atomic(ctx, func(c conn) error {
 		ids, err := c.store.startRuns(ctx, workflow, items, &parent{r.id, name})

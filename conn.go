@@ -318,7 +318,8 @@ func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.beginBy(s.dialect.transaction.begin), fn)
 }
 
-// transact runs fn in the caller's transaction, or in one of its own, whose news it tells once that has committed.
+// transact runs fn in the caller's transaction, or in one of its own, whose news it tells once that
+// has committed.
 func (s *Store) transact(ctx context.Context, begin func(context.Context, *session) (transaction, error), fn func(conn) error) error {
 	if s.tx != nil {
 		return fn(conn{s, s.tx})
@@ -398,7 +399,8 @@ func rollback(ctx context.Context, tx transaction) error {
 
 // begin opens a transaction of database/sql, in which prepared statements can be used.
 func (s *Store) begin(ctx context.Context, own *session) (transaction, error) {
-	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a transaction that does.
+	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a
+	// transaction that does.
 	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
 	tx, err := own.begin(limited, s.dialect.transaction.isolation)
@@ -426,8 +428,9 @@ func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *
 	return tx, err
 }
 
-// A standbyError is the error of a standby that is asked for a transaction that writes. pgx asks for one, lib/pq does not.
-// The text of such an error is in the server's language, so its code is all that tells.
+// A standbyError is the error of a standby that is asked for a transaction that writes. pgx asks
+// for one, lib/pq does not. The text of such an error is in the server's language, so its code is
+// all that tells.
 type standbyError struct{ err error }
 
 func (e *standbyError) Error() string { return e.err.Error() }
@@ -497,7 +500,8 @@ func (t *poolTx) Commit(context.Context) error {
 	return err
 }
 
-// stop ends what database/sql does for the transaction, unless it would ask a driver again that has panicked.
+// stop ends what database/sql does for the transaction, unless it would ask a driver again that has
+// panicked.
 func (t *poolTx) stop() {
 	if t.own.panic == nil {
 		t.cancel()

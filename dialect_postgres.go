@@ -91,7 +91,8 @@ const (
 			WHERE o.queue_id = q.id AND `
 )
 
-// The times that order the listings, as text for their cursors. to_char knows no infinite time, and writes no year before the first.
+// The times that order the listings, as text for their cursors. to_char knows no infinite time, and
+// writes no year before the first.
 const (
 	postgresVTCursor       = `CASE WHEN isfinite(m.vt)` + postgresCursor + `m.vt` + postgresCursorEnd + `m.vt::text END`
 	postgresArchivedCursor = `CASE WHEN isfinite(m.archived_at)` + postgresCursor + `m.archived_at` + postgresCursorEnd + `m.archived_at::text END`
@@ -104,20 +105,23 @@ const (
 const postgresDepthBands = `SELECT m.vt FROM (VALUES (2), (1), (0), (-1)) AS band (priority) CROSS JOIN LATERAL (
 					SELECT id, vt FROM pgqrs_messages WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND `
 
-// postgresTaking says that a row of pgqrs_workers is of a live worker that claims; see queue.unattended.
+// postgresTaking says that a row of pgqrs_workers is of a live worker that claims; see
+// queue.unattended.
 const postgresTaking = `status IN ('ready', 'polling') AND heartbeat_at > clock_timestamp() - interval '30 seconds' * CASE WHEN go_state IS NULL THEN 20 ELSE 1 END`
 
 // postgresLeases reads a JSON array of lease tuples.
 const postgresLeases = `
 	SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS worker_id, (j.value ->> 2)::bigint AS claim_ct, j.value ->> 3 AS delay, j.value ->> 4 AS error`
 
-// postgresWorkerID is the id of a new row of pgqrs_workers: 48 random bits, which no setseed of the application decides.
+// postgresWorkerID is the id of a new row of pgqrs_workers: 48 random bits, which no setseed of the
+// application decides.
 const postgresWorkerID = `('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint + 1`
 
 // postgresIncarnation tells who had a row of pgqrs_workers from who took it over: when that was.
 const postgresIncarnation = postgresMicros + `started_at` + postgresMicrosEnd
 
-// postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held says.
+// postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held
+// says.
 const postgresFence = `m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct`
 
 // postgresLive says that a row m is not archived, in words from which the
@@ -233,7 +237,8 @@ var postgres = dialect{
 	},
 
 	message: messageSQL{
-		// Of a FROM that computes nothing the planner makes no step of its own; so there is no clock_timestamp in one.
+		// Of a FROM that computes nothing the planner makes no step of its own; so there is no
+		// clock_timestamp in one.
 		enqueue: `/* pgqrs:message.enqueue */
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
 			SELECT q.id, arg.payload, CASE WHEN arg.at IS NULL THEN statement_timestamp() + arg.delay * interval '1 microsecond'
@@ -244,7 +249,8 @@ var postgres = dialect{
 			) arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
-		// As JSONB the list is parsed once for all. Without ON CONFLICT a row is written once, with less log.
+		// As JSONB the list is parsed once for all. Without ON CONFLICT a row is written once, with
+		// less log.
 		enqueueBatch: `/* pgqrs:message.batch_enqueue */
 			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::jsonb AS items, clock_timestamp() AS now)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct)
@@ -580,8 +586,8 @@ var postgresSchemaTexts = schemaSQL{
 		SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid
 		UNION ALL
 		SELECT 'value', t.typname::text, e.enumlabel::text FROM types t JOIN pg_enum e ON e.enumtypid = t.oid`,
-	// The first rows are of tables, the next ones of sequences, and the last one is of a schema that search_path names: without
-	// USAGE of it no table in it is found.
+	// The first rows are of tables, the next ones of sequences, and the last one is of a schema
+	// that search_path names: without USAGE of it no table in it is found.
 	rights: []string{`/* pgqrs:schema.rights */
 		WITH needed (name, rights, sequence) AS (
 			VALUES ('pgqrs_migrations', '{SELECT}'::text[], false),
@@ -638,8 +644,9 @@ var postgresSchemaTexts = schemaSQL{
 	},
 }
 
-// A claim takes the due messages of each priority in the order of the claim's index, from the beginning or from a place on.
-// The latter is no join with a row of arguments, which would keep the place from being where the scan of the index begins.
+// A claim takes the due messages of each priority in the order of the claim's index, from the
+// beginning or from a place on. The latter is no join with a row of arguments, which would keep the
+// place from being where the scan of the index begins.
 const (
 	postgresClaim = `
 			WITH arg AS MATERIALIZED (
@@ -680,8 +687,9 @@ const (
 			RETURNING ` + postgresDelivery + `, (SELECT runs FROM worker)`
 )
 
-// postgresSize is the size of a message as a claim counts it. JSON that is small counts as it is stored,
-// so that a claim of such writes no JSON twice. It may be compressed, a hundred times or more.
+// postgresSize is the size of a message as a claim counts it. JSON that is small counts as it is
+// stored, so that a claim of such writes no JSON twice. It may be compressed, a hundred times or
+// more.
 const postgresSize = `CASE WHEN pg_column_size(payload) <= 2000 THEN pg_column_size(payload) ELSE octet_length(payload::text) END
 						+ CASE WHEN headers IS NULL THEN 0 WHEN pg_column_size(headers) <= 2000 THEN pg_column_size(headers) ELSE octet_length(headers::text) END
 						+ COALESCE(octet_length(last_error), 0) + COALESCE(octet_length(dedup_key), 0)`
@@ -724,17 +732,21 @@ const postgresGroups = `arg AS MATERIALIZED (SELECT $1::json AS list, clock_time
 				FROM arg CROSS JOIN json_array_elements(arg.list) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
 			)`
 
-// postgresGroupLimit is how many messages of a group in a queue q may be under way. A number that no policy can have is that of no policy.
+// postgresGroupLimit is how many messages of a group in a queue q may be under way. A number that
+// no policy can have is that of no policy.
 const postgresGroupLimit = `GREATEST(q.group_limit, 1)`
 
-// postgresGroupInterval is what lies between two messages of a group in a queue q, in microseconds. One that no policy can have is none.
+// postgresGroupInterval is what lies between two messages of a group in a queue q, in microseconds.
+// One that no policy can have is none.
 const postgresGroupInterval = `CASE WHEN q.group_interval BETWEEN 1 AND ` + postgresLongest + ` THEN q.group_interval END`
 
-// postgresGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what
-// is under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
+// postgresGroupNext is when the next message of a group r would be due by the rate of g; NULL
+// without a rate. One that is much further ahead than what is under way is the work of a clock that
+// has gone back since, or of a message that was deleted before its time: then the rate begins anew.
 const postgresGroupNext = `CASE WHEN r.next_at NOT BETWEEN ` + postgresFirstTime + ` AND ` + postgresLastTime + ` THEN NULL WHEN extract(epoch FROM r.next_at - (SELECT now FROM arg)) <= (g.group_burst + g.group_limit::float8) * g.group_interval / 1e6 + 60 THEN r.next_at END`
 
-// postgresGroupAside says that others may pass a message m of a group g: it is not due, and that is not for the group's rate alone.
+// postgresGroupAside says that others may pass a message m of a group g: it is not due, and that is
+// not for the group's rate alone.
 const postgresGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.vt > COALESCE(r.next_at - GREATEST(LEAST(g.group_burst::float8 * g.group_interval, ` + postgresLongest + `), 0) * interval '1 microsecond', '-infinity')`
 
 // postgresGroupRow joins a group's row r with postgresGroupNext.
@@ -874,11 +886,13 @@ var postgresGroupTexts = groupSQL{
 			WHERE r.queue_id = old.queue_id AND r.group_key = old.group_key`,
 }
 
-// postgresBatchOver says that no message of the batch for which m waits is unfinished. It has no EXISTS, of which the
-// planner might make a join that reads all live messages, and asks for an order, or it might hope to come across one soon.
+// postgresBatchOver says that no message of the batch for which m waits is unfinished. It has no
+// EXISTS, of which the planner might make a join that reads all live messages, and asks for an
+// order, or it might hope to come across one soon.
 const postgresBatchOver = `(SELECT o.id FROM pgqrs_messages o WHERE o.batch_id = m.id AND o.archived_at IS NULL ORDER BY o.archived_at LIMIT 1) IS NULL`
 
-// postgresUnneeded says of a message m that has ended that nobody has yet to read what became of it.
+// postgresUnneeded says of a message m that has ended that nobody has yet to read what became of
+// it.
 const postgresUnneeded = `NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id
 						WHERE r.message_id = m.id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))`
@@ -909,15 +923,17 @@ var postgresBatches = batchSQL{
 			LIMIT (SELECT n FROM arg)`,
 }
 
-// postgresPolicyOf is what a queue q has been told, as one column: the list that configure takes, without the name.
+// postgresPolicyOf is what a queue q has been told, as one column: the list that configure takes,
+// without the name.
 const postgresPolicyOf = `json_build_array(CASE WHEN octet_length(q.policy::text) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE q.policy::text END, q.max_held, q.rate_interval, q.rate_burst,
 				q.group_limit, q.group_interval, q.group_burst, q.group_skip::int, left(q.dead_letter, ` + listedName + `))::text`
 
 // postgresLimited says whether the queue of a row of pgqrs_workers has a limit.
 const postgresLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
 
-// What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
-// ahead than a burst is the work of a clock that has gone back since, and begins anew. An interval that no policy can have is none.
+// What room and take know of a queue's bucket: how far its next message is due ahead of the clock,
+// in microseconds. One that is much further ahead than a burst is the work of a clock that has gone
+// back since, and begins anew. An interval that no policy can have is none.
 const (
 	postgresAhead = `CASE WHEN q.rate_at <= arg.now + (` + postgresBucket + ` + 60000000) * interval '1 microsecond'
 				THEN (extract(epoch FROM GREATEST(q.rate_at, arg.now) - arg.now) * 1000000)::bigint ELSE 0 END`
@@ -981,10 +997,12 @@ const postgresScheduleRun = postgresMicros + `r.due_at` + postgresMicrosEnd + `,
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
-// postgresTick is the next count of changes of a schedule s. It begins again at its end: only that it differs matters.
+// postgresTick is the next count of changes of a schedule s. It begins again at its end: only that
+// it differs matters.
 const postgresTick = `CASE WHEN s.tick_ct = 9223372036854775807 THEN 0 ELSE s.tick_ct + 1 END`
 
-// Both are looked up one by one: a LIMIT keeps the planner from a merge join, which would read all that is older than they.
+// Both are looked up one by one: a LIMIT keeps the planner from a merge join, which would read all
+// that is older than they.
 const postgresScheduleRunFrom = `
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_messages o WHERE o.id = r.message_id LIMIT 1) m ON true
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_workflow_runs o WHERE o.id = r.run_id LIMIT 1) w ON true`
@@ -1098,9 +1116,10 @@ const (
 		postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
 )
 
-// postgresHolding is the message of a run, while the lease that was bound as arg stands. Without postgresLive it would be
-// looked for among all that the worker holds, and has held since the last vacuum. The LIMIT makes the planner look for
-// one after the other by id: for several it would rather read the whole table, until that has some ten thousand rows.
+// postgresHolding is the message of a run, while the lease that was bound as arg stands. Without
+// postgresLive it would be looked for among all that the worker holds, and has held since the last
+// vacuum. The LIMIT makes the planner look for one after the other by id: for several it would
+// rather read the whole table, until that has some ten thousand rows.
 const postgresHolding = ` CROSS JOIN LATERAL (
 			SELECT m.id FROM pgqrs_messages m
 			WHERE m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive + ` LIMIT 1) m`
@@ -1121,10 +1140,11 @@ const postgresSave = `
 			updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at), completed_at = excluded.completed_at
 		WHERE ` + postgresOpenStep
 
-// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. A condition that may be
-// void is a CASE, which the planner takes for likely; otherwise it would read and sort all runs for a page of them. For the
-// same reason run.child_list sorts by an expression, and run.status_list by a status that it bounds rather than equals: the
-// primary key is no way to find children, or the one run in a million that has failed.
+// What run.list and run.child_list have in common: their arguments, and the runs that these ask
+// for. A condition that may be void is a CASE, which the planner takes for likely; otherwise it
+// would read and sort all runs for a page of them. For the same reason run.child_list sorts by an
+// expression, and run.status_list by a status that it bounds rather than equals: the primary key is
+// no way to find children, or the one run in a million that has failed.
 const (
 	postgresListing = `$1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
 				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before`

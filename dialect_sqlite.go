@@ -68,7 +68,8 @@ const (
 				UNION ALL SELECT * FROM (SELECT id, 1` + sqliteBand + `-1` + sqliteBandEnd + `
 				LIMIT ? + 0
 			)`
-	// sqliteSize is the size of a message as a claim counts it. A row of SQLite may have a text of any size in a time, too.
+	// sqliteSize is the size of a message as a claim counts it. A row of SQLite may have a text of
+	// any size in a time, too.
 	sqliteSize = `length(CAST(payload AS BLOB)) + COALESCE(length(CAST(headers AS BLOB)), 0) + COALESCE(length(CAST(last_error AS BLOB)), 0)
 				+ COALESCE(length(CAST(dedup_key AS BLOB)), 0) + COALESCE(length(CAST(enqueued_at AS BLOB)), 0) + length(CAST(vt AS BLOB))`
 	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed, ` + sqliteSize + ` AS size FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
@@ -89,7 +90,8 @@ const (
 	sqliteListBand  = `SELECT id, vt FROM pgqrs_messages WHERE queue_id = (SELECT id FROM queue) AND archived_at IS NULL AND `
 	sqliteListReady = sqliteListBand + `(vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND vt <= (SELECT t FROM now)
 					AND priority = `
-	// SQLite begins at one bound only: the later of now and the cursor. The + keeps it from another.
+	// SQLite begins at one bound only: the later of now and the cursor. The + keeps it from
+	// another.
 	sqliteListScheduled = sqliteListBand + `vt >= (SELECT max(t, COALESCE((SELECT at FROM arg), '')) FROM now)
 					AND vt < ` + sqliteBlocked + ` AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
 					AND priority = `
@@ -108,8 +110,8 @@ const (
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
 )
 
-// Where message.unreachable looks. A time is none if it does not begin with a day. So of each day that is scheduled for
-// one message is read: the next time is looked for after the end of the day.
+// Where message.unreachable looks. A time is none if it does not begin with a day. So of each day
+// that is scheduled for one message is read: the next time is looked for after the end of the day.
 const (
 	sqliteWalk       = `(SELECT o.vt FROM pgqrs_messages o WHERE o.archived_at IS NULL AND o.queue_id = `
 	sqliteWalkEnd    = ` AND o.vt < ` + sqliteBlocked + ` ORDER BY o.vt LIMIT 1)`
@@ -317,8 +319,8 @@ var sqlite = dialect{
 			WHERE true
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
-		// The list is the innermost loop, so that the rows are stored in its order; to sort them would cost a third.
-		// For an object or an array json_each has its text.
+		// The list is the innermost loop, so that the rows are stored in its order; to sort them
+		// would cost a third. For an object or an array json_each has its text.
 		enqueueBatch: `/* pgqrs:message.batch_enqueue */
 			WITH arg (queue, items, now) AS MATERIALIZED (SELECT ?, ?, ` + sqliteNow + `)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority)
@@ -625,21 +627,26 @@ const sqliteGroups = `arg (list, now) AS (SELECT ?, ` + sqliteNow + `),
 				WHERE q.queue_name = json_extract(j.value, '$[0]')
 			)`
 
-// sqliteGroupInterval is what lies between two messages of a group in a queue q, in microseconds: whole milliseconds, as its times are.
+// sqliteGroupInterval is what lies between two messages of a group in a queue q, in microseconds:
+// whole milliseconds, as its times are.
 const sqliteGroupInterval = `CASE WHEN q.group_interval > 0 THEN (q.group_interval + 999) / 1000 * 1000 END`
 
-// sqliteGroupLimit is how many messages of a group in a queue q may be under way. A number that no policy can have is that of no policy.
+// sqliteGroupLimit is how many messages of a group in a queue q may be under way. A number that no
+// policy can have is that of no policy.
 const sqliteGroupLimit = `max(CAST(q.group_limit AS INTEGER), 1)`
 
-// sqliteGroupNext is when the next message of a group r would be due by the rate of g; NULL without a rate. One that is much further ahead than what is
-// under way is the work of a clock that has gone back since, or of a message that was deleted before its time: then the rate begins anew.
+// sqliteGroupNext is when the next message of a group r would be due by the rate of g; NULL without
+// a rate. One that is much further ahead than what is under way is the work of a clock that has
+// gone back since, or of a message that was deleted before its time: then the rate begins anew.
 const sqliteGroupNext = `CASE WHEN (julianday(r.next_at) - julianday((SELECT now FROM arg))) * 86400 <= (g.group_burst + g.group_limit) * g.group_interval / 1000000.0 + 60 THEN r.next_at END`
 
-// sqliteGroupAside says that others may pass a message m of a group g with the row r: it is not due, and that is not for the group's rate alone.
+// sqliteGroupAside says that others may pass a message m of a group g with the row r: it is not
+// due, and that is not for the group's rate alone.
 const sqliteGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL
 					AND m.vt > COALESCE(strftime('%Y-%m-%d %H:%M:%f', ` + sqliteGroupNext + `, printf('-%.6f seconds', g.group_burst * g.group_interval / 1000000.0)), '')`
 
-// Where an engine finds nothing in the subquery of a RETURNING, all is done that a policy could ask for.
+// Where an engine finds nothing in the subquery of a RETURNING, all is done that a policy could ask
+// for.
 const sqliteGroupPolicies = `COALESCE((SELECT q.group_limit > 1 FROM pgqrs_queues q WHERE q.id = queue_id), 1),
 				COALESCE((SELECT q.group_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = queue_id), 1), COALESCE((SELECT q.group_skip FROM pgqrs_queues q WHERE q.id = queue_id), 1)`
 
@@ -789,19 +796,21 @@ var sqliteBatches = batchSQL{
 			LIMIT ? + 0`,
 }
 
-// sqlitePolicyOf is what a queue q has been told, as one column: the list that configure takes, without the name.
-// JSON can hold no BLOB, which any column may.
+// sqlitePolicyOf is what a queue q has been told, as one column: the list that configure takes,
+// without the name. JSON can hold no BLOB, which any column may.
 const sqlitePolicyOf = `CAST(json_array(CASE WHEN length(q.policy) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE CAST(q.policy AS TEXT) END, CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
 					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(substr(q.dead_letter, 1, ` + listedName + `) AS TEXT)) AS BLOB)`
 
-// sqliteHeaders is the headers of a message m, without those that are no object. Turso looks at both sides of an AND.
+// sqliteHeaders is the headers of a message m, without those that are no object. Turso looks at
+// both sides of an AND.
 const sqliteHeaders = `CASE WHEN json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
 
 // sqliteLimited says whether the queue of a row of pgqrs_workers has a limit.
 const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
 
-// What room and take know of a queue's bucket: how far its next message is due ahead of the clock, in microseconds. One that is much further
-// ahead than a burst is the work of a clock that has gone back since, and begins anew.
+// What room and take know of a queue's bucket: how far its next message is due ahead of the clock,
+// in microseconds. One that is much further ahead than a burst is the work of a clock that has gone
+// back since, and begins anew.
 const (
 	// What no policy can have is no limit.
 	sqliteInterval = `CASE WHEN typeof(rate_interval) = 'integer' AND rate_interval > 0 AND typeof(rate_burst) = 'integer' AND rate_burst > 0 THEN rate_interval END`
@@ -870,7 +879,8 @@ const sqliteScheduleRunFrom = `
 			LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 			LEFT JOIN pgqrs_workflow_runs w ON w.id = r.run_id`
 
-// sqliteTick is the next count of changes of a schedule. It begins again at its end: only that it differs matters.
+// sqliteTick is the next count of changes of a schedule. It begins again at its end: only that it
+// differs matters.
 const sqliteTick = `CASE WHEN CAST(pgqrs_schedules.tick_ct AS INTEGER) = 9223372036854775807 THEN 0 ELSE CAST(pgqrs_schedules.tick_ct AS INTEGER) + 1 END`
 
 // sqliteInstant reads an instant, or NULL.
@@ -1031,7 +1041,8 @@ const (
 		RETURNING ` + sqliteRunOf
 )
 
-// What run.list and run.child_list have in common: their arguments, and the runs that these ask for. See postgresListed.
+// What run.list and run.child_list have in common: their arguments, and the runs that these ask
+// for. See postgresListed.
 const (
 	sqliteListing = `?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?`
 	sqliteListed  = `pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id

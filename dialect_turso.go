@@ -5,32 +5,39 @@ var turso = func() dialect {
 	d := sqlite
 	d.engineName = "Turso or libSQL"
 	d.turso = true
-	// Differs because stock SQLite has no BEGIN CONCURRENT. It is sent under Config.Concurrent alone.
+	// Differs because stock SQLite has no BEGIN CONCURRENT. It is sent under Config.Concurrent
+	// alone.
 	d.transaction.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
-	// Differs because in MVCC mode the engine ends a transaction at a conflict, and lets what is sent after it commit by itself.
+	// Differs because in MVCC mode the engine ends a transaction at a conflict, and lets what is
+	// sent after it commit by itself.
 	d.transaction.savepoint = "/* pgqrs:savepoint */ SAVEPOINT pgqrs"
 	d.transaction.release = "/* pgqrs:release */ RELEASE pgqrs"
 	// Differs because the engine needs it for BEGIN CONCURRENT.
 	d.requireMVCC = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
-	// Differs because only there two workers may claim at the same time and collide. Elsewhere locks keep them apart.
+	// Differs because only there two workers may claim at the same time and collide. Elsewhere
+	// locks keep them apart.
 	d.claimFromOffset = tursoSpread
 	d.schema.objects = tursoObjects
 	d.step = tursoSteps
-	// Differs because Turso 0.7.2 finds no CTE in a subquery that depends on the query around it. So runs of a status are looked for among all.
+	// Differs because Turso 0.7.2 finds no CTE in a subquery that depends on the query around it.
+	// So runs of a status are looked for among all.
 	d.workflow.statusList = `/* pgqrs:run.status_list */` + sqliteListRuns
-	// Differs because Turso 0.7.2 does not run the recursive query. So the times of all that is scheduled are read.
+	// Differs because Turso 0.7.2 does not run the recursive query. So the times of all that is
+	// scheduled are read.
 	d.message.unreachable = `/* pgqrs:message.unreachable */
 			WITH arg (queues) AS (SELECT ?),
 			line (id, queue) AS MATERIALIZED (
 			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteNow + ` AND m.vt < ` + sqliteBlocked + ` AND ` + sqliteNoTime + `
 			UNION ALL
 ` + sqliteHiddenRest
-	// Differs because in MVCC mode two transactions keep out of each other's way only if both write the same row.
+	// Differs because in MVCC mode two transactions keep out of each other's way only if both write
+	// the same row.
 	d.limit.lock = `/* pgqrs:limit.lock */
 		UPDATE pgqrs_queues SET queue_name = queue_name
 		WHERE id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = ?) AND (max_held IS NOT NULL OR rate_interval IS NOT NULL)
 		RETURNING id`
-	// Differs because in MVCC mode a transaction that has not seen this one fails only if both write the same row, or this one changes the schema.
+	// Differs because in MVCC mode a transaction that has not seen this one fails only if both
+	// write the same row, or this one changes the schema.
 	d.queue.freeze = []string{
 		`/* pgqrs:queue.freeze */ CREATE TABLE pgqrs_freeze (id INTEGER)`,
 		`/* pgqrs:queue.thaw */ DROP TABLE pgqrs_freeze`,

@@ -45,14 +45,14 @@
 // [SQLite], 3.38 or newer, and [Turso] serve processes that share a file, one
 // write at a time.
 //
-// Structs that describe things marshal to JSON: MessageInfo, QueueInfo, QueueDepth, PolicyInfo, WorkerInfo,
-// RunInfo, StepInfo, ScheduleInfo, ScheduleRun and Report. Names are in snake_case. Zero times are left
-// out. Durations are in seconds, as retry_in_seconds. A text that a listing has cut is a string. A
-// struct that embeds one of them inherits its MarshalJSON.
+// Structs that describe things marshal to JSON: MessageInfo, QueueInfo, QueueDepth, PolicyInfo,
+// WorkerInfo, RunInfo, StepInfo, ScheduleInfo, ScheduleRun and Report. Names are in snake_case.
+// Zero times are left out. Durations are in seconds, as retry_in_seconds. A text that a listing has
+// cut is a string. A struct that embeds one of them inherits its MarshalJSON.
 //
-// To read the source, begin with queue.go and message.go, then lease.go, which
-// settles messages, and worker.go, worker_loop.go and worker_delivery.go; for workflows
-// workflow.go, run.go, step.go, signal.go and child.go. All SQL stands in the files
-// dialect_*.go, with its contracts in dialect.go;
-// conn.go runs it. open.go and internal/dsn are Open's. docs/STATEMENTS.md lists what each call sends.
+// To read the source, begin with queue.go and message.go, then lease.go, which settles messages,
+// and worker.go, worker_loop.go and worker_delivery.go; for workflows workflow.go, run.go, step.go,
+// signal.go and child.go. All SQL stands in the files dialect_*.go, with its contracts in
+// dialect.go; conn.go runs it. open.go and internal/dsn are Open's. docs/STATEMENTS.md lists what
+// each call sends.
 package pgqrs

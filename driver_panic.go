@@ -91,7 +91,8 @@ func (s *core) sessionFor(ctx context.Context, begin func(*session) error) (*ses
 	return nil, driver.ErrBadConn
 }
 
-// catchPanic is core.guard for a call on the connection. A session that has met a panic calls nothing more.
+// catchPanic is core.guard for a call on the connection. A session that has met a panic calls
+// nothing more.
 func (o *session) catchPanic(held bool, fn func() error) error {
 	if o.panic != nil {
 		return o.panic
@@ -256,7 +257,8 @@ func (d *sqlCall) panicked(v any) error {
 	return p
 }
 
-// holds reports whether database/sql holds a lock for the call for ever, while its panic is being recovered.
+// holds reports whether database/sql holds a lock for the call for ever, while its panic is being
+// recovered.
 func (d *sqlCall) holds() bool {
 	switch {
 	case d.exec:

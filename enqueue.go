@@ -140,8 +140,8 @@ func (s *Store) enqueue(ctx context.Context, queue string, items []enqueueRow) (
 // maxShared is the payload in bytes up to which an enqueue shares a statement.
 const maxShared = 16 << 10
 
-// shareable reports whether an item may be stored together with others'. One
-// with a key may have to wait for a stranger's transaction that has the key, one of a group for one that has the group.
+// shareable reports whether an item may be stored together with others'. One with a key may have to
+// wait for a stranger's transaction that has the key, one of a group for one that has the group.
 func (it enqueueRow) shareable() bool {
 	return it.key == nil && !it.inGroup() && len(it.payload) <= maxShared
 }
@@ -420,14 +420,14 @@ func (e *enqueueOp) duplicateError() error {
 	return nil
 }
 
-// Then makes the messages of an EnqueueBatch a batch that another message waits
-// for: payload, on q, is enqueued with them, [Blocked], and let go once each of them
-// has been acked or deleted or has died. It is let go once, and tells by [MessageInfo].Batch what became of
-// them. Redriving one of the dead lets it wait for that one too, unless it has gone.
+// Then makes the messages of an EnqueueBatch a batch that another message waits for: payload, on q,
+// is enqueued with them, [Blocked], and let go once each of them has been acked or deleted or has
+// died. It is let go once, and tells by [MessageInfo].Batch what became of them. Redriving one of
+// the dead lets it wait for that one too, unless it has gone.
 //
-// q may be another queue of the same Store. The options are those of that
-// message: Delay, At, Priority and Headers; a delay counts from now. Messages whose Key is
-// taken are not of the batch. A WithTx of q counts for nothing: the transaction is that of the batch.
+// q may be another queue of the same Store. The options are those of that message: Delay, At,
+// Priority and Headers; a delay counts from now. Messages whose Key is taken are not of the batch.
+// A WithTx of q counts for nothing: the transaction is that of the batch.
 func Then[T any](q *Queue[T], payload T, opts ...Option) Option {
 	return func(o *options) {
 		if o.callback != nil {
@@ -446,7 +446,8 @@ type batchCallback struct {
 	opts    []Option
 }
 
-// batchHeader tells a consumer a message's batch. Users do not get to see it, nor those that tell what became of a batch.
+// batchHeader tells a consumer a message's batch. Users do not get to see it, nor those that tell
+// what became of a batch.
 const (
 	batchHeader     = "pgqrs-batch"
 	batchDoneHeader = "pgqrs-batch-done"
@@ -535,7 +536,8 @@ func batchHeaders(headers any, batch int64) (any, error) {
 	return encodeHeaders(more)
 }
 
-// tryBatches lets go those of the messages that wait for nothing any more and nobody else has locked, and returns which it locked.
+// tryBatches lets go those of the messages that wait for nothing any more and nobody else has
+// locked, and returns which it locked.
 func (c conn) tryBatches(ctx context.Context, ids []int64) (locked []int64, err error) {
 	locked, err = c.ids(ctx, c.store.dialect.batch.tryLock, idList(ids))
 	if err != nil || len(locked) == 0 {

@@ -34,7 +34,8 @@ func Group(key string) Option {
 	}
 }
 
-// groupHeader tells a consumer a message's group: the claim returns no column for it. Users do not get to see it.
+// groupHeader tells a consumer a message's group: the claim returns no column for it. Users do not
+// get to see it.
 const groupHeader = "pgqrs-group"
 
 // A groupID is a group of a queue.
@@ -61,7 +62,8 @@ func groupList(groups []groupID) (string, error) {
 // groupPolicies say which of several groups' policies is to be reckoned with.
 type groupPolicies struct{ concurrent, rated, skips bool }
 
-// lockGroups locks groups, once others have let go of them, and reports whether all their queues exist.
+// lockGroups locks groups, once others have let go of them, and reports whether all their queues
+// exist.
 func (c conn) lockGroups(ctx context.Context, groups []groupID) (p groupPolicies, all bool, err error) {
 	list, err := groupList(groups)
 	if err != nil {
@@ -107,7 +109,8 @@ func (c conn) tryGroups(ctx context.Context, groups []groupID) (locked map[group
 	return locked, c.promote(ctx, groupNames(locked), p)
 }
 
-// promote lets go what has room in groups that the transaction has locked, and wakes who waits for it.
+// promote lets go what has room in groups that the transaction has locked, and wakes who waits for
+// it.
 func (c conn) promote(ctx context.Context, groups []groupID, p groupPolicies) error {
 	list, err := groupList(groups)
 	if err != nil {
@@ -227,7 +230,8 @@ func (f dependents) split() (groups []groupID, batches []int64) {
 	return groups, batches
 }
 
-// dependentsOf returns what may follow messages that are settled: whatever ends one, or puts it off.
+// dependentsOf returns what may follow messages that are settled: whatever ends one, or puts it
+// off.
 func dependentsOf(list []settlement) dependents {
 	f := dependents{}
 	for _, x := range list {
@@ -241,7 +245,8 @@ func dependentsOf(list []settlement) dependents {
 	return f
 }
 
-// dependentsByID returns what may follow messages by id, and the parents that may wait for their runs.
+// dependentsByID returns what may follow messages by id, and the parents that may wait for their
+// runs.
 func (c conn) dependentsByID(ctx context.Context, ids string) (f dependents, parents []int64, err error) {
 	f = dependents{}
 	found := map[int64]bool{}

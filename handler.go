@@ -58,16 +58,15 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 	return h
 }
 
-// HandleTx returns a handler that calls fn with a transaction, in which the
-// message is acked after fn: what fn does there and the ack happen together or
-// not at all. If the lease is lost meanwhile, or fn returns an error, the
-// transaction is rolled back. If the database is to blame, the message comes
-// back after a second, and the attempt does not count, unless that happens 16 times in a row. The
-// transaction itself is asked about an error of fn: one from elsewhere, as from a file or a service,
-// counts. fn must not commit the transaction, may run again after a
-// conflict, and should do nothing but SQL. On SQLite and Turso the transaction
-// holds the write lock from its beginning. A call on the Store itself that writes would wait for it there, and
-// returns an error matching ErrState if its ctx is fn's: use WithTx. On PostgreSQL the transaction is READ COMMITTED.
+// HandleTx returns a handler that calls fn with a transaction, in which the message is acked after
+// fn: what fn does there and the ack happen together or not at all. If the lease is lost meanwhile,
+// or fn returns an error, the transaction is rolled back. If the database is to blame, the message
+// comes back after a second, and the attempt does not count, unless that happens 16 times in a row.
+// The transaction itself is asked about an error of fn: one from elsewhere, as from a file or a
+// service, counts. fn must not commit the transaction, may run again after a conflict, and should
+// do nothing but SQL. On SQLite and Turso the transaction holds the write lock from its beginning.
+// A call on the Store itself that writes would wait for it there, and returns an error matching
+// ErrState if its ctx is fn's: use WithTx. On PostgreSQL the transaction is READ COMMITTED.
 //
 // On Turso in MVCC mode return the first error that the database gives: the
 // engine ends the transaction at a conflict, and what is sent after it commits
@@ -199,7 +198,8 @@ func (s *Store) outsideTx(ctx context.Context) error {
 	return nil
 }
 
-// A userTx is a transaction that user code gets. The library's own statements in it note if the driver panics.
+// A userTx is a transaction that user code gets. The library's own statements in it note if the
+// driver panics.
 type userTx struct {
 	*sql.Tx
 	own    *session
@@ -235,7 +235,8 @@ func (u *userTx) Commit(context.Context) error { return u.own.endTx(u.Tx.Commit)
 func (u *userTx) Rollback(context.Context) error { return u.own.endTx(u.Tx.Rollback) }
 
 // end rolls the transaction back, unless it has ended. It is to be deferred: after a panic of the
-// driver under user code database/sql is not asked for anything any more, not even by the end of ctx.
+// driver under user code database/sql is not asked for anything any more, not even by the end of
+// ctx.
 func (u *userTx) end() {
 	u.untie()
 	if u.own.panic == nil && foreign.OnStack("database/sql.") {
@@ -253,16 +254,16 @@ func (u *userTx) end() {
 // maxBatch is how many messages a batch may have.
 const maxBatch = 1000
 
-// HandleBatch returns a handler that calls fn with up to size messages at once:
-// when that many are in hand, or when the first of them has been in hand for
-// age. Zero age does not wait for company: a batch is what has come while the one before was handled.
+// HandleBatch returns a handler that calls fn with up to size messages at once: when that many are
+// in hand, or when the first of them has been in hand for age. Zero age does not wait for company:
+// a batch is what has come while the one before was handled.
 //
-// The messages of a batch are in the order of their delivery. If fn returns nil, all messages are acked. If it returns a [BatchError],
-// those that it names fail, and the others are acked. Any other error, or a
-// panic, is the failure of each; see [WorkFunc] for what becomes of it. So that
-// one of them cannot take the others down with it again, a message that has been
-// delivered before is handled alone. Messages that fn settled itself, by Ack and its like,
-// are left at that, and those whose payload does not decode into T go to the dead letters.
+// The messages of a batch are in the order of their delivery. If fn returns nil, all messages are
+// acked. If it returns a [BatchError], those that it names fail, and the others are acked. Any
+// other error, or a panic, is the failure of each; see [WorkFunc] for what becomes of it. So that
+// one of them cannot take the others down with it again, a message that has been delivered before
+// is handled alone. Messages that fn settled itself, by Ack and its like, are left at that, and
+// those whose payload does not decode into T go to the dead letters.
 //
 // Policy.Concurrency is how many batches are handled at a time; zero means one.
 // Messages in batches do not count against Worker.Concurrency.
@@ -304,7 +305,8 @@ func (q *Queue[T]) checkBatch(size int, age time.Duration) error {
 	return nil
 }
 
-// A batchWork is how a Worker calls a batch handler: once for each message, in goroutines of their own.
+// A batchWork is how a Worker calls a batch handler: once for each message, in goroutines of their
+// own.
 type batchWork struct {
 	work  WorkFunc
 	flush func() // has what is waiting begun, and all that comes after it
@@ -466,8 +468,8 @@ func checkBatchError[T any](err error, batch []*batchEntry[T]) error {
 	return err
 }
 
-// batchResults is what the error of a batch says of each message. An error that ends the goroutine as
-// it is asked ends another than the caller's, which has results to hand on.
+// batchResults is what the error of a batch says of each message. An error that ends the goroutine
+// as it is asked ends another than the caller's, which has results to hand on.
 func batchResults[T any](err error, batch []*batchEntry[T]) []error {
 	results := make([]error, len(batch))
 	if err == nil {

@@ -56,15 +56,17 @@ func isUserError(err error) bool {
 	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || sqlerr.Aborted(err)
 }
 
-// isTransient reports whether an error says that the database could not do just now what it may do later.
+// isTransient reports whether an error says that the database could not do just now what it may do
+// later.
 func (d *dialect) isTransient(err error) bool { return d.isUnavailable(err) || d.retryable(err) }
 
-// isRefused reports whether the database has refused work for what it is, so that other work may succeed.
+// isRefused reports whether the database has refused work for what it is, so that other work may
+// succeed.
 func (d *dialect) isRefused(err error) bool { return !d.isTransient(err) && !sqlerr.Missing(err) }
 
 // blame finds out whether an error that user code returned in a transaction is the database's: only
-// what the transaction itself returned is. Any other it marks as that code's own. An error that does
-// not look like the database's is not asked after.
+// what the transaction itself returned is. Any other it marks as that code's own. An error that
+// does not look like the database's is not asked after.
 func (s *Store) blame(ctx context.Context, tx *userTx, err error) error {
 	err = foreign.Safe(err)
 	if ctx.Err() == nil && s.dialect.isTransient(err) && s.confirmsError(ctx, tx, err) {
@@ -94,9 +96,9 @@ func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 	return true
 }
 
-// isDriverText reports whether what makes err look like the database's is of the type that the driver's
-// errors have, as said is one. Many users' errors are of the type that errors.New makes; so are
-// those of go-libsql, which have a form of their own.
+// isDriverText reports whether what makes err look like the database's is of the type that the
+// driver's errors have, as said is one. Many users' errors are of the type that errors.New makes;
+// so are those of go-libsql, which have a form of their own.
 func (s *Store) isDriverText(err, said error) bool {
 	kind := reflect.TypeOf(foreign.Innermost(said))
 	texts := slices.Concat(s.dialect.errors.busy, s.dialect.errors.unavailable)

@@ -386,8 +386,9 @@ func (s *Store) deadLetterWithCopies(ctx context.Context, dead []settlement) ([]
 	return done, nil
 }
 
-// failUnreachable makes dead letters of messages that no claim and no retention reaches, gives copies of them to a queue, unless
-// that is empty, and lets go what follows them. It returns the ids that were done.
+// failUnreachable makes dead letters of messages that no claim and no retention reaches, gives
+// copies of them to a queue, unless that is empty, and lets go what follows them. It returns the
+// ids that were done.
 func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter string) (done []int64, err error) {
 	err = s.atomic(ctx, func(c conn) error {
 		if done, err = c.ids(ctx, s.dialect.message.bury, idList(ids)); err != nil || len(done) == 0 {

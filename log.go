@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// failureLogs log what fails again and again: at once, after 10 s, after a minute, and then every 10
-// minutes, with how often it has failed and since when. From a minute on the level is Error. One
+// failureLogs log what fails again and again: at once, after 10 s, after a minute, and then every
+// 10 minutes, with how often it has failed and since when. From a minute on the level is Error. One
 // line says when it is over. An outage would otherwise log each try of each worker.
 type failureLogs struct {
 	log     *slog.Logger
@@ -122,7 +122,8 @@ type limitedLog struct {
 	times int
 }
 
-// count counts one more, and returns how many there were since it last did, or 0 if that is not so long ago.
+// count counts one more, and returns how many there were since it last did, or 0 if that is not so
+// long ago.
 func (n *limitedLog) count(every time.Duration) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -30,7 +30,8 @@ const (
 	Leased MessageState = "leased"
 	// Archived messages were acked. They are kept for the queue's retention.
 	Archived MessageState = "archived"
-	// Dead messages are the dead letters: they failed for good and wait for somebody to look at them.
+	// Dead messages are the dead letters: they failed for good and wait for somebody to look at
+	// them.
 	Dead MessageState = "dead"
 )
 
@@ -55,7 +56,8 @@ type MessageInfo struct {
 	LastError string `json:"last_error,omitempty"`
 
 	EnqueuedAt time.Time `json:"enqueued_at,omitzero"`
-	// DueAt is when it became, or becomes, ready. A blocked message does not become ready before it.
+	// DueAt is when it became, or becomes, ready. A blocked message does not become ready before
+	// it.
 	DueAt time.Time `json:"due_at,omitzero"`
 	// LeasedUntil is when the lease ends, unless it is extended.
 	LeasedUntil time.Time `json:"leased_until,omitzero"`
@@ -68,9 +70,11 @@ type MessageInfo struct {
 	WorkerID int64 `json:"worker_id,omitempty"`
 	Claim    int64 `json:"claim,omitempty"`
 
-	// PayloadSize is the size of the payload in bytes. It is that of Raw, unless a listing has cut Raw.
+	// PayloadSize is the size of the payload in bytes. It is that of Raw, unless a listing has cut
+	// Raw.
 	PayloadSize int64 `json:"payload_size,omitempty"`
-	// Cut says that a listing left something out: the end of Raw or of LastError, or Headers altogether. See [ListedBytes].
+	// Cut says that a listing left something out: the end of Raw or of LastError, or Headers
+	// altogether. See [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
 
 	// Cursor goes into MessageFilter.After to list what comes after this message.
@@ -272,7 +276,8 @@ func (t *timestamp) Scan(src any) error {
 		t.Time = time.Time{}
 		return nil
 	}
-	// Each message has three of them, and RFC 3339 is read several times as fast as any other layout.
+	// Each message has three of them, and RFC 3339 is read several times as fast as any other
+	// layout.
 	if len(text) > 10 && text[10] == ' ' {
 		text[10] = 'T'
 	}
@@ -290,9 +295,10 @@ func isInfinite(text []byte) bool {
 // maxMalformed bounds the text of a Malformed field in bytes. The text quotes values of the row.
 const maxMalformed = 500
 
-// scanLoosely scans a row whose columns have the names, which are separated by spaces. A column that
-// does not decode is left at its zero value, and malformed says which and why; it is empty if all
-// decode. Where all is well it costs what rows.Scan costs. It may not name the same destination twice.
+// scanLoosely scans a row whose columns have the names, which are separated by spaces. A column
+// that does not decode is left at its zero value, and malformed says which and why; it is empty if
+// all decode. Where all is well it costs what rows.Scan costs. It may not name the same destination
+// twice.
 func scanLoosely(rows *sql.Rows, names string, into ...any) (malformed string, err error) {
 	if rows.Scan(into...) == nil {
 		return "", nil

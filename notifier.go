@@ -134,7 +134,8 @@ func (s *Store) muteNotifier(err error) bool {
 	return true
 }
 
-// notifyLater tells the Notifier of a queue when it may be told again, once for all that comes until then.
+// notifyLater tells the Notifier of a queue when it may be told again, once for all that comes
+// until then.
 func (s *Store) notifyLater(queue string) {
 	if s.cfg.Notifier == nil {
 		return

@@ -92,7 +92,8 @@ func (c Config) open(ctx context.Context, src dsn.Source, goos string, hide dsn.
 	return s, nil
 }
 
-// unsupported makes an error of package dsn match ErrUnsupported, if it matches that of the package.
+// unsupported makes an error of package dsn match ErrUnsupported, if it matches that of the
+// package.
 func unsupported(err error) error {
 	if !errors.Is(err, dsn.ErrUnsupported) {
 		return err

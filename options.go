@@ -64,7 +64,8 @@ func At(t time.Time) Option {
 	}
 }
 
-// latestTime is the latest that a message can be ready at. Blocked messages stand a moment after it.
+// latestTime is the latest that a message can be ready at. Blocked messages stand a moment after
+// it.
 var latestTime = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
 
 const leastPriority, mostPriority = -1, 2
@@ -155,8 +156,8 @@ func optionKey(k string, unique bool) Option {
 	}
 }
 
-// Each gives every message of an EnqueueBatch, and every run of Children, options of its own, by its
-// index. They come on top of the call's. Each is an error elsewhere.
+// Each gives every message of an EnqueueBatch, and every run of Children, options of its own, by
+// its index. They come on top of the call's. Each is an error elsewhere.
 func Each(opts func(i int) []Option) Option {
 	return func(o *options) { o.forEach = opts }
 }

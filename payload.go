@@ -66,8 +66,9 @@ var encoders = sync.Pool{New: func() any {
 // maxKept is the size in bytes up to which the buffer of an encoder is kept for the next.
 const maxKept = 64 << 10
 
-// encodeBuffered calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for <, > and &, which are
-// left as they are, and for invalid UTF-8, which is refused rather than replaced.
+// encodeBuffered calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for
+// <, > and &, which are left as they are, and for invalid UTF-8, which is refused rather than
+// replaced.
 func encodeBuffered(v any, use func(raw []byte) error) error {
 	e := encoders.Get().(*encoder)
 	var err error
@@ -160,8 +161,8 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// checkTitle reports what is wrong with the name of a queue, workflow, worker or schedule: whoever reads or types it does not see a space
-// at its ends.
+// checkTitle reports what is wrong with the name of a queue, workflow, worker or schedule: whoever
+// reads or types it does not see a space at its ends.
 func checkTitle(what, name string) error {
 	if err := checkName(what, name); err != nil {
 		return err

@@ -388,8 +388,8 @@ func decodePolicy(raw []byte) (PolicyInfo, error) {
 	return p, nil
 }
 
-// valueOf is what v points to, or zero.
-// listedPolicy is decodePolicy for a listing: what does not decode is malformed, like what was before.
+// valueOf is what v points to, or zero. listedPolicy is decodePolicy for a listing: what does not
+// decode is malformed, like what was before.
 func listedPolicy(raw []byte, malformed string) (PolicyInfo, string) {
 	p, err := decodePolicy(raw)
 	if err != nil {

@@ -125,14 +125,16 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 // which Close stops. Only one message is returned if its last holder never
 // answered, so that one that kills its process takes no others with it.
 //
-// Messages come up to 8 MiB of payloads, headers, errors and keys, and one message more, however many are asked for.
-// On PostgreSQL a payload that is stored, compressed or not, in up to 2000 bytes counts as those.
+// Messages come up to 8 MiB of payloads, headers, errors and keys, and one message more, however
+// many are asked for. On PostgreSQL a payload that is stored, compressed or not, in up to 2000
+// bytes counts as those.
 //
 // Messages that are past the policy's MaxAttempts, or do not decode into T, go
 // to the dead letters instead of being returned.
 //
 // A queue and a workflow should not have one name: messages of the workflow's runs are then
-// returned too, but only the workflow's handler can settle them, and each time a lease ends here an attempt is counted.
+// returned too, but only the workflow's handler can settle them, and each time a lease ends here an
+// attempt is counted.
 //
 // It returns an error matching ErrState if the worker row was suspended or
 // interrupted, ErrUnsupported on a Queue made by WithTx, and a *RateLimitError,
@@ -338,7 +340,8 @@ func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], ru
 	})
 }
 
-// report runs an operation on messages, except those of runs, and names these and those that were lost.
+// report runs an operation on messages, except those of runs, and names these and those that were
+// lost.
 func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], settles bool, run func([]*Message[T]) ([]int64, error)) error {
 	err := q.usable()
 	if err == nil && slices.Contains(ms, nil) {

@@ -67,7 +67,8 @@ func stepScopeOf(ctx context.Context) *stepScope {
 	return scope
 }
 
-// checkNotNested returns an error if a call of a run is made in the function of one of the run's own steps.
+// checkNotNested returns an error if a call of a run is made in the function of one of the run's
+// own steps.
 func (e *execution) checkNotNested(ctx context.Context, call string) error {
 	scope := stepScopeOf(ctx)
 	if scope == nil || scope.run != e {
@@ -78,7 +79,8 @@ func (e *execution) checkNotNested(ctx context.Context, call string) error {
 	return err
 }
 
-// nestedCallError returns what the function of a step returned, or, if that is nil, why a call in it was refused.
+// nestedCallError returns what the function of a step returned, or, if that is nil, why a call in
+// it was refused.
 func nestedCallError(ctx context.Context, err error) error {
 	scope := stepScopeOf(ctx)
 	if err != nil || scope == nil {
@@ -145,7 +147,8 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	return e.end(user, out, foreign.Safe(err))
 }
 
-// suspendOnInfraError turns an error of the database into a suspension: nothing is lost, and no attempt burned.
+// suspendOnInfraError turns an error of the database into a suspension: nothing is lost, and no
+// attempt burned.
 func (s *Store) suspendOnInfraError(ctx context.Context, err error) error {
 	return &suspension{after: time.Second, cause: infraCause(ctx, err)}
 }
@@ -309,7 +312,8 @@ func (e *execution) hasReturned() bool {
 	return e.returned && e.suspension == nil
 }
 
-// lateStepError warns of a step that is asked for after the function has returned, and returns its error.
+// lateStepError warns of a step that is asked for after the function has returned, and returns its
+// error.
 func (e *execution) lateStepError(name string) error {
 	e.warnOfSteps(fmt.Sprintf("step %q was asked for after the function had returned, and was not run: the function has to wait for its goroutines", name))
 	return fmt.Errorf("%w: step %q: the function of run %d has returned", ErrState, name, e.id)
@@ -450,8 +454,8 @@ func (e *execution) end(ctx context.Context, out any, err error) error {
 	return e.finish(ctx, out, err)
 }
 
-// waitForSteps waits until no step is in flight any more, and keeps others from beginning. It warns of
-// steps that the function did not wait for, unless the run is suspended.
+// waitForSteps waits until no step is in flight any more, and keeps others from beginning. It warns
+// of steps that the function did not wait for, unless the run is suspended.
 func (e *execution) waitForSteps() {
 	e.mu.Lock()
 	e.returned = true
@@ -534,8 +538,8 @@ func (e *execution) endInfo(stands RunState, output any) RunInfo {
 	return info
 }
 
-// endByOneStatement ends a run and acks its message by one statement, where there is one and no other run or message is
-// concerned. It returns the status that stands, or "" if it did nothing.
+// endByOneStatement ends a run and acks its message by one statement, where there is one and no
+// other run or message is concerned. It returns the status that stands, or "" if it did nothing.
 func (e *execution) endByOneStatement(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	if !e.store.dialect.runsByOneStatement || len(dependentsOf([]settlement{{m: e.message}})) > 0 {
 		return "", nil
@@ -581,7 +585,8 @@ func (e *execution) warnIfUnused(status RunState) {
 	}
 }
 
-// endRun writes a final status, unless there is one, and tells the parent. It returns the status that stands.
+// endRun writes a final status, unless there is one, and tells the parent. It returns the status
+// that stands.
 func (c conn) endRun(ctx context.Context, run int64, status RunState, output, message any) (RunState, error) {
 	var stands RunState
 	var parent sql.NullInt64
@@ -602,7 +607,8 @@ func (c conn) endRun(ctx context.Context, run int64, status RunState, output, me
 	return stands, c.wakeRunsBy(ctx, join[1], run)
 }
 
-// wakeRunsBy runs a statement that makes the messages of runs due, and tells the workers of this process.
+// wakeRunsBy runs a statement that makes the messages of runs due, and tells the workers of this
+// process.
 func (c conn) wakeRunsBy(ctx context.Context, text string, args ...any) error {
 	var queues []string
 	err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
@@ -713,13 +719,16 @@ func (e *execution) hasPassed(name string) bool {
 	return slices.ContainsFunc(e.stepNames, func(other string) bool { return !e.asked[other] })
 }
 
-// Runs and plain consumers. A workflow and a queue of one name share a queue: a message there may belong to a run, and only the
-// workflow's handler may settle it. A run whose message ends without it would wait for ever.
+// Runs and plain consumers. A workflow and a queue of one name share a queue: a message there may
+// belong to a run, and only the workflow's handler may settle it. A run whose message ends without
+// it would wait for ever.
 
-// unknownRun stands for the run of a message that was claimed from a workflow's queue: it may have one.
+// unknownRun stands for the run of a message that was claimed from a workflow's queue: it may have
+// one.
 const unknownRun = -1
 
-// findRuns finds out to which runs messages belong that a plain consumer has claimed. It asks only for those of a workflow's queue.
+// findRuns finds out to which runs messages belong that a plain consumer has claimed. It asks only
+// for those of a workflow's queue.
 func (s *Store) findRuns(ctx context.Context, ms []*MessageInfo) error {
 	asked := map[int64]*MessageInfo{}
 	var ids []int64

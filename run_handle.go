@@ -32,8 +32,8 @@ func (s *Store) RunHandle(id int64) *RunHandle[json.RawMessage] {
 // ID returns the run's id.
 func (h *RunHandle[Out]) ID() int64 { return h.id }
 
-// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist, and one matching
-// ErrMalformed, with what is there, if it is of no workflow.
+// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist,
+// and one matching ErrMalformed, with what is there, if it is of no workflow.
 func (h *RunHandle[Out]) Info(ctx context.Context) (RunInfo, error) {
 	info, err := h.info(ctx)
 	return info, wrap(ctx, err, "look at run %d", h.id)
@@ -46,8 +46,8 @@ func (h *RunHandle[Out]) info(ctx context.Context) (RunInfo, error) {
 	return conn{h.store, nil}.run(ctx, h.id)
 }
 
-// Steps returns the recorded steps of the run, in the order of their first record. Outputs and errors
-// are cut to [ListedBytes]; [RunHandle.Step] returns a whole step.
+// Steps returns the recorded steps of the run, in the order of their first record. Outputs and
+// errors are cut to [ListedBytes]; [RunHandle.Step] returns a whole step.
 func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 	if _, err := h.info(ctx); err != nil {
 		return nil, wrap(ctx, err, "list the steps of run %d", h.id)
@@ -97,12 +97,13 @@ func (h *RunHandle[Out]) Step(ctx context.Context, name string) (StepInfo, error
 	return info, wrap(ctx, err, "look at step %q of run %d", name, h.id)
 }
 
-// Result waits until the run has ended and returns its result. If it failed,
-// the error is a *RunError; if it was cancelled, it matches ErrCancelled; if the
-// result does not decode into Out, ErrInvalidPayload; if its row does not decode, ErrMalformed; if there is no such run,
-// ErrNotFound; in a run, but outside a step, ErrState, and so in a step of the run itself. It learns at once of runs that end in this
-// process, and of others by looking, after 10 ms first and then less and less often, up to every second.
-// All calls of a Store share a connection for that. A look is repeated until ctx is done if the database was away.
+// Result waits until the run has ended and returns its result. If it failed, the error is a
+// *RunError; if it was cancelled, it matches ErrCancelled; if the result does not decode into Out,
+// ErrInvalidPayload; if its row does not decode, ErrMalformed; if there is no such run,
+// ErrNotFound; in a run, but outside a step, ErrState, and so in a step of the run itself. It
+// learns at once of runs that end in this process, and of others by looking, after 10 ms first and
+// then less and less often, up to every second. All calls of a Store share a connection for that. A
+// look is repeated until ctx is done if the database was away.
 func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	var out Out
 	if err := h.waitable(ctx); err != nil {
@@ -135,8 +136,8 @@ func decodeResult(raw []byte, out any) error {
 	return fmt.Errorf("%w: it does not decode into %s: %w", ErrInvalidPayload, reflect.TypeOf(out).Elem(), err)
 }
 
-// waitable returns an error if ctx is not one to wait for the run with: the wait would be done again
-// with every replay, or the run would wait for itself.
+// waitable returns an error if ctx is not one to wait for the run with: the wait would be done
+// again with every replay, or the run would wait for itself.
 func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 	if err := outsideStep(ctx); err != nil {
 		return err
@@ -148,9 +149,9 @@ func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
 }
 
-// awaitEnd waits until the run has ended. While it is being executed in this process, it will be told, and looks
-// once a second only, in case the lease is lost; nor does it look at first if it cannot have missed the end.
-// A look that fails while the database is away is repeated.
+// awaitEnd waits until the run has ended. While it is being executed in this process, it will be
+// told, and looks once a second only, in case the lease is lost; nor does it look at first if it
+// cannot have missed the end. A look that fails while the database is away is repeated.
 func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 	told, missed, stop := h.store.awaitRun(h.id, h.since)
 	defer stop()
@@ -191,7 +192,8 @@ func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 	}
 }
 
-// awaitError is the error of a ctx that has ended, with that of the latest look if the database did not answer it.
+// awaitError is the error of a ctx that has ended, with that of the latest look if the database did
+// not answer it.
 func awaitError(ctx context.Context, failed error) error {
 	if failed == nil {
 		return ctx.Err()
@@ -221,8 +223,9 @@ func (r *localRuns) mayHaveMissed(id, since int64) bool {
 	return false
 }
 
-// awaitRun returns a channel on which it hears of a run in this process: Running when an execution begins, how it
-// ended, or no status, when an execution is over; and whether it may have ended here since so many runs had.
+// awaitRun returns a channel on which it hears of a run in this process: Running when an execution
+// begins, how it ended, or no status, when an execution is over; and whether it may have ended here
+// since so many runs had.
 func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop func()) {
 	c := make(chan RunInfo, 1)
 	s.mu.Lock()
@@ -251,7 +254,8 @@ func (s *core) endedRuns() int64 {
 	return s.localRuns.endings
 }
 
-// notifyAwaiting tells who waits for a run in this process what has become of it, in the place of what they were told before.
+// notifyAwaiting tells who waits for a run in this process what has become of it, in the place of
+// what they were told before.
 func (s *core) notifyAwaiting(news RunInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,9 +295,9 @@ func (c conn) cancelRun(ctx context.Context, id int64) error {
 	return c.cancelChildren(ctx, started...)
 }
 
-// cancelRuns asks runs to end, and ends those that no worker has begun. It wakes the other ones, and
-// the parents of those that it ends, except for parents that are awake. It returns the runs that were not being
-// cancelled yet, and which of them have started.
+// cancelRuns asks runs to end, and ends those that no worker has begun. It wakes the other ones,
+// and the parents of those that it ends, except for parents that are awake. It returns the runs
+// that were not being cancelled yet, and which of them have started.
 func (c conn) cancelRuns(ctx context.Context, ids, awake []int64) (started, all []int64, err error) {
 	all, err = c.ids(ctx, c.store.dialect.workflow.cancel, idList(ids))
 	if err != nil || len(all) == 0 {
@@ -315,8 +319,9 @@ func (c conn) wakeRuns(ctx context.Context, ids []int64) error {
 	return c.wakeRunsBy(ctx, c.store.dialect.workflow.wake, idList(ids))
 }
 
-// endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no worker's hands,
-// and returns them. It need not wait for their turn, as there is nothing to clean up.
+// endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no
+// worker's hands, and returns them. It need not wait for their turn, as there is nothing to clean
+// up.
 func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]bool, error) {
 	ended, next := map[int64]bool{}, dependents{}
 	err := c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{idList(ids)}, func(rows *sql.Rows) error {
@@ -397,7 +402,8 @@ func (h *RunHandle[Out]) Pause(ctx context.Context) error {
 	})
 }
 
-// Resume takes back Pause. It returns errors matching ErrNotFound, and ErrState if the run is not paused.
+// Resume takes back Pause. It returns errors matching ErrNotFound, and ErrState if the run is not
+// paused.
 func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 	return h.change(ctx, "resume", func(c conn) error {
 		ids, err := c.ids(ctx, h.store.dialect.workflow.resume, h.id)
@@ -495,8 +501,8 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 	return &RunHandle[Out]{store: h.store, id: id}, nil
 }
 
-// rowLike returns an item to enqueue that is like the message of a run: it has the payload, the group,
-// the priority and the headers, but no key, which is that run's.
+// rowLike returns an item to enqueue that is like the message of a run: it has the payload, the
+// group, the priority and the headers, but no key, which is that run's.
 func (c conn) rowLike(ctx context.Context, info RunInfo) (enqueueRow, error) {
 	it := enqueueRow{payload: string(info.Input)}
 	if info.Malformed != "" {
@@ -549,10 +555,12 @@ type RunInfo struct {
 	Warning string `json:"warning,omitempty"`
 	// Attempts counts executions that have not answered yet.
 	Attempts int `json:"attempts"`
-	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has cut them.
+	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has
+	// cut them.
 	InputSize  int64 `json:"input_size,omitempty"`
 	OutputSize int64 `json:"output_size,omitempty"`
-	// Cut says that a listing left out the end of Input, Output, Error or Warning; see [ListedBytes].
+	// Cut says that a listing left out the end of Input, Output, Error or Warning; see
+	// [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
 
 	CreatedAt time.Time `json:"created_at,omitzero"`
@@ -561,7 +569,8 @@ type RunInfo struct {
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	// DueAt is when it goes on, if it waits; while a worker holds it, when the lease ends.
 	DueAt time.Time `json:"due_at,omitzero"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 
 	badOutput bool // the output does not decode
@@ -600,7 +609,8 @@ type StepInfo struct {
 	RetryIn   time.Duration `json:"-"`
 	StartedAt time.Time     `json:"started_at,omitzero"` // when the function was called for the first attempt that was recorded
 	EndedAt   time.Time     `json:"ended_at,omitzero"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -661,7 +671,8 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 
 const runNames = "id workflow message_id status input output error run_key parent_run_id parent_step warning created_at started_at paused_at completed_at vt read_ct"
 
-// listed makes JSON of the input and the output, unless they are cut, and returns what is wrong with the row besides what was before.
+// listed makes JSON of the input and the output, unless they are cut, and returns what is wrong
+// with the row besides what was before.
 func (i *RunInfo) listed(malformed string) string {
 	var badInput, badOutput, badStatus string
 	i.Input, badInput = listedWhole("input", i.Input, i.InputSize)
@@ -730,7 +741,8 @@ func (c conn) run(ctx context.Context, id int64) (RunInfo, error) {
 	return info, err
 }
 
-// checkWorkflow is the error of a run that is of no workflow, because something other than this library wrote its row.
+// checkWorkflow is the error of a run that is of no workflow, because something other than this
+// library wrote its row.
 func (i *RunInfo) checkWorkflow() error {
 	if i.Workflow != "" {
 		return nil
@@ -744,9 +756,10 @@ const (
 	maxPollGap = 10 * time.Millisecond // the same, for all of them
 )
 
-// A runPoller reads runs for the calls of Result that wait for them. It sends one statement at a time, so that it needs one
-// connection for any number of calls. Calls that ask while a statement is under way, or shortly after another one, share
-// the next one. Its goroutine lives while there are calls to answer.
+// A runPoller reads runs for the calls of Result that wait for them. It sends one statement at a
+// time, so that it needs one connection for any number of calls. Calls that ask while a statement
+// is under way, or shortly after another one, share the next one. Its goroutine lives while there
+// are calls to answer.
 type runPoller struct {
 	mu      sync.Mutex
 	asking  []*runPoll // in no statement yet
@@ -775,8 +788,8 @@ type runBatch struct {
 	cancel  context.CancelFunc
 }
 
-// poll reads a run, together with others if they ask for theirs, and reports whether ctx let it. If the run has not ended,
-// some fields of its RunInfo may be missing.
+// poll reads a run, together with others if they ask for theirs, and reports whether ctx let it. If
+// the run has not ended, some fields of its RunInfo may be missing.
 func (r *runPoller) poll(ctx context.Context, s *Store, id int64) (a runAnswer, ok bool) {
 	if ctx.Err() != nil {
 		return a, false
@@ -829,7 +842,8 @@ func (r *runPoller) work(s *Store) {
 	}
 }
 
-// next takes out the calls that the next statement answers. It returns nil if there are none, or if a timer is to go on with them.
+// next takes out the calls that the next statement answers. It returns nil if there are none, or if
+// a timer is to go on with them.
 func (r *runPoller) next(s *Store, cancel context.CancelFunc) *runBatch {
 	gap := min(maxPollGap, time.Duration(s.othersAwaited())*pollGap)
 	r.mu.Lock()
@@ -872,7 +886,8 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 	}
 }
 
-// runsByID reads runs. Of several it reads those that have ended, with what Result needs, and the status of the others.
+// runsByID reads runs. Of several it reads those that have ended, with what Result needs, and the
+// status of the others.
 func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, error) {
 	if len(ids) == 1 {
 		info, err := c.run(ctx, ids[0])
@@ -892,8 +907,8 @@ func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, err
 	return found, err
 }
 
-// pollWait returns how long a call of Result waits after a look, where it would wait for d by itself. Calls that wait at the
-// same time look at the same moments, so that they share statements.
+// pollWait returns how long a call of Result waits after a look, where it would wait for d by
+// itself. Calls that wait at the same time look at the same moments, so that they share statements.
 func (s *core) pollWait(d time.Duration) time.Duration {
 	if s.othersAwaited() == 0 {
 		return d

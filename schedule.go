@@ -12,11 +12,11 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A Rule says at which instants a [Schedule] runs. Next returns the first one
-// after t, or the zero time if there is none. t is in the Schedule's Zone.
-// Next is called again for what it was asked before, and by other processes,
-// and must answer the same. After a long outage it is also called for times between instants. Schedules of github.com/robfig/cron/v3 are Rules;
-// package cronpgqrs makes Rules of cron texts.
+// A Rule says at which instants a [Schedule] runs. Next returns the first one after t, or the zero
+// time if there is none. t is in the Schedule's Zone. Next is called again for what it was asked
+// before, and by other processes, and must answer the same. After a long outage it is also called
+// for times between instants. Schedules of github.com/robfig/cron/v3 are Rules; package cronpgqrs
+// makes Rules of cron texts.
 type Rule interface {
 	Next(t time.Time) time.Time
 }
@@ -57,10 +57,10 @@ func (d everyRule) String() string {
 // the text in the row run the Schedule, which are those that started last; the
 // others stand aside, but take over when an instant has been overdue for a minute.
 //
-// The message carries [ScheduleHeader] and [DueHeader] and, unless its Target
-// has one, a key of both, as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use such a
-// key. If a row that was written by SQL has the key, the instant is not enqueued: the Worker logs a
-// warning, and ScheduleRun.Duplicate says so.
+// The message carries [ScheduleHeader] and [DueHeader] and, unless its Target has one, a key of
+// both, as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use such a key. If a row
+// that was written by SQL has the key, the instant is not enqueued: the Worker logs a warning, and
+// ScheduleRun.Duplicate says so.
 type Schedule struct {
 	// Name tells schedules apart: up to 200 characters.
 	Name string
@@ -86,7 +86,8 @@ type Schedule struct {
 const (
 	// ScheduleHeader has the Schedule's name.
 	ScheduleHeader = "pgqrs-schedule"
-	// DueHeader has the instant that it is for, as time.RFC3339Nano in UTC. It is missing if the Schedule was run by hand.
+	// DueHeader has the instant that it is for, as time.RFC3339Nano in UTC. It is missing if the
+	// Schedule was run by hand.
 	DueHeader = "pgqrs-due"
 )
 
@@ -253,8 +254,9 @@ func (s *Schedule) due(ctx context.Context, first, now time.Time) (due []time.Ti
 	return due, next, nil
 }
 
-// latest returns the last n instants after from, up to to. If those are too many for a walk, it searches
-// windows of time: the first one ends at to, and each ends where the one before begins and is twice as long.
+// latest returns the last n instants after from, up to to. If those are too many for a walk, it
+// searches windows of time: the first one ends at to, and each ends where the one before begins and
+// is twice as long.
 func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]time.Time, error) {
 	list, whole, err := s.walk(ctx, from, to)
 	if err != nil {
@@ -278,8 +280,9 @@ func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]tim
 	return list, nil
 }
 
-// windowStart moves the start of a window to a whole number of steps after from, and no further back than from. So a rule
-// that counts from its argument, as robfig's @every does, is asked at its own instants.
+// windowStart moves the start of a window to a whole number of steps after from, and no further
+// back than from. So a rule that counts from its argument, as robfig's @every does, is asked at its
+// own instants.
 func windowStart(from, start time.Time, step time.Duration) time.Time {
 	since := start.Sub(from)
 	if since <= 0 {
@@ -318,8 +321,9 @@ type scheduler struct {
 	done      chan scheduleEnd // has room for one of each
 }
 
-// A scheduleState is a schedule of a Worker with what its timekeeper knows of it. The first
-// two fields belong to the schedule's goroutine while it is under way, and the others to the timekeeper's.
+// A scheduleState is a schedule of a Worker with what its timekeeper knows of it. The first two
+// fields belong to the schedule's goroutine while it is under way, and the others to the
+// timekeeper's.
 type scheduleState struct {
 	*Schedule
 	lastLog      string    // the latest log line about it
@@ -481,7 +485,8 @@ func (k *scheduler) runDue(ctx context.Context) {
 	}
 }
 
-// idle returns the schedules that are not under way, either those that took long the latest time or the others.
+// idle returns the schedules that are not under way, either those that took long the latest time or
+// the others.
 func (k *scheduler) idle(slow bool) (list []*scheduleState) {
 	for _, s := range k.schedules {
 		if !s.running && s.slow == slow {
@@ -497,8 +502,9 @@ func (k *scheduler) readRowsWithin(ctx context.Context, schedules []*scheduleSta
 	return k.readRows(ctx, schedules)
 }
 
-// startSchedule runs what is due of a schedule, by the row that was asked for at a time. It returns when that is done, or after
-// patience: somebody's transaction may have locked the queue or the key, and the rule may be slow.
+// startSchedule runs what is due of a schedule, by the row that was asked for at a time. It returns
+// when that is done, or after patience: somebody's transaction may have locked the queue or the
+// key, and the rule may be slow.
 func (k *scheduler) startSchedule(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) {
 	s.running, s.slow = true, false
 	k.running++
@@ -515,7 +521,8 @@ func (k *scheduler) startSchedule(ctx context.Context, s *scheduleState, row sch
 	}
 }
 
-// checkSchedule is keep, in the schedule's goroutine. It returns the time of the schedule's next look.
+// checkSchedule is keep, in the schedule's goroutine. It returns the time of the schedule's next
+// look.
 func (k *scheduler) checkSchedule(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) time.Time {
 	next, err := k.runSchedule(ctx, s, row)
 	if err != nil {
@@ -612,7 +619,8 @@ func (k *scheduler) runSchedule(ctx context.Context, s *scheduleState, row sched
 	return k.runInstants(ctx, s.Schedule, row, due, next)
 }
 
-// writeLateRow writes the definition of a schedule to its row, which was locked when the Worker began.
+// writeLateRow writes the definition of a schedule to its row, which was locked when the Worker
+// began.
 func (k *scheduler) writeLateRow(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
 	next, err := s.after(row.now)
 	if err != nil {
@@ -685,8 +693,8 @@ func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRo
 	}
 }
 
-// logDuplicates names the instants that were not enqueued because of a key. That is what a Target's own
-// key is for. The key of an instant is nobody else's, unless a row was written by SQL.
+// logDuplicates names the instants that were not enqueued because of a key. That is what a Target's
+// own key is for. The key of an instant is nobody else's, unless a row was written by SQL.
 func (k *scheduler) logDuplicates(s *Schedule, runs []ScheduleRun) {
 	for _, run := range runs {
 		if !run.Duplicate {

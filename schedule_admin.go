@@ -19,7 +19,8 @@ type ScheduleInfo struct {
 	Payload  json.RawMessage `json:"payload"` // of the message; a workflow's is {"input": In}
 	// PayloadSize is the size in bytes, that of Payload unless a listing has cut it.
 	PayloadSize int64 `json:"payload_size,omitempty"`
-	// Cut says that a listing left out the end of Payload or Rule, or Headers altogether; see [ListedBytes].
+	// Cut says that a listing left out the end of Payload or Rule, or Headers altogether; see
+	// [ListedBytes].
 	Cut      bool              `json:"cut,omitempty"`
 	Priority int               `json:"priority,omitempty"`
 	Key      string            `json:"key,omitempty"`   // if the target has one
@@ -37,8 +38,8 @@ type ScheduleInfo struct {
 	NextAt time.Time `json:"next_at,omitzero"`
 	// Last is its latest run; nil before the first one.
 	Last *ScheduleRun `json:"last,omitempty"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields
-	// are zero, and workers do not run the schedule until the row is mended or deleted.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero, and workers do not run the schedule until the row is mended or deleted.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -48,8 +49,9 @@ type ScheduleRun struct {
 	DueAt  time.Time `json:"due_at,omitzero"`
 	RanAt  time.Time `json:"ran_at,omitzero"`
 	ByHand bool      `json:"by_hand,omitempty"`
-	// Duplicate says that nothing was enqueued, because an unfinished message had the key of the target
-	// or of the instant, or a run had the key of the instant. MessageID and RunID are theirs then.
+	// Duplicate says that nothing was enqueued, because an unfinished message had the key of the
+	// target or of the instant, or a run had the key of the instant. MessageID and RunID are theirs
+	// then.
 	Duplicate bool  `json:"duplicate,omitempty"`
 	MessageID int64 `json:"message_id,omitempty"`
 	RunID     int64 `json:"run_id,omitempty"` // of a workflow's run
@@ -57,7 +59,8 @@ type ScheduleRun struct {
 	// run or the message is gone.
 	RunState     RunState     `json:"run_state,omitempty"`
 	MessageState MessageState `json:"message_state,omitempty"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their fields are zero.
+	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
+	// fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -116,7 +119,8 @@ const (
 	scheduleRunNames = "due_at ran_at by_hand held message_id run_id state"
 )
 
-// listed sets the payload and the headers, and what is wrong with them and with the rest of the row.
+// listed sets the payload and the headers, and what is wrong with them and with the rest of the
+// row.
 func (i *ScheduleInfo) listed(malformed string, payload, headers []byte) {
 	var badPayload, badHeaders string
 	i.Payload, badPayload = listedWhole("payload", payload, i.PayloadSize)

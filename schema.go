@@ -67,12 +67,12 @@ func (d *dialect) all() ([]migration, error) {
 // if that does not exist, and under Config.Concurrent it puts a Turso database
 // into MVCC mode, which stays with the file.
 //
-// It returns an error matching ErrUnsupported under Config.Concurrent if the
-// database has no BEGIN CONCURRENT, and if a newer version of the
-// library has changed the schema so that this one cannot work on it. It returns one
-// matching ErrUnsupported as well if the database is not what the dialect says, or if the encoding of text is not UTF-8. It returns one
-// matching ErrState, and changes nothing, if a table, view or type of the application has one of the library's names;
-// on PostgreSQL Config.Schema keeps the two apart.
+// It returns an error matching ErrUnsupported under Config.Concurrent if the database has no BEGIN
+// CONCURRENT, and if a newer version of the library has changed the schema so that this one cannot
+// work on it. It returns one matching ErrUnsupported as well if the database is not what the
+// dialect says, or if the encoding of text is not UTF-8. It returns one matching ErrState, and
+// changes nothing, if a table, view or type of the application has one of the library's names; on
+// PostgreSQL Config.Schema keeps the two apart.
 func (s *Store) Install(ctx context.Context) error {
 	err := s.pooled("Install")
 	if err == nil {
@@ -194,7 +194,8 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 	return c.joinInterop(ctx)
 }
 
-// checkMade finds out whether migrations have made everything: IF NOT EXISTS passes over what has the name of something else.
+// checkMade finds out whether migrations have made everything: IF NOT EXISTS passes over what has
+// the name of something else.
 func (c conn) checkMade(ctx context.Context, done []migration) error {
 	if len(done) == 0 {
 		return nil
@@ -224,10 +225,10 @@ func (c conn) makeSchema(ctx context.Context) error {
 	return err
 }
 
-// Uninstall drops every table that Install makes, with all that is in them. The
-// Store may go on to Install them anew. It leaves a type that was there before Install, and one that a table of the
-// application uses. It returns an error matching ErrState, and drops nothing, if pgqrs 0.15 installed the tables, whose they are
-// then, and if one of them is not the library's.
+// Uninstall drops every table that Install makes, with all that is in them. The Store may go on to
+// Install them anew. It leaves a type that was there before Install, and one that a table of the
+// application uses. It returns an error matching ErrState, and drops nothing, if pgqrs 0.15
+// installed the tables, whose they are then, and if one of them is not the library's.
 func (s *Store) Uninstall(ctx context.Context) error {
 	err := s.pooled("Uninstall")
 	if err == nil {
@@ -239,7 +240,8 @@ func (s *Store) Uninstall(ctx context.Context) error {
 	return wrap(ctx, err, "uninstall")
 }
 
-// forget drops what the Store knows of tables that are gone: the rows of Dequeue's consumers, and prepared statements.
+// forget drops what the Store knows of tables that are gone: the rows of Dequeue's consumers, and
+// prepared statements.
 func (s *Store) forget() {
 	s.mu.Lock()
 	if !s.closed {
@@ -281,7 +283,8 @@ func (c conn) uninstall(ctx context.Context) error {
 	return nil
 }
 
-// checkOwn returns an error if something has the name of one of the library's tables or types and is not that.
+// checkOwn returns an error if something has the name of one of the library's tables or types and
+// is not that.
 func (s *Store) checkOwn(known []migration, there schemaObjects) error {
 	for o := range there {
 		if o.kind == "other" {
@@ -308,7 +311,8 @@ func (s *Store) elsewhere() string {
 	return "give the library a database file of its own"
 }
 
-// baseMigration lists what has been in the library's tables and types from their beginning, in pgqrs 0.15 too.
+// baseMigration lists what has been in the library's tables and types from their beginning, in
+// pgqrs 0.15 too.
 func baseMigration(known []migration) []schemaObject {
 	var list []schemaObject
 	added := map[schemaObject]bool{}
@@ -463,33 +467,36 @@ type Report struct {
 	// that this library makes.
 	SchemaVersion  int64 `json:"schema_version"`
 	LibraryVersion int64 `json:"library_version"`
-	// Missing names tables, columns and indexes that should be there. If it is not empty, Install helps.
+	// Missing names tables, columns and indexes that should be there. If it is not empty, Install
+	// helps.
 	Missing []string `json:"missing,omitempty"`
-	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on pgqrs_messages",
-	// on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them. Install does not help.
+	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on
+	// pgqrs_messages", on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them.
+	// Install does not help.
 	Denied []string `json:"denied,omitempty"`
 	// Newer names migrations that this library does not know.
 	Newer []string `json:"newer,omitempty"`
-	// Warnings say what else is worth a look: settings of the database that lose data or make processes
-	// fail each other's calls, as one connection of the pool has them, and a pool that is too small.
+	// Warnings say what else is worth a look: settings of the database that lose data or make
+	// processes fail each other's calls, as one connection of the pool has them, and a pool that is
+	// too small.
 	Warnings []string `json:"warnings,omitempty"`
 
 	tooNew bool // whether this library is too old for it
 	unread bool // whether this user may not read the version of the schema
 }
 
-// OK reports whether the library can work on what Verify found.
-// Rights that are missing do not count, except that of a whole schema, since roles need different ones.
+// OK reports whether the library can work on what Verify found. Rights that are missing do not
+// count, except that of a whole schema, since roles need different ones.
 func (r Report) OK() bool {
 	return len(r.Missing) == 0 && (r.SchemaVersion >= r.LibraryVersion || r.unread) && !r.tooNew
 }
 
-// Verify looks at what is installed, by looking at it rather than by trusting
-// version numbers, and changes nothing. A schema that is missing, older or
-// newer is not an error but in the Report, and so are queues with ready messages that no live worker takes,
-// queues with limits that no policy can have, and rights that this user lacks. The Schema is 0 if the user may not read it.
-// A database that is not what the dialect says is an error that matches ErrUnsupported, and so is
-// an encoding of text that is not UTF-8.
+// Verify looks at what is installed, by looking at it rather than by trusting version numbers, and
+// changes nothing. A schema that is missing, older or newer is not an error but in the Report, and
+// so are queues with ready messages that no live worker takes, queues with limits that no policy
+// can have, and rights that this user lacks. The Schema is 0 if the user may not read it. A
+// database that is not what the dialect says is an error that matches ErrUnsupported, and so is an
+// encoding of text that is not UTF-8.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
 	err := s.usable()
 	r := Report{Dialect: s.name}
@@ -503,7 +510,8 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	return r, wrap(ctx, err, "verify")
 }
 
-// checkEngine returns an error if the database is not what the dialect says. It asks until it knows.
+// checkEngine returns an error if the database is not what the dialect says. It asks until it
+// knows.
 func (s *Store) checkEngine(ctx context.Context) error {
 	if s.engineKnown.Load() {
 		return nil
@@ -513,7 +521,8 @@ func (s *Store) checkEngine(ctx context.Context) error {
 	return err
 }
 
-// engine returns the database's own name and version, or an error if it is not what the dialect says.
+// engine returns the database's own name and version, or an error if it is not what the dialect
+// says.
 func (c conn) engine(ctx context.Context) (string, error) {
 	name, err := c.nameAs(ctx, c.store.name)
 	if err != nil {
@@ -651,7 +660,8 @@ func (c conn) rights(ctx context.Context, r *Report) error {
 	return nil
 }
 
-// hidden reports whether this user may not see what is in the schema, so that nothing can be missed there.
+// hidden reports whether this user may not see what is in the schema, so that nothing can be missed
+// there.
 func (r *Report) hidden() bool {
 	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
 }
@@ -728,7 +738,8 @@ func (c conn) checkSettings(ctx context.Context, r *Report) error {
 // 3.7.0 to 3.51.2 have; see docs/BACKENDS.md.
 var walResetFixes = [][3]int{{3, 44, 6}, {3, 50, 7}, {3, 51, 3}}
 
-// walResetWarning warns of an engine that can corrupt a database in WAL mode. Turso is not made of SQLite's code.
+// walResetWarning warns of an engine that can corrupt a database in WAL mode. Turso is not made of
+// SQLite's code.
 func walResetWarning(engine, journal, driver string) string {
 	var version [3]int
 	if n, _ := fmt.Sscanf(engine, "SQLite %d.%d.%d", &version[0], &version[1], &version[2]); n < 3 || journal != "wal" {
@@ -764,7 +775,8 @@ type unattendedQueue struct {
 	oldest time.Duration
 }
 
-// unattended finds queues with messages that have been ready for so long, and that no live worker takes from.
+// unattended finds queues with messages that have been ready for so long, and that no live worker
+// takes from.
 func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattendedQueue, error) {
 	var list []unattendedQueue
 	args := []any{heartbeatTimeout.Microseconds(), waited.Microseconds(), maxUnattended}

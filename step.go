@@ -234,7 +234,8 @@ func (r *Run) stepContext(ctx context.Context) (context.Context, func()) {
 	return r.ignoreCancel(ctx)
 }
 
-// ignoreCancel returns a ctx that ends with the lease, and as ctx does unless that is cancelled with the run.
+// ignoreCancel returns a ctx that ends with the lease, and as ctx does unless that is cancelled
+// with the run.
 func (e *execution) ignoreCancel(ctx context.Context) (context.Context, func()) {
 	free, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	pass := func(from context.Context) func() bool {
@@ -406,8 +407,8 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	return bytesOf(output), nil
 }
 
-// countTx tells the heartbeat whether a transaction of a step is open, which on SQLite may keep it from
-// renewing the lease. Several can be open at once.
+// countTx tells the heartbeat whether a transaction of a step is open, which on SQLite may keep it
+// from renewing the lease. Several can be open at once.
 func (e *execution) countTx(n int) {
 	if e.message.delivery == nil {
 		return
@@ -641,8 +642,8 @@ func (e *execution) endedStepResult(ctx context.Context, name string) ([]byte, e
 	return e.recorded(name, first)
 }
 
-// suspendOnInfraError closes the execution because of the database. What its encoding lacks is no setback, nor is
-// a step in the transaction of another.
+// suspendOnInfraError closes the execution because of the database. What its encoding lacks is no
+// setback, nor is a step in the transaction of another.
 func (e *execution) suspendOnInfraError(err error) error {
 	switch {
 	case sqlerr.Untranslatable(err):

@@ -12,13 +12,12 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A preparedCache holds a statement for each text that is run often on the
-// pool. Transactions of the library's own use them too. Behind a pooler that hands each transaction to another server
-// connection it prepares nothing: lib/pq names statements 1, 2, 3, and another
-// connection may have a statement of the same name that does something else.
-// So it looks before it prepares the first one. What that does not show, the
-// errors of a statement that is not there (26000), or of one that is already
-// (42P05), do.
+// A preparedCache holds a statement for each text that is run often on the pool. Transactions of
+// the library's own use them too. Behind a pooler that hands each transaction to another server
+// connection it prepares nothing: lib/pq names statements 1, 2, 3, and another connection may have
+// a statement of the same name that does something else. So it looks before it prepares the first
+// one. What that does not show, the errors of a statement that is not there (26000), or of one that
+// is already (42P05), do.
 type preparedCache struct {
 	mu         sync.Mutex
 	off        bool
@@ -58,9 +57,9 @@ const (
 	prepareWait      = time.Second      // for a connection to prepare on, after a transaction
 )
 
-// get returns the prepared statement of a text, or nil while it is not worth
-// one. It waits for nobody else: what a call waits for ends with its own ctx; but
-// for closing the statement before last, if a call is running that still, since before the last one was made.
+// get returns the prepared statement of a text, or nil while it is not worth one. It waits for
+// nobody else: what a call waits for ends with its own ctx; but for closing the statement before
+// last, if a call is running that still, since before the last one was made.
 func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt {
 	entry, stmt := p.count(text)
 	if entry == nil || !p.probe(ctx, s, entry) {
@@ -81,7 +80,8 @@ func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt
 	return stmt
 }
 
-// store puts the statement that was made for an entry in its place. It returns the one to use, and one to close.
+// store puts the statement that was made for an entry in its place. It returns the one to use, and
+// one to close.
 func (p *preparedCache) store(entry *preparedText, made *sql.Stmt, err error) (stmt, older *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -247,9 +247,10 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 	return false, err
 }
 
-// sharesSession reports whether a transaction on other takes the session of one, or
-// leaves it another. Of its sessions a pooler may hand out that first which it got back last, or first: with two
-// of them, one that is asked during transactions alone could get the same each time. So it is asked after them too, twice.
+// sharesSession reports whether a transaction on other takes the session of one, or leaves it
+// another. Of its sessions a pooler may hand out that first which it got back last, or first: with
+// two of them, one that is asked during transactions alone could get the same each time. So it is
+// asked after them too, twice.
 func (s *core) sharesSession(ctx context.Context, one, other *session, own string) (bool, error) {
 	tx, err := other.begin(ctx, sql.LevelDefault)
 	if err != nil {

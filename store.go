@@ -91,10 +91,12 @@ type Observer struct {
 	Claimed func(ctx context.Context, m *MessageInfo)
 	// Finished is called by a Worker when a handler has returned: after how long, and with what.
 	Finished func(ctx context.Context, m *MessageInfo, took time.Duration, err error)
-	// Stepping is called in a workflow before the function of a step is, for each attempt. What it returns is the ctx that
-	// the function and Stepped get; it must descend from the one that Stepping is given. A nil one changes nothing.
+	// Stepping is called in a workflow before the function of a step is, for each attempt. What it
+	// returns is the ctx that the function and Stepped get; it must descend from the one that
+	// Stepping is given. A nil one changes nothing.
 	Stepping func(ctx context.Context, runID int64, step string) context.Context
-	// Stepped is called in a workflow when the function of a step has returned: after how long, and with what.
+	// Stepped is called in a workflow when the function of a step has returned: after how long, and
+	// with what.
 	Stepped func(ctx context.Context, runID int64, step string, took time.Duration, err error)
 }
 
@@ -253,10 +255,10 @@ func (s *Store) Dialect() Dialect { return s.name }
 // with BEGIN IMMEDIATE: one that reads first may find at its first write that it
 // cannot go on. On Turso in MVCC mode end it at its first error; see [StepTx].
 //
-// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction, or another
-// type's transaction, if that sends statements as they are: a *sqlx.Tx, GORM's
-// tx.Statement.ConnPool, or the Tx in a bun.Tx. Given nil, or a value that can begin a transaction and
-// so is none, as a *sql.DB can, every call returns an error matching ErrUnsupported.
+// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction, or another type's
+// transaction, if that sends statements as they are: a *sqlx.Tx, GORM's tx.Statement.ConnPool, or
+// the Tx in a bun.Tx. Given nil, or a value that can begin a transaction and so is none, as a
+// *sql.DB can, every call returns an error matching ErrUnsupported.
 func (s *Store) WithTx(tx Tx) *Store {
 	return &Store{core: s.core, tx: tx, notified: new(sync.Map), err: checkTx(tx)}
 }
@@ -280,7 +282,8 @@ func checkTx(tx Tx) error {
 		"begin one and give WithTx the *sql.Tx, a *sqlx.Tx, GORM's tx.Statement.ConnPool, the Tx in a bun.Tx, or the *sql.Conn in a connection of these", ErrUnsupported, tx)
 }
 
-// begins reports whether a type has a method that begins a transaction. The names are constants, for which the linker keeps no other methods.
+// begins reports whether a type has a method that begins a transaction. The names are constants,
+// for which the linker keeps no other methods.
 func begins(t reflect.Type) bool {
 	_, plain := t.MethodByName("Begin")
 	_, withOptions := t.MethodByName("BeginTx")

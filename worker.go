@@ -34,8 +34,8 @@ type Worker struct {
 	// Schedules are run beside the handlers, or without any; see [Schedule].
 	// Their targets must be of the same Store.
 	Schedules []Schedule
-	// Middleware wraps every handler; the first is the outermost. It may change the error of a handler.
-	// It can neither end a run that has not ended, nor keep a suspended run from going on.
+	// Middleware wraps every handler; the first is the outermost. It may change the error of a
+	// handler. It can neither end a run that has not ended, nor keep a suspended run from going on.
 	Middleware []func(WorkFunc) WorkFunc
 	// Name tells workers apart. It must not be used twice at a time: Run waits
 	// half a minute for one that died to be given up, and then returns an error
@@ -296,7 +296,8 @@ func (h *Handler) wrap(middleware []func(WorkFunc) WorkFunc) error {
 	return nil
 }
 
-// register makes a row for each queue runner and each schedule, and writes the policies of queues. It outlasts a database that is away.
+// register makes a row for each queue runner and each schedule, and writes the policies of queues.
+// It outlasts a database that is away.
 func (r *runner) register(ctx context.Context) error {
 	if err := r.retryWhileUnavailable(ctx, "find out what the database is", r.store.checkEngine); err != nil {
 		return err
@@ -403,8 +404,8 @@ func (r *runner) run(ctx context.Context) error {
 	return r.leftOver()
 }
 
-// restartAfterPanic runs fn until it returns: again, if code that is not the library's has panicked in it
-// or ended its goroutine, as an Observer may.
+// restartAfterPanic runs fn until it returns: again, if code that is not the library's has panicked
+// in it or ended its goroutine, as an Observer may.
 func (r *runner) restartAfterPanic(what string, fn func()) {
 	for {
 		err := foreign.Isolate(fn)

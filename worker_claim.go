@@ -12,17 +12,17 @@ import (
 // A claimCursor is where the next claim from a queue begins.
 //
 // PostgreSQL keeps dead rows in an index for as long as a transaction may see them. A claim reads
-// past all rows that were worked off in that time, and ever more of them. So after a claim that took
-// long and returned all that it asked for, the next claims continue where it ended.
+// past all rows that were worked off in that time, and ever more of them. So after a claim that
+// took long and returned all that it asked for, the next claims continue where it ended.
 //
 // A message can appear before that position: its transaction committed late, or its group unblocked
 // it. Rescans from the beginning find such messages. They delay no claim, and take a tenth of the
-// time, or half of it after a claim that returned less than it asked for. After a quick rescan, claims
-// start from the beginning again.
+// time, or half of it after a claim that returned less than it asked for. After a quick rescan,
+// claims start from the beginning again.
 //
 // A worker that starts among tens of millions of dead rows may never see its first claim end in
-// time. After such a claim the cursor seeks: claims continue from now, until a rescan, which has more
-// time, has found the position.
+// time. After such a claim the cursor seeks: claims continue from now, until a rescan, which has
+// more time, has found the position.
 type claimCursor struct {
 	state       cursorState
 	position    position
@@ -158,8 +158,8 @@ func (c *claimCursor) rescanned(a *rescanAnswer) bool {
 	return true
 }
 
-// stuck reports whether a claim from the beginning or a poll that failed was most likely reading past
-// dead rows: it took long, and the database answered a heartbeat that began after it.
+// stuck reports whether a claim from the beginning or a poll that failed was most likely reading
+// past dead rows: it took long, and the database answered a heartbeat that began after it.
 func (r *runner) stuck(start time.Time) bool {
 	beat := r.lastHeartbeat.Load()
 	return r.store.dialect.claimsFromPosition && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
@@ -175,7 +175,8 @@ func (r *runner) rescan(a *rescanAnswer) {
 	r.logFailedQuery(r.maintenanceReads, a.err)
 }
 
-// skippedPositions returns the first messages that may be claimed and stand at or before a place, in order.
+// skippedPositions returns the first messages that may be claimed and stand at or before a place,
+// in order.
 func (s *Store) skippedPositions(ctx context.Context, worker int64, to position) ([]position, error) {
 	var found []position
 	args := []any{worker, maxSkipped, to.priority, to.due, to.id}
@@ -289,7 +290,8 @@ func (r *runner) throttle(q *queueRunner, left capacity) {
 	})
 }
 
-// endThrottle lets a queue runner claim again if its time has come, or this worker has finished with a message.
+// endThrottle lets a queue runner claim again if its time has come, or this worker has finished
+// with a message.
 func (q *queueRunner) endThrottle() {
 	if q.throttle.closed && (q.throttleEnded.Swap(false) || q.throttle.waitsForHandler && q.capacityFreed.Swap(false)) {
 		q.throttle.timer.Stop()
@@ -305,8 +307,8 @@ func (r *runner) capacityFreed(q *queueRunner) {
 	}
 }
 
-// claim claims messages of a queue. It does not end with Run's ctx: a claim that committed without an
-// answer would keep its messages until the lease ends.
+// claim claims messages of a queue. It does not end with Run's ctx: a claim that committed without
+// an answer would keep its messages until the lease ends.
 func (r *runner) claim(a *claimAnswer) {
 	q := a.queue
 	if q.claimUnknown.Load() {
@@ -332,7 +334,8 @@ func (r *runner) claim(a *claimAnswer) {
 	a.ms = r.trackClaimed(q, ms, start.Add(q.lease))
 }
 
-// claimMessages runs the claim's statement: with the limits of the queue, from the beginning, or from a position.
+// claimMessages runs the claim's statement: with the limits of the queue, from the beginning, or
+// from a position.
 func (r *runner) claimMessages(ctx context.Context, a *claimAnswer, start time.Time) (ms []*MessageInfo, err error) {
 	q := a.queue
 	worker := q.worker.Load()

@@ -108,7 +108,8 @@ func (r *runner) callHandler(ctx context.Context, d *delivery) error {
 	return d.queue.work(ctx, d.m)
 }
 
-// completeBlindly records a failed attempt without asking what has just panicked, or ended the goroutine.
+// completeBlindly records a failed attempt without asking what has just panicked, or ended the
+// goroutine.
 func (r *runner) completeBlindly(d *delivery, v any) {
 	r.mu.Lock()
 	finished := d.finished || r.held[d.m.ID] != d
@@ -171,8 +172,9 @@ func (r *runner) failRun(d *delivery, cause error) error {
 	return r.store.failRun(ctx, d.m, cause, d.queue.policy.DeadLetter)
 }
 
-// enqueueCompletion queues an outcome for writing. One of a delivery whose message this worker has claimed again is not written: where a backup
-// was restored meanwhile, the new lease, even of another message, may have the old one's numbers.
+// enqueueCompletion queues an outcome for writing. One of a delivery whose message this worker has
+// claimed again is not written: where a backup was restored meanwhile, the new lease, even of
+// another message, may have the old one's numbers.
 func (r *runner) enqueueCompletion(d *delivery, result outcome) {
 	r.mu.Lock()
 	d.finished = true
@@ -437,7 +439,8 @@ func (c *completer) noteWritten() {
 	c.r.repeated.key("record").over()
 }
 
-// writeOnce records what it can of a batch, and returns what is left, and whether the database refuses it for what it is.
+// writeOnce records what it can of a batch, and returns what is left, and whether the database
+// refuses it for what it is.
 func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt bool) (left []completion, refused bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
@@ -469,8 +472,8 @@ func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt boo
 	return left, err != nil && ctx.Err() == nil && c.r.store.dialect.isRefused(err), err
 }
 
-// retryRefused sees to an outcome that the database refuses. A text that it cannot hold is written in
-// ASCII. Otherwise it is tried again some times, and then its message is let go: it is delivered
+// retryRefused sees to an outcome that the database refuses. A text that it cannot hold is written
+// in ASCII. Otherwise it is tried again some times, and then its message is let go: it is delivered
 // again when its lease ends.
 func (c *completer) retryRefused(ctx context.Context, x completion, err error) error {
 	if plain := inASCII(x.err); sqlerr.Untranslatable(err) && plain != nil {
@@ -513,7 +516,8 @@ const (
 	leaveRunLogInterval = time.Minute     // between two log lines about that
 )
 
-// leaveRun returns the error by which a plain handler gives back a message that belongs to a run, uncounted; nil if it does not.
+// leaveRun returns the error by which a plain handler gives back a message that belongs to a run,
+// uncounted; nil if it does not.
 func (r *runner) leaveRun(d *delivery) error {
 	if d.queue.workflow || d.m.run <= 0 {
 		return nil

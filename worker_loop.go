@@ -309,7 +309,8 @@ func (l *dispatchLoop) startClaim() {
 	})
 }
 
-// A queryAnswer is what a query of the dispatch loop returned: a *pollAnswer, a *claimAnswer or a *rescanAnswer.
+// A queryAnswer is what a query of the dispatch loop returned: a *pollAnswer, a *claimAnswer or a
+// *rescanAnswer.
 type queryAnswer interface{ apply(l *dispatchLoop) }
 
 // A pollAnswer says which workers have messages due.
@@ -425,8 +426,8 @@ func (a *claimAnswer) apply(l *dispatchLoop) {
 	l.querySucceeded()
 	q.refusals = 0
 	l.claimed(a)
-	// A message that was enqueued since the claim began may have come too late for it. Without a slot
-	// for it the next poll is soon enough.
+	// A message that was enqueued since the claim began may have come too late for it. Without a
+	// slot for it the next poll is soon enough.
 	q.mayHaveMessages = q.mayHaveMessages || q.enqueuedSince && l.freeSlots(q) > len(q.waiting)
 }
 
@@ -448,8 +449,8 @@ func (l *dispatchLoop) queryFailed() {
 	}
 }
 
-// claimRefused claims from a queue again after a time that grows with each refusal, as for a message
-// that the database cannot return. Other queues do not wait for that.
+// claimRefused claims from a queue again after a time that grows with each refusal, as for a
+// message that the database cannot return. Other queues do not wait for that.
 func (l *dispatchLoop) claimRefused(q *queueRunner) {
 	l.takePollAgain()
 	wait := l.PollInterval << min(q.refusals, 10)

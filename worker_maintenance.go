@@ -88,8 +88,9 @@ func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[in
 		if r.held[id] != d || d.finished || d.m.delivery.settled.Load() || d.m.delivery.settling.Load() > 0 {
 			continue
 		}
-		// While the database does not say, the lease is taken for lost when it would have ended. But on
-		// SQLite a handler's own transaction keeps the renewal out, and ends with the fence anyway.
+		// While the database does not say, the lease is taken for lost when it would have ended.
+		// But on SQLite a handler's own transaction keeps the renewal out, and ends with the fence
+		// anyway.
 		if err != nil && (time.Now().Before(d.until) || d.m.delivery.inTransaction.Load()) {
 			continue
 		}
@@ -210,7 +211,8 @@ func (r *runner) maintenanceLoop(ctx context.Context) {
 	}
 }
 
-// expireWorkersAndLeases gives up silent workers, clears the owners of expired leases, and lets go what is held up for no reason.
+// expireWorkersAndLeases gives up silent workers, clears the owners of expired leases, and lets go
+// what is held up for no reason.
 func (r *runner) expireWorkersAndLeases(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, heartbeatTimeout.Microseconds())
@@ -264,7 +266,8 @@ func (r *runner) pruneRuns(ctx context.Context, retentions string) {
 	}
 }
 
-// prunePage deletes a page of runs past their retention. It returns how many it found, and how many it deleted.
+// prunePage deletes a page of runs past their retention. It returns how many it found, and how many
+// it deleted.
 func (r *runner) prunePage(ctx context.Context, retentions string) (found int, deleted int64, err error) {
 	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.workflow.expired, retentions, maintenanceChunk)
 	if err != nil || len(ids) == 0 {
@@ -274,7 +277,8 @@ func (r *runner) prunePage(ctx context.Context, retentions string) (found int, d
 	return len(ids), deleted, err
 }
 
-// reportUnreachable makes dead letters of messages that no claim and no retention reaches, and says so.
+// reportUnreachable makes dead letters of messages that no claim and no retention reaches, and says
+// so.
 func (r *runner) reportUnreachable(ctx context.Context) {
 	start := time.Now()
 	if !start.After(r.nextUnreachable) {
@@ -297,7 +301,8 @@ func (r *runner) reportUnreachable(ctx context.Context) {
 	}
 }
 
-// failUnreachable makes dead letters of up to maintenanceChunk messages. It returns how many it found, and how many died.
+// failUnreachable makes dead letters of up to maintenanceChunk messages. It returns how many it
+// found, and how many died.
 func (r *runner) failUnreachable(ctx context.Context) (found, buried int, err error) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
@@ -418,7 +423,8 @@ func (r *runner) reportDatabase(ctx context.Context) {
 	}
 }
 
-// reportMisfits logs which queues have limits that no policy can have. Those of this Worker have their policy's by now.
+// reportMisfits logs which queues have limits that no policy can have. Those of this Worker have
+// their policy's by now.
 func (r *runner) reportMisfits(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
@@ -431,7 +437,8 @@ func (r *runner) reportMisfits(ctx context.Context) {
 	}
 }
 
-// reportUnattended logs which queues no live worker takes from. A worker that is just being started again is not missed.
+// reportUnattended logs which queues no live worker takes from. A worker that is just being started
+// again is not missed.
 func (r *runner) reportUnattended(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
@@ -445,10 +452,12 @@ func (r *runner) reportUnattended(ctx context.Context) {
 	}
 }
 
-// strandedAfter is how long a run's message has ended before the run is taken for stranded: pgqrs 0.15 ends the two one after the other.
+// strandedAfter is how long a run's message has ended before the run is taken for stranded: pgqrs
+// 0.15 ends the two one after the other.
 const strandedAfter = time.Minute
 
-// messageElsewhere says that a run's message is another queue's, because something other than this library wrote so.
+// messageElsewhere says that a run's message is another queue's, because something other than this
+// library wrote so.
 const messageElsewhere = "elsewhere"
 
 // unfinishedStates are the states of runs that need a message.
@@ -467,8 +476,9 @@ type strandedRun struct {
 	lastError    sql.NullString
 }
 
-// rescueRuns looks, a page at a time, for unfinished runs whose messages have ended without them, such as by a plain consumer of
-// an older release. It makes an archived message ready again, so that its run goes on, and ends a run whose message is dead or gone.
+// rescueRuns looks, a page at a time, for unfinished runs whose messages have ended without them,
+// such as by a plain consumer of an older release. It makes an archived message ready again, so
+// that its run goes on, and ends a run whose message is dead or gone.
 func (r *runner) rescueRuns(ctx context.Context) {
 	for _, q := range r.queues {
 		if !q.workflow {

@@ -43,10 +43,10 @@ func (s RunState) known() bool {
 // so that a program can start runs whose code it does not have; use
 // json.RawMessage for types it does not know. Handle gives it code.
 //
-// A run is a message on the queue of the same name, with the payload
-// {"input": In}, which no [Queue] of that name can settle. A message that is enqueued there without a
-// run, as pgqrs 0.15 does, starts one when the workflow's handler takes it: its payload, or the input in it, is
-// the input. A Workflow is safe for concurrent use, and making one does no I/O.
+// A run is a message on the queue of the same name, with the payload {"input": In}, which no
+// [Queue] of that name can settle. A message that is enqueued there without a run, as pgqrs 0.15
+// does, starts one when the workflow's handler takes it: its payload, or the input in it, is the
+// input. A Workflow is safe for concurrent use, and making one does no I/O.
 type Workflow[In, Out any] struct {
 	store  *Store
 	name   string
@@ -86,9 +86,9 @@ type workflowPayload[In any] struct {
 // for as long as the run is kept: starting another of the same key starts
 // nothing and returns the first; with Unique the error matches ErrDuplicate.
 //
-// It returns an error matching ErrInvalidPayload if in cannot be stored,
-// ErrRateLimited above a rate that Limits sets, and ErrState if ctx is a run's own outside a step, where it would start another
-// with every replay; use Child there.
+// It returns an error matching ErrInvalidPayload if in cannot be stored, ErrRateLimited above a
+// rate that Limits sets, and ErrState if ctx is a run's own outside a step, where it would start
+// another with every replay; use Child there.
 func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*RunHandle[Out], error) {
 	items, err := w.items(ctx, []In{in}, append(slices.Clip(opts), noEach))
 	if err == nil {
@@ -197,7 +197,8 @@ func (s *Store) startRuns(ctx context.Context, name string, items []enqueueRow, 
 	err = s.atomic(ctx, func(c conn) error {
 		duplicate = nil
 		if s.tx != nil && slices.ContainsFunc(items, func(it enqueueRow) bool { return it.key != nil }) {
-			// The first statement is to look for the key, but a SQLite transaction of the caller's must begin with a write.
+			// The first statement is to look for the key, but a SQLite transaction of the caller's
+			// must begin with a write.
 			if _, err := c.exec(ctx, s.dialect.workflow.make, name); err != nil {
 				return err
 			}
@@ -242,7 +243,8 @@ func (s *Store) insertRuns(ctx context.Context, name string, items []enqueueRow,
 	return ids, err
 }
 
-// insertMissingRuns is insertRuns, and returns the indexes of the items whose key was taken, by a run or by a message.
+// insertMissingRuns is insertRuns, and returns the indexes of the items whose key was taken, by a
+// run or by a message.
 func (s *Store) insertMissingRuns(ctx context.Context, name string, items []enqueueRow, p *parent) (ids []int64, taken []int, err error) {
 	for range maxEnqueueTries {
 		ids, taken, err = s.tryInsertRuns(ctx, conn{s, s.tx}, name, items, p)

@@ -12,7 +12,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A doing does something to a queue or schedule by name, or to a message, worker or run by id, and returns to how many.
+// A doing does something to a queue or schedule by name, or to a message, worker or run by id, and
+// returns to how many.
 type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (int64, error)
 
 // An action is something that a form of the dashboard does.

@@ -15,8 +15,9 @@ func checkOrigin(origin string) error {
 	return nil
 }
 
-// crossOrigin reports whether a browser sends an action from the page of an origin that is not the dashboard's own and
-// is not trusted. Its rules are those of http.CrossOriginProtection, which Go has from 1.25 on.
+// crossOrigin reports whether a browser sends an action from the page of an origin that is not the
+// dashboard's own and is not trusted. Its rules are those of http.CrossOriginProtection, which Go
+// has from 1.25 on.
 func (d *dashboard) crossOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	switch r.Header.Get("Sec-Fetch-Site") {

@@ -151,7 +151,8 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// drain closes a connection and reads what it has still to say, so that nothing of it is left running.
+// drain closes a connection and reads what it has still to say, so that nothing of it is left
+// running.
 func drain(conn *pq.ListenerConn, notices <-chan *pq.Notification) {
 	closeConn(conn)
 	for range notices {

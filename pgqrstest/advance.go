@@ -25,7 +25,8 @@ func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	}
 }
 
-// advanceTexts move every time in the tables back, by a number of microseconds. Workers know their rows by when they were made, which stays.
+// advanceTexts move every time in the tables back, by a number of microseconds. Workers know their
+// rows by when they were made, which stays.
 var advanceTexts = map[pgqrs.Dialect][]string{
 	pgqrs.Postgres: {
 		`UPDATE pgqrs_messages SET vt = CASE WHEN parked_vt IS NULL THEN vt - a.d ELSE vt END, parked_vt = parked_vt - a.d, enqueued_at = enqueued_at - a.d, due_at = due_at - a.d,

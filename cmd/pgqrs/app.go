@@ -54,7 +54,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 // passwords finds the password of a DSN, as a URL or as key=value pairs.
 var passwords = regexp.MustCompile(`(?i)(://[^\s:/@]*:)\S*@|(password\s*=\s*)(?:'[^']*'|[^\s"]+)`)
 
-// withoutPasswords hides passwords in the text of an error: a DSN in the wrong place of the command line is named there.
+// withoutPasswords hides passwords in the text of an error: a DSN in the wrong place of the command
+// line is named there.
 func withoutPasswords(text string) string {
 	return passwords.ReplaceAllStringFunc(text, func(found string) string {
 		parts := passwords.FindStringSubmatch(found)

@@ -18,7 +18,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// The exit codes of a message's command that say more than that it failed, by the names of sysexits.h.
+// The exit codes of a message's command that say more than that it failed, by the names of
+// sysexits.h.
 const (
 	codeDataErr  = 65
 	codeTempFail = 75

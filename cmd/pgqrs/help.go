@@ -14,7 +14,8 @@ const helpWidth = 80
 
 func init() { cli.HelpPrinter = printHelp } // the library has no other place for it
 
-// printHelp writes the help of a command. It is a cli.HelpPrinterFunc; the template is of no use to it.
+// printHelp writes the help of a command. It is a cli.HelpPrinterFunc; the template is of no use to
+// it.
 func printHelp(w io.Writer, _ string, data any) {
 	cmd := data.(*cli.Command)
 	fmt.Fprintf(w, "%s\n\n", wrap(cmd.FullName()+" - "+cmd.Usage, 0))

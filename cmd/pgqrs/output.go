@@ -99,7 +99,8 @@ func escapeJSON(text []byte) []byte {
 	return out
 }
 
-// compacted is stored JSON on a line, or the beginning of it. Databases differ in the spaces that they keep.
+// compacted is stored JSON on a line, or the beginning of it. Databases differ in the spaces that
+// they keep.
 func compacted(stored json.RawMessage) string {
 	var b bytes.Buffer
 	if len(stored) > maxShown || json.Compact(&b, stored) != nil {

@@ -99,7 +99,8 @@ func oldest(ready int64, age time.Duration) any {
 	return age
 }
 
-// exists returns an error unless there is such a queue: most calls of the library find nothing in one that does not exist.
+// exists returns an error unless there is such a queue: most calls of the library find nothing in
+// one that does not exist.
 func (c call) exists(ctx context.Context, name string) error {
 	_, err := c.depth(ctx, name)
 	return err

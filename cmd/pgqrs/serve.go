@@ -105,7 +105,8 @@ func (c call) announce(at address, listener net.Listener, token string) error {
 	return c.note("Others can reach it, and the connection is not encrypted. Put a proxy with TLS before it.")
 }
 
-// newServer returns a server that gives slow clients up. A page takes 10 seconds at most to be made.
+// newServer returns a server that gives slow clients up. A page takes 10 seconds at most to be
+// made.
 func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	server := &http.Server{
 		Handler:           handler,

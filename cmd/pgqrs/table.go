@@ -27,7 +27,8 @@ const (
 	maxTable = 160 // where there is no terminal
 )
 
-// writeTable writes rows in columns, cut to a width in cells of a terminal; 0 is that of no terminal.
+// writeTable writes rows in columns, cut to a width in cells of a terminal; 0 is that of no
+// terminal.
 func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) error {
 	columns = slices.DeleteFunc(slices.Clone(columns), func(c column[T]) bool {
 		return c.rare && !slices.ContainsFunc(rows, func(row T) bool { return cell(c.fn(row)) != "" })
@@ -61,7 +62,8 @@ func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) er
 	return nil
 }
 
-// shrink takes what is too much from the widest columns of free text, and reports whether the table fits then.
+// shrink takes what is too much from the widest columns of free text, and reports whether the table
+// fits then.
 func shrink[T any](widths []int, columns []column[T], width int) bool {
 	if width == 0 {
 		width = maxTable

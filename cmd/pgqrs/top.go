@@ -159,7 +159,8 @@ func (s *screen) later(took time.Duration) tea.Cmd {
 	return tea.Tick(max(s.interval, 5*took), func(time.Time) tea.Msg { return tick{} })
 }
 
-// look returns a command that looks at everything that is shown. Commands run beside Update: they only read what they were made with.
+// look returns a command that looks at everything that is shown. Commands run beside Update: they
+// only read what they were made with.
 func (s *screen) look() tea.Cmd {
 	ctx, store, closer := s.ctx, s.store, s.closer()
 	return func() tea.Msg {

@@ -11,7 +11,8 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// workExample is a command that is safe with any payload: neither options nor newlines mean anything in it.
+// workExample is a command that is safe with any payload: neither options nor newlines mean
+// anything in it.
 const workExample = `  pgqrs work emails 'to=$(jq -er .to) && ./send -- "$to"'`
 
 func (a *app) work() *cli.Command {

@@ -19,7 +19,8 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver" // registers "sqlite3", without cgo
 )
 
-// list returns the regular files below a directory, by their paths in it, without git's and the example's own.
+// list returns the regular files below a directory, by their paths in it, without git's and the
+// example's own.
 func list(directory, state string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {

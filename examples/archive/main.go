@@ -113,7 +113,8 @@ func (a *archiver) archive(ctx context.Context, run *pgqrs.Run, directory string
 // longer: a worker renews its leases as long as it lives.
 const lease = 2 * time.Second
 
-// run starts a run for the directory, or finds the one that was started before, and works until it has ended.
+// run starts a run for the directory, or finds the one that was started before, and works until it
+// has ended.
 func (a *archiver) run(ctx context.Context, directory string) (err error) {
 	if directory, err = filepath.Abs(directory); err != nil {
 		return err

@@ -41,7 +41,8 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	// The first Ctrl-C ends ctx, and with it the work in good order; the second one ends the process.
+	// The first Ctrl-C ends ctx, and with it the work in good order; the second one ends the
+	// process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	c := &counter{database: *database, directory: cmp.Or(flag.Arg(0), repositoryRoot()), slow: *slow, screen: newScreen(os.Stdout)}

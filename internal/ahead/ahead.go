@@ -12,8 +12,8 @@ const Most = 10
 
 // A Wait is what a blocked message waits for.
 type Wait struct {
-	// Messages are those of its group that are not blocked, or those of its batch that
-	// have not ended: the leased ones, then the scheduled, then the ready ones. Their payloads may be cut.
+	// Messages are those of its group that are not blocked, or those of its batch that have not
+	// ended: the leased ones, then the scheduled, then the ready ones. Their payloads may be cut.
 	Messages []pgqrs.MessageInfo
 	// Cut says that there are others.
 	Cut bool

@@ -1,4 +1,5 @@
-// Package coalesce lets calls that come at the same time share a statement, as a database's group commit does.
+// Package coalesce lets calls that come at the same time share a statement, as a database's group
+// commit does.
 package coalesce
 
 import (
@@ -11,13 +12,13 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A Group combines calls that come at the same time. A call that finds no other in progress runs its
-// statement on its own goroutine, under its own ctx, without waiting. Calls that come meanwhile wait for that
-// statement to end. Then they share one statement, in the order in which they came.
+// A Group combines calls that come at the same time. A call that finds no other in progress runs
+// its statement on its own goroutine, under its own ctx, without waiting. Calls that come meanwhile
+// wait for that statement to end. Then they share one statement, in the order in which they came.
 //
-// A call whose ctx ends while it waits does nothing and returns an error. A call that is in a shared
-// statement when its ctx ends waits for the outcome, for [LastWord] at most. Then it returns an error that says
-// that the outcome is unknown.
+// A call whose ctx ends while it waits does nothing and returns an error. A call that is in a
+// shared statement when its ctx ends waits for the outcome, for [LastWord] at most. Then it returns
+// an error that says that the outcome is unknown.
 //
 // The functions of a Group are set before its first call and never change.
 type Group[In, Out any] struct {
@@ -27,8 +28,8 @@ type Group[In, Out any] struct {
 	Together func(context.Context, []In) ([]Out, error)
 	// Admit returns an error if a call cannot be done.
 	Admit func(context.Context) error
-	// Refused reports whether an error of Together is about one call, and not about the database. Each
-	// call is then repeated alone.
+	// Refused reports whether an error of Together is about one call, and not about the database.
+	// Each call is then repeated alone.
 	Refused func(error) bool
 	// Timeout bounds a shared statement.
 	Timeout time.Duration
@@ -52,11 +53,12 @@ const (
 	LastWord    = time.Second // how long a call whose ctx has ended waits for its outcome
 )
 
-// ErrContended is returned by Together if two calls are about the same row, so that the rows of a shared
-// statement could not tell them apart. Refused must report true for it.
+// ErrContended is returned by Together if two calls are about the same row, so that the rows of a
+// shared statement could not tell them apart. Refused must report true for it.
 var ErrContended = errors.New("pgqrs: two calls at once about one thing")
 
-// Do does a call, alone or together with others. ctx bounds how long it waits. It is safe for concurrent use.
+// Do does a call, alone or together with others. ctx bounds how long it waits. It is safe for
+// concurrent use.
 func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	if err := g.Admit(ctx); err != nil {
 		var none Out

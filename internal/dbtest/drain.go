@@ -14,11 +14,12 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
-// orphaned is how long messages that nobody takes are watched before Drain fails: a Worker may be about to start.
+// orphaned is how long messages that nobody takes are watched before Drain fails: a Worker may be
+// about to start.
 const orphaned = time.Second
 
-// Drain runs the handlers until none of the queues has anything to do, for no longer than limit. Package
-// pgqrstest documents it.
+// Drain runs the handlers until none of the queues has anything to do, for no longer than limit.
+// Package pgqrstest documents it.
 func Drain(t testing.TB, s *pgqrs.Store, limit time.Duration, queues []string, handlers ...pgqrs.Handler) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -224,7 +225,8 @@ func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (fou
 				return errors.Join(err, rollback(ctx, conn))
 			}
 		}
-		// Without a ctx that may end: the begin-concurrent branch takes what ncruces waits for that with for a statement in progress.
+		// Without a ctx that may end: the begin-concurrent branch takes what ncruces waits for that
+		// with for a statement in progress.
 		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "COMMIT"); err != nil {
 			return errors.Join(err, rollback(ctx, conn))
 		}

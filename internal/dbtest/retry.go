@@ -1,5 +1,5 @@
-// Package dbtest has what package pgqrstest and its conformance suite share: Drain with a limit, and
-// patience with a busy database.
+// Package dbtest has what package pgqrstest and its conformance suite share: Drain with a limit,
+// and patience with a busy database.
 package dbtest
 
 import (
@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Patience is how long tests wait for anything: a slow machine that runs many of them takes its time.
+// Patience is how long tests wait for anything: a slow machine that runs many of them takes its
+// time.
 const Patience = time.Minute
 
 // Retry gives a statement of the test's own some patience with a busy database.

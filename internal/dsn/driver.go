@@ -38,7 +38,8 @@ type cipher struct {
 }
 
 var (
-	// SQLite's own options in file: URIs, and no more: mattn, modernc, and what registers under their names.
+	// SQLite's own options in file: URIs, and no more: mattn, modernc, and what registers under
+	// their names.
 	plainKind = &kind{plan: planURI}
 
 	ncrucesKind = &kind{

@@ -30,7 +30,8 @@ var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_
 // pragmaKey matches the PRAGMA of a key in the DSN of a driver that takes PRAGMAs there.
 var pragmaKey = regexp.MustCompile(`(?i)key\s*\(\s*['"]?([^'")&]+)`)
 
-// privateKey matches a private key in PEM form, as a driver quotes the text of sslkey, to its end or that of the text.
+// privateKey matches a private key in PEM form, as a driver quotes the text of sslkey, to its end
+// or that of the text.
 var privateKey = regexp.MustCompile(`(?s)-----BEGIN(?:[ +]|%20)(?:[A-Z0-9]+(?:[ +]|%20))*PRIVATE(?:[ +]|%20)KEY-----.*?(?:-----END[ +%0-9A-Z]*-----|$)`)
 
 // SecretsOf finds the encryption key and the passwords of a DSN, and the forms
@@ -74,7 +75,8 @@ func (s *Secrets) addNamed(text string) {
 	}
 }
 
-// keywordValue returns the value at the beginning of a text as key=value has it: quoted, or up to a space.
+// keywordValue returns the value at the beginning of a text as key=value has it: quoted, or up to a
+// space.
 func keywordValue(text string) string {
 	if quoted, ok := strings.CutPrefix(text, "'"); ok {
 		text, _, _ = strings.Cut(quoted, "'")

@@ -1,5 +1,6 @@
-// Package dsn opens the database that a DSN names: it takes the DSN apart, finds the driver that is linked in,
-// makes a pool whose connections all have the same settings, and keeps secrets out of errors.
+// Package dsn opens the database that a DSN names: it takes the DSN apart, finds the driver that is
+// linked in, makes a pool whose connections all have the same settings, and keeps secrets out of
+// errors.
 package dsn
 
 import (
@@ -225,7 +226,8 @@ func (s *Source) add(o option) error {
 	return nil
 }
 
-// Merge combines the options of the DSN with the settings. Settings that the DSN has too are in c afterwards.
+// Merge combines the options of the DSN with the settings. Settings that the DSN has too are in c
+// afterwards.
 func (s *Source) Merge(c *Settings) error {
 	s.synchronous = "normal"
 	for _, o := range s.options {
@@ -304,7 +306,8 @@ type Pool struct {
 	plan plan
 }
 
-// Open finds the driver among those that are linked in, and makes the pool. goos is the operating system.
+// Open finds the driver among those that are linked in, and makes the pool. goos is the operating
+// system.
 func (s Source) Open(ctx context.Context, goos string, hide Secrets) (*Pool, error) {
 	s.goos = goos
 	found, err := find(s.Dialect, sql.Drivers())

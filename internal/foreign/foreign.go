@@ -1,6 +1,6 @@
-// Package foreign calls code that is not the library's: handlers, middleware, observers, loggers, drivers
-// and the methods of errors. Such code may panic, or end its goroutine by runtime.Goexit. The package keeps
-// both from the library's goroutines.
+// Package foreign calls code that is not the library's: handlers, middleware, observers, loggers,
+// drivers and the methods of errors. Such code may panic, or end its goroutine by runtime.Goexit.
+// The package keeps both from the library's goroutines.
 package foreign
 
 import (
@@ -69,7 +69,8 @@ func NewPanic(v any) error {
 	return &Panic{fmt.Errorf("panic: %s\n\n%s", text, stack)}
 }
 
-// OnStack reports whether a function whose name begins so is on the stack, below the one that recovers.
+// OnStack reports whether a function whose name begins so is on the stack, below the one that
+// recovers.
 func OnStack(prefix string) bool {
 	var callers [64]uintptr
 	for skip := 2; ; skip += len(callers) {

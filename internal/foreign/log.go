@@ -14,7 +14,8 @@ func NewLogger(l *slog.Logger) *slog.Logger {
 	return slog.New(logHandler{l.Handler()})
 }
 
-// A logHandler is the application's [slog.Handler]. A record that it fails on is lost, and nothing else.
+// A logHandler is the application's [slog.Handler]. A record that it fails on is lost, and nothing
+// else.
 type logHandler struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].

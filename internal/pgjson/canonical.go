@@ -15,7 +15,8 @@ import (
 //   - Numbers have no exponent, and zero has no sign.
 //   - Strings have only the escapes that they need.
 //
-// Canonical leaves a number that JSONB cannot hold as it is, and replaces a lone surrogate by U+FFFD.
+// Canonical leaves a number that JSONB cannot hold as it is, and replaces a lone surrogate by
+// U+FFFD.
 func Canonical(text string) string {
 	if isCanonicalScalar(text) {
 		return text
@@ -219,7 +220,8 @@ func (c *canonicalizer) escape(text []byte) []byte {
 			r = pair
 		}
 	}
-	// pgqrs 0.15 may have written a lone surrogate on SQLite. It becomes U+FFFD as in encoding/json.
+	// pgqrs 0.15 may have written a lone surrogate on SQLite. It becomes U+FFFD as in
+	// encoding/json.
 	return utf8.AppendRune(text, r)
 }
 
@@ -276,7 +278,8 @@ func appendNumber(out []byte, literal string) []byte {
 	return appendShifted(out, digits, exp)
 }
 
-// appendShifted appends digits with their point moved to the right by exp, or to the left if exp is negative.
+// appendShifted appends digits with their point moved to the right by exp, or to the left if exp is
+// negative.
 func appendShifted(out []byte, digits string, exp int) []byte {
 	integer, fraction, _ := strings.Cut(digits, ".")
 	all := integer + fraction

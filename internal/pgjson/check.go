@@ -28,7 +28,8 @@ func Check(raw []byte) error {
 	return err
 }
 
-// Depth checks a valid JSON text as [Check] does, and returns how deep it is nested. A scalar has depth 0.
+// Depth checks a valid JSON text as [Check] does, and returns how deep it is nested. A scalar has
+// depth 0.
 func Depth(raw []byte) (deepest int, err error) {
 	if !utf8.Valid(raw) {
 		return 0, errors.New("invalid UTF-8")
@@ -61,7 +62,8 @@ func Depth(raw []byte) (deepest int, err error) {
 	return deepest, nil
 }
 
-// checkNumberIn checks the number that raw begins with and returns its length, and how much longer it is written out.
+// checkNumberIn checks the number that raw begins with and returns its length, and how much longer
+// it is written out.
 func checkNumberIn(raw []byte) (n, longer int, err error) {
 	exponent := false
 	for n < len(raw) && isNumeric(raw[n]) {

@@ -1,5 +1,5 @@
-// Package sqlerr classifies the errors of databases: by PostgreSQL's codes, by the types of drivers and of
-// package net, and by the texts of SQLite, whose drivers have no codes in common.
+// Package sqlerr classifies the errors of databases: by PostgreSQL's codes, by the types of drivers
+// and of package net, and by the texts of SQLite, whose drivers have no codes in common.
 package sqlerr
 
 import (
@@ -26,7 +26,8 @@ func State(err error) (state string) {
 	return ""
 }
 
-// Retryable reports whether PostgreSQL's code asks to try again: serialization_failure, deadlock_detected.
+// Retryable reports whether PostgreSQL's code asks to try again: serialization_failure,
+// deadlock_detected.
 func Retryable(state string) bool { return state == "40001" || state == "40P01" }
 
 // Unreachable reports whether an error says that the database or the
@@ -37,7 +38,8 @@ func Unreachable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
 		return true
 	}
-	// Connection exceptions, insufficient resources, the server's coming and going, errors of its system, idle_in_transaction_session_timeout.
+	// Connection exceptions, insufficient resources, the server's coming and going, errors of its
+	// system, idle_in_transaction_session_timeout.
 	state := State(err)
 	return slices.ContainsFunc([]string{"08", "53", "57P", "58", "25P03"}, func(class string) bool { return strings.HasPrefix(state, class) })
 }
@@ -106,15 +108,17 @@ func Duplicate(err error) bool { return State(err) == "23505" }
 // Locked reports whether PostgreSQL gave up waiting for a lock.
 func Locked(err error) bool { return State(err) == "55P03" }
 
-// LimitExceeded reports whether PostgreSQL says that a limit of the server is exceeded, as its queue of notifications.
+// LimitExceeded reports whether PostgreSQL says that a limit of the server is exceeded, as its
+// queue of notifications.
 func LimitExceeded(err error) bool { return State(err) == "54000" }
 
-// TransactionFailed reports whether PostgreSQL says that an earlier error has ended the transaction.
+// TransactionFailed reports whether PostgreSQL says that an earlier error has ended the
+// transaction.
 func TransactionFailed(err error) bool { return State(err) == "25P02" }
 
-// abortedClasses are the classes of PostgreSQL's codes that say what is wrong with the work, and not
-// with the database: its data, its constraints, the transaction, its names and rights, its size, and
-// what a trigger has against it.
+// abortedClasses are the classes of PostgreSQL's codes that say what is wrong with the work, and
+// not with the database: its data, its constraints, the transaction, its names and rights, its
+// size, and what a trigger has against it.
 var abortedClasses = []string{"22", "23", "25P02", "27", "2F", "38", "39", "42", "44", "54", "P0"}
 
 // Aborted reports whether a transaction failed at its end because of the work in it: an error was

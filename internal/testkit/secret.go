@@ -9,7 +9,8 @@ import (
 
 // Secret returns where an error shows a secret: in its text, as fmt prints it, in an error that it
 // wraps, in the types of as that errors.As finds, or in any value that can be reached from one of
-// these. It returns "" if the secret is nowhere. Case does not matter. Each of as is a pointer for errors.As.
+// these. It returns "" if the secret is nowhere. Case does not matter. Each of as is a pointer for
+// errors.As.
 func Secret(err error, secret string, as ...any) string {
 	if err == nil {
 		return ""

@@ -1,4 +1,5 @@
-// Package conformance states each guarantee of pgqrs once, as a case, and runs all cases on a driver:
+// Package conformance states each guarantee of pgqrs once, as a case, and runs all cases on a
+// driver:
 //
 //	func TestConformance(t *testing.T) {
 //		conformance.Run(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
@@ -172,7 +173,8 @@ func (e *env) newStore(t *testing.T, c pgqrs.Config) *pgqrs.Store {
 	return s
 }
 
-// tooLong is how long a case waits for anything: a slow machine that runs many cases takes its time.
+// tooLong is how long a case waits for anything: a slow machine that runs many cases takes its
+// time.
 const tooLong = dbtest.Patience
 
 // eventually waits for a condition. It fails the test if that takes tooLong.

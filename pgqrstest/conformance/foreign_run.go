@@ -56,7 +56,8 @@ func foreignHeld(t *testing.T, e *env) {
 	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 20})
 }
 
-// leaves runs a worker of a plain handler, and fails the test unless it leaves a run and handles a message.
+// leaves runs a worker of a plain handler, and fails the test unless it leaves a run and handles a
+// message.
 func (e *env) leaves(t *testing.T, h pgqrs.Handler, handled <-chan string) {
 	t.Helper()
 	run := e.run(t)
@@ -148,7 +149,8 @@ func foreignBeside(t *testing.T, e *env) {
 	equal(t, "state of the run's", e.info(t, e.runInfo(t, h.ID()).MessageID).State, pgqrs.Leased)
 }
 
-// endWithout ends the message of a run as if somebody had who does not know of runs, two minutes ago.
+// endWithout ends the message of a run as if somebody had who does not know of runs, two minutes
+// ago.
 func (e *env) endWithout(t *testing.T, run int64, how string) {
 	t.Helper()
 	e.poke(t, "UPDATE pgqrs_messages SET archived_at = enqueued_at%s WHERE id = %d", how, e.runInfo(t, run).MessageID)

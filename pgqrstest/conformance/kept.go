@@ -24,7 +24,8 @@ func belongings() []pgqrs.Option {
 	return []pgqrs.Option{pgqrs.Group("ada"), pgqrs.Priority(2), pgqrs.Headers(map[string]string{"tenant": "t1", "lang": "en"})}
 }
 
-// wantBelongings fails the test unless a message has all that belongings gives, and other headers as said.
+// wantBelongings fails the test unless a message has all that belongings gives, and other headers
+// as said.
 func wantBelongings(t *testing.T, m pgqrs.MessageInfo, others ...string) {
 	t.Helper()
 	equal(t, "group", m.Group, "ada")
@@ -42,7 +43,8 @@ func (e *env) messageOf(t *testing.T, run int64) pgqrs.MessageInfo {
 	return e.info(t, e.runInfo(t, run).MessageID)
 }
 
-// bookings is a workflow that does the step "book", which fails for good if that is what its input says.
+// bookings is a workflow that does the step "book", which fails for good if that is what its input
+// says.
 func bookings(s *pgqrs.Store) (*pgqrs.Workflow[bool, string], pgqrs.Handler) {
 	w := pgqrs.NewWorkflow[bool, string](s, "bookings")
 	return w, w.Handle(func(ctx context.Context, run *pgqrs.Run, fails bool) (string, error) {

@@ -218,7 +218,8 @@ func malformedListed(t *testing.T, e *env) {
 	}
 }
 
-// pages returns the ids that a listing has, a page at a time, and fails the test if it does not end.
+// pages returns the ids that a listing has, a page at a time, and fails the test if it does not
+// end.
 func pages(t *testing.T, e *env, f pgqrs.MessageFilter) (ids []int64) {
 	t.Helper()
 	for range 10 {

@@ -196,7 +196,8 @@ func memorySchedules(t *testing.T, e *env) {
 	equal(t, "whether its payload is whole", string(whole.Payload) == `"`+text+`"` && whole.PayloadSize == listed.PayloadSize, true)
 }
 
-// oversized are the columns whose texts a listing cuts, and what the row says of them; empty: that it is cut.
+// oversized are the columns whose texts a listing cuts, and what the row says of them; empty: that
+// it is cut.
 var oversized = []struct{ table, column, says string }{
 	{"pgqrs_messages", "dedup_key", "dedup_key"},
 	{"pgqrs_messages", "last_error", ""},

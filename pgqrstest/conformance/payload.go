@@ -319,7 +319,8 @@ func sameNumber(a, b string) bool {
 	return ok1 && ok2 && x.Cmp(y) == 0
 }
 
-// claimedTogether has payloads and headers of falling length, so that each fits where the one before it stood.
+// claimedTogether has payloads and headers of falling length, so that each fits where the one
+// before it stood.
 func claimedTogether(t *testing.T, e *env) {
 	const n = 20
 	payload := func(i int) string { return strings.Repeat(string(rune('a'+i)), n-i) }

@@ -31,9 +31,11 @@ import (
 type Processes struct {
 	// New makes an empty database, which goes when the test ends, and returns what Open takes.
 	New func(t *testing.T) (dsn string)
-	// Open opens such a database. It is called in every process. Closing the Store need not close the database.
+	// Open opens such a database. It is called in every process. Closing the Store need not close
+	// the database.
 	Open func(ctx context.Context, dsn string) (*pgqrs.Store, error)
-	// Scale multiplies how many processes, messages and kills there are. Zero means 1, which takes some seconds.
+	// Scale multiplies how many processes, messages and kills there are. Zero means 1, which takes
+	// some seconds.
 	Scale int
 }
 
@@ -66,7 +68,8 @@ type part struct {
 	Stuck     bool // it is there to be killed at work
 }
 
-// Main returns in the process of the test. In a child it plays the child's part and ends the process.
+// Main returns in the process of the test. In a child it plays the child's part and ends the
+// process.
 func (p Processes) Main() {
 	text := os.Getenv(childVariable)
 	if text == "" {

@@ -40,7 +40,8 @@ var scheduleCases = []testcase{
 	{"calls about a schedule that does not exist return ErrNotFound", "a typo would look like success", scheduleNone},
 }
 
-// A grid is a rule of instants that a case is not overtaken by: half a step from now, if it was made now.
+// A grid is a rule of instants that a case is not overtaken by: half a step from now, if it was
+// made now.
 type grid struct {
 	base time.Time
 	step time.Duration
@@ -536,7 +537,8 @@ func scheduleWaits(t *testing.T, e *env) {
 	}
 }
 
-// holdSchedules has a transaction keep a key that a schedule enqueues and the row of another one, where writers do not wait for each other.
+// holdSchedules has a transaction keep a key that a schedule enqueues and the row of another one,
+// where writers do not wait for each other.
 func (e *env) holdSchedules(t *testing.T, q *pgqrs.Queue[int], key, row string) (release func()) {
 	t.Helper()
 	if e.dialect != pgqrs.Postgres {

@@ -222,7 +222,8 @@ func (e *env) view(t *testing.T, id int64) string {
 	return fmt.Sprintf("%s %+v", ms[0].State, ms[0])
 }
 
-// within calls fn in a HandleTx handler and in the function of a StepTx, with what tells them apart.
+// within calls fn in a HandleTx handler and in the function of a StepTx, with what tells them
+// apart.
 func (e *env) within(t *testing.T, fn func(ctx context.Context, tx *sql.Tx, kind string) error) (id int64, h *pgqrs.RunHandle[int]) {
 	t.Helper()
 	q, w := pgqrs.NewQueue[int](e.store, "within").With(atOnce(1)), pgqrs.NewWorkflow[int, int](e.store, "steps")

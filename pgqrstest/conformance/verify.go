@@ -35,8 +35,8 @@ func wantComplete(t *testing.T, s *pgqrs.Store) {
 	}
 }
 
-// warnings returns what Verify warns of, but for a server whose only data is a test's, the version of an engine that a driver brings,
-// and what waits for a case to take it.
+// warnings returns what Verify warns of, but for a server whose only data is a test's, the version
+// of an engine that a driver brings, and what waits for a case to take it.
 func warnings(r pgqrs.Report) []string {
 	return slices.DeleteFunc(slices.Clone(r.Warnings), func(w string) bool {
 		return strings.HasPrefix(w, "fsync is off: ") || strings.Contains(w, "WAL-reset bug") || strings.HasSuffix(w, "no live worker takes them")

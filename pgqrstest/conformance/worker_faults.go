@@ -231,7 +231,8 @@ func faultTx(t *testing.T, e *env) {
 	wantText(t, "log", e.log.String(), "message is put off because of the database")
 }
 
-// refuse has the database refuse updates of messages with a payload that set a column, until the returned function is called.
+// refuse has the database refuse updates of messages with a payload that set a column, until the
+// returned function is called.
 func (e *env) refuse(t *testing.T, column, payload string) (allow func()) {
 	t.Helper()
 	texts := []string{fmt.Sprintf("CREATE TRIGGER refuse BEFORE UPDATE ON pgqrs_messages WHEN NEW.%[1]s IS NOT OLD.%[1]s AND OLD.payload = '%[2]s' BEGIN SELECT RAISE(ABORT, 'not this one'); END", column, payload)}

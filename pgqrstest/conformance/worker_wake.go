@@ -141,7 +141,8 @@ func workerResumed(t *testing.T, e *env) {
 	equal(t, "handled", receive(t, "a message is handled at once after the pause", i.got), "during")
 }
 
-// slowClaims are those of a database that has to read past much that is dead, and so are its looks from the beginning.
+// slowClaims are those of a database that has to read past much that is dead, and so are its looks
+// from the beginning.
 func slowClaims(text string) fault {
 	if strings.Contains(text, "pgqrs:message.claim ") || strings.Contains(text, "pgqrs:message.passed ") {
 		time.Sleep(30 * time.Millisecond)

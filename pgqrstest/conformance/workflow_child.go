@@ -34,7 +34,8 @@ var childCases = []testcase{
 
 var errSpilt = errors.New("spilt")
 
-// family is a parent and its children, which return the double of what they are given, or fail if that is negative.
+// family is a parent and its children, which return the double of what they are given, or fail if
+// that is negative.
 type family struct {
 	parents *pgqrs.Workflow[[]int, []int]
 	double  *pgqrs.Workflow[int, int]
@@ -154,8 +155,9 @@ func childMuted(t *testing.T, e *env) {
 	equal(t, "number of children", len(f.childRuns(t, e)), 2)
 }
 
-// stale runs a function of a workflow in two processes: the first execution loses its run at the beginning, and makes the
-// call when the second execution is asleep in it, or, if first is true, before the second one makes the call.
+// stale runs a function of a workflow in two processes: the first execution loses its run at the
+// beginning, and makes the call when the second execution is asleep in it, or, if first is true,
+// before the second one makes the call.
 func stale[Out any](t *testing.T, e *env, first bool, call func(ctx context.Context, s *pgqrs.Store, run *pgqrs.Run) (Out, error)) *pgqrs.RunHandle[Out] {
 	t.Helper()
 	begun, gate, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)

@@ -233,7 +233,8 @@ func retryDead(t *testing.T, e *env) {
 	equal(t, "result", finished(t, run), "one two")
 }
 
-// failsAtCharge runs a run until it fails: at step "charge", for which it makes up by step "refund".
+// failsAtCharge runs a run until it fails: at step "charge", for which it makes up by step
+// "refund".
 func failsAtCharge(t *testing.T, e *env) *pgqrs.RunHandle[receipt] {
 	t.Helper()
 	h := e.run(t)

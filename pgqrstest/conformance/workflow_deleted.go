@@ -20,7 +20,8 @@ var deletedCases = []testcase{
 	{"a deleted child and the last one to end, at the same moment, wake their parent", "each would leave the waking to the other, and the parent wait for ever", deletedAtOnce},
 }
 
-// A nursery is a parent that waits for children, which return the double of what they are given as soon as they may.
+// A nursery is a parent that waits for children, which return the double of what they are given as
+// soon as they may.
 type nursery struct {
 	*family
 	run  *pgqrs.RunHandle[[]int]

@@ -186,7 +186,8 @@ func (c *counter) count(tag string) int {
 	return c.tags[tag]
 }
 
-// maintenance is what a Worker sends besides when it starts, and a few times a minute. With "schema." it looks once at the database's settings.
+// maintenance is what a Worker sends besides when it starts, and a few times a minute. With
+// "schema." it looks once at the database's settings.
 var maintenance = []string{
 	"message.disown", "message.prune", "message.unreachable", "message.bury", "run.expired", "run.stranded", "queue.unattended", "queue.misfit", "schema.shared",
 	"schedule.prune", "group.sweep", "group.prune", "batch.sweep",

@@ -57,7 +57,8 @@ func (s *Shop) open(store *pgqrs.Store) {
 	s.parcels = pgqrs.NewWorkflow[string, string](store, "parcel")
 }
 
-// schedules are what the shop does by the clock. One of them is held while the report before it is unfinished.
+// schedules are what the shop does by the clock. One of them is held while the report before it is
+// unfinished.
 func (s *Shop) schedules() []pgqrs.Schedule {
 	return []pgqrs.Schedule{
 		{Name: "stocktaking", Rule: pgqrs.Every(10 * time.Second), Target: s.reports.Target(report{Name: "stock"}, pgqrs.Key("stock"))},
@@ -65,7 +66,8 @@ func (s *Shop) schedules() []pgqrs.Schedule {
 	}
 }
 
-// stock gives the shop a past: a backlog, a queue that somebody paused, and payloads that are not nice.
+// stock gives the shop a past: a backlog, a queue that somebody paused, and payloads that are not
+// nice.
 func (s *Shop) stock(ctx context.Context, store *pgqrs.Store) error {
 	var newsletter []mail
 	for i := range 120 {

@@ -65,7 +65,8 @@ func tellPartner(ctx context.Context, m *pgqrs.Message[event]) error {
 	return nil
 }
 
-// handleOrder is a workflow: it reserves, charges, waits for approval of a large order, and sends the parcel.
+// handleOrder is a workflow: it reserves, charges, waits for approval of a large order, and sends
+// the parcel.
 func (s *Shop) handleOrder(ctx context.Context, run *pgqrs.Run, o order) (string, error) {
 	err := run.Do(ctx, "reserve", func(ctx context.Context) error { return take(ctx, 300*time.Millisecond) })
 	if err != nil {
