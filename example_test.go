@@ -584,7 +584,7 @@ var errCardDeclined = errors.New("card is declined")
 // Find out which runs failed and where, and let them go on from there.
 func ExampleRunHandle_Retry() {
 	store := pgqrs.New(db, pgqrs.Postgres)
-	failed, err := store.Runs(ctx, pgqrs.RunFilter{Workflow: "checkout", State: pgqrs.Failed})
+	failed, err := store.Runs(ctx, pgqrs.RunFilter{Workflow: "checkout", Status: pgqrs.Failed})
 	if err != nil {
 		panic(err)
 	}

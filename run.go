@@ -118,7 +118,7 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	case status == Paused:
 		return &suspension{after: pausedDelay}
 	}
-	s.notifyAwaiting(RunInfo{ID: e.id, State: Running})
+	s.notifyAwaiting(RunInfo{ID: e.id, Status: Running})
 	defer func() {
 		if err != nil {
 			s.notifyAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
@@ -531,7 +531,7 @@ func (e *execution) writeEnd(ctx context.Context, status RunState, output, messa
 
 // endInfo is what those who wait for the run here hear of its end.
 func (e *execution) endInfo(stands RunState, output any) RunInfo {
-	info := RunInfo{ID: e.id, Workflow: e.workflow, State: stands}
+	info := RunInfo{ID: e.id, Workflow: e.workflow, Status: stands}
 	if text, ok := output.(string); ok && stands == Succeeded {
 		info.Output = json.RawMessage(text)
 	}

@@ -67,7 +67,7 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 		}
 		info.listed()
 		info.Cut = info.Cut || failure
-		info.Malformed = cutNames(info.Malformed, "step_name status", &info.Name, (*string)(&info.State))
+		info.Malformed = cutNames(info.Malformed, "step_name status", &info.Name, (*string)(&info.Status))
 		list = append(list, info)
 		return err
 	})
@@ -112,11 +112,11 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	info, err := h.awaitEnd(ctx)
 	switch {
 	case err != nil:
-	case info.State == Cancelled:
+	case info.Status == Cancelled:
 		err = ErrCancelled
-	case info.State == Succeeded && info.badOutput:
+	case info.Status == Succeeded && info.badOutput:
 		err = malformedError("its row", info.Malformed)
-	case info.State == Failed:
+	case info.Status == Failed:
 		return out, &RunError{info.Workflow, info.ID, "", &recordedError{info.Error, nil}}
 	case info.Output != nil:
 		err = decodeResult(info.Output, &out)
@@ -166,7 +166,7 @@ func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 			if !ok {
 				return RunInfo{}, awaitError(ctx, failed)
 			}
-			if failed = answer.err; failed != nil && !answer.temporary || answer.info.State.final() {
+			if failed = answer.err; failed != nil && !answer.temporary || answer.info.Status.final() {
 				return answer.info, failed
 			}
 			pause = h.store.pollWait(wait)
@@ -174,11 +174,11 @@ func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 		timer := time.NewTimer(pause)
 		select {
 		case news := <-told:
-			if h.fresh && news.State == Succeeded { // which is for good, as a failure is not
+			if h.fresh && news.Status == Succeeded { // which is for good, as a failure is not
 				timer.Stop()
 				return news, nil
 			}
-			wait, look = first, news.State != Running
+			wait, look = first, news.Status != Running
 			if !look {
 				wait, pause = rare, rare
 			}
@@ -259,7 +259,7 @@ func (s *core) endedRuns() int64 {
 func (s *core) notifyAwaiting(news RunInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if news.State.final() {
+	if news.Status.final() {
 		s.localRuns.last[s.localRuns.endings%int64(len(s.localRuns.last))] = news.ID
 		s.localRuns.endings++
 	}
@@ -360,7 +360,7 @@ func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]
 		if parent.Valid {
 			parents[parent.Int64] = true
 		}
-		c.store.onCommit(func() { c.store.notifyAwaiting(RunInfo{ID: id, State: Cancelled}) })
+		c.store.onCommit(func() { c.store.notifyAwaiting(RunInfo{ID: id, Status: Cancelled}) })
 		return err
 	})
 	return parents, err
@@ -383,10 +383,10 @@ func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
 // checkState says why a run could not be changed; it is fine if it is already what was wanted.
 func (c conn) checkState(ctx context.Context, id int64, wanted ...RunState) error {
 	info, err := c.run(ctx, id)
-	if err != nil || slices.Contains(wanted, info.State) {
+	if err != nil || slices.Contains(wanted, info.Status) {
 		return err
 	}
-	return fmt.Errorf("%w: it is %s", ErrState, info.State)
+	return fmt.Errorf("%w: it is %s", ErrState, info.Status)
 }
 
 // Pause stops the run before its next step without a recorded result, until
@@ -542,7 +542,7 @@ type RunInfo struct {
 	ID        int64           `json:"id"`
 	Workflow  string          `json:"workflow"`
 	MessageID int64           `json:"message_id"`
-	State     RunState        `json:"state"`
+	Status    RunState        `json:"state"`
 	Key       string          `json:"key,omitempty"`
 	Input     json.RawMessage `json:"input,omitempty"` // the payload of its message: {"input": ...}
 	Output    json.RawMessage `json:"output,omitempty"`
@@ -579,7 +579,7 @@ type RunInfo struct {
 // RunFilter says which runs to list. A zero field lists all.
 type RunFilter struct {
 	Workflow string
-	State    RunState
+	Status   RunState
 	// Parent is the id of a run whose children to list: the runs that its steps started.
 	Parent int64
 	// Since and Until bound when they were started: since <= CreatedAt < until.
@@ -596,7 +596,7 @@ type StepInfo struct {
 	// State is Succeeded or Failed, with RetryIn while a retry is to come. It is Running while the
 	// step sleeps, Paused while it waits for a signal or children, and Queued from a Retry until it
 	// is recorded again. Steps of pgqrs 0.15 are Running from their beginning.
-	State   RunState        `json:"state"`
+	Status  RunState        `json:"state"`
 	Output  json.RawMessage `json:"output,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	Retries int             `json:"retries"`
@@ -641,11 +641,11 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	if f.Workflow != "" {
 		args[0] = f.Workflow
 	}
-	if f.State != "" {
-		if !f.State.known() {
-			return nil, fmt.Errorf("state %q is not one of a run", string(f.State))
+	if f.Status != "" {
+		if !f.Status.known() {
+			return nil, fmt.Errorf("state %q is not one of a run", string(f.Status))
 		}
-		args[1] = string(f.State)
+		args[1] = string(f.Status)
 	}
 	if !f.Since.IsZero() {
 		args[2] = f.Since.UnixMicro()
@@ -657,7 +657,7 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	switch {
 	case f.Parent != 0:
 		text, args = s.dialect.workflow.childList, append(args, f.Parent)
-	case f.State != "":
+	case f.Status != "":
 		text = s.dialect.workflow.statusList
 	}
 	var list []RunInfo
@@ -678,8 +678,8 @@ func (i *RunInfo) listed(malformed string) string {
 	i.Input, badInput = listedWhole("input", i.Input, i.InputSize)
 	i.Output, badOutput = listedWhole("output", i.Output, i.OutputSize)
 	i.badOutput = badOutput != ""
-	if !i.State.known() {
-		badStatus = fmt.Sprintf("status: %q is not one of a run", string(i.State))
+	if !i.Status.known() {
+		badStatus = fmt.Sprintf("status: %q is not one of a run", string(i.Status))
 	}
 	return joinMalformed(malformed, badStatus, badInput, badOutput)
 }
@@ -692,19 +692,19 @@ func scanRun(rows *sql.Rows) (RunInfo, error) {
 	var created, started, paused, ended, due timestamp
 	var input, output []byte
 	var inputSize, outputSize sql.NullInt64
-	bad, err := scanRowLoosely(rows, runNames+" input output", &i.ID, &i.Workflow, &i.MessageID, &i.State, &input, &output, &failure, &key, &parent, &step, &warning,
+	bad, err := scanRowLoosely(rows, runNames+" input output", &i.ID, &i.Workflow, &i.MessageID, &i.Status, &input, &output, &failure, &key, &parent, &step, &warning,
 		&created, &started, &paused, &ended, &due, &i.Attempts, &inputSize, &outputSize)
 	i.Input, i.Output, i.InputSize, i.OutputSize = input, output, int64(len(input)), int64(len(output))
 	if outputSize.Valid {
 		i.cut(inputSize.Int64, outputSize.Int64, failure, &warning.String)
-		bad = cutNames(bad, "workflow status run_key parent_step", &i.Workflow, (*string)(&i.State), &key.String, &step.String)
+		bad = cutNames(bad, "workflow status run_key parent_step", &i.Workflow, (*string)(&i.Status), &key.String, &step.String)
 	} else {
 		i.Error = runErrorText(failure)
 	}
 	i.Malformed = i.listed(bad)
 	i.Key, i.ParentID, i.ParentStep, i.Warning = key.String, parent.Int64, step.String, warning.String
 	i.CreatedAt, i.StartedAt, i.PausedAt, i.EndedAt = created.Time, started.Time, paused.Time, ended.Time
-	if !i.State.final() {
+	if !i.Status.final() {
 		i.DueAt = due.Time
 	}
 	return i, err
@@ -897,7 +897,7 @@ func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, err
 	err := c.rows(ctx, c.store.dialect.workflow.polled, []any{idList(ids)}, func(rows *sql.Rows) error {
 		var i RunInfo
 		var output, failure []byte
-		bad, err := scanLoosely(rows, "id workflow status output error", &i.ID, &i.Workflow, &i.State, &output, &failure)
+		bad, err := scanLoosely(rows, "id workflow status output error", &i.ID, &i.Workflow, &i.Status, &output, &failure)
 		i.Error = runErrorText(failure)
 		i.Output, i.OutputSize = output, int64(len(output))
 		i.Malformed = i.listed(bad)

@@ -65,7 +65,7 @@ func (c conn) wakeRun(ctx context.Context, run int64) error {
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.State)
+		return fmt.Errorf("%w: run %d is %s", ErrState, run, info.Status)
 	}
 	return c.store.wake(ctx, queue)
 }

@@ -495,7 +495,7 @@ func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 
 // info describes the step as a [RunHandle] returns it.
 func (s *stepRecord) info() StepInfo {
-	info := StepInfo{Name: s.name, State: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time, Malformed: s.malformed}
+	info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time, Malformed: s.malformed}
 	if s.status == Succeeded {
 		info.Output = s.output // of a step that waits for children it is their ids
 		info.OutputSize = int64(len(s.output))

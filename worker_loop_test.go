@@ -437,7 +437,7 @@ func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
 	var c core
 	end := func(from, to int64) {
 		for id := from; id <= to; id++ {
-			c.notifyAwaiting(RunInfo{ID: id, State: Failed})
+			c.notifyAwaiting(RunInfo{ID: id, Status: Failed})
 		}
 	}
 	missed := func(id, since int64) bool {

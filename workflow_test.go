@@ -199,7 +199,7 @@ func TestStatementsOfHandles(t *testing.T) {
 			name: "Info", want: []statement{looked("RUNNING", nil, nil)},
 			call: handling(func(ctx context.Context, run *pgqrs.RunHandle[string]) error {
 				info, err := run.Info(ctx)
-				return errors.Join(err, differ("status", info.State, pgqrs.Running), differ("input", string(info.Input), adaInput),
+				return errors.Join(err, differ("status", info.Status, pgqrs.Running), differ("input", string(info.Input), adaInput),
 					differ("due", info.DueAt.Equal(instant), true), differ("attempts", info.Attempts, 1))
 			}),
 		}, {
@@ -236,7 +236,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		}, {
 			name: "Runs of a Status", want: []statement{query("run.status_list", "welcome", "ERROR", instant.UnixMicro(), nil, 9, 20).row(runRow(5, "ERROR", nil, `"bounced"`)...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", State: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
+				list, err := s.Runs(ctx, pgqrs.RunFilter{Workflow: "welcome", Status: pgqrs.Failed, Since: instant, Before: 9, Limit: 20})
 				if len(list) != 1 {
 					return fmt.Errorf("got %v, %w", list, err)
 				}
@@ -245,7 +245,7 @@ func TestStatementsOfHandles(t *testing.T) {
 		}, {
 			name: "Runs of a Parent", want: []statement{query("run.child_list", nil, "QUEUED", nil, nil, int64(math.MaxInt64), 5, 100)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, State: pgqrs.Queued})
+				_, err := s.Runs(ctx, pgqrs.RunFilter{Parent: 5, Status: pgqrs.Queued})
 				return err
 			},
 		}, {
@@ -943,8 +943,8 @@ func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		{`find the run of workflow "w" with the key "": empty key`, nil, finds("w", "")},
 		{`send signal "" to run 5: empty signal name`, nil, sends("", true)},
 		{`send signal "go" to run 5: invalid payload: json: unsupported type: func()`, pgqrs.ErrInvalidPayload, sends("go", func() {})},
-		{`list runs: state "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "gone"})},
-		{`list runs: state "success" is not one of a run`, nil, lists(pgqrs.RunFilter{State: "success"})},
+		{`list runs: state "gone" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: "gone"})},
+		{`list runs: state "success" is not one of a run`, nil, lists(pgqrs.RunFilter{Status: "success"})},
 		{`list runs: RunFilter.Limit 1001 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: 1001})},
 		{`list runs: RunFilter.Limit -1 is not between 0 and 1000`, nil, lists(pgqrs.RunFilter{Limit: -1})},
 		{`pgqrs: run: handler of queue "welcome": nil handler function`, nil, handles(func(s *pgqrs.Store) pgqrs.Handler { return welcome(s).Handle(nil) })},

@@ -28,10 +28,10 @@ func TestTimelinePlacesStepsBetweenTheRecords(t *testing.T) {
 	at := func(seconds int) time.Time { return noon.Add(time.Duration(seconds) * time.Second) }
 	info := pgqrs.RunInfo{CreatedAt: at(0), StartedAt: at(10), EndedAt: at(100)}
 	marks := timeline(info, []pgqrs.StepInfo{
-		{Name: "copied", State: pgqrs.Succeeded, StartedAt: at(-50), EndedAt: at(-50)},
-		{Name: "first", State: pgqrs.Succeeded, StartedAt: at(20), EndedAt: at(20)},
-		{Name: "sleep", State: pgqrs.Succeeded, StartedAt: at(30), EndedAt: at(90)},
-		{Name: "last", State: pgqrs.Failed, StartedAt: at(100), EndedAt: at(100)},
+		{Name: "copied", Status: pgqrs.Succeeded, StartedAt: at(-50), EndedAt: at(-50)},
+		{Name: "first", Status: pgqrs.Succeeded, StartedAt: at(20), EndedAt: at(20)},
+		{Name: "sleep", Status: pgqrs.Succeeded, StartedAt: at(30), EndedAt: at(90)},
+		{Name: "last", Status: pgqrs.Failed, StartedAt: at(100), EndedAt: at(100)},
 	}, at(100))
 	var got []string
 	for _, m := range marks {
@@ -51,7 +51,7 @@ func TestTimelineOfManySteps(t *testing.T) {
 	steps := make([]pgqrs.StepInfo, n)
 	for i := range steps {
 		at := noon.Add(time.Duration(i+1) * time.Second)
-		steps[i] = pgqrs.StepInfo{Name: fmt.Sprint(i), State: pgqrs.Succeeded, StartedAt: at, EndedAt: at}
+		steps[i] = pgqrs.StepInfo{Name: fmt.Sprint(i), Status: pgqrs.Succeeded, StartedAt: at, EndedAt: at}
 	}
 	for _, m := range timeline(pgqrs.RunInfo{CreatedAt: noon, StartedAt: noon}, steps, noon.Add((n+1)*time.Second)) {
 		if m.Took > time.Second {

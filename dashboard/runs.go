@@ -21,9 +21,9 @@ type runRow struct {
 
 // runs lists runs, the latest first, a page at a time.
 func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
-	f := pgqrs.RunFilter{Workflow: field(r, "workflow"), State: pgqrs.RunState(field(r, "state")), Limit: pageSize + 1}
-	if f.State != "" && !slices.Contains(runStates, f.State) {
-		return nil, invalid("there is no state %q", brief(string(f.State)))
+	f := pgqrs.RunFilter{Workflow: field(r, "workflow"), Status: pgqrs.RunState(field(r, "state")), Limit: pageSize + 1}
+	if f.Status != "" && !slices.Contains(runStates, f.Status) {
+		return nil, invalid("there is no state %q", brief(string(f.Status)))
 	}
 	if before := field(r, "before"); before != "" {
 		id, err := strconv.ParseInt(before, 10, 64)
@@ -174,13 +174,13 @@ func addChildren(marks []mark, children []pgqrs.RunInfo, info pgqrs.RunInfo, end
 // stepWord is how a step stands, and the class of its colour.
 func stepWord(s pgqrs.StepInfo) (word, class string) {
 	switch {
-	case s.State == pgqrs.Succeeded:
+	case s.Status == pgqrs.Succeeded:
 		return "done", "succeeded"
-	case s.State == pgqrs.Failed && !s.EndedAt.IsZero():
+	case s.Status == pgqrs.Failed && !s.EndedAt.IsZero():
 		return "failed", "failed"
-	case s.State == pgqrs.Failed, s.State == pgqrs.Queued:
+	case s.Status == pgqrs.Failed, s.Status == pgqrs.Queued:
 		return "to be retried", "scheduled"
-	case s.State == pgqrs.Paused:
+	case s.Status == pgqrs.Paused:
 		return "waiting", "scheduled"
 	case s.RetryIn > 0:
 		return "sleeping", "scheduled"

@@ -252,5 +252,5 @@ func messageFinding(m pgqrs.MessageInfo, why string, text []byte) finding {
 }
 
 func runFinding(info pgqrs.RunInfo, why string, text []byte) finding {
-	return finding{"run", info.ID, info.Workflow, info.State, why, brief(text)}
+	return finding{"run", info.ID, info.Workflow, info.Status, why, brief(text)}
 }

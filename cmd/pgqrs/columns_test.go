@@ -37,7 +37,7 @@ func TestTablesFitIn80Columns(t *testing.T) {
 			DueAt: now, LeasedUntil: now, EndedAt: now, WorkerID: 1 << 48}, messageColumns(state))
 	}
 	fits(t, "workers", pgqrs.WorkerInfo{ID: 1 << 48, Name: long, Queue: long, State: "interrupted", Leased: 9999, StartedAt: now, HeartbeatAt: now}, workerColumns)
-	fits(t, "runs", pgqrs.RunInfo{ID: 999_999_999, Workflow: long, State: pgqrs.Cancelling, StartedAt: now, EndedAt: now.Add(99 * time.Hour), Key: long, Error: long}, runColumns)
+	fits(t, "runs", pgqrs.RunInfo{ID: 999_999_999, Workflow: long, Status: pgqrs.Cancelling, StartedAt: now, EndedAt: now.Add(99 * time.Hour), Key: long, Error: long}, runColumns)
 	run := pgqrs.ScheduleRun{DueAt: now, RanAt: now, ByHand: true, MessageID: 999_999_999, RunID: 999_999_999, RunState: pgqrs.Cancelling}
 	fits(t, "schedules", pgqrs.ScheduleInfo{Name: long, Rule: long, Zone: "Europe/Berlin", Queue: long, NextAt: now, PausedAt: now, Last: &run}, scheduleColumns)
 	fits(t, "runs of a schedule", run, scheduleRunColumns)

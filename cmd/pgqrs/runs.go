@@ -69,9 +69,9 @@ func (a *app) runsList() *cli.Command {
 }
 
 func (c call) listRuns(ctx context.Context) error {
-	f := pgqrs.RunFilter{Workflow: c.String("workflow"), State: pgqrs.RunState(strings.ToUpper(c.String("state"))), Limit: c.Int("limit")}
+	f := pgqrs.RunFilter{Workflow: c.String("workflow"), Status: pgqrs.RunState(strings.ToUpper(c.String("state"))), Limit: c.Int("limit")}
 	states := []pgqrs.RunState{"", pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
-	if !slices.Contains(states, f.State) {
+	if !slices.Contains(states, f.Status) {
 		return misuse(c.Command, "-state %q is not queued, running, paused, cancelling, cancelled, success or error", c.String("state"))
 	}
 	if c.IsSet("since") {
@@ -109,7 +109,7 @@ func (c call) listRuns(ctx context.Context) error {
 var runColumns = []column[pgqrs.RunInfo]{
 	{title: "RUN", fn: func(r pgqrs.RunInfo) any { return r.ID }},
 	{title: "WORKFLOW", long: true, fn: func(r pgqrs.RunInfo) any { return r.Workflow }},
-	{title: "STATE", fn: func(r pgqrs.RunInfo) any { return string(r.State) }},
+	{title: "STATE", fn: func(r pgqrs.RunInfo) any { return string(r.Status) }},
 	{title: "STARTED", fn: func(r pgqrs.RunInfo) any { return r.StartedAt }},
 	{title: "TOOK", spare: true, fn: func(r pgqrs.RunInfo) any { return took(r.StartedAt, r.EndedAt) }},
 	{title: "KEY", long: true, rare: true, spare: true, fn: func(r pgqrs.RunInfo) any { return r.Key }},

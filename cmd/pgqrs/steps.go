@@ -47,7 +47,7 @@ func (c call) showRun(ctx context.Context, id int64) error {
 
 func runFields(r pgqrs.RunInfo) []field {
 	fields := []field{
-		{"run", r.ID}, {"workflow", r.Workflow}, {"state", string(r.State)}, {"message", r.MessageID}, {"key", r.Key},
+		{"run", r.ID}, {"workflow", r.Workflow}, {"state", string(r.Status)}, {"message", r.MessageID}, {"key", r.Key},
 		{"created", r.CreatedAt}, {"started", r.StartedAt}, {"paused", r.PausedAt}, {"ended", r.EndedAt}, {"took", took(r.StartedAt, r.EndedAt)},
 		{"goes on", r.DueAt},
 	}

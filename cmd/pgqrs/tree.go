@@ -70,14 +70,14 @@ func (t *tree) leaves(trunk string) []leaf {
 	var list []leaf
 	for i, b := range t.branches {
 		twig, below := fork(trunk, i == len(t.branches)-1 && !t.cut)
-		step := leaf{twig + b.Name, b.State, b.StartedAt, b.EndedAt, b.Retries, result(b.StepInfo)}
+		step := leaf{twig + b.Name, b.Status, b.StartedAt, b.EndedAt, b.Retries, result(b.StepInfo)}
 		if len(b.runs) > 0 {
 			step.result = "" // it says again what the runs do
 		}
 		list = append(list, step)
 		for j, run := range b.runs {
 			twig, further := fork(below, j == len(b.runs)-1)
-			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.State, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, listed(run.Output, run.OutputSize))})
+			list = append(list, leaf{fmt.Sprintf("%srun %d, %s", twig, run.ID, run.Workflow), run.Status, run.StartedAt, run.EndedAt, nil, cmp.Or(run.Error, listed(run.Output, run.OutputSize))})
 			list = append(list, run.leaves(further)...)
 		}
 	}

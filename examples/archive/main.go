@@ -144,8 +144,8 @@ func (a *archiver) run(ctx context.Context, directory string) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "Run %d is to archive %s. It is %s.\n", run.ID(), directory, info.State)
-	switch info.State {
+	fmt.Fprintf(a.out, "Run %d is to archive %s. It is %s.\n", run.ID(), directory, info.Status)
+	switch info.Status {
 	case pgqrs.Running:
 		fmt.Fprintf(a.out, "If it was killed, it goes on when its lease has ended, in about %v.\n", lease)
 	case pgqrs.Failed:
@@ -186,7 +186,7 @@ func (a *archiver) summarize(ctx context.Context, db *sql.DB, run *pgqrs.RunHand
 		if len(processes) != 1 {
 			verdict = "A body did not run once."
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%v\n", step.Name, step.State, step.EndedAt.Local().Format("15:04:05.000"), processes)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%v\n", step.Name, step.Status, step.EndedAt.Local().Format("15:04:05.000"), processes)
 	}
 	table.Flush()
 	var rows int

@@ -47,13 +47,13 @@ func (c *checkout) tell(ctx context.Context, store *pgqrs.Store, run *pgqrs.RunH
 
 func describe(s pgqrs.StepInfo) string {
 	switch {
-	case s.State == pgqrs.Running:
+	case s.Status == pgqrs.Running:
 		return "sleeps"
-	case s.State == pgqrs.Paused:
+	case s.Status == pgqrs.Paused:
 		return "waits"
-	case s.State == pgqrs.Failed && s.EndedAt.IsZero():
+	case s.Status == pgqrs.Failed && s.EndedAt.IsZero():
 		return fmt.Sprintf("failed %d×, will be tried again: %s", s.Retries, s.Error)
-	case s.State == pgqrs.Failed:
+	case s.Status == pgqrs.Failed:
 		return "failed: " + s.Error
 	}
 	return strings.TrimSpace("done " + string(s.Output))
@@ -63,10 +63,10 @@ func describe(s pgqrs.StepInfo) string {
 // shopkeeper, who answers when asked. A signal could as well be sent before the run waits for it.
 func (c *checkout) act(ctx context.Context, store *pgqrs.Store, run *pgqrs.RunHandle[Receipt], step pgqrs.StepInfo) error {
 	switch {
-	case c.cancel && step.Name == "cool-off" && step.State == pgqrs.Running:
+	case c.cancel && step.Name == "cool-off" && step.Status == pgqrs.Running:
 		fmt.Fprintln(c.out, "The customer cancels.")
 		return run.Cancel(ctx)
-	case step.Name == "approved#1" && step.State == pgqrs.Paused:
+	case step.Name == "approved#1" && step.Status == pgqrs.Paused:
 		answer := map[bool]string{true: "rejects", false: "approves"}[c.reject]
 		fmt.Fprintf(c.out, "The shopkeeper %s.\n", answer)
 		return Approved.Send(ctx, store, run.ID(), !c.reject)

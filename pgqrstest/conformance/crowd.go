@@ -167,7 +167,7 @@ func crowdSteps(t *testing.T, e *env) {
 		}
 		equalSlices(t, fmt.Sprintf("result of run %d", n), value(run.Result(t.Context()))(t), want)
 		for i, s := range value(run.Steps(t.Context()))(t) {
-			equal(t, "status", s.State, pgqrs.Succeeded)
+			equal(t, "status", s.Status, pgqrs.Succeeded)
 			sameJSON(t, s.Output, fmt.Sprintf("%q", want[i]))
 		}
 	}

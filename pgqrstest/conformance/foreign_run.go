@@ -67,7 +67,7 @@ func (e *env) leaves(t *testing.T, h pgqrs.Handler, handled <-chan string) {
 	equal(t, "payload", receive(t, "the plain message is handled", handled), `"plain"`)
 	must(t, stop())
 	r := e.runInfo(t, run.ID())
-	equal(t, "status", r.State, pgqrs.Queued)
+	equal(t, "status", r.Status, pgqrs.Queued)
 	m := e.info(t, r.MessageID)
 	equal(t, "state of its message", m.State, pgqrs.Scheduled)
 	equal(t, "attempts", m.Attempt, 0)
@@ -198,6 +198,6 @@ func foreignRecent(t *testing.T, e *env) {
 	start(t, fast(sells(orders(e.store))))
 	e.awaitRun(t, lost.ID(), pgqrs.Failed) // the look has been
 	equal(t, "state of what ended a moment ago", e.info(t, e.runInfo(t, h.ID()).MessageID).State, pgqrs.Archived)
-	equal(t, "status", e.runInfo(t, h.ID()).State, pgqrs.Queued)
-	equal(t, "status of one that is to come", e.runInfo(t, later.ID()).State, pgqrs.Queued)
+	equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Queued)
+	equal(t, "status of one that is to come", e.runInfo(t, later.ID()).Status, pgqrs.Queued)
 }

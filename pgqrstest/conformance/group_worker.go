@@ -374,7 +374,7 @@ func groupRunCancelled(t *testing.T, e *env) {
 	cancel := func(n int) {
 		t.Helper()
 		must(t, runs[n].Cancel(t.Context()))
-		equal(t, "status", e.runInfo(t, runs[n].ID()).State, pgqrs.Cancelled)
+		equal(t, "status", e.runInfo(t, runs[n].ID()).Status, pgqrs.Cancelled)
 		equal(t, "state of its message", state(n), pgqrs.Archived)
 	}
 	cancel(0) // the head

@@ -213,7 +213,7 @@ func kitDrainRuns(t *testing.T, e *env) {
 		}
 		return kids.Child(ctx, run, "kid", n)
 	}))
-	equal(t, "status when Drain returns", e.runInfo(t, run.ID()).State, pgqrs.Succeeded)
+	equal(t, "status when Drain returns", e.runInfo(t, run.ID()).Status, pgqrs.Succeeded)
 	equal(t, "result", finished(t, run), 42)
 }
 
@@ -235,15 +235,15 @@ func kitDrainWaits(t *testing.T, e *env) {
 	must(t, paused.Pause(t.Context()))
 	queues, handlers = append(queues, "orders"), append(handlers, sells(orders(e.store)))
 	pgqrstest.Drain(t, e.store, queues, handlers...)
-	equal(t, "status of a paused run", e.runInfo(t, paused.ID()).State, pgqrs.Paused)
+	equal(t, "status of a paused run", e.runInfo(t, paused.ID()).Status, pgqrs.Paused)
 	for timeout, run := range runs {
-		equal(t, "status of a run that waits", e.runInfo(t, run.ID()).State, pgqrs.Running)
+		equal(t, "status of a run that waits", e.runInfo(t, run.ID()).Status, pgqrs.Running)
 		equal(t, "time it has left", e.step(t, run.ID(), "approved#1").RetryIn > timeout-time.Minute, true)
 		must(t, approved.Send(t.Context(), e.store, run.ID(), "yes"))
 	}
 	pgqrstest.Drain(t, e.store, queues, handlers...)
 	for _, run := range runs {
-		equal(t, "status when Drain returns", e.runInfo(t, run.ID()).State, pgqrs.Succeeded)
+		equal(t, "status when Drain returns", e.runInfo(t, run.ID()).Status, pgqrs.Succeeded)
 	}
 }
 
@@ -257,7 +257,7 @@ func kitAdvanceRuns(t *testing.T, e *env) {
 		pgqrstest.Drain(t, e.store, []string{"waiters"}, h)
 	}
 	info := e.runInfo(t, run.ID())
-	equal(t, "status", info.State, pgqrs.Failed)
+	equal(t, "status", info.Status, pgqrs.Failed)
 	wantText(t, "error", info.Error, "no signal came in time")
 
 	var calls tally[string]

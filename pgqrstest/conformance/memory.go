@@ -143,7 +143,7 @@ func memoryRuns(t *testing.T, e *env) {
 	run := value(w.Start(t.Context(), text))(t)
 	equal(t, "result", finished(t, run) == text, true)
 	e.poke(t, `UPDATE pgqrs_workflow_runs SET error = '"%s"'`, strings.Repeat(`\n`, pgqrs.ListedBytes))
-	for what, filter := range map[string]pgqrs.RunFilter{"all": {}, "by status": {State: pgqrs.Succeeded}, "by workflow": {Workflow: "flow"}} {
+	for what, filter := range map[string]pgqrs.RunFilter{"all": {}, "by status": {Status: pgqrs.Succeeded}, "by workflow": {Workflow: "flow"}} {
 		listed := value(e.store.Runs(t.Context(), filter))(t)[0]
 		equal(t, "whether it is cut, of "+what, listed.Cut, true)
 		equal(t, "size of the input", listed.InputSize, int64(len(value(run.Info(t.Context()))(t).Input)))
@@ -170,7 +170,7 @@ func memorySteps(t *testing.T, e *env, run *pgqrs.RunHandle[json.RawMessage], te
 		}
 		whole := value(run.Step(t.Context(), step.Name))(t)
 		equal(t, "whether the whole one is cut", whole.Cut, false)
-		equal(t, "its status", whole.State, step.State)
+		equal(t, "its status", whole.Status, step.Status)
 		if step.Name == "large" {
 			equal(t, "size of the output", step.OutputSize, int64(len(text)+2))
 			equal(t, "whether it is whole", string(whole.Output) == `"`+text+`"`, true)
@@ -275,7 +275,7 @@ func (e *env) listings(t *testing.T, run int64) map[string]any {
 		"workers":          value(e.store.Workers(t.Context()))(t),
 		"schedules":        value(e.store.Schedules(t.Context()))(t),
 		"runs":             value(e.store.Runs(t.Context(), pgqrs.RunFilter{}))(t),
-		"runs of a status": value(e.store.Runs(t.Context(), pgqrs.RunFilter{State: pgqrs.Running}))(t),
+		"runs of a status": value(e.store.Runs(t.Context(), pgqrs.RunFilter{Status: pgqrs.Running}))(t),
 		"steps":            value(e.store.RunHandle(run).Steps(t.Context()))(t),
 		"warnings":         value(e.store.Verify(t.Context()))(t),
 	}

@@ -198,7 +198,7 @@ func maintenanceJoin(t *testing.T, e *env) {
 	stop = start(t, fast(parent))
 	eventually(t, "maintenance is done, to its end", func() bool { return e.worker(t, old.Name).ID == 0 })
 	must(t, stop())
-	equal(t, "status with a child to come", e.runInfo(t, run.ID()).State, pgqrs.Running)
+	equal(t, "status with a child to come", e.runInfo(t, run.ID()).Status, pgqrs.Running)
 	equal(t, "state of its message", e.info(t, e.runInfo(t, run.ID()).MessageID).State, pgqrs.Scheduled)
 	e.poke(t, `UPDATE pgqrs_workflow_runs SET status = 'SUCCESS', output = '22' WHERE id = %d`, children[1].ID)
 	start(t, fast(parent))

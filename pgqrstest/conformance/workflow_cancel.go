@@ -44,7 +44,7 @@ func cancelBefore(t *testing.T, e *env) {
 	for _, run := range []*pgqrs.RunHandle[receipt]{h, paused, ready} {
 		must(t, run.Cancel(t.Context()))
 		info := e.runInfo(t, run.ID())
-		equal(t, "status", info.State, pgqrs.Cancelled)
+		equal(t, "status", info.Status, pgqrs.Cancelled)
 		equal(t, "result and error", string(info.Output)+info.Error, "")
 		equal(t, "state of the message", e.info(t, info.MessageID).State, pgqrs.Archived)
 		equal(t, "whether it has an end", info.EndedAt.IsZero(), false)
@@ -101,7 +101,7 @@ func cancelLeft(t *testing.T, e *env) {
 	must(t, stop())
 	must(t, h.Cancel(t.Context()))
 	info := e.runInfo(t, h.ID())
-	equal(t, "status", info.State, pgqrs.Cancelling)
+	equal(t, "status", info.Status, pgqrs.Cancelling)
 	equal(t, "state of the message", e.info(t, info.MessageID).State, pgqrs.Ready)
 	start(t, fast(play(e.store, fn)))
 	e.awaitRun(t, h.ID(), pgqrs.Cancelled)
@@ -118,7 +118,7 @@ func cancelMany(t *testing.T, e *env) {
 	h := e.run(t)
 	asleep(t, e, h, "kids")
 	must(t, h.Cancel(t.Context()))
-	equal(t, "children that are cancelled", len(e.runIDs(t, pgqrs.RunFilter{Workflow: "kids", State: pgqrs.Cancelled, Limit: n})), n)
+	equal(t, "children that are cancelled", len(e.runIDs(t, pgqrs.RunFilter{Workflow: "kids", Status: pgqrs.Cancelled, Limit: n})), n)
 	equal(t, "messages that wait", e.stats(t, "kids").Ready, 0)
 	e.awaitRun(t, h.ID(), pgqrs.Cancelled)
 }
@@ -183,7 +183,7 @@ func cancelIgnored(t *testing.T, e *env) {
 	close(s.gate)
 	e.awaitRun(t, s.ID(), pgqrs.Cancelled)
 	equalSlices(t, "what happened", s.calls.all(), []string{"first", "told true"})
-	equal(t, "status of the step", e.step(t, s.ID(), "first").State, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, s.ID(), "first").Status, pgqrs.Succeeded)
 }
 
 func cancelCleanUp(t *testing.T, e *env) {
@@ -204,8 +204,8 @@ func cancelCleanUp(t *testing.T, e *env) {
 		info := e.awaitRun(t, s.ID(), pgqrs.Cancelled)
 		equalSlices(t, "what happened", s.calls.all(), []string{"first", "true", "told true", "refund <nil>", "mail <nil>"})
 		equal(t, "result and error", string(info.Output)+info.Error, "")
-		equal(t, "status of the refused step", e.step(t, s.ID(), "first").State, pgqrs.Failed)
-		equal(t, "status of a step of the cleaning up", e.step(t, s.ID(), "mail").State, pgqrs.Succeeded)
+		equal(t, "status of the refused step", e.step(t, s.ID(), "first").Status, pgqrs.Failed)
+		equal(t, "status of a step of the cleaning up", e.step(t, s.ID(), "mail").Status, pgqrs.Succeeded)
 		equal(t, "executions", e.info(t, info.MessageID).Claim, 1)
 		must(t, s.stop())
 	}
@@ -223,7 +223,7 @@ func cancelCleanUpEarly(t *testing.T, e *env) {
 	close(s.gate)
 	e.awaitRun(t, s.ID(), pgqrs.Cancelled)
 	equalSlices(t, "what happened", s.calls.all(), []string{"first", "told true", "refund <nil>"})
-	equal(t, "status of the refund", e.step(t, s.ID(), "refund").State, pgqrs.Succeeded)
+	equal(t, "status of the refund", e.step(t, s.ID(), "refund").Status, pgqrs.Succeeded)
 }
 
 func cancelCrash(t *testing.T, e *env) {
@@ -370,7 +370,7 @@ func cancelAgain(t *testing.T, e *env) {
 		before := e.runInfo(t, over.ID())
 		err := over.Cancel(ctx)
 		wantError(t, err, pgqrs.ErrState)
-		wantText(t, "error", err.Error(), string(before.State))
+		wantText(t, "error", err.Error(), string(before.Status))
 		equal(t, "run afterwards", fmt.Sprint(e.runInfo(t, over.ID())), fmt.Sprint(before))
 	}
 }

@@ -80,7 +80,7 @@ func childResult(t *testing.T, e *env) {
 	equal(t, "parent", kids[0].ParentID, run.ID())
 	equal(t, "parent's step", kids[0].ParentStep, "kids")
 	equal(t, "parent of the parent", e.runInfo(t, run.ID()).ParentID, 0)
-	equal(t, "status of the step", e.step(t, run.ID(), "kids").State, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, run.ID(), "kids").Status, pgqrs.Succeeded)
 }
 
 func childFails(t *testing.T, e *env) {
@@ -102,7 +102,7 @@ func childFails(t *testing.T, e *env) {
 	run := launch(t, parents, -1)
 	equal(t, "result", finished(t, run), "went on")
 	kid := f.childRuns(t, e)[0]
-	equal(t, "status of the child", kid.State, pgqrs.Failed)
+	equal(t, "status of the child", kid.Status, pgqrs.Failed)
 	all := seen.all()
 	equalSlices(t, "what each execution saw", all, []string{all[0], all[0]})
 	wantText(t, "error", all[0], fmt.Sprint("0doubles", kid.ID, "pgqrs"), "spilt: -1")
@@ -268,7 +268,7 @@ func childQuick(t *testing.T, e *env) {
 		stop = func() { must(t, end()) }
 		eventually(t, "the child has ended", func() bool {
 			kids := near.childRuns(t, e)
-			return len(kids) == 1 && kids[0].State == pgqrs.Succeeded
+			return len(kids) == 1 && kids[0].Status == pgqrs.Succeeded
 		})
 	})
 	start(t, fast(newFamily(store).handlers()[0]))
@@ -361,7 +361,7 @@ func childListed(t *testing.T, e *env) {
 	e.awaitRun(t, parent.ID(), pgqrs.Failed)
 	kids := f.childRuns(t, e)[:3]
 	equalSlices(t, "children", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID()}), []int64{kids[0].ID, kids[1].ID, kids[2].ID})
-	equalSlices(t, "those that failed", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), State: pgqrs.Failed}), []int64{kids[1].ID})
+	equalSlices(t, "those that failed", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Status: pgqrs.Failed}), []int64{kids[1].ID})
 	equalSlices(t, "those of another workflow", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Workflow: "parents"}), []int64{})
 	equalSlices(t, "the first page", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Limit: 2}), []int64{kids[0].ID, kids[1].ID})
 	equalSlices(t, "the second page", e.runIDs(t, pgqrs.RunFilter{Parent: parent.ID(), Limit: 2, Before: kids[1].ID}), []int64{kids[2].ID})

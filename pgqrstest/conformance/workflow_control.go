@@ -59,7 +59,7 @@ func (e *env) pausedNow(t *testing.T, id int64) {
 	t.Helper()
 	e.awaitState(t, e.runInfo(t, id).MessageID, pgqrs.Scheduled)
 	info := e.runInfo(t, id)
-	equal(t, "status", info.State, pgqrs.Paused)
+	equal(t, "status", info.Status, pgqrs.Paused)
 	equal(t, "whether it has the time of the pause", info.PausedAt.IsZero(), false)
 }
 
@@ -70,7 +70,7 @@ func pauseStep(t *testing.T, e *env) {
 	close(h.gate)
 	e.pausedNow(t, h.ID())
 	equalSlices(t, "steps called", h.calls.all(), []string{"first"})
-	equal(t, "status of the step", e.step(t, h.ID(), "first").State, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, h.ID(), "first").Status, pgqrs.Succeeded)
 	must(t, h.Resume(t.Context()))
 	equal(t, "result", finished(t, h.RunHandle).Item, "done")
 	equalSlices(t, "steps called", h.calls.all(), []string{"first", "second"})
@@ -105,7 +105,7 @@ func pauseAsleep(t *testing.T, e *env) {
 		e.pausedNow(t, run.ID())
 	})
 	must(t, run.Resume(t.Context()))
-	equal(t, "status", e.runInfo(t, run.ID()).State, pgqrs.Running)
+	equal(t, "status", e.runInfo(t, run.ID()).Status, pgqrs.Running)
 	equal(t, "whether the time of the pause is gone", e.runInfo(t, run.ID()).PausedAt.IsZero(), true)
 	start(t, fast(h))
 	equal(t, "result", finished(t, run), "it is up")
@@ -255,7 +255,7 @@ func retryOtherWay(t *testing.T, e *env) {
 	e.poke(t, "UPDATE pgqrs_workflow_steps SET created_at = '2026-01-01 00:00:00.000', started_at = '2026-01-01 00:00:00.000'")
 	long := e.step(t, h.ID(), "refund").StartedAt
 	must(t, h.Retry(t.Context()))
-	equal(t, "status until it is taken anew", e.step(t, h.ID(), "charge").State, pgqrs.Queued)
+	equal(t, "status until it is taken anew", e.step(t, h.ID(), "charge").Status, pgqrs.Queued)
 	stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		err := walk("reserve", "charge")(ctx, run)
 		if err == nil {
@@ -334,7 +334,7 @@ func runsList(t *testing.T, e *env) {
 	runs := ends(t, e)
 	other := launch(t, waiters(e.store), 1)
 	for status, run := range runs {
-		equalSlices(t, string(status), e.runIDs(t, pgqrs.RunFilter{Workflow: "orders", State: status}), []int64{run.ID()})
+		equalSlices(t, string(status), e.runIDs(t, pgqrs.RunFilter{Workflow: "orders", Status: status}), []int64{run.ID()})
 	}
 	equalSlices(t, "another workflow", e.runIDs(t, pgqrs.RunFilter{Workflow: "waiters"}), []int64{other.ID()})
 	equalSlices(t, "no workflow", e.runIDs(t, pgqrs.RunFilter{Workflow: "nothing"}), []int64{})
@@ -350,7 +350,7 @@ func runsList(t *testing.T, e *env) {
 	}
 	equalSlices(t, "pages", paged, all)
 	runsByTime(t, e, all)
-	for _, f := range []pgqrs.RunFilter{{Limit: -1}, {Limit: 1001}, {State: "DONE"}, {State: "success"}} {
+	for _, f := range []pgqrs.RunFilter{{Limit: -1}, {Limit: 1001}, {Status: "DONE"}, {Status: "success"}} {
 		if _, err := e.store.Runs(t.Context(), f); err == nil {
 			t.Errorf("%+v is no error", f)
 		}
@@ -381,7 +381,7 @@ func stepsList(t *testing.T, e *env) {
 	asleep(t, e, h, "retried")
 	var got []string
 	for _, s := range value(h.Steps(t.Context()))(t) {
-		got = append(got, fmt.Sprint(s.Name, " ", s.State, " ", string(s.Output), " ", s.Error, " ", s.Retries, " ", s.RetryIn > 59*time.Minute, " ", s.EndedAt.IsZero()))
+		got = append(got, fmt.Sprint(s.Name, " ", s.Status, " ", string(s.Output), " ", s.Error, " ", s.Retries, " ", s.RetryIn > 59*time.Minute, " ", s.EndedAt.IsZero()))
 		equal(t, "whether it has a beginning", s.StartedAt.IsZero(), false)
 	}
 	equalSlices(t, "steps", got, []string{

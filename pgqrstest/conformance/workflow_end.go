@@ -41,13 +41,13 @@ func endSuccess(t *testing.T, e *env) {
 	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 20})
 	equal(t, "result, to another process", value(orders(e.newStore(t, pgqrs.Config{})).RunHandle(h.ID()).Result(t.Context()))(t), receipt{"tea", 20})
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Succeeded)
+	equal(t, "status", r.Status, pgqrs.Succeeded)
 	sameJSON(t, r.Output, `{"item":"tea","total":20}`)
 	equal(t, "error", r.Error, "")
 	equal(t, "whether its times ascend", !r.StartedAt.Before(r.CreatedAt) && !r.EndedAt.Before(r.StartedAt), true)
 	equal(t, "whether it is due", r.DueAt.IsZero(), true)
 	equal(t, "state", e.info(t, r.MessageID).State, pgqrs.Archived)
-	equalSlices(t, "runs that have succeeded", e.runIDs(t, pgqrs.RunFilter{State: pgqrs.Succeeded}), []int64{h.ID()})
+	equalSlices(t, "runs that have succeeded", e.runIDs(t, pgqrs.RunFilter{Status: pgqrs.Succeeded}), []int64{h.ID()})
 }
 
 // failedRun returns a run's error, after a look at what every one has.
@@ -75,7 +75,7 @@ func endError(t *testing.T, e *env) {
 	equal(t, "text", err.Error(), fmt.Sprintf("pgqrs: run %d of workflow %q: no tea: boom", h.ID(), "orders"))
 	equal(t, "whether it matches what was not recorded", errors.Is(err, errBoom), false)
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Failed)
+	equal(t, "status", r.Status, pgqrs.Failed)
 	equal(t, "error", r.Error, "no tea: boom")
 	equal(t, "output", string(r.Output), "")
 	equal(t, "calls", calls.len(), 1)
@@ -96,7 +96,7 @@ func endLate(t *testing.T, e *env) {
 	receive(t, "the function has begun", begun)
 	must(t, stop())
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Succeeded)
+	equal(t, "status", r.Status, pgqrs.Succeeded)
 	sameJSON(t, r.Output, `{"item":"tea","total":3}`)
 	m := e.info(t, r.MessageID)
 	equal(t, "state", m.State, pgqrs.Archived)
@@ -134,7 +134,7 @@ func endTogether(t *testing.T, e *env) {
 			return strings.Count(e.log.String(), "put off because of the database") > began
 		})
 		r := e.runInfo(t, h.ID())
-		equal(t, "status", r.State, pgqrs.Running)
+		equal(t, "status", r.Status, pgqrs.Running)
 		equal(t, "whether its message is acked", e.info(t, r.MessageID).State == pgqrs.Archived, false)
 		net.heal()
 		equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 20})
@@ -240,7 +240,7 @@ func endKiller(t *testing.T, e *env) {
 	equal(t, "calls", calls.len(), 0)
 	equal(t, "redriven", value(e.store.Redrive(t.Context(), r.MessageID))(t), 1)
 	e.awaitState(t, r.MessageID, pgqrs.Archived)
-	equal(t, "status after that", e.runInfo(t, h.ID()).State, pgqrs.Failed)
+	equal(t, "status after that", e.runInfo(t, h.ID()).Status, pgqrs.Failed)
 	equal(t, "calls after that", calls.len(), 0)
 }
 
@@ -263,7 +263,7 @@ func endTimeout(t *testing.T, e *env) {
 	wantError(t, receive(t, "the step's ctx ends", causes), pgqrs.ErrTimeout)
 	eventually(t, "the run waits for its backoff", func() bool { return e.stats(t, "orders").Scheduled == 1 })
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Running)
+	equal(t, "status", r.Status, pgqrs.Running)
 	equal(t, "attempts", r.Attempts, 1)
 	wantText(t, "last error", e.info(t, r.MessageID).LastError, "timeout")
 	equal(t, "steps that it has failed", len(value(h.Steps(t.Context()))(t)), 0)
@@ -309,7 +309,7 @@ func endResultCtx(t *testing.T, e *env) {
 	defer stop()
 	_, err = h.Result(late)
 	wantError(t, err, context.DeadlineExceeded)
-	equal(t, "status", e.runInfo(t, h.ID()).State, pgqrs.Queued)
+	equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Queued)
 }
 
 func endOtherType(t *testing.T, e *env) {

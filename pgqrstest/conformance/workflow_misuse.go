@@ -176,7 +176,7 @@ func misuseUnawaited(t *testing.T, e *env) {
 	})
 	equal(t, "result", finished(t, h), receipt{"tea", 1})
 	e.wantUnawaited(t, h.ID(), `["beside"]`)
-	equal(t, "status of the step", e.step(t, h.ID(), "beside").State, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, h.ID(), "beside").Status, pgqrs.Succeeded)
 }
 
 func misuseLate(t *testing.T, e *env) {

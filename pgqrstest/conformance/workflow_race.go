@@ -72,7 +72,7 @@ func raceCancelComplete(t *testing.T, e *env) {
 		if err != nil {
 			want = pgqrs.Succeeded
 		}
-		equal(t, fmt.Sprintf("status after %v", err), info.State, want)
+		equal(t, fmt.Sprintf("status after %v", err), info.Status, want)
 		equal(t, "whether it has a result", info.Output != nil, err != nil)
 	})
 }
@@ -83,14 +83,14 @@ func raceCancelFail(t *testing.T, e *env) {
 		if err != nil {
 			want = pgqrs.Failed
 		}
-		equal(t, fmt.Sprintf("status after %v", err), info.State, want)
+		equal(t, fmt.Sprintf("status after %v", err), info.Status, want)
 		equal(t, "whether it has an error", info.Error != "", err != nil)
 	})
 }
 
 func racePauseComplete(t *testing.T, e *env) {
 	race(t, e, nil, func(h *pgqrs.RunHandle[receipt]) error { return h.Pause(t.Context()) }, func(info pgqrs.RunInfo, _ error) {
-		equal(t, "status", info.State, pgqrs.Succeeded)
+		equal(t, "status", info.Status, pgqrs.Succeeded)
 		wantError(t, orders(e.store).RunHandle(info.ID).Resume(t.Context()), pgqrs.ErrState)
 	})
 }
@@ -100,7 +100,7 @@ func raceSignalFinish(t *testing.T, e *env) {
 	race(t, e, nil, func(h *pgqrs.RunHandle[receipt]) error {
 		return approved.Send(t.Context(), e.store, h.ID(), "x")
 	}, func(info pgqrs.RunInfo, err error) {
-		equal(t, "status", info.State, pgqrs.Succeeded)
+		equal(t, "status", info.Status, pgqrs.Succeeded)
 		if err == nil {
 			stored++
 		}
@@ -184,7 +184,7 @@ func raceExecutions(t *testing.T, e *env) {
 	close(first.gate)
 	wantError(t, receive(t, "the first's step returns", first.returned), pgqrs.ErrSuspended)
 	equal(t, "recorded steps", len(value(h.Steps(t.Context()))(t)), 0)
-	equal(t, "status", e.runInfo(t, h.ID()).State, pgqrs.Running)
+	equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Running)
 	close(second.gate)
 	must(t, receive(t, "the second's step returns", second.returned))
 	equal(t, "result", finished(t, h).Item, "second by second")
@@ -216,7 +216,7 @@ func raceForeignEnd(t *testing.T, e *env) {
 	close(gate)
 	e.awaitState(t, e.runInfo(t, h.ID()).MessageID, pgqrs.Archived)
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Failed)
+	equal(t, "status", r.Status, pgqrs.Failed)
 	equal(t, "error", r.Error, "theirs")
 	equal(t, "output", string(r.Output), "")
 }
@@ -256,7 +256,7 @@ func raceTwice(t *testing.T, e *env) {
 	for range rounds {
 		h := e.run(t)
 		together(t, 2, func(int) error { return h.Cancel(t.Context()) })
-		equal(t, "status", e.runInfo(t, h.ID()).State, pgqrs.Cancelled)
+		equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Cancelled)
 	}
 	begun, gate := make(chan struct{}, 10*rounds), make(chan struct{})
 	start(t, fast(waiters(e.store).Handle(func(_ context.Context, _ *pgqrs.Run, n int) (string, error) {

@@ -50,10 +50,10 @@ func stepRetry(t *testing.T, e *env) {
 			return attempts.len() == attempt && e.stats(t, "orders").Scheduled == 1
 		})
 		r := e.runInfo(t, h.ID())
-		equal(t, "status", r.State, pgqrs.Running)
+		equal(t, "status", r.Status, pgqrs.Running)
 		equal(t, "attempts of the message", r.Attempts, 0)
 		s := e.step(t, h.ID(), "charge")
-		equal(t, "step's status", s.State, pgqrs.Failed)
+		equal(t, "step's status", s.Status, pgqrs.Failed)
 		equal(t, "retries", s.Retries, attempt)
 		equal(t, "error", s.Error, "boom")
 		stillWaits(t, s, time.Duration(attempt)*time.Hour)
@@ -120,7 +120,7 @@ func stepFinal(t *testing.T, e *env) {
 			strings.TrimPrefix(c.err.Error(), "pgqrs: "), c.err, c.match != nil)
 		equalSlices(t, "errors of "+what, seen.all(), []string{want, want})
 		equal(t, "refunds", refunds.len(), 1)
-		equal(t, "step's status", e.step(t, h.ID(), "charge").State, pgqrs.Failed)
+		equal(t, "step's status", e.step(t, h.ID(), "charge").Status, pgqrs.Failed)
 		equal(t, "step's wait", e.step(t, h.ID(), "charge").RetryIn, 0)
 		wantText(t, "the run's error", r.Error, `step "charge"`, strings.TrimPrefix(c.err.Error(), "pgqrs: "))
 	}
@@ -185,7 +185,7 @@ func stepUnmarshalable(t *testing.T, e *env) {
 		equal(t, "attempts", attempts.len(), 1)
 		wantError(t, <-failures, pgqrs.ErrPermanent)
 		wantText(t, "error", r.Error, `step "bad"`, "invalid payload")
-		equal(t, "step's status", e.step(t, h.ID(), "bad").State, pgqrs.Failed)
+		equal(t, "step's status", e.step(t, h.ID(), "bad").Status, pgqrs.Failed)
 	}
 }
 

@@ -207,7 +207,7 @@ func signalTimeout(t *testing.T, e *env) {
 	}
 	until("approved#1")
 	waits := e.step(t, run.ID(), "approved#1")
-	equal(t, "status of the step", waits.State, pgqrs.Paused)
+	equal(t, "status of the step", waits.Status, pgqrs.Paused)
 	stillWaits(t, waits, time.Hour)
 	pgqrstest.Advance(t, e.store, time.Hour)
 	until("nap")
@@ -221,7 +221,7 @@ func signalTimeout(t *testing.T, e *env) {
 		equal(t, "error of the first Wait", s, all[0])
 	}
 	wantText(t, "error", all[0], "true true", "approved#1")
-	equal(t, "status of the first Wait", e.step(t, run.ID(), "approved#1").State, pgqrs.Failed)
+	equal(t, "status of the first Wait", e.step(t, run.ID(), "approved#1").Status, pgqrs.Failed)
 }
 
 func signalForever(t *testing.T, e *env) {
@@ -235,7 +235,7 @@ func signalForever(t *testing.T, e *env) {
 		must(t, stop())
 	}
 	until()
-	equal(t, "status of the step", e.step(t, run.ID(), "approved#1").State, pgqrs.Paused)
+	equal(t, "status of the step", e.step(t, run.ID(), "approved#1").Status, pgqrs.Paused)
 	equal(t, "time it has left", e.step(t, run.ID(), "approved#1").RetryIn, 0)
 	pgqrstest.Advance(t, e.store, 10*365*24*time.Hour)
 	equal(t, "scheduled", e.stats(t, "waiters").Scheduled, 1)
@@ -263,7 +263,7 @@ func signalNames(t *testing.T, e *env) {
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "yes"))
 	equal(t, "result", finished(t, run), "yes no")
 	asleep(t, e, other, "approved#1")
-	equal(t, "status of another run", e.runInfo(t, other.ID()).State, pgqrs.Running)
+	equal(t, "status of another run", e.runInfo(t, other.ID()).Status, pgqrs.Running)
 }
 
 func signalErrors(t *testing.T, e *env) {
@@ -282,7 +282,7 @@ func signalErrors(t *testing.T, e *env) {
 	for _, over := range []*pgqrs.RunHandle[string]{run, cancelled} {
 		err := approved.Send(ctx, e.store, over.ID(), "x")
 		wantError(t, err, pgqrs.ErrState)
-		wantText(t, "error", err.Error(), fmt.Sprint("run ", over.ID()), "approved", string(e.runInfo(t, over.ID()).State))
+		wantText(t, "error", err.Error(), fmt.Sprint("run ", over.ID()), "approved", string(e.runInfo(t, over.ID()).Status))
 	}
 	equal(t, "signals stored", e.signals(t), 0)
 }

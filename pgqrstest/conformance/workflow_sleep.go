@@ -99,7 +99,7 @@ func sleepSlot(t *testing.T, e *env) {
 	enqueue(t, q, "x")
 	receive(t, "the worker handles something else", got)
 	for _, run := range runs {
-		equal(t, "status", e.runInfo(t, run.ID()).State, pgqrs.Running)
+		equal(t, "status", e.runInfo(t, run.ID()).Status, pgqrs.Running)
 	}
 }
 
@@ -130,7 +130,7 @@ func sleepClock(t *testing.T, e *env) {
 	}
 	round()
 	begun := e.step(t, run.ID(), "nap")
-	equal(t, "status of the step", begun.State, pgqrs.Running)
+	equal(t, "status of the step", begun.Status, pgqrs.Running)
 	stillWaits(t, begun, time.Hour)
 	pgqrstest.Advance(t, e.store, 50*time.Minute)
 	e.poke(t, "UPDATE pgqrs_messages SET vt = enqueued_at") // woken for another reason
@@ -141,7 +141,7 @@ func sleepClock(t *testing.T, e *env) {
 	start(t, fast(h))
 	equal(t, "result", finished(t, run), "it is up")
 	ended := e.step(t, run.ID(), "nap")
-	equal(t, "status of the step", ended.State, pgqrs.Succeeded)
+	equal(t, "status of the step", ended.Status, pgqrs.Succeeded)
 	if slept := ended.EndedAt.Sub(ended.StartedAt); slept < time.Hour || slept > time.Hour+time.Minute {
 		t.Errorf("it slept for %v; want an hour", slept)
 	}
@@ -155,7 +155,7 @@ func sleepZero(t *testing.T, e *env) {
 		run := launch(t, w, "it")
 		equal(t, "result", finished(t, run), "it is up")
 		equalSlices(t, "calls", calls.all(), []string{"function", "before", "after"})
-		equal(t, "status of the step", e.step(t, run.ID(), "nap").State, pgqrs.Succeeded)
+		equal(t, "status of the step", e.step(t, run.ID(), "nap").Status, pgqrs.Succeeded)
 	}
 }
 
@@ -223,7 +223,7 @@ func sleepIdle(t *testing.T, e *env) {
 	q, info, nap := e.stats(t, "naps"), e.runInfo(t, run.ID()), e.step(t, run.ID(), "nap")
 	equal(t, "scheduled", q.Scheduled, 1)
 	equal(t, "ready and leased", q.Ready+q.Leased, 0)
-	equal(t, "status", info.State, pgqrs.Running)
+	equal(t, "status", info.Status, pgqrs.Running)
 	if wait := info.DueAt.Sub(nap.StartedAt); wait < time.Hour || wait > time.Hour+time.Minute {
 		t.Errorf("the run is due %v after it went to sleep; want an hour", wait)
 	}

@@ -63,7 +63,7 @@ func (e *env) runInfo(t *testing.T, id int64) pgqrs.RunInfo {
 // awaitRun waits until a run has a status and returns it.
 func (e *env) awaitRun(t *testing.T, id int64, status pgqrs.RunState) pgqrs.RunInfo {
 	t.Helper()
-	eventually(t, fmt.Sprintf("run %d is %s", id, status), func() bool { return e.runInfo(t, id).State == status })
+	eventually(t, fmt.Sprintf("run %d is %s", id, status), func() bool { return e.runInfo(t, id).Status == status })
 	return e.runInfo(t, id)
 }
 
@@ -89,14 +89,14 @@ func startVisible(t *testing.T, e *env) {
 	r := value(h.Info(t.Context()))(t)
 	equal(t, "id", r.ID, h.ID())
 	equal(t, "workflow", r.Workflow, "orders")
-	equal(t, "status", r.State, pgqrs.Queued)
+	equal(t, "status", r.Status, pgqrs.Queued)
 	equal(t, "times", r.CreatedAt.IsZero() || r.DueAt.IsZero() || !r.StartedAt.IsZero() || !r.EndedAt.IsZero(), false)
 	equal(t, "text", fmt.Sprint(r.Key, r.Error, r.Warning, r.ParentStep, r.Attempts, r.ParentID), "0 0")
 	sameJSON(t, r.Input, `{"input":{"item":"tea","n":2}}`)
 	m := e.info(t, r.MessageID)
 	equal(t, "queue", m.Queue, "orders")
 	sameJSON(t, m.Raw, `{"input":{"item":"tea","n":2}}`)
-	equalSlices(t, "runs that are queued", e.runIDs(t, pgqrs.RunFilter{State: pgqrs.Queued}), []int64{r.ID})
+	equalSlices(t, "runs that are queued", e.runIDs(t, pgqrs.RunFilter{Status: pgqrs.Queued}), []int64{r.ID})
 	equal(t, "steps", len(value(h.Steps(t.Context()))(t)), 0)
 	equal(t, "ready", e.stats(t, "orders").Ready, 1)
 }
@@ -152,7 +152,7 @@ func startOptions(t *testing.T, e *env) {
 	w.Concurrency = 1
 	start(t, w)
 	e.awaitRun(t, low.ID(), pgqrs.Succeeded)
-	equal(t, "status before its time", e.runInfo(t, late.ID()).State, pgqrs.Queued)
+	equal(t, "status before its time", e.runInfo(t, late.ID()).Status, pgqrs.Queued)
 	pgqrstest.Advance(t, e.store, time.Hour)
 	e.awaitRun(t, late.ID(), pgqrs.Succeeded)
 	equalSlices(t, "runs in order", seen.all(), []int64{high.ID(), low.ID(), late.ID()})
@@ -269,7 +269,7 @@ func startWaits(t *testing.T, e *env) {
 		if commit {
 			equal(t, "the run", waited.ID(), h.ID())
 		}
-		equal(t, "status", e.runInfo(t, waited.ID()).State, pgqrs.Queued)
+		equal(t, "status", e.runInfo(t, waited.ID()).Status, pgqrs.Queued)
 	}
 	equal(t, "runs", len(e.runIDs(t, pgqrs.RunFilter{})), 3)
 	equal(t, "messages", e.stats(t, "orders").Ready, 3)
@@ -304,7 +304,7 @@ func startForeign(t *testing.T, e *env) {
 		e.awaitState(t, id, pgqrs.Archived)
 	}
 	for _, r := range value(e.store.Runs(t.Context(), pgqrs.RunFilter{Workflow: "orders"}))(t) {
-		equal(t, "status", r.State, pgqrs.Succeeded)
+		equal(t, "status", r.Status, pgqrs.Succeeded)
 		sameJSON(t, r.Output, `{"item":"tea","total":70}`)
 	}
 	equal(t, "runs", len(e.runIDs(t, pgqrs.RunFilter{})), len(ids))
@@ -322,7 +322,7 @@ func startUnknown(t *testing.T, e *env) {
 		value(value(other.Start(t.Context(), order{}))(t).Result(t.Context()))(t)
 	}
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Queued)
+	equal(t, "status", r.Status, pgqrs.Queued)
 	equal(t, "attempts", r.Attempts, 0)
 	equal(t, "ready", e.stats(t, "orders").Ready, 1)
 	start(t, fast(sells(orders(e.newStore(t, pgqrs.Config{})))))

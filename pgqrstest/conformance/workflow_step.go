@@ -66,7 +66,7 @@ func stepOutlastsCtx(t *testing.T, e *env) {
 	})
 	finished(t, h)
 	equalSlices(t, "calls", calls.all(), []string{"charge"})
-	equal(t, "status of the step", e.step(t, h.ID(), "charge").State, pgqrs.Succeeded)
+	equal(t, "status of the step", e.step(t, h.ID(), "charge").Status, pgqrs.Succeeded)
 }
 
 func stepReplay(t *testing.T, e *env) {
@@ -94,7 +94,7 @@ func stepReplay(t *testing.T, e *env) {
 	after := e.step(t, h.ID(), "a")
 	equal(t, "the step's beginning", after.StartedAt.Equal(before.StartedAt), true)
 	equal(t, "the step's end", after.EndedAt.Equal(before.EndedAt), true)
-	equal(t, "status", after.State, pgqrs.Succeeded)
+	equal(t, "status", after.Status, pgqrs.Succeeded)
 	sameJSON(t, after.Output, "20")
 }
 

@@ -54,7 +54,7 @@ func stepTxTogether(t *testing.T, e *env) {
 	equal(t, "effects", count(), 3)
 	for _, name := range []string{"book", "nothing", "do"} {
 		s := e.step(t, h.ID(), name)
-		equal(t, "status", s.State, pgqrs.Succeeded)
+		equal(t, "status", s.Status, pgqrs.Succeeded)
 		equal(t, "whether it has an end", s.EndedAt.IsZero(), false)
 	}
 }

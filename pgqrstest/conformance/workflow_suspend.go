@@ -185,7 +185,7 @@ func suspendSwallowed(t *testing.T, e *env) {
 	})
 	eventually(t, "the run waits", func() bool { return calls.len() == 1 && e.stats(t, "orders").Scheduled == 1 })
 	r := e.runInfo(t, h.ID())
-	equal(t, "status", r.State, pgqrs.Running)
+	equal(t, "status", r.Status, pgqrs.Running)
 	equal(t, "attempts", r.Attempts, 0)
 	e.later(t, time.Hour)
 	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 7})
@@ -230,7 +230,7 @@ func suspendLoop(t *testing.T, e *env) {
 		r := e.runInfo(t, h.ID())
 		return e.stats(t, "orders").Scheduled == 1 && r.Attempts == 1
 	})
-	equal(t, "status", e.runInfo(t, h.ID()).State, pgqrs.Running)
+	equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Running)
 	now, _ := calls.read()
 	equal(t, "calls that the run bore", now, 1001)
 	e.later(t, time.Hour)

@@ -26,7 +26,7 @@ func honest() *facts {
 			4: message(4, order, `{"input": {"N": 7}}`),
 		},
 		runs: map[int64]pgqrs.RunInfo{
-			9: {ID: 9, Key: "run-7", State: pgqrs.Succeeded, Input: json.RawMessage(`{"input": {"N": 7}}`), Output: json.RawMessage(`{"Price": 21, "Reserved": 8}`)},
+			9: {ID: 9, Key: "run-7", Status: pgqrs.Succeeded, Input: json.RawMessage(`{"input": {"N": 7}}`), Output: json.RawMessage(`{"Price": 21, "Reserved": 8}`)},
 		},
 		effects: map[happening]int{{bookedEffect, 2}: 1, {ackedEffect, 3}: 1, {reserveEffect, 9}: 1, {bookEffect, 9}: 1},
 		orders:  map[string]int{"b": 1},
@@ -67,7 +67,7 @@ func TestTheAuditFinds(t *testing.T) {
 		"a dead message":                            {"lost", func(f *facts) { change(f, 1, func(m *pgqrs.MessageInfo) { m.State = pgqrs.Dead }) }},
 		"an order without its message":              {"lost", func(f *facts) { f.orders["z"] = 1 }},
 		"an acknowledged run that is not there":     {"lost", func(f *facts) { add(f, entry{Event: started, Token: "run-8", ID: 10}) }},
-		"a run that has not ended":                  {"lost", func(f *facts) { r := f.runs[9]; r.State = pgqrs.Running; f.runs[9] = r }},
+		"a run that has not ended":                  {"lost", func(f *facts) { r := f.runs[9]; r.Status = pgqrs.Running; f.runs[9] = r }},
 		"a missing effect of HandleTx":              {"lost", func(f *facts) { delete(f.effects, happening{bookedEffect, 2}) }},
 		"a missing effect of StepTx":                {"lost", func(f *facts) { delete(f.effects, happening{bookEffect, 9}) }},
 		"a message stored twice":                    {"doubled", func(f *facts) { change(f, 3, func(m *pgqrs.MessageInfo) { m.Raw = json.RawMessage(`{"Token": "a"}`) }) }},

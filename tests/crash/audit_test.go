@@ -130,8 +130,8 @@ func (f *facts) auditRuns(a *audit) {
 			a.lose("run %d: input %s: %v", id, r.Input, err)
 			continue
 		}
-		if r.State != pgqrs.Succeeded {
-			a.lose("run %d did not succeed: it is %s %s", id, r.State, r.Error)
+		if r.Status != pgqrs.Succeeded {
+			a.lose("run %d did not succeed: it is %s %s", id, r.Status, r.Error)
 			continue
 		}
 		if r.Key != keyOf(payload.Input.N) {
@@ -173,7 +173,7 @@ func (f *facts) auditEffects(a *audit) {
 		}
 	}
 	for id, r := range f.runs {
-		if r.State == pgqrs.Succeeded {
+		if r.Status == pgqrs.Succeeded {
 			need(reserveEffect, id)
 			need(bookEffect, id)
 		}

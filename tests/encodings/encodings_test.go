@@ -126,7 +126,7 @@ func (p place) awaitRun(t *testing.T, id int64, state pgqrs.RunState) pgqrs.RunI
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.State == state {
+		if info.Status == state {
 			return info
 		}
 		if time.Now().After(deadline) {

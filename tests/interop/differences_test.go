@@ -96,7 +96,7 @@ func pausedRun(t *testing.T, p *pair) {
 	run := value(pgqrs.NewWorkflow[order, receipt](p.store, "order").Start(t.Context(), order{"ink", 7}))(t)
 	must(t, run.Pause(t.Context()))
 	p.py.run(t, openRun, nil)
-	equal(t, "status", value(run.Info(t.Context()))(t).State, pgqrs.Running)
+	equal(t, "status", value(run.Info(t.Context()))(t).Status, pgqrs.Running)
 }
 
 func overwritten(t *testing.T, p *pair) {

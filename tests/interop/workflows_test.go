@@ -66,7 +66,7 @@ func (p *pair) awaitRun(t *testing.T, id int64, status pgqrs.RunState) pgqrs.Run
 	var info pgqrs.RunInfo
 	eventually(t, "the run is "+string(status), func() bool {
 		info = value(p.store.RunHandle(id).Info(t.Context()))(t)
-		return info.State == status
+		return info.Status == status
 	})
 	return info
 }
@@ -145,7 +145,7 @@ func startGo(t *testing.T, p *pair) {
 	equal(t, "result", fmt.Sprint(got), fmt.Sprint(receipt{21, []string{"ink 🦆", "<b> & 日本"}}))
 	var steps []string
 	for _, s := range value(run.Steps(t.Context()))(t) {
-		steps = append(steps, fmt.Sprintf("%s %s %s", s.Name, s.State, strings.ReplaceAll(string(s.Output), " ", "")))
+		steps = append(steps, fmt.Sprintf("%s %s %s", s.Name, s.Status, strings.ReplaceAll(string(s.Output), " ", "")))
 	}
 	equal(t, "steps", fmt.Sprint(steps), `[price SUCCESS {"each":3} total SUCCESS 21]`)
 	info := value(run.Info(t.Context()))(t)
@@ -198,7 +198,7 @@ func resumeGo(t *testing.T, p *pair) {
 	`, nil)
 	p.py.kill()
 	run := p.runOf(t, "order")
-	equal(t, "status", run.State, pgqrs.Running)
+	equal(t, "status", run.Status, pgqrs.Running)
 	pgqrstest.Advance(t, p.store, time.Minute)
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	p.work(t, w.Handle(takeOrder))
@@ -238,7 +238,7 @@ func resumePython(t *testing.T, p *pair) {
 	run := value(pgqrs.NewWorkflow[order, receipt](p.store, "order").Start(t.Context(), order{"ink", 7}))(t)
 	p.killInSecondStep(t)
 	info := value(run.Info(t.Context()))(t)
-	equal(t, "status", info.State, pgqrs.Running)
+	equal(t, "status", info.Status, pgqrs.Running)
 	equal(t, "state of its message", p.message(t, info.MessageID).State, pgqrs.Leased)
 	pgqrstest.Advance(t, p.store, 2*time.Minute)
 	// Go's maintenance gives the message to Python.
@@ -403,7 +403,7 @@ func pausePython(t *testing.T, p *pair) {
 		assert await my.consumer.release_messages([my.held.id]) == 1
 	`, nil)
 	run := p.runOf(t, "order")
-	equal(t, "status", run.State, pgqrs.Paused)
+	equal(t, "status", run.Status, pgqrs.Paused)
 	equal(t, "why", run.Error, "waiting for approval")
 	w := pgqrs.NewWorkflow[order, receipt](p.store, "order")
 	p.work(t, w.Handle(takeOrder))

@@ -223,10 +223,10 @@ func (m *runMachine) compare(rt *rapid.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if info.State != r.model.status {
-			rt.Fatalf("run %d of %v is %s; want %s, with %d steps done", r.ID(), r.model.script, info.State, r.model.status, r.model.next())
+		if info.Status != r.model.status {
+			rt.Fatalf("run %d of %v is %s; want %s, with %d steps done", r.ID(), r.model.script, info.Status, r.model.status, r.model.next())
 		}
-		if info.State == pgqrs.Succeeded {
+		if info.Status == pgqrs.Succeeded {
 			var results []string
 			if err := json.Unmarshal(info.Output, &results); err != nil || !slices.Equal(results, r.model.results) {
 				rt.Fatalf("run %d returned %s, %v; want %q", r.ID(), info.Output, err, r.model.results)

@@ -80,12 +80,12 @@ func listRuns(t *testing.T, db *sql.DB, d pgqrs.Dialect, w *watcher) {
 		}{
 			{pgqrs.RunFilter{Limit: 50}, 50},
 			{pgqrs.RunFilter{Limit: 50, Before: 1000}, 50},
-			{pgqrs.RunFilter{State: pgqrs.Failed}, 2},
-			{pgqrs.RunFilter{State: pgqrs.Failed, Workflow: "orders", Limit: 1}, 1},
-			{pgqrs.RunFilter{State: pgqrs.Succeeded, Limit: 50, Before: 1000}, 50},
-			{pgqrs.RunFilter{State: pgqrs.Paused}, 0},
+			{pgqrs.RunFilter{Status: pgqrs.Failed}, 2},
+			{pgqrs.RunFilter{Status: pgqrs.Failed, Workflow: "orders", Limit: 1}, 1},
+			{pgqrs.RunFilter{Status: pgqrs.Succeeded, Limit: 50, Before: 1000}, 50},
+			{pgqrs.RunFilter{Status: pgqrs.Paused}, 0},
 			{pgqrs.RunFilter{Parent: 7}, 3},
-			{pgqrs.RunFilter{Parent: 7, State: pgqrs.Succeeded, Limit: 2, Before: 30}, 2},
+			{pgqrs.RunFilter{Parent: 7, Status: pgqrs.Succeeded, Limit: 2, Before: 30}, 2},
 		} {
 			if got := len(value(s.Runs(t.Context(), c.f))(t)); got != c.runs {
 				t.Errorf("%+v lists %d runs, want %d", c.f, got, c.runs)

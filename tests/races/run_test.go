@@ -67,7 +67,7 @@ func (e *ending) want(status pgqrs.RunState) {
 		info = value(e.Info(e.s.Context()))(e.s)
 		return !info.EndedAt.IsZero()
 	})
-	equal(e.s, "status", info.State, status)
+	equal(e.s, "status", info.Status, status)
 	equal(e.s, "whether it has a result", info.Output != nil, status == pgqrs.Succeeded)
 	e.s.eventually("its message is archived", func() bool { return e.s.state(info.MessageID) == pgqrs.Archived })
 }
@@ -174,7 +174,7 @@ func (s *scene) unstarted() (*ending, pgqrs.Handler) {
 
 // A run that has no step yet ends with Cancel, or else when its worker begins it.
 func TestCancelAgainstBegin(t *testing.T) {
-	status := func(e *ending) pgqrs.RunState { return value(e.Info(e.s.Context()))(e.s).State }
+	status := func(e *ending) pgqrs.RunState { return value(e.Info(e.s.Context()))(e.s).Status }
 	onBoth(t, "the cancel comes first", func(s *scene) {
 		e, h := s.unstarted()
 		claim := s.a.tap.Before(s, "pgqrs:message.claim")
@@ -355,7 +355,7 @@ func (b *sibling) remove(s *scene) <-chan error {
 // want waits for the end of the parent, which is told that its child was deleted.
 func (b *sibling) want(s *scene) {
 	s.Helper()
-	s.eventually("the parent has ended", func() bool { return value(b.Info(s.Context()))(s).State == pgqrs.Failed })
+	s.eventually("the parent has ended", func() bool { return value(b.Info(s.Context()))(s).Status == pgqrs.Failed })
 	if info := value(b.Info(s.Context()))(s); !strings.Contains(info.Error, "it was deleted") {
 		s.Errorf("its error is %q", info.Error)
 	}

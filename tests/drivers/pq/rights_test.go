@@ -435,7 +435,7 @@ func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 		})
 		ticks, err := r.owner.ScheduleRuns(t.Context(), names["tick"], 1)
 		_, missing := gone.Info(t.Context())
-		return errors.Is(missing, pgqrs.ErrNotFound) && !busy && info.State == pgqrs.Succeeded && err == nil && len(ticks) > 0 && old()
+		return errors.Is(missing, pgqrs.ErrNotFound) && !busy && info.Status == pgqrs.Succeeded && err == nil && len(ticks) > 0 && old()
 	}
 	deadline := time.Now().Add(time.Minute)
 	for {

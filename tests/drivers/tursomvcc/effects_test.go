@@ -94,7 +94,7 @@ func TestStepTxThatReturnsItsFirstErrorHasItsEffectOnce(t *testing.T) {
 	steps, err := l.step(t, store, false)
 	must(t, err)
 	l.wantBooked(t, []string{"before", "after"}, 1, 2)
-	if len(steps) != 1 || steps[0].State != pgqrs.Succeeded || steps[0].Retries != 0 {
+	if len(steps) != 1 || steps[0].Status != pgqrs.Succeeded || steps[0].Retries != 0 {
 		t.Errorf("steps %+v; want one that succeeded, without a retry", steps)
 	}
 }
@@ -106,7 +106,7 @@ func TestStepTxThatSwallowsAConflictFails(t *testing.T) {
 		t.Errorf("the run's error is %v; want %q", err, ended)
 	}
 	l.wantBooked(t, []string{"after"}, 0, 1)
-	if len(steps) != 1 || steps[0].State != pgqrs.Failed {
+	if len(steps) != 1 || steps[0].Status != pgqrs.Failed {
 		t.Errorf("steps %+v; want one that failed", steps)
 	}
 }

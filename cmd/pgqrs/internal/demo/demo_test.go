@@ -81,7 +81,7 @@ func look(t *testing.T, store *pgqrs.Store, seen map[string]bool) {
 		t.Fatal(err)
 	}
 	for _, r := range runs {
-		seen[string(r.State)] = true
+		seen[string(r.Status)] = true
 		seen["child"] = seen["child"] || r.ParentID != 0
 	}
 }
