@@ -313,8 +313,11 @@ func (e *enqueueOp) encodePlainList() (list string, ok bool) {
 	}
 	var b strings.Builder
 	b.Grow(size)
+	b.WriteByte('[')
 	for i, n := range e.left {
-		b.WriteByte("[,"[min(i, 1)])
+		if i > 0 {
+			b.WriteByte(',')
+		}
 		b.WriteString(e.items[n].payload)
 	}
 	b.WriteByte(']')
