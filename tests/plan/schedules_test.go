@@ -114,8 +114,6 @@ func planSchedules(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, situat
 	}
 }
 
-const grown = "tables that have grown since the plans were made"
-
 func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 	c, err := pq.NewConnector(postgres.Schema(t, "postgres"))
 	must(t, err)
@@ -124,9 +122,6 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 		var explained []struct{ Plan node }
 		if err := json.Unmarshal([]byte(raw), &explained); err != nil || when == "" || !strings.HasPrefix(tag, "schedule.") {
 			return err
-		}
-		if when == grown && tag == "schedule.find" {
-			return nil // the plan of a table of one page reads the page, until autovacuum has analyzed the grown table
 		}
 		for _, table := range []string{"pgqrs_schedules", "pgqrs_schedule_runs", "pgqrs_messages"} {
 			if most, count := explained[0].Plan.most(table); count > mayRead(tag) {
@@ -152,8 +147,8 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 		must(t, err)
 	}
 	planSchedules(t, w, db, pgqrs.Postgres, [][2]string{
-		{grown, ""}, {"tables that were never analyzed", "DEALLOCATE ALL"},
-		{"grown tables that autovacuum has analyzed", "ANALYZE"}, {"analyzed tables", "ANALYZE; DEALLOCATE ALL"},
+		// A plan that was made for a table of one page reads all its pages, until autovacuum analyzes the grown table. So none is kept.
+		{"tables that were never analyzed", "DEALLOCATE ALL"}, {"analyzed tables", "ANALYZE; DEALLOCATE ALL"},
 	}, func(situation string) { when = situation })
 }
 
