@@ -147,7 +147,7 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 		must(t, err)
 	}
 	planSchedules(t, w, db, pgqrs.Postgres, [][2]string{
-		// A plan that was made for a table of one page reads all its pages, until autovacuum analyzes the grown table. So none is kept.
+		// A plan that was made for few schedules may read all of them, until autovacuum analyzes the grown table. So none is kept.
 		{"tables that were never analyzed", "DEALLOCATE ALL"}, {"analyzed tables", "ANALYZE; DEALLOCATE ALL"},
 	}, func(situation string) { when = situation })
 }
