@@ -172,7 +172,6 @@ func (r *runner) rescan(a *rescanAnswer) {
 	start := time.Now()
 	a.skipped, a.err = r.store.skippedPositions(ctx, a.queue.worker.Load(), a.to)
 	a.took = time.Since(start)
-	r.logFailedQuery(r.maintenanceReads, a.err)
 }
 
 // skippedPositions returns the first messages that may be claimed and stand at or before a place,
@@ -313,7 +312,6 @@ func (r *runner) claim(a *claimAnswer) {
 	q := a.queue
 	if q.claimUnknown.Load() {
 		if a.err = r.releaseUnknownClaim(q); a.err != nil {
-			r.logFailedQuery(r.maintenanceReads, a.err)
 			return
 		}
 	}
@@ -328,7 +326,6 @@ func (r *runner) claim(a *claimAnswer) {
 	if err != nil {
 		q.claimUnknown.Store(true) // it may have committed all the same
 		a.refused = ctx.Err() == nil && r.store.dialect.isRefused(err)
-		r.logFailedQuery(r.handlerBase, err)
 		return
 	}
 	a.ms = r.trackClaimed(q, ms, start.Add(q.lease))
@@ -419,18 +416,10 @@ func (r *runner) poll(a *pollAnswer) {
 	a.err = err
 	if err != nil {
 		a.stuck = r.stuck(start)
-		r.logFailedQuery(r.handlerBase, err)
 		return
 	}
 	a.due = map[int64]bool{}
 	for _, id := range ids {
 		a.due[id] = true
-	}
-}
-
-// logFailedQuery logs why a query of the dispatch loop failed, unless the end of ctx cut it short.
-func (r *runner) logFailedQuery(ctx context.Context, err error) {
-	if err != nil && ctx.Err() == nil {
-		r.log.Warn("pgqrs: could not look for messages; trying again", "err", err)
 	}
 }

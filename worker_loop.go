@@ -2,6 +2,7 @@ package pgqrs
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -397,6 +398,7 @@ func (a *pollAnswer) apply(l *dispatchLoop) {
 		for _, q := range l.queues {
 			q.mayHaveMessages = q.mayHaveMessages || a.stuck // a claim has a way past the dead rows
 		}
+		l.logFailedQuery(a.err)
 		return
 	}
 	l.querySucceeded()
@@ -421,6 +423,7 @@ func (a *claimAnswer) apply(l *dispatchLoop) {
 		} else {
 			l.queryFailed()
 		}
+		l.logFailedQuery(a.err)
 		return
 	}
 	l.querySucceeded()
@@ -437,6 +440,9 @@ func (a *rescanAnswer) apply(l *dispatchLoop) {
 	if a.queue.cursor.rescanned(a) {
 		a.queue.mayHaveMessages, a.queue.enqueuedSince = true, true
 	}
+	if a.err != nil {
+		l.logFailedQuery(a.err)
+	}
 }
 
 // queryFailed polls again after a time that grows with each failure.
@@ -446,6 +452,14 @@ func (l *dispatchLoop) queryFailed() {
 	l.setPoll(min(l.PollInterval<<min(l.failedQueries-1, 10), max(l.PollInterval, maxFailurePoll)))
 	if pollAgain {
 		l.pollFast()
+	}
+}
+
+// logFailedQuery logs why a query failed, unless the drain or an Observer ended it.
+func (l *dispatchLoop) logFailedQuery(err error) {
+	drained := l.maintenanceReads.Err() != nil && errors.Is(err, context.Canceled)
+	if !drained && !errors.Is(err, foreign.ErrGoexit) {
+		l.log.Warn("pgqrs: could not look for messages; trying again", "err", err)
 	}
 }
 
