@@ -88,7 +88,7 @@ go build -o "$report/report" ./tests/internal/report
 # SQLite itself, translated to Go, and the compiler of its WebAssembly are left out of the race detector: they are slow there,
 # and not what is tested. Only packages that hold no lock and no atomic may be left out: what an instrumented package
 # shares with them through one would look like a race.
-flags=(-shuffle=on "-count=$count" "-timeout=$((15 * count))m" "-p=$packages" -json)
+flags=(-shuffle=on "-count=$count" "-timeout=$((30 * count))m" "-p=$packages" -json)
 race=(-race)
 compiler=github.com/tetratelabs/wazero/internal/engine/wazevo
 for package in modernc.org/sqlite/lib github.com/ncruces/go-sqlite3-wasm/v6 $compiler/{backend/...,frontend,ssa}; do
