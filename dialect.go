@@ -296,7 +296,7 @@ type messageSQL struct {
 	bury string
 }
 
-// leaseSQL is for messages that the caller holds. All but claim and strays
+// leaseSQL is for messages that the caller holds. All but claim and orphans
 // are fenced: they touch a row only if worker and claim number are its own.
 type leaseSQL struct {
 	// claim leases up to n due messages of the worker's queue, by priority, due time and id, unless
@@ -340,7 +340,7 @@ type leaseSQL struct {
 	// that are locked and returns them as still held. Query; lease, JSON array of lease tuples;
 	// rows: id of those still held.
 	renew string
-	// strays releases, uncounted, what a worker holds in the table but not in hand. It leaves a row
+	// orphans releases, uncounted, what a worker holds in the table but not in hand. It leaves a row
 	// of another incarnation alone. Exec; worker, incarnation, JSON array of ids in hand.
 	orphans string
 }

@@ -91,7 +91,7 @@ func (s *core) sessionFor(ctx context.Context, begin func(*session) error) (*ses
 	return nil, driver.ErrBadConn
 }
 
-// catchPanic is core.guard for a call on the connection. A session that has met a panic calls
+// catchPanic is core.catchPanic for a call on the connection. A session that has met a panic calls
 // nothing more.
 func (o *session) catchPanic(held bool, fn func() error) error {
 	if o.panic != nil {

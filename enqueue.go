@@ -467,7 +467,7 @@ type BatchResult struct {
 	Dead int64 `json:"dead"`
 }
 
-// row is the sequel as it is enqueued.
+// row returns the batch callback as it is enqueued.
 func (q *batchCallback) row(ctx context.Context, s *Store) (enqueueRow, error) {
 	items, err := s.encodeRows(ctx, []any{q.payload}, append(slices.Clip(q.opts), noEach, noKeyOrGroup))
 	if err != nil {

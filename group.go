@@ -311,7 +311,7 @@ const (
 	pruneGroups       = time.Hour   // since a group was last used
 )
 
-// unblockRetries are followers of what ended while another transaction had them
+// unblockRetries are dependents of what ended while another transaction had them
 // locked, such as one that was enqueueing to a group. Each is looked at again, ever less
 // often, until it has been. What a process leaves undone the sweep of any Worker finds.
 type unblockRetries struct {
@@ -322,14 +322,14 @@ type unblockRetries struct {
 	closed bool
 }
 
-// An unblockRetry is when to look at a follower again.
+// An unblockRetry is when to look at a dependent again.
 type unblockRetry struct {
 	at       time.Time
 	attempts int  // that were in vain
 	callerTx bool // what ended did so in a caller's transaction, whose end shows nowhere
 }
 
-// retryUnblock has followers looked at again soon.
+// retryUnblock tries again soon to unblock dependents.
 func (s *core) retryUnblock(f dependents, open bool) {
 	r := &s.unblockRetries
 	r.mu.Lock()

@@ -37,7 +37,7 @@ func (e *infraError) Error() string { return e.err.Error() }
 
 func (e *infraError) Unwrap() error { return e.err }
 
-// infraCause is the cause of a suspension because of err: a setback, unless the lease has ended.
+// infraCause is the cause of a suspension because of err: an infrastructure error, unless the lease has ended.
 func infraCause(lease context.Context, err error) error {
 	if errors.Is(err, ErrLeaseLost) || context.Cause(lease) != nil {
 		return err
@@ -137,7 +137,7 @@ func (s infraErrorCounts) add(id int64) (n int, wait time.Duration) {
 	return n, min(firstInfraErrorWait<<min(n-1, 10), maxInfraErrorWait)
 }
 
-// countInfraError counts one more setback of a delivery's message, and returns how long to wait.
+// countInfraError counts one more infrastructure error of a delivery's message, and returns how long to wait.
 func (r *runner) countInfraError(d *delivery) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

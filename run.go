@@ -552,7 +552,7 @@ func (e *execution) endByOneStatement(ctx context.Context, status RunState, outp
 	return stands, err
 }
 
-// endByTransaction is endAtOnce for every run, by several statements.
+// endByTransaction is endByOneStatement for every run, by several statements.
 func (e *execution) endByTransaction(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	err = e.store.atomic(ctx, func(c conn) error {
 		var err error

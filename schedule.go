@@ -321,9 +321,9 @@ type scheduler struct {
 	done      chan scheduleEnd // has room for one of each
 }
 
-// A scheduleState is a schedule of a Worker with what its timekeeper knows of it. The first two
+// A scheduleState is a schedule of a Worker with what its scheduler knows of it. The first two
 // fields belong to the schedule's goroutine while it is under way, and the others to the
-// timekeeper's.
+// scheduler's.
 type scheduleState struct {
 	*Schedule
 	lastLog      string    // the latest log line about it

@@ -643,7 +643,7 @@ func (e *execution) endedStepResult(ctx context.Context, name string) ([]byte, e
 }
 
 // suspendOnInfraError closes the execution because of the database. What its encoding lacks is no
-// setback, nor is a step in the transaction of another.
+// infrastructure error, nor is a step in the transaction of another.
 func (e *execution) suspendOnInfraError(err error) error {
 	switch {
 	case sqlerr.Untranslatable(err):

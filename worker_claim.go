@@ -43,7 +43,7 @@ const (
 	seeking                        // claims continue from now; a rescan is to find the position
 )
 
-// A position in the order of a queue's messages. The zero place is the beginning.
+// A position in the order of a queue's messages. The zero position is the beginning.
 type position struct {
 	priority int
 	due, id  int64 // due in microseconds since 1970
