@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,12 +28,16 @@ func (e *env) later(t *testing.T, d time.Duration) {
 // A script is the function of the workflow that most cases use.
 type script func(ctx context.Context, run *pgqrs.Run, execution int) (receipt, error)
 
-// play returns a handler for a script, which is told the number of its execution.
+// play returns a handler for a script. It passes the script the number of the run's execution by
+// this handler, from 1.
 func play(s *pgqrs.Store, fn script) pgqrs.Handler {
-	var executions gauge
+	var mu sync.Mutex
+	executions := make(map[int64]int)
 	return orders(s).Handle(func(ctx context.Context, run *pgqrs.Run, _ order) (receipt, error) {
-		executions.add(1)
-		n, _ := executions.read()
+		mu.Lock()
+		executions[run.ID()]++
+		n := executions[run.ID()]
+		mu.Unlock()
 		return fn(ctx, run, n)
 	})
 }
