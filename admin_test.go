@@ -365,7 +365,7 @@ func TestStatementsOfTheSchema(t *testing.T) {
 		t.Run("Uninstall", func(t *testing.T) {
 			want := []statement{exec("begin"), query("schema.lock"), query("schema.objects")}
 			drops := map[pgqrs.Dialect][]string{
-				pgqrs.Postgres: {"tables", "types"},
+				pgqrs.Postgres: {"tables", "function", "types"},
 				pgqrs.SQLite:   {"groups", "schedule_runs", "schedules", "signals", "steps", "runs", "workflows", "messages", "workers", "queues", "migrations"},
 			}
 			for _, what := range drops[d] {

@@ -585,6 +585,8 @@ var postgresSchemaTexts = schemaSQL{
 		UNION ALL
 		SELECT 'index', t.relname::text, i.relname::text FROM tables t JOIN pg_index x ON x.indrelid = t.oid AND x.indisvalid JOIN pg_class i ON i.oid = x.indexrelid
 		UNION ALL
+		SELECT 'trigger', t.relname::text, g.tgname::text FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
+		UNION ALL
 		SELECT 'value', t.typname::text, e.enumlabel::text FROM types t JOIN pg_enum e ON e.enumtypid = t.oid`,
 	// The first rows are of tables, the next ones of sequences, and the last one is of a schema
 	// that search_path names: without USAGE of it no table in it is found.
@@ -624,6 +626,7 @@ var postgresSchemaTexts = schemaSQL{
 	},
 	drop: []string{
 		`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_groups, pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
+		`/* pgqrs:schema.drop_function */ DROP FUNCTION IF EXISTS pgqrs_refuse_json()`,
 		`/* pgqrs:schema.drop_types */
 		DO $$
 		BEGIN
@@ -687,11 +690,9 @@ const (
 			RETURNING ` + postgresDelivery + `, (SELECT runs FROM worker)`
 )
 
-// postgresSize is the size of a message as a claim counts it. JSON that is small counts as it is
-// stored, so that a claim of such writes no JSON twice. It may be compressed, a hundred times or
-// more.
-const postgresSize = `CASE WHEN pg_column_size(payload) <= 2000 THEN pg_column_size(payload) ELSE octet_length(payload::text) END
-						+ CASE WHEN headers IS NULL THEN 0 WHEN pg_column_size(headers) <= 2000 THEN pg_column_size(headers) ELSE octet_length(headers::text) END
+// postgresSize is the size of a message as a claim counts it. The text of JSON may be a thousand
+// times longer than what is stored, by compression and by numbers of many digits.
+const postgresSize = `octet_length(payload::text) + COALESCE(octet_length(headers::text), 0)
 						+ COALESCE(octet_length(last_error), 0) + COALESCE(octet_length(dedup_key), 0)`
 
 // postgresPassed reads what a claim from a place on passes over, by the claim's index.

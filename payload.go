@@ -280,7 +280,8 @@ func jsonTexts[T any](texts []T) (string, error) {
 // 1024 bytes, a depth of 5, the keys __proto__ and constructor forbidden, and a
 // rate of 1000 with a burst of 50.)
 type Limits struct {
-	// MaxPayload is the size of a payload as JSON, in bytes. Zero means 1 MiB.
+	// MaxPayload is the size of a payload as JSON, in bytes. Zero means 1 MiB. A driver of SQLite
+	// may have too little memory for values of more than 32 MiB.
 	MaxPayload int
 	// MaxString is the length of a string in a payload, or of a key, in bytes.
 	MaxString int

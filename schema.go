@@ -336,7 +336,7 @@ func baseMigration(known []migration) []schemaObject {
 	return slices.DeleteFunc(list, func(o schemaObject) bool { return added[o] })
 }
 
-// A schemaObject is a table, column or index, or an enumerated type or a value of one.
+// A schemaObject is a table, column, index or trigger, or an enumerated type or a value of one.
 type schemaObject struct{ kind, table, name string }
 
 func (o schemaObject) String() string {
@@ -354,13 +354,14 @@ type schemaObjects map[schemaObject]bool
 func (o schemaObjects) has(kind, table, name string) bool { return o[schemaObject{kind, table, name}] }
 
 var (
-	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*)\)$`)
-	createIndex = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON (\w+)`)
-	columnLine  = regexp.MustCompile(`(?m)^\t([a-z_]+) `)
-	addMissing  = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`)
-	createEnum  = regexp.MustCompile(`CREATE TYPE (\w+) AS ENUM \(([^)]*)\)`)
-	enumLabel   = regexp.MustCompile(`'(\w+)'`)
-	addValue    = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
+	createTable   = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*)\)$`)
+	createTrigger = regexp.MustCompile(`CREATE TRIGGER (\w+) BEFORE [\w ]+ ON (\w+)`)
+	createIndex   = regexp.MustCompile(`^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS (\w+) ON (\w+)`)
+	columnLine    = regexp.MustCompile(`(?m)^\t([a-z_]+) `)
+	addMissing    = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`)
+	createEnum    = regexp.MustCompile(`CREATE TYPE (\w+) AS ENUM \(([^)]*)\)`)
+	enumLabel     = regexp.MustCompile(`'(\w+)'`)
+	addValue      = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
 )
 
 // schemaObjectsOf lists what the migrations make.
@@ -382,6 +383,9 @@ func schemaObjectsOf(known []migration) []schemaObject {
 			}
 			if found := createIndex.FindStringSubmatch(statement); found != nil {
 				list = append(list, schemaObject{"index", found[2], found[1]})
+			}
+			if found := createTrigger.FindStringSubmatch(statement); found != nil {
+				list = append(list, schemaObject{"trigger", found[2], found[1]})
 			}
 		}
 	}
