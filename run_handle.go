@@ -143,7 +143,7 @@ func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 		return err
 	}
 	scope := stepScopeOf(ctx)
-	if scope == nil || scope.run.store == nil || scope.run.store.core != h.store.core || scope.run.id != h.id {
+	if scope == nil || !scope.run.backend.isOf(h.store) || scope.run.id != h.id {
 		return nil
 	}
 	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
