@@ -201,7 +201,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 func (r *Run) childResults(ctx context.Context, name string) ([]childResult, bool, error) {
 	var results []childResult
 	ended := true
-	err := conn{r.store, nil}.rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
+	err := r.store.onPool().rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
 		var c childResult
 		var status RunState
 		var output, failure []byte

@@ -36,6 +36,13 @@ type conn struct {
 	tx    Tx // nil: the pool
 }
 
+// conn returns where the statements of a Store run: in its transaction, if it has one, or on the
+// pool.
+func (s *Store) conn() conn { return conn{s, s.tx} }
+
+// onPool returns the pool, for statements that are no part of the Store's transaction.
+func (s *Store) onPool() conn { return conn{s, nil} }
+
 // rows runs a query and calls scan for every row. The cursor is drained and
 // closed when it returns: an open one keeps SQLite's write lock.
 //
@@ -188,9 +195,9 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 		return s.atomic(ctx, fn)
 	}
 	if s.tx != nil {
-		return fn(conn{s, s.tx})
+		return fn(s.conn())
 	}
-	return s.retry(ctx, func() error { return fn(conn{s, nil}) })
+	return s.retry(ctx, func() error { return fn(s.onPool()) })
 }
 
 // retry runs fn, each time in its turn, until it succeeds, fails for good, or has been tried often
@@ -322,7 +329,7 @@ func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
 // has committed.
 func (s *Store) transact(ctx context.Context, begin func(context.Context, *session) (transaction, error), fn func(conn) error) error {
 	if s.tx != nil {
-		return fn(conn{s, s.tx})
+		return fn(s.conn())
 	}
 	var news []func()
 	try := func() error {

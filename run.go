@@ -301,7 +301,7 @@ func newExecution(b runBackend, workflow string, m *MessageInfo) *execution {
 func (e *execution) load(ctx context.Context) error {
 	e.loaded = time.Now()
 	retried := false
-	return conn{e.store, nil}.rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
+	return e.store.onPool().rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
 		s, err := scanStep(rows)
 		if err == nil && s.malformed != "" {
 			err = e.malformedStep(s)
@@ -802,7 +802,7 @@ func (s *Store) findRuns(ctx context.Context, ms []*MessageInfo) error {
 	if err != nil {
 		return err
 	}
-	return conn{s, nil}.rows(ctx, s.dialect.workflow.ofMessages, []any{list}, func(rows *sql.Rows) error {
+	return s.onPool().rows(ctx, s.dialect.workflow.ofMessages, []any{list}, func(rows *sql.Rows) error {
 		var message, run int64
 		if err := rows.Scan(&message, &run); err != nil {
 			return err

@@ -641,7 +641,7 @@ func (e *execution) suspendOnInfraError(err error) error {
 // readEndedStep returns the record of a step that somebody else ended first.
 func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord, error) {
 	var rec *stepRecord
-	err := conn{e.store, nil}.rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
+	err := e.store.onPool().rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
 		rec, err = scanStep(rows)
 		return err
 	})
