@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks what Go alone can check: format, vet, the root module's tests, and the conformance suite on SQLite
+# Checks what Go alone can check: format, vet, prose, the root module's tests, and the conformance suite on SQLite
 # by a driver in pure Go. It takes less than three minutes, without what Go downloads.
 #
-#	make
+#	scripts/short.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,9 @@ unformatted=$(gofmt -l .)
 step 'vet'
 GOWORK=off go vet ./...
 
+step 'prose of comments and pages'
+go run ./scripts/prose >/dev/null || fail 'go run ./scripts/prose -list shows the sentences to rewrite'
+
 step "the root module's tests"
 GOWORK=off go test ./...
 
@@ -29,5 +32,5 @@ cat <<'END'
 
 == passed
 Not run: the suite by the other drivers, PostgreSQL and Turso among them, tests of crashes, faults and models, the
-command and its dashboard, interop with pgqrs 0.15, the race detector, staticcheck, other versions of Go. make test runs them.
+command and its dashboard, interop with pgqrs 0.15, the race detector, staticcheck, other versions of Go. scripts/test.sh runs them.
 END

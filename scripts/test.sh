@@ -3,12 +3,14 @@
 # modules, and all tests, on every driver. The race detector is on, except for drivers of SQLite and
 # Turso where another driver runs the same code of the library.
 #
-#	make test             runs each test once
-#	COUNT=10 make test    runs each test ten times
-#	RACE=all make test    has the race detector on for those too
+#	scripts/test.sh             runs each test once
+#	COUNT=10 scripts/test.sh    runs each test ten times
+#	RACE=all scripts/test.sh    has the race detector on for those too
+#	PGQRS_TEST_BACKEND=sqlite scripts/test.sh    runs the conformance suite on one backend alone:
+#	                            postgres, sqlite, libsql or turso
 #
-# It needs Go, a C compiler, PostgreSQL's server binaries, Node with npm, and
-# where CI is set Python 3.11 with venv, cargo, PgBouncer and Chromium.
+# It needs Go. scripts/setup.sh installs what else it needs, or says what is left out.
+# Where CI is set, nothing is left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,20 +21,55 @@ newest=go1.27.2
 count=${COUNT:-1}
 packages=$((3 * $(getconf _NPROCESSORS_ONLN) / 2)) # at a time: many tests wait more than they compute
 
+have() { command -v "$1" >/dev/null; }
 step() { printf '\n== %s\n' "$*"; }
 fail() {
 	printf 'FAIL: %s\n' "$*" >&2
 	exit 1
 }
 
-# each_module runs a command in every module, each on its own.
+# each_module runs a command in every module, each on its own. Without a C compiler go-libsql does
+# not build, and with it the module tests.
 each_module() {
 	local mod
 	while read -r mod; do
+		if [[ $mod == ./tests/go.mod ]] && ! have gcc; then
+			echo "left out without a C compiler: $(dirname "$mod")"
+			continue
+		fi
 		echo "$(dirname "$mod"): $*"
 		(cd "$(dirname "$mod")" && GOWORK=off "$@") || fail "$* in $(dirname "$mod")"
 	done < <(find . -name go.mod -not -path '*/testdata/*' | sort)
 }
+
+backend=${PGQRS_TEST_BACKEND:-}
+case $backend in
+'') scripts/setup.sh ;;
+postgres)
+	scripts/setup.sh gcc postgresql
+	drivers='pq pgx'
+	;;
+sqlite)
+	scripts/setup.sh gcc
+	drivers='ncruces modernc memory encrypted'
+	if have gcc; then drivers+=' mattn'; fi
+	;;
+libsql)
+	scripts/setup.sh gcc
+	drivers='libsql'
+	;;
+turso)
+	scripts/setup.sh node
+	drivers='turso tursomvcc'
+	;;
+*) fail "PGQRS_TEST_BACKEND is $backend, and not postgres, sqlite, libsql or turso" ;;
+esac
+if [[ -n $backend ]]; then
+	step "the conformance suite on $backend: $drivers"
+	# shellcheck disable=SC2086
+	go test "-count=$count" "-timeout=$((30 * count))m" $(printf './tests/drivers/%s ' $drivers) || fail "the suite on $backend"
+	exit
+fi
 
 step 'format'
 unformatted=$(gofmt -l .)
@@ -83,18 +120,29 @@ while read -r mod; do
 	esac
 done < <(find . -name go.mod -not -path '*/testdata/*' | sort)
 
+step 'pgqrs 0.15.3, which the tests share tables with'
+(cd tests && go test -timeout 30m -run TestEnvironments ./interop) || fail 'pgqrs 0.15.3'
+
 step "tests, $count times each"
 go build -o "$report/report" ./tests/internal/report
 # SQLite itself, translated to Go, and the compiler of its WebAssembly are left out of the race detector: they are slow there,
 # and not what is tested. Only packages that hold no lock and no atomic may be left out: what an instrumented package
 # shares with them through one would look like a race.
 flags=(-shuffle=on "-count=$count" "-timeout=$((30 * count))m" "-p=$packages" -json)
-race=(-race)
+race=()
+if have gcc; then
+	race=(-race)
+else
+	echo 'left out without a C compiler: the race detector, and the drivers mattn and go-libsql'
+fi
 compiler=github.com/tetratelabs/wazero/internal/engine/wazevo
 for package in modernc.org/sqlite/lib github.com/ncruces/go-sqlite3-wasm/v6 $compiler/{backend/...,frontend,ssa}; do
 	race+=("-gcflags=$package=-race=false")
 done
 left_out='/tests/settings$' # below, on other servers
+if ! have gcc; then
+	left_out="$left_out|/tests/drivers/(libsql|mattn)$|/interop$|/bench"
+fi
 plain='/tests/drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc)$'
 if [[ ${RACE:-} == all ]]; then
 	plain='^$'

@@ -733,7 +733,7 @@ func malformedOthers(t *testing.T, e *env) {
 	}
 	enqueue(t, q, 4)
 	start(t, fast(q.Handle(func(context.Context, *pgqrs.Message[int]) error { return nil })))
-	eventually(t, "the good queue is empty", func() bool { return e.stats(t, "good").Archived == int64(e.acked(t)) })
+	eventually(t, "the good queue is empty", func() bool { return e.stats(t, "good").Archived == e.acked(t) })
 	if e.log.has("upkeep failed") || e.log.has("could not heartbeat") {
 		t.Errorf("the maintenance or a heartbeat has failed")
 	}
