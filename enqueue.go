@@ -427,10 +427,10 @@ func (e *enqueueOp) duplicateError() error {
 }
 
 // Then makes the messages of an EnqueueBatch a batch that another message waits for. The payload is
-// enqueued on q together with the batch, as [Blocked], and becomes unblocked once each message of
-// the batch has been acked, deleted or has died. That happens once, and [MessageInfo].Batch has the
-// counts. A redriven dead letter of the batch is waited for again, unless the waiting message has
-// already gone.
+// enqueued on q together with the batch, as [Blocked]. It is unblocked, once only, when each
+// message of the batch has been acked, deleted or has died. [MessageInfo].Batch has the counts. If
+// a dead letter of the batch is redriven, the message waits for it again, unless the message itself
+// has already gone.
 //
 // q may be another queue of the same Store. The options apply to the waiting message: Delay, At,
 // Priority and Headers. A delay counts from now. A message whose Key is taken is not part of the

@@ -18,7 +18,9 @@ func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Ope
 // does not call [Store.Install]. ctx bounds Open alone, not the later use of the Store.
 //
 //	postgres://user:password@host/database    also postgresql://
-//	sqlite:queue.db                           also sqlite://queue.db; sqlite:///var/lib/queue.db; sqlite::memory:
+//	postgres://user:password@host/database    also postgresql://
+//	sqlite:queue.db                           also sqlite://queue.db; sqlite::memory:
+//	                                          sqlite:///var/lib/queue.db
 //	turso:queue.db                            also turso://queue.db, file:queue.db; turso::memory:
 //
 // The application imports a driver, and Open finds the driver by the name that it registers:
@@ -44,13 +46,15 @@ func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Ope
 //	vfs=auto|syscall|io_uring|memory    Config.VFS
 //	encryption_key=HEX, cipher=NAME     Config.EncryptionKey, Config.Cipher
 //
-// Open returns an error matching ErrUnsupported if a scheme or option is unknown, if an option is
-// given twice or differs from its field, or if the driver does not support an option.
+// Open returns an error matching ErrUnsupported if:
+//   - a scheme or option is unknown.
+//   - an option is given twice or differs from its field.
+//   - the driver does not support an option.
 //
-// Errors and logs never contain the key or a password. The error of a driver that connects is not
-// in the chain of Open's error, since it may contain the DSN. [errors.Is] finds what the driver's
-// error matches. [errors.As] finds a *net.OpError and a method SQLState() string in it, and nothing
-// else.
+// Errors and logs never contain the key or a password. The error of a connecting driver may contain
+// the DSN, so it is not in the chain of Open's error. The function [errors.Is] finds what the
+// driver's error matches. The function [errors.As] finds in it a *net.OpError and a method
+// SQLState() string, and nothing else.
 func (c Config) Open(ctx context.Context, dsn string) (*Store, error) {
 	return c.openOn(ctx, dsn, runtime.GOOS)
 }

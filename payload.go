@@ -278,8 +278,8 @@ func jsonTexts[T any](texts []T) (string, error) {
 //
 // MaxPayload holds for all JSON that is stored. The other fields hold for the payloads of Enqueue
 // and EnqueueBatch and for the inputs of Start, Child and Children. They are the limits of pgqrs
-// 0.15, measured in the same way, so that processes that share tables can have one policy. pgqrs
-// 0.15 defaults to strings of 1024 bytes, a depth of 5, the forbidden keys __proto__ and
+// 0.15, measured in the same way, so that processes that share tables can have one policy. The
+// defaults of pgqrs 0.15 are strings of 1024 bytes, a depth of 5, the forbidden keys __proto__ and
 // constructor, and a rate of 1000 with a burst of 50.
 type Limits struct {
 	// MaxPayload is the maximum size of a payload as JSON, in bytes. Zero means 1 MiB. A driver of
