@@ -252,11 +252,11 @@ func (s *Store) message(ctx context.Context, id int64) (m MessageInfo, err error
 	return m, err
 }
 
-// Ahead lists the messages that a blocked message waits for, up to limit of 1 to 1000: the messages
-// of its group that are not blocked, or the messages of its batch that have not ended. The leased
-// messages come first, then the scheduled, the ready and the blocked. Ahead examines no more than
-// 1000 messages. It reads the payloads of the returned messages only, cut as [Store.Messages] does.
-// It returns nothing for a message that is not blocked.
+// Ahead lists the messages that a blocked message waits for, up to limit of 1 to 1000. They are the
+// messages of its group that are not blocked, or the messages of its batch that have not ended. The
+// leased messages come first, then the scheduled, the ready and the blocked. Ahead examines no more
+// than 1000 messages. It reads the payloads of the returned messages only, cut as [Store.Messages]
+// does. It returns nothing for a message that is not blocked.
 func (s *Store) Ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, error) {
 	ms, err := s.ahead(ctx, id, limit)
 	return ms, wrap(ctx, err, "list what message %d waits for", id)
@@ -532,7 +532,7 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 	return list, err
 }
 
-// Redrive makes dead or archived messages ready again, with all their attempts before them, and
+// Redrive makes dead or archived messages ready again, with all attempts available again, and
 // returns how many. A message whose key has been taken since is not redriven, and is named in an
 // error matching ErrDuplicate. Redrive ignores ids of messages that are neither dead nor archived.
 // No ids redrive nothing.
@@ -862,8 +862,13 @@ func (s *Store) moveWorker(ctx context.Context, id int64, status WorkerState) (b
 }
 
 // ListedBytes is the size in bytes up to which a listing returns a text that an application has
-// written: the payload of a message or schedule, the input or output of a run, the output of a
-// step, and every error, warning and rule. A longer text is cut, and Cut of the row reports that.
+// written:
+//   - the payload of a message or schedule
+//   - the input or output of a run
+//   - the output of a step
+//   - every error, warning and rule
+//
+// A longer text is cut, and Cut of the row reports that.
 //
 // Headers are complete, or missing if they have more than 128 KiB. A name or a key of more than 1
 // KiB is cut, and Malformed reports that. Only foreign SQL writes such headers, names and keys. So

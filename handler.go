@@ -474,8 +474,8 @@ func checkBatchError[T any](err error, batch []*batchEntry[T]) error {
 }
 
 // batchResults returns the error of each message of a batch. It calls methods of the error in a
-// goroutine of its own, so that an error that ends its goroutine does not end the caller, which has
-// to send the results.
+// goroutine of its own. An error that ends its goroutine then does not end the caller, which has to
+// send the results.
 func batchResults[T any](err error, batch []*batchEntry[T]) []error {
 	results := make([]error, len(batch))
 	if err == nil {

@@ -229,9 +229,10 @@ func (r *localRuns) mayHaveMissed(id, since int64) bool {
 	return false
 }
 
-// awaitRun returns a channel that receives news of a run in this process: Running when an execution
-// begins, the final status when the run has ended, and no status when an execution is over. It also
-// reports whether the run may have ended here since the given number of runs had.
+// awaitRun returns a channel that receives news of a run in this process. Running means that an
+// execution has begun, and a final status that the run has ended. No status means that an execution
+// has ended without the run. The result missed reports whether the run may have ended here since
+// the given number of runs had.
 func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop func()) {
 	c := make(chan RunInfo, 1)
 	s.mu.Lock()

@@ -52,9 +52,10 @@ func (d everyRule) String() string {
 //
 // A Schedule has a row in the database, by its Name. Each Worker that starts with the Schedule
 // updates the row. If the Rule's text or the Zone has changed, the next instant is computed again
-// from that moment. During a deployment Workers may have different rules for one name. Then only
-// the Workers whose rule has the text in the row, which started last, run the Schedule. The others
-// run an instant only when it has been overdue for a minute.
+// from that moment. During a deployment Workers may have different rules for one name. The Workers
+// that started last then have the rule of the row, and only they run the Schedule. The others defer
+// to the newer rule. If an instant is overdue for a minute, they write their own rule to the row
+// and run the Schedule.
 //
 // The message has the headers [ScheduleHeader] and [DueHeader]. Unless its Target has a key, it
 // gets a key of both, such as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use

@@ -16,7 +16,7 @@ type ScheduleInfo struct {
 	// Queue is the target's queue. For a workflow it has the workflow's name.
 	Queue    string          `json:"queue"`
 	Workflow bool            `json:"workflow,omitempty"`
-	Payload  json.RawMessage `json:"payload"` // of the message; a workflow's is {"input": In}
+	Payload  json.RawMessage `json:"payload"` // the payload of the message, for a workflow {"input": In}
 	// PayloadSize is the size of the stored payload in bytes. It is the length of Payload unless a
 	// listing has cut Payload.
 	PayloadSize int64 `json:"payload_size,omitempty"`
