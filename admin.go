@@ -26,7 +26,7 @@ type QueueInfo struct {
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
 
-	// The counts of all stored messages by state.
+	// Ready, Scheduled, Leased, Archived and Dead are the numbers of all stored messages by state.
 	Ready     int64 `json:"ready"`
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
@@ -63,7 +63,8 @@ type MessageFilter struct {
 const adminChunk = 1000 // messages in one transaction or page
 
 // Queues describes the named queues, or all, by name. Names that do not exist are left out. Queues
-// counts every row of a queue, and reads archived messages from an index alone. Depths is cheaper.
+// counts every row of a queue, and reads archived messages from an index alone. See Depths for
+// bounded counts.
 func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error) {
 	if err := s.usable(); err != nil {
 		return nil, wrap(ctx, err, "list queues")
@@ -116,7 +117,7 @@ func (s *Store) PauseQueue(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseQueue(ctx, name, true), "pause queue %q", name)
 }
 
-// ResumeQueue ends a pause of PauseQueue.
+// ResumeQueue ends the pause that PauseQueue began.
 func (s *Store) ResumeQueue(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseQueue(ctx, name, false), "resume queue %q", name)
 }
@@ -475,8 +476,8 @@ type QueueDepth struct {
 	Name     string    `json:"name"`
 	PausedAt time.Time `json:"paused_at,omitzero"` // zero unless paused
 
-	// The counts of messages by state. Scheduled and leased messages are counted together. If
-	// together they reach DepthLimit, Scheduled is DepthLimit.
+	// Ready, Scheduled, Leased and Dead are the numbers of messages by state. Scheduled and leased
+	// messages are counted together. If together they reach DepthLimit, Scheduled is DepthLimit.
 	Ready     int64 `json:"ready"`
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
@@ -714,7 +715,7 @@ var workerMoves = map[WorkerState][]WorkerState{
 }
 
 // SuspendWorker makes a worker claim no more until ResumeWorker. Its claims stop at once. A running
-// Worker notices with its next heartbeat, returns the messages that it has not begun, finishes the
+// Worker notices with its next heartbeat, releases the messages that it has not begun, finishes the
 // rest, and keeps running. SuspendWorker returns an error matching ErrNotFound if there is no such
 // row, and ErrState if the worker is already suspended or stopped.
 func (s *Store) SuspendWorker(ctx context.Context, id int64) error {
@@ -722,7 +723,8 @@ func (s *Store) SuspendWorker(ctx context.Context, id int64) error {
 	return wrap(ctx, err, "suspend worker %d", id)
 }
 
-// ResumeWorker ends a suspension of SuspendWorker. It returns errors as SuspendWorker does.
+// ResumeWorker ends the suspension that SuspendWorker began. It returns errors as SuspendWorker
+// does.
 func (s *Store) ResumeWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerReady)
 	return wrap(ctx, err, "resume worker %d", id)
@@ -736,7 +738,7 @@ func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
 	return wrap(ctx, err, "interrupt worker %d", id)
 }
 
-// StopWorker stops a worker for good. The worker claims no more, returns the messages that it has
+// StopWorker stops a worker for good. The worker claims no more, releases the messages that it has
 // not begun, and finishes the rest. A Worker whose rows were all stopped returns from Run.
 // StopWorker returns errors as SuspendWorker does.
 func (s *Store) StopWorker(ctx context.Context, id int64) error {

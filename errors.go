@@ -117,8 +117,9 @@ func (e *retryAfterError) Unwrap() error { return e.err }
 // ErrSnoozed matches the error that [Snooze] returns.
 var ErrSnoozed = errors.New("pgqrs: snoozed")
 
-// Snooze returns an error that makes the message ready again after d. It is not a failure, and the
-// attempt does not count. Middleware and an Observer can recognise it, since it matches ErrSnoozed.
+// Snooze returns an error that makes the message ready again after d. A snoozed message has not
+// failed, and the attempt does not count. Middleware and an Observer can recognise the error, since
+// it matches ErrSnoozed.
 func Snooze(d time.Duration) error { return &snoozeError{max(0, d)} }
 
 type snoozeError struct{ after time.Duration }
@@ -131,8 +132,8 @@ func (e *snoozeError) Is(target error) bool { return target == ErrSnoozed }
 var ErrTimeout = errors.New("pgqrs: timeout")
 
 // A BatchError maps the ids of the messages of a batch that failed to their errors. The other
-// messages are done. A nil entry is not a failure. If it names an id that is not in the batch, the
-// whole batch fails.
+// messages are done. A nil entry is not a failure. If an id is not in the batch, the whole batch
+// fails.
 type BatchError map[int64]error
 
 // Error names the messages that failed.
@@ -158,12 +159,17 @@ func (e BatchError) Unwrap() []error {
 }
 
 // ErrSuspended matches the error that the calls of a [Run] return when this execution of the run is
-// over for now. The run waits for a retry, a time, a signal or a child, has lost its lease or the
-// database, or is paused, or its worker stops. The run continues later from its beginning, with the
-// recorded results.
+// over for now. The reason is one of these:
+//   - The run waits for a retry, a time, a signal or a child.
+//   - It has lost its lease or the database.
+//   - It is paused.
+//   - Its worker stops.
 //
-// Return it like any other error. After it no call of the run starts anything, and the function's
-// result is ignored, so that swallowing the error does no harm. Do not handle it as a failure:
+// The run continues later from its beginning, with the recorded results.
+//
+// Return the error like any other error. After it no call of the run starts anything, and the
+// function's result is ignored, so that swallowing the error does no harm. Do not handle it as a
+// failure:
 //
 //	if err != nil && !errors.Is(err, pgqrs.ErrSuspended) {
 //		// a recorded failure, or a cancellation: compensate here

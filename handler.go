@@ -42,10 +42,10 @@ type Handler struct {
 }
 
 // Handle returns a handler that calls fn with each message of the queue. See [WorkFunc] for the
-// effects of its error. A message whose payload does not decode into T goes to the dead letters,
-// and fn is not called. If fn settles a message itself, by Ack for example, the Worker does not
-// settle it again. A message that belongs to a run of a workflow of the queue's name is released
-// for the workflow's handler, and the attempt does not count.
+// effects of the error of fn. A message whose payload does not decode into T goes to the dead
+// letters, and fn is not called. If fn settles a message itself, by Ack for example, the Worker
+// does not settle it again. A message that belongs to a run of a workflow of the queue's name is
+// released for the workflow's handler, and the attempt does not count.
 func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {
@@ -67,9 +67,9 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 // the database caused an error of fn. An error from elsewhere, as from a file or a service, counts.
 //
 // fn must not commit the transaction, may run again after a conflict, and should do nothing but
-// SQL. On SQLite and Turso the transaction holds the write lock from its beginning. If a write on
-// the Store itself is called with fn's ctx there, it would wait for that lock, and returns an error
-// matching ErrState. Use WithTx instead. On PostgreSQL the transaction is READ COMMITTED.
+// SQL. On PostgreSQL the transaction is READ COMMITTED. On SQLite and Turso it holds the write lock
+// from its beginning. There a write on the Store itself, called with fn's ctx, would wait for that
+// lock for ever. It returns an error matching ErrState instead. Use WithTx.
 //
 // On Turso in MVCC mode return the first error that the database gives. The engine ends the
 // transaction at a conflict, and commits each statement after that by itself. If fn swallows the

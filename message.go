@@ -37,15 +37,17 @@ const (
 // MessageInfo is a message without its decoded payload. It is plain data. Which fields are set
 // depends on its State.
 type MessageInfo struct {
-	ID       int64             `json:"id"`
-	Queue    string            `json:"queue"`
-	State    MessageState      `json:"state"`
-	Raw      json.RawMessage   `json:"payload"` // the payload as stored, or its beginning as a string that is not JSON if it is cut
+	ID    int64        `json:"id"`
+	Queue string       `json:"queue"`
+	State MessageState `json:"state"`
+	// Raw is the payload as stored. If a listing has cut it, Raw is its beginning and not valid
+	// JSON.
+	Raw      json.RawMessage   `json:"payload"`
 	Priority int               `json:"priority"`
 	Key      string            `json:"key,omitempty"`      // of the Key or Unique option
 	Group    string            `json:"group,omitempty"`    // of the Group option
 	BatchID  int64             `json:"batch_id,omitempty"` // the message that waits for this one (see Then)
-	Batch    BatchResult       `json:"batch,omitzero"`     // what became of the batch that this one waited for
+	Batch    BatchResult       `json:"batch,omitzero"`     // the counts of the batch that this message waited for
 	Headers  map[string]string `json:"headers,omitempty"`
 
 	// Attempt counts deliveries. It is 1 on the first and 0 before it. A delivery that was

@@ -18,7 +18,6 @@ func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Ope
 // does not call [Store.Install]. ctx bounds Open alone, not the later use of the Store.
 //
 //	postgres://user:password@host/database    also postgresql://
-//	postgres://user:password@host/database    also postgresql://
 //	sqlite:queue.db                           also sqlite://queue.db; sqlite::memory:
 //	                                          sqlite:///var/lib/queue.db
 //	turso:queue.db                            also turso://queue.db, file:queue.db; turso::memory:
@@ -30,7 +29,7 @@ func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Ope
 //
 // On each connection to a file Open sets WAL, a busy timeout of 5 s, foreign keys, and synchronous
 // NORMAL. A database in memory is shared by all connections of the Store and lasts as long as the
-// Store. docs/BACKENDS.md says what to import for it. The pool keeps up to 16 idle connections,
+// Store. docs/BACKENDS.md names the import that it needs. The pool keeps up to 16 idle connections,
 // which can be changed through [Store.DB].
 //
 // Options are parameters of the DSN's query. The text after a path is decoded, so write %3F for a ?

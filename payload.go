@@ -295,9 +295,9 @@ type Limits struct {
 	RequiredKeys []string
 
 	// MaxPerSecond is how many messages and runs a Store, with all its copies, may enqueue a
-	// second, by Enqueue, EnqueueBatch and Start. Above it they return a *RateLimitError. The code
-	// of a run is not limited. Messages that are refused for another reason, or are enqueued by
-	// other Stores and processes, do not count.
+	// second, by Enqueue, EnqueueBatch and Start. Above it these calls return a *RateLimitError.
+	// The code of a run is not limited. Messages that are refused for another reason, or are
+	// enqueued by other Stores and processes, do not count.
 	MaxPerSecond float64
 	// Burst is how many messages may be enqueued at once after a pause. A batch above Burst passes
 	// when Burst messages would pass, and makes the calls after it wait longer. Zero means the

@@ -235,7 +235,7 @@ type PolicyInfo struct {
 	MaxAttempts int           `json:"max_attempts,omitzero"` // -1: no limit
 	Backoff     string        `json:"backoff,omitzero"`      // the bounds of Exponential, such as "1s to 1h", or the name of a function
 	Timeout     time.Duration `json:"-"`                     // 0: none
-	Concurrency int           `json:"concurrency,omitzero"`  // of one Worker; 0: no limit
+	Concurrency int           `json:"concurrency,omitzero"`  // of one Worker, 0: no limit
 	Lease       time.Duration `json:"-"`                     // 0: the Worker's
 	Retention   time.Duration `json:"-"`                     // negative: for ever
 	DeadLetter  string        `json:"dead_letter,omitzero"`  // empty: none

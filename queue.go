@@ -126,9 +126,9 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 // A message whose previous lease expired is returned alone. If it crashes this process too, no
 // other message loses an attempt.
 //
-// A call returns messages until their payloads, headers, errors and keys exceed 8 MiB, and at least
-// one, however many are asked for. On PostgreSQL a payload that is stored, compressed or not, in up
-// to 2000 bytes counts as those bytes.
+// However many messages are asked for, a call returns no more once their payloads, headers, errors
+// and keys reach 8 MiB. On PostgreSQL a payload that is stored, compressed or not, in up to 2000
+// bytes counts as those bytes.
 //
 // A message that is past the policy's MaxAttempts, or does not decode into T, goes to the dead
 // letters instead of being returned.

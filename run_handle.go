@@ -409,8 +409,8 @@ func (h *RunHandle[Out]) Pause(ctx context.Context) error {
 	})
 }
 
-// Resume ends a pause of Pause. It returns errors matching ErrNotFound, and ErrState if the run is
-// not paused.
+// Resume lets a paused run continue. It returns errors matching ErrNotFound, and ErrState if the
+// run is not paused.
 func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 	return h.change(ctx, "resume", func(c conn) error {
 		ids, err := c.ids(ctx, h.store.dialect.workflow.resume, h.id)
@@ -602,7 +602,7 @@ type RunFilter struct {
 // StepInfo describes a step of a run.
 type StepInfo struct {
 	Name string `json:"name"`
-	// State is Succeeded or Failed. It is Failed with RetryIn while a retry is to come. It is
+	// Status is Succeeded or Failed. It is Failed with RetryIn while a retry is to come. It is
 	// Running while the step sleeps, Paused while it waits for a signal or children, and Queued
 	// from a Retry until it is recorded again. Steps of pgqrs 0.15 are Running from their
 	// beginning.
@@ -617,9 +617,10 @@ type StepInfo struct {
 	Cut bool `json:"cut,omitempty"`
 	// RetryIn is how long the step still had to wait when it was read. It is zero if the step does
 	// not wait, or is due. A step that has ended for good has an EndedAt.
-	RetryIn   time.Duration `json:"-"`
-	StartedAt time.Time     `json:"started_at,omitzero"` // when the function was called for the first attempt that was recorded
-	EndedAt   time.Time     `json:"ended_at,omitzero"`
+	RetryIn time.Duration `json:"-"`
+	// StartedAt is the time at which the function was called for the first recorded attempt.
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
 	// Malformed names the columns of the row that do not decode, with the reasons (see
 	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`

@@ -203,7 +203,8 @@ func (s *Store) PauseSchedule(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseSchedule(ctx, name, true), "pause schedule %q", name)
 }
 
-// ResumeSchedule ends a pause of PauseSchedule. Instants during the pause do not run late.
+// ResumeSchedule ends the pause that PauseSchedule began. Instants during the pause do not run
+// late.
 func (s *Store) ResumeSchedule(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseSchedule(ctx, name, false), "resume schedule %q", name)
 }

@@ -67,7 +67,7 @@ func (d *dialect) all() ([]migration, error) {
 // puts a Turso database into MVCC mode, which stays with the file.
 //
 // Install returns an error matching ErrUnsupported if:
-//   - the database has no BEGIN CONCURRENT, under Config.Concurrent.
+//   - Config.Concurrent is set and the database has no BEGIN CONCURRENT.
 //   - a newer version of the library has changed the schema so that this version cannot work on it.
 //   - the database is not what the dialect says.
 //   - the encoding of text is not UTF-8.
@@ -226,8 +226,8 @@ func (c conn) makeSchema(ctx context.Context) error {
 	return err
 }
 
-// Uninstall drops every table that Install makes, with all rows. After that the Store can Install
-// them again. Uninstall keeps a type that was there before Install, and a type that a table of the
+// Uninstall drops every table that Install makes, with all rows. After that the Store may Install
+// again. Uninstall keeps a type that was there before Install, and a type that a table of the
 // application uses. It returns an error matching ErrState, and drops nothing, if pgqrs 0.15
 // installed the tables, or if one of the tables is not the library's.
 func (s *Store) Uninstall(ctx context.Context) error {
@@ -497,15 +497,14 @@ func (r Report) OK() bool {
 }
 
 // Verify inspects the installed schema, and does not rely on version numbers. It changes nothing.
+// The following are not errors but part of the Report:
+//   - a schema that is missing, older or newer
+//   - queues with ready messages that no live worker takes
+//   - queues with limits that no policy can have
+//   - rights that this user lacks
 //
-// The Report contains, and no error is returned for:
-//   - a schema that is missing, older or newer.
-//   - queues with ready messages that no live worker takes.
-//   - queues with limits that no policy can have.
-//   - rights that this user lacks. SchemaVersion is 0 if the user may not read it.
-//
-// Verify returns an error matching ErrUnsupported if the database is not what the dialect says, or
-// if the encoding of text is not UTF-8.
+// SchemaVersion is 0 if the user may not read it. Verify returns an error matching ErrUnsupported
+// if the database is not what the dialect says, or if the encoding of text is not UTF-8.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
 	err := s.usable()
 	r := Report{Dialect: s.name}

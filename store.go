@@ -149,9 +149,9 @@ func (o *Observer) safely(failures *failureLogs) *Observer {
 // A Store is a database that holds queues. It is safe for concurrent use, and is meant to be made
 // once and kept. A Store made by [Open] owns its *sql.DB. A Store made by [New] does not.
 //
-// Errors of its methods, and of everything made from it, name what was asked for. They match
-// ErrNotInstalled if the tables are missing, and context.Canceled or context.DeadlineExceeded if
-// ctx is done.
+// Errors of its methods, and of everything made from it, name the operation and its operand. They
+// match ErrNotInstalled if the tables are missing, and context.Canceled or context.DeadlineExceeded
+// if ctx is done.
 type Store struct {
 	*core
 	tx          Tx        // nil means the pool

@@ -71,7 +71,7 @@ const (
 )
 
 // Run works until ctx is done. Then it claims no more messages, gives handlers Grace to finish,
-// ends their ctx, and returns unfinished messages without counting the attempt. It returns nil,
+// ends their ctx, and releases unfinished messages without counting the attempt. It returns nil,
 // unless handlers have not returned even then. In that case the error names their messages, which
 // are delivered again when their leases end. Run also returns nil after all its rows were stopped
 // by [Store.StopWorker].
