@@ -94,7 +94,7 @@ func (s *Store) eachQueue(ctx context.Context, text string, names []string, scan
 	if err != nil {
 		return err
 	}
-	return conn{s, s.tx}.rows(ctx, text, []any{list}, scan)
+	return s.conn().rows(ctx, text, []any{list}, scan)
 }
 
 // listNames returns the argument of statements that take names: a list, or nil for no names.
@@ -226,7 +226,7 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 // eachInfo runs a query that returns messages, of a page with their cursors, and calls fn with each
 // of them.
 func (s *Store) eachInfo(ctx context.Context, text string, args []any, paged bool, fn func(*MessageInfo)) error {
-	return conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
+	return s.conn().rows(ctx, text, args, func(rows *sql.Rows) error {
 		m, err := scanInfo(rows, paged)
 		if err == nil {
 			fn(m)
@@ -270,7 +270,7 @@ func (s *Store) ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, 
 	if limit < 1 || limit > adminChunk {
 		return nil, fmt.Errorf("limit %d is not between 1 and %d", limit, adminChunk)
 	}
-	ids, err := conn{s, s.tx}.ids(ctx, s.dialect.message.ahead, id, limit)
+	ids, err := s.conn().ids(ctx, s.dialect.message.ahead, id, limit)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
@@ -288,7 +288,7 @@ func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, erro
 	if err := errors.Join(checkFindable("queue name", f.Queue), checkFindable("key", f.Key)); err != nil {
 		return f, err
 	}
-	found, err := conn{s, s.tx}.pairs(ctx, s.dialect.message.keyed, f.Queue, []any{f.Key})
+	found, err := s.conn().pairs(ctx, s.dialect.message.keyed, f.Queue, []any{f.Key})
 	f = MessageFilter{}
 	for _, id := range found {
 		f.IDs = append(f.IDs, id)
@@ -669,7 +669,7 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 		return nil, wrap(ctx, err, "list workers")
 	}
 	var list []WorkerInfo
-	err := conn{s, s.tx}.rows(ctx, s.dialect.worker.list, nil, func(rows *sql.Rows) error {
+	err := s.conn().rows(ctx, s.dialect.worker.list, nil, func(rows *sql.Rows) error {
 		var w WorkerInfo
 		var queue sql.NullString
 		var started, beat, shut timestamp
@@ -827,7 +827,7 @@ func (s *Store) changeWorker(ctx context.Context, id int64, status WorkerState) 
 		return moved, err
 	}
 	word, found := "", false
-	err = conn{s, s.tx}.rows(ctx, s.dialect.worker.status, []any{id}, func(rows *sql.Rows) error {
+	err = s.conn().rows(ctx, s.dialect.worker.status, []any{id}, func(rows *sql.Rows) error {
 		found = true
 		return rows.Scan(&word)
 	})

@@ -39,7 +39,7 @@ func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string,
 
 // children is Children, or, if it is for one, Child.
 func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string, in []In, one bool, opts []Option) ([]Out, error) {
-	if err := run.testChildren(w.name, name, len(in), one); err != nil {
+	if err := run.backend.useChildren(w.name, name, len(in), one); err != nil {
 		return nil, err
 	}
 	raw, err := run.children(ctx, w.name, name, len(in), func(ctx context.Context) ([]enqueueRow, error) {
@@ -117,8 +117,8 @@ func decodeChildren[Out any](run *Run, name string, raw []byte, n int) ([]Out, e
 func (r *Run) children(ctx context.Context, workflow, name string, n int, items func(context.Context) ([]enqueueRow, error)) ([]byte, error) {
 	return r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) {
 		ctx := r.withoutCancel(ctx)
-		if r.store == nil {
-			return nil, fmt.Errorf("%w: Child %q needs a database, or a given result", ErrUnsupported, name)
+		if err := r.backend.checkUsable(fmt.Sprintf("Child %q", name)); err != nil {
+			return nil, err
 		}
 		if rec != nil {
 			return r.awaitChildren(ctx, workflow, name, n, rec)
@@ -201,7 +201,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 func (r *Run) childResults(ctx context.Context, name string) ([]childResult, bool, error) {
 	var results []childResult
 	ended := true
-	err := conn{r.store, nil}.rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
+	err := r.store.onPool().rows(ctx, r.store.dialect.workflow.results, []any{r.id, name}, func(rows *sql.Rows) error {
 		var c childResult
 		var status RunState
 		var output, failure []byte

@@ -36,6 +36,12 @@ type conn struct {
 	tx    Tx // nil means the pool
 }
 
+// conn returns the conn of a Store: its transaction, if it has one, or the pool.
+func (s *Store) conn() conn { return conn{s, s.tx} }
+
+// onPool returns a conn on the pool, for statements outside the Store's transaction.
+func (s *Store) onPool() conn { return conn{s, nil} }
+
 // rows runs a query and calls scan for every row. The cursor is drained and closed when rows
 // returns. An open cursor would keep SQLite's write lock.
 //
@@ -188,9 +194,9 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 		return s.atomic(ctx, fn)
 	}
 	if s.tx != nil {
-		return fn(conn{s, s.tx})
+		return fn(s.conn())
 	}
-	return s.retry(ctx, func() error { return fn(conn{s, nil}) })
+	return s.retry(ctx, func() error { return fn(s.onPool()) })
 }
 
 // retry runs fn, each time with the writer slot, until it succeeds, fails for good, or has been
@@ -322,7 +328,7 @@ func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
 // calls once that has committed.
 func (s *Store) transact(ctx context.Context, begin func(context.Context, *session) (transaction, error), fn func(conn) error) error {
 	if s.tx != nil {
-		return fn(conn{s, s.tx})
+		return fn(s.conn())
 	}
 	var news []func()
 	try := func() error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"net"
 	"os"
@@ -599,4 +600,243 @@ func ExampleRunHandle_Retry() {
 			panic(err)
 		}
 	}
+}
+
+// StepTx records the result of a step in the transaction of its work, so that both happen once.
+func ExampleStepTx() {
+	handler := checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
+		id, err := pgqrs.StepTx(ctx, run, "invoice", func(ctx context.Context, tx *sql.Tx) (int64, error) {
+			var id int64
+			err := tx.QueryRowContext(ctx, "INSERT INTO invoices (order_id, cents) VALUES ($1, $2) RETURNING id", o.ID, o.Cents).Scan(&id)
+			return id, err
+		})
+		return Receipt{Charge: fmt.Sprint("invoice ", id)}, err
+	})
+	_ = handler
+}
+
+// Sleep holds no worker, and goes on across restarts.
+func ExampleRun_Sleep() {
+	handler := checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
+		if err := run.Sleep(ctx, "cooling-off", 14*24*time.Hour); err != nil {
+			return Receipt{}, err // it matches ErrSuspended until the time has passed
+		}
+		charged, err := pgqrs.Step(ctx, run, "charge", func(ctx context.Context) (string, error) { return charge(ctx, o) })
+		return Receipt{Charge: charged}, err
+	})
+	_ = handler
+}
+
+// Wait returns ErrTimeout if no signal arrives in time. ErrSuspended is no answer: return it.
+func ExampleSignal_Wait() {
+	handler := checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
+		approved, err := Approved.Wait(ctx, run, 24*time.Hour)
+		switch {
+		case errors.Is(err, pgqrs.ErrTimeout):
+			approved = o.Cents < 10_000 // nobody answered
+		case err != nil:
+			return Receipt{}, err
+		}
+		if !approved {
+			return Receipt{}, pgqrs.Permanent(errors.New("not approved"))
+		}
+		charged, err := pgqrs.Step(ctx, run, "charge", func(ctx context.Context) (string, error) { return charge(ctx, o) })
+		return Receipt{Charge: charged}, err
+	})
+	_ = handler
+}
+
+// MaxLeased and Rate hold in all processes together.
+func ExamplePolicy() {
+	store := pgqrs.New(db, pgqrs.Postgres)
+	emails := pgqrs.NewQueue[Email](store, "emails").With(pgqrs.Policy{
+		MaxAttempts: 10,
+		Timeout:     30 * time.Second,
+		DeadLetter:  "emails-dead",
+		MaxLeased:   20,                                   // messages at a time
+		Rate:        pgqrs.Rate{N: 100, Per: time.Minute}, // deliveries that begin
+	})
+	if err := emails.Configure(ctx); err != nil { // a Worker that handles the queue does this too
+		panic(err)
+	}
+}
+
+// A handler decides by its error when a message is tried again, and whether it is.
+func ExamplePermanent() {
+	store := pgqrs.New(db, pgqrs.Postgres)
+	handler := pgqrs.NewQueue[Email](store, "emails").Handle(func(ctx context.Context, m *pgqrs.Message[Email]) error {
+		if m.Payload.To == "" {
+			return pgqrs.Permanent(errors.New("no recipient")) // dead at once
+		}
+		return send(ctx, m.Payload) // after an error, again by the policy's Backoff
+	})
+	_ = handler
+}
+
+// RetryAfter replaces the policy's Backoff for one failure.
+func ExampleRetryAfter() {
+	errBusy := errors.New("the mail server is busy")
+	store := pgqrs.New(db, pgqrs.Postgres)
+	handler := pgqrs.NewQueue[Email](store, "emails").Handle(func(ctx context.Context, m *pgqrs.Message[Email]) error {
+		err := send(ctx, m.Payload)
+		if errors.Is(err, errBusy) {
+			return pgqrs.RetryAfter(10*time.Minute, err)
+		}
+		return err
+	})
+	_ = handler
+}
+
+// Snooze puts a message off, and the attempt does not count.
+func ExampleSnooze() {
+	store := pgqrs.New(db, pgqrs.Postgres)
+	handler := pgqrs.NewQueue[Email](store, "emails").Handle(func(ctx context.Context, m *pgqrs.Message[Email]) error {
+		if hour := time.Now().Hour(); hour < 8 {
+			return pgqrs.Snooze(time.Duration(8-hour) * time.Hour)
+		}
+		return send(ctx, m.Payload)
+	})
+	_ = handler
+}
+
+// Key returns the message that is there, and Unique an error with its id.
+func ExampleUnique() {
+	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
+	welcome := Email{To: "ada@example.com", Subject: "Welcome"}
+	id, err := emails.Enqueue(ctx, welcome, pgqrs.Key("welcome-42"))
+	if err != nil {
+		panic(err)
+	}
+	again, err := emails.Enqueue(ctx, welcome, pgqrs.Unique("welcome-42"))
+	if errors.Is(err, pgqrs.ErrDuplicate) {
+		fmt.Println("the message is there already:", id == again)
+	}
+}
+
+// Each gives every message of a batch options of its own.
+func ExampleEach() {
+	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
+	users := []string{"ada@example.com", "grace@example.com"}
+	var batch []Email
+	for _, user := range users {
+		batch = append(batch, Email{To: user, Subject: "News"})
+	}
+	_, err := emails.EnqueueBatch(ctx, batch, pgqrs.Each(func(i int) []pgqrs.Option {
+		return []pgqrs.Option{pgqrs.Key("news-12-" + users[i]), pgqrs.Delay(time.Duration(i) * time.Second)}
+	}))
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Headers go along with a message, and are not part of its payload.
+func ExampleHeaders() {
+	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
+	_, err := emails.Enqueue(ctx, Email{To: "ada@example.com"}, pgqrs.Headers(map[string]string{"tenant": "acme"}))
+	if err != nil {
+		panic(err)
+	}
+	handler := emails.Handle(func(ctx context.Context, m *pgqrs.Message[Email]) error {
+		log.Print("for tenant ", m.Headers["tenant"])
+		return send(ctx, m.Payload)
+	})
+	_ = handler
+}
+
+// An Observer counts what happens. The module otelpgqrs has one for OpenTelemetry.
+func ExampleObserver() {
+	store := pgqrs.Config{Observer: &pgqrs.Observer{
+		Finished: func(ctx context.Context, m *pgqrs.MessageInfo, took time.Duration, err error) {
+			log.Printf("queue %s: message %d took %v, attempt %d: %v", m.Queue, m.ID, took, m.Attempt, err)
+		},
+	}}.New(db, pgqrs.Postgres)
+	_ = store
+}
+
+// A bell wakes the workers of this process. Workers of others poll. The module notifypgqrs has a
+// Notifier for all processes, by LISTEN and NOTIFY.
+type bell chan string
+
+func (b bell) Notify(_ context.Context, _ pgqrs.Tx, queue string) error {
+	select {
+	case b <- queue:
+	default: // nobody listens, or not fast enough: workers poll as well
+	}
+	return nil
+}
+
+func (b bell) Listen(ctx context.Context, wake func(queue string)) error {
+	wake("") // what was enqueued before
+	for {
+		select {
+		case queue := <-b:
+			wake(queue)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// A Notifier saves workers the wait for their next poll.
+func ExampleNotifier() {
+	store := pgqrs.Config{Notifier: make(bell, 100)}.New(db, pgqrs.Postgres)
+	_ = store
+}
+
+// Middleware wraps every handler of a worker.
+func ExampleWorker_middleware() {
+	logged := func(next pgqrs.WorkFunc) pgqrs.WorkFunc {
+		return func(ctx context.Context, m *pgqrs.MessageInfo) error {
+			err := next(ctx, m)
+			if err != nil && !errors.Is(err, pgqrs.ErrSnoozed) && !errors.Is(err, pgqrs.ErrSuspended) {
+				log.Printf("queue %s: message %d: %v", m.Queue, m.ID, err)
+			}
+			return err
+		}
+	}
+	worker := &pgqrs.Worker{Middleware: []func(pgqrs.WorkFunc) pgqrs.WorkFunc{logged}}
+	_ = worker
+}
+
+// Messages lists a page at a time, each from the cursor of the last message before.
+func ExampleStore_Messages() {
+	store := pgqrs.New(db, pgqrs.Postgres)
+	filter := pgqrs.MessageFilter{Queue: "emails", State: pgqrs.Dead, Limit: 50}
+	for {
+		page, err := store.Messages(ctx, filter)
+		if err != nil {
+			panic(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, m := range page {
+			fmt.Println(m.ID, m.Attempt, m.LastError)
+		}
+		filter.After = page[len(page)-1].Cursor
+	}
+}
+
+// Verify changes nothing, and says what is wrong with the database or the schema.
+func ExampleStore_Verify() {
+	report, err := pgqrs.New(db, pgqrs.Postgres).Verify(ctx)
+	if err != nil {
+		panic(err)
+	}
+	if !report.OK() {
+		log.Fatalf("install the schema first: it lacks %q", report.Missing)
+	}
+	for _, warning := range report.Warnings {
+		log.Print(warning)
+	}
+}
+
+// Migrations are files for a tool of the application's own, in place of Install.
+func ExampleDialect_Migrations() {
+	files, err := fs.Glob(pgqrs.SQLite.Migrations(), "*.sql")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(files[0])
+	// Output: 0001_tables.up.sql
 }

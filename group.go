@@ -467,7 +467,7 @@ func (r *runner) sweepPage(parent context.Context, queues string) (n int, err er
 	stuck := dependents{}
 	last := r.sweepCursor
 	args := []any{queues, last.queue, last.group, sweepPage}
-	err = conn{r.store, nil}.rows(ctx, r.store.dialect.group.sweep, args, func(rows *sql.Rows) error {
+	err = r.store.onPool().rows(ctx, r.store.dialect.group.sweep, args, func(rows *sql.Rows) error {
 		n++
 		var g groupID
 		var room bool
@@ -492,7 +492,7 @@ func (r *runner) sweepPage(parent context.Context, queues string) (n int, err er
 func (r *runner) sweepBatches(parent context.Context, queues string) error {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
-	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.batch.sweep, queues, sweepPage)
+	ids, err := r.store.onPool().ids(ctx, r.store.dialect.batch.sweep, queues, sweepPage)
 	if err != nil || len(ids) == 0 {
 		return err
 	}

@@ -69,7 +69,7 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 // fn must not commit the transaction, may run again after a conflict, and should do nothing but
 // SQL. On PostgreSQL the transaction is READ COMMITTED. On SQLite and Turso it holds the write lock
 // from its beginning. There a write on the Store itself, called with fn's ctx, would wait for that
-// lock for ever. It returns an error matching ErrState instead. Use WithTx.
+// lock. It returns an error matching ErrState instead. Use WithTx.
 //
 // On Turso in MVCC mode return the first error that the database gives. The engine ends the
 // transaction at a conflict, and commits each statement after that by itself. If fn swallows the

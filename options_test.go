@@ -186,7 +186,7 @@ var optionCalls = map[string]func(context.Context, *Store, *Run, Option) error{
 // taken reports whether a call takes an option: whether a statement is sent, or a Target has no error.
 func taken(t *testing.T, caller, option string) bool {
 	f, s := newFake(t, Config{}, SQLite, func(call) ([][]driver.Value, error) { return nil, errors.New("enough") })
-	e := newExecution(s, "w", &MessageInfo{ID: 1})
+	e := s.newExecution("w", &MessageInfo{ID: 1})
 	e.id, e.lease = 1, t.Context()
 	err := optionCalls[caller](t.Context(), s, &Run{execution: e}, optionOf(s, option))
 	return err == nil || len(f.log()) > 0

@@ -255,7 +255,7 @@ func (q *Queue[T]) undeleted(ctx context.Context, ms []*Message[T], done []int64
 		if slices.Contains(done, m.ID) {
 			continue
 		}
-		runs, err := conn{q.store, q.store.tx}.ids(ctx, q.store.dialect.workflow.exists, m.ID)
+		runs, err := q.store.conn().ids(ctx, q.store.dialect.workflow.exists, m.ID)
 		switch {
 		case err != nil:
 			return err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"runtime"
 	"slices"
@@ -167,7 +168,7 @@ func inputOf(raw []byte) []byte {
 
 // beginRun marks a run as running. A message that pgqrs 0.15 enqueued has no run yet, and gets one.
 func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *execution, status RunState, fresh bool, err error) {
-	e = newExecution(s, name, m)
+	e = s.newExecution(name, m)
 	e.lease = ctx
 	for range 2 {
 		found := false
@@ -202,7 +203,9 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 
 // An execution is one go at a run.
 type execution struct {
-	store    *Store // nil: a test's, without a database
+	backend  runBackend
+	store    *Store // backend's; nil without a database
+	log      *slog.Logger
 	workflow string
 	id       int64
 	message  *MessageInfo
@@ -228,11 +231,69 @@ type execution struct {
 	returned             bool  // the function has returned
 	reusedErr            error // the first ErrStepReused
 	warned               bool
-	testResults          map[string]any // a test's results
 }
 
-func newExecution(s *Store, workflow string, m *MessageInfo) *execution {
-	return &execution{store: s, workflow: workflow, message: m, records: map[string]*stepRecord{}, asked: map[string]bool{}, signalWaits: map[string]int{}}
+// A runBackend is where an execution records its steps: the database (storeBackend), or nowhere in
+// a test (fakeBackend). It is safe for concurrent use.
+type runBackend interface {
+	// checkUsable returns an error without a database, which call needs.
+	checkUsable(call string) error
+	// isOf reports whether the backend is that store.
+	isOf(s *Store) bool
+	limits() Limits
+	observer() Observer
+	// resumes reports whether a later execution continues one that is suspended.
+	resumes() bool
+
+	// givenStep returns the result that a test gives a step, if it gives one.
+	givenStep(e *execution, name string) (rec *stepRecord, ok bool, err error)
+	// useSignal and useChildren turn what a test gives a wait for a signal, or for n runs of a
+	// workflow, into the result of its step.
+	useSignal(signal, step string)
+	useChildren(workflow, step string, n int, one bool) error
+
+	// save records a step. It returns the record that was there before if the step had ended, and
+	// a suspension if the lease is lost.
+	save(ctx context.Context, e *execution, name string, st stepValues) (*stepRecord, error)
+	// warn records a warning about the code of a run.
+	warn(e *execution, text string)
+}
+
+// A storeBackend records steps in a Store.
+type storeBackend struct{ *Store }
+
+func (b storeBackend) checkUsable(string) error { return nil }
+
+func (b storeBackend) isOf(s *Store) bool { return b.core == s.core }
+
+func (b storeBackend) limits() Limits { return b.cfg.Limits }
+
+// observer is the Store's, or one that is not called.
+func (b storeBackend) observer() Observer {
+	if b.cfg.Observer == nil {
+		return Observer{}
+	}
+	return *b.cfg.Observer
+}
+
+func (b storeBackend) resumes() bool { return true }
+
+func (b storeBackend) givenStep(*execution, string) (*stepRecord, bool, error) {
+	return nil, false, nil
+}
+
+func (b storeBackend) useSignal(string, string) {}
+
+func (b storeBackend) useChildren(string, string, int, bool) error { return nil }
+
+func (s *Store) newExecution(workflow string, m *MessageInfo) *execution {
+	e := newExecution(storeBackend{s}, workflow, m)
+	e.store, e.log = s, s.log
+	return e
+}
+
+func newExecution(b runBackend, workflow string, m *MessageInfo) *execution {
+	return &execution{backend: b, workflow: workflow, message: m, records: map[string]*stepRecord{}, asked: map[string]bool{}, signalWaits: map[string]int{}}
 }
 
 // load reads the steps that earlier executions recorded. One that Retry has
@@ -240,7 +301,7 @@ func newExecution(s *Store, workflow string, m *MessageInfo) *execution {
 func (e *execution) load(ctx context.Context) error {
 	e.loaded = time.Now()
 	retried := false
-	return conn{e.store, nil}.rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
+	return e.store.onPool().rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
 		s, err := scanStep(rows)
 		if err == nil && s.malformed != "" {
 			err = e.malformedStep(s)
@@ -339,30 +400,26 @@ func (e *execution) warnIfSkipped(name string) {
 
 // warnOfChange warns that the code does not fit the records.
 func (e *execution) warnOfChange(text string) {
-	if e.store != nil {
-		e.store.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
-		e.warn(text)
-	}
+	e.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
+	e.backend.warn(e, text)
 }
 
 // warnOfSteps warns that the function did not wait for steps of its goroutines.
 func (e *execution) warnOfSteps(text string) {
-	if e.store != nil {
-		e.store.log.Warn("pgqrs: a run's function did not wait for its steps", "workflow", e.workflow, "run", e.id, "warning", text)
-		e.warn(text)
-	}
+	e.log.Warn("pgqrs: a run's function did not wait for its steps", "workflow", e.workflow, "run", e.id, "warning", text)
+	e.backend.warn(e, text)
 }
 
-// warn records a warning.
-func (e *execution) warn(text string) {
+// warn implements [runBackend].
+func (b storeBackend) warn(e *execution, text string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.lease), statementTimeout)
 	defer cancel()
-	err := e.store.single(ctx, func(c conn) error {
-		_, err := c.exec(ctx, e.store.dialect.workflow.warn, e.id, text)
+	err := b.single(ctx, func(c conn) error {
+		_, err := c.exec(ctx, b.dialect.workflow.warn, e.id, text)
 		return err
 	})
 	if err != nil {
-		e.store.log.Warn("pgqrs: could not record the warning", "run", e.id, "err", err)
+		b.log.Warn("pgqrs: could not record the warning", "run", e.id, "err", err)
 	}
 }
 
@@ -376,7 +433,6 @@ func (e *execution) checkpoint(ctx context.Context, name string) error {
 	var stop error
 	var refused []string
 	switch {
-	case e.store == nil:
 	case context.Cause(e.lease) != nil:
 		stop = e.suspendLocked(0, context.Cause(e.lease))
 	case e.message.delivery != nil && e.message.delivery.draining.Load():
@@ -674,7 +730,7 @@ func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Du
 	}
 	onward := func() ([]byte, error) { return nil, r.suspend(wait, nil) }
 	switch {
-	case wait <= 0 || r.store == nil:
+	case wait <= 0 || !r.backend.resumes():
 		return r.saveThen(ctx, name, stepValues{status: Succeeded}, func() ([]byte, error) { return nil, nil })
 	case asleep:
 		return onward()
@@ -746,7 +802,7 @@ func (s *Store) findRuns(ctx context.Context, ms []*MessageInfo) error {
 	if err != nil {
 		return err
 	}
-	return conn{s, nil}.rows(ctx, s.dialect.workflow.ofMessages, []any{list}, func(rows *sql.Rows) error {
+	return s.onPool().rows(ctx, s.dialect.workflow.ofMessages, []any{list}, func(rows *sql.Rows) error {
 		var message, run int64
 		if err := rows.Scan(&message, &run); err != nil {
 			return err

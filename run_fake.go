@@ -1,12 +1,15 @@
 package pgqrs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
@@ -14,8 +17,8 @@ import (
 // The test kit reaches what is not exported through these.
 func init() {
 	testkit.NewRun = func(given map[string]any) any {
-		e := newExecution(nil, "test", &MessageInfo{ID: 1})
-		e.id, e.testResults = 1, maps.Clone(given)
+		e := newExecution(&fakeBackend{results: maps.Clone(given)}, "test", &MessageInfo{ID: 1})
+		e.id, e.lease, e.log = 1, context.Background(), slog.New(slog.DiscardHandler)
 		return &Run{execution: e}
 	}
 	testkit.Ran = func(run any) []string {
@@ -28,11 +31,35 @@ func init() {
 	testkit.Queue = func(handler any) string { return handler.(Handler).queue }
 }
 
-// testStep returns the result that a test gives a step.
-func (e *execution) testStep(name string) (*stepRecord, bool, error) {
-	e.mu.Lock()
-	v, ok := e.testResults[name]
-	e.mu.Unlock()
+// A fakeBackend records nothing. It gives the steps of a test's run their results.
+type fakeBackend struct {
+	mu      sync.Mutex
+	results map[string]any
+}
+
+func (b *fakeBackend) checkUsable(call string) error {
+	return fmt.Errorf("%w: %s needs a database, or a given result", ErrUnsupported, call)
+}
+
+func (b *fakeBackend) isOf(*Store) bool { return false }
+
+func (b *fakeBackend) limits() Limits { return Limits{} }
+
+func (b *fakeBackend) observer() Observer { return Observer{} }
+
+func (b *fakeBackend) resumes() bool { return false }
+
+func (b *fakeBackend) save(context.Context, *execution, string, stepValues) (*stepRecord, error) {
+	return nil, nil
+}
+
+func (b *fakeBackend) warn(*execution, string) {}
+
+// givenStep implements [runBackend].
+func (b *fakeBackend) givenStep(e *execution, name string) (*stepRecord, bool, error) {
+	b.mu.Lock()
+	v, ok := b.results[name]
+	b.mu.Unlock()
 	if !ok {
 		return nil, false, nil
 	}
@@ -58,22 +85,22 @@ func (e *execution) testError(name string, err error) error {
 	return e.stepError(name, f)
 }
 
-// testSignal lets a test give the first signal of a name by that name alone.
-func (e *execution) testSignal(signal, step string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	v, plain := e.testResults[signal]
-	if _, exact := e.testResults[step]; plain && !exact && step == signal+"#1" {
-		e.testResults[step] = v
+// useSignal lets a test give the first signal of a name by that name alone.
+func (b *fakeBackend) useSignal(signal, step string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, plain := b.results[signal]
+	if _, exact := b.results[step]; plain && !exact && step == signal+"#1" {
+		b.results[step] = v
 	}
 }
 
-// testChildren turns what a test gives for n runs of a workflow into what would
-// be recorded of them. For Children it is a slice, of results or errors, or an error for all.
-func (e *execution) testChildren(workflow, step string, n int, one bool) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	v, ok := e.testResults[step]
+// useChildren turns what a test gives for n runs of a workflow into what a backend with a database
+// records of them. For Children the test gives a slice of results or errors, or an error for all.
+func (b *fakeBackend) useChildren(workflow, step string, n int, one bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, ok := b.results[step]
 	if _, done := v.([]childResult); done || !ok {
 		return nil
 	}
@@ -88,7 +115,7 @@ func (e *execution) testChildren(workflow, step string, n int, one bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: the value given for %q: %w", ErrInvalidPayload, step, err)
 	}
-	e.testResults[step] = results
+	b.results[step] = results
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (h *RunHandle[Out]) info(ctx context.Context) (RunInfo, error) {
 	if err := h.store.usable(); err != nil {
 		return RunInfo{}, err
 	}
-	return conn{h.store, nil}.run(ctx, h.id)
+	return h.store.onPool().run(ctx, h.id)
 }
 
 // Steps returns the recorded steps of the run, in the order of their first record. Outputs and
@@ -54,7 +54,7 @@ func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 		return nil, wrap(ctx, err, "list the steps of run %d", h.id)
 	}
 	var list []StepInfo
-	err := conn{h.store, nil}.rows(ctx, h.store.dialect.step.list, []any{h.id}, func(rows *sql.Rows) error {
+	err := h.store.onPool().rows(ctx, h.store.dialect.step.list, []any{h.id}, func(rows *sql.Rows) error {
 		var size sql.NullInt64
 		s, err := scanStep(rows, &size)
 		var failure bool
@@ -85,7 +85,7 @@ func (h *RunHandle[Out]) Step(ctx context.Context, name string) (StepInfo, error
 	}
 	found := false
 	if err == nil {
-		err = conn{h.store, nil}.rows(ctx, h.store.dialect.step.get, []any{h.id, name}, func(rows *sql.Rows) error {
+		err = h.store.onPool().rows(ctx, h.store.dialect.step.get, []any{h.id, name}, func(rows *sql.Rows) error {
 			s, err := scanStep(rows)
 			info, found = s.info(), true
 			info.listed()
@@ -148,7 +148,7 @@ func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 		return err
 	}
 	scope := stepScopeOf(ctx)
-	if scope == nil || scope.run.store == nil || scope.run.store.core != h.store.core || scope.run.id != h.id {
+	if scope == nil || !scope.run.backend.isOf(h.store) || scope.run.id != h.id {
 		return nil
 	}
 	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
@@ -673,7 +673,7 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 		text = s.dialect.workflow.statusList
 	}
 	var list []RunInfo
-	err := conn{s, s.tx}.rows(ctx, text, append(args, f.Limit), func(rows *sql.Rows) error {
+	err := s.conn().rows(ctx, text, append(args, f.Limit), func(rows *sql.Rows) error {
 		info, err := scanRun(rows)
 		list = append(list, info)
 		return err
@@ -886,7 +886,7 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 		ids[i] = p.id
 	}
 	slices.Sort(ids)
-	found, err := conn{s, nil}.runsByID(ctx, slices.Compact(ids))
+	found, err := s.onPool().runsByID(ctx, slices.Compact(ids))
 	again := err != nil && (ctx.Err() != nil || !s.dialect.isRefused(err))
 	for _, p := range b.polls {
 		a := runAnswer{found[p.id], err, again}

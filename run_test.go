@@ -231,7 +231,7 @@ func TestRunWithoutADatabase(t *testing.T) {
 
 func TestClosedRunStartsNothingAndEndsALoop(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
-	e := newExecution(s, "test", &MessageInfo{ID: 7})
+	e := s.newExecution("test", &MessageInfo{ID: 7})
 	e.lease = t.Context()
 	run := &Run{execution: e}
 	first := run.suspend(time.Minute, nil)
@@ -275,7 +275,7 @@ func TestEndOfAnExecution(t *testing.T) {
 		"a database that fails at the end":            {t.Context(), false, nil, ErrSuspended, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newExecution(s, "test", &MessageInfo{ID: 7})
+			e := s.newExecution("test", &MessageInfo{ID: 7})
 			e.lease = test.lease
 			if test.suspended {
 				e.suspend(time.Minute, nil)
@@ -379,7 +379,7 @@ func answerRun(c call) ([][]driver.Value, error) {
 func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
 	s.writer = nil // the fake is no single writer
-	e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
+	e := s.newExecution("test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 	e.lease = t.Context()
 	run := &Run{execution: e}
 	begun, gate := make(chan struct{}), make(chan struct{})
@@ -419,7 +419,7 @@ func TestRun_StepsThatDoNotBegin(t *testing.T) {
 		"while its run is paused": {t.Context(), false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
+			e := s.newExecution("test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 			e.lease, e.paused = test.lease, test.paused
 			e.message.delivery.draining.Store(test.draining)
 			err := (&Run{execution: e}).Do(t.Context(), "pay", func(context.Context) error { t.Error("it was called"); return nil })
@@ -452,7 +452,7 @@ func TestLoad_ClearedSteps(t *testing.T) {
 			{"undo", "SUCCESS", nil, nil, int64(0), nil, now, now, false},
 		}, nil
 	})
-	e := newExecution(s, "test", &MessageInfo{ID: 7})
+	e := s.newExecution("test", &MessageInfo{ID: 7})
 	if err := e.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +469,7 @@ func TestLoad_ClearedSteps(t *testing.T) {
 
 func TestStepInTheTransactionOfAnotherRun(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
-	e := newExecution(s, "test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
+	e := s.newExecution("test", &MessageInfo{ID: 7, delivery: new(deliveryState)})
 	e.lease = t.Context()
 	if err := e.suspendOnInfraError(errInTx); !errors.Is(err, ErrState) || errors.Is(err, ErrSuspended) {
 		t.Errorf("got %v; want an error that matches ErrState, and a run that goes on", err)

@@ -420,7 +420,7 @@ func (k *scheduler) readRows(ctx context.Context, schedules []*scheduleState) (m
 		return nil, err
 	}
 	found := map[string]scheduleRow{}
-	err = conn{k.r.store, nil}.rows(ctx, k.r.store.dialect.schedule.find, []any{list}, func(rows *sql.Rows) error {
+	err = k.r.store.onPool().rows(ctx, k.r.store.dialect.schedule.find, []any{list}, func(rows *sql.Rows) error {
 		var name string
 		var id sql.NullInt64
 		var row scheduleRow

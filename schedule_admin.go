@@ -83,7 +83,7 @@ func (s *Store) Schedules(ctx context.Context, names ...string) ([]ScheduleInfo,
 		text, args = s.dialect.schedule.named, []any{given}
 	}
 	var list []ScheduleInfo
-	err = conn{s, s.tx}.rows(ctx, text, args, func(rows *sql.Rows) error {
+	err = s.conn().rows(ctx, text, args, func(rows *sql.Rows) error {
 		var i ScheduleInfo
 		var key sql.NullString
 		var payload, headers []byte
@@ -155,7 +155,7 @@ func (s *Store) scheduleRuns(ctx context.Context, name string, limit int) ([]Sch
 		return nil, fmt.Errorf("limit %d is not between 1 and %d", limit, adminChunk)
 	}
 	var list []ScheduleRun
-	err := conn{s, s.tx}.rows(ctx, s.dialect.schedule.history, []any{name, limit}, func(rows *sql.Rows) error {
+	err := s.conn().rows(ctx, s.dialect.schedule.history, []any{name, limit}, func(rows *sql.Rows) error {
 		var row scheduleRunRow
 		bad, err := scanLoosely(rows, scheduleRunNames, row.into()...)
 		run := row.run()

@@ -111,7 +111,7 @@ func (s *Store) install(ctx context.Context) error {
 			return err
 		}
 	}
-	applied, err := conn{s, nil}.versions(ctx)
+	applied, err := s.onPool().versions(ctx)
 	if err != nil && !sqlerr.Missing(err) {
 		return err
 	}
@@ -119,12 +119,12 @@ func (s *Store) install(ctx context.Context) error {
 		if err := tooNew(applied, known); err != nil {
 			return err
 		}
-		there, err := conn{s, nil}.objects(ctx)
+		there, err := s.onPool().objects(ctx)
 		if err != nil {
 			return err
 		}
 		if len(pendingOf(known, applied, there)) == 0 {
-			if shared, indexed, err := (conn{s, nil}).usesInterop(ctx); err != nil || !shared || indexed {
+			if shared, indexed, err := s.onPool().usesInterop(ctx); err != nil || !shared || indexed {
 				return err
 			}
 		}
@@ -140,7 +140,7 @@ func (s *Store) enableConcurrent(ctx context.Context) error {
 		return err
 	}
 	enable := func() error {
-		return conn{s, nil}.rows(ctx, s.dialect.requireMVCC, nil, func(*sql.Rows) error { return nil })
+		return s.onPool().rows(ctx, s.dialect.requireMVCC, nil, func(*sql.Rows) error { return nil })
 	}
 	if err := s.retry(ctx, enable); err != nil {
 		return err
@@ -510,10 +510,10 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	r := Report{Dialect: s.name}
 	if err == nil {
 		r.Writers = s.writers()
-		err = conn{s, s.tx}.verify(ctx, &r)
+		err = s.conn().verify(ctx, &r)
 	}
 	if err == nil && r.OK() {
-		err = conn{s, s.tx}.checkQueues(ctx, &r)
+		err = s.conn().checkQueues(ctx, &r)
 	}
 	return r, wrap(ctx, err, "verify")
 }
@@ -524,7 +524,7 @@ func (s *Store) checkEngine(ctx context.Context) error {
 	if s.engineKnown.Load() {
 		return nil
 	}
-	_, err := conn{s, nil}.engine(ctx)
+	_, err := s.onPool().engine(ctx)
 	s.engineKnown.Store(err == nil)
 	return err
 }

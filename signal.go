@@ -91,15 +91,15 @@ func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([
 	r.signalWaits[signal]++
 	name := fmt.Sprintf("%s#%d", signal, r.signalWaits[signal])
 	r.mu.Unlock()
-	r.testSignal(signal, name)
+	r.backend.useSignal(signal, name)
 	raw, err := r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.takeSignal(ctx, signal, name, rec, timeout) })
 	return raw, name, err
 }
 
 // takeSignal delivers a signal to a step, or has the step wait.
 func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
-	if r.store == nil {
-		return nil, fmt.Errorf("%w: Wait %q needs a database, or a given value", ErrUnsupported, name)
+	if err := r.backend.checkUsable(fmt.Sprintf("Wait %q", name)); err != nil {
+		return nil, err
 	}
 	ctx = r.withoutCancel(ctx)
 	var value any

@@ -136,7 +136,7 @@ func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	if given, ok, err := r.testStep(name); ok || err != nil {
+	if given, ok, err := r.backend.givenStep(r.execution, name); ok || err != nil {
 		return given, err
 	}
 	if rec != nil && rec.final() {
@@ -171,11 +171,7 @@ func (e *execution) encode(v any) (any, error) {
 	if v == nil {
 		return nil, nil
 	}
-	var limits Limits
-	if e.store != nil {
-		limits = e.store.cfg.Limits
-	}
-	return limits.record(v)
+	return e.backend.limits().record(v)
 }
 
 func retriesOf(rec *stepRecord) int {
@@ -195,7 +191,7 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 	r.mu.Lock()
 	r.calledSteps = append(r.calledSteps, name)
 	r.mu.Unlock()
-	observer := r.observer()
+	observer := r.backend.observer()
 	if observer.Stepping != nil {
 		ctx = cmp.Or(observer.Stepping(ctx, r.id, name), ctx)
 	}
@@ -215,14 +211,6 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 		}
 	}()
 	return fn(context.WithValue(ctx, stepKey{}, &stepScope{run: r.execution, name: name}))
-}
-
-// observer is the Store's, or one that is told nothing.
-func (e *execution) observer() Observer {
-	if e.store == nil || e.store.cfg.Observer == nil {
-		return Observer{}
-	}
-	return *e.store.cfg.Observer
 }
 
 // stepContext returns the ctx of a step: the caller's, or, while the run
@@ -245,14 +233,10 @@ func (e *execution) ignoreCancel(ctx context.Context) (context.Context, func()) 
 			}
 		})
 	}
-	stops := []func() bool{pass(ctx)}
-	if e.lease != nil {
-		stops = append(stops, pass(e.lease))
-	}
+	stopCtx, stopLease := pass(ctx), pass(e.lease)
 	return free, func() {
-		for _, stop := range stops {
-			stop()
-		}
+		stopCtx()
+		stopLease()
 		cancel(nil)
 	}
 }
@@ -272,7 +256,7 @@ type cutShortError struct{ *operationError }
 func (r *Run) cutShort(ctx context.Context, name string, cause error) error {
 	stop := r.suspended()
 	switch {
-	case r.lease != nil && context.Cause(r.lease) != nil:
+	case context.Cause(r.lease) != nil:
 		return r.suspend(0, context.Cause(r.lease))
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		return r.notifyCancelled(name)
@@ -298,8 +282,8 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 	}
 	p := Policy{MaxAttempts: limit, Backoff: backoff}
 	result := p.outcome(retries, cause)
-	if r.store == nil {
-		result.kind = died // nobody would run a test's run again
+	if !r.backend.resumes() {
+		result.kind = died // there is no later execution to try again
 	}
 	if result.err != nil {
 		cause = result.err // with what else went wrong
@@ -317,9 +301,7 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 	f.RetryAfter = &seconds
 	st.failure, st.delay = f.encode(), result.delay.Microseconds()
 	return r.saveThen(ctx, name, st, func() ([]byte, error) {
-		if r.store != nil {
-			r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
-		}
+		r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
 		return nil, r.suspend(result.delay, nil)
 	})
 }
@@ -378,8 +360,8 @@ func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, 
 }
 
 func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
-	if r.store == nil {
-		return nil, fmt.Errorf("%w: StepTx %q needs a database, or a given result", ErrUnsupported, name)
+	if err := r.backend.checkUsable(fmt.Sprintf("StepTx %q", name)); err != nil {
+		return nil, err
 	}
 	r.countTx(1)
 	defer r.countTx(-1)
@@ -542,13 +524,15 @@ func (x stepWrite) shareable() bool {
 // save records a step. It returns nil if it was recorded; the record that was
 // there before, if the step had ended; and a suspension if the lease is lost.
 func (e *execution) save(ctx context.Context, name string, st stepValues) (*stepRecord, error) {
-	if e.store == nil {
-		return nil, nil
-	}
+	return e.backend.save(ctx, e, name, st)
+}
+
+// save implements [runBackend].
+func (b storeBackend) save(ctx context.Context, e *execution, name string, st stepValues) (*stepRecord, error) {
 	x := stepWrite{e.id, e.message, name, st}
-	record := e.store.saveStep
+	record := b.saveStep
 	if x.shareable() {
-		record = e.store.stepWrites.Do
+		record = b.stepWrites.Do
 	}
 	status, err := record(e.withoutCancel(ctx), x)
 	if plain, ok := st.inASCII(); ok && sqlerr.Untranslatable(err) {
@@ -657,7 +641,7 @@ func (e *execution) suspendOnInfraError(err error) error {
 // readEndedStep returns the record of a step that somebody else ended first.
 func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord, error) {
 	var rec *stepRecord
-	err := conn{e.store, nil}.rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
+	err := e.store.onPool().rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
 		rec, err = scanStep(rows)
 		return err
 	})

@@ -80,6 +80,9 @@ type Config struct {
 	Headers func(ctx context.Context) map[string]string
 }
 
+// Version is the version of this library.
+const Version = "0.1.0"
+
 // An Observer is called as messages move. A nil field is skipped. The functions run inline. They
 // should return at once and must be safe for concurrent use. More fields may be added.
 type Observer struct {

@@ -181,7 +181,7 @@ func (r *runner) rescan(a *rescanAnswer) {
 func (s *Store) skippedPositions(ctx context.Context, worker int64, to position) ([]position, error) {
 	var found []position
 	args := []any{worker, maxSkipped, to.priority, to.due, to.id}
-	err := conn{s, nil}.rows(ctx, s.dialect.lease.skipped, args, func(rows *sql.Rows) error {
+	err := s.onPool().rows(ctx, s.dialect.lease.skipped, args, func(rows *sql.Rows) error {
 		p := position{priority: to.priority}
 		err := rows.Scan(&p.due, &p.id)
 		found = append(found, p)
@@ -415,7 +415,7 @@ func (r *runner) poll(a *pollAnswer) {
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
 	start := time.Now()
-	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.worker.poll, idList(a.workers))
+	ids, err := r.store.onPool().ids(ctx, r.store.dialect.worker.poll, idList(a.workers))
 	a.err = err
 	if err != nil {
 		a.stuck = r.stuck(start)

@@ -126,7 +126,7 @@ func (r *runner) interrupt(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	runs := idList(slices.Collect(maps.Keys(asked)))
-	ids, err := conn{r.store, nil}.ids(limited, r.store.dialect.workflow.interrupted, runs)
+	ids, err := r.store.onPool().ids(limited, r.store.dialect.workflow.interrupted, runs)
 	for _, id := range ids {
 		if end := asked[id].m.delivery.interrupt.Load(); end != nil {
 			(*end)(ErrCancelled)
@@ -270,7 +270,7 @@ func (r *runner) pruneRuns(ctx context.Context, retentions string) {
 // prunePage deletes a page of runs past their retention. It returns how many it found, and how many
 // it deleted.
 func (r *runner) prunePage(ctx context.Context, retentions string) (found int, deleted int64, err error) {
-	ids, err := conn{r.store, nil}.ids(ctx, r.store.dialect.workflow.expired, retentions, maintenanceChunk)
+	ids, err := r.store.onPool().ids(ctx, r.store.dialect.workflow.expired, retentions, maintenanceChunk)
 	if err != nil || len(ids) == 0 {
 		return 0, 0, err
 	}
@@ -318,7 +318,7 @@ func (r *runner) failUnreachable(ctx context.Context) (found, buried int, err er
 		return 0, 0, err
 	}
 	hidden := map[string][]int64{} // by queue
-	err = conn{r.store, nil}.rows(limited, r.store.dialect.message.unreachable, []any{list, maintenanceChunk}, func(rows *sql.Rows) error {
+	err = r.store.onPool().rows(limited, r.store.dialect.message.unreachable, []any{list, maintenanceChunk}, func(rows *sql.Rows) error {
 		var id int64
 		var queue string
 		err := rows.Scan(&id, &queue)
@@ -368,7 +368,7 @@ func (r *runner) maintenanceFailed(ctx context.Context, what string, err error) 
 func (r *runner) maintainInterop(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	shared, indexed, err := conn{r.store, nil}.usesInterop(limited)
+	shared, indexed, err := r.store.onPool().usesInterop(limited)
 	if err == nil && shared {
 		err = r.wakeInteropParents(limited)
 	}
@@ -410,7 +410,7 @@ func (r *runner) reportDatabase(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
 	var report Report
-	if err := (conn{r.store, nil}).verify(limited, &report); err != nil {
+	if err := r.store.onPool().verify(limited, &report); err != nil {
 		r.maintenanceFailed(ctx, "look at the database's settings", err)
 		return
 	}
@@ -430,7 +430,7 @@ func (r *runner) reportDatabase(ctx context.Context) {
 func (r *runner) reportMisfits(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
-	names, err := conn{r.store, nil}.misfits(limited)
+	names, err := r.store.onPool().misfits(limited)
 	if err != nil {
 		r.maintenanceFailed(ctx, "look for limits that no policy can have", err)
 	}
@@ -444,7 +444,7 @@ func (r *runner) reportMisfits(ctx context.Context) {
 func (r *runner) reportUnattended(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
-	list, err := conn{r.store, nil}.unattended(limited, heartbeatTimeout)
+	list, err := r.store.onPool().unattended(limited, heartbeatTimeout)
 	if err != nil {
 		r.maintenanceFailed(ctx, "look for queues without workers", err)
 		return
@@ -531,7 +531,7 @@ func (r *runner) rescuePage(ctx context.Context, page strandedPage) error {
 func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64) ([]strandedRun, error) {
 	var runs []strandedRun
 	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), maintenanceChunk}
-	err := conn{s, nil}.rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
+	err := s.onPool().rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
 		var run strandedRun
 		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError) // a malformed row has no message
 		runs = append(runs, run)

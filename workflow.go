@@ -151,7 +151,7 @@ func (w *Workflow[In, Out]) Find(ctx context.Context, key string) (*RunHandle[Ou
 	}
 	if err == nil {
 		var first map[any]int64
-		if first, err = (conn{w.store, w.store.tx}).pairs(ctx, w.store.dialect.workflow.keyed, w.name, []any{key}); err == nil {
+		if first, err = w.store.conn().pairs(ctx, w.store.dialect.workflow.keyed, w.name, []any{key}); err == nil {
 			if id, ok := first[key]; ok {
 				return w.RunHandle(id), nil
 			}
@@ -247,7 +247,7 @@ func (s *Store) insertRuns(ctx context.Context, name string, items []enqueueRow,
 // message already has.
 func (s *Store) insertMissingRuns(ctx context.Context, name string, items []enqueueRow, p *parent) (ids []int64, taken []int, err error) {
 	for range maxEnqueueTries {
-		ids, taken, err = s.tryInsertRuns(ctx, conn{s, s.tx}, name, items, p)
+		ids, taken, err = s.tryInsertRuns(ctx, s.conn(), name, items, p)
 		if !errors.Is(err, errKeyRace) {
 			return ids, taken, err
 		}

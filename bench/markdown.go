@@ -14,7 +14,7 @@ func (r *Report) Markdown(w io.Writer) error {
 		name, text, _ := strings.Cut(line, " ")
 		out.printf("- %s: %s\n", name, strings.TrimSpace(text))
 	}
-	out.printf("- run: %s; %s, took %v\n", r.Config, r.Started.Format("2006-01-02"), r.Took.Round(1e9))
+	out.printf("- run: %s, on %s, took %v\n", r.Config, r.Started.Format("2006-01-02"), r.Took.Round(1e9))
 	for _, e := range r.Engines {
 		out.printf("\n## %s\n\n", e.Title)
 		for _, s := range e.Settings {
@@ -58,7 +58,7 @@ func (w *WorkloadReport) markdown(out *sink) {
 		out.printf("\nStatements for each: %s.\n", w.statementList())
 	}
 	if len(w.Shares) > 0 {
-		out.printf("\nProcessor time of this process: %s.\n", w.shareList())
+		out.printf("\nCPU of this process: %s.\n", w.shareList())
 	}
 	for _, e := range w.Errors {
 		out.printf("\n%s failed in round %d: %s\n", e.Contestant, e.Round, e.Error)

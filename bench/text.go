@@ -32,8 +32,8 @@ func (r *Report) Text(w io.Writer) error {
 	for _, line := range r.Machine.lines() {
 		out.printf("%s\n", line)
 	}
-	out.printf("run       %s; began %s, took %v\n", r.Config, r.Started.Format("2006-01-02 15:04"), r.Took.Round(1e9))
-	out.printf("          figures are medians of the rounds (least to most); ratios are taken within each round\n")
+	out.printf("run       %s, began %s, took %v\n", r.Config, r.Started.Format("2006-01-02 15:04"), r.Took.Round(1e9))
+	out.printf("          figures are medians of the rounds (least to most), and ratios are taken within each round\n")
 	for _, e := range r.Engines {
 		out.printf("\n==== %s\n", e.Title)
 		for _, s := range e.Settings {
@@ -74,7 +74,7 @@ func (w *WorkloadReport) text(out *sink) {
 		out.printf("  statements for each: %s\n", w.statementList())
 	}
 	if len(w.Shares) > 0 {
-		out.printf("  processor time of this process: %s\n", w.shareList())
+		out.printf("  CPU of this process: %s\n", w.shareList())
 	}
 	for _, note := range w.Notes {
 		out.printf("  (%s)\n", note)
@@ -97,8 +97,8 @@ func (w *WorkloadReport) statementList() string {
 	return strings.Join(list, ", ")
 }
 
-// shareList says how the profile divides; and where the database is a process of its own, what part of all processor time,
-// that process's included, the library has.
+// shareList says how the profile divides. If the database is a process of its own, it also says which
+// part of all processor time the server and the library have.
 func (w *WorkloadReport) shareList() string {
 	parts := slices.SortedFunc(maps.Keys(w.Shares), func(a, b string) int { return cmp.Compare(w.Shares[b], w.Shares[a]) })
 	for i, part := range parts {
@@ -108,7 +108,7 @@ func (w *WorkloadReport) shareList() string {
 	own, _ := w.spread(ours, measure.CPU)
 	server, ok := w.spread(ours, measure.ServerCPU)
 	if all := own.Median + server.Median; ok && all > 0 {
-		list += fmt.Sprintf("; of all, the server's included: server %.0f %%, library %.0f %%", 100*server.Median/all, 100*w.Shares["library"]*own.Median/all)
+		list += fmt.Sprintf(". All CPU, the server's included: server %.0f %%, library %.0f %%", 100*server.Median/all, 100*w.Shares["library"]*own.Median/all)
 	}
 	return list
 }

@@ -84,7 +84,7 @@ func (a *app) root() *cli.Command {
 		Commands: []*cli.Command{
 			a.queues(), a.stats(), a.top(), a.serve(), a.messages(), a.dead(), a.workers(), a.runs(), a.schedules(),
 			a.enqueue(), a.work(), a.pause(), a.resume(), a.purge(), a.drop(),
-			a.install(), a.uninstall(), a.verify(), a.demo(),
+			a.install(), a.uninstall(), a.verify(), a.demo(), a.version(),
 		},
 	}
 	complete(root)

@@ -332,10 +332,25 @@ func TestSchema(t *testing.T) {
 	})
 }
 
+func TestVersion(t *testing.T) {
+	for want, args := range map[string][]string{
+		"pgqrs " + pgqrs.Version + "\n":              {"version"},
+		`{"version":"` + pgqrs.Version + `"}` + "\n": {"version", "-json"},
+	} {
+		if got := help(t, args...); got != want {
+			t.Errorf("pgqrs %v prints %q, want %q", args, got, want)
+		}
+	}
+	log, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil || !strings.Contains(string(log), pgqrs.Version+" ") {
+		t.Errorf("CHANGELOG.md does not name version %s: %v", pgqrs.Version, err)
+	}
+}
+
 // A command that is in no golden file has a test of what it does.
 var roundTrips = map[string]func(*testing.T){
 	"enqueue": TestEnqueue, "work": TestTheExitCodeOfACommandDecides, "top": TestTopLooksAtTheDatabase, "serve": TestServe,
-	"install": TestSchema, "uninstall": TestSchema, "verify": TestSchema, "demo": TestDemo,
+	"install": TestSchema, "uninstall": TestSchema, "verify": TestSchema, "demo": TestDemo, "version": TestVersion,
 }
 
 func TestEveryCommandHasAGoldenFileOrARoundTrip(t *testing.T) {

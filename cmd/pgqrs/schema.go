@@ -74,6 +74,22 @@ func (a *app) verify() *cli.Command {
 	}
 }
 
+func (a *app) version() *cli.Command {
+	return &cli.Command{
+		Name: "version", Category: setUp, Usage: "print the version of pgqrs",
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if err := checkArguments(cmd, 0, 0); err != nil {
+				return err
+			}
+			if cmd.Bool("json") {
+				return writeJSON(a.out, map[string]string{"version": pgqrs.Version})
+			}
+			_, err := fmt.Fprintln(a.out, "pgqrs "+pgqrs.Version)
+			return err
+		},
+	}
+}
+
 // whole leaves out the parts of tables that are missing themselves.
 func whole(missing []string) []string {
 	return slices.DeleteFunc(slices.Clone(missing), func(text string) bool {
