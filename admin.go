@@ -393,7 +393,7 @@ func (s *Store) Purge(ctx context.Context, queue string, state MessageState) (in
 		return err
 	})
 	if len(next) > 0 && (err == nil || s.tx == nil) {
-		err = errors.Join(err, s.advanceAll(ctx, next)) // what has been deleted stays so
+		err = errors.Join(err, s.advanceAll(ctx, next)) // the deletions stay
 	}
 	return n, wrap(ctx, err, "purge %s messages of queue %q", state, queue)
 }
@@ -444,7 +444,7 @@ func (s *Store) remove(ctx context.Context, ids []int64, state MessageState, lat
 		locked := idList(there)
 		var next dependents
 		var parents []int64
-		if state != Archived && state != Dead { // those hold up nobody
+		if state != Archived && state != Dead { // they block no dependents
 			if next, parents, err = c.dependentsByID(ctx, locked); err != nil {
 				return err
 			}

@@ -318,8 +318,9 @@ func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.begin, fn)
 }
 
-// exclusive is atomic with all other writers kept out. It is for transactions that change the
-// schema, which BEGIN CONCURRENT does not allow, or that rely on rows not being there.
+// exclusive is atomic for transactions that change the schema, which BEGIN CONCURRENT does not
+// allow, or that rely on rows not being there. On a database with a single writer it keeps the
+// other writers out.
 func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.beginBy(s.dialect.transaction.begin), fn)
 }
@@ -456,7 +457,7 @@ func (o *session) endTx(how func() error) error {
 // A poolTx runs its statements prepared, if the pool often runs them.
 type poolTx struct {
 	*sql.Tx
-	textTx // on the same connection, for texts that it sends itself
+	textTx // on the same connection
 	store  *core
 	cancel context.CancelFunc
 }

@@ -313,7 +313,7 @@ func scanLoosely(rows *sql.Rows, names string, into ...any) (malformed string, e
 		ignored[i] = new(any)
 	}
 	if err := rows.Scan(ignored...); err != nil {
-		return "", err // it is not a value that is wrong
+		return "", err // no value of the row is wrong
 	}
 	var reasons []string
 	for i, name := range strings.Fields(names)[:len(into)] {

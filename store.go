@@ -185,7 +185,7 @@ type core struct {
 	stepWrites     coalesce.Group[stepWrite, RunState]
 	unblockRetries unblockRetries
 	writer         writerSlot
-	collisions     sync.Map // queue to when a claim of it last had to be made again, a time.Time
+	collisions     sync.Map // queue to the time.Time of the latest claim that had to be repeated
 
 	mu        sync.Mutex
 	closed    bool
