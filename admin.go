@@ -773,7 +773,8 @@ func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]w
 		}
 		return word, state.limited || q.policyUnwritten, err
 	}
-	q.policyUnwritten = q.policyUnwritten || row.id != 0 && !there // the queue's row may be a new one too
+	// The queue's row may be a new one, too.
+	q.policyUnwritten = q.policyUnwritten || row.id != 0 && !there
 	err = r.reregister(ctx, q)
 	if errors.Is(err, ErrState) { // its name is in use
 		if row.id != 0 {
@@ -787,7 +788,8 @@ func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]w
 
 // applyWorkerRow applies a row's status, and returns the status after that.
 func (r *runner) applyWorkerRow(ctx context.Context, id int64, status WorkerState) (WorkerState, error) {
-	next := map[WorkerState]WorkerState{WorkerInterrupted: WorkerSuspended, WorkerReady: WorkerPolling}[status] // as asked to, or because it was resumed
+	// An interrupted worker suspends itself, and a resumed one polls again.
+	next := map[WorkerState]WorkerState{WorkerInterrupted: WorkerSuspended, WorkerReady: WorkerPolling}[status]
 	if next == "" {
 		return status, nil
 	}

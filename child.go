@@ -65,7 +65,8 @@ type childResult struct {
 	Output    json.RawMessage `json:"output,omitempty"`
 	Error     *string         `json:"error,omitempty"`
 	Cancelled bool            `json:"cancelled,omitempty"`
-	Deleted   bool            `json:"deleted,omitempty"` // it has an Error too, for former versions of the library
+	// A deleted child has an Error too, for former versions of the library.
+	Deleted bool `json:"deleted,omitempty"`
 }
 
 // deletedChild is the result of a child that was deleted. Its id is 0 if it is unknown.

@@ -521,7 +521,8 @@ func (t *poolTx) Rollback(ctx context.Context) error {
 	err := t.own.endTx(t.Tx.Rollback)
 	t.stop()
 	if errors.Is(err, sql.ErrTxDone) {
-		return t.textTx.Rollback(ctx) // for database/sql a failed COMMIT has ended it, but not for every engine
+		// For database/sql a failed COMMIT has ended the transaction, but not for every engine.
+		return t.textTx.Rollback(ctx)
 	}
 	return err
 }

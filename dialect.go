@@ -447,8 +447,9 @@ const (
 	listedError = "16385" // one more, so that a longer text is recognised
 	// claimedBytes bounds the payloads, headers, errors and keys of a claim, without the last
 	// message. It is maxPrefetchSize.
-	claimedBytes   = "8388608"
-	listedNoPolicy = `'"it has more than 16384 bytes"'` // in the place of a policy that has, which no Policy is
+	claimedBytes = "8388608"
+	// listedNoPolicy replaces a policy that is too large. No Policy has this form.
+	listedNoPolicy = `'"it has more than 16384 bytes"'`
 	// listedName is one more than maxListedName. A name or key has no more than 255 characters.
 	listedName = "1025"
 	// listedHeaders is in bytes of JSON. Everything that was enqueued fits, as PostgreSQL writes

@@ -202,8 +202,10 @@ func (s *core) discardLatest() {
 
 // A sqlCall is the call of one statement through database/sql.
 type sqlCall struct {
-	c        conn
-	pinned   *session  // the connection of a single statement. It is nil in a transaction or with a prepared statement
+	c conn
+	// pinned is the connection of a single statement. It is nil in a transaction or with a prepared
+	// statement.
+	pinned   *session
 	prepared bool      // database/sql chose the connection
 	rows     *sql.Rows // nil before the query has returned
 	scanning bool

@@ -29,7 +29,9 @@ type enqueueRow struct {
 	batch    any // id of the message that waits for it, 0 if it waits for others itself, or nil
 	callback *batchCallback
 	unique   bool
-	isFlat   bool // whether the payload is an object or an array that is not nested deeper than maxFlat
+	// isFlat is whether the payload is an object or an array that is not nested deeper than
+	// maxListDepth.
+	isFlat bool
 }
 
 // maxListDepth is how deep a payload may be nested to be an element of a list. SQLite takes no JSON

@@ -255,7 +255,8 @@ func (c conn) dependentsByID(ctx context.Context, ids string) (f dependents, par
 		var queue string
 		var group sql.NullString
 		var batch, parent sql.NullInt64
-		_, err := scanRowLoosely(rows, "queue group_key batch_id parent", &queue, &group, &batch, &parent) // a malformed row has no dependents
+		// A malformed row has no dependents.
+		_, err := scanRowLoosely(rows, "queue group_key batch_id parent", &queue, &group, &batch, &parent)
 		f.add(queue, group.String, batch.Int64)
 		if parent.Valid {
 			found[parent.Int64] = true
@@ -326,8 +327,10 @@ type unblockRetries struct {
 // An unblockRetry is the next try for a dependent.
 type unblockRetry struct {
 	at       time.Time
-	attempts int  // that failed
-	callerTx bool // whether the message ended in a caller's transaction, whose end cannot be observed
+	attempts int // that failed
+	// callerTx is whether the message ended in a caller's transaction, whose end cannot be
+	// observed.
+	callerTx bool
 }
 
 // retryUnblock schedules a first retry for dependents.

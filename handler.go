@@ -37,8 +37,9 @@ type Handler struct {
 	work   WorkFunc
 	err    error // why it cannot work
 
-	workflow bool             // its messages have runs
-	batch    func() batchWork // makes work for one Worker, if the handler takes several messages at once
+	workflow bool // its messages have runs
+	// batch makes work for one Worker, if the handler takes several messages at once.
+	batch func() batchWork
 }
 
 // Handle returns a handler that calls fn with each message of the queue. See [WorkFunc] for the
@@ -194,7 +195,9 @@ var errInTx = fmt.Errorf("%w: its ctx is that of a transaction of HandleTx or St
 // to.
 func (s *Store) outsideTx(ctx context.Context) error {
 	if !s.dialect.singleWriter || s.tx != nil {
-		return nil // under Config.Concurrent too: user code's transaction begins as BeginTx has it, and keeps others out
+		// The same holds under Config.Concurrent, because user code's transaction begins as BeginTx
+		// has it, and keeps others out.
+		return nil
 	}
 	if open, ok := ctx.Value(txKey{s.core}).(*txMark); ok && !open.ended.Load() {
 		return errInTx

@@ -114,7 +114,9 @@ func (s *Store) isDriverText(err, said error) bool {
 }
 
 const (
-	maxInfraErrors      = 16          // of a message in a row, before they count as attempts: some 11 minutes
+	// maxInfraErrors is how many a message may have in a row, before they count as attempts. They
+	// take some 11 minutes.
+	maxInfraErrors      = 16
 	maxInfraErrorWait   = time.Minute // between two of them
 	infraErrorsKept     = time.Hour   // how long each is counted
 	manyInfraErrors     = 1000        // that are kept without checking which have expired

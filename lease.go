@@ -399,7 +399,8 @@ func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter str
 				return err
 			}
 		}
-		next, _, err := c.dependentsByID(ctx, idList(done)) // parents wait until rescueRuns has ended the runs
+		// Parents wait until rescueRuns has ended the runs.
+		next, _, err := c.dependentsByID(ctx, idList(done))
 		if err != nil {
 			return err
 		}

@@ -88,7 +88,8 @@ type MessageInfo struct {
 	stored int // bytes of its row that vary: payload, headers, error and key
 
 	delivery *deliveryState // nil outside a Worker
-	run      int64          // the run of the message, as far as a plain consumer has found out, see unknownRun
+	// run is the run of the message, as far as a plain consumer has found out. See unknownRun.
+	run int64
 }
 
 // A Message is a message of a Queue[T]. It is plain data, so a unit test can make its own.

@@ -177,7 +177,8 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 			found = false
 			return c.rows(ctx, s.dialect.workflow.begin, []any{m.ID, m.WorkerID, m.Claim}, func(rows *sql.Rows) error {
 				found = true
-				_, err := scanLoosely(rows, "id status fresh", &e.id, &status, &fresh) // execute checks the status
+				// The caller, execute, checks the status.
+				_, err := scanLoosely(rows, "id status fresh", &e.id, &status, &fresh)
 				return err
 			})
 		})
@@ -502,7 +503,8 @@ func (e *execution) end(ctx context.Context, out any, err error) error {
 	cause := context.Cause(e.lease)
 	switch {
 	case errors.Is(cause, ErrTimeout) && (closed != nil || err != nil):
-		return fmt.Errorf("run %d: %w", e.id, ErrTimeout) // the whole execution has timed out, which counts
+		// The whole execution has timed out, which counts.
+		return fmt.Errorf("run %d: %w", e.id, ErrTimeout)
 	case closed != nil:
 		return closed
 	case cause != nil && err != nil && !told:
@@ -649,11 +651,13 @@ func (c conn) endRun(ctx context.Context, run int64, status RunState, output, me
 	var stands RunState
 	var parent sql.NullInt64
 	err := c.rows(ctx, c.store.dialect.workflow.finish, []any{run, string(status), output, message}, func(rows *sql.Rows) error {
-		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent) // a malformed row has no parent
+		// A malformed row has no parent.
+		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent)
 		return err
 	})
 	if err == nil && stands == Cancelled {
-		err = c.cancelChildren(ctx, run) // these children were being started when the run was cancelled
+		// These children were being started when the run was cancelled.
+		err = c.cancelChildren(ctx, run)
 	}
 	if err != nil || !parent.Valid {
 		return stands, err

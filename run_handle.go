@@ -335,7 +335,8 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 		var queue string
 		var group sql.NullString
 		var batch sql.NullInt64
-		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch) // a malformed row has no dependents
+		// A malformed row has no dependents.
+		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch)
 		ended[id] = true
 		next.add(queue, group.String, batch.Int64)
 		return err

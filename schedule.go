@@ -268,7 +268,8 @@ func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]tim
 		return list[max(0, len(list)-n):], nil
 	}
 	step := list[len(list)-1].Sub(list[len(list)-2])
-	half := to.Sub(from) / 2 // the longest window, so that searching it is shorter than searching the whole
+	// half is the longest window, so that searching it is shorter than searching the whole.
+	half := to.Sub(from) / 2
 	list = nil
 	for span := time.Duration(n) * min(step, half/time.Duration(n)); len(list) < n && to.After(from); span = min(2*span, half) {
 		start := windowStart(from, to.Add(-span), step)
@@ -342,15 +343,21 @@ type scheduleEnd struct {
 }
 
 const (
-	maxCheckWait        = time.Minute            // between two checks
-	minCheckWait        = 500 * time.Millisecond // the same
-	failedCheckWait     = 2 * time.Second        // after a failed check
-	takeOverAfter       = time.Minute            // how long an instant is overdue before a Worker with an older rule runs it
-	keptRuns            = 1000                   // in a schedule's history
-	checkDelay          = 5 * time.Millisecond   // after an instant, so that the wait does not end just before the instant
-	slowSchedule        = 100 * time.Millisecond // longest wait for one schedule before the next one begins
-	writeRowWait        = time.Second            // for the row of one schedule, before its Worker begins
-	maxRunningSchedules = 16                     // schedules in progress: at this number no schedule begins whose latest run took long
+	maxCheckWait    = time.Minute            // between two checks
+	minCheckWait    = 500 * time.Millisecond // the same
+	failedCheckWait = 2 * time.Second        // after a failed check
+	// takeOverAfter is how long an instant is overdue before a Worker with an older rule runs it.
+	takeOverAfter = time.Minute
+	keptRuns      = 1000 // in a schedule's history
+	// checkDelay follows an instant, so that the wait does not end just before the instant.
+	checkDelay = 5 * time.Millisecond
+	// slowSchedule is the longest wait for one schedule before the next one begins.
+	slowSchedule = 100 * time.Millisecond
+	// writeRowWait is the longest wait for the row of one schedule, before its Worker begins.
+	writeRowWait = time.Second
+	// maxRunningSchedules is how many schedules are in progress when no schedule begins whose
+	// latest run took long.
+	maxRunningSchedules = 16
 )
 
 // A scheduleRow has the columns of a schedule's row that decide when it runs.

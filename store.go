@@ -160,7 +160,9 @@ type Store struct {
 	tx          Tx        // nil means the pool
 	err         error     // why tx cannot be used
 	afterCommit *[]func() // of a transaction of the library's own: its after-commit hooks
-	notified    *sync.Map // of a transaction: queues that the Notifier was notified of, so that it is notified once
+	// notified is of a transaction. It has the queues that the Notifier was notified of, so that it
+	// is notified once.
+	notified *sync.Map
 }
 
 // core is what a Store and its copies in transactions share.

@@ -56,9 +56,10 @@ type Worker struct {
 }
 
 const (
-	maxClaim              = 500                   // messages in one claim
-	maxPrefetch           = 1000                  // messages of a queue that wait for a free slot
-	maxPrefetchSize       = 8 << 20               // bytes of their payloads, if they are like the latest messages
+	maxClaim    = 500  // messages in one claim
+	maxPrefetch = 1000 // messages of a queue that wait for a free slot
+	// maxPrefetchSize is in bytes of their payloads, if they are like the latest messages.
+	maxPrefetchSize       = 8 << 20
 	prefetchTime          = 50 * time.Millisecond // amount of work to have claimed
 	maxPendingCompletions = 2000                  // outcomes waiting to be written
 	maxHeartbeat          = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
@@ -182,8 +183,12 @@ type runner struct {
 	log    *slog.Logger
 	queues []*queueRunner
 
-	handlerBase      context.Context // of handlers and statements: it has the values of Run's ctx, and never ends
-	maintenanceReads context.Context // of statements that may read for long and delay no handler: it ends with the drain
+	// handlerBase is the ctx of handlers and statements. It has the values of Run's ctx, and never
+	// ends.
+	handlerBase context.Context
+	// maintenanceReads is the ctx of statements that may read for long and delay no handler. It
+	// ends with the drain.
+	maintenanceReads context.Context
 	stopReads        context.CancelFunc
 
 	completer completer
@@ -196,7 +201,8 @@ type runner struct {
 	woken          atomic.Bool    // a nil is on its way
 	workerStatuses chan map[*queueRunner]WorkerState
 
-	lastHeartbeat atomic.Pointer[time.Time] // the beginning of the latest heartbeat that was answered
+	// lastHeartbeat is the beginning of the latest heartbeat that was answered.
+	lastHeartbeat atomic.Pointer[time.Time]
 	repeated      failureLogs
 	maintenanceState
 
@@ -208,26 +214,32 @@ type runner struct {
 // A queueRunner is one queue of a runner.
 type queueRunner struct {
 	Handler
-	worker         atomic.Int64 // id of its row. 0: it has none
-	incarnation    atomic.Int64 // of its row
-	claimUnknown   atomic.Bool  // a claim may have committed without an answer
-	limited        atomic.Bool  // the queue has a limit
-	throttleEnded  atomic.Bool  // the time of the throttle is over
-	capacityFreed  atomic.Bool  // this worker has finished with a message since the latest claim began
-	waker          waker
-	runsLeft       limitedLog // messages of runs that a plain handler has met
-	lease          time.Duration
-	releaseTimeout time.Duration // of the next attempt to clear up after an unknown claim, used by claims only
+	worker        atomic.Int64 // id of its row. 0: it has none
+	incarnation   atomic.Int64 // of its row
+	claimUnknown  atomic.Bool  // a claim may have committed without an answer
+	limited       atomic.Bool  // the queue has a limit
+	throttleEnded atomic.Bool  // the time of the throttle is over
+	capacityFreed atomic.Bool  // this worker has finished with a message since the latest claim began
+	waker         waker
+	runsLeft      limitedLog // messages of runs that a plain handler has met
+	lease         time.Duration
+	// releaseTimeout is for the next attempt to clear up after an unknown claim. Only claims use
+	// it.
+	releaseTimeout time.Duration
 
-	policyUnwritten bool // the policy of the queue has to be written again, used by the heartbeat only
+	// policyUnwritten means that the policy of the queue has to be written again. Only the
+	// heartbeat uses it.
+	policyUnwritten bool
 
 	queueDispatch
 }
 
 // A queueDispatch holds the fields of a queue that only the dispatch loop uses.
 type queueDispatch struct {
-	flush           func() // starts the batches that wait for more messages. Nil: the handler is not for batches
-	limit           int    // handlers at a time
+	// flush starts the batches that wait for more messages. It is nil if the handler is not for
+	// batches.
+	flush           func()
+	limit           int // handlers at a time
 	handling        int
 	waiting         []*delivery // claimed messages that wait for a slot
 	cursor          claimCursor

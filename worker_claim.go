@@ -83,7 +83,8 @@ func (c *claimCursor) claimed(a *claimAnswer, claimsFromPosition bool) {
 	case c.state == atSkipped && a.from == c.skippedFrom:
 		c.skippedLeft -= len(a.ms)
 		if !full && a.withSuspects {
-			c.skippedLeft = 0 // the others are gone. Without suspects the next one may wait for a free slot
+			// The others are gone. Without suspects the next one may wait for a free slot.
+			c.skippedLeft = 0
 		}
 		if c.skippedLeft == 0 {
 			c.state = atPosition

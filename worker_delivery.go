@@ -219,12 +219,14 @@ func (r *runner) cancelHandlers() {
 
 // A deliveryState is shared by a Worker and the code that handles a message.
 type deliveryState struct {
-	settled       atomic.Bool                             // by the handler itself
-	settling      atomic.Int32                            // calls in progress that may settle it, and may have done so already
+	settled atomic.Bool // by the handler itself
+	// settling counts calls in progress that may settle it, and may have done so already.
+	settling      atomic.Int32
 	draining      atomic.Bool                             // the Worker is to stop
 	inTransaction atomic.Bool                             // a transaction is open that ends with the fence
 	interrupt     atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function
-	executed      atomic.Pointer[error]                   // the result of the run's execution, before the middleware around it
+	// executed is the result of the run's execution, before the middleware around it.
+	executed atomic.Pointer[error]
 }
 
 // errNotExecuted is the error of a run whose handler middleware did not call.
@@ -268,9 +270,11 @@ type completion struct {
 }
 
 const (
-	maxCompletions        = 1000        // outcomes in one statement
-	maxCompletionRefusals = 3           // of one outcome, before it is dropped
-	firstRefusalWait      = time.Second // before a refused outcome is tried again. Each further wait is twice as long
+	maxCompletions        = 1000 // outcomes in one statement
+	maxCompletionRefusals = 3    // of one outcome, before it is dropped
+	// firstRefusalWait is the wait before a refused outcome is tried again. Each further wait is
+	// twice as long.
+	firstRefusalWait = time.Second
 )
 
 // add queues an outcome.

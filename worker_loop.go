@@ -31,11 +31,13 @@ type dispatchLoop struct {
 	lastClaimed   int // queue of the latest claim
 	lastRescanned int // queue of the latest rescan
 
-	nextPoll      loopTimer
-	pollDue       bool
-	fastPoll      time.Duration // until the next poll, while a message is expected. 0 means none is expected
-	pollAgain     bool          // a message is expected that the current query may be too early for
-	failedQueries int           // queries in a row that failed
+	nextPoll loopTimer
+	pollDue  bool
+	// fastPoll is the time until the next poll, while a message is expected. 0 means that none is
+	// expected.
+	fastPoll      time.Duration
+	pollAgain     bool // a message is expected that the current query may be too early for
+	failedQueries int  // queries in a row that failed
 
 	active     bool      // a message was handled since the latest poll
 	lastActive time.Time // time of the latest message, or of the latest sign of one
@@ -333,8 +335,10 @@ type claimAnswer struct {
 	capacity     capacity      // by the limits of the queue
 	refused      bool          // the database, or its driver, cannot run the claim
 	took         time.Duration // by a claim from the beginning
-	stuck        bool          // a claim from the beginning failed while the database answered other statements
-	err          error
+	// stuck means that a claim from the beginning failed while the database answered other
+	// statements.
+	stuck bool
+	err   error
 }
 
 // A rescanAnswer holds the positions of messages that claims have skipped.

@@ -218,7 +218,8 @@ func (r *runner) expireWorkersAndLeases(ctx context.Context) {
 	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, heartbeatTimeout.Microseconds())
 	if start := time.Now(); start.After(r.nextOwnerClear) {
 		r.chunks(ctx, "clear the owners of expired leases", d.message.clearExpiredOwner, clearOwnerAfter.Microseconds(), maintenanceChunk)
-		r.nextOwnerClear = time.Now().Add(rescanShare * time.Since(start)) // it reads past dead rows as a rescan does
+		// The statement reads past dead rows, as a rescan does.
+		r.nextOwnerClear = time.Now().Add(rescanShare * time.Since(start))
 	}
 	r.sweep(ctx)
 }
@@ -296,7 +297,8 @@ func (r *runner) reportUnreachable(ctx context.Context) {
 			break
 		}
 	}
-	r.nextUnreachable = time.Now().Add(rescanShare * time.Since(start)) // on Turso it reads the times of all scheduled messages
+	// On Turso the statement reads the times of all scheduled messages.
+	r.nextUnreachable = time.Now().Add(rescanShare * time.Since(start))
 	if n > 0 {
 		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
 	}
@@ -533,7 +535,8 @@ func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64
 	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), maintenanceChunk}
 	err := s.onPool().rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
 		var run strandedRun
-		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError) // a malformed row has no message
+		// A malformed row has no message.
+		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError)
 		runs = append(runs, run)
 		return err
 	})
