@@ -19,14 +19,14 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// QueueInfo says what is in a queue.
+// QueueInfo describes a queue and counts its messages.
 type QueueInfo struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
 
-	// Messages by state, all that are stored.
+	// Ready, Scheduled, Leased, Archived and Dead are the numbers of all stored messages by state.
 	Ready     int64 `json:"ready"`
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
@@ -34,36 +34,37 @@ type QueueInfo struct {
 	Dead      int64 `json:"dead"`
 	// Blocked messages wait for others of their groups. They are counted up to DepthLimit.
 	Blocked int64 `json:"blocked"`
-	// OldestReady is how long the message that has waited longest has been ready.
+	// OldestReady is how long the oldest ready message has been ready.
 	OldestReady time.Duration `json:"-"`
-	// Policy is what the code that handles the queue has written.
+	// Policy is the policy that the code of the queue's handler has written.
 	Policy PolicyInfo `json:"policy,omitzero"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero.
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
-// MessageFilter says which messages to list.
+// MessageFilter selects the messages of a listing.
 type MessageFilter struct {
-	// IDs lists messages by id, in its order, whatever their queue and state.
-	// If it is not empty, the other fields must be.
+	// IDs lists messages by id, in the order of IDs, whatever their queue and state. If IDs is set,
+	// the other fields must be empty.
 	IDs []int64
-	// Key lists the unfinished message of that key in Queue, if there is one.
-	// If it is not empty, the fields below Queue must be.
+	// Key lists the unfinished message of that key in Queue, if there is one. If Key is set, the
+	// fields below Queue must be empty.
 	Key string
-	// Queue and State say which messages to list otherwise. Both are required.
+	// Queue and State select the messages otherwise. Both are required.
 	Queue string
 	State MessageState
-	// After is the Cursor of the last message of the page before. Empty means the first page.
+	// After is the Cursor of the last message of the previous page. Empty means the first page.
 	After string
-	// Limit is the size of a page. Zero means 100; the most is 1000.
+	// Limit is the size of a page, at most 1000. Zero means 100.
 	Limit int
 }
 
 const adminChunk = 1000 // messages in one transaction or page
 
-// Queues describes the named queues, or all, by name. Names that do not exist are left out.
-// It counts every row of a queue, the archived ones by an index alone; see Depths.
+// Queues describes the named queues, or all, by name. Names that do not exist are left out. Queues
+// counts every row of a queue, and reads archived messages from an index alone. See Depths for
+// bounded counts.
 func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error) {
 	if err := s.usable(); err != nil {
 		return nil, wrap(ctx, err, "list queues")
@@ -87,7 +88,7 @@ func (s *Store) Queues(ctx context.Context, names ...string) ([]QueueInfo, error
 	return list, nil
 }
 
-// eachQueue runs a query that takes the names of queues, none for all.
+// eachQueue runs a query that takes the names of queues. No names mean all queues.
 func (s *Store) eachQueue(ctx context.Context, text string, names []string, scan func(*sql.Rows) error) error {
 	list, err := listNames("queue name", names)
 	if err != nil {
@@ -96,7 +97,7 @@ func (s *Store) eachQueue(ctx context.Context, text string, names []string, scan
 	return s.conn().rows(ctx, text, []any{list}, scan)
 }
 
-// listNames is the argument of statements that take names: a list, or nil for none.
+// listNames returns the argument of statements that take names: a list, or nil for no names.
 func listNames(what string, names []string) (any, error) {
 	for _, name := range names {
 		if err := checkFindable(what, name); err != nil {
@@ -109,14 +110,14 @@ func listNames(what string, names []string) (any, error) {
 	return jsonTexts(names)
 }
 
-// PauseQueue stops deliveries from a queue, in all processes, until
-// ResumeQueue; what is leased stays so. Messages can be enqueued meanwhile. It
-// returns an error matching ErrNotFound if there is no such queue.
+// PauseQueue stops deliveries from a queue, in all processes, until ResumeQueue. Leased messages
+// stay leased, and messages can still be enqueued. It returns an error matching ErrNotFound if
+// there is no such queue.
 func (s *Store) PauseQueue(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseQueue(ctx, name, true), "pause queue %q", name)
 }
 
-// ResumeQueue takes back PauseQueue.
+// ResumeQueue ends the pause that PauseQueue began.
 func (s *Store) ResumeQueue(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseQueue(ctx, name, false), "resume queue %q", name)
 }
@@ -142,10 +143,10 @@ func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error 
 	return err
 }
 
-// DropQueue deletes an empty queue and the rows of its workers. It returns an
-// error matching ErrNotFound if there is no such queue, and ErrState if it
-// still has messages in any state (Purge them first) or live workers (stop
-// them first). An enqueue that is under way either is seen or makes the queue anew.
+// DropQueue deletes an empty queue and the rows of its workers. It returns an error matching
+// ErrNotFound if there is no such queue. It returns an error matching ErrState if the queue still
+// has messages in any state or live workers. Purge the messages and stop the workers first. A
+// concurrent enqueue either keeps the queue from being dropped or makes the queue again.
 func (s *Store) DropQueue(ctx context.Context, name string) error {
 	err := s.usable()
 	if err == nil {
@@ -188,12 +189,12 @@ func (c conn) dropQueue(ctx context.Context, name string) error {
 	return nil
 }
 
-// Messages lists messages. Ready, scheduled and leased ones come by when they
-// are due or their lease ends, whatever their priority; archived and dead ones
-// by when they ended, the latest first. Pages follow a cursor: what moves
-// between two calls may be missed or seen twice, what stays is seen once.
+// Messages lists messages. Ready, scheduled and leased messages are sorted by the time at which
+// they are due or their lease ends, whatever their priority. Archived and dead messages are sorted
+// by the time at which they ended, the latest first. Pages follow a cursor. A message that moves
+// between two calls may be missed or listed twice. A message that stays is listed once.
 //
-// Payloads and errors are cut to [ListedBytes], and [MessageInfo].Cut says so. [Store.Message]
+// Payloads and errors are cut to [ListedBytes], which [MessageInfo].Cut reports. [Store.Message]
 // returns a whole message.
 func (s *Store) Messages(ctx context.Context, f MessageFilter) ([]MessageInfo, error) {
 	ms, err := s.messages(ctx, f)
@@ -222,8 +223,8 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 	return ms, err
 }
 
-// eachInfo runs a query that returns messages, of a page with their cursors, and calls fn with
-// each.
+// eachInfo runs a query that returns messages, of a page with their cursors, and calls fn with each
+// of them.
 func (s *Store) eachInfo(ctx context.Context, text string, args []any, paged bool, fn func(*MessageInfo)) error {
 	return s.conn().rows(ctx, text, args, func(rows *sql.Rows) error {
 		m, err := scanInfo(rows, paged)
@@ -235,7 +236,7 @@ func (s *Store) eachInfo(ctx context.Context, text string, args []any, paged boo
 }
 
 // Message returns a message with its whole payload, whatever its queue and state. It returns an
-// error matching ErrNotFound if there is none of that id.
+// error matching ErrNotFound if there is no message of that id.
 func (s *Store) Message(ctx context.Context, id int64) (MessageInfo, error) {
 	m, err := s.message(ctx, id)
 	return m, wrap(ctx, err, "look at message %d", id)
@@ -252,11 +253,11 @@ func (s *Store) message(ctx context.Context, id int64) (m MessageInfo, err error
 	return m, err
 }
 
-// Ahead lists what a blocked message waits for, up to limit of 1 to 1000: the messages of its group
-// that are not blocked, or those of its batch that have not ended. The leased ones come first, then
-// the scheduled, the ready and the blocked. It looks at no more than 1000, and reads the payloads
-// of those alone that it returns, cut as [Store.Messages] does. A message that is not blocked waits
-// for none.
+// Ahead lists the messages that a blocked message waits for, up to limit of 1 to 1000. They are the
+// messages of its group that are not blocked, or the messages of its batch that have not ended. The
+// leased messages come first, then the scheduled, the ready and the blocked. Ahead examines no more
+// than 1000 messages. It reads the payloads of the returned messages only, cut as [Store.Messages]
+// does. It returns nothing for a message that is not blocked.
 func (s *Store) Ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, error) {
 	ms, err := s.ahead(ctx, id, limit)
 	return ms, wrap(ctx, err, "list what message %d waits for", id)
@@ -278,8 +279,8 @@ func (s *Store) ahead(ctx context.Context, id int64, limit int) ([]MessageInfo, 
 	return ms, err
 }
 
-// keyed returns a filter for the id of the unfinished message of f's key; without an id if there is
-// none.
+// keyed returns a filter for the id of the unfinished message of f's key. If there is no such
+// message, the filter has no id.
 func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, error) {
 	if f.Queue == "" || len(f.IDs) > 0 || f.State != "" || f.After != "" || f.Limit != 0 {
 		return f, errors.New("MessageFilter with a Key has no Queue, or other fields")
@@ -295,7 +296,7 @@ func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, erro
 	return f, err
 }
 
-// listing returns the statement that a filter asks for.
+// listing returns the statement for a filter.
 func (s *Store) listing(f MessageFilter) (string, []any, error) {
 	if len(f.IDs) > 0 {
 		if f.Queue != "" || f.State != "" || f.After != "" || f.Limit != 0 {
@@ -329,8 +330,8 @@ func (s *Store) listing(f MessageFilter) (string, []any, error) {
 	return text, []any{f.Queue, at, id, f.Limit}, nil
 }
 
-// cursorOf is the cursor of a message in a listing that is sorted under a time. The column of a
-// malformed row may hold anything, which is encoded.
+// cursorOf returns the cursor of a message in a listing that is sorted by a time. The column of a
+// malformed row may hold anything, which cursorOf encodes.
 func cursorOf(sorted string, id int64) string {
 	if !isCursorTime(sorted) {
 		sorted = encodedCursor + base64.RawURLEncoding.EncodeToString([]byte(sorted))
@@ -338,7 +339,7 @@ func cursorOf(sorted string, id int64) string {
 	return fmt.Sprintf("%s/%d", sorted, id)
 }
 
-const encodedCursor = "~" // what an encoded time begins with
+const encodedCursor = "~" // the beginning of an encoded time
 
 // parseCursor is the reverse of cursorOf.
 func parseCursor(cursor string) (sorted string, id int64, ok bool) {
@@ -363,10 +364,9 @@ func unknownState(state MessageState) error {
 	return fmt.Errorf("state %q; use Ready, Scheduled, Blocked, Leased, Archived or Dead", string(state))
 }
 
-// Delete deletes messages in whatever state, with the runs that hang on them,
-// and returns how many there were. A worker that holds one finds its lease
-// lost. A parent that waits for a run goes on, with an error that matches ErrNotFound for
-// it. No ids delete nothing.
+// Delete deletes messages in whatever state, with the runs that belong to them, and returns how
+// many there were. A worker that holds one finds its lease lost. A parent that waits for a deleted
+// run continues, with an error matching ErrNotFound for that child. No ids delete nothing.
 func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 	err := s.usable()
 	var n int64
@@ -380,10 +380,10 @@ func (s *Store) Delete(ctx context.Context, ids ...int64) (int64, error) {
 	return n, wrap(ctx, err, "delete messages")
 }
 
-// Purge deletes all messages of a queue that are in a state, a thousand a
-// transaction, and returns how many. What that lets go stays. Archived and dead messages stay
-// while somebody has yet to read what became of them: those of runs whose parent has not
-// ended, and those of a batch that is waited for (see [Then]). See Delete.
+// Purge deletes all messages of a queue that are in a state, a thousand a transaction, and returns
+// how many. Messages that become unblocked because of it are kept. Archived and dead messages are
+// kept while their outcome has yet to be read. These are the messages of runs whose parent has not
+// ended, and the messages of a batch that another message waits for (see [Then]). See Delete.
 func (s *Store) Purge(ctx context.Context, queue string, state MessageState) (int64, error) {
 	var n int64
 	next := dependents{}
@@ -393,12 +393,12 @@ func (s *Store) Purge(ctx context.Context, queue string, state MessageState) (in
 		return err
 	})
 	if len(next) > 0 && (err == nil || s.tx == nil) {
-		err = errors.Join(err, s.advanceAll(ctx, next)) // what has been deleted stays so
+		err = errors.Join(err, s.advanceAll(ctx, next)) // the deletions stay
 	}
 	return n, wrap(ctx, err, "purge %s messages of queue %q", state, queue)
 }
 
-// advanceAll lets go what may follow, even if ctx is done.
+// advanceAll unblocks dependents, even if ctx is done.
 func (s *Store) advanceAll(ctx context.Context, f dependents) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
@@ -426,14 +426,14 @@ func (s *Store) eachPage(ctx context.Context, queue string, state MessageState, 
 			return err
 		}
 		if last == f.After {
-			return nil // that of a malformed row, which stands nowhere
+			return nil // the time of a malformed row, which cannot be a position
 		}
 		f.After = last
 	}
 }
 
-// remove deletes those of the messages that are in a state, or all for "", and lets go
-// what follows them, or notes it in later if that is not nil.
+// remove deletes the messages that are in a state, or all for "". It unblocks their dependents, or
+// adds them to later if that is not nil.
 func (s *Store) remove(ctx context.Context, ids []int64, state MessageState, later dependents) (n int64, err error) {
 	err = s.atomic(ctx, func(c conn) error {
 		n = 0
@@ -444,7 +444,7 @@ func (s *Store) remove(ctx context.Context, ids []int64, state MessageState, lat
 		locked := idList(there)
 		var next dependents
 		var parents []int64
-		if state != Archived && state != Dead { // those hold up nobody
+		if state != Archived && state != Dead { // they block no dependents
 			if next, parents, err = c.dependentsByID(ctx, locked); err != nil {
 				return err
 			}
@@ -466,44 +466,43 @@ func (s *Store) remove(ctx context.Context, ids []int64, state MessageState, lat
 	return n, err
 }
 
-// DepthLimit is how far Depths counts.
+// DepthLimit is the largest number that Depths counts to.
 const DepthLimit = 100_000
 
-const depthLimit = "100000" // as the statements have it
+const depthLimit = "100000" // as it stands in the statements
 
-// QueueDepth says how a queue stands at present. A count that is DepthLimit means as many or more.
+// QueueDepth counts the messages of a queue. A count of DepthLimit means as many or more.
 type QueueDepth struct {
 	Name     string    `json:"name"`
 	PausedAt time.Time `json:"paused_at,omitzero"` // zero unless paused
 
-	// Messages by state. Scheduled and leased ones are counted together: where
-	// they come to DepthLimit, so does Scheduled.
+	// Ready, Scheduled, Leased and Dead are the numbers of messages by state. Scheduled and leased
+	// messages are counted together. If together they reach DepthLimit, Scheduled is DepthLimit.
 	Ready     int64 `json:"ready"`
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
 	Dead      int64 `json:"dead"`
 	// Blocked messages wait for others of their groups.
 	Blocked int64 `json:"blocked"`
-	// ArchivedLastMinute and DiedLastMinute are the messages that came to these ends in the last
+	// ArchivedLastMinute and DiedLastMinute are the messages that were archived or died in the last
 	// minute and have not been deleted or redriven since.
 	ArchivedLastMinute int64 `json:"archived_last_minute"`
 	DiedLastMinute     int64 `json:"died_last_minute"`
-	// OldestReady is how long the message that has waited longest has been ready.
+	// OldestReady is how long the oldest ready message has been ready.
 	OldestReady time.Duration `json:"-"`
-	// Policy is what the code that handles the queue has written.
+	// Policy is the policy that the code of the queue's handler has written.
 	Policy PolicyInfo `json:"policy,omitzero"`
-	// Workers are the live workers that take from it, those that are suspended left out. One of
+	// Workers is the number of live workers of the queue, without suspended ones. A worker of
 	// Dequeue is live for half a minute after a call.
 	Workers int64 `json:"workers"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero.
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
-// Depths describes the named queues, or all, by name. Names that do not exist
-// are left out. Unlike Queues it counts no archived message older than a
-// minute, and of each kind no more than DepthLimit, so that it can be asked
-// every few seconds about queues of any size.
+// Depths describes the named queues, or all, by name. Names that do not exist are left out. Unlike
+// Queues it counts no archived message older than a minute, and of each kind no more than
+// DepthLimit. So it can be called every few seconds for queues of any size.
 func (s *Store) Depths(ctx context.Context, names ...string) ([]QueueDepth, error) {
 	list, err := s.depths(ctx, names)
 	return list, wrap(ctx, err, "look at queues")
@@ -534,10 +533,10 @@ func (s *Store) depths(ctx context.Context, names []string) ([]QueueDepth, error
 	return list, err
 }
 
-// Redrive makes dead or archived messages ready again, with all their
-// attempts before them, and returns how many. Messages whose key has been
-// taken since are left, and named in an error matching ErrDuplicate; ids that
-// are neither dead nor archived are left alone. No ids redrive nothing.
+// Redrive makes dead or archived messages ready again, with all attempts available again, and
+// returns how many. A message whose key has been taken since is not redriven, and is named in an
+// error matching ErrDuplicate. Redrive ignores ids of messages that are neither dead nor archived.
+// No ids redrive nothing.
 func (s *Store) Redrive(ctx context.Context, ids ...int64) (int64, error) {
 	err := s.usable()
 	var done, taken []int64
@@ -554,7 +553,7 @@ func (s *Store) Redrive(ctx context.Context, ids ...int64) (int64, error) {
 	return int64(len(done)), wrap(ctx, err, "redrive messages")
 }
 
-// RedriveAll redrives all dead letters of a queue; see Redrive.
+// RedriveAll redrives all dead letters of a queue. See Redrive.
 func (s *Store) RedriveAll(ctx context.Context, queue string) (int64, error) {
 	var n int64
 	var taken []int64
@@ -577,8 +576,8 @@ func keyTakenError(ids []int64) error {
 	return fmt.Errorf("%w: left as they are: messages %v", ErrDuplicate, ids)
 }
 
-// redriving calls fn, which redrives, and calls it again if a key was taken meanwhile, by a
-// transaction that it did not see. A caller's transaction is at its end by that.
+// redriving calls fn, which redrives. It calls fn again if a transaction that fn did not see took a
+// key meanwhile. A caller's transaction cannot go on after that.
 func (s *Store) redriving(fn func() error) error {
 	for try := 1; ; try++ {
 		err := fn()
@@ -591,7 +590,8 @@ func (s *Store) redriving(fn func() error) error {
 	}
 }
 
-// redrive returns which messages it redrove and which it left because of their key.
+// redrive returns the messages that it redrove, and the messages that it did not redrive because of
+// their keys.
 func (s *Store) redrive(ctx context.Context, ids []int64) (done, taken []int64, err error) {
 	err = s.redriving(func() error {
 		return s.single(ctx, func(c conn) (err error) {
@@ -616,7 +616,7 @@ func (s *Store) redrive(ctx context.Context, ids []int64) (done, taken []int64, 
 	return done, taken, err
 }
 
-// redriveGrouped is redrive for those of the messages that are in groups.
+// redriveGrouped is redrive for the messages that are in groups.
 func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []int64, err error) {
 	names := map[groupID]bool{}
 	var ids []int64
@@ -632,7 +632,7 @@ func (s *Store) redriveGrouped(ctx context.Context, ms []MessageInfo) (done []in
 	groups := groupNames(names)
 	err = s.redriving(func() error {
 		return s.atomic(ctx, func(c conn) error {
-			p, _, err := c.lockGroups(ctx, groups) // first, as an enqueue does
+			p, _, err := c.lockGroups(ctx, groups) // before the statements below, as an enqueue does
 			if err != nil {
 				return err
 			}
@@ -658,12 +658,12 @@ type WorkerInfo struct {
 	HeartbeatAt time.Time   `json:"heartbeat_at,omitzero"`
 	ShutdownAt  time.Time   `json:"shutdown_at,omitzero"` // zero unless stopped
 	Leased      int64       `json:"leased"`               // messages leased to it
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero.
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
-// Workers lists the rows of all workers, by when they started.
+// Workers lists the rows of all workers, in the order in which they started.
 func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	if err := s.usable(); err != nil {
 		return nil, wrap(ctx, err, "list workers")
@@ -687,11 +687,11 @@ func (s *Store) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	return list, nil
 }
 
-// A WorkerState says what a worker does, in the words of the tables.
+// A WorkerState is the state of a worker. Its values are the words of the tables.
 type WorkerState string
 
 const (
-	// WorkerReady rows take messages by Dequeue, or belong to a Worker that goes on after
+	// WorkerReady rows take messages by Dequeue, or belong to a Worker that continues after
 	// ResumeWorker.
 	WorkerReady WorkerState = "ready"
 	// WorkerPolling rows belong to a Worker that claims messages.
@@ -704,8 +704,8 @@ const (
 	WorkerStopped WorkerState = "stopped"
 )
 
-// workerMoves are the statuses that each may be reached from, as in pgqrs
-// 0.15, but for stopped, which it reaches from suspended alone.
+// workerMoves are the states from which each state may be reached, as in pgqrs 0.15. The exception
+// is stopped, which pgqrs 0.15 reaches from suspended alone.
 var workerMoves = map[WorkerState][]WorkerState{
 	WorkerSuspended:   {WorkerReady, WorkerPolling, WorkerInterrupted},
 	WorkerReady:       {WorkerSuspended},
@@ -714,54 +714,55 @@ var workerMoves = map[WorkerState][]WorkerState{
 	WorkerStopped:     {WorkerReady, WorkerPolling, WorkerSuspended, WorkerInterrupted},
 }
 
-// SuspendWorker makes a worker claim no more until ResumeWorker. A running
-// Worker notices with its next heartbeat, gives back what it has not begun,
-// finishes the rest, and goes on living; its claims stop at once. It returns an
-// error matching ErrNotFound if there is no such row, and ErrState if it is
-// suspended or stopped already.
+// SuspendWorker makes a worker claim no more until ResumeWorker. Its claims stop at once. A running
+// Worker notices with its next heartbeat, releases the messages that it has not begun, finishes the
+// rest, and keeps running. SuspendWorker returns an error matching ErrNotFound if there is no such
+// row, and ErrState if the worker is already suspended or stopped.
 func (s *Store) SuspendWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerSuspended)
 	return wrap(ctx, err, "suspend worker %d", id)
 }
 
-// ResumeWorker takes back SuspendWorker. It returns errors as that does.
+// ResumeWorker ends the suspension that SuspendWorker began. It returns errors as SuspendWorker
+// does.
 func (s *Store) ResumeWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerReady)
 	return wrap(ctx, err, "resume worker %d", id)
 }
 
-// InterruptWorker asks a running Worker (in state WorkerPolling) to suspend itself,
-// which it does with its next heartbeat; its claims stop at once. It returns
-// errors as SuspendWorker does.
+// InterruptWorker asks a running Worker (in state WorkerPolling) to suspend itself. Its claims stop
+// at once, and the Worker suspends itself with its next heartbeat. It returns errors as
+// SuspendWorker does.
 func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerInterrupted)
 	return wrap(ctx, err, "interrupt worker %d", id)
 }
 
-// StopWorker makes a worker stop for good: it claims no more, gives back what
-// it has not begun, and finishes the rest. A Worker all of whose rows were
-// stopped returns from Run. It returns errors as SuspendWorker does.
+// StopWorker stops a worker for good. The worker claims no more, releases the messages that it has
+// not begun, and finishes the rest. A Worker whose rows were all stopped returns from Run.
+// StopWorker returns errors as SuspendWorker does.
 func (s *Store) StopWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerStopped)
 	return wrap(ctx, err, "stop worker %d", id)
 }
 
-// setRow notes the row of a queue runner.
+// setRow stores the row of a queue runner.
 func (q *queueRunner) setRow(row registration) {
 	q.worker.Store(row.id)
 	q.incarnation.Store(row.incarnation)
 }
 
-// row is that of a queue runner.
+// row returns the row of a queue runner.
 func (q *queueRunner) row() registration { return registration{q.worker.Load(), q.incarnation.Load()} }
 
-// rowTaken is the word for a queue runner whose row another worker has taken over: it claims
+// rowTaken is the state of a queue runner whose row another worker has taken over. It claims
 // nothing until it has a row again.
 const rowTaken = "taken over"
 
-// readRow takes in what a heartbeat says of a queue runner's row, and returns the word for its
-// status. A row that is gone, or that was given up for dead while this process was held up, is made
-// anew, and so is one that another worker has taken over, as soon as the name is free.
+// readRow reads a heartbeat's answer about a queue runner's row, and returns the word for its
+// status. It makes a new row if the row is gone, or was given up for dead while this process was
+// delayed. If another worker has taken the row over, it makes a new one as soon as the name is
+// free.
 func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]workerState) (word WorkerState, limited bool, err error) {
 	row := q.row()
 	state, there := states[row.id]
@@ -772,7 +773,8 @@ func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]w
 		}
 		return word, state.limited || q.policyUnwritten, err
 	}
-	q.policyUnwritten = q.policyUnwritten || row.id != 0 && !there // the queue's row may be another too
+	// The queue's row may be a new one, too.
+	q.policyUnwritten = q.policyUnwritten || row.id != 0 && !there
 	err = r.reregister(ctx, q)
 	if errors.Is(err, ErrState) { // its name is in use
 		if row.id != 0 {
@@ -784,9 +786,10 @@ func (r *runner) readRow(ctx context.Context, q *queueRunner, states map[int64]w
 	return WorkerPolling, q.limited.Load(), err
 }
 
-// applyWorkerRow does to a row what its status asks for, and returns the status then.
+// applyWorkerRow applies a row's status, and returns the status after that.
 func (r *runner) applyWorkerRow(ctx context.Context, id int64, status WorkerState) (WorkerState, error) {
-	next := map[WorkerState]WorkerState{WorkerInterrupted: WorkerSuspended, WorkerReady: WorkerPolling}[status] // as asked to, or because it was resumed
+	// An interrupted worker suspends itself, and a resumed one polls again.
+	next := map[WorkerState]WorkerState{WorkerInterrupted: WorkerSuspended, WorkerReady: WorkerPolling}[status]
 	if next == "" {
 		return status, nil
 	}
@@ -808,15 +811,15 @@ func (r *runner) reregister(ctx context.Context, q *queueRunner) error {
 	return nil
 }
 
-// rewritePolicy writes a queue's policy again, which may have gone with the worker's row: the
-// tables were made anew, or restored.
+// rewritePolicy writes a queue's policy again. It may have gone with the worker's row, if the
+// tables were made again or restored.
 func (r *runner) rewritePolicy(ctx context.Context, q *queueRunner) error {
 	err := r.store.configure(ctx, []policyRow{q.policy.row(q.queue)})
 	q.policyUnwritten = err != nil
 	return err
 }
 
-// changeWorker is moveWorker with an error that says why it could not be done.
+// changeWorker is moveWorker, and returns an error with the reason if the status did not change.
 func (s *Store) changeWorker(ctx context.Context, id int64, status WorkerState) (bool, error) {
 	if err := s.usable(); err != nil {
 		return false, err
@@ -839,7 +842,7 @@ func (s *Store) changeWorker(ctx context.Context, id int64, status WorkerState) 
 	return false, fmt.Errorf("%w: it is %s, and would have to be %s", ErrState, word, oneOf(workerMoves[status]))
 }
 
-// oneOf lists states in an error.
+// oneOf lists states for an error.
 func oneOf(states []WorkerState) string {
 	words := make([]string, len(states))
 	for i, state := range states {
@@ -848,7 +851,7 @@ func oneOf(states []WorkerState) string {
 	return strings.Join(words, " or ")
 }
 
-// moveWorker changes a worker's status if its present one allows that.
+// moveWorker changes a worker's status if the present one allows that.
 func (s *Store) moveWorker(ctx context.Context, id int64, status WorkerState) (bool, error) {
 	from, err := jsonList(workerMoves[status])
 	if err != nil {
@@ -863,18 +866,23 @@ func (s *Store) moveWorker(ctx context.Context, id int64, status WorkerState) (b
 }
 
 // ListedBytes is the size in bytes up to which a listing returns a text that an application has
-// written: the payload of a message or schedule, the input or output of a run, the output of a
-// step, and every error, warning and rule. A longer text is cut, and Cut of the row says so.
-// Headers are complete, or missing if they have more than 128 KiB, as only foreign SQL writes them.
-// A name or a key of more than 1 KiB, which only foreign SQL writes too, is cut there, and
-// Malformed says so. So a page of 1000 messages holds no more than some 160 MiB, whatever is
-// stored.
+// written:
+//   - the payload of a message or schedule
+//   - the input or output of a run
+//   - the output of a step
+//   - every error, warning and rule
+//
+// A longer text is cut, and Cut of the row reports that.
+//
+// Headers are complete, or missing if they have more than 128 KiB. A name or a key of more than 1
+// KiB is cut, and Malformed reports that. Only foreign SQL writes such headers, names and keys. So
+// a page of 1000 messages holds at most some 160 MiB, whatever is stored.
 //
 // Complete rows come from [Store.Message], [RunHandle.Info], [RunHandle.Step] and, by name,
 // [Store.Schedules].
 const ListedBytes = 16 << 10
 
-// cutText returns the beginning of a text that has more than ListedBytes, and whether it has.
+// cutText returns the beginning of a text that has more than ListedBytes, and whether it is cut.
 func cutText(text []byte) ([]byte, bool) {
 	if len(text) <= ListedBytes {
 		return text, false
@@ -882,7 +890,7 @@ func cutText(text []byte) ([]byte, bool) {
 	return cutSized(text, int64(len(text)))
 }
 
-// cutSized is cutText for a text of which the database returned the beginning, and the size.
+// cutSized is cutText for a text of which the database returned the beginning and the size.
 func cutSized(text []byte, size int64) ([]byte, bool) {
 	text = text[:min(len(text), ListedBytes)]
 	if int64(len(text)) >= size {
@@ -894,8 +902,8 @@ func cutSized(text []byte, size int64) ([]byte, bool) {
 // maxListedName is the size in bytes up to which a listing returns a name or a key.
 const maxListedName = 1 << 10
 
-// cutNames cuts names and keys of a listed row to maxListedName. The columns have the names, which
-// are separated by spaces. It returns what is wrong with the row, malformed included.
+// cutNames cuts names and keys of a listed row to maxListedName. The columns have the given names,
+// separated by spaces. It returns malformed with the errors that it finds.
 func cutNames(malformed, names string, texts ...*string) string {
 	for i, name := range strings.Fields(names)[:len(texts)] {
 		text := texts[i]
@@ -908,7 +916,7 @@ func cutNames(malformed, names string, texts ...*string) string {
 	return malformed
 }
 
-// cutCursor is the text of a time that stands in a cursor. One that is too long for a time is cut.
+// cutCursor returns the text of a time for a cursor. It cuts a text that is too long for a time.
 // The next page begins after all texts that begin like it.
 func cutCursor(sorted string, ascending bool) string {
 	if len(sorted) <= maxListedName {
@@ -921,7 +929,7 @@ func cutCursor(sorted string, ascending bool) string {
 	return sorted
 }
 
-// wholeCharacters is a text without a last character of which only the beginning is there.
+// wholeCharacters returns a text without an incomplete last character.
 func wholeCharacters(text []byte) []byte {
 	for at := len(text) - 1; at >= max(0, len(text)-utf8.UTFMax); at-- {
 		if !utf8.RuneStart(text[at]) {
@@ -935,7 +943,7 @@ func wholeCharacters(text []byte) []byte {
 	return text
 }
 
-// cut takes in how large a listed message is in the table.
+// cut cuts a listed message by its size in the table.
 func (m *MessageInfo) cut(size int64, headers bool) {
 	var payload, failure bool
 	var text []byte
@@ -947,7 +955,7 @@ func (m *MessageInfo) cut(size int64, headers bool) {
 	m.Cut = payload || failure || headers
 }
 
-// cut takes in how large a listed run is in the table.
+// cut cuts a listed run by its sizes in the table.
 func (i *RunInfo) cut(input, output int64, recorded []byte, warning *string) {
 	var in, out, failure, warned bool
 	if text, cut := cutText([]byte(*warning)); cut {
@@ -960,8 +968,8 @@ func (i *RunInfo) cut(input, output int64, recorded []byte, warning *string) {
 	i.Cut = in || out || failure || warned
 }
 
-// listedErrorText is the text of a recorded error that may be longer than a listing returns, and
-// whether it is.
+// listedErrorText returns the text of a recorded error that may be longer than a listing returns,
+// and whether it is cut.
 func listedErrorText(raw []byte) (string, bool) {
 	raw, cut := cutText(raw)
 	if !cut || len(raw) == 0 || raw[0] != '"' {
@@ -976,8 +984,8 @@ func listedErrorText(raw []byte) (string, bool) {
 	return string(raw), true
 }
 
-// listedJSON returns a column of JSON as a listing shows it, and what is wrong with it. A text that
-// is no JSON is shown as a JSON string, so that whoever encodes the listing does not fail.
+// listedJSON returns a column of JSON as a listing shows it, and an error text for it. A text that
+// is not JSON is shown as a JSON string, so that encoding the listing does not fail.
 func listedJSON(name string, raw []byte) (json.RawMessage, string) {
 	if raw == nil || json.Valid(raw) {
 		return raw, ""
@@ -989,8 +997,7 @@ func listedJSON(name string, raw []byte) (json.RawMessage, string) {
 	return quoted, name + ": it is no JSON"
 }
 
-// listedWhole is listedJSON for a text of so many bytes, of which a listing may have cut off the
-// end.
+// listedWhole is listedJSON for a text of the given size, whose end a listing may have cut off.
 func listedWhole(name string, raw []byte, size int64) (json.RawMessage, string) {
 	if int64(len(raw)) < size {
 		return raw, ""

@@ -13,10 +13,10 @@ import (
 )
 
 // Child runs the workflow as a child of a run, under the name of a step, and returns its result.
-// The child is started once, whatever happens; the parent is suspended, without holding a worker,
-// until the child has ended. A failed child's error is a *RunError with the child's workflow and
-// id. Cancelling the parent cancels the child. If the child is deleted first, that error matches
-// ErrNotFound.
+// The child is started exactly once. The parent is suspended, without holding a worker, until the
+// child has ended. The error of a failed child is a *RunError with the child's workflow and id. If
+// the child is deleted first, that error matches ErrNotFound. Cancelling the parent cancels the
+// child.
 func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in In, opts ...Option) (Out, error) {
 	outs, err := w.children(ctx, run, name, []In{in}, true, opts)
 	if len(outs) == 0 {
@@ -26,10 +26,10 @@ func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in
 	return outs[0], err
 }
 
-// Children is Child for many at once, in one batch and with one wait for all of them. There are as
-// many results as inputs, in their order. Those of failed children are zero, and the error joins
-// their *RunErrors. If the function asks for more or fewer children than it has started under that
-// name, all results are zero, and the error matches ErrState.
+// Children is Child for many children, in one batch and with one wait for all of them. There are as
+// many results as inputs, in the same order. The results of failed children are zero, and the error
+// joins their *RunErrors. If the function asks for more or fewer children than it has started under
+// that name, all results are zero, and the error matches ErrState.
 func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string, in []In, opts ...Option) ([]Out, error) {
 	if len(in) == 0 {
 		return nil, nil
@@ -37,7 +37,7 @@ func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string,
 	return w.children(ctx, run, name, in, false, opts)
 }
 
-// children is Children, or, if it is for one, Child.
+// children is Children, or Child if one is true.
 func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string, in []In, one bool, opts []Option) ([]Out, error) {
 	if err := run.backend.useChildren(w.name, name, len(in), one); err != nil {
 		return nil, err
@@ -58,23 +58,24 @@ func (w *Workflow[In, Out]) children(ctx context.Context, run *Run, name string,
 	return decodeChildren[Out](run, name, raw, len(in))
 }
 
-// A childResult is what became of a child, as the parent records it.
+// A childResult is the result of a child, as the parent records it.
 type childResult struct {
 	Workflow  string          `json:"workflow"`
 	RunID     int64           `json:"run_id"`
 	Output    json.RawMessage `json:"output,omitempty"`
 	Error     *string         `json:"error,omitempty"`
 	Cancelled bool            `json:"cancelled,omitempty"`
-	Deleted   bool            `json:"deleted,omitempty"` // it has an Error too, for former versions
+	// A deleted child has an Error too, for former versions of the library.
+	Deleted bool `json:"deleted,omitempty"`
 }
 
-// deletedChild is the result of a child that is not there any more; its id is 0 if nobody knows it.
+// deletedChild is the result of a child that was deleted. Its id is 0 if it is unknown.
 func deletedChild(workflow string, id int64) childResult {
 	text := ErrNotFound.Error() + ": it was deleted before its parent had its result"
 	return childResult{Workflow: workflow, RunID: id, Error: &text, Deleted: true}
 }
 
-// err is why a child has no result; nil if it has.
+// err returns the error of a child without a result, or nil.
 func (c childResult) err() error {
 	switch {
 	case c.Cancelled:
@@ -131,8 +132,8 @@ func (r *Run) children(ctx context.Context, workflow, name string, n int, items 
 	})
 }
 
-// awaitChildren records the results of a step's children, if all have ended, and suspends the run
-// otherwise.
+// awaitChildren records the results of a step's children if all have ended. Otherwise it suspends
+// the run.
 func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, rec *stepRecord) ([]byte, error) {
 	found, ended, err := r.childResults(ctx, name)
 	if err != nil {
@@ -153,14 +154,14 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 	return r.saveThen(ctx, name, stepValues{status: Succeeded, output: output}, func() ([]byte, error) { return bytesOf(output), nil })
 }
 
-// placeResults returns the results of a step's children, each in the place of its input. found are
-// those that are there, by id; started is the list of all ids, of which former versions have
-// recorded none.
+// placeResults returns the results of a step's children in the order of their inputs. The list
+// found has the existing children, by id. The JSON started has the ids of all children. Former
+// versions recorded no ids.
 func placeResults(found []childResult, started []byte, workflow string, n int) ([]childResult, error) {
 	if started == nil && len(found) == n {
 		return found, nil
 	}
-	ids := make([]int64, n) // unknown ones: which of the children are left, nobody can tell
+	ids := make([]int64, n) // unknown ids, since nothing tells which of the children are left
 	if started != nil {
 		if err := json.Unmarshal(started, &ids); err != nil {
 			return nil, Permanent(malformedError("the step that has started children", malformedColumn("output", err)))
@@ -177,8 +178,7 @@ func placeResults(found []childResult, started []byte, workflow string, n int) (
 	return results, nil
 }
 
-// startChildren starts the runs and records which they are, in one transaction, and suspends the
-// run.
+// startChildren starts the runs and records their ids, in one transaction, and suspends the run.
 func (r *Run) startChildren(ctx context.Context, workflow, name string, items []enqueueRow) error {
 	err := r.store.atomic(ctx, func(c conn) error {
 		ids, err := c.store.startRuns(ctx, workflow, items, &parent{r.id, name})
@@ -197,7 +197,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 	return r.suspend(wakeOnlyDelay, nil)
 }
 
-// childResults reads what became of a step's children, and whether all have ended.
+// childResults reads the results of a step's children, and whether all have ended.
 func (r *Run) childResults(ctx context.Context, name string) ([]childResult, bool, error) {
 	var results []childResult
 	ended := true

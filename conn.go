@@ -14,9 +14,9 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// Tx is what [Store.WithTx] takes: a *sql.Tx, or a *sql.Conn on which the
-// caller has begun a transaction. A *sql.DB has the methods too, but is refused,
-// as is everything else that can begin a transaction.
+// Tx is the argument of [Store.WithTx]: a *sql.Tx, or a *sql.Conn on which the caller has begun a
+// transaction. WithTx refuses a *sql.DB, which has the methods too, and everything else that can
+// begin a transaction.
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
@@ -25,31 +25,30 @@ type Tx interface {
 }
 
 const (
-	maxTries       = 25                     // of one operation, when the database asks to try again
-	firstRetryWait = 2 * time.Millisecond   // between two of them
+	maxTries       = 25                     // of one operation, if the database asks to try again
+	firstRetryWait = 2 * time.Millisecond   // between two tries
 	maxRetryWait   = 250 * time.Millisecond // the same
 )
 
 // A conn runs statements: on the pool, or in a transaction.
 type conn struct {
 	store *Store
-	tx    Tx // nil: the pool
+	tx    Tx // nil means the pool
 }
 
-// conn returns where the statements of a Store run: in its transaction, if it has one, or on the
-// pool.
+// conn returns the conn of a Store: its transaction, if it has one, or the pool.
 func (s *Store) conn() conn { return conn{s, s.tx} }
 
-// onPool returns the pool, for statements that are no part of the Store's transaction.
+// onPool returns a conn on the pool, for statements outside the Store's transaction.
 func (s *Store) onPool() conn { return conn{s, nil} }
 
-// rows runs a query and calls scan for every row. The cursor is drained and
-// closed when it returns: an open one keeps SQLite's write lock.
+// rows runs a query and calls scan for every row. The cursor is drained and closed when rows
+// returns. An open cursor would keep SQLite's write lock.
 //
-// scan may not use one []byte for several rows; see jsonColumn.
+// scan may not use one []byte for several rows (see jsonColumn).
 func (c conn) rows(ctx context.Context, text string, args []any, scan func(*sql.Rows) error) (err error) {
 	if err := ctx.Err(); err != nil {
-		return err // not every driver looks
+		return err // not every driver checks ctx
 	}
 	call := sqlCall{c: c}
 	defer call.end(&err)
@@ -76,7 +75,7 @@ func (d *sqlCall) read(ctx context.Context, text string, args []any, scan func(*
 	return errors.Join(rows.Err(), rows.Close())
 }
 
-// rowsUntil runs queries that take the same arguments, until n rows have come.
+// rowsUntil runs queries that take the same arguments, until n rows have been scanned.
 func (c conn) rowsUntil(ctx context.Context, n int, texts []string, args []any, scan func(*sql.Rows) error) error {
 	for _, text := range texts {
 		err := c.rows(ctx, text, args, func(rows *sql.Rows) error {
@@ -90,8 +89,8 @@ func (c conn) rowsUntil(ctx context.Context, n int, texts []string, args []any, 
 	return nil
 }
 
-// query sends a query: in the transaction, prepared, or on a connection of its own. If that is
-// gone, database/sql has thrown it away, and finds another.
+// query sends a query: in the transaction, prepared, or on a connection of its own. If that
+// connection is gone, database/sql has discarded it, and query uses another.
 func (d *sqlCall) query(ctx context.Context, text string, args []any) (*sql.Rows, error) {
 	c := d.c
 	if c.tx != nil {
@@ -115,14 +114,14 @@ func (d *sqlCall) query(ctx context.Context, text string, args []any) (*sql.Rows
 	return c.store.db.QueryContext(ctx, text, args...)
 }
 
-// scanRow scans a row that may lack its last columns, up to two, which a mock leaves out
-// that was written for an older release.
+// scanRow scans a row that may lack its last columns, up to two. A mock that was written for an
+// older release leaves them out.
 func scanRow(rows *sql.Rows, into ...any) error {
 	into, err := matchColumns(rows, into)
 	return errors.Join(err, rows.Scan(into...))
 }
 
-// matchColumns returns as much of into as rows have columns for.
+// matchColumns returns the part of into for which the rows have columns.
 func matchColumns(rows *sql.Rows, into []any) ([]any, error) {
 	columns, err := rows.Columns()
 	if n := len(columns); err == nil && n < len(into) && n >= len(into)-2 {
@@ -131,7 +130,7 @@ func matchColumns(rows *sql.Rows, into []any) ([]any, error) {
 	return into, err
 }
 
-// exec runs a statement that returns no rows and says how many it touched.
+// exec runs a statement that returns no rows, and returns the number of rows that it changed.
 func (c conn) exec(ctx context.Context, text string, args ...any) (n int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -187,9 +186,9 @@ func (c conn) ids(ctx context.Context, text string, args ...any) ([]int64, error
 	return ids, err
 }
 
-// single runs one statement that writes: by itself on the pool, where it is a
-// transaction of its own, or in the caller's transaction. fn runs again when
-// the database asks for it, but never in a caller's transaction.
+// single runs one statement that writes. On the pool the statement is a transaction of its own.
+// Otherwise it runs in the caller's transaction. fn runs again if the database asks for that, but
+// never in a caller's transaction.
 func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 	if s.cfg.Concurrent {
 		return s.atomic(ctx, fn)
@@ -200,8 +199,8 @@ func (s *Store) single(ctx context.Context, fn func(conn) error) error {
 	return s.retry(ctx, func() error { return fn(s.onPool()) })
 }
 
-// retry runs fn, each time in its turn, until it succeeds, fails for good, or has been tried often
-// enough. All that writes on the pool comes by here.
+// retry runs fn, each time with the writer slot, until it succeeds, fails for good, or has been
+// tried maxTries times. Every write on the pool goes through retry.
 func (s *Store) retry(ctx context.Context, fn func() error) error {
 	if err := s.outsideTx(ctx); err != nil {
 		return err
@@ -224,8 +223,8 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 // A backoff waits twice as long each time, from first to max.
 type backoff struct {
 	first, max time.Duration
-	jitter     bool          // each wait is between half and one and a half times as long
-	next       time.Duration // 0: first
+	jitter     bool          // whether each wait is between half and one and a half times as long
+	next       time.Duration // 0 means first
 }
 
 // pause waits, and reports whether ctx is not done.
@@ -238,7 +237,7 @@ func (b *backoff) pause(ctx context.Context) bool {
 	return pause(ctx, wait)
 }
 
-// reset makes the next wait the first one again.
+// reset makes the next wait the first again.
 func (b *backoff) reset() { b.next = 0 }
 
 // pause waits, and reports whether ctx is not done.
@@ -253,13 +252,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// What is wrong where BEGIN CONCURRENT does not work.
+// These are the errors of a database on which BEGIN CONCURRENT does not work.
 var (
 	errNoConcurrent = fmt.Errorf("%w: Config.Concurrent: the database has no BEGIN CONCURRENT", ErrUnsupported)
 	errNoMVCC       = fmt.Errorf("%w, which puts the database into MVCC mode for Config.Concurrent", ErrNotInstalled)
 )
 
-// noConcurrent says what is wrong in an error of BEGIN CONCURRENT, if it knows.
+// noConcurrent explains an error of BEGIN CONCURRENT, if it can.
 func noConcurrent(err error) error {
 	switch {
 	case sqlerr.NoConcurrent(err):
@@ -270,8 +269,8 @@ func noConcurrent(err error) error {
 	return err
 }
 
-// retryable reports whether the same work may succeed if it runs again. What user code returned
-// is no reason, nor is a panic.
+// retryable reports whether the same work may succeed if it runs again. It never reports so for an
+// error that user code returned, or for a panic.
 func (d *dialect) retryable(err error) bool {
 	var stale *unpreparedError
 	var user *userError
@@ -285,8 +284,8 @@ func (d *dialect) retryable(err error) bool {
 	return sqlerr.Retryable(state) || state == "" && sqlerr.Contains(err, d.errors.busy)
 }
 
-// isUnavailable reports whether an error says that the database cannot be used just
-// now, whatever is asked of it: it is unreachable, read-only, or its disk is full.
+// isUnavailable reports whether the database cannot be used at present, for any statement. It is
+// unreachable or read-only, or its disk is full.
 func (d *dialect) isUnavailable(err error) bool {
 	if isDriverPanic(err) {
 		return false
@@ -299,19 +298,19 @@ func (d *dialect) isUnavailable(err error) bool {
 
 const rollbackTimeout = 5 * time.Second
 
-// A transaction is one of the library's own.
+// A transaction is a transaction that the library has begun.
 type transaction interface {
 	Tx
 	Commit(context.Context) error
 	Rollback(context.Context) error
-	// on returns the connection that it is on.
+	// onSession returns the connection of the transaction.
 	onSession() *session
 }
 
-// atomic runs several statements in one transaction: the caller's, or one of
-// its own. The whole fn runs again when the database asks for it, but never in
-// a caller's transaction: what it leaves outside itself must be that of its
-// last run. The Store of its conn is bound to the transaction.
+// atomic runs several statements in one transaction: the caller's, or one of its own. The whole fn
+// runs again if the database asks for that, but never in a caller's transaction. So only the last
+// run of fn may have effects outside the transaction. The Store of its conn is bound to the
+// transaction.
 func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	if s.cfg.Concurrent {
 		return s.transact(ctx, s.beginBy(s.dialect.transaction.concurrent), fn)
@@ -319,14 +318,15 @@ func (s *Store) atomic(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.begin, fn)
 }
 
-// exclusive is atomic for what changes the schema, which BEGIN CONCURRENT does not
-// allow, or relies on what it did not find: nobody writes beside it.
+// exclusive is atomic for transactions that change the schema, which BEGIN CONCURRENT does not
+// allow, or that rely on rows not being there. On a database with a single writer it keeps the
+// other writers out.
 func (s *Store) exclusive(ctx context.Context, fn func(conn) error) error {
 	return s.transact(ctx, s.beginBy(s.dialect.transaction.begin), fn)
 }
 
-// transact runs fn in the caller's transaction, or in one of its own, whose news it tells once that
-// has committed.
+// transact runs fn in the caller's transaction, or in one of its own, whose after-commit hooks it
+// calls once that has committed.
 func (s *Store) transact(ctx context.Context, begin func(context.Context, *session) (transaction, error), fn func(conn) error) error {
 	if s.tx != nil {
 		return fn(s.conn())
@@ -340,7 +340,7 @@ func (s *Store) transact(ctx context.Context, begin func(context.Context, *sessi
 	}
 	err := try()
 	if s.muteNotifier(err) {
-		err = try() // without telling other processes
+		err = try() // now without notifying other processes
 	}
 	if err != nil {
 		return err
@@ -373,7 +373,7 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 		err = ctx.Err()
 	}
 	if err == nil {
-		// Past this point a cancelled ctx could only hide whether it took place.
+		// After this point a cancelled ctx would only hide whether the transaction committed.
 		err = tx.Commit(context.WithoutCancel(ctx))
 	}
 	done = true
@@ -383,13 +383,13 @@ func (s *Store) transactOnce(ctx context.Context, begin func(context.Context, *s
 	return nil
 }
 
-// rollback ends a transaction that failed. The engine may have ended it
-// already; any other trouble costs the connection, since some drivers would
-// hand it to the next user in mid-transaction.
+// rollback ends a transaction that failed. The engine may have ended it already. On any other error
+// the connection is discarded, since some drivers would give it to the next user in
+// mid-transaction.
 func rollback(ctx context.Context, tx transaction) error {
 	own := tx.onSession()
 	if own.panic != nil {
-		return nil // it goes with its connection
+		return nil // it ends with its connection
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
@@ -406,8 +406,7 @@ func rollback(ctx context.Context, tx transaction) error {
 
 // begin opens a transaction of database/sql, in which prepared statements can be used.
 func (s *Store) begin(ctx context.Context, own *session) (transaction, error) {
-	// Only BEGIN itself is to end with ctx: database/sql would throw away the connection of a
-	// transaction that does.
+	// ctx bounds BEGIN only. Otherwise database/sql would discard the connection when ctx ends.
 	limited, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
 	tx, err := own.begin(limited, s.dialect.transaction.isolation)
@@ -436,25 +435,26 @@ func (o *session) begin(ctx context.Context, isolation sql.IsolationLevel) (tx *
 }
 
 // A standbyError is the error of a standby that is asked for a transaction that writes. pgx asks
-// for one, lib/pq does not. The text of such an error is in the server's language, so its code is
-// all that tells.
+// for one, and lib/pq does not. The text of the error is in the server's language, so only its code
+// identifies it.
 type standbyError struct{ err error }
 
 func (e *standbyError) Error() string { return e.err.Error() }
 
 func (e *standbyError) Unwrap() error { return e.err }
 
-// SQLState returns read_only_sql_transaction, which a standby answers to a statement that writes.
+// SQLState returns read_only_sql_transaction, the code that a standby returns for a statement that
+// writes.
 func (e *standbyError) SQLState() string { return sqlerr.StateReadOnly }
 
-// endTx ends the transaction of database/sql on the connection, by a call of it.
+// endTx ends the transaction of database/sql on the connection by calling how.
 func (o *session) endTx(how func() error) error {
 	err := o.catchPanic(true, how)
 	o.inTx = false
 	return err
 }
 
-// A poolTx runs texts that the pool runs often as prepared statements.
+// A poolTx runs its statements prepared, if the pool often runs them.
 type poolTx struct {
 	*sql.Tx
 	textTx // on the same connection
@@ -492,7 +492,7 @@ func (t *poolTx) ExecContext(ctx context.Context, text string, args ...any) (sql
 	return t.Tx.ExecContext(ctx, text, args...)
 }
 
-// checked notes that prepared statements do not stay, and asks to try again without.
+// checked records that prepared statements do not persist, and asks to try again without them.
 func (t *poolTx) checked(err error) error {
 	if t.store.prepared.unprepared(err, t.store) {
 		return &unpreparedError{err}
@@ -500,15 +500,15 @@ func (t *poolTx) checked(err error) error {
 	return err
 }
 
-// Commit implements [transaction]. Its driver takes no ctx for it.
+// Commit implements [transaction]. database/sql takes no ctx for it.
 func (t *poolTx) Commit(context.Context) error {
 	err := t.own.endTx(t.Tx.Commit)
 	t.stop()
 	return err
 }
 
-// stop ends what database/sql does for the transaction, unless it would ask a driver again that has
-// panicked.
+// stop ends the goroutine of database/sql for the transaction, unless it would call a driver that
+// has panicked.
 func (t *poolTx) stop() {
 	if t.own.panic == nil {
 		t.cancel()
@@ -521,19 +521,20 @@ func (t *poolTx) Rollback(ctx context.Context) error {
 	err := t.own.endTx(t.Tx.Rollback)
 	t.stop()
 	if errors.Is(err, sql.ErrTxDone) {
-		return t.textTx.Rollback(ctx) // for database/sql a failed COMMIT has ended it, but not for every engine
+		// For database/sql a failed COMMIT has ended the transaction, but not for every engine.
+		return t.textTx.Rollback(ctx)
 	}
 	return err
 }
 
-// An unpreparedError is that of a prepared statement which the server did not know.
+// An unpreparedError is the error of a prepared statement that the server does not know.
 type unpreparedError struct{ err error }
 
 func (e *unpreparedError) Error() string { return e.err.Error() }
 
 func (e *unpreparedError) Unwrap() error { return e.err }
 
-// beginBy begins a transaction by a text, because BeginTx cannot say IMMEDIATE or CONCURRENT.
+// beginBy begins a transaction by a text, because BeginTx cannot express IMMEDIATE or CONCURRENT.
 func (s *Store) beginBy(text string) func(context.Context, *session) (transaction, error) {
 	return func(ctx context.Context, own *session) (transaction, error) {
 		tx := textTx{own}
@@ -541,7 +542,7 @@ func (s *Store) beginBy(text string) func(context.Context, *session) (transactio
 			if s.cfg.Concurrent {
 				err = noConcurrent(err)
 			}
-			// A driver that gave up waiting may have begun all the same.
+			// A driver that gave up waiting may have begun nevertheless.
 			return nil, errors.Join(err, rollback(ctx, tx))
 		}
 		return tx, nil
@@ -590,19 +591,19 @@ func (t textTx) QueryRowContext(ctx context.Context, text string, args ...any) *
 	return t.own.QueryRowContext(ctx, text, args...)
 }
 
-// A writerSlot has the writes of a Store queue for a database that does one at a
-// time, in the order in which they come. Left to the database, those that find
-// it busy sleep and look again, and may find it busy each time. It holds one. A nil
-// turn has nobody wait.
+// A writerSlot admits one write of a Store at a time, in the order in which they come, for a
+// database with a single writer. Without it a write that finds the database busy sleeps and tries
+// again, and may find it busy each time. A nil writerSlot admits every write at once.
 //
-// It is no lock, and nothing is wrong without it: who has waited for
-// turnPatience goes on all the same. The one before may be waiting for another
-// process, or be a StepTx whose function writes by another Store besides.
+// It is not a lock, and correctness does not depend on it. A write that has waited for
+// writerSlotWait goes on without it. The write before may be waiting for another process, or may be
+// a StepTx whose function also writes by another Store.
 type writerSlot chan struct{}
 
 const writerSlotWait = time.Second
 
-// do calls fn when it is its turn; or, if ctx ends first, returns ctx's error.
+// do calls fn once it has the slot or has waited for writerSlotWait. If ctx ends first, do returns
+// the error of ctx.
 func (t writerSlot) do(ctx context.Context, fn func() error) error {
 	if t == nil {
 		return fn()

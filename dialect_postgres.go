@@ -4,10 +4,10 @@ import (
 	"database/sql"
 )
 
-// postgresMicros and postgresMicrosEnd enclose a time and select it as microseconds since 1970.
-// A driver that reads times as text fails under some settings of DateStyle, and a statement that
-// has committed must not fail on its answer. A time outside of the years 1 to 9999, as an infinite
-// one, is NULL: it would overflow, or Go could not write it as JSON.
+// postgresMicros and postgresMicrosEnd enclose a time and select it as microseconds since 1970. A
+// driver that reads times as text fails under some settings of DateStyle, and a statement that has
+// committed must not fail because of its answer. A time outside of the years 1 to 9999, such as an
+// infinite time, is NULL. It would overflow, or Go could not write it as JSON.
 const (
 	postgresMicros    = `(date_part('epoch', NULLIF(NULLIF(LEAST(GREATEST(`
 	postgresMicrosEnd = `, ` + postgresFirstTime + `), ` + postgresLastTime + `), ` + postgresFirstTime + `), ` + postgresLastTime + `)) * 1000000)::bigint`
@@ -15,23 +15,23 @@ const (
 	postgresLastTime  = `timestamptz '9999-12-31 23:59:59.999999+00'`
 )
 
-// postgresAge and postgresAgeEnd enclose a time and select how long ago the earliest one is, in
-// microseconds. What is infinitely long ago has no age, and a time.Duration has its limits.
+// postgresAge and postgresAgeEnd enclose a time and select the age of the earliest one, in
+// microseconds. An infinite age is NULL, and other ages stay within the range of a time.Duration.
 const (
 	postgresAge    = `(extract(epoch FROM (SELECT now FROM arg) - min(GREATEST(`
 	postgresAgeEnd = `, timestamptz 'epoch'))) * 1000000)::bigint`
 )
 
-// What a claim returns (deliveryColumns). Each dialect spells the columns so
-// that scanDelivery reads them alike.
+// These are the columns of a claim (deliveryColumns). Each dialect selects them in a form that
+// scanDelivery can read.
 const (
 	postgresDelivery = postgresMessage + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd
 	postgresMessage  = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` +
 		postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd
 )
 
-// What a listing returns (infoColumns): a delivery and where it stands. One
-// more column follows, the time that orders the listing, as text for its cursor.
+// These are the columns of a listing (infoColumns): a delivery and its state. The last column is
+// the time by which the listing is ordered, as text for its cursor.
 const (
 	postgresInfo = `m.id, left(m.payload::text, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, left(m.dedup_key, ` + listedName + `),
 	CASE WHEN octet_length(m.headers::text) <= ` + listedHeaders + ` THEN m.headers END, left(m.last_error, ` + listedError + `), ` + postgresTimes + `, left(q.queue_name, ` + listedName + `)` + postgresState
@@ -50,21 +50,20 @@ const (
 // postgresAheadRank is the order of message.ahead.
 const postgresAheadRank = `CASE WHEN o.parked_vt IS NOT NULL THEN 3 WHEN o.vt <= clock_timestamp() THEN 2 WHEN o.consumer_worker_id IS NULL THEN 1 ELSE 0 END AS rank`
 
-// The planner must come to the same index whether or not the tables were
-// analyzed, and when it plans for any arguments. What makes it: a LATERAL or
-// scalar query ordered as the index is and limited, rather than EXISTS or a
-// join, which it may turn into a scan of everything.
+// The planner must choose the same index whether or not the tables were analyzed, and when it plans
+// for unknown arguments. A LATERAL or scalar query that is limited and ordered like the index makes
+// it do so. It may turn EXISTS or a join into a scan of the whole table.
 
-// postgresHeld reads the few messages that have an owner. The range of owners
-// excludes nobody; it makes pgqrs_messages_held the index to use, and it stands
-// alone, so that no other condition can speak for another index.
+// postgresHeld reads the few messages that have an owner. The range of owners excludes none. It
+// makes the planner use pgqrs_messages_held. It is the only condition, so that no other condition
+// can make the planner prefer another index.
 const postgresHeld = `held AS MATERIALIZED (
 				SELECT id, queue_id, vt FROM pgqrs_messages
 				WHERE consumer_worker_id BETWEEN (SELECT 0) AND (SELECT 9223372036854775807) AND archived_at IS NULL
 			)`
 
-// Listings walk one state in an order that an index has, from a cursor on. The
-// live ones merge the four priorities, the ended ones go from new to old.
+// Listings read one state in the order of an index, from a cursor on. Listings of live messages
+// merge the four priorities. Listings of ended messages go from new to old.
 const (
 	postgresListArg = `
 		WITH arg AS MATERIALIZED (
@@ -91,8 +90,8 @@ const (
 			WHERE o.queue_id = q.id AND `
 )
 
-// The times that order the listings, as text for their cursors. to_char knows no infinite time, and
-// writes no year before the first.
+// These are the times by which listings are ordered, as text for their cursors. The function
+// to_char has no infinite time, and writes no year before the first.
 const (
 	postgresVTCursor       = `CASE WHEN isfinite(m.vt)` + postgresCursor + `m.vt` + postgresCursorEnd + `m.vt::text END`
 	postgresArchivedCursor = `CASE WHEN isfinite(m.archived_at)` + postgresCursor + `m.archived_at` + postgresCursorEnd + `m.archived_at::text END`
@@ -105,32 +104,32 @@ const (
 const postgresDepthBands = `SELECT m.vt FROM (VALUES (2), (1), (0), (-1)) AS band (priority) CROSS JOIN LATERAL (
 					SELECT id, vt FROM pgqrs_messages WHERE queue_id = q.id AND priority = band.priority AND archived_at IS NULL AND `
 
-// postgresTaking says that a row of pgqrs_workers is of a live worker that claims; see
-// queue.unattended.
+// postgresTaking is the condition that a row of pgqrs_workers belongs to a live worker that claims.
+// See queue.unattended.
 const postgresTaking = `status IN ('ready', 'polling') AND heartbeat_at > clock_timestamp() - interval '30 seconds' * CASE WHEN go_state IS NULL THEN 20 ELSE 1 END`
 
 // postgresLeases reads a JSON array of lease tuples.
 const postgresLeases = `
 	SELECT (j.value ->> 0)::bigint AS id, (j.value ->> 1)::bigint AS worker_id, (j.value ->> 2)::bigint AS claim_ct, j.value ->> 3 AS delay, j.value ->> 4 AS error`
 
-// postgresWorkerID is the id of a new row of pgqrs_workers: 48 random bits, which no setseed of the
-// application decides.
+// postgresWorkerID is the id of a new row of pgqrs_workers: 48 random bits. A setseed of the
+// application does not affect them.
 const postgresWorkerID = `('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint + 1`
 
-// postgresIncarnation tells who had a row of pgqrs_workers from who took it over: when that was.
+// postgresIncarnation distinguishes the owners of a row of pgqrs_workers by the time at which they
+// took it.
 const postgresIncarnation = postgresMicros + `started_at` + postgresMicrosEnd
 
-// postgresFence is the condition that a row of pgqrs_messages m is still held as the tuple held
-// says.
+// postgresFence is the condition that the lease tuple held still holds a row of pgqrs_messages m.
 const postgresFence = `m.id = held.id AND m.consumer_worker_id = held.worker_id AND m.claim_ct = held.claim_ct`
 
-// postgresLive says that a row m is not archived, in words from which the
-// planner does not conclude that a partial index would do: after a vacuum in an
-// idle moment it takes those for empty, and prefers them to the primary key.
+// postgresLive is the condition that a row m is not archived. It is written so that the planner
+// does not use a partial index for it. After a vacuum in an idle moment the planner takes partial
+// indexes for empty, and prefers them to the primary key.
 const postgresLive = `COALESCE(m.archived_at, 'infinity') = 'infinity'`
 
-// postgresFences is postgresFence for a list held. The ids come as an array
-// too, for the planner takes that for a handful of rows, and a list for many.
+// postgresFences is postgresFence for a list held. The ids are also an array, since the planner
+// assumes a handful of rows for an array, and many for a list.
 const postgresFences = `m.id = ANY (ARRAY(SELECT id FROM held)) AND ` + postgresFence
 
 var postgres = dialect{
@@ -237,8 +236,8 @@ var postgres = dialect{
 	},
 
 	message: messageSQL{
-		// Of a FROM that computes nothing the planner makes no step of its own; so there is no
-		// clock_timestamp in one.
+		// The planner adds no step for a FROM that computes nothing, so clock_timestamp is not in a
+		// FROM.
 		enqueue: `/* pgqrs:message.enqueue */
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, dedup_key, headers)
 			SELECT q.id, arg.payload, CASE WHEN arg.at IS NULL THEN statement_timestamp() + arg.delay * interval '1 microsecond'
@@ -249,8 +248,8 @@ var postgres = dialect{
 			) arg JOIN pgqrs_queues q ON q.queue_name = arg.queue
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
-		// As JSONB the list is parsed once for all. Without ON CONFLICT a row is written once, with
-		// less log.
+		// As JSONB the list is parsed once for all. Without ON CONFLICT a row is written once, and
+		// with less log.
 		enqueueBatch: `/* pgqrs:message.batch_enqueue */
 			WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::jsonb AS items, clock_timestamp() AS now)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct)
@@ -455,7 +454,7 @@ var postgres = dialect{
 				failed_at = CASE WHEN held.delay IS NULL THEN held.now END
 			FROM held WHERE ` + postgresFences + ` AND ` + postgresLive + `
 			RETURNING m.id`,
-		// The clock is read for each row, and anew if that had to be waited for.
+		// The clock is read for each row, and again after a wait for the row.
 		extend: `/* pgqrs:message.extend */
 			WITH arg AS MATERIALIZED (SELECT $1::bigint * interval '1 microsecond' AS lease, $2::json AS leases),
 			held AS MATERIALIZED (` + postgresLeases + `, arg.lease FROM arg CROSS JOIN json_array_elements(arg.leases) AS j (value))
@@ -588,8 +587,8 @@ var postgresSchemaTexts = schemaSQL{
 		SELECT 'trigger', t.relname::text, g.tgname::text FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
 		UNION ALL
 		SELECT 'value', t.typname::text, e.enumlabel::text FROM types t JOIN pg_enum e ON e.enumtypid = t.oid`,
-	// The first rows are of tables, the next ones of sequences, and the last one is of a schema
-	// that search_path names: without USAGE of it no table in it is found.
+	// The first rows are about tables, the next ones about sequences, and the last one is about a
+	// schema that search_path names. Without USAGE of the schema no table in it is found.
 	rights: []string{`/* pgqrs:schema.rights */
 		WITH needed (name, rights, sequence) AS (
 			VALUES ('pgqrs_migrations', '{SELECT}'::text[], false),
@@ -648,8 +647,8 @@ var postgresSchemaTexts = schemaSQL{
 }
 
 // A claim takes the due messages of each priority in the order of the claim's index, from the
-// beginning or from a place on. The latter is no join with a row of arguments, which would keep the
-// place from being where the scan of the index begins.
+// beginning or from a position on. It does not join a row of arguments for the position. With a
+// join the scan of the index would not start at the position.
 const (
 	postgresClaim = `
 			WITH arg AS MATERIALIZED (
@@ -690,12 +689,12 @@ const (
 			RETURNING ` + postgresDelivery + `, (SELECT runs FROM worker)`
 )
 
-// postgresSize is the size of a message as a claim counts it. The text of JSON may be a thousand
-// times longer than what is stored, by compression and by numbers of many digits.
+// postgresSize is the size of a message as a claim counts it. JSON as text may be a thousand times
+// longer than it is stored, because of compression and of numbers with many digits.
 const postgresSize = `octet_length(payload::text) + COALESCE(octet_length(headers::text), 0)
 						+ COALESCE(octet_length(last_error), 0) + COALESCE(octet_length(dedup_key), 0)`
 
-// postgresPassed reads what a claim from a place on passes over, by the claim's index.
+// postgresPassed reads the messages that a claim from a position on skips, by the claim's index.
 const postgresPassed = `
 			WITH arg AS MATERIALIZED (
 				SELECT $1::bigint AS worker_id, $2::bigint AS n, $3::smallint AS priority, timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS due, $5::bigint AS id
@@ -716,38 +715,39 @@ const postgresPassed = `
 // postgresBlocked is the vt of a blocked message.
 const postgresBlocked = `timestamptz '9999-12-31 23:59:59.999+00'`
 
-// postgresBlockedOf counts what is blocked in a queue q, up to depthLimit.
+// postgresBlockedOf counts the blocked messages of a queue q, up to depthLimit.
 const postgresBlockedOf = `(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND parked_vt IS NOT NULL
 					ORDER BY group_key, id LIMIT ` + depthLimit + `) c)`
 
-// What a group has under way, and what is blocked, of a group g.
+// These are the leased or unblocked messages of a group g, and its blocked messages.
 const (
 	postgresGroupLive    = `pgqrs_messages m WHERE m.queue_id = g.queue_id AND m.group_key = g.group_key AND m.archived_at IS NULL AND m.parked_vt IS NULL`
 	postgresGroupBlocked = `pgqrs_messages m WHERE m.queue_id = g.queue_id AND m.group_key = g.group_key AND m.archived_at IS NULL AND m.parked_vt IS NOT NULL`
 )
 
-// postgresGroups reads a list of groups with what their queues say of them.
+// postgresGroups reads a list of groups with the policies of their queues.
 const postgresGroups = `arg AS MATERIALIZED (SELECT $1::json AS list, clock_timestamp() AS now),
 			given AS MATERIALIZED (
 				SELECT q.id AS queue_id, q.queue_name, j.value ->> 1 AS group_key, ` + postgresGroupLimit + ` AS group_limit, ` + postgresGroupInterval + ` AS group_interval, q.group_burst, q.group_skip
 				FROM arg CROSS JOIN json_array_elements(arg.list) AS j (value) JOIN pgqrs_queues q ON q.queue_name = j.value ->> 0
 			)`
 
-// postgresGroupLimit is how many messages of a group in a queue q may be under way. A number that
-// no policy can have is that of no policy.
+// postgresGroupLimit is how many messages of a group in a queue q may be leased at a time. An
+// invalid number has the effect of none.
 const postgresGroupLimit = `GREATEST(q.group_limit, 1)`
 
-// postgresGroupInterval is what lies between two messages of a group in a queue q, in microseconds.
-// One that no policy can have is none.
+// postgresGroupInterval is the time between two messages of a group in a queue q, in microseconds.
+// An invalid number is NULL.
 const postgresGroupInterval = `CASE WHEN q.group_interval BETWEEN 1 AND ` + postgresLongest + ` THEN q.group_interval END`
 
-// postgresGroupNext is when the next message of a group r would be due by the rate of g; NULL
-// without a rate. One that is much further ahead than what is under way is the work of a clock that
-// has gone back since, or of a message that was deleted before its time: then the rate begins anew.
+// postgresGroupNext is the time at which the next message of a group r would be due by the rate of
+// g, or NULL without a rate. The time may be much further ahead than the messages in progress
+// explain, if the clock has gone back since or a message was deleted before its time. Then it is
+// NULL too, and the rate starts again.
 const postgresGroupNext = `CASE WHEN r.next_at NOT BETWEEN ` + postgresFirstTime + ` AND ` + postgresLastTime + ` THEN NULL WHEN extract(epoch FROM r.next_at - (SELECT now FROM arg)) <= (g.group_burst + g.group_limit::float8) * g.group_interval / 1e6 + 60 THEN r.next_at END`
 
-// postgresGroupAside says that others may pass a message m of a group g: it is not due, and that is
-// not for the group's rate alone.
+// postgresGroupAside is the condition that others may go before a message m of a group g: it is not
+// due, and not only because of the group's rate.
 const postgresGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL AND m.vt > COALESCE(r.next_at - GREATEST(LEAST(g.group_burst::float8 * g.group_interval, ` + postgresLongest + `), 0) * interval '1 microsecond', '-infinity')`
 
 // postgresGroupRow joins a group's row r with postgresGroupNext.
@@ -887,13 +887,12 @@ var postgresGroupTexts = groupSQL{
 			WHERE r.queue_id = old.queue_id AND r.group_key = old.group_key`,
 }
 
-// postgresBatchOver says that no message of the batch for which m waits is unfinished. It has no
-// EXISTS, of which the planner might make a join that reads all live messages, and asks for an
-// order, or it might hope to come across one soon.
+// postgresBatchOver is the condition that no message of the batch for which m waits is unfinished.
+// It does not use EXISTS, which the planner might turn into a join that reads all live messages.
+// Without its ORDER BY the planner might scan in the hope of an early match.
 const postgresBatchOver = `(SELECT o.id FROM pgqrs_messages o WHERE o.batch_id = m.id AND o.archived_at IS NULL ORDER BY o.archived_at LIMIT 1) IS NULL`
 
-// postgresUnneeded says of a message m that has ended that nobody has yet to read what became of
-// it.
+// postgresUnneeded is the condition that the outcome of an ended message m is not needed any more.
 const postgresUnneeded = `NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id
 						WHERE r.message_id = m.id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))`
@@ -924,23 +923,24 @@ var postgresBatches = batchSQL{
 			LIMIT (SELECT n FROM arg)`,
 }
 
-// postgresPolicyOf is what a queue q has been told, as one column: the list that configure takes,
-// without the name.
+// postgresPolicyOf is the policy of a queue q as one column: the list that configure takes, without
+// the name.
 const postgresPolicyOf = `json_build_array(CASE WHEN octet_length(q.policy::text) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE q.policy::text END, q.max_held, q.rate_interval, q.rate_burst,
 				q.group_limit, q.group_interval, q.group_burst, q.group_skip::int, left(q.dead_letter, ` + listedName + `))::text`
 
-// postgresLimited says whether the queue of a row of pgqrs_workers has a limit.
+// postgresLimited is the condition that the queue of a row of pgqrs_workers has a limit.
 const postgresLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
 
-// What room and take know of a queue's bucket: how far its next message is due ahead of the clock,
-// in microseconds. One that is much further ahead than a burst is the work of a clock that has gone
-// back since, and begins anew. An interval that no policy can have is none.
+// These are used by capacity and spend for a queue's bucket. It has the time by which its next
+// message is due ahead of the clock, in microseconds. A time that is much further ahead than a
+// burst means that the clock has gone back since, and the bucket starts again. An invalid interval
+// is NULL.
 const (
 	postgresAhead = `CASE WHEN q.rate_at <= arg.now + (` + postgresBucket + ` + 60000000) * interval '1 microsecond'
 				THEN (extract(epoch FROM GREATEST(q.rate_at, arg.now) - arg.now) * 1000000)::bigint ELSE 0 END`
 	postgresBucket   = `LEAST(GREATEST(` + postgresInterval + `::float8 * q.rate_burst, 0), ` + postgresLongest + `)::bigint`
 	postgresInterval = `(CASE WHEN q.rate_interval BETWEEN 1 AND ` + postgresLongest + ` AND q.rate_burst > 0 THEN q.rate_interval END)`
-	postgresLongest  = `9200000000000000` // microseconds; a time.Duration holds no more
+	postgresLongest  = `9200000000000000` // microseconds, the most that a time.Duration holds
 )
 
 var postgresLimits = limitSQL{
@@ -993,22 +993,23 @@ var postgresPolicies = policySQL{
 		RETURNING id`,
 }
 
-// What a run of a schedule r became: the state of its workflow's run w, or of its message m.
+// postgresScheduleRun is a run of a schedule r, with the state of its workflow's run w, or of its
+// message m.
 const postgresScheduleRun = postgresMicros + `r.due_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.ran_at` + postgresMicrosEnd + `, r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status::text
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= clock_timestamp() THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
 
-// postgresTick is the next count of changes of a schedule s. It begins again at its end: only that
-// it differs matters.
+// postgresTick is the next count of changes of a schedule s. After the largest number it starts
+// again, since only a difference matters.
 const postgresTick = `CASE WHEN s.tick_ct = 9223372036854775807 THEN 0 ELSE s.tick_ct + 1 END`
 
-// Both are looked up one by one: a LIMIT keeps the planner from a merge join, which would read all
-// that is older than they.
+// Both are looked up one by one. LIMIT keeps the planner from a merge join, which would read all
+// older rows.
 const postgresScheduleRunFrom = `
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_messages o WHERE o.id = r.message_id LIMIT 1) m ON true
 		LEFT JOIN LATERAL (SELECT * FROM pgqrs_workflow_runs o WHERE o.id = r.run_id LIMIT 1) w ON true`
 
-// What schedule.named_list returns, and what schedule.list does, which cuts.
+// These are the columns of schedule.named_list, and of schedule.list, which cuts them.
 const (
 	postgresScheduleNamed = `
 		SELECT s.id, s.name, s.queue_name, s.starts_runs, s.payload, s.priority, s.dedup_key, s.headers, s.rule, s.zone,` + postgresScheduleRest + postgresScheduleFrom
@@ -1097,7 +1098,8 @@ var postgresSchedules = scheduleSQL{
 			LIMIT (SELECT n FROM arg)))`,
 }
 
-// What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
+// These are the columns of run.get (runColumns), and of the listings of runs, which cut texts of
+// users.
 const (
 	postgresRun    = `r.id, w.name, r.message_id, r.status::text, r.input, r.output, r.error, r.run_key, r.parent_run_id, r.parent_step, r.warning,` + postgresRunRest
 	postgresRunCut = `r.id, left(w.name, ` + listedName + `), r.message_id, r.status::text, left(r.input::text, ` + listedText + `), left(r.output::text, ` + listedText + `), left(r.error::text, ` + listedError + `), left(r.run_key, ` + listedName + `),
@@ -1108,7 +1110,7 @@ const (
 		postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 )
 
-// What step.get and step.load return (stepColumns), and what step.list does, which cuts.
+// These are the columns of step.get and step.load (stepColumns), and of step.list, which cuts them.
 const (
 	postgresStep     = `s.step_name, s.status::text, s.output, s.error, ` + postgresStepRest
 	postgresStepCut  = `left(s.step_name, ` + listedName + `), s.status::text, left(s.output::text, ` + listedText + `), left(s.error::text, ` + listedError + `), ` + postgresStepRest + `, COALESCE(octet_length(s.output::text), 0)`
@@ -1117,10 +1119,10 @@ const (
 		postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
 )
 
-// postgresHolding is the message of a run, while the lease that was bound as arg stands. Without
-// postgresLive it would be looked for among all that the worker holds, and has held since the last
-// vacuum. The LIMIT makes the planner look for one after the other by id: for several it would
-// rather read the whole table, until that has some ten thousand rows.
+// postgresHolding is the message of a run, if the lease that was bound as arg is valid. Without
+// postgresLive the planner would search all messages that the worker has leased since the latest
+// vacuum. LIMIT makes the planner look messages up by id, one after the other. For several messages
+// it would otherwise read the whole table, until that has some ten thousand rows.
 const postgresHolding = ` CROSS JOIN LATERAL (
 			SELECT m.id FROM pgqrs_messages m
 			WHERE m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND ` + postgresLive + ` LIMIT 1) m`
@@ -1141,11 +1143,11 @@ const postgresSave = `
 			updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at), completed_at = excluded.completed_at
 		WHERE ` + postgresOpenStep
 
-// What run.list and run.child_list have in common: their arguments, and the runs that these ask
-// for. A condition that may be void is a CASE, which the planner takes for likely; otherwise it
-// would read and sort all runs for a page of them. For the same reason run.child_list sorts by an
-// expression, and run.status_list by a status that it bounds rather than equals: the primary key is
-// no way to find children, or the one run in a million that has failed.
+// These are the common parts of run.list and run.child_list: their arguments, and the runs that
+// they select. A condition that may be empty is a CASE, which the planner takes for likely.
+// Otherwise it would read and sort all runs for a page of them. For the same reason run.child_list
+// sorts by an expression, and run.status_list bounds the status instead of comparing it. The
+// primary key is not the way to find children, or the one run in a million that has failed.
 const (
 	postgresListing = `$1::text AS workflow, $2::text AS status, timestamptz 'epoch' + $3::bigint * interval '1 microsecond' AS since,
 				timestamptz 'epoch' + $4::bigint * interval '1 microsecond' AS until, $5::bigint AS before`

@@ -2,18 +2,18 @@ package pgqrs
 
 import "database/sql"
 
-// Timestamps are UTC text with milliseconds, as far as SQLite's clock reads.
-// They sort with those of pgqrs 0.15, which have six digits or none.
+// Timestamps are UTC text with milliseconds, the resolution of SQLite's clock. They sort together
+// with the timestamps of pgqrs 0.15, which have six digits or none.
 const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 
-// A limit is ? + 0: SQLite compiles a statement with LIMIT ? again whenever it is run.
+// A limit is written ? + 0, because SQLite compiles a statement with LIMIT ? each time it runs.
 
-// Conditions that look redundant, as x = ? AND x IS NOT NULL, or x <= ? beside
-// (x, id) < (?, ?), are for Turso, which does not see by itself that an index serves them.
+// Some conditions look redundant, such as x = ? AND x IS NOT NULL, or x <= ? beside (x, id) < (?,
+// ?). They are for Turso, which otherwise does not recognise that an index serves them.
 
-// User text and timestamps are selected as BLOB: go-libsql hands text that
-// looks like a date back changed. None of it is empty but last_error, which is
-// NULL then: go-sqlite3 of ncruces v0.18.4 cannot read an empty BLOB.
+// User text and timestamps are selected as BLOB, because go-libsql changes text that looks like a
+// date. Only last_error may be empty, and is NULL then, because go-sqlite3 of ncruces v0.18.4
+// cannot read an empty BLOB.
 const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, CAST(dedup_key AS BLOB), CAST(headers AS BLOB), CAST(NULLIF(last_error, '') AS BLOB),
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
@@ -37,7 +37,7 @@ const (
 // sqliteAheadRank is the order of message.ahead.
 const sqliteAheadRank = `CASE WHEN o.parked_vt IS NOT NULL THEN 3 WHEN o.vt <= ` + sqliteNow + ` THEN 2 WHEN o.consumer_worker_id IS NULL THEN 1 ELSE 0 END`
 
-// sqliteClaimed is what a claim returns.
+// sqliteClaimed has the columns of a claim.
 const sqliteClaimed = sqliteDelivery + `, (SELECT runs FROM worker)`
 
 // sqliteLeases reads a JSON array of lease tuples.
@@ -49,14 +49,15 @@ const sqliteLeases = `
 // sqliteWorkerID is the id of a new row of pgqrs_workers: 48 random bits.
 const sqliteWorkerID = `(random() & 281474976710655) + 1`
 
-// sqliteIncarnation tells who had a row of pgqrs_workers from who took it over: when that was.
+// sqliteIncarnation distinguishes the owners of a row of pgqrs_workers by the time at which they
+// took it.
 const sqliteIncarnation = `CAST(round((julianday(started_at) - 2440587.5) * 86400000) AS INTEGER)`
 
-// sqliteFence is the condition that a row is still held as the tuple held says.
+// sqliteFence is the condition that the lease tuple held still holds a row.
 const sqliteFence = `pgqrs_messages.id = held.id AND pgqrs_messages.consumer_worker_id = held.worker_id AND pgqrs_messages.claim_ct = held.claim_ct`
 
-// A band is the due messages of one priority, in the order of the claim's
-// index. Of a worker that is not active, or whose queue is paused, nothing is due.
+// A band has the due messages of one priority, in the order of the claim's index. It is empty for a
+// worker that is not active, and for a paused queue.
 const (
 	sqliteDue = `worker (queue_id, runs) AS (
 				SELECT w.queue_id, EXISTS (SELECT 1 FROM pgqrs_workflows f WHERE f.name = q.queue_name) FROM pgqrs_workers w JOIN pgqrs_queues q ON q.id = w.queue_id
@@ -69,7 +70,7 @@ const (
 				LIMIT ? + 0
 			)`
 	// sqliteSize is the size of a message as a claim counts it. A row of SQLite may have a text of
-	// any size in a time, too.
+	// any size even in a column for a time.
 	sqliteSize = `length(CAST(payload AS BLOB)) + COALESCE(length(CAST(headers AS BLOB)), 0) + COALESCE(length(CAST(last_error AS BLOB)), 0)
 				+ COALESCE(length(CAST(dedup_key AS BLOB)), 0) + COALESCE(length(CAST(enqueued_at AS BLOB)), 0) + length(CAST(vt AS BLOB))`
 	sqliteBand    = ` AS rank, vt, consumer_worker_id IS NOT NULL OR due_at IS NOT NULL AS crashed, ` + sqliteSize + ` AS size FROM pgqrs_messages WHERE queue_id = (SELECT queue_id FROM worker) AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
@@ -81,8 +82,8 @@ const (
 			WHERE id IN (`
 )
 
-// Listings walk one state in an order that an index has, from a cursor on. The
-// live ones merge the four priorities, the ended ones go from new to old.
+// Listings read one state in the order of an index, from a cursor on. Listings of live messages
+// merge the four priorities. Listings of ended messages go from new to old.
 const (
 	sqliteListArg = `
 		WITH arg (queue, at, id) AS (VALUES (?, ?, ?)), now (t) AS (SELECT ` + sqliteNow + `),
@@ -90,8 +91,8 @@ const (
 	sqliteListBand  = `SELECT id, vt FROM pgqrs_messages WHERE queue_id = (SELECT id FROM queue) AND archived_at IS NULL AND `
 	sqliteListReady = sqliteListBand + `(vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND vt <= (SELECT t FROM now)
 					AND priority = `
-	// SQLite begins at one bound only: the later of now and the cursor. The + keeps it from
-	// another.
+	// SQLite starts an index scan at one bound only: the later of now and the cursor. The + keeps
+	// it from using another.
 	sqliteListScheduled = sqliteListBand + `vt >= (SELECT max(t, COALESCE((SELECT at FROM arg), '')) FROM now)
 					AND vt < ` + sqliteBlocked + ` AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
 					AND priority = `
@@ -102,16 +103,18 @@ const (
 			SELECT ` + sqliteInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteSizes + ` FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 			WHERE m.id = page.id AND q.id = m.queue_id
 			ORDER BY m.vt, m.id`
-	// Without the + Turso does not see that a time bounds what is to be read.
+	// Without the + Turso does not use the time as a bound of the scan.
 	sqliteListFrom = `
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = +m.queue_id WHERE m.queue_id = (SELECT id FROM queue) AND `
-	// That an owner's id is above 0, and the +, make pgqrs_messages_held the index to use.
+	// The condition that an owner's id is above 0, and the +, make pgqrs_messages_held the index to
+	// use.
 	sqliteListHeld = `
 		FROM pgqrs_messages m JOIN pgqrs_queues q ON q.id = m.queue_id WHERE +m.queue_id = (SELECT id FROM queue) AND m.consumer_worker_id > 0 AND `
 )
 
-// Where message.unreachable looks. A time is none if it does not begin with a day. So of each day
-// that is scheduled for one message is read: the next time is looked for after the end of the day.
+// These are the searches of message.unreachable. A text that does not begin with a day is not a
+// time. So for each day one scheduled message is read, and the next search starts after the end of
+// that day.
 const (
 	sqliteWalk       = `(SELECT o.vt FROM pgqrs_messages o WHERE o.archived_at IS NULL AND o.queue_id = `
 	sqliteWalkEnd    = ` AND o.vt < ` + sqliteBlocked + ` ORDER BY o.vt LIMIT 1)`
@@ -119,7 +122,7 @@ const (
 	sqliteHiddenLive = sqliteHiddenFrom + ` CROSS JOIN json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m
 			WHERE q.queue_name = json_extract(j.value, '$[0]') AND m.queue_id = q.id AND m.archived_at IS NULL AND `
 	sqliteNoTime = `NOT (date(substr(m.vt, 1, 10)) IS substr(m.vt, 1, 10) AND substr(m.vt, 11, 1) = ' ')`
-	// sqliteHiddenRest is what message.unreachable looks for besides.
+	// sqliteHiddenRest has the other messages that message.unreachable finds.
 	sqliteHiddenRest = `			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteBlocked + ` AND m.parked_vt IS NULL
 			UNION ALL
 			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt IS NULL AND m.parked_vt IS NULL
@@ -135,7 +138,7 @@ const (
 			SELECT id, queue FROM line`
 )
 
-// What queue.depth counts of a queue q, a priority at a time.
+// These are the counts of queue.depth for a queue q, a priority at a time.
 const (
 	sqliteDepthBands    = `(SELECT count(*) FROM (SELECT m.id FROM json_each('[2,1,0,-1]') band CROSS JOIN pgqrs_messages m WHERE m.queue_id = q.id AND m.priority = band.value AND m.archived_at IS NULL AND m.vt `
 	sqliteDepthFirst    = `COALESCE((SELECT vt FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND vt <= (SELECT now FROM arg) AND priority = `
@@ -319,8 +322,8 @@ var sqlite = dialect{
 			WHERE true
 			ON CONFLICT (queue_id, dedup_key) WHERE archived_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
 			RETURNING id`,
-		// The list is the innermost loop, so that the rows are stored in its order; to sort them
-		// would cost a third. For an object or an array json_each has its text.
+		// The list is the innermost loop, so that the rows are stored in its order. Sorting them
+		// would cost a third more time. For an object or an array json_each returns its text.
 		enqueueBatch: `/* pgqrs:message.batch_enqueue */
 			WITH arg (queue, items, now) AS MATERIALIZED (SELECT ?, ?, ` + sqliteNow + `)
 			INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority)
@@ -610,16 +613,16 @@ var sqlite = dialect{
 // sqliteBlocked is the vt of a blocked message.
 const sqliteBlocked = `'9999-12-31 23:59:59.999'`
 
-// sqliteBlockedOf counts what is blocked in a queue q, up to depthLimit.
+// sqliteBlockedOf counts the blocked messages of a queue q, up to depthLimit.
 const sqliteBlockedOf = `(SELECT count(*) FROM (SELECT id FROM pgqrs_messages WHERE queue_id = q.id AND archived_at IS NULL AND parked_vt IS NOT NULL LIMIT ` + depthLimit + `))`
 
-// What a group has under way, and what is blocked, of a group g.
+// These are the leased or unblocked messages of a group g, and its blocked messages.
 const (
 	sqliteGroupLive    = `pgqrs_messages m WHERE m.queue_id = g.queue_id AND m.group_key = g.group_key AND m.group_key IS NOT NULL AND m.archived_at IS NULL AND m.parked_vt IS NULL`
 	sqliteGroupBlocked = `pgqrs_messages m WHERE m.queue_id = g.queue_id AND m.group_key = g.group_key AND m.archived_at IS NULL AND m.parked_vt IS NOT NULL`
 )
 
-// sqliteGroups reads a list of groups with what their queues say of them.
+// sqliteGroups reads a list of groups with the policies of their queues.
 const sqliteGroups = `arg (list, now) AS (SELECT ?, ` + sqliteNow + `),
 			given (queue_id, queue_name, group_key, group_limit, group_interval, group_burst, group_skip) AS MATERIALIZED (
 				SELECT q.id, q.queue_name, json_extract(j.value, '$[1]'), ` + sqliteGroupLimit + `, ` + sqliteGroupInterval + `, q.group_burst, q.group_skip
@@ -627,26 +630,26 @@ const sqliteGroups = `arg (list, now) AS (SELECT ?, ` + sqliteNow + `),
 				WHERE q.queue_name = json_extract(j.value, '$[0]')
 			)`
 
-// sqliteGroupInterval is what lies between two messages of a group in a queue q, in microseconds:
-// whole milliseconds, as its times are.
+// sqliteGroupInterval is the time between two messages of a group in a queue q, in microseconds. It
+// is in whole milliseconds, as the times of SQLite are.
 const sqliteGroupInterval = `CASE WHEN q.group_interval > 0 THEN (q.group_interval + 999) / 1000 * 1000 END`
 
-// sqliteGroupLimit is how many messages of a group in a queue q may be under way. A number that no
-// policy can have is that of no policy.
+// sqliteGroupLimit is how many messages of a group in a queue q may be leased at a time. An invalid
+// number has the effect of none.
 const sqliteGroupLimit = `max(CAST(q.group_limit AS INTEGER), 1)`
 
-// sqliteGroupNext is when the next message of a group r would be due by the rate of g; NULL without
-// a rate. One that is much further ahead than what is under way is the work of a clock that has
-// gone back since, or of a message that was deleted before its time: then the rate begins anew.
+// sqliteGroupNext is the time at which the next message of a group r would be due by the rate of g,
+// or NULL without a rate. The time may be much further ahead than the messages in progress explain,
+// if the clock has gone back since or a message was deleted before its time. Then it is NULL too,
+// and the rate starts again.
 const sqliteGroupNext = `CASE WHEN (julianday(r.next_at) - julianday((SELECT now FROM arg))) * 86400 <= (g.group_burst + g.group_limit) * g.group_interval / 1000000.0 + 60 THEN r.next_at END`
 
-// sqliteGroupAside says that others may pass a message m of a group g with the row r: it is not
-// due, and that is not for the group's rate alone.
+// sqliteGroupAside is postgresGroupAside with the row r of the group g.
 const sqliteGroupAside = `m.vt > (SELECT now FROM arg) AND m.consumer_worker_id IS NULL
 					AND m.vt > COALESCE(strftime('%Y-%m-%d %H:%M:%f', ` + sqliteGroupNext + `, printf('-%.6f seconds', g.group_burst * g.group_interval / 1000000.0)), '')`
 
-// Where an engine finds nothing in the subquery of a RETURNING, all is done that a policy could ask
-// for.
+// If an engine finds nothing in the subquery of a RETURNING, the group is assumed to have all
+// policies.
 const sqliteGroupPolicies = `COALESCE((SELECT q.group_limit > 1 FROM pgqrs_queues q WHERE q.id = queue_id), 1),
 				COALESCE((SELECT q.group_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = queue_id), 1), COALESCE((SELECT q.group_skip FROM pgqrs_queues q WHERE q.id = queue_id), 1)`
 
@@ -765,14 +768,14 @@ var sqliteGroupTexts = groupSQL{
 				LIMIT ? + 0)`,
 }
 
-// Of messages that wait for batches.
+// These are conditions on messages that wait for batches.
 const (
 	sqliteBatchWaiting = `id IN (SELECT value FROM json_each(?)) AND parked_vt IS NOT NULL AND group_key IS NULL AND archived_at IS NULL`
 	sqliteBatchOpen    = `EXISTS (SELECT 1 FROM pgqrs_messages o WHERE o.batch_id = pgqrs_messages.id AND o.batch_id IS NOT NULL AND o.archived_at IS NULL)`
 	sqliteBatchCount   = `(SELECT count(*) FROM pgqrs_messages o WHERE o.batch_id = pgqrs_messages.id AND o.batch_id IS NOT NULL AND o.failed_at`
 )
 
-// sqliteUnneeded says of a message m that has ended that nobody has yet to read what became of it.
+// sqliteUnneeded is the condition that the outcome of an ended message m is not needed any more.
 const sqliteUnneeded = `NOT EXISTS (SELECT 1 FROM pgqrs_messages b WHERE b.id = m.batch_id AND b.archived_at IS NULL AND b.parked_vt IS NOT NULL)
 					AND NOT EXISTS (SELECT 1 FROM pgqrs_workflow_runs r JOIN pgqrs_workflow_runs p ON p.id = r.parent_run_id
 						WHERE r.message_id = m.id AND p.status IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))`
@@ -796,23 +799,23 @@ var sqliteBatches = batchSQL{
 			LIMIT ? + 0`,
 }
 
-// sqlitePolicyOf is what a queue q has been told, as one column: the list that configure takes,
-// without the name. JSON can hold no BLOB, which any column may.
+// sqlitePolicyOf is the policy of a queue q as one column: the list that configure takes, without
+// the name. Any column may have a BLOB, which JSON cannot hold.
 const sqlitePolicyOf = `CAST(json_array(CASE WHEN length(q.policy) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE CAST(q.policy AS TEXT) END, CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
 					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(substr(q.dead_letter, 1, ` + listedName + `) AS TEXT)) AS BLOB)`
 
-// sqliteHeaders is the headers of a message m, without those that are no object. Turso looks at
+// sqliteHeaders is the headers of a message m, or {} if they are not an object. Turso evaluates
 // both sides of an AND.
 const sqliteHeaders = `CASE WHEN json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
 
-// sqliteLimited says whether the queue of a row of pgqrs_workers has a limit.
+// sqliteLimited is the condition that the queue of a row of pgqrs_workers has a limit.
 const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`
 
-// What room and take know of a queue's bucket: how far its next message is due ahead of the clock,
-// in microseconds. One that is much further ahead than a burst is the work of a clock that has gone
-// back since, and begins anew.
+// These are used by capacity and spend for a queue's bucket. It has the time by which its next
+// message is due ahead of the clock, in microseconds. A time that is much further ahead than a
+// burst means that the clock has gone back since, and the bucket starts again.
 const (
-	// What no policy can have is no limit.
+	// An invalid limit is no limit.
 	sqliteInterval = `CASE WHEN typeof(rate_interval) = 'integer' AND rate_interval > 0 AND typeof(rate_burst) = 'integer' AND rate_burst > 0 THEN rate_interval END`
 	sqliteMicros   = `CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)`
 	sqliteAhead    = `CASE WHEN rate_at <= (SELECT now FROM arg) + ` + sqliteInterval + ` * rate_burst + 60000000 THEN max(0, rate_at - (SELECT now FROM arg)) ELSE 0 END`
@@ -870,7 +873,8 @@ var sqlitePolicies = policySQL{
 		RETURNING id`,
 }
 
-// What a run of a schedule r became: the state of its workflow's run w, or of its message m.
+// sqliteScheduleRun is a run of a schedule r, with the state of its workflow's run w, or of its
+// message m.
 const sqliteScheduleRun = `CAST(r.due_at AS BLOB), CAST(r.ran_at AS BLOB), r.by_hand, r.held, COALESCE(r.message_id, w.message_id), r.run_id, CASE WHEN r.run_id IS NOT NULL THEN w.status
 	WHEN m.id IS NULL THEN NULL WHEN m.failed_at IS NOT NULL THEN 'dead' WHEN m.archived_at IS NOT NULL THEN 'archived'
 	WHEN m.parked_vt IS NOT NULL THEN 'blocked' WHEN m.vt <= ` + sqliteNow + ` THEN 'ready' WHEN m.consumer_worker_id IS NULL THEN 'scheduled' ELSE 'leased' END`
@@ -879,14 +883,14 @@ const sqliteScheduleRunFrom = `
 			LEFT JOIN pgqrs_messages m ON m.id = r.message_id
 			LEFT JOIN pgqrs_workflow_runs w ON w.id = r.run_id`
 
-// sqliteTick is the next count of changes of a schedule. It begins again at its end: only that it
-// differs matters.
+// sqliteTick is the next count of changes of a schedule. After the largest number it starts again,
+// since only a difference matters.
 const sqliteTick = `CASE WHEN CAST(pgqrs_schedules.tick_ct AS INTEGER) = 9223372036854775807 THEN 0 ELSE CAST(pgqrs_schedules.tick_ct AS INTEGER) + 1 END`
 
 // sqliteInstant reads an instant, or NULL.
 const sqliteInstant = `strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch')`
 
-// What schedule.named_list returns, and what schedule.list does, which cuts.
+// These are the columns of schedule.named_list, and of schedule.list, which cuts them.
 const (
 	sqliteScheduleNamed = `
 		SELECT s.id, CAST(s.name AS BLOB), CAST(s.queue_name AS BLOB), s.starts_runs, CAST(s.payload AS BLOB), s.priority, CAST(s.dedup_key AS BLOB), CAST(s.headers AS BLOB),
@@ -975,7 +979,8 @@ var sqliteSchedules = scheduleSQL{
 		DELETE FROM pgqrs_schedule_runs WHERE id IN (SELECT id FROM ranked WHERE place > (SELECT stay FROM arg) LIMIT ? + 0)`,
 }
 
-// What run.get returns (runColumns), and what the listings of runs do, which cut what users wrote.
+// These are the columns of run.get (runColumns), and of the listings of runs, which cut texts of
+// users.
 const (
 	sqliteRun = `r.id, CAST(w.name AS BLOB), r.message_id, r.status, CAST(r.input AS BLOB), CAST(r.output AS BLOB), CAST(r.error AS BLOB), CAST(r.run_key AS BLOB),
 	r.parent_run_id, CAST(r.parent_step AS BLOB), CAST(r.warning AS BLOB),` + sqliteRunRest
@@ -986,7 +991,7 @@ const (
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
 )
 
-// What step.get and step.load return (stepColumns), and what step.list does, which cuts.
+// These are the columns of step.get and step.load (stepColumns), and of step.list, which cuts them.
 const (
 	sqliteStep     = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), ` + sqliteStepRest
 	sqliteStepCut  = `substr(CAST(s.step_name AS BLOB), 1, ` + listedName + `), substr(CAST(s.status AS BLOB), 1, ` + listedName + `), substr(CAST(s.output AS BLOB), 1, ` + listedText + `), substr(CAST(s.error AS BLOB), 1, ` + listedError + `), ` + sqliteStepRest + `, COALESCE(length(CAST(s.output AS BLOB)), 0)`
@@ -994,7 +999,7 @@ const (
 	CAST((julianday(s.retry_at) - julianday('now')) * 86400000000 AS INTEGER), CAST(COALESCE(s.started_at, s.created_at) AS BLOB), CAST(s.completed_at AS BLOB), s.last_retry_at IS NOT NULL`
 )
 
-// sqliteHolding is the message of a run, while the lease that was bound as arg stands.
+// sqliteHolding is the message of a run, if the lease that was bound as arg is valid.
 const sqliteHolding = ` JOIN pgqrs_messages m ON m.id = arg.message_id AND m.consumer_worker_id = arg.worker_id AND m.claim_ct = arg.claim_ct AND m.archived_at IS NULL`
 
 // sqliteOpenStep is the condition that a step has not ended.
@@ -1002,7 +1007,7 @@ const sqliteOpenStep = `pgqrs_workflow_steps.status <> 'SUCCESS' AND NOT (pgqrs_
 
 const sqliteRunOf = `(SELECT r.status FROM pgqrs_workflow_runs r WHERE r.id = run_id)`
 
-// What step.save and its batch write, by one statement or, on Turso, two.
+// These are the rows that step.save and its batch write, by one statement or, on Turso, two.
 const (
 	sqliteStepArg = ` (run_id, name, message_id, worker_id, claim_ct, status, output, error, retries, wait, took, now)`
 	sqliteSaveOne = `
@@ -1013,7 +1018,7 @@ const (
 				json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value, '$[10]'), ` + sqliteNow + `
 			FROM json_each(?)
 		)`
-	// sqliteSave makes the rows of arg, unless a lease is lost.
+	// sqliteSave inserts the rows of arg, unless a lease is lost.
 	sqliteSave = `
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, output, error, retry_count, retry_at, created_at, updated_at, started_at, completed_at)
 		SELECT arg.run_id, arg.name, arg.status, arg.output, arg.error, arg.retries,
@@ -1022,13 +1027,13 @@ const (
 			CASE WHEN arg.status IN ('SUCCESS', 'ERROR') AND arg.wait IS NULL THEN arg.now END
 		FROM arg` + sqliteHolding + `
 		WHERE true`
-	// sqliteSaveOver writes those that are there, unless they have ended.
+	// sqliteSaveOver updates existing rows, unless their steps have ended.
 	sqliteSaveOver = `
 		ON CONFLICT (run_id, step_name) DO UPDATE
 		SET status = excluded.status, output = excluded.output, error = excluded.error, retry_count = excluded.retry_count, retry_at = excluded.retry_at,
 			updated_at = excluded.updated_at, started_at = COALESCE(pgqrs_workflow_steps.started_at, excluded.started_at), completed_at = excluded.completed_at
 		WHERE ` + sqliteOpenStep
-	// sqliteOpen makes the row that step.open opens.
+	// sqliteOpen inserts the row that step.open opens.
 	sqliteOpen = `
 		WITH arg (run_id, name, message_id, worker_id, claim_ct, now) AS (SELECT ?, ?, ?, ?, ?, ` + sqliteNow + `)
 		INSERT INTO pgqrs_workflow_steps (run_id, step_name, status, created_at, updated_at, started_at)
@@ -1041,8 +1046,8 @@ const (
 		RETURNING ` + sqliteRunOf
 )
 
-// What run.list and run.child_list have in common: their arguments, and the runs that these ask
-// for. See postgresListed.
+// These are the common parts of run.list and run.child_list: their arguments, and the runs that
+// they select. See postgresListed.
 const (
 	sqliteListing = `?, ?, strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), strftime('%Y-%m-%d %H:%M:%f', ? / 1000000.0, 'unixepoch'), ?`
 	sqliteListed  = `pgqrs_workflow_runs r JOIN pgqrs_workflows w ON w.id = r.workflow_id LEFT JOIN pgqrs_messages m ON m.id = r.message_id

@@ -1,37 +1,36 @@
 package pgqrs
 
-// turso is SQLite plus what differs.
+// turso is the dialect of SQLite with the differences of Turso.
 var turso = func() dialect {
 	d := sqlite
 	d.engineName = "Turso or libSQL"
 	d.turso = true
-	// Differs because stock SQLite has no BEGIN CONCURRENT. It is sent under Config.Concurrent
-	// alone.
+	// Differs because SQLite itself has no BEGIN CONCURRENT. It is sent under Config.Concurrent
+	// only.
 	d.transaction.concurrent = "/* pgqrs:begin */ BEGIN CONCURRENT"
-	// Differs because in MVCC mode the engine ends a transaction at a conflict, and lets what is
-	// sent after it commit by itself.
+	// Differs because in MVCC mode the engine ends a transaction at a conflict, and commits each
+	// later statement by itself.
 	d.transaction.savepoint = "/* pgqrs:savepoint */ SAVEPOINT pgqrs"
 	d.transaction.release = "/* pgqrs:release */ RELEASE pgqrs"
 	// Differs because the engine needs it for BEGIN CONCURRENT.
 	d.requireMVCC = "/* pgqrs:schema.mvcc */ PRAGMA journal_mode = 'mvcc'"
-	// Differs because only there two workers may claim at the same time and collide. Elsewhere
-	// locks keep them apart.
+	// Differs because only on Turso two workers may claim at the same time and collide. Elsewhere
+	// locks prevent that.
 	d.claimFromOffset = tursoSpread
 	d.schema.objects = tursoObjects
 	d.step = tursoSteps
 	// Differs because Turso 0.7.2 finds no CTE in a subquery that depends on the query around it.
-	// So runs of a status are looked for among all.
+	// So runs of a status are searched among all runs.
 	d.workflow.statusList = `/* pgqrs:run.status_list */` + sqliteListRuns
-	// Differs because Turso 0.7.2 does not run the recursive query. So the times of all that is
-	// scheduled are read.
+	// Differs because Turso 0.7.2 does not run the recursive query. So the times of all scheduled
+	// messages are read.
 	d.message.unreachable = `/* pgqrs:message.unreachable */
 			WITH arg (queues) AS (SELECT ?),
 			line (id, queue) AS MATERIALIZED (
 			SELECT m.id, CAST(q.queue_name AS BLOB)` + sqliteHiddenLive + `m.priority = band.value AND m.vt > ` + sqliteNow + ` AND m.vt < ` + sqliteBlocked + ` AND ` + sqliteNoTime + `
 			UNION ALL
 ` + sqliteHiddenRest
-	// Differs because in MVCC mode two transactions keep out of each other's way only if both write
-	// the same row.
+	// Differs because in MVCC mode two transactions only conflict if both write the same row.
 	d.limit.lock = `/* pgqrs:limit.lock */
 		UPDATE pgqrs_queues SET queue_name = queue_name
 		WHERE id = (SELECT w.queue_id FROM pgqrs_workers w WHERE w.id = ?) AND (max_held IS NOT NULL OR rate_interval IS NOT NULL)
@@ -45,11 +44,10 @@ var turso = func() dialect {
 	return d
 }()
 
-// tursoSpread is lease.claim, but passes over the first skip messages, or as
-// many of them as the highest priority that is due has to spare over n. It
-// skips nothing if no other worker of the queue is active, or if the first
-// message of all is one whose last lease expired.
-// Query; worker, lease, alone, n, skip, n + skip; rows: as of lease.claim.
+// tursoSpread is lease.claim from an offset. It skips the first skip messages, or fewer if the
+// highest priority that is due has not n more. It skips nothing if no other worker of the queue is
+// active, or if the first message of all is a suspect. Query: worker, lease, alone, n, skip, n +
+// skip. Rows: as for lease.claim.
 const tursoSpread = `/* pgqrs:message.spread_claim */
 			WITH arg (worker_id, lease, alone, n, skip, now) AS (
 				SELECT ?, printf('%.6f seconds', ? / 1000000.0), ?, ?, ?, ` + sqliteNow + `
@@ -67,11 +65,10 @@ const tursoSpread = `/* pgqrs:message.spread_claim */
 				WHERE c.place >= c.start AND c.place < c.start + arg.n AND (c.crashes = 0 OR arg.alone AND c.place = c.start) AND c.before < ` + claimedBytes + `)
 			RETURNING ` + sqliteClaimed
 
-// tursoObjects differs because on Turso 0.7.2 a statement with
-// pragma_table_info leaves the connection unable to commit: later writes
-// succeed, are in no transaction, and are lost. So the columns are read from
-// the statement that made the table: words at its beginning and after each
-// bracket, comma and line, with some among them that are no columns.
+// tursoObjects differs because on Turso 0.7.2 a statement with pragma_table_info leaves the
+// connection unable to commit. Later writes succeed, are in no transaction, and are lost. So the
+// columns are read from the statement that made the table. They are the words at its beginning and
+// after each bracket, comma and line. Some of these words are not columns.
 const tursoObjects = `/* pgqrs:schema.objects */
 	WITH word (tbl, text) AS (
 		SELECT m.name, ltrim(j.value) FROM sqlite_master m CROSS JOIN json_each('["' || replace(replace(replace(replace(replace(replace(replace(
@@ -86,9 +83,8 @@ const tursoObjects = `/* pgqrs:schema.objects */
 	UNION ALL
 	SELECT 'index', tbl_name, name FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'pgqrs%'`
 
-// tursoSteps differs because Turso 0.7.2 returns NULL for a subquery in the
-// RETURNING of an upsert that updates. So a row is made first, and updated if
-// it is there already.
+// tursoSteps differs because Turso 0.7.2 returns NULL for a subquery in the RETURNING of an upsert
+// that updates. So a row is inserted first, and updated if it exists already.
 var tursoSteps = func() stepSQL {
 	const keep = `
 		ON CONFLICT (run_id, step_name) DO NOTHING`

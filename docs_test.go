@@ -134,9 +134,9 @@ func addContracts(found map[string]string, file *ast.File) {
 
 // howOf reads Query or Exec from the contract of a statement, or of the list that it stands in.
 func howOf(path, contract string) string {
-	query, exec := strings.Contains(contract, "Query;"), strings.Contains(contract, "Exec")
+	query, exec := strings.Contains(contract, "Query:"), strings.Contains(contract, "Exec")
 	switch {
-	case strings.Contains(contract, "Exec, then Query;"):
+	case strings.Contains(contract, "Exec, then Query:"):
 		return map[bool]string{true: "Exec", false: "Query"}[strings.HasSuffix(path, "[0]")]
 	case query != exec:
 		return map[bool]string{true: "Query", false: "Exec"}[query]

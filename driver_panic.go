@@ -13,15 +13,15 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A driver that panics does so in the middle of database/sql, which unlocks the connection but
-// may go on to hold a lock of the *sql.Conn or *sql.Tx, and its place in the pool. Whatever waits
-// for that lock, as Close, Commit and Rollback do, waits for ever. So none of them is called.
-// The driver's own connection is closed instead, or it would keep its locks in the database.
+// A driver panics in the middle of a call of database/sql. The package then unlocks the connection,
+// but may go on to hold a lock of the *sql.Conn or *sql.Tx, and its place in the pool. Close,
+// Commit and Rollback would wait for that lock for ever, so none of them is called. The driver's
+// own connection is closed instead, or it would keep its locks in the database.
 
-// A driverPanic is a panic of the driver, as the error of the call that met it.
+// A driverPanic is a panic of the driver, as the error of the call in which it happened.
 type driverPanic struct {
 	value string
-	held  bool // database/sql holds a lock for the call for ever
+	held  bool // database/sql holds a lock for ever because of the call
 }
 
 func (e *driverPanic) Error() string { return "the database driver panicked: " + e.value }
@@ -31,14 +31,14 @@ func isDriverPanic(err error) bool {
 	return errors.As(err, &p)
 }
 
-// driverPanicked makes a panic an error and logs it with its stack.
+// driverPanicked turns a panic into an error and logs it with its stack.
 func (s *core) driverPanicked(v any, held bool) *driverPanic {
 	p := &driverPanic{fmt.Sprint(v), held}
 	s.failures.key("driver").Error("pgqrs: the database driver panicked; its connection is discarded", "panic", p.value, "stack", string(debug.Stack()))
 	return p
 }
 
-// catchPanic calls fn, which calls into database/sql, and makes a panic an error.
+// catchPanic calls fn, which calls database/sql, and turns a panic into an error.
 func (s *core) catchPanic(held bool, fn func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -52,7 +52,7 @@ func (s *core) catchPanic(held bool, fn func() error) (err error) {
 type session struct {
 	*sql.Conn
 	store *core
-	panic *driverPanic // nil: all is well
+	panic *driverPanic // nil if the driver has not panicked on it
 	inTx  bool         // a transaction of database/sql is open on it
 }
 
@@ -72,8 +72,8 @@ func (s *core) session(ctx context.Context) (*session, error) {
 	return own, nil
 }
 
-// sessionFor takes a connection on which begin succeeds. One that turns out to be gone, as after a
-// restart of the server, is no reason not to try another: nothing has been done on it.
+// sessionFor takes a connection and calls begin with it. If the connection turns out to be gone, as
+// after a restart of the server, sessionFor tries another, since nothing has been done on it.
 func (s *core) sessionFor(ctx context.Context, begin func(*session) error) (*session, error) {
 	for range maxTries {
 		fresh := s.db.Stats().Idle == 0
@@ -91,8 +91,8 @@ func (s *core) sessionFor(ctx context.Context, begin func(*session) error) (*ses
 	return nil, driver.ErrBadConn
 }
 
-// catchPanic is core.catchPanic for a call on the connection. A session that has met a panic calls
-// nothing more.
+// catchPanic is core.catchPanic for a call on the connection. After a panic a session calls nothing
+// more.
 func (o *session) catchPanic(held bool, fn func() error) error {
 	if o.panic != nil {
 		return o.panic
@@ -102,16 +102,16 @@ func (o *session) catchPanic(held bool, fn func() error) error {
 	return err
 }
 
-// notePanic takes note of a panic, and reports whether err is one.
+// notePanic stores a panic, and reports whether err is one.
 func (o *session) notePanic(err error) bool {
 	p, ok := err.(*driverPanic)
 	if ok && o.panic == nil {
-		o.panic = &driverPanic{p.value, p.held || o.inTx} // a transaction that has not ended holds it
+		o.panic = &driverPanic{p.value, p.held || o.inTx} // an open transaction holds a lock
 	}
 	return ok
 }
 
-// release gives the connection back, or throws it away if the driver has panicked.
+// release returns the connection to the pool, or discards it if the driver has panicked.
 func (o *session) release() {
 	if o.panic == nil {
 		_ = o.catchPanic(true, o.Conn.Close)
@@ -121,7 +121,7 @@ func (o *session) release() {
 	}
 }
 
-// discard closes the connection, by database/sql if that does not wait for ever.
+// discard closes the connection, through database/sql if that cannot wait for ever.
 func (o *session) discard() {
 	held := o.panic.held
 	err := o.store.catchPanic(held, func() error {
@@ -143,8 +143,8 @@ func (o *session) discard() {
 
 // unlock ends the transaction of a connection that is about to be closed. SQLite keeps a closed
 // connection, with its transaction, as long as it has prepared statements, and nobody else could
-// write. A statement that runs by itself has a transaction that ROLLBACK does not end, unless BEGIN
-// came before it. In a transaction BEGIN fails. This is all that a driver is asked after a panic.
+// write. A single statement has a transaction that ROLLBACK does not end without a BEGIN before it.
+// In an open transaction BEGIN fails. The library sends a driver nothing else after a panic.
 func (s *core) unlock(conn driver.Conn) {
 	if !(&Store{core: s}).singleWriter() {
 		return
@@ -160,8 +160,8 @@ func (s *core) unlock(conn driver.Conn) {
 	}
 }
 
-// replaceConn makes up for a connection that database/sql counts as open for ever: the pool may
-// have one more, or a small one would be empty some time.
+// replaceConn raises the limit of the pool by one, for a connection that database/sql counts as
+// open for ever. Otherwise a small pool would be empty in time.
 func (s *core) replaceConn() {
 	s.poolSizeMu.Lock()
 	most := s.db.Stats().MaxOpenConnections
@@ -172,7 +172,8 @@ func (s *core) replaceConn() {
 	if most <= 0 {
 		return
 	}
-	// Those who wait for a connection do not hear of that, but get the next one that is given back.
+	// A waiting caller does not notice the raised limit, but gets the next connection that is
+	// returned.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.catchPanic(true, func() error {
@@ -184,8 +185,9 @@ func (s *core) replaceConn() {
 	})
 }
 
-// discardLatest throws away the connection that came back to the pool last, which is the next to
-// be taken: the one on which the driver has just panicked, unless somebody else was quicker.
+// discardLatest discards the connection that was returned to the pool last, which is the next to be
+// taken. It is the connection on which the driver has just panicked, unless another caller has
+// taken that in between.
 func (s *core) discardLatest() {
 	if s.db.Stats().Idle == 0 {
 		return
@@ -198,18 +200,21 @@ func (s *core) discardLatest() {
 	}
 }
 
-// A sqlCall is one statement on its way through database/sql.
+// A sqlCall is the call of one statement through database/sql.
 type sqlCall struct {
-	c        conn
-	pinned   *session  // it runs on this connection, and by itself; nil: in a transaction, or prepared
+	c conn
+	// pinned is the connection of a single statement. It is nil in a transaction or with a prepared
+	// statement.
+	pinned   *session
 	prepared bool      // database/sql chose the connection
-	rows     *sql.Rows // nil before there are any
+	rows     *sql.Rows // nil before the query has returned
 	scanning bool
 	exec     bool
-	returned bool // it neither panicked nor ended the goroutine
+	returned bool // whether it returned without a panic or the end of its goroutine
 }
 
-// end closes what the call has opened, and makes a panic its error. It is to be deferred.
+// end closes the rows and the connection of the call, and turns a panic into its error. It is
+// deferred.
 func (d *sqlCall) end(err *error) {
 	v := recover()
 	switch {
@@ -234,12 +239,12 @@ func (d *sqlCall) end(err *error) {
 func (d *sqlCall) close() (v any) {
 	defer func() { v = recover() }()
 	if d.rows != nil {
-		_ = d.rows.Close() // rows reports its error
+		_ = d.rows.Close() // d.rows.Err has its error
 	}
 	return nil
 }
 
-// panicked finds out what database/sql still holds, and has the connection thrown away.
+// panicked finds out which locks database/sql still holds, and discards the connection.
 func (d *sqlCall) panicked(v any) error {
 	held := d.holds()
 	p := d.c.store.driverPanicked(v, held)
@@ -257,20 +262,20 @@ func (d *sqlCall) panicked(v any) error {
 	return p
 }
 
-// holds reports whether database/sql holds a lock for the call for ever, while its panic is being
-// recovered.
+// holds reports whether database/sql holds a lock for the call for ever. It is called while the
+// panic is being recovered.
 func (d *sqlCall) holds() bool {
 	switch {
 	case d.exec:
-		return d.prepared // otherwise it is let go by a deferred call
+		return d.prepared // otherwise a deferred call releases it
 	case d.rows == nil:
-		return true // since the driver was asked
+		return true // it holds one since it called the driver
 	case d.scanning && foreign.OnStack("database/sql.(*Rows).scanLocked"):
-		return true // Scan holds one that Close waits for; before Go 1.24.6 there is neither
+		return true // Scan holds a lock that Close waits for. Before Go 1.24.6 it has none
 	case foreign.OnStack("database/sql.(*Rows).close"):
 		return true
 	}
-	// It let go of all. The rows are closed here: database/sql would do so when ctx ends, in a
-	// goroutine of its own, where nothing recovers.
+	// database/sql has released everything. The rows are closed here, because database/sql would
+	// close them when ctx ends, in a goroutine of its own, where nothing recovers.
 	return d.close() != nil
 }

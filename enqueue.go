@@ -13,8 +13,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// maxEnqueueTries bounds how often an enqueue that met neither its queue nor
-// the owner of its key looks again: both may come and go under it.
+// maxEnqueueTries bounds how often an enqueue looks again that met neither its queue nor the owner
+// of its key. Both may be made and deleted at the same time.
 const maxEnqueueTries = 10
 
 // An enqueueRow is a message that is being enqueued, as the statements take it.
@@ -29,15 +29,17 @@ type enqueueRow struct {
 	batch    any // id of the message that waits for it, 0 if it waits for others itself, or nil
 	callback *batchCallback
 	unique   bool
-	isFlat   bool // whether the payload is an object or an array that is not nested deeper than maxFlat
+	// isFlat is whether the payload is an object or an array that is not nested deeper than
+	// maxListDepth.
+	isFlat bool
 }
 
-// maxListDepth is how deep payloads are nested that can be elements of a list:
-// 1000 deep in it SQLite takes no JSON any more, and Turso from some hundreds on.
+// maxListDepth is how deep a payload may be nested to be an element of a list. SQLite takes no JSON
+// that is nested 1000 deep, list included, and Turso none from some hundreds on.
 const maxListDepth = 100
 
-// isPlain reports whether an item is nothing but a payload that is due at once,
-// and that json_each gives back as it is in a list.
+// isPlain reports whether an item is nothing but a payload that is due at once and that json_each
+// returns unchanged from a list.
 func (it *enqueueRow) isPlain() bool {
 	return it.isFlat && it.delay == 0 && it.dueAt == nil && it.priority == 0 && it.key == nil && it.headers == nil
 }
@@ -70,7 +72,7 @@ func (s *Store) encodeRows(ctx context.Context, payloads []any, opts []Option) (
 	return items, nil
 }
 
-// options returns those of a call.
+// options returns the options of a call.
 func (s *Store) options(ctx context.Context, opts []Option) (*options, error) {
 	o := new(options)
 	var err error
@@ -80,7 +82,7 @@ func (s *Store) options(ctx context.Context, opts []Option) (*options, error) {
 	return o, o.apply(opts)
 }
 
-// configHeaders returns what Config.Headers does.
+// configHeaders returns the headers of Config.Headers.
 func (s *Store) configHeaders(ctx context.Context) (headers map[string]string, err error) {
 	if s.cfg.Headers == nil {
 		return nil, nil
@@ -117,8 +119,8 @@ func (s *Store) encodeRow(payload any, o *options) (enqueueRow, error) {
 	return it, err
 }
 
-// enqueue stores items, making the queue and looking up taken keys as needed,
-// tells who wants to know, and returns the ids of all.
+// enqueue stores items and returns the ids of all. It makes the queue and looks up taken keys as
+// needed, and sends the notifications.
 func (s *Store) enqueue(ctx context.Context, queue string, items []enqueueRow) ([]int64, error) {
 	if s.tx == nil && len(items) == 1 && items[0].shareable() {
 		id, err := s.enqueueGroup(queue).Do(ctx, items[0])
@@ -140,8 +142,9 @@ func (s *Store) enqueue(ctx context.Context, queue string, items []enqueueRow) (
 // maxShared is the payload in bytes up to which an enqueue shares a statement.
 const maxShared = 16 << 10
 
-// shareable reports whether an item may be stored together with others'. One with a key may have to
-// wait for a stranger's transaction that has the key, one of a group for one that has the group.
+// shareable reports whether an item may share a statement with the items of other calls. An item
+// with a key may have to wait for another transaction that has the key, and an item of a group for
+// one that has the group.
 func (it enqueueRow) shareable() bool {
 	return it.key == nil && !it.inGroup() && len(it.payload) <= maxShared
 }
@@ -149,7 +152,7 @@ func (it enqueueRow) shareable() bool {
 // inGroup reports whether an item is in a group or a batch.
 func (it enqueueRow) inGroup() bool { return it.group != nil || it.batch != nil }
 
-// enqueueGroup returns what stores a queue's messages, one or several in a statement.
+// enqueueGroup returns the coalescer that stores a queue's messages, one or several in a statement.
 func (s *core) enqueueGroup(queue string) *coalesce.Group[enqueueRow, int64] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,7 +183,7 @@ func (s *core) enqueueGroup(queue string) *coalesce.Group[enqueueRow, int64] {
 	return c
 }
 
-// store is enqueue without telling anybody.
+// store is enqueue without notifications.
 func (s *Store) store(ctx context.Context, queue string, items []enqueueRow) (*enqueueOp, error) {
 	e := &enqueueOp{store: s, queue: queue, items: items, ids: make([]int64, len(items)), left: make([]int, len(items))}
 	for i := range items {
@@ -199,7 +202,7 @@ func (s *Store) store(ctx context.Context, queue string, items []enqueueRow) (*e
 	return nil, fmt.Errorf("%w: its row, or the key's first message, came and went %d times", ErrState, maxEnqueueTries)
 }
 
-// enqueueOp is an enqueue under way.
+// enqueueOp is an enqueue operation in progress.
 type enqueueOp struct {
 	store    *Store
 	queue    string
@@ -210,8 +213,8 @@ type enqueueOp struct {
 	existing []int // indexes of items whose key was taken
 }
 
-// commitPart runs a part on a copy, which is kept if the part committed: after a
-// conflict it begins again from where it was. What the copies share is ids: those of
+// commitPart runs a part on a copy of the operation and keeps the copy if the part committed. After
+// a conflict the part begins again from where it was. The copies share ids, in which the entries of
 // items that are left mean nothing.
 func (e *enqueueOp) commitPart(ctx context.Context, part func(*enqueueOp, context.Context, conn) error) error {
 	var next enqueueOp
@@ -239,7 +242,7 @@ func (e *enqueueOp) commitPart(ctx context.Context, part func(*enqueueOp, contex
 
 func (e *enqueueOp) inGroup() bool { return slices.ContainsFunc(e.items, enqueueRow.inGroup) }
 
-// insert stores what is left and can be stored.
+// insert stores the items that are left and can be stored.
 func (e *enqueueOp) insert(ctx context.Context, c conn) error {
 	if e.inGroup() {
 		return e.insertGrouped(ctx, c)
@@ -266,7 +269,8 @@ func (e *enqueueOp) insert(ctx context.Context, c conn) error {
 	return e.insertList(ctx, c, c.store.dialect.message.enqueueMixed, list)
 }
 
-// insertList stores what is left by a statement that takes it as a list, and returns ids with keys.
+// insertList stores the items that are left by a statement that takes them as a list, and returns
+// ids with keys.
 func (e *enqueueOp) insertList(ctx context.Context, c conn, text, list string) error {
 	plain := make([]int64, 0, len(e.left))
 	var keyed map[any]int64
@@ -295,11 +299,12 @@ func (e *enqueueOp) insertList(ctx context.Context, c conn, text, list string) e
 	return nil
 }
 
-// maxPlainList is the size in bytes up to which a list is parsed as JSONB: one of
-// 256 MiB is too large for that, and a byte of JSON can be some bytes of JSONB.
+// maxPlainList is the size in bytes up to which a list is parsed as JSONB. A list of 256 MiB is too
+// large for that, and a byte of JSON can be several bytes of JSONB.
 const maxPlainList = 16 << 20
 
-// encodePlainList is what is left as a list of payloads, if it can be that.
+// encodePlainList returns the items that are left as a list of payloads. If they need more than
+// their payloads, ok is false.
 func (e *enqueueOp) encodePlainList() (list string, ok bool) {
 	size := 1
 	for _, n := range e.left {
@@ -324,7 +329,7 @@ func (e *enqueueOp) encodePlainList() (list string, ok bool) {
 	return b.String(), true
 }
 
-// encodeList is what is left as a list of payloads with what belongs to each.
+// encodeList returns the items that are left as a list of payloads, each with its options.
 func (e *enqueueOp) encodeList() (string, error) {
 	list := make([][]any, len(e.left))
 	for i, n := range e.left {
@@ -334,7 +339,7 @@ func (e *enqueueOp) encodeList() (string, error) {
 	return jsonList(list)
 }
 
-// assign gives stored ids to their items: keyed ones by key, the others in order.
+// assign gives stored ids to their items, by key to items with a key and in order to the others.
 func (e *enqueueOp) assign(plain []int64, keyed map[any]int64) {
 	slices.Sort(plain) // RETURNING has no order
 	var left []int
@@ -379,7 +384,7 @@ func (e *enqueueOp) resolveConflicts(ctx context.Context, c conn) error {
 	return err
 }
 
-// useExisting takes the ids of the messages that had the keys first.
+// useExisting takes over the ids of the messages that had the keys first.
 func (e *enqueueOp) useExisting(first map[any]int64) {
 	var left []int
 	e.existing = slices.Clip(e.existing)
@@ -395,7 +400,7 @@ func (e *enqueueOp) useExisting(first map[any]int64) {
 	e.left = left
 }
 
-// notifyStored tells who wants to know of stored messages.
+// notifyStored calls the Observer and the wakers after messages were stored.
 func (s *Store) notifyStored(ctx context.Context, queue string, stored []int64) error {
 	if len(stored) == 0 {
 		return nil
@@ -423,14 +428,15 @@ func (e *enqueueOp) duplicateError() error {
 	return nil
 }
 
-// Then makes the messages of an EnqueueBatch a batch that another message waits for: payload, on q,
-// is enqueued with them, [Blocked], and let go once each of them has been acked or deleted or has
-// died. It is let go once, and tells by [MessageInfo].Batch what became of them. Redriving one of
-// the dead lets it wait for that one too, unless it has gone.
+// Then makes the messages of an EnqueueBatch a batch that another message waits for. The payload is
+// enqueued on q together with the batch, as [Blocked]. It is unblocked, once only, when each
+// message of the batch has been acked, deleted or has died. [MessageInfo].Batch has the counts. If
+// a dead letter of the batch is redriven, the message waits for it again, unless the message itself
+// has already gone.
 //
-// q may be another queue of the same Store. The options are those of that message: Delay, At,
-// Priority and Headers; a delay counts from now. Messages whose Key is taken are not of the batch.
-// A WithTx of q counts for nothing: the transaction is that of the batch.
+// q may be another queue of the same Store. The options apply to the waiting message: Delay, At,
+// Priority and Headers. A delay counts from now. A message whose Key is taken is not part of the
+// batch. Then ignores a transaction of q and uses the transaction of the batch.
 func Then[T any](q *Queue[T], payload T, opts ...Option) Option {
 	return func(o *options) {
 		if o.callback != nil {
@@ -440,7 +446,7 @@ func Then[T any](q *Queue[T], payload T, opts ...Option) Option {
 	}
 }
 
-// A batchCallback is a message that is to wait for a batch.
+// A batchCallback is a message that waits for a batch.
 type batchCallback struct {
 	queue   string
 	core    *core
@@ -449,19 +455,19 @@ type batchCallback struct {
 	opts    []Option
 }
 
-// batchHeader tells a consumer a message's batch. Users do not get to see it, nor those that tell
-// what became of a batch.
+// batchHeader has the batch of a message, for its consumer. The other two have the counts of an
+// ended batch. Users do not see them.
 const (
 	batchHeader     = "pgqrs-batch"
 	batchDoneHeader = "pgqrs-batch-done"
 	batchDeadHeader = "pgqrs-batch-dead"
 )
 
-// hiddenHeaders are those that users do not get to see.
+// hiddenHeaders are the headers that users do not see.
 var hiddenHeaders = []string{groupHeader, batchHeader, batchDoneHeader, batchDeadHeader}
 
-// A BatchResult says what became of the messages of a batch. Those that were
-// deleted are in neither count.
+// A BatchResult has the counts of the acked and the dead messages of a batch. Deleted messages are
+// in neither count.
 type BatchResult struct {
 	Done int64 `json:"done"`
 	Dead int64 `json:"dead"`
@@ -473,18 +479,19 @@ func (q *batchCallback) row(ctx context.Context, s *Store) (enqueueRow, error) {
 	if err != nil {
 		return enqueueRow{}, &operationError{fmt.Sprintf("Then on queue %q", q.queue), err}
 	}
-	items[0].batch = 0 // it waits for one
+	items[0].batch = 0 // it waits for a batch
 	return items[0], s.cfg.Limits.admit(items, func(raw []byte) []byte { return raw })
 }
 
-// noKeyOrGroup is an option that refuses what a message cannot have that waits for a batch.
+// noKeyOrGroup is an option that refuses a key and a group, which a message that waits for a batch
+// cannot have.
 func noKeyOrGroup(o *options) {
 	if o.keyed || o.group != "" || o.callback != nil {
 		o.addError(errors.New("a message that waits for a batch has no Key, Unique, Group or Then"))
 	}
 }
 
-// enqueueBatch stores items and what waits for them, and returns the ids of the items.
+// enqueueBatch stores items and their batch callback, and returns the ids of the items.
 func (s *Store) enqueueBatch(ctx context.Context, queue string, items []enqueueRow, then *batchCallback) ([]int64, error) {
 	if then.core != s.core {
 		return nil, fmt.Errorf("%w: Then names a queue of another Store", ErrUnsupported)
@@ -539,8 +546,8 @@ func batchHeaders(headers any, batch int64) (any, error) {
 	return encodeHeaders(more)
 }
 
-// tryBatches lets go those of the messages that wait for nothing any more and nobody else has
-// locked, and returns which it locked.
+// tryBatches unblocks the given messages that no longer wait for anything, except messages that
+// another transaction has locked. It returns the messages that it locked.
 func (c conn) tryBatches(ctx context.Context, ids []int64) (locked []int64, err error) {
 	locked, err = c.ids(ctx, c.store.dialect.batch.tryLock, idList(ids))
 	if err != nil || len(locked) == 0 {

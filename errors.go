@@ -12,49 +12,49 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// ErrNotInstalled is returned when the tables are missing or older than the
-// library needs; [Store.Install] makes them.
+// ErrNotInstalled is returned if the tables are missing or older than the library needs.
+// [Store.Install] makes them.
 var ErrNotInstalled = errors.New("pgqrs: schema is not installed; call Store.Install")
 
-// ErrNotFound is returned when the queue, message or worker that a call names does not exist.
+// ErrNotFound is returned if the queue, message or worker that a call names does not exist.
 var ErrNotFound = errors.New("pgqrs: not found")
 
-// ErrState is returned when the state of a thing does not allow what was asked of it.
+// ErrState is returned if the state of a thing does not allow the call.
 var ErrState = errors.New("pgqrs: not possible in this state")
 
-// ErrUnsupported is returned for what this database, driver or transaction cannot do.
+// ErrUnsupported is returned for a call that this database, driver or transaction does not support.
 var ErrUnsupported = errors.New("pgqrs: not supported")
 
-// ErrInvalidPayload is returned, before anything is stored, for a payload that
-// does not marshal to JSON, is not what [Limits] allows, or that not every
-// dialect can store and give back; and for headers and keys alike. It is also
-// why a message whose payload does not decode dies.
+// ErrInvalidPayload is returned, before anything is stored, for a payload that does not marshal to
+// JSON, breaks a limit of [Limits], or cannot be stored and returned by every dialect. The same
+// holds for headers and keys. A message whose payload does not decode dies with this error.
 var ErrInvalidPayload = errors.New("pgqrs: invalid payload")
 
-// ErrDuplicate is returned by an enqueue with [Unique] whose key is taken, and
-// by a redrive of messages whose key has been taken since.
+// ErrDuplicate is returned by an enqueue with [Unique] whose key is taken, and by a redrive of
+// messages whose key has been taken since.
 var ErrDuplicate = errors.New("pgqrs: duplicate key")
 
-// ErrLeaseLost is returned when a message is no longer held by the lease that
-// the call was made with: it expired and the message was taken by another, or
-// the message was settled or deleted. Nothing was changed for that message. It
-// is also the cause of a handler's ctx once its lease is gone.
+// ErrLeaseLost is returned if the lease of the call no longer holds the message. The lease expired
+// and another consumer claimed the message, or the message was settled or deleted. Nothing was
+// changed for that message. ErrLeaseLost is also the cause of a handler's ctx once its lease is
+// lost.
 var ErrLeaseLost = errors.New("pgqrs: lease lost")
 
 // ErrRateLimited matches every [RateLimitError].
 var ErrRateLimited = errors.New("pgqrs: rate limit")
 
 // ErrMalformed is matched by the error of a message or a run whose own rows do not decode, because
-// something other than this library wrote them. The message goes to the dead letters, and the run
-// fails, with the reason. Listings show such rows, and their Malformed field says what is wrong.
+// something other than this library wrote them. The message goes to the dead letters with the
+// reason, and the run fails with it. Listings show such rows with the reason in their Malformed
+// field.
 var ErrMalformed = errors.New("pgqrs: malformed row")
 
-// A RateLimitError is returned, with nothing stored, by a call that is above
-// [Limits].MaxPerSecond, and, with nothing leased, by a Dequeue from a queue whose
-// policy allows no delivery now. A handler, or a step, that returns it is tried again after Wait.
+// A RateLimitError is returned by a call above [Limits].MaxPerSecond, with nothing stored. It is
+// also returned by a Dequeue from a queue whose policy allows no delivery now, with nothing leased.
+// A handler, or a step, that returns it is tried again after Wait.
 type RateLimitError struct {
-	// Wait is when the same call would pass, if nothing else does meanwhile;
-	// while as many messages are leased as may be, when to ask again.
+	// Wait is the time after which the same call would pass, if nothing else happens meanwhile. If
+	// MaxLeased is reached, Wait is the time after which to ask again.
 	Wait time.Duration
 }
 
@@ -66,7 +66,7 @@ func (e *RateLimitError) Error() string {
 // Is reports whether target is ErrRateLimited.
 func (e *RateLimitError) Is(target error) bool { return target == ErrRateLimited }
 
-// As lets a handler's outcome be what RetryAfter says.
+// As gives a handler that returns the error the outcome of RetryAfter.
 func (e *RateLimitError) As(target any) bool {
 	after, ok := target.(**retryAfterError)
 	if ok {
@@ -78,9 +78,9 @@ func (e *RateLimitError) As(target any) bool {
 // ErrPermanent matches errors made by [Permanent].
 var ErrPermanent = errors.New("pgqrs: permanent failure")
 
-// Permanent says that trying again is no use: a handler that returns it sends
-// its message to the dead letters now. The result matches ErrPermanent and
-// everything that err matches. Permanent(nil) is nil.
+// Permanent marks err as a failure that no further attempt can fix. A handler that returns it sends
+// its message to the dead letters now. The result matches ErrPermanent and everything that err
+// matches. Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -96,9 +96,8 @@ func (e *permanentError) Unwrap() error { return e.err }
 
 func (e *permanentError) Is(target error) bool { return target == ErrPermanent }
 
-// RetryAfter says how long to wait before the next attempt, in place of the
-// policy's backoff. The attempt counts. The result matches everything that err
-// matches. RetryAfter(d, nil) is nil.
+// RetryAfter sets the wait before the next attempt to d, in place of the policy's backoff. The
+// attempt counts. The result matches everything that err matches. RetryAfter(d, nil) is nil.
 func RetryAfter(d time.Duration, err error) error {
 	if err == nil {
 		return nil
@@ -115,11 +114,12 @@ func (e *retryAfterError) Error() string { return e.err.Error() }
 
 func (e *retryAfterError) Unwrap() error { return e.err }
 
-// ErrSnoozed matches what [Snooze] returns.
+// ErrSnoozed matches the error that [Snooze] returns.
 var ErrSnoozed = errors.New("pgqrs: snoozed")
 
-// Snooze says: not now, again in d. It is no failure, and the attempt does not
-// count. Middleware and an Observer tell it from one by ErrSnoozed, which it matches.
+// Snooze returns an error that makes the message ready again after d. A snoozed message has not
+// failed, and the attempt does not count. Middleware and an Observer can recognise the error, since
+// it matches ErrSnoozed.
 func Snooze(d time.Duration) error { return &snoozeError{max(0, d)} }
 
 type snoozeError struct{ after time.Duration }
@@ -128,11 +128,12 @@ func (e *snoozeError) Error() string { return fmt.Sprintf("pgqrs: snoozed for %v
 
 func (e *snoozeError) Is(target error) bool { return target == ErrSnoozed }
 
-// ErrTimeout is the cause of a handler's ctx when Policy.Timeout has passed.
+// ErrTimeout is the cause of a handler's ctx after Policy.Timeout has passed.
 var ErrTimeout = errors.New("pgqrs: timeout")
 
-// A BatchError says which messages of a batch failed, by their ids, and why; the others are
-// done. An entry of nil is none. If it names an id that is not in the batch, the whole batch fails.
+// A BatchError maps the ids of the messages of a batch that failed to their errors. The other
+// messages are done. A nil entry is not a failure. If an id is not in the batch, the whole batch
+// fails.
 type BatchError map[int64]error
 
 // Error names the messages that failed.
@@ -157,43 +158,46 @@ func (e BatchError) Unwrap() []error {
 	return list
 }
 
-// ErrSuspended matches what the calls of a [Run] return when this execution
-// of it is over for now: a retry is to come, it sleeps, waits for a signal or a
-// child, lost its lease or the database, is paused, or its worker stops. The
-// run goes on later, from its beginning, with the recorded results.
+// ErrSuspended matches the error that the calls of a [Run] return when this execution of the run is
+// over for now. The reason is one of these:
+//   - The run waits for a retry, a time, a signal or a child.
+//   - It has lost its lease or the database.
+//   - It is paused.
+//   - Its worker stops.
 //
-// Return it like any other error. After it nothing of the run starts any more
-// and what the function returns is ignored, so that swallowing it does no harm;
-// but do not take it for a failure:
+// The run continues later from its beginning, with the recorded results.
+//
+// Return the error like any other error. After it no call of the run starts anything, and the
+// function's result is ignored, so that swallowing the error does no harm. Do not handle it as a
+// failure:
 //
 //	if err != nil && !errors.Is(err, pgqrs.ErrSuspended) {
 //		// a recorded failure, or a cancellation: compensate here
 //	}
 //
-// Compensation by steps needs no such care, as steps do not start after it.
+// Compensation by steps needs no such check, as steps do not start after it.
 var ErrSuspended = errors.New("pgqrs: run is suspended")
 
-// ErrCancelled is returned by the first step of a cancelled run that has no
-// recorded result, and by [RunHandle.Result]. The steps after it do run, so
-// that the run can clean up. It is also the cause of a ctx in a run that is being cancelled.
+// ErrCancelled is returned by the first step of a cancelled run that has no recorded result, and by
+// [RunHandle.Result]. The steps after it do run, so that the run can clean up. It is also the cause
+// of a ctx in a run that is being cancelled.
 var ErrCancelled = errors.New("pgqrs: run is cancelled")
 
-// ErrStepReused is returned when one execution asks for a step of the same
-// name twice. In loops, put what the iteration is about into the name:
-// "charge:" + order.ID rather than a counter, if the order may change. A function
-// that ignores the error ends its run with it.
+// ErrStepReused is returned when one execution asks for a step of the same name twice. In a loop,
+// make the name from the item of the iteration, such as "charge:" + order.ID, rather than from a
+// counter, if the order may change. If the function ignores the error, its run ends with it.
 var ErrStepReused = errors.New("pgqrs: step name is used twice in one run")
 
-// A RunError is a failure that is recorded, of a step or of a run. It is the
-// same on every replay: Err has the recorded text, and matches only errors of this package.
+// A RunError is the recorded failure of a step or of a run. It is the same on every replay. Err has
+// the recorded text, and matches only errors of this package.
 type RunError struct {
 	Workflow string
 	RunID    int64
-	Step     string // empty: the run itself
+	Step     string // empty if the run itself failed
 	Err      error
 }
 
-// Error returns the recorded text with what failed.
+// Error returns the recorded text and names the workflow, run or step that failed.
 func (e *RunError) Error() string {
 	if e.Step == "" {
 		return fmt.Sprintf("pgqrs: run %d of workflow %q: %s", e.RunID, e.Workflow, unprefixed(e.Err))
@@ -217,7 +221,7 @@ func (e *recordedError) Unwrap() error { return e.sentinel }
 // A suspension ends an execution for now.
 type suspension struct {
 	after time.Duration
-	cause error // nil: it is as it should be
+	cause error // nil if the suspension is regular
 }
 
 func (s *suspension) Error() string {
@@ -229,7 +233,7 @@ func (s *suspension) Error() string {
 
 func (s *suspension) Is(target error) bool { return target == ErrSuspended }
 
-// An operationError says what was being done, once, however often it is wrapped.
+// An operationError names the operation once, however often the error is wrapped.
 type operationError struct {
 	what string
 	err  error
@@ -241,8 +245,8 @@ func (e *operationError) Error() string {
 
 func (e *operationError) Unwrap() error { return e.err }
 
-// wrap names the operation and its operand in an error, and makes it match
-// what callers look for. A nil error stays nil.
+// wrap names the operation and its operand in an error, and makes it match the errors that callers
+// look for. A nil error stays nil.
 func wrap(ctx context.Context, err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -262,10 +266,10 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 	return &operationError{what: fmt.Sprintf(format, args...), err: err}
 }
 
-// unprefixed is the text of an error that is to stand behind another prefix.
+// unprefixed is the text of an error for use behind another prefix.
 func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), "pgqrs: ") }
 
-// malformedError is the error of a row that does not decode. What names the row.
+// malformedError is the error of a row that does not decode. The argument what names the row.
 func malformedError(what, malformed string) error {
 	return fmt.Errorf("%w: %s: %s", ErrMalformed, what, malformed)
 }

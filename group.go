@@ -12,19 +12,19 @@ import (
 	"unicode/utf8"
 )
 
-// Group puts the message into a group of its queue: 1 to 255 characters, such
-// as the number of an account. The messages of a group are worked one at a time, in
-// the order in which they were enqueued: that of their transactions' commits.
-// The others are [Blocked] meanwhile, and cost consumers nothing. Groups do not wait for each
-// other. Policy.GroupConcurrency, GroupRate and SkipFailed say otherwise.
+// Group puts the message into a group of its queue. The key has 1 to 255 characters, such as the
+// number of an account. The messages of a group are handled one at a time, in the order in which
+// they were enqueued, which is the order of their transactions' commits. The others are [Blocked]
+// meanwhile, and cost consumers nothing. Groups do not wait for each other.
+// Policy.GroupConcurrency, GroupRate and SkipFailed change this.
 //
-// A message that fails holds up its group until it succeeds, is deleted or
-// dies; so does one with a delay. Priority counts between groups, not within one. The
-// queue's row says what holds: [Queue.Configure] or a Worker writes it.
+// A message that fails blocks its group until it succeeds, is deleted or dies. So does a message
+// with a delay. Priority orders groups, not the messages within a group. The policy in the queue's
+// row applies, which [Queue.Configure] or a Worker writes.
 //
-// An enqueue to a group waits for other transactions that are enqueueing to
-// it. So one of the application's that does had better be short; where it enqueues
-// to several groups, it should take them in the same order everywhere.
+// An enqueue to a group waits for other transactions that are enqueueing to the group. The
+// application should keep such transactions short. If a transaction enqueues to several groups, it
+// should use the same order everywhere.
 func Group(key string) Option {
 	return func(o *options) {
 		if err := checkName("group", key); err != nil {
@@ -34,8 +34,8 @@ func Group(key string) Option {
 	}
 }
 
-// groupHeader tells a consumer a message's group: the claim returns no column for it. Users do not
-// get to see it.
+// groupHeader has the group of a message for its consumer, since the claim returns no column for
+// it. Users do not see it.
 const groupHeader = "pgqrs-group"
 
 // A groupID is a group of a queue.
@@ -45,12 +45,12 @@ func compareGroups(a, b groupID) int {
 	return cmp.Or(cmp.Compare(a.queue, b.queue), cmp.Compare(a.key, b.key))
 }
 
-// groupNames are groups, each once and in the order in which everybody locks them.
+// groupNames returns groups, each once and in the order in which every transaction locks them.
 func groupNames(names map[groupID]bool) []groupID {
 	return slices.SortedFunc(maps.Keys(names), compareGroups)
 }
 
-// groupList is a list of groups as the statements take it.
+// groupList encodes groups as the statements take them.
 func groupList(groups []groupID) (string, error) {
 	list := make([][2]string, len(groups))
 	for i, g := range groups {
@@ -59,11 +59,11 @@ func groupList(groups []groupID) (string, error) {
 	return jsonList(list)
 }
 
-// groupPolicies say which of several groups' policies is to be reckoned with.
+// groupPolicies has the policies that at least one of several groups has.
 type groupPolicies struct{ concurrent, rated, skips bool }
 
-// lockGroups locks groups, once others have let go of them, and reports whether all their queues
-// exist.
+// lockGroups locks groups, after waiting for other transactions, and reports whether all their
+// queues exist.
 func (c conn) lockGroups(ctx context.Context, groups []groupID) (p groupPolicies, all bool, err error) {
 	list, err := groupList(groups)
 	if err != nil {
@@ -77,8 +77,8 @@ func (c conn) lockGroups(ctx context.Context, groups []groupID) (p groupPolicies
 	return p, n == len(groups), err
 }
 
-// add scans the policies of one more group, after what else there is in the row. Where they do not
-// decode, all is done that a policy could ask for.
+// add scans the policies of one more group, after the other columns of the row. If they do not
+// decode, it assumes that the group has all policies.
 func (p *groupPolicies) add(rows *sql.Rows, names string, before ...any) error {
 	var more groupPolicies
 	malformed, err := scanLoosely(rows, names, append(before, &more.concurrent, &more.rated, &more.skips)...)
@@ -89,7 +89,8 @@ func (p *groupPolicies) add(rows *sql.Rows, names string, before ...any) error {
 	return err
 }
 
-// tryGroups lets go what has room in the groups that nobody else has locked, and returns those.
+// tryGroups unblocks messages, as far as the policy allows, in the groups that no other transaction
+// has locked. It returns these groups.
 func (c conn) tryGroups(ctx context.Context, groups []groupID) (locked map[groupID]bool, err error) {
 	list, err := groupList(groups)
 	if err != nil {
@@ -109,8 +110,8 @@ func (c conn) tryGroups(ctx context.Context, groups []groupID) (locked map[group
 	return locked, c.promote(ctx, groupNames(locked), p)
 }
 
-// promote lets go what has room in groups that the transaction has locked, and wakes who waits for
-// it.
+// promote unblocks messages, as far as the policy allows, in groups that the transaction has
+// locked, and wakes the workers of their queues.
 func (c conn) promote(ctx context.Context, groups []groupID, p groupPolicies) error {
 	list, err := groupList(groups)
 	if err != nil {
@@ -152,13 +153,13 @@ func (c conn) promote(ctx context.Context, groups []groupID, p groupPolicies) er
 	return c.store.wakeAll(ctx, queues)
 }
 
-// pace runs a statement that counts messages against the rates of their groups.
+// pace runs a statement that counts messages for the rates of their groups.
 func (c conn) pace(ctx context.Context, text string, ids []int64) error {
 	_, err := c.exec(ctx, text, idList(ids))
 	return err
 }
 
-// wakeAll wakes who waits for one of the queues.
+// wakeAll wakes the workers of the queues.
 func (s *Store) wakeAll(ctx context.Context, queues map[string]bool) error {
 	for queue := range queues {
 		if err := s.wake(ctx, queue); err != nil {
@@ -168,7 +169,8 @@ func (s *Store) wakeAll(ctx context.Context, queues map[string]bool) error {
 	return nil
 }
 
-// insertGrouped is insert for items of which some are in groups or in a batch, in a transaction.
+// insertGrouped is insert for items of which some are in groups or in a batch. It runs in a
+// transaction.
 func (e *enqueueOp) insertGrouped(ctx context.Context, c conn) error {
 	names := map[groupID]bool{}
 	list := make([][]any, len(e.left))
@@ -197,16 +199,16 @@ func (e *enqueueOp) insertGrouped(ctx context.Context, c conn) error {
 	return c.promote(ctx, groups, p)
 }
 
-// A dependent is what may go on once a message has ended: the next one of its
-// group, or the one that waits for its batch.
+// A dependent may be unblocked once a message has ended: the group of the message, or the message
+// that waits for its batch.
 type dependent struct {
-	groupID       // zero: a batch
-	batch   int64 // id of the message that waits; 0: a group
+	groupID       // zero for a batch
+	batch   int64 // id of the message that waits for a batch, 0 for a group
 }
 
 type dependents map[dependent]bool
 
-// add adds what may follow a message. A malformed group, which no statement can name, is none.
+// add adds the dependents of a message. It ignores a malformed group, which no statement can name.
 func (f dependents) add(queue, group string, batch int64) {
 	if group != "" && utf8.ValidString(group) {
 		f[dependent{groupID: groupID{queue, group}}] = true
@@ -230,8 +232,7 @@ func (f dependents) split() (groups []groupID, batches []int64) {
 	return groups, batches
 }
 
-// dependentsOf returns what may follow messages that are settled: whatever ends one, or puts it
-// off.
+// dependentsOf returns the dependents of messages whose settlement ends or delays them.
 func dependentsOf(list []settlement) dependents {
 	f := dependents{}
 	for _, x := range list {
@@ -245,7 +246,7 @@ func dependentsOf(list []settlement) dependents {
 	return f
 }
 
-// dependentsByID returns what may follow messages by id, and the parents that may wait for their
+// dependentsByID returns the dependents of messages by id, and the parents that may wait for their
 // runs.
 func (c conn) dependentsByID(ctx context.Context, ids string) (f dependents, parents []int64, err error) {
 	f = dependents{}
@@ -254,7 +255,8 @@ func (c conn) dependentsByID(ctx context.Context, ids string) (f dependents, par
 		var queue string
 		var group sql.NullString
 		var batch, parent sql.NullInt64
-		_, err := scanRowLoosely(rows, "queue group_key batch_id parent", &queue, &group, &batch, &parent) // what does not decode is followed by nothing
+		// A malformed row has no dependents.
+		_, err := scanRowLoosely(rows, "queue group_key batch_id parent", &queue, &group, &batch, &parent)
 		f.add(queue, group.String, batch.Int64)
 		if parent.Valid {
 			found[parent.Int64] = true
@@ -264,8 +266,8 @@ func (c conn) dependentsByID(ctx context.Context, ids string) (f dependents, par
 	return f, slices.Sorted(maps.Keys(found)), err
 }
 
-// unblock lets go what may follow, now that something has ended. Nobody is waited for: what
-// another has locked is looked at again a little later.
+// unblock unblocks dependents after a message has ended. It does not wait for locks. It tries
+// dependents that another transaction has locked again a little later.
 func (c conn) unblock(ctx context.Context, f dependents) error {
 	if len(f) == 0 {
 		return nil
@@ -277,7 +279,7 @@ func (c conn) unblock(ctx context.Context, f dependents) error {
 	return err
 }
 
-// tryUnblock lets go what may follow and nobody else has locked, and returns the rest.
+// tryUnblock unblocks the dependents that no other transaction has locked, and returns the rest.
 func (c conn) tryUnblock(ctx context.Context, f dependents) (missed dependents, err error) {
 	groups, batches := f.split()
 	missed = maps.Clone(f)
@@ -304,32 +306,34 @@ func (c conn) tryUnblock(ctx context.Context, f dependents) (missed dependents, 
 
 const (
 	firstUnblockWait  = 50 * time.Millisecond
-	maxUnblockWait    = time.Second // between two looks at a group
-	maxUnblockRetries = 20          // then it is left to the sweep
+	maxUnblockWait    = time.Second // between two tries for a dependent
+	maxUnblockRetries = 20          // after these the sweep has to find it
 	sweepPage         = 1000        // groups
 	sweepPages        = 10          // in one round of maintenance
-	pruneGroups       = time.Hour   // since a group was last used
+	pruneGroups       = time.Hour   // since the latest use of a group
 )
 
-// unblockRetries are dependents of what ended while another transaction had them
-// locked, such as one that was enqueueing to a group. Each is looked at again, ever less
-// often, until it has been. What a process leaves undone the sweep of any Worker finds.
+// unblockRetries are dependents that another transaction had locked when a message ended, such as a
+// transaction that was enqueueing to a group. Each is tried again, at growing intervals, until that
+// succeeds. If the process ends before that, the sweep of any Worker finds them.
 type unblockRetries struct {
 	mu     sync.Mutex
 	due    map[dependent]unblockRetry
-	timer  *time.Timer // nil: there are none
-	at     time.Time   // when it goes off; the past while they are being looked at
+	timer  *time.Timer // nil if there are none
+	at     time.Time   // when it fires, in the past during the retries
 	closed bool
 }
 
-// An unblockRetry is when to look at a dependent again.
+// An unblockRetry is the next try for a dependent.
 type unblockRetry struct {
 	at       time.Time
-	attempts int  // that were in vain
-	callerTx bool // what ended did so in a caller's transaction, whose end shows nowhere
+	attempts int // that failed
+	// callerTx is whether the message ended in a caller's transaction, whose end cannot be
+	// observed.
+	callerTx bool
 }
 
-// retryUnblock tries again soon to unblock dependents.
+// retryUnblock schedules a first retry for dependents.
 func (s *core) retryUnblock(f dependents, open bool) {
 	r := &s.unblockRetries
 	r.mu.Lock()
@@ -386,7 +390,7 @@ func (s *core) runUnblockRetries() {
 	}
 }
 
-// takeDue takes out those that are due.
+// takeDue removes and returns the retries that are due.
 func (r *unblockRetries) takeDue() map[dependent]unblockRetry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -400,7 +404,7 @@ func (r *unblockRetries) takeDue() map[dependent]unblockRetry {
 	return due
 }
 
-// unblockNow lets go what may follow, and returns what it could not look at.
+// unblockNow unblocks dependents, and returns those that were locked.
 func (s *Store) unblockNow(ctx context.Context, f dependents) (missed dependents, err error) {
 	err = s.atomic(ctx, func(c conn) (err error) {
 		missed, err = c.tryUnblock(ctx, f)
@@ -412,7 +416,7 @@ func (s *Store) unblockNow(ctx context.Context, f dependents) (missed dependents
 	return missed, nil
 }
 
-// stop ends the visits.
+// stop ends the retries.
 func (r *unblockRetries) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -422,14 +426,14 @@ func (r *unblockRetries) stop() {
 	}
 }
 
-// A sweepCursor is how far a sweep has come.
+// A sweepCursor is the position of a sweep.
 type sweepCursor struct {
 	queue int64
 	group string
 }
 
-// sweep looks for what is blocked though nothing is in its way: a process ended
-// at the wrong time, or pgqrs 0.15 ended a message.
+// sweep unblocks messages that are blocked without a reason, because a process ended at the wrong
+// time, or pgqrs 0.15 ended a message.
 func (r *runner) sweep(ctx context.Context) {
 	queues := make([]string, len(r.queues))
 	for i, q := range r.queues {
@@ -444,7 +448,7 @@ func (r *runner) sweep(ctx context.Context) {
 	}
 }
 
-// sweepGroups looks at so many pages of groups, from where it left off.
+// sweepGroups sweeps several pages of groups, from the position of the latest sweep.
 func (r *runner) sweepGroups(ctx context.Context, queues string) error {
 	for range sweepPages {
 		n, err := r.sweepPage(ctx, queues)
@@ -459,7 +463,7 @@ func (r *runner) sweepGroups(ctx context.Context, queues string) error {
 	return nil
 }
 
-// sweepPage looks at a page of groups and returns how many those were.
+// sweepPage sweeps a page of groups and returns how many there were.
 func (r *runner) sweepPage(parent context.Context, queues string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
@@ -487,7 +491,7 @@ func (r *runner) sweepPage(parent context.Context, queues string) (n int, err er
 	return n, err
 }
 
-// sweepBatches looks for messages that wait for batches which are done.
+// sweepBatches unblocks messages whose batches are done.
 func (r *runner) sweepBatches(parent context.Context, queues string) error {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()

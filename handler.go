@@ -15,21 +15,21 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A WorkFunc handles one delivery. It is what middleware wraps. Its error
-// decides what becomes of the message:
+// A WorkFunc handles one delivery. Middleware wraps it. Its error decides the outcome of the
+// message:
 //   - nil: it is acked.
 //   - an error matching [ErrPermanent]: it goes to the dead letters.
-//   - [Snooze]: it comes back later, and the attempt does not count.
-//   - [RetryAfter]: it comes back after that time, unless this was the last attempt.
-//   - any other, or a panic: it comes back after the policy's backoff, unless this was the last attempt.
+//   - [Snooze]: it becomes ready later, and the attempt does not count.
+//   - [RetryAfter]: it becomes ready after that time, unless this was the last attempt.
+//   - any other, or a panic: it becomes ready after the policy's backoff, unless this was the last
+//     attempt.
 //
-// ctx carries the values of the ctx given to Worker.Run, but outlives it until
-// Grace has passed. Its cause is ErrLeaseLost once the message is no longer
-// held, and ErrTimeout after Policy.Timeout.
+// ctx has the values of the ctx given to Worker.Run, but outlives that ctx until Grace has passed.
+// Its cause is ErrLeaseLost if the lease is lost, and ErrTimeout after Policy.Timeout.
 type WorkFunc func(ctx context.Context, m *MessageInfo) error
 
-// A Handler is code for a queue, to be run by a [Worker]. Queue.Handle,
-// Queue.HandleTx, Queue.HandleBatch and Workflow.Handle make it.
+// A Handler is code for a queue that a [Worker] runs. Queue.Handle, Queue.HandleTx,
+// Queue.HandleBatch and Workflow.Handle make it.
 type Handler struct {
 	store  *Store
 	queue  string
@@ -37,15 +37,16 @@ type Handler struct {
 	work   WorkFunc
 	err    error // why it cannot work
 
-	workflow bool             // its messages have runs
-	batch    func() batchWork // makes work for one Worker, if that handles several messages at once
+	workflow bool // its messages have runs
+	// batch makes work for one Worker, if the handler takes several messages at once.
+	batch func() batchWork
 }
 
-// Handle returns a handler that calls fn with each message of the queue; see
-// [WorkFunc] for what its error means. A message whose payload does not decode
-// into T goes to the dead letters without fn being called. A message that fn
-// settled itself, by Ack and its like, is left at that. One that belongs to a run of a workflow
-// of the queue's name is given back, uncounted, for the workflow's handler.
+// Handle returns a handler that calls fn with each message of the queue. See [WorkFunc] for the
+// effects of the error of fn. A message whose payload does not decode into T goes to the dead
+// letters, and fn is not called. If fn settles a message itself, by Ack for example, the Worker
+// does not settle it again. A message that belongs to a run of a workflow of the queue's name is
+// released for the workflow's handler, and the attempt does not count.
 func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {
@@ -59,19 +60,22 @@ func (q *Queue[T]) Handle(fn func(context.Context, *Message[T]) error) Handler {
 }
 
 // HandleTx returns a handler that calls fn with a transaction, in which the message is acked after
-// fn: what fn does there and the ack happen together or not at all. If the lease is lost meanwhile,
-// or fn returns an error, the transaction is rolled back. If the database is to blame, the message
-// comes back after a second, and the attempt does not count, unless that happens 16 times in a row.
-// The transaction itself is asked about an error of fn: one from elsewhere, as from a file or a
-// service, counts. fn must not commit the transaction, may run again after a conflict, and should
-// do nothing but SQL. On SQLite and Turso the transaction holds the write lock from its beginning.
-// A call on the Store itself that writes would wait for it there, and returns an error matching
-// ErrState if its ctx is fn's: use WithTx. On PostgreSQL the transaction is READ COMMITTED.
+// fn. The work of fn in it and the ack happen together or not at all. If the lease is lost
+// meanwhile, or fn returns an error, the transaction is rolled back.
 //
-// On Turso in MVCC mode return the first error that the database gives: the
-// engine ends the transaction at a conflict, and what is sent after it commits
-// by itself. If that is swallowed, the message goes to the dead letters, and
-// what was sent after the conflict stays.
+// If the database caused the error, the message becomes ready after a second, and the attempt does
+// not count, unless that happens 16 times in a row. The state of the transaction decides whether
+// the database caused an error of fn. An error from elsewhere, as from a file or a service, counts.
+//
+// fn must not commit the transaction, may run again after a conflict, and should do nothing but
+// SQL. On PostgreSQL the transaction is READ COMMITTED. On SQLite and Turso it holds the write lock
+// from its beginning. There a write on the Store itself, called with fn's ctx, would wait for that
+// lock. It returns an error matching ErrState instead. Use WithTx.
+//
+// On Turso in MVCC mode return the first error that the database gives. The engine ends the
+// transaction at a conflict, and commits each statement after that by itself. If fn swallows the
+// error, the message goes to the dead letters, and the statements after the conflict stay
+// committed.
 func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error) Handler {
 	h := q.handler(fn == nil)
 	h.work = func(ctx context.Context, info *MessageInfo) error {
@@ -95,7 +99,7 @@ func (q *Queue[T]) HandleTx(fn func(context.Context, *sql.Tx, *Message[T]) error
 
 // workTx runs fn and the ack in tx.
 func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn func(context.Context, *sql.Tx, *Message[T]) error) error {
-	m.delivery.settled.Store(false) // by a run that was rolled back
+	m.delivery.settled.Store(false) // it may be set by an attempt that was rolled back
 	bound := q.WithTx(tx)
 	held, err := conn{bound.store, tx}.ids(ctx, q.store.dialect.lease.check, m.ID, m.WorkerID, m.Claim)
 	if err == nil && len(held) == 0 {
@@ -119,11 +123,11 @@ func (q *Queue[T]) workTx(ctx context.Context, tx *userTx, m *Message[T], fn fun
 	return errTxDoneByUser
 }
 
-// errTxEnded is for user code that went on after an error which ended its transaction.
+// errTxEnded is the error of user code that continued after an error which ended its transaction.
 var errTxEnded = error(&userError{Permanent(errors.New("the database ended the transaction at a conflict, and the function did not return that error: what it did before is undone, and what it did after is committed"))})
 
-// checkTx finds out whether the engine has ended a transaction that inTx began,
-// before anything is recorded in it.
+// checkTx finds out whether the engine has ended a transaction that inTx began, before anything is
+// recorded in the transaction.
 func (s *Store) checkTx(ctx context.Context, tx *userTx) error {
 	if !s.cfg.Concurrent {
 		return nil
@@ -150,8 +154,8 @@ func (q *Queue[T]) handler(noCode bool) Handler {
 	return h
 }
 
-// inTx runs fn in a transaction of database/sql, for user code. It runs again
-// when the database asks for it. The ctx of fn is marked as that of the transaction.
+// inTx runs fn in a transaction of database/sql, for user code. It runs fn again if the database
+// asks for that. The ctx of fn has the mark of the transaction.
 func (s *Store) inTx(ctx context.Context, fn func(context.Context, *userTx) error) error {
 	return s.retry(ctx, func() error { return s.inTxOnce(ctx, fn) })
 }
@@ -181,16 +185,19 @@ func (s *Store) inTxOnce(ctx context.Context, fn func(context.Context, *userTx) 
 // txKey is the key of an openTx in the ctx of user code.
 type txKey struct{ store *core }
 
-// A txMark is the mark of a transaction that user code has got.
+// A txMark marks a transaction that was given to user code.
 type txMark struct{ ended atomic.Bool }
 
-// errInTx is for a write that would wait for the transaction that it is called in.
+// errInTx is the error of a write that would wait for the transaction in which it is called.
 var errInTx = fmt.Errorf("%w: its ctx is that of a transaction of HandleTx or StepTx, which holds the database's only write lock, so that the call would wait for itself; use WithTx with that transaction", ErrState)
 
-// outsideTx returns an error if ctx is that of a transaction which keeps out the write to come.
+// outsideTx returns an error if the coming write would wait for the transaction that ctx belongs
+// to.
 func (s *Store) outsideTx(ctx context.Context) error {
 	if !s.dialect.singleWriter || s.tx != nil {
-		return nil // under Config.Concurrent too: user code's transaction begins as BeginTx has it, and keeps others out
+		// The same holds under Config.Concurrent, because user code's transaction begins as BeginTx
+		// has it, and keeps others out.
+		return nil
 	}
 	if open, ok := ctx.Value(txKey{s.core}).(*txMark); ok && !open.ended.Load() {
 		return errInTx
@@ -198,12 +205,12 @@ func (s *Store) outsideTx(ctx context.Context) error {
 	return nil
 }
 
-// A userTx is a transaction that user code gets. The library's own statements in it note if the
-// driver panics.
+// A userTx is a transaction that is given to user code. The library's own statements in it record a
+// panic of the driver.
 type userTx struct {
 	*sql.Tx
 	own    *session
-	untie  func() bool // from ctx, whose end rolls it back
+	untie  func() bool // unties it from ctx, whose end rolls it back
 	cancel context.CancelFunc
 }
 
@@ -234,9 +241,8 @@ func (u *userTx) Commit(context.Context) error { return u.own.endTx(u.Tx.Commit)
 // Rollback implements [transaction].
 func (u *userTx) Rollback(context.Context) error { return u.own.endTx(u.Tx.Rollback) }
 
-// end rolls the transaction back, unless it has ended. It is to be deferred: after a panic of the
-// driver under user code database/sql is not asked for anything any more, not even by the end of
-// ctx.
+// end rolls the transaction back, unless it has ended. It is deferred. After the driver has
+// panicked under user code, database/sql is not called any more, not even when ctx ends.
 func (u *userTx) end() {
 	u.untie()
 	if u.own.panic == nil && foreign.OnStack("database/sql.") {
@@ -254,23 +260,24 @@ func (u *userTx) end() {
 // maxBatch is how many messages a batch may have.
 const maxBatch = 1000
 
-// HandleBatch returns a handler that calls fn with up to size messages at once: when that many are
-// in hand, or when the first of them has been in hand for age. Zero age does not wait for company:
-// a batch is what has come while the one before was handled.
+// HandleBatch returns a handler that calls fn with up to size messages at once. A batch begins when
+// the Worker has that many messages, or has had the first of them for age. With an age of zero it
+// does not wait, and a batch consists of the messages that came while the previous batch was
+// handled.
 //
 // The messages of a batch are in the order of their delivery. If fn returns nil, all messages are
-// acked. If it returns a [BatchError], those that it names fail, and the others are acked. Any
-// other error, or a panic, is the failure of each; see [WorkFunc] for what becomes of it. So that
-// one of them cannot take the others down with it again, a message that has been delivered before
-// is handled alone. Messages that fn settled itself, by Ack and its like, are left at that, and
-// those whose payload does not decode into T go to the dead letters.
+// acked. If it returns a [BatchError], the messages that it names fail, and the others are acked.
+// Any other error, or a panic, is the failure of each message. See [WorkFunc] for the effects of an
+// error. A message that has been delivered before is handled alone, so that it cannot fail other
+// messages with it again. If fn settles a message itself, by Ack for example, the Worker does not
+// settle it again. A message whose payload does not decode into T goes to the dead letters.
 //
-// Policy.Concurrency is how many batches are handled at a time; zero means one.
-// Messages in batches do not count against Worker.Concurrency.
-// Policy.Timeout includes the wait for a batch, and must be longer than age. fn's
-// ctx has the values of the first message's, and ends when those of all have; a message whose
-// lease is lost alone does not end it. Middleware is called for each
-// message. A Worker that drains waits for no more messages, but begins what it has.
+// Policy.Concurrency is how many batches are handled at a time. Zero means 1. Messages in batches
+// do not count against Worker.Concurrency. Policy.Timeout includes the wait for a batch, and must
+// be longer than age. The ctx of fn has the values of the first message's ctx. It ends when the ctx
+// of every message has ended, so one lost lease does not end it. Middleware is called for each
+// message. A Worker that is stopping does not wait for more messages, but begins the batches of the
+// messages that it has.
 func (q *Queue[T]) HandleBatch(fn func(ctx context.Context, ms []*Message[T]) error, size int, age time.Duration) Handler {
 	h := q.handler(fn == nil)
 	if h.err == nil {
@@ -305,16 +312,16 @@ func (q *Queue[T]) checkBatch(size int, age time.Duration) error {
 	return nil
 }
 
-// A batchWork is how a Worker calls a batch handler: once for each message, in goroutines of their
-// own.
+// A batchWork is how a Worker calls a batch handler, once for each message, each time in a
+// goroutine of its own.
 type batchWork struct {
 	work  WorkFunc
-	flush func() // has what is waiting begun, and all that comes after it
-	limit int    // messages in hand
+	flush func() // begins the waiting messages, and all later ones at once
+	limit int    // maximum number of messages at a time
 }
 
-// A batcher gathers the messages of one Worker and queue. Each waits in a call
-// of work, which returns what became of it.
+// A batcher gathers the messages of one Worker and queue. Each message waits in a call of work,
+// which returns its outcome.
 type batcher[T any] struct {
 	cfg        *Config
 	fn         func(context.Context, []*Message[T]) error
@@ -323,8 +330,8 @@ type batcher[T any] struct {
 	maxRunning int // batches at a time
 
 	mu          sync.Mutex
-	waiting     []*batchEntry[T] // for company
-	redelivered []*batchEntry[T] // for their turn, delivered before
+	waiting     []*batchEntry[T] // for more messages
+	redelivered []*batchEntry[T] // messages delivered before, each for a batch of its own
 	running     int
 	flushed     bool
 	ageTimer    *time.Timer
@@ -364,7 +371,7 @@ func (b *batcher[T]) work(ctx context.Context, info *MessageInfo) error {
 	return <-e.result
 }
 
-// remove takes back a message that still waits.
+// remove removes a message that still waits.
 func (b *batcher[T]) remove(e *batchEntry[T]) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -377,7 +384,7 @@ func (b *batcher[T]) remove(e *batchEntry[T]) bool {
 	return false
 }
 
-// flush waits for no more company.
+// flush makes the batcher wait for no more messages.
 func (b *batcher[T]) flush() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -385,7 +392,8 @@ func (b *batcher[T]) flush() {
 	b.startBatches()
 }
 
-// startBatches starts what may be started, and sets the time to look again. The caller holds b.mu.
+// startBatches starts the batches that may start, and sets the timer for the next call. The caller
+// holds b.mu.
 func (b *batcher[T]) startBatches() {
 	for b.running < b.maxRunning {
 		batch := b.next()
@@ -408,7 +416,7 @@ func (b *batcher[T]) startBatches() {
 	}
 }
 
-// next takes out the batch to start, if there is one. The caller holds b.mu.
+// next removes and returns the batch to start, if there is one. The caller holds b.mu.
 func (b *batcher[T]) next() (batch []*batchEntry[T]) {
 	if len(b.redelivered) > 0 {
 		batch, b.redelivered = b.redelivered[:1:1], b.redelivered[1:]
@@ -422,11 +430,11 @@ func (b *batcher[T]) next() (batch []*batchEntry[T]) {
 	return batch
 }
 
-// errGoexit is what becomes of a handler that ends its goroutine.
+// errGoexit is the error of a handler that ends its goroutine.
 var errGoexit = errors.New("pgqrs: handler called runtime.Goexit")
 
-// run calls fn with a batch and hands each message its result. The deferred
-// part runs whatever fn does, runtime.Goexit included.
+// run calls fn with a batch and sends each message its result. The deferred part runs even after
+// runtime.Goexit in fn.
 func (b *batcher[T]) run(batch []*batchEntry[T]) {
 	err := errGoexit
 	defer func() {
@@ -442,7 +450,7 @@ func (b *batcher[T]) run(batch []*batchEntry[T]) {
 		b.running--
 		b.startBatches()
 	}()
-	slices.SortFunc(batch, func(a, b *batchEntry[T]) int { // their goroutines came in no order
+	slices.SortFunc(batch, func(a, b *batchEntry[T]) int { // the goroutines came in no order
 		return cmp.Or(-cmp.Compare(a.message.Priority, b.message.Priority), a.message.DueAt.Compare(b.message.DueAt), cmp.Compare(a.message.ID, b.message.ID))
 	})
 	ms := make([]*Message[T], len(batch))
@@ -454,7 +462,7 @@ func (b *batcher[T]) run(batch []*batchEntry[T]) {
 	err = foreign.Safe(b.fn(ctx, ms))
 }
 
-// checkBatchError makes a BatchError that names strangers an error of the whole batch.
+// checkBatchError makes a BatchError that names unknown messages an error of the whole batch.
 func checkBatchError[T any](err error, batch []*batchEntry[T]) error {
 	var each BatchError
 	if !errors.As(err, &each) {
@@ -468,8 +476,9 @@ func checkBatchError[T any](err error, batch []*batchEntry[T]) error {
 	return err
 }
 
-// batchResults is what the error of a batch says of each message. An error that ends the goroutine
-// as it is asked ends another than the caller's, which has results to hand on.
+// batchResults returns the error of each message of a batch. It calls methods of the error in a
+// goroutine of its own. An error that ends its goroutine then does not end the caller, which has to
+// send the results.
 func batchResults[T any](err error, batch []*batchEntry[T]) []error {
 	results := make([]error, len(batch))
 	if err == nil {
@@ -489,7 +498,7 @@ func batchResults[T any](err error, batch []*batchEntry[T]) []error {
 	return results
 }
 
-// batchResult is what the error of a batch says of one message.
+// batchResult returns the error of one message of a batch.
 func batchResult(err error, id int64) error {
 	var each BatchError
 	if errors.As(err, &each) {
@@ -498,7 +507,7 @@ func batchResult(err error, id int64) error {
 	return err
 }
 
-// batchContext returns a ctx that ends when those of all messages have.
+// batchContext returns a ctx that ends when the ctx of every message has ended.
 func batchContext[T any](batch []*batchEntry[T]) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(batch[0].ctx))
 	var mu sync.Mutex

@@ -15,29 +15,31 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// What the database keeps from being done is no failure of the code that wanted it: it is done
-// later, and the attempt does not count. This file tells the database's errors from those of user
-// code, and bounds how often that goes on.
+// If an error of the database keeps work from being done, user code has not failed. The work is
+// done later, and the attempt does not count. This file tells errors of the database from errors of
+// user code, and bounds how often such work is repeated.
 
-// An userError is that of a step's or handler's function, not the database's.
+// A userError is an error of a step's or handler's function, as opposed to an error of the
+// database.
 type userError struct{ err error }
 
 func (e *userError) Error() string { return e.err.Error() }
 
 func (e *userError) Unwrap() error { return e.err }
 
-// errTxDoneByUser is for a function that ended the transaction it was given.
+// errTxDoneByUser is the error of a function that ended its transaction.
 var errTxDoneByUser = &userError{Permanent(errors.New("the function ended the transaction"))}
 
-// An infraError is the database's: what it kept from being done is done
-// later, and the attempt does not count.
+// An infraError is an infrastructure error. The work that failed is done later, and the attempt
+// does not count.
 type infraError struct{ err error }
 
 func (e *infraError) Error() string { return e.err.Error() }
 
 func (e *infraError) Unwrap() error { return e.err }
 
-// infraCause is the cause of a suspension because of err: an infrastructure error, unless the lease has ended.
+// infraCause returns the cause of a suspension because of err: an infrastructure error, unless the
+// lease has ended.
 func infraCause(lease context.Context, err error) error {
 	if errors.Is(err, ErrLeaseLost) || context.Cause(lease) != nil {
 		return err
@@ -45,28 +47,27 @@ func infraCause(lease context.Context, err error) error {
 	return &infraError{err}
 }
 
-// isInfraError reports whether what ended a transaction with user code in it is the
-// database's trouble, and no failure of that code.
+// isInfraError reports whether the error of a transaction with user code in it is an infrastructure
+// error, and not a failure of that code.
 func isInfraError(err error) bool { return err != nil && !isUserError(err) }
 
-// isUserError reports whether an error is user code's, a panic's or a timeout's.
+// isUserError reports whether an error comes from user code, a panic or a timeout.
 func isUserError(err error) bool {
 	var e *userError
 	var p *foreign.Panic
 	return errors.As(err, &e) || errors.As(err, &p) || errors.Is(err, ErrTimeout) || sqlerr.Aborted(err)
 }
 
-// isTransient reports whether an error says that the database could not do just now what it may do
-// later.
+// isTransient reports whether the database may be able to do later what it could not do now.
 func (d *dialect) isTransient(err error) bool { return d.isUnavailable(err) || d.retryable(err) }
 
-// isRefused reports whether the database has refused work for what it is, so that other work may
-// succeed.
+// isRefused reports whether the database has refused this work in particular, so that other work
+// may succeed.
 func (d *dialect) isRefused(err error) bool { return !d.isTransient(err) && !sqlerr.Missing(err) }
 
-// blame finds out whether an error that user code returned in a transaction is the database's: only
-// what the transaction itself returned is. Any other it marks as that code's own. An error that
-// does not look like the database's is not asked after.
+// blame finds out whether an error that user code returned in a transaction is the database's. Only
+// an error that the transaction itself returned is. Any other error becomes a userError. If the
+// error does not look like the database's, blame does not ask the transaction.
 func (s *Store) blame(ctx context.Context, tx *userTx, err error) error {
 	err = foreign.Safe(err)
 	if ctx.Err() == nil && s.dialect.isTransient(err) && s.confirmsError(ctx, tx, err) {
@@ -75,7 +76,8 @@ func (s *Store) blame(ctx context.Context, tx *userTx, err error) error {
 	return &userError{err}
 }
 
-// confirmsError asks a transaction whether an error that looks like the database's came from it.
+// confirmsError finds out from a transaction whether it returned an error that looks like the
+// database's.
 func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 	ctx, cancel := context.WithTimeout(ctx, rollbackTimeout)
 	defer cancel()
@@ -85,9 +87,9 @@ func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 	said := conn{s, tx}.rows(ctx, s.dialect.transaction.probe, nil, func(*sql.Rows) error { return nil })
 	switch state := sqlerr.State(said); {
 	case said == nil:
-		return sqlerr.Retryable(sqlerr.State(err)) // it was met in a savepoint
+		return sqlerr.Retryable(sqlerr.State(err)) // a savepoint has caught it
 	case errors.Is(said, sql.ErrTxDone):
-		return false // the function ended it
+		return false // the function has ended the transaction
 	case sqlerr.TransactionFailed(said):
 		return sqlerr.State(err) != "" // it has failed with a code, as err has
 	case !s.dialect.isTransient(said):
@@ -96,9 +98,9 @@ func (s *Store) confirmsError(ctx context.Context, tx *userTx, err error) bool {
 	return true
 }
 
-// isDriverText reports whether what makes err look like the database's is of the type that the
-// driver's errors have, as said is one. Many users' errors are of the type that errors.New makes;
-// so are those of go-libsql, which have a form of their own.
+// isDriverText reports whether an error in err that looks like the database's has the type of the
+// driver's errors, which is the type of said. Errors of errors.New have the same type in many
+// users' code and in go-libsql, whose errors have a form of their own.
 func (s *Store) isDriverText(err, said error) bool {
 	kind := reflect.TypeOf(foreign.Innermost(said))
 	texts := slices.Concat(s.dialect.errors.busy, s.dialect.errors.unavailable)
@@ -112,14 +114,17 @@ func (s *Store) isDriverText(err, said error) bool {
 }
 
 const (
-	maxInfraErrors      = 16          // of a message in a row, before they count: some 11 minutes
+	// maxInfraErrors is how many a message may have in a row, before they count as attempts. They
+	// take some 11 minutes.
+	maxInfraErrors      = 16
 	maxInfraErrorWait   = time.Minute // between two of them
-	infraErrorsKept     = time.Hour   // that are counted
-	manyInfraErrors     = 1000        // that are remembered without looking which have passed
+	infraErrorsKept     = time.Hour   // how long each is counted
+	manyInfraErrors     = 1000        // that are kept without checking which have expired
 	firstInfraErrorWait = time.Second
 )
 
-// infraErrorCounts count how often in a row the database has kept a message from being handled.
+// infraErrorCounts counts for each message how often in a row an infrastructure error has kept it
+// from being handled.
 type infraErrorCounts map[int64]infraErrorCount
 
 type infraErrorCount struct {
@@ -127,7 +132,8 @@ type infraErrorCount struct {
 	last time.Time
 }
 
-// add counts one more of a message, and returns how many there have been and how long to wait.
+// add counts an infrastructure error of a message, and returns how many there have been and how
+// long to wait.
 func (s infraErrorCounts) add(id int64) (n int, wait time.Duration) {
 	if len(s) >= manyInfraErrors {
 		maps.DeleteFunc(s, func(_ int64, c infraErrorCount) bool { return time.Since(c.last) > infraErrorsKept })
@@ -137,7 +143,8 @@ func (s infraErrorCounts) add(id int64) (n int, wait time.Duration) {
 	return n, min(firstInfraErrorWait<<min(n-1, 10), maxInfraErrorWait)
 }
 
-// countInfraError counts one more infrastructure error of a delivery's message, and returns how long to wait.
+// countInfraError counts an infrastructure error of a delivery's message, and returns how long to
+// wait.
 func (r *runner) countInfraError(d *delivery) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,7 +152,7 @@ func (r *runner) countInfraError(d *delivery) time.Duration {
 	return wait
 }
 
-// infraErrorIn returns what the database has against it, if that is what ended a delivery.
+// infraErrorIn returns the infrastructure error that ended a delivery, or nil.
 func infraErrorIn(err error) error {
 	var found *infraError
 	var suspended *suspension
@@ -160,8 +167,8 @@ func infraErrorIn(err error) error {
 	return nil
 }
 
-// outcomeOf decides what becomes of a delivery that ended with an error. The database's does not
-// count, unless it comes again and again.
+// outcomeOf returns the outcome of a delivery by its error. An infrastructure error does not count
+// as an attempt, unless it repeats maxInfraErrors times.
 func (r *runner) outcomeOf(d *delivery, err error) outcome {
 	cause := infraErrorIn(err)
 	r.mu.Lock()

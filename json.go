@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// MarshalJSON writes a message with its decoded payload. It is here because a method of an embedded
-// struct would leave the payload out.
+// MarshalJSON writes a message with its decoded payload. Message needs the method, because the
+// MarshalJSON of the embedded struct would leave the payload out.
 func (m Message[T]) MarshalJSON() ([]byte, error) {
 	type info MessageInfo
 	return marshal(struct {
@@ -17,7 +17,7 @@ func (m Message[T]) MarshalJSON() ([]byte, error) {
 	}{info(m.MessageInfo), sizeIfCut(m.PayloadSize, m.Cut), m.Payload})
 }
 
-// MarshalJSON writes a payload that a listing has cut as a string, and with its size.
+// MarshalJSON writes a payload that a listing has cut as a string, with its size.
 func (m MessageInfo) MarshalJSON() ([]byte, error) {
 	type info MessageInfo
 	return marshal(struct {
@@ -45,7 +45,7 @@ func (q QueueDepth) MarshalJSON() ([]byte, error) {
 	}{info(q), seconds(q.OldestReady)})
 }
 
-// MarshalJSON writes durations in seconds, and leaves out what is off.
+// MarshalJSON writes durations in seconds, and leaves out limits that are not set.
 func (p PolicyInfo) MarshalJSON() ([]byte, error) {
 	type info PolicyInfo
 	return marshal(struct {
@@ -65,7 +65,7 @@ func (r Rate) MarshalJSON() ([]byte, error) {
 	}{rate(r), seconds(r.Per)})
 }
 
-// MarshalJSON writes an input or output that a listing has cut as a string, and with its size.
+// MarshalJSON writes an input or output that a listing has cut as a string, with its size.
 func (i RunInfo) MarshalJSON() ([]byte, error) {
 	type info RunInfo
 	return marshal(struct {
@@ -77,8 +77,8 @@ func (i RunInfo) MarshalJSON() ([]byte, error) {
 	}{info(i), sizeIfCut(i.InputSize, i.Cut), sizeIfCut(i.OutputSize, i.Cut), jsonOrText(i.Input), jsonOrText(i.Output)})
 }
 
-// MarshalJSON writes an output that a listing has cut as a string, and with its size. The duration
-// is in seconds.
+// MarshalJSON writes an output that a listing has cut as a string, with its size. The duration is
+// in seconds.
 func (i StepInfo) MarshalJSON() ([]byte, error) {
 	type info StepInfo
 	return marshal(struct {
@@ -89,7 +89,7 @@ func (i StepInfo) MarshalJSON() ([]byte, error) {
 	}{info(i), sizeIfCut(i.OutputSize, i.Cut), jsonOrText(i.Output), seconds(i.RetryIn)})
 }
 
-// MarshalJSON writes a payload that a listing has cut as a string, and with its size.
+// MarshalJSON writes a payload that a listing has cut as a string, with its size.
 func (i ScheduleInfo) MarshalJSON() ([]byte, error) {
 	type info ScheduleInfo
 	return marshal(struct {
@@ -104,8 +104,8 @@ type seconds time.Duration
 
 func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).Seconds()) }
 
-// sizeIfCut is the size of a text that a listing has cut, and 0 if it has not. The size of a whole
-// text differs between databases, which keep different spaces.
+// sizeIfCut returns the size of a text that a listing has cut, and 0 for a whole text. The size of
+// a whole text differs between databases, which keep different spaces.
 func sizeIfCut(size int64, cut bool) int64 {
 	if !cut {
 		return 0
@@ -113,7 +113,7 @@ func sizeIfCut(size int64, cut bool) int64 {
 	return size
 }
 
-// jsonOrText is stored JSON as it goes into an object: as it is, or as a string if it is not JSON.
+// jsonOrText returns stored JSON for use in an object: unchanged, or as a string if it is not JSON.
 func jsonOrText(stored json.RawMessage) any {
 	switch {
 	case len(stored) == 0:
@@ -124,7 +124,7 @@ func jsonOrText(stored json.RawMessage) any {
 	return string(stored)
 }
 
-// marshal is json.Marshal, which leaves it to the caller's encoder whether <, > and & are escaped.
+// marshal is json.Marshal without the escaping of <, > and &, which the caller's encoder does.
 func marshal(v any) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)

@@ -17,21 +17,21 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A settlement is a delivery and what becomes of it.
+// A settlement is a delivery with its outcome.
 type settlement struct {
 	m *MessageInfo
 	outcome
-	deadLetter string // the queue that gets a copy if it dies; empty: none
+	deadLetter string // the queue that gets a copy if the message dies, or empty
 }
 
-// A leaseTuples is a list of lease tuples in the making. It is written as text at
-// once, for there is one tuple a message, and an encoder would take a value for each number.
+// A leaseTuples is a list of lease tuples that is being written. It is written as text, since there
+// is one tuple for each message, and an encoder would allocate a value for each number.
 type leaseTuples struct {
-	text []byte // but for the last bracket
+	text []byte // without the last bracket
 	err  error
 }
 
-// add adds the lease tuple of a message, with what else the statement takes.
+// add adds the lease tuple of a message, with the other values that the statement takes.
 func (l *leaseTuples) add(m *MessageInfo, more ...any) {
 	if l.empty() {
 		l.text = append(l.text, '[')
@@ -51,8 +51,8 @@ func (l *leaseTuples) add(m *MessageInfo, more ...any) {
 
 func (l *leaseTuples) empty() bool { return len(l.text) == 0 }
 
-// execLeases runs a statement whose last argument is a list of lease tuples and
-// returns the ids it did.
+// execLeases runs a statement whose last argument is a list of lease tuples, and returns the ids
+// that it changed.
 func (c conn) execLeases(ctx context.Context, text string, leases leaseTuples, before ...any) ([]int64, error) {
 	if leases.err != nil {
 		return nil, leases.err
@@ -64,9 +64,9 @@ func (c conn) execLeases(ctx context.Context, text string, leases leaseTuples, b
 	return c.ids(ctx, text, append(before, list)...)
 }
 
-// settle writes outcomes and returns the ids of those that were done; the leases of the others are
-// lost. Texts that the database's encoding lacks are written in ASCII, but not in the caller's
-// transaction, which has failed then.
+// settle writes outcomes and returns the ids that it settled. The leases of the others are lost. If
+// the database's encoding cannot represent a text, settle writes the text in ASCII, except in a
+// caller's transaction, which has failed then.
 func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) {
 	done, err := s.settleAsIs(ctx, list)
 	if !sqlerr.Untranslatable(err) || s.tx != nil {
@@ -85,9 +85,9 @@ func (s *Store) settle(ctx context.Context, list []settlement) ([]int64, error) 
 	return append(done, more...), err
 }
 
-// settleAsIs is settle with the texts as they are, by one statement a kind. Rows are taken in
-// order of id, so that two calls cannot wait for each other. Where messages are in
-// groups or batches, it is one transaction, which lets go what follows.
+// settleAsIs is settle with the texts unchanged. It sends one statement for each kind of outcome.
+// Rows are locked in order of id, so that two calls cannot deadlock. If messages are in groups or
+// batches, it is one transaction, which also unblocks the dependents.
 func (s *Store) settleAsIs(ctx context.Context, list []settlement) ([]int64, error) {
 	slices.SortFunc(list, func(a, b settlement) int { return cmp.Compare(a.m.ID, b.m.ID) })
 	next := dependentsOf(list)
@@ -107,7 +107,7 @@ func (s *Store) settleAsIs(ctx context.Context, list []settlement) ([]int64, err
 	return done, nil
 }
 
-// writeOutcomes runs settle's statements.
+// writeOutcomes sends the statements of settle.
 func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, error) {
 	var acks, releases, fails leaseTuples
 	var dead []settlement
@@ -152,7 +152,7 @@ func (s *Store) writeOutcomes(ctx context.Context, list []settlement) ([]int64, 
 	return append(done, ids...), err
 }
 
-// settleShared is settle for a caller that is one of many.
+// settleShared is settle for one of many callers, which share statements.
 func (s *Store) settleShared(ctx context.Context, list []settlement) ([]int64, error) {
 	share := s.tx == nil && len(list) <= coalesce.MaxTogether
 	for _, x := range list {
@@ -164,7 +164,7 @@ func (s *Store) settleShared(ctx context.Context, list []settlement) ([]int64, e
 	return s.settle(ctx, list)
 }
 
-// settleTogether settles what several callers hold and returns for each the ids that were done.
+// settleTogether settles the messages of several callers and returns the settled ids of each.
 func (s *Store) settleTogether(ctx context.Context, calls [][]settlement) ([][]int64, error) {
 	var all []settlement
 	owner := map[int64]int{}
@@ -188,8 +188,8 @@ func (s *Store) settleTogether(ctx context.Context, calls [][]settlement) ([][]i
 	return done, nil
 }
 
-// claim leases up to n messages for a worker and sorts them for delivery. With
-// alone false it leaves a message whose last holder never answered.
+// claim leases up to n messages for a worker and sorts them for delivery. If alone is false, it
+// leaves out suspects.
 func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	collided := false
@@ -197,7 +197,7 @@ func (s *Store) claim(ctx context.Context, queue string, worker int64, n int, le
 		if collided {
 			s.collisions.Store(queue, time.Now())
 		}
-		collided = true // if this is not the last time
+		collided = true // unless this is the last time
 		text, args := s.claimStatement(queue, n)
 		ms, err = c.claim(ctx, text, append([]any{worker, lease.Microseconds(), alone, n}, args...))
 		return err
@@ -233,7 +233,7 @@ func (c conn) claim(ctx context.Context, text string, args []any) ([]*MessageInf
 	return ms, err
 }
 
-// sortClaimed sorts what a worker has claimed for delivery.
+// sortClaimed sorts the messages that a worker has claimed for delivery.
 func sortClaimed(ms []*MessageInfo, queue string, worker int64) []*MessageInfo {
 	for _, m := range ms {
 		m.Queue, m.State, m.WorkerID = queue, Leased, worker
@@ -246,14 +246,13 @@ func sortClaimed(ms []*MessageInfo, queue string, worker int64) []*MessageInfo {
 
 const (
 	claimOffsetFor = 10 * time.Second // since the latest collision
-	claimOffsets   = 16               // how many claims find room side by side
-	maxClaimOffset = 200              // messages that one of them is taken to want
+	claimOffsets   = 16               // how many claims may run side by side
+	maxClaimOffset = 200              // messages that a claim is assumed to want
 )
 
-// claimStatement returns the statement for a claim, with what it takes at the end.
-// Under Config.Concurrent the workers of a queue would all claim the same
-// messages, and all but one in vain. So once that has happened, each claim
-// begins in one of several places.
+// claimStatement returns the statement of a claim, and its last arguments. Under Config.Concurrent
+// the workers of a queue would all claim the same messages, and all except one would fail. So after
+// such a collision each claim begins at one of several offsets.
 func (s *Store) claimStatement(queue string, n int) (string, []any) {
 	latest, ok := s.collisions.Load(queue)
 	if !s.cfg.Concurrent || !ok || time.Since(latest.(time.Time)) > claimOffsetFor {
@@ -269,18 +268,18 @@ func (s *Store) observeClaim(ctx context.Context, m *MessageInfo) {
 	}
 }
 
-// heartbeatTimeout is how long a worker may go without a heartbeat before its row is
-// marked stopped and its name may be taken. Leases do not depend on it.
+// heartbeatTimeout is how long a worker may go without a heartbeat before its row is marked stopped
+// and its name may be taken. Leases do not depend on it.
 const heartbeatTimeout = 30 * time.Second
 
 // A registration is a row of pgqrs_workers that this process has made or taken over.
 type registration struct {
-	id          int64 // 0: none
-	incarnation int64 // tells it from what others make of the row later; 0: not known
+	id          int64 // 0 if there is none
+	incarnation int64 // distinguishes it from later incarnations of the row, 0 if unknown
 }
 
-// register makes a worker's row, and the queue's if need be. It returns the
-// row, and whether the queue has a limit.
+// register makes a worker's row, and the queue's if it does not exist. It returns the row, and
+// whether the queue has a limit.
 func (s *Store) register(ctx context.Context, queue, name string, status WorkerState) (row registration, limited bool, err error) {
 	for range 2 {
 		err = s.single(ctx, func(c conn) error {
@@ -306,14 +305,14 @@ func (s *Store) register(ctx context.Context, queue, name string, status WorkerS
 	return registration{}, false, fmt.Errorf("%w: a live worker has the name %q", ErrState, name)
 }
 
-// A workerState is what a worker's row says.
+// A workerState is the state of a worker's row.
 type workerState struct {
 	status      WorkerState
 	limited     bool // its queue has a limit
 	incarnation int64
 }
 
-// isOf reports whether the row is still that of a registration.
+// isOf reports whether the row still belongs to a registration.
 func (w workerState) isOf(row registration) bool {
 	return row.incarnation == 0 || w.incarnation == row.incarnation
 }
@@ -337,7 +336,8 @@ func (s *Store) retire(ctx context.Context, rows []registration) error {
 	})
 }
 
-// heartbeat says that workers live and returns the state of each that still has a row.
+// heartbeat sends a heartbeat for workers and returns the state of each worker that still has a
+// row.
 func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]workerState, error) {
 	var states map[int64]workerState
 	err := s.single(ctx, func(c conn) error {
@@ -355,8 +355,8 @@ func (s *Store) heartbeat(ctx context.Context, workers []int64) (map[int64]worke
 	return states, err
 }
 
-// deadLetterWithCopies makes dead letters of messages and gives copies of them to the
-// queues that their policies name, in one transaction. It returns the ids that were done.
+// deadLetterWithCopies makes dead letters of messages and copies them to the queues that their
+// policies name, in one transaction. It returns the ids that it changed.
 func (s *Store) deadLetterWithCopies(ctx context.Context, dead []settlement) ([]int64, error) {
 	var done []int64
 	err := s.atomic(ctx, func(c conn) (err error) {
@@ -386,9 +386,9 @@ func (s *Store) deadLetterWithCopies(ctx context.Context, dead []settlement) ([]
 	return done, nil
 }
 
-// failUnreachable makes dead letters of messages that no claim and no retention reaches, gives
-// copies of them to a queue, unless that is empty, and lets go what follows them. It returns the
-// ids that were done.
+// failUnreachable makes dead letters of messages that no claim and no retention reaches. It copies
+// them to the queue deadLetter, unless that is empty, and unblocks their dependents. It returns the
+// ids that it changed.
 func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter string) (done []int64, err error) {
 	err = s.atomic(ctx, func(c conn) error {
 		if done, err = c.ids(ctx, s.dialect.message.bury, idList(ids)); err != nil || len(done) == 0 {
@@ -399,7 +399,8 @@ func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter str
 				return err
 			}
 		}
-		next, _, err := c.dependentsByID(ctx, idList(done)) // parents wait until rescueRuns has ended the runs
+		// Parents wait until rescueRuns has ended the runs.
+		next, _, err := c.dependentsByID(ctx, idList(done))
 		if err != nil {
 			return err
 		}
@@ -411,7 +412,7 @@ func (s *Store) failUnreachable(ctx context.Context, ids []int64, deadLetter str
 	return done, nil
 }
 
-// copyDead copies dead messages to a queue, which it makes if need be.
+// copyDead copies dead messages to a queue, which it makes if it does not exist.
 func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
 	if _, err := c.exec(ctx, c.store.dialect.queue.make, queue); err != nil {
 		return err
@@ -423,23 +424,25 @@ func (c conn) copyDead(ctx context.Context, queue string, ids []int64) error {
 	return c.store.notifyStored(ctx, queue, copies)
 }
 
-// A consumer is the worker row behind one queue's Dequeue calls.
+// A consumer is the worker row of one queue's Dequeue calls.
 type consumer struct {
-	queue     string
-	claimSlot chan struct{} // holds one: a claim under Config.Concurrent, where those of one worker could only collide
+	queue string
+	// claimSlot holds one value: a claim under Config.Concurrent, where two claims of one worker
+	// would only collide.
+	claimSlot chan struct{}
 
 	mu          sync.Mutex
-	row         registration // zero: not registered
-	limited     bool         // its queue has a limit
-	asOf        time.Time    // when the row said so
-	averageSize int          // of a message in bytes, on average, in the latest claim
+	row         registration // zero if it is not registered
+	limited     bool         // whether its queue has a limit
+	asOf        time.Time    // when limited was read
+	averageSize int          // average size of a message in the latest claim, in bytes
 }
 
-// consumerHeartbeat is after how long a Dequeue heartbeats first: the row must not
-// go silent while messages come, and may have news.
+// consumerHeartbeat is the age of the row's state from which a Dequeue sends a heartbeat first. The
+// row needs heartbeats while messages come, and its state may have changed.
 const consumerHeartbeat = 10 * time.Second
 
-// consumer returns the one of a queue.
+// consumer returns the consumer of a queue.
 func (s *Store) consumer(queue string) (*consumer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -454,8 +457,8 @@ func (s *Store) consumer(queue string) (*consumer, error) {
 	return c, nil
 }
 
-// worker returns the row, which it makes if there is none, whether the
-// queue has a limit, and whether that is so old that the row should be asked again.
+// worker returns the row, and makes it if there is none. It also returns whether the queue has a
+// limit, and whether that state is so old that the row should be read again.
 func (c *consumer) worker(ctx context.Context, s *Store) (row registration, limited, old bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -466,8 +469,8 @@ func (c *consumer) worker(ctx context.Context, s *Store) (row registration, limi
 	return c.row, c.limited, time.Since(c.asOf) > consumerHeartbeat, err
 }
 
-// claim leases messages. When none came it finds out whether the row is to
-// blame: it may have been suspended, or been taken for dead while idle.
+// claim leases messages. If there are none it checks the row, which may have been suspended, or
+// given up for dead while idle.
 func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Duration) ([]*MessageInfo, error) {
 	for {
 		row, limited, old, err := c.worker(ctx, s)
@@ -489,19 +492,19 @@ func (c *consumer) claim(ctx context.Context, s *Store, n int, lease time.Durati
 			return nil, err
 		}
 		if now, _, _, err := c.worker(ctx, s); now == row || err != nil {
-			return nil, err // its row is well, and there is nothing for it
+			return nil, err // its row is fine, and there are no messages for it
 		}
 	}
 }
 
-// claimable bounds a claim of n messages by the size of those that came last.
+// claimable bounds a claim of n messages by the size of the latest messages.
 func (c *consumer) claimable(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return claimable(n, c.averageSize)
 }
 
-// noteSizes notes the size of claimed messages.
+// noteSizes stores the average size of claimed messages.
 func (c *consumer) noteSizes(ms []*MessageInfo) {
 	if len(ms) == 0 {
 		return
@@ -515,8 +518,8 @@ func (c *consumer) noteSizes(ms []*MessageInfo) {
 	c.averageSize = total / len(ms)
 }
 
-// heartbeat heartbeats the row and takes in what it says. It forgets one that is
-// stopped, gone or another's, so that the next call makes another.
+// heartbeat sends a heartbeat for the row and stores the state that it returns. It forgets a row
+// that is stopped, gone or taken over, so that the next call makes another.
 func (c *consumer) heartbeat(ctx context.Context, s *Store, row registration) error {
 	states, err := s.heartbeat(ctx, []int64{row.id})
 	if err != nil {
@@ -543,7 +546,7 @@ func (c *consumer) heartbeat(ctx context.Context, s *Store, row registration) er
 	return nil
 }
 
-// noteLimited notes what the row said just now.
+// noteLimited stores whether the queue has a limit, as the row has just said.
 func (c *consumer) noteLimited(row registration, limited bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -578,7 +581,7 @@ func (c *consumer) claimAs(ctx context.Context, s *Store, id int64, n int, lease
 	return ms, err
 }
 
-// forgetRow drops a row that is stopped, gone or another's, so that the next call makes another.
+// forgetRow drops a row that is stopped, gone or taken over, so that the next call makes another.
 func (c *consumer) forgetRow(row registration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,32 +9,33 @@ import (
 	"time"
 )
 
-// failureLogs log what fails again and again: at once, after 10 s, after a minute, and then every
-// 10 minutes, with how often it has failed and since when. From a minute on the level is Error. One
-// line says when it is over. An outage would otherwise log each try of each worker.
+// failureLogs log a failure that repeats at once, after 10 s, after a minute, and then every 10
+// minutes. Each line has the number of failures and the time of the first. From a minute on the
+// level is Error. One line reports the end of the failure. Otherwise an outage would log each try
+// of each worker.
 type failureLogs struct {
 	log     *slog.Logger
-	failing atomic.Bool // there are any
+	failing atomic.Bool // whether anything is failing
 
 	mu   sync.Mutex
-	open map[string]*failureCount // by what fails
+	open map[string]*failureCount // by the name of the thing that fails
 }
 
-// A failureCount is something that fails, from the first time on until it is over.
+// A failureCount is a thing that fails, from its first failure until it works again.
 type failureCount struct {
 	message      string
-	since, until time.Time // when it failed first and last
+	since, until time.Time // times of the first and the latest failure
 	times        int
 	lines        int // that were logged
 	next         time.Time
 }
 
-// failureWaits are when the second line comes, the third, and so on, after the first failure.
+// failureWaits are the times of the second line, the third, and so on, after the first failure.
 var failureWaits = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute}
 
 const (
 	failureEvery = 10 * time.Minute // after the last of failureWaits
-	failureOver  = 10 * time.Second // without another one, before what failed counts as mended
+	failureOver  = 10 * time.Second // without a failure, before a thing counts as working again
 	loudFailure  = 2                // lines before those of level Error
 )
 
@@ -50,7 +51,7 @@ type failureLog struct {
 // Warn logs a failure, unless it has just been logged.
 func (l failureLog) Warn(message string, args ...any) { l.failed(slog.LevelWarn, message, args) }
 
-// Error is Warn for what is loud from the first time on.
+// Error is Warn for a failure that has the level Error from the first time on.
 func (l failureLog) Error(message string, args ...any) { l.failed(slog.LevelError, message, args) }
 
 func (l failureLog) failed(level slog.Level, message string, args []any) {
@@ -96,7 +97,8 @@ func (l failureLog) count(message string) (x failureCount, due bool) {
 	return *known, true
 }
 
-// over notes that the thing works. If it has failed, and has not for a while, that is logged.
+// over reports that the thing works. If it has failed before, and has not for a while, over logs
+// that.
 func (l failureLog) over() {
 	f, key := l.all, l.key
 	if !f.failing.Load() {
@@ -115,15 +117,15 @@ func (l failureLog) over() {
 	}
 }
 
-// A limitedLog says how often something has happened, but not too often.
+// A limitedLog counts an event that is to be logged, but not too often.
 type limitedLog struct {
 	mu    sync.Mutex
 	last  time.Time
 	times int
 }
 
-// count counts one more, and returns how many there were since it last did, or 0 if that is not so
-// long ago.
+// count adds an event. It returns the number of events since it last returned one, or 0 if that was
+// less than every ago.
 func (n *limitedLog) count(every time.Duration) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()

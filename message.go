@@ -16,13 +16,13 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A MessageState says where a message stands.
+// A MessageState is the state of a message.
 type MessageState string
 
 const (
 	// Ready messages can be dequeued now. A message whose lease expired is one of them.
 	Ready MessageState = "ready"
-	// Scheduled messages become ready by themselves: they were delayed, or wait for a retry.
+	// Scheduled messages become ready by themselves. They were delayed, or wait for a retry.
 	Scheduled MessageState = "scheduled"
 	// Blocked messages wait for others of their group, or for a batch.
 	Blocked MessageState = "blocked"
@@ -30,75 +30,76 @@ const (
 	Leased MessageState = "leased"
 	// Archived messages were acked. They are kept for the queue's retention.
 	Archived MessageState = "archived"
-	// Dead messages are the dead letters: they failed for good and wait for somebody to look at
-	// them.
+	// Dead messages are the dead letters. They failed for good and wait for an operator.
 	Dead MessageState = "dead"
 )
 
-// MessageInfo is a message without its type: everything about it but the decoded payload.
-// It is plain data. Which fields are set depends on its State.
+// MessageInfo is a message without its decoded payload. It is plain data. Which fields are set
+// depends on its State.
 type MessageInfo struct {
-	ID       int64             `json:"id"`
-	Queue    string            `json:"queue"`
-	State    MessageState      `json:"state"`
-	Raw      json.RawMessage   `json:"payload"` // the payload as stored; its beginning, and no JSON, if it is cut
+	ID    int64        `json:"id"`
+	Queue string       `json:"queue"`
+	State MessageState `json:"state"`
+	// Raw is the payload as stored. If a listing has cut it, Raw is its beginning and not valid
+	// JSON.
+	Raw      json.RawMessage   `json:"payload"`
 	Priority int               `json:"priority"`
 	Key      string            `json:"key,omitempty"`      // of the Key or Unique option
 	Group    string            `json:"group,omitempty"`    // of the Group option
-	BatchID  int64             `json:"batch_id,omitempty"` // the message that waits for this one; see Then
-	Batch    BatchResult       `json:"batch,omitzero"`     // what became of the batch that this one waited for
+	BatchID  int64             `json:"batch_id,omitempty"` // the message that waits for this one (see Then)
+	Batch    BatchResult       `json:"batch,omitzero"`     // the counts of the batch that this message waited for
 	Headers  map[string]string `json:"headers,omitempty"`
 
-	// Attempt counts deliveries: 1 on the first, 0 before it. A delivery that
-	// was released, snoozed or cut short by a drain is taken off again.
+	// Attempt counts deliveries. It is 1 on the first and 0 before it. A delivery that was
+	// released, snoozed or interrupted by a stopping Worker does not count.
 	Attempt int `json:"attempt"`
 	// LastError is the text of the latest failure.
 	LastError string `json:"last_error,omitempty"`
 
 	EnqueuedAt time.Time `json:"enqueued_at,omitzero"`
-	// DueAt is when it became, or becomes, ready. A blocked message does not become ready before
-	// it.
+	// DueAt is the time from which the message is ready. A blocked message does not become ready
+	// before it.
 	DueAt time.Time `json:"due_at,omitzero"`
-	// LeasedUntil is when the lease ends, unless it is extended.
+	// LeasedUntil is the time at which the lease ends, unless it is extended.
 	LeasedUntil time.Time `json:"leased_until,omitzero"`
-	// EndedAt is when it was archived or died.
+	// EndedAt is the time at which the message was archived or died.
 	EndedAt time.Time `json:"ended_at,omitzero"`
 
-	// WorkerID and Claim are the lease: the worker's row, and a number that
-	// grows with every claim of this message. Together they fence what is
-	// done in its name.
+	// WorkerID and Claim are the lease: the worker's row, and a number that grows with every claim
+	// of this message. Together they fence the calls that are made with this lease.
 	WorkerID int64 `json:"worker_id,omitempty"`
 	Claim    int64 `json:"claim,omitempty"`
 
-	// PayloadSize is the size of the payload in bytes. It is that of Raw, unless a listing has cut
-	// Raw.
+	// PayloadSize is the size of the payload in bytes. It is the length of Raw, unless a listing
+	// has cut Raw.
 	PayloadSize int64 `json:"payload_size,omitempty"`
-	// Cut says that a listing left something out: the end of Raw or of LastError, or Headers
-	// altogether. See [ListedBytes].
+	// Cut reports that a listing left something out: the end of Raw or of LastError, or all
+	// Headers. See [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
 
-	// Cursor goes into MessageFilter.After to list what comes after this message.
+	// Cursor goes into MessageFilter.After to list the messages after this one.
 	Cursor string `json:"cursor,omitempty"`
 
-	// Malformed says which columns of the message's row do not decode, and why. It is empty unless
-	// something other than this library wrote the row. The fields of those columns are zero, and
-	// consumers send the message to the dead letters.
+	// Malformed names the columns of the message's row that do not decode, with the reasons. It is
+	// empty unless something other than this library wrote the row. The fields of those columns are
+	// zero, and consumers send the message to the dead letters.
 	Malformed string `json:"malformed,omitempty"`
 
 	stored int // bytes of its row that vary: payload, headers, error and key
 
 	delivery *deliveryState // nil outside a Worker
-	run      int64          // the run that it belongs to, as far as a plain consumer has found out; see unknownRun
+	// run is the run of the message, as far as a plain consumer has found out. See unknownRun.
+	run int64
 }
 
-// A Message is a message of a Queue[T]. It is plain data: a unit test makes its own.
+// A Message is a message of a Queue[T]. It is plain data, so a unit test can make its own.
 type Message[T any] struct {
 	MessageInfo
 	Payload T `json:"payload"`
 }
 
-// newMessage decodes the payload of m. Its error decides like a handler's: what does not decode is
-// permanent, and a panic of T is not.
+// newMessage decodes the payload of m. Its error has the effect of a handler's error. A payload
+// that does not decode is a permanent error, and a panic of T is not.
 func newMessage[T any](c *Config, m *MessageInfo) (*Message[T], error) {
 	typed := &Message[T]{MessageInfo: *m}
 	if err := m.malformed(); err != nil {
@@ -114,7 +115,7 @@ func newMessage[T any](c *Config, m *MessageInfo) (*Message[T], error) {
 	return typed, nil
 }
 
-// malformed is the error of a message whose row does not decode; nil for others.
+// malformed returns an error if the message's row does not decode.
 func (m *MessageInfo) malformed() error {
 	if m.Malformed == "" {
 		return nil
@@ -122,7 +123,8 @@ func (m *MessageInfo) malformed() error {
 	return Permanent(malformedError(fmt.Sprintf("message %d", m.ID), m.Malformed))
 }
 
-// A delivery's columns, and a listing's, in the order the dialects select them.
+// A messageRow has the columns of a delivery, and of a listing, in the order in which the dialects
+// select them.
 type messageRow struct {
 	id, priority, claim       int64
 	raw, headers              jsonColumn
@@ -136,13 +138,14 @@ type messageRow struct {
 	headersCut                sql.NullBool
 }
 
-// The names of deliveryColumns with what a claim adds, and of infoColumns with the cursor.
+// These are the names of deliveryColumns with those that a claim adds, and of infoColumns with the
+// cursor.
 const (
 	deliveryNames = "id payload priority read_ct claim_ct dedup_key headers last_error enqueued_at due_at vt runs"
 	infoNames     = "id payload priority read_ct claim_ct dedup_key headers last_error enqueued_at due_at vt queue consumer_worker_id archived_at failed_at state cursor"
 )
 
-// scanDelivery reads deliveryColumns into what delivery returned.
+// scanDelivery scans deliveryColumns into the destinations that delivery returned.
 func (r *messageRow) scanDelivery(rows *sql.Rows, into []any) (*MessageInfo, error) {
 	malformed, err := scanLoosely(rows, deliveryNames, into...)
 	if err != nil {
@@ -153,7 +156,8 @@ func (r *messageRow) scanDelivery(rows *sql.Rows, into []any) (*MessageInfo, err
 	return m, nil
 }
 
-// scanInfo reads infoColumns, of a page the cursor, and of a listing the sizes.
+// scanInfo scans infoColumns, the cursor if the row is of a page, and the sizes if it is of a
+// listing.
 func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	var m MessageInfo
 	var r messageRow
@@ -185,13 +189,15 @@ func scanInfo(rows *sql.Rows, paged bool) (*MessageInfo, error) {
 	return &m, nil
 }
 
-// delivery is what deliveryColumns are scanned into. One row may be read after another.
+// delivery returns the destinations of deliveryColumns. The same messageRow may scan one row after
+// another.
 func (r *messageRow) delivery() []any {
 	return []any{&r.id, &r.raw, &r.priority, &r.attempt, &r.claim, &r.key, &r.headers, &r.lastError, &r.enqueued, &r.due, &r.vt}
 }
 
-// fill sets what deliveryColumns say. Headers that are not texts by name are malformed, and so is a
-// claim number that cannot grow any more, since it could not fence the next lease.
+// fill sets the fields that come from deliveryColumns. Headers that are not texts by name are
+// malformed. So is a claim number that cannot grow any more, since it could not fence the next
+// lease.
 func (r *messageRow) fill(m *MessageInfo) {
 	m.ID, m.Priority, m.Claim = r.id, int(r.priority), r.claim
 	m.Raw, m.Attempt, m.Key, m.LastError = json.RawMessage(r.raw), int(r.attempt.Int64), r.key.String, r.lastError.String
@@ -209,7 +215,7 @@ func (r *messageRow) fill(m *MessageInfo) {
 	}
 }
 
-// takeOwnHeaders moves what the library itself put into the headers to where it belongs.
+// takeOwnHeaders moves the library's own headers to their fields.
 func (m *MessageInfo) takeOwnHeaders() {
 	if len(m.Headers) == 0 {
 		return
@@ -227,8 +233,8 @@ func (m *MessageInfo) takeOwnHeaders() {
 }
 
 // A jsonColumn scans JSON, which drivers return as text or bytes, into memory of its own. A plain
-// []byte does not: since Go 1.27 a driver may scan into a destination itself, and drivers write
-// over the bytes that they find there, which an earlier row may have left. NULL is nil.
+// []byte is not safe. Since Go 1.27 a driver may scan into a destination itself, and drivers
+// overwrite the bytes of an earlier row that the destination still has. NULL is nil.
 type jsonColumn []byte
 
 // Scan implements [sql.Scanner].
@@ -246,9 +252,9 @@ func (c *jsonColumn) Scan(src any) error {
 	return nil
 }
 
-// A timestamp scans what the dialects' statements return for a time: microseconds since 1970,
-// or UTC text. Rows of a test's mock may have a time.Time. NULL is the zero time, and so is an
-// infinite time, which the statements of PostgreSQL return as NULL.
+// A timestamp scans the times that the dialects' statements return: microseconds since 1970, or UTC
+// text. Rows of a test's mock may have a time.Time. NULL is the zero time, and so is an infinite
+// time, which the statements of PostgreSQL return as NULL.
 type timestamp struct{ time.Time }
 
 // Scan implements [sql.Scanner].
@@ -276,8 +282,8 @@ func (t *timestamp) Scan(src any) error {
 		t.Time = time.Time{}
 		return nil
 	}
-	// Each message has three of them, and RFC 3339 is read several times as fast as any other
-	// layout.
+	// Each message has three times, and time.Parse is several times as fast for RFC 3339 as for any
+	// other layout.
 	if len(text) > 10 && text[10] == ' ' {
 		text[10] = 'T'
 	}
@@ -295,10 +301,10 @@ func isInfinite(text []byte) bool {
 // maxMalformed bounds the text of a Malformed field in bytes. The text quotes values of the row.
 const maxMalformed = 500
 
-// scanLoosely scans a row whose columns have the names, which are separated by spaces. A column
-// that does not decode is left at its zero value, and malformed says which and why; it is empty if
-// all decode. Where all is well it costs what rows.Scan costs. It may not name the same destination
-// twice.
+// scanLoosely scans a row whose columns have the given names, separated by spaces. A column that
+// does not decode keeps its zero value, and malformed names the column and the reason. If all
+// decode, malformed is empty and the cost is the cost of rows.Scan. The same destination may not
+// occur twice.
 func scanLoosely(rows *sql.Rows, names string, into ...any) (malformed string, err error) {
 	if rows.Scan(into...) == nil {
 		return "", nil
@@ -308,7 +314,7 @@ func scanLoosely(rows *sql.Rows, names string, into ...any) (malformed string, e
 		ignored[i] = new(any)
 	}
 	if err := rows.Scan(ignored...); err != nil {
-		return "", err // it is not a value that is wrong
+		return "", err // no value of the row is wrong
 	}
 	var reasons []string
 	for i, name := range strings.Fields(names)[:len(into)] {
@@ -323,7 +329,7 @@ func scanLoosely(rows *sql.Rows, names string, into ...any) (malformed string, e
 	return joinMalformed(reasons...), nil
 }
 
-// scanRowLoosely is scanLoosely for a row that may lack its last columns; see scanRow.
+// scanRowLoosely is scanLoosely for a row that may lack its last columns (see scanRow).
 func scanRowLoosely(rows *sql.Rows, names string, into ...any) (malformed string, err error) {
 	if into, err = matchColumns(rows, into); err != nil {
 		return "", err
@@ -331,13 +337,13 @@ func scanRowLoosely(rows *sql.Rows, names string, into ...any) (malformed string
 	return scanLoosely(rows, names, into...)
 }
 
-// durationOf is a number of microseconds as a duration, within what one can hold.
+// durationOf converts microseconds to a duration, within the range of a duration.
 func durationOf(microseconds int64) time.Duration {
 	const most = int64(math.MaxInt64 / time.Microsecond)
 	return time.Duration(min(max(microseconds, -most), most)) * time.Microsecond
 }
 
-// malformedColumn says why a column does not decode.
+// malformedColumn returns the reason why a column does not decode.
 func malformedColumn(name string, err error) string {
 	if cause := errors.Unwrap(err); cause != nil && strings.HasPrefix(err.Error(), "sql: Scan error") {
 		err = cause // without the column's expression
@@ -345,7 +351,7 @@ func malformedColumn(name string, err error) string {
 	return name + ": " + err.Error()
 }
 
-// joinMalformed joins reasons within maxMalformed, in valid UTF-8. Empty ones are left out.
+// joinMalformed joins reasons within maxMalformed, in valid UTF-8. It leaves out empty ones.
 func joinMalformed(reasons ...string) string {
 	var all []string
 	for _, reason := range reasons {

@@ -12,20 +12,19 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A Notifier carries the news of new messages to other processes. Nothing
-// depends on it: Workers poll all the same, an enqueue whose transaction is the
-// library's own is stored even if Notify fails, and a Worker whose Listen
-// fails calls it again. It must be safe for concurrent use. The module
-// notifypgqrs has one, on lib/pq.
+// A Notifier notifies other processes of new messages. Correctness does not depend on it, since
+// Workers poll in any case. If Notify fails in a transaction that the library began, the enqueue is
+// stored nevertheless. If Listen fails, the Worker calls it again. A Notifier must be safe for
+// concurrent use. The module notifypgqrs has one, on lib/pq.
 type Notifier interface {
-	// Notify sends the queue's name, for those who listen to get once tx
-	// commits. It is called once in a transaction of the caller's for a queue,
-	// whose enqueue returns its error; otherwise no more than once in
-	// 20 ms for a queue, and what comes in between is made up for at their end.
+	// Notify sends the queue's name, which listeners receive once tx commits. In a caller's
+	// transaction it is called once for each queue, and the enqueue returns its error. Otherwise it
+	// is called at most once in 20 ms for each queue. Messages of the next 20 ms share one
+	// notification at their end.
 	Notify(ctx context.Context, tx Tx, queue string) error
-	// Listen calls wake with the name of each queue that it hears of, and with
-	// "" when it may have missed some, as it has before it connected. It
-	// returns when ctx is done or it can hear no more. Every Worker calls it while it runs.
+	// Listen calls wake with the name of each queue that it receives. It calls wake with "" if it
+	// may have missed some, as before it connected. It returns when ctx is done or its connection
+	// fails. Every Worker calls it while it runs.
 	Listen(ctx context.Context, wake func(queue string)) error
 }
 
@@ -34,19 +33,19 @@ const (
 	notifyMuted = 10 * time.Second      // after a failure
 )
 
-// notifications keeps a Store from telling its Notifier too often.
+// notifications limits how often a Store calls its Notifier.
 type notifications struct {
 	mu     sync.Mutex
-	muted  time.Time // until when nothing is told
+	muted  time.Time // no notifications before this time
 	queues map[string]*notification
 }
 
 type notification struct {
 	latest  time.Time
-	pending bool // one more is to come, for what was enqueued since
+	pending bool // whether another notification follows, for messages enqueued since
 }
 
-// notifies reports whether the Notifier is to be told of a queue's next message now.
+// notifies reports whether the Notifier may be called for a queue now.
 func (s *Store) notifies(queue string) bool {
 	if s.cfg.Notifier == nil {
 		return false
@@ -57,7 +56,7 @@ func (s *Store) notifies(queue string) bool {
 	return !n.pending && time.Since(n.latest) >= notifyEvery && time.Now().After(s.notifications.muted)
 }
 
-// queue returns what is known of a queue. The caller holds mu.
+// queue returns the entry of a queue. The caller holds mu.
 func (ns *notifications) queue(queue string) *notification {
 	if ns.queues == nil {
 		ns.queues = map[string]*notification{}
@@ -70,7 +69,7 @@ func (ns *notifications) queue(queue string) *notification {
 	return n
 }
 
-// notify tells the Notifier of a queue in the store's transaction, if it is in one.
+// notify notifies other processes of a queue in the store's transaction, if it is in one.
 func (s *Store) notify(ctx context.Context, queue string) error {
 	if s.cfg.Notifier == nil || s.tx == nil {
 		return nil
@@ -78,7 +77,7 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 	if _, told := s.notified.LoadOrStore(queue, true); told {
 		return nil
 	}
-	if s.afterCommit == nil { // the caller's
+	if s.afterCommit == nil { // the caller's transaction
 		if err := s.callNotify(ctx, queue); err != nil {
 			return fmt.Errorf("notify: %w", err)
 		}
@@ -92,7 +91,7 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 	s.notifications.queue(queue).latest = time.Now()
 	s.notifications.mu.Unlock()
 	err := s.callNotify(ctx, queue)
-	if err != nil && ctx.Err() == nil { // a call that is given up says nothing of the Notifier
+	if err != nil && ctx.Err() == nil { // the error of a cancelled call is not the Notifier's
 		err = &notifierError{err}
 	}
 	return err
@@ -102,7 +101,7 @@ func (s *Store) notify(ctx context.Context, queue string) error {
 func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
 	tx := s.tx
 	if user, ok := tx.(*userTx); ok {
-		tx = user.Tx // as it was given to the handler
+		tx = user.Tx // the type that was given to the handler
 	}
 	if bad := foreign.Isolate(func() { err = foreign.Safe(s.cfg.Notifier.Notify(ctx, tx, queue)) }); bad != nil {
 		return bad
@@ -110,15 +109,15 @@ func (s *Store) callNotify(ctx context.Context, queue string) (err error) {
 	return err
 }
 
-// A notifierError is a failure of the Notifier that is no reason not to do what it was to tell of.
+// A notifierError is a failure of the Notifier that must not fail the transaction.
 type notifierError struct{ err error }
 
 func (e *notifierError) Error() string { return fmt.Sprintf("notify: %v", e.err) }
 
 func (e *notifierError) Unwrap() error { return e.err }
 
-// muteNotifier reports whether a transaction failed because of its notifications,
-// which PostgreSQL may also say at its end, and stops them for a while.
+// muteNotifier reports whether a transaction failed because of its notifications, and stops them
+// for a while. PostgreSQL may report such a failure at the commit.
 func (s *Store) muteNotifier(err error) bool {
 	var failed *notifierError
 	if s.cfg.Notifier == nil || err == nil || !errors.As(err, &failed) && !sqlerr.LimitExceeded(err) {
@@ -134,8 +133,8 @@ func (s *Store) muteNotifier(err error) bool {
 	return true
 }
 
-// notifyLater tells the Notifier of a queue when it may be told again, once for all that comes
-// until then.
+// notifyLater calls the Notifier for a queue as soon as that is allowed again, once for all
+// messages until then.
 func (s *Store) notifyLater(queue string) {
 	if s.cfg.Notifier == nil {
 		return
@@ -170,10 +169,10 @@ func (s *Store) notifyLate(queue string) {
 const (
 	minListenWait = 100 * time.Millisecond // before Listen is called again
 	maxListenWait = 15 * time.Second
-	goodListen    = time.Minute // after which a failure is taken for the first one
+	goodListen    = time.Minute // after so long a failure counts as the first
 )
 
-// listenLoop has the queue runners claim what the Notifier hears of, until ctx is done.
+// listenLoop wakes the queue runners that the Notifier names, until ctx is done.
 func (r *runner) listenLoop(ctx context.Context) {
 	wait := backoff{first: minListenWait, max: maxListenWait, jitter: true}
 	for {
@@ -200,7 +199,7 @@ func (r *runner) callListen(ctx context.Context) (err error) {
 	return err
 }
 
-// notified has the queue runner of a queue claim; "" is all queue runners.
+// notified wakes the runner of a queue. An empty name wakes all queue runners.
 func (r *runner) notified(queue string) {
 	for _, q := range r.queues {
 		if queue == "" || queue == q.queue {
@@ -210,15 +209,15 @@ func (r *runner) notified(queue string) {
 	}
 }
 
-// A waker lets the Store of one process tell a Worker in it that a queue has
-// something new, without asking the database.
+// A waker lets a Store notify a Worker of the same process that a queue has new messages, without a
+// query.
 type waker struct {
 	now, fast atomic.Bool
 	wake      func()
 }
 
-// wake rings for a queue: now, or, if the news is in a caller's transaction,
-// soon. In a transaction it also tells other processes.
+// wake wakes the workers of a queue in this process: now, or by a fast poll if the message is in a
+// caller's transaction. In a transaction it also notifies other processes.
 func (s *Store) wake(ctx context.Context, queue string) error {
 	if s.afterCommit == nil {
 		s.wakeWorkers(queue, s.tx != nil)
@@ -228,7 +227,7 @@ func (s *Store) wake(ctx context.Context, queue string) error {
 	return s.notify(ctx, queue)
 }
 
-// onCommit calls fn; in a transaction of the library's own, once that has committed.
+// onCommit calls fn, or adds it to the after-commit hooks of a transaction of the library's own.
 func (s *Store) onCommit(fn func()) {
 	if s.afterCommit == nil {
 		fn()
@@ -250,7 +249,7 @@ func (s *Store) wakeWorkers(queue string, soon bool) {
 	}
 }
 
-// listen adds a waker; the function it returns takes it away.
+// listen adds a waker. The returned function removes it.
 func (s *Store) listen(queue string, w *waker) (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,38 +13,47 @@ import (
 // Open opens the database that a DSN names, with default settings. See [Config.Open].
 func Open(ctx context.Context, dsn string) (*Store, error) { return Config{}.Open(ctx, dsn) }
 
-// Open opens the database that a DSN names and returns a Store that owns it:
-// [Store.Close] closes the *sql.DB. It connects once, so that a wrong address,
-// password or key is an error here, and leaves [Store.Install] to the caller.
-// ctx bounds Open alone, not what is done with the Store.
+// Open opens the database that a DSN names and returns a Store that owns it: [Store.Close] closes
+// the *sql.DB. Open connects once, so that a wrong address, password or key is an error of Open. It
+// does not call [Store.Install]. ctx bounds Open alone, not the later use of the Store.
 //
 //	postgres://user:password@host/database    also postgresql://
-//	sqlite:queue.db                           also sqlite://queue.db; sqlite:///var/lib/queue.db; sqlite::memory:
+//	sqlite:queue.db                           also sqlite://queue.db; sqlite::memory:
+//	                                          sqlite:///var/lib/queue.db
 //	turso:queue.db                            also turso://queue.db, file:queue.db; turso::memory:
 //
-// The application imports a driver; Open finds it by the name it registers:
-// postgres (lib/pq), else pgx (pgx's stdlib); sqlite3 (ncruces or mattn), else
-// sqlite (modernc); turso, else libsql. On each connection to a file it sets
-// what a queue needs: WAL, a busy timeout of 5 s, foreign keys, synchronous
-// NORMAL. A database in memory is shared by all connections of the Store and
-// lasts as long as it; docs/BACKENDS.md says what to import for it. The pool
-// keeps up to 16 connections that are idle; [Store.DB] can be told otherwise.
+// The application imports a driver, and Open finds the driver by the name that it registers:
+//   - postgres (lib/pq), or else pgx (pgx's stdlib)
+//   - sqlite3 (ncruces or mattn), or else sqlite (modernc)
+//   - turso, or else libsql
 //
-// Options stand in the query. What follows a path is decoded: write %3F for a ?
-// in it. Those that are fields of Config too may be given there instead.
+// On each connection to a file Open sets WAL, a busy timeout of 5 s, foreign keys, and synchronous
+// NORMAL. A database in memory is shared by all connections of the Store and lasts as long as the
+// Store. docs/BACKENDS.md names the import that it needs. The pool keeps up to 16 idle connections,
+// which can be changed through [Store.DB].
 //
-//	schema=NAME                             Config.Schema, on PostgreSQL; all other parameters are the driver's there
-//	synchronous=full                        a commit survives a loss of power; normal may lose those since the last checkpoint then, and nothing else
-//	mvcc=1                                  Config.Concurrent
-//	vfs=auto|syscall|io_uring|memory        Config.VFS
-//	encryption_key=HEX, cipher=NAME         Config.EncryptionKey, Config.Cipher
+// Options are parameters of the DSN's query. The text after a path is decoded, so write %3F for a ?
+// in it. An option that is a field of Config too may be set there instead.
 //
-// An unknown scheme or option, an option given twice, a field and an option
-// that disagree, and what the driver does not have are errors matching
-// ErrUnsupported. No error, and nothing that is logged, has the key or a
-// password in it. Errors of a driver that connects are in no chain, since they
-// may hold the DSN: [errors.Is] finds what they match, [errors.As] finds a
-// *net.OpError and a method SQLState() string, and nothing else of them.
+//	schema=NAME                         Config.Schema, on PostgreSQL, where all
+//	                                    other parameters are the driver's
+//	synchronous=full                    a commit survives a loss of power; with
+//	                                    normal, a loss of power may lose the
+//	                                    commits since the last checkpoint, and
+//	                                    nothing else
+//	mvcc=1                              Config.Concurrent
+//	vfs=auto|syscall|io_uring|memory    Config.VFS
+//	encryption_key=HEX, cipher=NAME     Config.EncryptionKey, Config.Cipher
+//
+// Open returns an error matching ErrUnsupported if:
+//   - a scheme or option is unknown.
+//   - an option is given twice or differs from its field.
+//   - the driver does not support an option.
+//
+// Errors and logs never contain the key or a password. The error of a connecting driver may contain
+// the DSN, so it is not in the chain of Open's error. The function [errors.Is] finds what the
+// driver's error matches. The function [errors.As] finds in it a *net.OpError and a method
+// SQLState() string, and nothing else.
 func (c Config) Open(ctx context.Context, dsn string) (*Store, error) {
 	return c.openOn(ctx, dsn, runtime.GOOS)
 }
@@ -92,8 +101,7 @@ func (c Config) open(ctx context.Context, src dsn.Source, goos string, hide dsn.
 	return s, nil
 }
 
-// unsupported makes an error of package dsn match ErrUnsupported, if it matches that of the
-// package.
+// unsupported makes an error of package dsn match ErrUnsupported if it matches dsn.ErrUnsupported.
 func unsupported(err error) error {
 	if !errors.Is(err, dsn.ErrUnsupported) {
 		return err
@@ -107,8 +115,8 @@ func (e *unsupportedError) Error() string        { return e.err.Error() }
 func (e *unsupportedError) Unwrap() error        { return e.err }
 func (e *unsupportedError) Is(target error) bool { return target == ErrUnsupported }
 
-// maxIdle is how many connections stay open, as many as a Worker runs handlers.
-// database/sql's own 2 make it open and close them all the time.
+// maxIdle is how many connections stay open, as many as a Worker runs handlers. The default of
+// database/sql is 2, with which it opens and closes connections all the time.
 const maxIdle = 16
 
 // Format prints the Config as [fmt] would, without the encryption key.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// An Option says how a message is enqueued. A call takes some of them, and returns an error for the
-// others. A line is a call, or an option that takes options itself:
+// An Option says how a message is enqueued. Each call takes some of the options and returns an
+// error for the others. A line of the table is a call, or an option that takes options itself:
 //
 //	                 Delay, At  Priority, Headers  Group  Key, Unique  Each  Then
 //	Queue.Enqueue        x              x            x         x         -     x
@@ -38,11 +38,11 @@ type options struct {
 	err      error
 }
 
-// noOptions are those of a message that is enqueued without any.
+// noOptions are the options of a message that is enqueued without any.
 var noOptions options
 
-// Delay makes the message ready d after now by the database's clock. A
-// negative delay is an error. It does not go with At.
+// Delay makes the message ready d after now by the database's clock. A negative delay is an error.
+// It cannot be combined with At.
 func Delay(d time.Duration) Option {
 	return func(o *options) {
 		if d < 0 {
@@ -52,9 +52,9 @@ func Delay(d time.Duration) Option {
 	}
 }
 
-// At makes the message ready at t by the database's clock. A time that has
-// passed, the zero time too, means now. A time after the second 9999-12-31 23:59:59 UTC
-// is an error. It does not go with Delay.
+// At makes the message ready at t by the database's clock. A time that has passed, or the zero
+// time, means now. A time after the second 9999-12-31 23:59:59 UTC is an error. It cannot be
+// combined with Delay.
 func At(t time.Time) Option {
 	return func(o *options) {
 		if t.After(latestTime) {
@@ -64,14 +64,14 @@ func At(t time.Time) Option {
 	}
 }
 
-// latestTime is the latest that a message can be ready at. Blocked messages stand a moment after
-// it.
+// latestTime is the latest time at which a message can be ready. The time of blocked messages is a
+// moment after it.
 var latestTime = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
 
 const leastPriority, mostPriority = -1, 2
 
-// Priority puts the message before those of a lower priority: -1, 0 (the
-// default), 1 or 2. Any other is an error.
+// Priority puts the message before messages of a lower priority. It is -1, 0 (the default), 1 or 2.
+// Any other is an error.
 func Priority(p int) Option {
 	return func(o *options) {
 		if p < leastPriority || p > mostPriority {
@@ -81,9 +81,9 @@ func Priority(p int) Option {
 	}
 }
 
-// Headers adds headers, up to 64 KiB as JSON. They reach the consumer in MessageInfo.Headers.
-// Names that begin with "pgqrs-" or "dead-letter-" are reserved for the library. Such a name is
-// an error that matches ErrInvalidPayload.
+// Headers adds headers, up to 64 KiB as JSON. They reach the consumer in MessageInfo.Headers. Names
+// that begin with "pgqrs-" or "dead-letter-" are reserved for the library. Such a name is an error
+// that matches ErrInvalidPayload.
 func Headers(h map[string]string) Option {
 	return func(o *options) {
 		if err := checkHeaders(h); err != nil {
@@ -95,16 +95,16 @@ func Headers(h map[string]string) Option {
 	}
 }
 
-// reservedPrefix begins the keys and headers that the library alone writes. It keeps them apart
-// from those of callers: a caller's key could hold an instant of a schedule, and a caller's header
-// could put a message into a batch or a group.
+// reservedPrefix begins the keys and headers that the library alone writes. It separates them from
+// the callers' own. A caller's key could otherwise hold an instant of a schedule, and a caller's
+// header could put a message into a batch or a group.
 const reservedPrefix = "pgqrs-"
 
-// deadLetterPrefix begins the headers of a dead-letter queue's copies. Whether a message that dies
-// is copied depends on one of them.
+// deadLetterPrefix begins the headers of a dead-letter queue's copies. One of the headers decides
+// whether a message that dies is copied.
 const deadLetterPrefix = "dead-letter-"
 
-// checkReserved reports that a name or key is the library's own.
+// checkReserved returns an error if a name or key is reserved for the library.
 func checkReserved(what, name string, prefixes ...string) error {
 	for _, prefix := range prefixes {
 		if strings.HasPrefix(name, prefix) {
@@ -114,7 +114,7 @@ func checkReserved(what, name string, prefixes ...string) error {
 	return nil
 }
 
-// checkHeaders reports a header that callers cannot set.
+// checkHeaders returns an error if a caller cannot set a header.
 func checkHeaders(h map[string]string) error {
 	for name := range h {
 		if err := checkReserved("header", name, reservedPrefix, deadLetterPrefix); err != nil {
@@ -124,7 +124,7 @@ func checkHeaders(h map[string]string) error {
 	return nil
 }
 
-// withHeader is h with one more header.
+// withHeader returns h with one more header.
 func withHeader(h map[string]string, name, value string) map[string]string {
 	more := maps.Clone(h)
 	if more == nil {
@@ -134,17 +134,17 @@ func withHeader(h map[string]string, name, value string) map[string]string {
 	return more
 }
 
-// Key makes enqueueing idempotent: while a message of the same key is
-// unfinished in the queue, nothing is stored, and its id is returned without
-// an error. Acked, deleted and dead messages free their key. If another
-// transaction is storing the same key, the call waits for it to end.
+// Key makes enqueueing idempotent. While a message of the same key is unfinished in the queue,
+// nothing is stored, and the call returns that message's id without an error. Acked, deleted and
+// dead messages free their key. If another transaction is storing the same key, the call waits for
+// the transaction to end.
 //
-// A key has 1 to 255 characters. One that begins with "pgqrs-" is reserved for the library, and is
-// an error that matches ErrInvalidPayload.
+// A key has 1 to 255 characters. A key that begins with "pgqrs-" is reserved for the library, and
+// is an error that matches ErrInvalidPayload.
 func Key(k string) Option { return optionKey(k, false) }
 
-// Unique is Key, but for the error: the id of the first message comes with one
-// that matches ErrDuplicate.
+// Unique is like Key, but a taken key is an error. The call returns the existing message's id and
+// an error matching ErrDuplicate.
 func Unique(k string) Option { return optionKey(k, true) }
 
 func optionKey(k string, unique bool) Option {
@@ -156,8 +156,8 @@ func optionKey(k string, unique bool) Option {
 	}
 }
 
-// Each gives every message of an EnqueueBatch, and every run of Children, options of its own, by
-// its index. They come on top of the call's. Each is an error elsewhere.
+// Each gives every message of an EnqueueBatch, and every run of Children, options of its own by its
+// index, in addition to the options of the call. In other calls Each is an error.
 func Each(opts func(i int) []Option) Option {
 	return func(o *options) { o.forEach = opts }
 }
@@ -175,7 +175,7 @@ func (o *options) addError(err error) {
 	}
 }
 
-// apply adds opts and reports the first that makes no sense.
+// apply applies opts and returns the first error.
 func (o *options) apply(opts []Option) error {
 	for _, opt := range opts {
 		opt(o)
@@ -186,7 +186,7 @@ func (o *options) apply(opts []Option) error {
 	return o.err
 }
 
-// forItem returns the options of one message of a batch, which Each gave some of its own.
+// forItem returns the options of one message of a batch, with those that Each adds.
 func (o *options) forItem(i int) (*options, error) {
 	own := *o
 	own.forEach = nil

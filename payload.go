@@ -30,7 +30,7 @@ func (l Limits) encode(v any) (string, error) {
 	return text, err
 }
 
-// encodeNested is encode, and says how deep the payload is nested.
+// encodeNested is encode, and also returns how deep the payload is nested.
 func (l Limits) encodeNested(v any) (text string, depth int, err error) {
 	err = encodeBuffered(v, func(raw []byte) error {
 		limit := l.MaxPayload
@@ -50,7 +50,7 @@ func (l Limits) encodeNested(v any) (text string, depth int, err error) {
 	return text, depth, nil
 }
 
-// An encoder is a json.Encoder and where it writes to.
+// An encoder is a json.Encoder with the buffer that it writes to.
 type encoder struct {
 	buf  bytes.Buffer
 	json *json.Encoder
@@ -63,12 +63,12 @@ var encoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// maxKept is the size in bytes up to which the buffer of an encoder is kept for the next.
+// maxKept is the size in bytes up to which the buffer of an encoder is kept for reuse.
 const maxKept = 64 << 10
 
-// encodeBuffered calls use with v as JSON, which is not use's to keep. It is json.Marshal's but for
-// <, > and &, which are left as they are, and for invalid UTF-8, which is refused rather than
-// replaced.
+// encodeBuffered calls use with v as JSON, which use must not keep. It encodes like json.Marshal,
+// except that it does not escape <, > and &, and that it refuses invalid UTF-8 rather than
+// replacing it.
 func encodeBuffered(v any, use func(raw []byte) error) error {
 	e := encoders.Get().(*encoder)
 	var err error
@@ -76,7 +76,7 @@ func encodeBuffered(v any, use func(raw []byte) error) error {
 		return bad
 	}
 	if err != nil {
-		return foreign.Safe(err) // and what an encoder does after an error is not said
+		return foreign.Safe(err) // the state of an encoder after an error is not defined
 	}
 	raw := bytes.TrimSuffix(e.buf.Bytes(), []byte("\n"))
 	if mayBeReplaced(raw) {
@@ -92,7 +92,8 @@ func encodeBuffered(v any, use func(raw []byte) error) error {
 	return err
 }
 
-// mayBeReplaced reports whether JSON has U+FFFD, by which encoding/json replaces invalid UTF-8.
+// mayBeReplaced reports whether JSON contains U+FFFD, with which encoding/json replaces invalid
+// UTF-8.
 func mayBeReplaced(raw []byte) bool {
 	return bytes.Contains(raw, []byte("\uFFFD")) || bytes.Contains(raw, []byte(`\ufffd`))
 }
@@ -146,7 +147,7 @@ func (c *Config) decode(raw []byte, into any) error {
 	return dec.Decode(into)
 }
 
-// checkName reports what is wrong with a name or a key.
+// checkName returns an error if a name or a key is not valid.
 func checkName(what, name string) error {
 	switch {
 	case name == "":
@@ -161,8 +162,8 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// checkTitle reports what is wrong with the name of a queue, workflow, worker or schedule: whoever
-// reads or types it does not see a space at its ends.
+// checkTitle returns an error if the name of a queue, workflow, worker or schedule is not valid. A
+// space at an end of a name is an error, since a reader does not see it.
 func checkTitle(what, name string) error {
 	if err := checkName(what, name); err != nil {
 		return err
@@ -173,8 +174,8 @@ func checkTitle(what, name string) error {
 	return nil
 }
 
-// checkFindable reports why there can be nothing of a name, so that no dialect
-// has to be asked: PostgreSQL takes neither of these, and would end a caller's transaction.
+// checkFindable returns an error if nothing can have a name, so that no dialect has to be asked.
+// PostgreSQL refuses such a name and would abort a caller's transaction.
 func checkFindable(what, name string) error {
 	switch {
 	case !utf8.ValidString(name):
@@ -185,7 +186,8 @@ func checkFindable(what, name string) error {
 	return nil
 }
 
-// errorText is an error as last_error holds it: valid UTF-8 without NUL, of bounded length.
+// errorText is the text of an error as last_error holds it: valid UTF-8 without NUL, of bounded
+// length.
 func errorText(err error) string {
 	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "\uFFFD")
 	const limit = 8 << 10
@@ -195,7 +197,7 @@ func errorText(err error) string {
 	return text
 }
 
-// invalidTextError is the error of what the database's encoding lacks.
+// invalidTextError is the error of a text that the database's encoding cannot represent.
 func invalidTextError(err error) error {
 	return fmt.Errorf("%w: the database's encoding lacks a character (%w)", ErrInvalidPayload, err)
 }
@@ -207,7 +209,8 @@ func (e *asciiError) Error() string { return asciiText(errorText(e.err)) }
 
 func (e *asciiError) Unwrap() error { return e.err }
 
-// inASCII returns an error whose text every encoding has, or nil if that of err is such a text.
+// inASCII returns an error whose text every encoding can represent. It returns nil if the text of
+// err is ASCII already.
 func inASCII(err error) error {
 	if err == nil || isASCII(errorText(err)) {
 		return nil
@@ -219,7 +222,7 @@ func isASCII(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// asciiText writes what is not ASCII as escapes, as Go does.
+// asciiText replaces characters outside ASCII by escapes, as Go does.
 func asciiText(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -235,7 +238,7 @@ func asciiText(text string) string {
 	return b.String()
 }
 
-// jsonList is a list as statements take it: one JSON argument, bound as a string.
+// jsonList encodes a list as statements take it: one JSON argument, bound as a string.
 func jsonList[T any](list []T) (string, error) {
 	if len(list) == 0 {
 		return "[]", nil
@@ -248,7 +251,7 @@ func jsonList[T any](list []T) (string, error) {
 	return text, err
 }
 
-// idList is jsonList for ids, which has no error.
+// idList is jsonList for ids. It has no error.
 func idList(ids []int64) string {
 	text := []byte{'['}
 	for i, id := range ids {
@@ -260,8 +263,8 @@ func idList(ids []int64) string {
 	return string(append(text, ']'))
 }
 
-// jsonTexts is a list of texts as statements take it: jsonList, each text in
-// an array of its own. As an element Turso's json_each leaves its escapes in.
+// jsonTexts encodes a list of texts as statements take it, like jsonList, with each text in an
+// array of its own. Turso's json_each leaves the escapes in a text that is an element itself.
 func jsonTexts[T any](texts []T) (string, error) {
 	list := make([][]T, len(texts))
 	for i := range texts {
@@ -270,20 +273,19 @@ func jsonTexts[T any](texts []T) (string, error) {
 	return jsonList(list)
 }
 
-// Limits bounds what may be enqueued. A zero field means its default, and for
-// all but MaxPayload that is no limit.
+// Limits bounds the messages that may be enqueued. A zero field means its default, which is no
+// limit except for MaxPayload.
 //
-// But for MaxPayload, which holds for all JSON that is stored, they are about
-// the payloads of Enqueue and EnqueueBatch and the inputs of Start, Child and
-// Children: the same ones, by the same measures, as of pgqrs 0.15, so that
-// processes that share tables can have one policy. (Its defaults are strings of
-// 1024 bytes, a depth of 5, the keys __proto__ and constructor forbidden, and a
-// rate of 1000 with a burst of 50.)
+// MaxPayload holds for all JSON that is stored. The other fields hold for the payloads of Enqueue
+// and EnqueueBatch and for the inputs of Start, Child and Children. They are the limits of pgqrs
+// 0.15, measured in the same way, so that processes that share tables can have one policy. The
+// defaults of pgqrs 0.15 are strings of 1024 bytes, a depth of 5, the forbidden keys __proto__ and
+// constructor, and a rate of 1000 with a burst of 50.
 type Limits struct {
-	// MaxPayload is the size of a payload as JSON, in bytes. Zero means 1 MiB. A driver of SQLite
-	// may have too little memory for values of more than 32 MiB.
+	// MaxPayload is the maximum size of a payload as JSON, in bytes. Zero means 1 MiB. A driver of
+	// SQLite may have too little memory for values of more than 32 MiB.
 	MaxPayload int
-	// MaxString is the length of a string in a payload, or of a key, in bytes.
+	// MaxString is the maximum length of a string in a payload, or of a key, in bytes.
 	MaxString int
 	// MaxDepth is how deep values may be nested: 1 is {"a": 1}, 2 is {"a": [1]}.
 	MaxDepth int
@@ -292,14 +294,14 @@ type Limits struct {
 	// RequiredKeys must be keys of a payload that is an object.
 	RequiredKeys []string
 
-	// MaxPerSecond is how many messages a Store, with all its copies, may enqueue a
-	// second, and runs start: by Enqueue, EnqueueBatch and Start, but not by the
-	// code of a run. Above it they return a *RateLimitError. What is refused
-	// for another reason, or is enqueued by other Stores and processes, does not count.
+	// MaxPerSecond is how many messages and runs a Store, with all its copies, may enqueue a
+	// second, by Enqueue, EnqueueBatch and Start. Above it these calls return a *RateLimitError.
+	// The code of a run is not limited. Messages that are refused for another reason, or are
+	// enqueued by other Stores and processes, do not count.
 	MaxPerSecond float64
-	// Burst is how many may be enqueued at once after a pause. A larger batch
-	// passes when as many as that would, and is paid off by a longer wait
-	// after it. Zero means those of one second, at least 1.
+	// Burst is how many messages may be enqueued at once after a pause. A batch above Burst passes
+	// when Burst messages would pass, and makes the calls after it wait longer. Zero means the
+	// messages of one second, and at least 1.
 	Burst int
 }
 
@@ -320,7 +322,7 @@ func (l Limits) check() error {
 	return nil
 }
 
-// admit checks what is in items against the limits that are about what is enqueued.
+// admit checks the content of items against the limits. The rate is not checked here.
 func (l Limits) admit(items []enqueueRow, content func([]byte) []byte) error {
 	if l.MaxString == 0 && l.MaxDepth == 0 && len(l.ForbiddenKeys)+len(l.RequiredKeys) == 0 {
 		return nil
@@ -391,16 +393,16 @@ func (l Limits) checkLength(what, text string) error {
 	return nil
 }
 
-// A bucket holds what may be enqueued now. It is safe for concurrent use.
+// A bucket has the tokens for messages that may be enqueued now. It is safe for concurrent use.
 type bucket struct {
 	rate, burst float64
 
 	mu   sync.Mutex
-	left float64 // less than nothing after a batch above burst
+	left float64 // negative after a batch above burst
 	at   time.Time
 }
 
-// newBucket returns a full one, or nil if there is no rate.
+// newBucket returns a full bucket, or nil if there is no rate.
 func newBucket(l Limits) *bucket {
 	if l.MaxPerSecond == 0 {
 		return nil
@@ -412,8 +414,8 @@ func newBucket(l Limits) *bucket {
 	return &bucket{rate: l.MaxPerSecond, burst: burst, left: burst}
 }
 
-// spend takes n out, or says how long that would have to wait. There must be as
-// many in it, or, for a batch that it could never hold, be full.
+// spend takes n tokens, or returns an error with the time to wait for them. There must be n tokens
+// in the bucket. For a batch above burst the bucket must be full.
 func (b *bucket) spend(now time.Time, n int) error {
 	if b == nil {
 		return nil
@@ -424,7 +426,7 @@ func (b *bucket) spend(now time.Time, n int) error {
 		b.left = min(b.burst, b.left+b.rate*since.Seconds())
 		b.at = now
 	}
-	if lacking := min(float64(n), b.burst) - b.left; lacking > 1e-9 { // but for rounding
+	if lacking := min(float64(n), b.burst) - b.left; lacking > 1e-9 { // allow for rounding
 		wait := math.Ceil(lacking / b.rate * float64(time.Second))
 		return &RateLimitError{time.Duration(min(wait, math.MaxInt64/2))}
 	}
@@ -432,8 +434,8 @@ func (b *bucket) spend(now time.Time, n int) error {
 	return nil
 }
 
-// record marshals v as the steps and runs record it: in the form in which every
-// database returns it, so that the first value equals the value of each replay.
+// record marshals v as steps and runs record it. The result has the form in which every database
+// returns it, so that the first value equals the value of each replay.
 func (l Limits) record(v any) (string, error) {
 	text, err := l.encode(v)
 	if err != nil {

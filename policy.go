@@ -16,48 +16,45 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A Policy says how often and how fast work is tried again, and how much of it
-// goes on at a time. A zero field means its default. Of steps (see [Run.With])
-// the first three fields count; the others are of a queue or workflow.
+// A Policy says how often and how fast work is retried, and how much of it goes on at a time. A
+// zero field means its default. Steps use the first three fields (see [Run.With]). The other fields
+// are for a queue or workflow.
 //
-// A [Worker] writes the policies of its handlers to the rows of their queues
-// when it starts, and [Queue.Configure] does so by hand: operators see them
-// there, and the limits that hold in all processes (MaxLeased, Rate and those of
-// groups) are read from there, whoever wrote them last.
+// When a [Worker] starts, it writes the policies of its handlers to the rows of their queues.
+// [Queue.Configure] does so by hand. Operators see the policies in these rows. The limits that hold
+// in all processes (MaxLeased, Rate and the limits of groups) are read from the rows, whoever wrote
+// them last.
 type Policy struct {
-	// MaxAttempts is how many deliveries a message may have before it goes to
-	// the dead letters; -1 means no limit. Zero means 5.
+	// MaxAttempts is how many deliveries a message may have before it goes to the dead letters. -1
+	// means no limit. Zero means 5.
 	MaxAttempts int
-	// Backoff returns how long to wait after the given attempt (1 is the
-	// first) failed. Nil means Exponential(time.Second, time.Hour).
+	// Backoff returns how long to wait after the given attempt failed. The first attempt is 1. Nil
+	// means Exponential(time.Second, time.Hour).
 	Backoff func(attempt int) time.Duration
-	// Timeout bounds one attempt of a handler in a Worker: its ctx ends then,
+	// Timeout bounds one attempt of a handler in a Worker. When it passes, the handler's ctx ends
 	// with the cause ErrTimeout. Zero means none.
 	Timeout time.Duration
-	// Concurrency bounds how many messages of the queue one Worker handles at
-	// a time. Zero means as many as the Worker does.
-	// HandleBatch counts batches, and takes zero for one.
+	// Concurrency bounds how many messages of the queue one Worker handles at a time. Zero means as
+	// many as the Worker does. With HandleBatch it bounds batches, and zero means 1.
 	Concurrency int
-	// Lease is how long a message of the queue stays with a Worker that has
-	// gone silent. Zero means Worker.Lease; less than 100 ms is an error.
+	// Lease is how long a message of the queue stays with a Worker whose heartbeats have stopped.
+	// Zero means Worker.Lease. Less than 100 ms is an error.
 	Lease time.Duration
-	// Retention is how long a Worker that handles the queue keeps archived
-	// messages; negative means for ever. Zero means 7 days. Dead letters are
-	// kept until they are redriven or purged.
+	// Retention is how long a Worker that handles the queue keeps archived messages. A negative
+	// value means for ever. Zero means 7 days. Dead letters are kept until they are redriven or
+	// purged.
 	Retention time.Duration
-	// DeadLetter names another queue, which gets a copy of each message that
-	// dies in this one, in the same transaction. The copy has the headers of
-	// the message, and dead-letter-queue, -id, -attempts and -error; the dead letter itself
-	// stays where it is, for Redrive. What dies of the copies that came from the
-	// other queue is not copied back. A run of a workflow that fails is no
-	// dead letter. Empty means none.
+	// DeadLetter names another queue, which gets a copy of each message that dies in this queue, in
+	// the same transaction. The copy has the headers of the message, and dead-letter-queue, -id,
+	// -attempts and -error. The dead letter itself stays where it is, for Redrive. If a copy that
+	// came from the other queue dies here, it is not copied back. A failed run of a workflow is not
+	// copied. Empty means none.
 	DeadLetter string
 
-	// MaxLeased bounds how many messages of the queue are leased at a time, in
-	// all processes. Zero means no limit.
+	// MaxLeased bounds how many messages of the queue are leased at a time, in all processes. Zero
+	// means no limit.
 	MaxLeased int
-	// Rate bounds how many deliveries of the queue begin, in all processes.
-	// Zero means no limit.
+	// Rate bounds how many deliveries of the queue begin, in all processes. Zero means no limit.
 	Rate Rate
 
 	// GroupConcurrency is how many messages of one group are leased at a time,
@@ -66,20 +63,20 @@ type Policy struct {
 	// GroupRate bounds how many deliveries of one group begin, in all
 	// processes. Zero means no limit.
 	GroupRate Rate
-	// SkipFailed lets a group go on past a failed message while that waits for
-	// its retry. Otherwise it holds its group up until it is done or dead.
+	// SkipFailed unblocks the next message of a group while a failed message waits for its retry.
+	// Otherwise a message blocks its group until it is done or dead.
 	SkipFailed bool
 }
 
-// A Rate is N in each Per, on average, and no more than N at once: a bucket of N
-// tokens, of which one comes back every Per/N. The zero Rate is no limit; more
-// than 10,000 a second is an error.
+// A Rate allows N deliveries in each Per on average, and at most N at once. It is a bucket of N
+// tokens, to which one token returns every Per/N. The zero Rate is no limit. More than 10,000 a
+// second is an error.
 type Rate struct {
 	N   int           `json:"n"`
 	Per time.Duration `json:"-"`
 }
 
-// String says the rate in words, such as "100 per 1m".
+// String returns the rate in words, such as "100 per 1m".
 func (r Rate) String() string {
 	if r == (Rate{}) {
 		return "no limit"
@@ -87,7 +84,7 @@ func (r Rate) String() string {
 	return fmt.Sprintf("%d per %s", r.N, shortDuration(r.Per))
 }
 
-// interval is what lies between two, in microseconds.
+// interval is the time between two deliveries, in microseconds.
 func (r Rate) interval() int64 {
 	n := int64(r.N)
 	return (r.Per.Microseconds() + n - 1) / n
@@ -111,17 +108,17 @@ const (
 
 var defaultBackoff = Exponential(time.Second, time.Hour)
 
-// Exponential returns a backoff that begins at first and doubles with each
-// attempt up to max, each varied at random by up to a quarter either way, so
-// that what failed together does not come back together.
+// Exponential returns a backoff that begins at first and doubles with each attempt up to max. Each
+// wait is varied at random by up to a quarter either way, so that messages that failed together are
+// not retried together.
 func Exponential(first, max time.Duration) func(attempt int) time.Duration {
 	return exponential{first, max}.wait
 }
 
-// exponential is a type of its own so that a policy can say what its bounds are.
+// exponential is a named type so that the description of a policy can have its bounds.
 type exponential struct{ first, max time.Duration }
 
-// Attempts that no message has, for which wait returns its bounds.
+// These are attempts that no message has. For them wait returns its bounds.
 const firstWait, lastWait = 0, -1
 
 func (e exponential) wait(attempt int) time.Duration {
@@ -136,24 +133,24 @@ func (e exponential) wait(attempt int) time.Duration {
 	return time.Duration(d)
 }
 
-// exhausted reports whether the given attempt was the last one, or past it.
+// exhausted reports whether the given attempt was the last allowed one, or past it.
 func (p Policy) exhausted(attempt int) bool {
 	limit := cmp.Or(p.MaxAttempts, defaultMaxAttempts)
 	return limit > 0 && attempt >= limit
 }
 
-// attemptsExceeded reports whether a delivery is past the last attempt: the one
-// before it never answered.
+// attemptsExceeded reports whether a delivery is past the last allowed attempt. The attempt before
+// it then ended without an answer.
 func (p Policy) attemptsExceeded(attempt int) bool { return p.exhausted(attempt - 1) }
 
-// retention is how long archived messages are kept; negative: for ever.
+// retention is how long archived messages are kept. A negative value means for ever.
 func (p Policy) retention() time.Duration { return cmp.Or(p.Retention, defaultRetention) }
 
-// limited reports whether claims of the queue are limited; those of groups are not by this.
+// limited reports whether claims of the queue are limited. The limits of groups do not count.
 func (p Policy) limited() bool { return p.MaxLeased > 0 || p.Rate != Rate{} }
 
-// wait returns how long to wait after an attempt. If Backoff panics it is what the default
-// says, with an error that says so.
+// wait returns how long to wait after an attempt. If Backoff panics it returns the default's wait
+// and an error.
 func (p Policy) wait(attempt int) (d time.Duration, err error) {
 	d = defaultBackoff(attempt)
 	if p.Backoff != nil {
@@ -162,7 +159,7 @@ func (p Policy) wait(attempt int) (d time.Duration, err error) {
 	return d, err
 }
 
-// check reports a policy that makes no sense.
+// check returns an error if the policy makes no sense.
 func (p Policy) check() error {
 	switch {
 	case p.MaxAttempts < -1:
@@ -185,7 +182,7 @@ func (p Policy) check() error {
 	return errors.Join(p.Rate.check("Policy.Rate"), p.GroupRate.check("Policy.GroupRate"))
 }
 
-// An outcome is what becomes of a delivery.
+// An outcome is the outcome of a delivery.
 type outcome struct {
 	kind  outcomeKind
 	delay time.Duration // of a release or retry
@@ -205,7 +202,7 @@ func (k outcomeKind) String() string {
 	return [...]string{"acked", "released", "retried", "dead"}[k]
 }
 
-// outcome decides by the error that a handler returned for the given attempt.
+// outcome returns the outcome of the given attempt by the error that the handler returned.
 func (p Policy) outcome(attempt int, err error) outcome {
 	var snooze *snoozeError
 	var after *retryAfterError
@@ -232,18 +229,18 @@ func (p Policy) outcome(attempt int, err error) outcome {
 	return outcome{kind: retried, delay: delay, err: err}
 }
 
-// PolicyInfo is the [Policy] of a queue, as a Worker or [Queue.Configure] wrote
-// it last, with the defaults filled in. Where neither has, it is zero.
+// PolicyInfo is the [Policy] of a queue, as a Worker or [Queue.Configure] wrote it last, with the
+// defaults filled in. It is zero if neither has written it.
 type PolicyInfo struct {
 	MaxAttempts int           `json:"max_attempts,omitzero"` // -1: no limit
 	Backoff     string        `json:"backoff,omitzero"`      // the bounds of Exponential, such as "1s to 1h", or the name of a function
 	Timeout     time.Duration `json:"-"`                     // 0: none
-	Concurrency int           `json:"concurrency,omitzero"`  // of one Worker; 0: no limit
+	Concurrency int           `json:"concurrency,omitzero"`  // of one Worker, 0: no limit
 	Lease       time.Duration `json:"-"`                     // 0: the Worker's
 	Retention   time.Duration `json:"-"`                     // negative: for ever
 	DeadLetter  string        `json:"dead_letter,omitzero"`  // empty: none
 
-	// The limits that hold in all processes, as they are applied.
+	// These are the limits that hold in all processes, as they are applied.
 	MaxLeased        int  `json:"max_leased,omitzero"` // 0: no limit
 	Rate             Rate `json:"rate,omitzero"`
 	GroupConcurrency int  `json:"group_concurrency,omitzero"`
@@ -251,8 +248,8 @@ type PolicyInfo struct {
 	SkipFailed       bool `json:"skip_failed,omitzero"`
 }
 
-// String says the policy in words. What is off, or nobody has changed in a
-// group's limits, is left out; of a policy that nobody has written it is empty.
+// String returns the policy in words. It leaves out limits that are not set, and group limits that
+// nobody has changed. It is empty for a policy that nobody has written.
 func (p PolicyInfo) String() string {
 	var parts []string
 	add := func(said bool, format string, args ...any) {
@@ -277,7 +274,7 @@ func (p PolicyInfo) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// shortDuration is d without the zeros that String ends with.
+// shortDuration returns d as String does, without the zeros at the end.
 func shortDuration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -289,9 +286,9 @@ func shortDuration(d time.Duration) string {
 	return text
 }
 
-// A policyRow is what the statements take and return of a queue's policy: an
-// array of policyRecord as text, the limits, and the dead-letter queue. It
-// begins with the queue's name where it is written.
+// A policyRow has the arguments and columns of a queue's policy in the statements: an array of
+// policyRecord as text, the limits, and the dead-letter queue. Where it is written, it begins with
+// the queue's name.
 type policyRow []any
 
 // A policyRecord is the part of a policy that is for operators alone. Durations are texts.
@@ -304,7 +301,7 @@ type policyRecord struct {
 	Retention   string `json:"retention"`
 }
 
-// row is the policy as policy.configure takes it.
+// row returns the policy as policy.configure takes it.
 func (p Policy) row(queue string) policyRow {
 	record := policyRecord{MaxAttempts: cmp.Or(p.MaxAttempts, defaultMaxAttempts), Backoff: describeBackoff(p.Backoff), Concurrency: p.Concurrency,
 		Retention: "for ever"}
@@ -332,7 +329,7 @@ func (p Policy) row(queue string) policyRow {
 	return append(row, p.DeadLetter)
 }
 
-// positiveOr is n, or NULL for zero.
+// positiveOr returns n, or NULL for zero.
 func positiveOr(n int) any {
 	if n == 0 {
 		return nil
@@ -340,7 +337,7 @@ func positiveOr(n int) any {
 	return n
 }
 
-// columns are a rate's interval and burst, or NULLs.
+// columns returns a rate's interval and burst, or NULLs.
 func (r Rate) columns() []any {
 	if r == (Rate{}) {
 		return []any{nil, nil}
@@ -348,7 +345,7 @@ func (r Rate) columns() []any {
 	return []any{r.interval(), r.N}
 }
 
-// describeBackoff says what a backoff does, or what it is called.
+// describeBackoff returns a description of a backoff, or the name of its function.
 func describeBackoff(backoff func(int) time.Duration) string {
 	if backoff == nil {
 		backoff = defaultBackoff
@@ -380,7 +377,7 @@ func decodePolicy(raw []byte) (PolicyInfo, error) {
 		return p, err
 	}
 	if text == nil && p.GroupConcurrency == 1 {
-		p.GroupConcurrency = 0 // nobody has said so
+		p.GroupConcurrency = 0 // nobody has set it
 	}
 	p.MaxLeased, p.DeadLetter = valueOf(held), valueOf(deadLetter)
 	p.Rate, p.GroupRate = rateOf(interval, burst), rateOf(groupInterval, groupBurst)
@@ -388,8 +385,7 @@ func decodePolicy(raw []byte) (PolicyInfo, error) {
 	return p, nil
 }
 
-// valueOf is what v points to, or zero. listedPolicy is decodePolicy for a listing: what does not
-// decode is malformed, like what was before.
+// listedPolicy is decodePolicy for a listing. A policy that does not decode is added to malformed.
 func listedPolicy(raw []byte, malformed string) (PolicyInfo, string) {
 	p, err := decodePolicy(raw)
 	if err != nil {
@@ -429,7 +425,7 @@ func (p *PolicyInfo) decode(text string) error {
 	return nil
 }
 
-// rateOf is the rate of two columns. The interval was rounded up to a microsecond.
+// rateOf returns the rate of two columns. The interval was rounded up to a microsecond.
 func rateOf(interval *int64, burst *int) Rate {
 	if interval == nil || burst == nil {
 		return Rate{}
@@ -443,10 +439,10 @@ func rateOf(interval *int64, burst *int) Rate {
 	return Rate{*burst, per}
 }
 
-// Configure writes the queue's policy to its row, which it makes if need be: for
-// operators to see, and for the limits in it to hold. A Worker does so for its
-// handlers when it starts; a process that only enqueues has no need to, unless
-// it is the one that knows the limits. It writes nothing if the row says the same.
+// Configure writes the queue's policy to its row, and makes the row if there is none. Operators see
+// the policy there, and the limits in it take effect. A Worker does so for its handlers when it
+// starts. A process that only enqueues needs Configure only if it alone knows the limits. Configure
+// writes nothing if the row has the same policy already.
 func (q *Queue[T]) Configure(ctx context.Context) error {
 	err := q.usable()
 	if err == nil {

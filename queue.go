@@ -11,23 +11,22 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A Queue is a named stream of messages with payloads of type T, which is
-// stored as JSON. Delivery is at least once: a message is delivered until it
-// is acked, deleted or has died. A consumer receives messages by priority,
-// then by when they became due, then by id; several consumers at once get no
-// order between them.
+// A Queue is a named stream of messages with payloads of type T, which are stored as JSON. Delivery
+// is at least once: a message is delivered until it is acked, is deleted or has died. A consumer
+// receives messages by priority, then by due time, then by id. Between several consumers there is
+// no order.
 //
-// A Queue is a name and a type; making one does no I/O, and its row in the
-// database is made on first use. It is safe for concurrent use. Use
-// json.RawMessage as T to pass payloads through as they are.
+// A Queue is a name and a type. Making one does no I/O, and its row in the database is made on
+// first use. It is safe for concurrent use. Use json.RawMessage as T to pass payloads through as
+// they are.
 type Queue[T any] struct {
 	store  *Store
 	name   string
 	policy Policy
 }
 
-// NewQueue returns the queue of that name: 1 to 255 characters, none of them a
-// control character, and no space at either end. A bad name makes every call return an error.
+// NewQueue returns the queue of that name. A name has 1 to 255 characters, no control character,
+// and no space at either end. A bad name makes every call return an error.
 func NewQueue[T any](s *Store, name string) *Queue[T] {
 	return &Queue[T]{store: s, name: name}
 }
@@ -37,13 +36,13 @@ func (q *Queue[T]) With(p Policy) *Queue[T] {
 	return &Queue[T]{store: q.store, name: q.name, policy: p}
 }
 
-// WithTx returns a copy of the queue that does its work in the caller's
-// transaction; see [Store.WithTx]. Dequeue, Handle and HandleTx are not for it.
+// WithTx returns a copy of the queue that works in the caller's transaction (see [Store.WithTx]).
+// Dequeue, Handle and HandleTx do not work on it.
 func (q *Queue[T]) WithTx(tx Tx) *Queue[T] {
 	return &Queue[T]{store: q.store.WithTx(tx), name: q.name, policy: q.policy}
 }
 
-// usable returns why the queue cannot be used, if so.
+// usable returns an error if the queue cannot be used.
 func (q *Queue[T]) usable() error {
 	if err := q.store.usable(); err != nil {
 		return err
@@ -57,14 +56,15 @@ func (q *Queue[T]) usable() error {
 	return q.policy.check()
 }
 
-// Enqueue stores a message and returns its id. It is one statement; the first
-// one of a queue makes the queue's row in another. On a Queue made by WithTx
-// the message is there if and only if the transaction commits.
+// Enqueue stores a message and returns its id. It sends one statement. The first Enqueue on a queue
+// makes the queue's row with another. On a Queue made by WithTx the message exists if and only if
+// the transaction commits.
 //
-// It returns an error matching ErrInvalidPayload, with nothing stored, if the
-// payload does not marshal, is not what Limits allows or cannot be held by every
-// dialect; one matching ErrRateLimited, above a rate that Limits sets; one matching
-// ErrDuplicate, with the first message's id, if the key of a Unique option is taken.
+// Enqueue returns an error matching:
+//   - ErrInvalidPayload if the payload does not marshal, breaks a limit of Limits or cannot be held
+//     by every dialect. Nothing is stored.
+//   - ErrRateLimited above a rate that Limits sets.
+//   - ErrDuplicate, with the first message's id, if the key of a Unique option is taken.
 func (q *Queue[T]) Enqueue(ctx context.Context, payload T, opts ...Option) (int64, error) {
 	if len(opts) > 0 {
 		opts = append(slices.Clip(opts), noEach)
@@ -76,13 +76,13 @@ func (q *Queue[T]) Enqueue(ctx context.Context, payload T, opts ...Option) (int6
 	return ids[0], wrap(ctx, err, "enqueue on queue %q", q.name)
 }
 
-// EnqueueBatch stores messages by one statement, whatever their number, and
-// returns their ids in the order of the payloads. All are stored, or none. Their
-// order of delivery is that of the payloads. An empty batch is an error.
+// EnqueueBatch stores messages with one statement, whatever their number, and returns their ids in
+// the order of the payloads. It stores all of them or none. They are delivered in the order of the
+// payloads. An empty batch is an error.
 //
-// With keys (by [Each]) the id of a message whose key is taken is that of the
-// first one. If any of them was Unique, the error matches ErrDuplicate and
-// names their indexes; the ids are complete, and the others are stored.
+// A message whose key (see [Each]) is taken is not stored, and its id is the id of the first
+// message with that key. If the key was given by Unique, the error matches ErrDuplicate and names
+// the message's index. The ids are complete even then, and the other messages are stored.
 func (q *Queue[T]) EnqueueBatch(ctx context.Context, payloads []T, opts ...Option) ([]int64, error) {
 	list := make([]any, len(payloads))
 	for i, payload := range payloads {
@@ -118,28 +118,30 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 	return q.store.enqueue(ctx, q.name, items)
 }
 
-// Dequeue leases up to n messages that are due for the given time and returns
-// them in order; none is no error. Each is to be settled by Ack, Delete,
-// Release or Fail before its lease ends, or it is delivered again; Extend gives
-// it more time. The first call makes a worker row for this Store and queue,
-// which Close stops. Only one message is returned if its last holder never
-// answered, so that one that kills its process takes no others with it.
+// Dequeue leases up to n due messages for the given time and returns them in order. It is not an
+// error if there are none. Settle each message by Ack, Delete, Release or Fail before its lease
+// ends, or it is delivered again. Extend gives it more time. The first call makes a worker row for
+// this Store and queue, which Close stops.
 //
-// Messages come up to 8 MiB of payloads, headers, errors and keys, and one message more, however
-// many are asked for. On PostgreSQL a payload that is stored, compressed or not, in up to 2000
-// bytes counts as those.
+// A message whose previous lease expired is returned alone. If it crashes this process too, no
+// other message loses an attempt.
 //
-// Messages that are past the policy's MaxAttempts, or do not decode into T, go
-// to the dead letters instead of being returned.
+// However many messages are asked for, a call returns no more once their payloads, headers, errors
+// and keys reach 8 MiB. On PostgreSQL a payload that is stored, compressed or not, in up to 2000
+// bytes counts as those bytes.
 //
-// A queue and a workflow should not have one name: messages of the workflow's runs are then
-// returned too, but only the workflow's handler can settle them, and each time a lease ends here an
-// attempt is counted.
+// A message that is past the policy's MaxAttempts, or does not decode into T, goes to the dead
+// letters instead of being returned.
 //
-// It returns an error matching ErrState if the worker row was suspended or
-// interrupted, ErrUnsupported on a Queue made by WithTx, and a *RateLimitError,
-// which matches ErrRateLimited, while the queue's MaxLeased or Rate (see [Policy])
-// allows no delivery.
+// A queue and a workflow should not have the same name. Otherwise Dequeue also returns messages of
+// the workflow's runs, which only the workflow's handler can settle. Each time such a lease ends,
+// an attempt is counted.
+//
+// Dequeue returns:
+//   - an error matching ErrState if the worker row was suspended or interrupted.
+//   - an error matching ErrUnsupported on a Queue made by WithTx.
+//   - a *RateLimitError, which matches ErrRateLimited, while the queue's MaxLeased or Rate (see
+//     [Policy]) allows no delivery.
 func (q *Queue[T]) Dequeue(ctx context.Context, n int, lease time.Duration) ([]*Message[T], error) {
 	ms, err := q.dequeue(ctx, n, lease)
 	return ms, wrap(ctx, err, "dequeue from queue %q", q.name)
@@ -174,8 +176,8 @@ func (q *Queue[T]) dequeue(ctx context.Context, n int, lease time.Duration) ([]*
 	}
 }
 
-// accept decodes claimed messages; those it cannot, or that are past their
-// last attempt, it sends to the dead letters. A panic of T is a failed attempt.
+// accept decodes claimed messages. It sends messages that do not decode, or that are past their
+// last attempt, to the dead letters. A panic of T is a failed attempt.
 func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message[T], error) {
 	var ms []*Message[T]
 	var unfit []settlement
@@ -196,7 +198,8 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 		ms = append(ms, m)
 	}
 	if len(unfit) > 0 {
-		// What is lost here has been taken by another, who will find the same.
+		// A message whose lease is lost here has been claimed by another consumer, which fails on
+		// it in the same way.
 		if _, err := q.store.settle(ctx, unfit); err != nil {
 			return ms, fmt.Errorf("settle %d messages that cannot be returned: %w", len(unfit), err)
 		}
@@ -204,7 +207,7 @@ func (q *Queue[T]) accept(ctx context.Context, infos []*MessageInfo) ([]*Message
 	return ms, nil
 }
 
-// attemptsExceeded is the error of a message whose last allowed attempt never answered.
+// attemptsExceeded is the error of a message whose last allowed attempt ended without an answer.
 func attemptsExceeded(m *MessageInfo) error {
 	err := fmt.Errorf("attempt %d ended without an answer: its lease expired", m.Attempt-1)
 	if m.LastError != "" {
@@ -220,18 +223,18 @@ func checkLease(lease time.Duration) error {
 	return nil
 }
 
-// Ack archives messages: they are done. It is one statement. Messages whose
-// lease was lost are named in an error matching ErrLeaseLost, and those that
-// belong to runs of a workflow of the queue's name in one matching ErrState; the others are
-// done. Acking again what this lease acked is no error. No messages is no error.
+// Ack archives messages that are done. It sends one statement. The error names messages whose lease
+// was lost, and matches ErrLeaseLost. It also names messages that belong to runs of a workflow of
+// the queue's name, and then matches ErrState. The other messages are archived. Acking again a
+// message that this lease acked is not an error, and neither is an Ack without messages.
 //
-// An Ack after the lease has ended still counts if nobody has taken the message since.
+// An Ack after the lease has ended still counts if nobody has claimed the message since.
 func (q *Queue[T]) Ack(ctx context.Context, ms ...*Message[T]) error {
 	return q.settle(ctx, "ack", outcome{kind: acked}, ms)
 }
 
-// Delete deletes messages without a trace. Otherwise it is like Ack.
-// [Store.Delete] deletes the message of a run, together with the run.
+// Delete deletes messages without a trace. Otherwise it is like Ack. [Store.Delete] deletes the
+// message of a run, together with the run.
 func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
 	var done []int64
 	err := q.fenced(ctx, "delete", ms, func(c conn, leases leaseTuples) (_ []int64, err error) {
@@ -244,7 +247,7 @@ func (q *Queue[T]) Delete(ctx context.Context, ms ...*Message[T]) error {
 	return wrap(ctx, q.undeleted(ctx, ms, done), "delete on queue %q", q.name)
 }
 
-// undeleted says why messages were not deleted.
+// undeleted returns an error with the reasons why messages were not deleted.
 func (q *Queue[T]) undeleted(ctx context.Context, ms []*Message[T], done []int64) error {
 	var errs []error
 	var lost []int64
@@ -265,9 +268,8 @@ func (q *Queue[T]) undeleted(ctx context.Context, ms []*Message[T], done []int64
 	return errors.Join(append(errs, lostError(lost))...)
 }
 
-// Release gives messages back, to be delivered again after the delay. The
-// attempt does not count. Otherwise it is like Ack, but for releasing again,
-// which is a lost lease.
+// Release makes messages ready again after the delay. The attempt does not count. Otherwise it is
+// like Ack, except that releasing a message twice is a lost lease.
 func (q *Queue[T]) Release(ctx context.Context, delay time.Duration, ms ...*Message[T]) error {
 	if delay < 0 {
 		return wrap(ctx, fmt.Errorf("negative delay %v", delay), "release on queue %q", q.name)
@@ -275,8 +277,8 @@ func (q *Queue[T]) Release(ctx context.Context, delay time.Duration, ms ...*Mess
 	return q.settle(ctx, "release", outcome{kind: released, delay: delay}, ms)
 }
 
-// Extend makes leases end after the given time from now. Otherwise it is like
-// Ack, and may be repeated as long as the lease stands.
+// Extend makes leases end after the given time from now. Otherwise it is like Ack. It may be
+// repeated as long as the lease lasts.
 func (q *Queue[T]) Extend(ctx context.Context, lease time.Duration, ms ...*Message[T]) error {
 	if err := checkLease(lease); err != nil {
 		return wrap(ctx, err, "extend on queue %q", q.name)
@@ -286,10 +288,9 @@ func (q *Queue[T]) Extend(ctx context.Context, lease time.Duration, ms ...*Messa
 	})
 }
 
-// Fail records cause and gives messages back after the policy's backoff, or
-// sends them to the dead letters if it was their last attempt; a cause made by
-// Permanent, RetryAfter or Snooze decides as it would in a handler. Otherwise
-// it is like Release. A nil cause is an error.
+// Fail records cause and makes messages ready again after the policy's backoff, or sends them to
+// the dead letters if it was their last attempt. A cause made by Permanent, RetryAfter or Snooze
+// has the same effect as in a handler. Otherwise Fail is like Release. A nil cause is an error.
 func (q *Queue[T]) Fail(ctx context.Context, cause error, ms ...*Message[T]) error {
 	if cause == nil {
 		return wrap(ctx, errors.New("nil cause"), "fail on queue %q", q.name)
@@ -315,7 +316,8 @@ func (q *Queue[T]) settleEach(ctx context.Context, what string, ms []*Message[T]
 	})
 }
 
-// fenced runs one statement on leases, and lets go what follows those that it ends.
+// fenced runs one statement on leases, and unblocks the dependents of the messages whose leases
+// end.
 func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], run func(conn, leaseTuples) ([]int64, error)) error {
 	return q.report(ctx, what, ms, what != "extend", func(ms []*Message[T]) (done []int64, err error) {
 		var leases leaseTuples
@@ -340,8 +342,8 @@ func (q *Queue[T]) fenced(ctx context.Context, what string, ms []*Message[T], ru
 	})
 }
 
-// report runs an operation on messages, except those of runs, and names these and those that were
-// lost.
+// report runs an operation on messages, except on messages of runs. The error names the messages of
+// runs and the messages whose lease was lost.
 func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], settles bool, run func([]*Message[T]) ([]int64, error)) error {
 	err := q.usable()
 	if err == nil && slices.Contains(ms, nil) {
@@ -375,7 +377,7 @@ func (q *Queue[T]) report(ctx context.Context, what string, ms []*Message[T], se
 	return wrap(ctx, errors.Join(lostError(lost), belongs), "%s on queue %q", what, q.name)
 }
 
-// lostError names messages in an error matching ErrLeaseLost; nil for none.
+// lostError names messages in an error matching ErrLeaseLost. It is nil if there are none.
 func lostError(lost []int64) error {
 	if len(lost) == 0 {
 		return nil

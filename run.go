@@ -18,26 +18,26 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// maxCallsAfterSuspension is how many calls a suspended run bears before its function
-// is taken for one that will never return.
+// maxCallsAfterSuspension is how many calls a function may make after its run was suspended. After
+// that the function is assumed never to return.
 const maxCallsAfterSuspension = 1000
 
-// A Run is a run from the inside, as its function sees it. It is safe for
-// concurrent use: steps may run in goroutines, if the function waits for them.
-// Step names of up to 255 characters are unique in a run.
+// A Run is a run from the inside, as its function sees it. It is safe for concurrent use. Steps may
+// run in goroutines, if the function waits for them. Step names have up to 255 characters and are
+// unique in a run.
 //
-// A wait suspends the whole run: a Sleep, a Wait, a Child, or a step that is to
-// be tried again. Steps that other goroutines are in end first, and are recorded.
-// Every other call returns an error matching ErrSuspended, until the run goes on. So a
-// Sleep of a day in one goroutine holds up the steps of the others for a day.
+// A wait suspends the whole run. Waits are a Sleep, a Wait, a Child, or a step that is to be tried
+// again. Steps in progress in other goroutines end first and are recorded. Every other call returns
+// an error matching ErrSuspended, until the run continues. So a Sleep of a day in one goroutine
+// delays the steps of the others for a day.
 //
-// If the function returns before a step of one of its goroutines has ended, the
-// run ends after that step, with a [RunInfo].Warning. A step that is asked for later
-// is not run. It returns an error matching ErrState, and the run gets the warning too.
+// If the function returns before a step of one of its goroutines has ended, the run ends after that
+// step, with a [RunInfo].Warning. A step that is called later does not run. It returns an error
+// matching ErrState, and the run gets the warning too.
 //
-// The calls of a run are not for the function of one of its steps. There they return an
-// error matching ErrState, and the step fails with it. The library knows by ctx. With
-// the ctx of the run's function, such a call is taken for one of another goroutine.
+// The function of a step must not make calls of its run. There they return an error matching
+// ErrState, and the step fails with it. The library recognises such a call by its ctx. If the call
+// has the ctx of the run's function, it counts as a call of another goroutine.
 type Run struct {
 	*execution
 	policy Policy // of steps
@@ -46,8 +46,8 @@ type Run struct {
 // ID returns the run's id.
 func (r *Run) ID() int64 { return r.id }
 
-// With returns a copy of the run whose steps follow p in place of the default
-// policy for steps: 3 attempts, a backoff of 1 s to 1 min, no timeout.
+// With returns a copy of the run whose steps use p in place of the default policy for steps. The
+// default is 3 attempts, a backoff of 1 s to 1 min, and no timeout.
 func (r *Run) With(p Policy) *Run { return &Run{execution: r.execution, policy: p} }
 
 type (
@@ -55,11 +55,11 @@ type (
 	stepKey struct{} // its value is a *stepScope
 )
 
-// A stepScope is the step in whose function a ctx is used.
+// A stepScope is the step whose function has a ctx.
 type stepScope struct {
 	run       *execution
 	name      string
-	nestedErr atomic.Pointer[error] // of the first call that is not for a step's function
+	nestedErr atomic.Pointer[error] // of the first call that a step's function must not make
 }
 
 // stepScopeOf returns the step of a ctx, or nil outside a step.
@@ -80,8 +80,8 @@ func (e *execution) checkNotNested(ctx context.Context, call string) error {
 	return err
 }
 
-// nestedCallError returns what the function of a step returned, or, if that is nil, why a call in
-// it was refused.
+// nestedCallError returns the error of a step's function. If that is nil, it returns the error of a
+// refused call in the function.
 func nestedCallError(ctx context.Context, err error) error {
 	scope := stepScopeOf(ctx)
 	if err != nil || scope == nil {
@@ -93,8 +93,8 @@ func nestedCallError(ctx context.Context, err error) error {
 	return nil
 }
 
-// outsideStep returns an error if ctx is that of a run's function, but not of
-// a step: what is done there is done again with every replay.
+// outsideStep returns an error if ctx belongs to a run's function, but not to a step. A call
+// outside a step is repeated with every replay.
 func outsideStep(ctx context.Context) error {
 	if ctx.Value(runKey{}) != nil && ctx.Value(stepKey{}) == nil {
 		return fmt.Errorf("%w: in a run, but outside a step, it would be done again with every replay", ErrState)
@@ -102,10 +102,11 @@ func outsideStep(ctx context.Context) error {
 	return nil
 }
 
-// pausedDelay is how long the message of a paused run is put off; Resume wakes it.
+// pausedDelay is the delay of a paused run's message. Resume wakes the run.
 const pausedDelay = 100 * 365 * 24 * time.Hour
 
-// execute is one execution of a run: it begins it, calls the function, and ends or suspends it.
+// execute is one execution of a run. It begins the execution, calls the function, and ends or
+// suspends the run.
 func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call func(context.Context, *Run, []byte) (any, error)) (err error) {
 	e, status, fresh, err := s.beginRun(ctx, name, m)
 	if err != nil {
@@ -115,14 +116,14 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	case !status.known():
 		return Permanent(malformedError(fmt.Sprintf("run %d", e.id), fmt.Sprintf("status: %q is not one of a run", string(status))))
 	case status.final():
-		return nil // its message outlived it; the ack follows
+		return nil // its message outlived it, and the ack follows
 	case status == Paused:
 		return &suspension{after: pausedDelay}
 	}
 	s.notifyAwaiting(RunInfo{ID: e.id, Status: Running})
 	defer func() {
 		if err != nil {
-			s.notifyAwaiting(RunInfo{ID: e.id}) // it is over, and the run is not
+			s.notifyAwaiting(RunInfo{ID: e.id}) // the execution is over, the run is not
 		}
 	}()
 	if !fresh {
@@ -148,14 +149,14 @@ func (s *Store) execute(ctx context.Context, name string, m *MessageInfo, call f
 	return e.end(user, out, foreign.Safe(err))
 }
 
-// suspendOnInfraError turns an error of the database into a suspension: nothing is lost, and no
-// attempt burned.
+// suspendOnInfraError turns an error of the database into a suspension. Nothing is lost, and the
+// attempt does not count.
 func (s *Store) suspendOnInfraError(ctx context.Context, err error) error {
 	return &suspension{after: time.Second, cause: infraCause(ctx, err)}
 }
 
-// inputOf returns the input in the payload of a run's message. A payload
-// without one is the input itself, as for pgqrs 0.15.
+// inputOf returns the input in the payload of a run's message. As for pgqrs 0.15, a payload without
+// an input is the input itself.
 func inputOf(raw []byte) []byte {
 	var payload map[string]json.RawMessage
 	if json.Unmarshal(raw, &payload) == nil {
@@ -176,7 +177,8 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 			found = false
 			return c.rows(ctx, s.dialect.workflow.begin, []any{m.ID, m.WorkerID, m.Claim}, func(rows *sql.Rows) error {
 				found = true
-				_, err := scanLoosely(rows, "id status fresh", &e.id, &status, &fresh) // execute looks at the status
+				// The caller, execute, checks the status.
+				_, err := scanLoosely(rows, "id status fresh", &e.id, &status, &fresh)
 				return err
 			})
 		})
@@ -201,42 +203,42 @@ func (s *Store) beginRun(ctx context.Context, name string, m *MessageInfo) (e *e
 	return nil, "", false, lostError([]int64{m.ID})
 }
 
-// An execution is one go at a run.
+// An execution is one execution of a run.
 type execution struct {
 	backend  runBackend
-	store    *Store // backend's; nil without a database
+	store    *Store // backend's, nil without a database
 	log      *slog.Logger
 	workflow string
 	id       int64
 	message  *MessageInfo
-	lease    context.Context // ends when the worker has to let go
+	lease    context.Context // ends when the lease is lost or the worker stops
 
-	inflight sync.WaitGroup // steps being run
+	inflight sync.WaitGroup // steps in progress
 
 	mu                   sync.Mutex
 	stepNames            []string // names of steps that have a row, with a record or without
 	records              map[string]*stepRecord
 	loaded               time.Time
 	asked                map[string]bool
-	runningSteps         []string // names of steps that are in flight
-	openTxs              int      // transactions of steps that are open
+	runningSteps         []string // names of steps in progress
+	openTxs              int      // open transactions of steps
 	calledSteps          []string // names whose function was called
 	signalWaits          map[string]int
 	suspension           *suspension
 	callsAfterSuspension int      // since it was closed
-	cancelling           bool     // somebody asked for it
-	cleanUp              bool     // the function has been told
-	cancelNotified       []string // the steps that told it, until that is recorded
+	cancelling           bool     // whether the run is being cancelled
+	cleanUp              bool     // whether the function was notified of that
+	cancelNotified       []string // the steps that notified it, until that is recorded
 	paused               bool
-	returned             bool  // the function has returned
+	returned             bool  // whether the function has returned
 	reusedErr            error // the first ErrStepReused
 	warned               bool
 }
 
-// A runBackend is where an execution records its steps: the database (storeBackend), or nowhere in
-// a test (fakeBackend). It is safe for concurrent use.
+// A runBackend is where an execution records its steps. It is the database (storeBackend), or
+// nothing in a test (fakeBackend). It is safe for concurrent use.
 type runBackend interface {
-	// checkUsable returns an error without a database, which call needs.
+	// checkUsable returns an error without a database, if call needs one.
 	checkUsable(call string) error
 	// isOf reports whether the backend is that store.
 	isOf(s *Store) bool
@@ -247,13 +249,13 @@ type runBackend interface {
 
 	// givenStep returns the result that a test gives a step, if it gives one.
 	givenStep(e *execution, name string) (rec *stepRecord, ok bool, err error)
-	// useSignal and useChildren turn what a test gives a wait for a signal, or for n runs of a
-	// workflow, into the result of its step.
+	// useSignal and useChildren turn the value that a test gives a wait for a signal, or for n runs
+	// of a workflow, into the result of its step.
 	useSignal(signal, step string)
 	useChildren(workflow, step string, n int, one bool) error
 
-	// save records a step. It returns the record that was there before if the step had ended, and
-	// a suspension if the lease is lost.
+	// save records a step. If the step had ended, it returns the existing record. If the lease is
+	// lost, it returns a suspension.
 	save(ctx context.Context, e *execution, name string, st stepValues) (*stepRecord, error)
 	// warn records a warning about the code of a run.
 	warn(e *execution, text string)
@@ -268,7 +270,7 @@ func (b storeBackend) isOf(s *Store) bool { return b.core == s.core }
 
 func (b storeBackend) limits() Limits { return b.cfg.Limits }
 
-// observer is the Store's, or one that is not called.
+// observer returns the Store's Observer, or an empty one.
 func (b storeBackend) observer() Observer {
 	if b.cfg.Observer == nil {
 		return Observer{}
@@ -296,8 +298,8 @@ func newExecution(b runBackend, workflow string, m *MessageInfo) *execution {
 	return &execution{backend: b, workflow: workflow, message: m, records: map[string]*stepRecord{}, asked: map[string]bool{}, signalWaits: map[string]int{}}
 }
 
-// load reads the steps that earlier executions recorded. One that Retry has
-// cleared has no record; where it goes another way now, so may what came after it.
+// load reads the steps that earlier executions recorded. A step that Retry has cleared has no
+// record. If it takes another way now, the records after it may not be needed.
 func (e *execution) load(ctx context.Context) error {
 	e.loaded = time.Now()
 	retried := false
@@ -316,13 +318,13 @@ func (e *execution) load(ctx context.Context) error {
 	})
 }
 
-// remainingWait is how long a waiting step has yet to wait.
+// remainingWait is how long a waiting step still has to wait.
 func (e *execution) remainingWait(s *stepRecord) time.Duration {
 	return durationOf(s.wait.Int64) - time.Since(e.loaded)
 }
 
-// lookUpStep is how every call begins. It returns the record of a step, if there is
-// one, and an error if the call is not to go on: the run is suspended, or the name is no good.
+// lookUpStep begins every call. It returns the record of a step, if there is one. It returns an
+// error if the call must not continue, because the run is suspended or the name is not valid.
 func (e *execution) lookUpStep(name string) (*stepRecord, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -346,7 +348,8 @@ func (e *execution) lookUpStep(name string) (*stepRecord, error) {
 	return e.records[name], nil
 }
 
-// startStep counts a step as in flight, unless the execution is closed, or the step comes too late.
+// startStep counts a step as in progress, unless the execution is closed or the function has
+// returned.
 func (e *execution) startStep(name string) (late bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -358,7 +361,7 @@ func (e *execution) startStep(name string) (late bool, err error) {
 	return false, nil
 }
 
-// suspensionError is the suspension as an error, or nil. The caller holds e.mu.
+// suspensionError returns the suspension as an error, or nil. The caller holds e.mu.
 func (e *execution) suspensionError() error {
 	if e.suspension == nil {
 		return nil
@@ -366,21 +369,21 @@ func (e *execution) suspensionError() error {
 	return e.suspension
 }
 
-// hasReturned reports whether the function has returned, for good.
+// hasReturned reports whether the function has returned and the run is not suspended.
 func (e *execution) hasReturned() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.returned && e.suspension == nil
 }
 
-// lateStepError warns of a step that is asked for after the function has returned, and returns its
-// error.
+// lateStepError adds a warning of a step that is called after the function has returned, and
+// returns its error.
 func (e *execution) lateStepError(name string) error {
 	e.warnOfSteps(fmt.Sprintf("step %q was asked for after the function had returned, and was not run: the function has to wait for its goroutines", name))
 	return fmt.Errorf("%w: step %q: the function of run %d has returned", ErrState, name, e.id)
 }
 
-// warnIfSkipped warns if a new step came before recorded ones.
+// warnIfSkipped adds a warning if a new step came before recorded steps.
 func (e *execution) warnIfSkipped(name string) {
 	e.mu.Lock()
 	var skipped []string
@@ -398,13 +401,13 @@ func (e *execution) warnIfSkipped(name string) {
 	}
 }
 
-// warnOfChange warns that the code does not fit the records.
+// warnOfChange adds a warning that the code does not fit the records.
 func (e *execution) warnOfChange(text string) {
 	e.log.Warn("pgqrs: the code of a run has changed", "workflow", e.workflow, "run", e.id, "warning", text)
 	e.backend.warn(e, text)
 }
 
-// warnOfSteps warns that the function did not wait for steps of its goroutines.
+// warnOfSteps adds a warning that the function did not wait for steps of its goroutines.
 func (e *execution) warnOfSteps(text string) {
 	e.log.Warn("pgqrs: a run's function did not wait for its steps", "workflow", e.workflow, "run", e.id, "warning", text)
 	e.backend.warn(e, text)
@@ -423,8 +426,7 @@ func (b storeBackend) warn(e *execution, text string) {
 	}
 }
 
-// checkpoint is where an execution can be stopped: before a step that has no
-// recorded result.
+// checkpoint may stop an execution before a step that has no recorded result.
 func (e *execution) checkpoint(ctx context.Context, name string) error {
 	e.mu.Lock()
 	if cause := context.Cause(ctx); errors.Is(cause, ErrCancelled) {
@@ -453,7 +455,7 @@ func (e *execution) checkpoint(ctx context.Context, name string) error {
 	return stop
 }
 
-// notifyCancelled tells the function, by a step, that the run is being cancelled.
+// notifyCancelled returns ErrCancelled to the function, by a step, if the run is being cancelled.
 func (e *execution) notifyCancelled(name string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -466,14 +468,14 @@ func (e *execution) notifyCancelledLocked(name string) error {
 	return ErrCancelled
 }
 
-// recordCancelNotified records where a cancelled run was told so, now that it goes on
-// to clean up: a replay has to take the same turn.
+// recordCancelNotified records the step that notified the function of a cancellation, before the
+// clean-up continues. A replay has to notify it at the same step.
 func (e *execution) recordCancelNotified(ctx context.Context, name string) error {
 	_, err := e.save(ctx, name, stepValues{status: Failed, failure: stepFailure{Code: codeCancelled, Message: ErrCancelled.Error()}.encode()})
 	return err
 }
 
-// suspend closes the execution for now.
+// suspend closes the execution and suspends the run.
 func (e *execution) suspend(after time.Duration, cause error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -489,29 +491,30 @@ func (e *execution) suspendLocked(after time.Duration, cause error) error {
 	return e.suspension
 }
 
-// end ends the execution: the run is finished, unless it was suspended.
+// end ends the execution. It finishes the run, unless the run was suspended.
 func (e *execution) end(ctx context.Context, out any, err error) error {
 	e.waitForSteps()
 	e.mu.Lock()
 	closed, told, reused := e.suspension, e.cleanUp, e.reusedErr
 	e.mu.Unlock()
 	if err == nil {
-		err = reused // which the function has ignored
+		err = reused // the function has ignored it
 	}
 	cause := context.Cause(e.lease)
 	switch {
 	case errors.Is(cause, ErrTimeout) && (closed != nil || err != nil):
-		return fmt.Errorf("run %d: %w", e.id, ErrTimeout) // of the whole execution, which counts
+		// The whole execution has timed out, which counts.
+		return fmt.Errorf("run %d: %w", e.id, ErrTimeout)
 	case closed != nil:
 		return closed
 	case cause != nil && err != nil && !told:
-		return &suspension{cause: cause} // it was cut short
+		return &suspension{cause: cause} // it was interrupted
 	}
 	return e.finish(ctx, out, err)
 }
 
-// waitForSteps waits until no step is in flight any more, and keeps others from beginning. It warns
-// of steps that the function did not wait for, unless the run is suspended.
+// waitForSteps waits until no step is in progress, and keeps others from starting. It adds a
+// warning of steps that the function did not wait for, unless the run is suspended.
 func (e *execution) waitForSteps() {
 	e.mu.Lock()
 	e.returned = true
@@ -526,7 +529,7 @@ func (e *execution) waitForSteps() {
 	}
 }
 
-// finish records how the run ended and acks its message, in one transaction.
+// finish records the end of the run and acks its message, in one transaction.
 func (e *execution) finish(_ context.Context, out any, err error) error {
 	status, output, message := Succeeded, any(nil), any(nil)
 	if err == nil && out != nil {
@@ -576,7 +579,7 @@ func (e *execution) finish(_ context.Context, out any, err error) error {
 	return nil
 }
 
-// writeEnd ends a run and acks its message, and returns the status that stands.
+// writeEnd ends a run and acks its message. It returns the status that the run has then.
 func (e *execution) writeEnd(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	stands, err = e.endByOneStatement(ctx, status, output, message)
 	if err == nil && stands == "" {
@@ -585,7 +588,7 @@ func (e *execution) writeEnd(ctx context.Context, status RunState, output, messa
 	return stands, err
 }
 
-// endInfo is what those who wait for the run here hear of its end.
+// endInfo is the news of a run's end for the calls that wait for it in this process.
 func (e *execution) endInfo(stands RunState, output any) RunInfo {
 	info := RunInfo{ID: e.id, Workflow: e.workflow, Status: stands}
 	if text, ok := output.(string); ok && stands == Succeeded {
@@ -594,8 +597,9 @@ func (e *execution) endInfo(stands RunState, output any) RunInfo {
 	return info
 }
 
-// endByOneStatement ends a run and acks its message by one statement, where there is one and no
-// other run or message is concerned. It returns the status that stands, or "" if it did nothing.
+// endByOneStatement ends a run and acks its message with one statement, if the dialect has one and
+// no other run or message is concerned. It returns the status that the run has then, or "" if it
+// did nothing.
 func (e *execution) endByOneStatement(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	if !e.store.dialect.runsByOneStatement || len(dependentsOf([]settlement{{m: e.message}})) > 0 {
 		return "", nil
@@ -608,7 +612,7 @@ func (e *execution) endByOneStatement(ctx context.Context, status RunState, outp
 	return stands, err
 }
 
-// endByTransaction is endByOneStatement for every run, by several statements.
+// endByTransaction is endByOneStatement for every run, with several statements.
 func (e *execution) endByTransaction(ctx context.Context, status RunState, output, message any) (stands RunState, err error) {
 	err = e.store.atomic(ctx, func(c conn) error {
 		var err error
@@ -624,7 +628,7 @@ func (e *execution) endByTransaction(ctx context.Context, status RunState, outpu
 	return stands, err
 }
 
-// warnIfUnused warns if the function did not ask for steps that are recorded.
+// warnIfUnused adds a warning if the function did not call recorded steps.
 func (e *execution) warnIfUnused(status RunState) {
 	var left []string
 	e.mu.Lock()
@@ -641,17 +645,19 @@ func (e *execution) warnIfUnused(status RunState) {
 	}
 }
 
-// endRun writes a final status, unless there is one, and tells the parent. It returns the status
-// that stands.
+// endRun writes a final status, unless the run has one, and updates the parent. It returns the
+// status that the run has then.
 func (c conn) endRun(ctx context.Context, run int64, status RunState, output, message any) (RunState, error) {
 	var stands RunState
 	var parent sql.NullInt64
 	err := c.rows(ctx, c.store.dialect.workflow.finish, []any{run, string(status), output, message}, func(rows *sql.Rows) error {
-		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent) // what does not decode is no parent
+		// A malformed row has no parent.
+		_, err := scanLoosely(rows, "status parent_run_id", &stands, &parent)
 		return err
 	})
 	if err == nil && stands == Cancelled {
-		err = c.cancelChildren(ctx, run) // that were being started as it was cancelled
+		// These children were being started when the run was cancelled.
+		err = c.cancelChildren(ctx, run)
 	}
 	if err != nil || !parent.Valid {
 		return stands, err
@@ -663,7 +669,7 @@ func (c conn) endRun(ctx context.Context, run int64, status RunState, output, me
 	return stands, c.wakeRunsBy(ctx, join[1], run)
 }
 
-// wakeRunsBy runs a statement that makes the messages of runs due, and tells the workers of this
+// wakeRunsBy runs a statement that makes the messages of runs due, and wakes the workers of this
 // process.
 func (c conn) wakeRunsBy(ctx context.Context, text string, args ...any) error {
 	var queues []string
@@ -680,7 +686,7 @@ func (c conn) wakeRunsBy(ctx context.Context, text string, args ...any) error {
 	return err
 }
 
-// failRun ends the run of a message that goes to the dead letters, together with it.
+// failRun ends the run of a message that goes to the dead letters, together with the message.
 func (s *Store) failRun(ctx context.Context, m *MessageInfo, cause error, deadLetter string) error {
 	err := s.failRunAsIs(ctx, m, cause, deadLetter)
 	if plain := inASCII(cause); sqlerr.Untranslatable(err) && plain != nil {
@@ -712,12 +718,12 @@ func (s *Store) failRunAsIs(ctx context.Context, m *MessageInfo, cause error, de
 	})
 }
 
-// wakeOnlyDelay is how long a run waits for what wakes it.
+// wakeOnlyDelay is the delay of a run that waits for a wake-up.
 const wakeOnlyDelay = 100 * 365 * 24 * time.Hour
 
-// Sleep suspends the run for d, without holding a worker, however long that
-// is, and across restarts. It returns nil when the time has passed by the
-// database's clock, and until then an error matching ErrSuspended. The name is that of a step.
+// Sleep suspends the run for d, without holding a worker, however long d is, and across restarts.
+// It returns an error matching ErrSuspended until the time has passed by the database's clock, and
+// nil after that. The sleep is recorded as a step of that name.
 func (r *Run) Sleep(ctx context.Context, name string, d time.Duration) error {
 	_, err := r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.sleep(ctx, name, rec, d) })
 	return err
@@ -739,11 +745,11 @@ func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Du
 	}
 }
 
-// Version returns which version of a change in the code this run is to
-// follow: the given one if the run had not come past this point when it was
-// made, and 0 if it had. It had if anything is recorded of a step after it: a result, a
-// wait, a child, or a retry to come.
-// The answer is recorded as a step named "version:" and the change, so that it stays:
+// Version returns the version of a change in the code that this run has to follow. It returns the
+// given version if the run had not passed this point when the change was made, and 0 if the run
+// had. A run has passed this point if a later step has a record: a result, a wait, a child, or a
+// retry to come. The answer is recorded as a step named "version:" and the change, so that it stays
+// the same:
 //
 //	if v, err := run.Version(ctx, "fraud-check", 1); err != nil {
 //		return err
@@ -764,8 +770,8 @@ func (r *Run) Version(ctx context.Context, change string, version int) (int, err
 	return Step(ctx, r, name, func(context.Context) (int, error) { return version, nil })
 }
 
-// hasPassed reports whether the run has come past a step that has no record: another
-// step has a row, whatever became of it, and has not been asked for yet.
+// hasPassed reports whether the run has passed a step that has no record. It has if another step
+// has a row, whatever its state, and has not been called yet.
 func (e *execution) hasPassed(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -775,16 +781,15 @@ func (e *execution) hasPassed(name string) bool {
 	return slices.ContainsFunc(e.stepNames, func(other string) bool { return !e.asked[other] })
 }
 
-// Runs and plain consumers. A workflow and a queue of one name share a queue: a message there may
-// belong to a run, and only the workflow's handler may settle it. A run whose message ends without
-// it would wait for ever.
+// Runs and plain consumers. A workflow and a queue of one name share a queue. A message there may
+// belong to a run, and only the workflow's handler may settle it. Otherwise the run would wait for
+// ever.
 
-// unknownRun stands for the run of a message that was claimed from a workflow's queue: it may have
-// one.
+// unknownRun is the run of a message that was claimed from a workflow's queue and may have a run.
 const unknownRun = -1
 
-// findRuns finds out to which runs messages belong that a plain consumer has claimed. It asks only
-// for those of a workflow's queue.
+// findRuns finds the runs of messages that a plain consumer has claimed. It queries only messages
+// of a workflow's queue.
 func (s *Store) findRuns(ctx context.Context, ms []*MessageInfo) error {
 	asked := map[int64]*MessageInfo{}
 	var ids []int64

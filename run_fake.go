@@ -14,7 +14,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
-// The test kit reaches what is not exported through these.
+// The test kit reaches unexported functions through these.
 func init() {
 	testkit.NewRun = func(given map[string]any) any {
 		e := newExecution(&fakeBackend{results: maps.Clone(given)}, "test", &MessageInfo{ID: 1})
@@ -73,7 +73,7 @@ func (b *fakeBackend) givenStep(e *execution, name string) (*stepRecord, bool, e
 	return &stepRecord{name: name, status: Succeeded, output: []byte(text)}, true, nil
 }
 
-// testError is a failure as its record would give it back.
+// testError returns a failure as its record would return it.
 func (e *execution) testError(name string, err error) error {
 	if errors.Is(err, ErrSuspended) {
 		return e.suspend(0, nil)
@@ -95,8 +95,9 @@ func (b *fakeBackend) useSignal(signal, step string) {
 	}
 }
 
-// useChildren turns what a test gives for n runs of a workflow into what a backend with a database
-// records of them. For Children the test gives a slice of results or errors, or an error for all.
+// useChildren turns the value that a test gives for n runs of a workflow into the record of a
+// backend with a database. For Children the test gives a slice of results or errors, or an error
+// for all.
 func (b *fakeBackend) useChildren(workflow, step string, n int, one bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -119,7 +120,7 @@ func (b *fakeBackend) useChildren(workflow, step string, n int, one bool) error 
 	return nil
 }
 
-// testValues is what is given for each of n children.
+// testValues returns the value for each of n children.
 func testValues(v any, n int, one bool) ([]any, error) {
 	if _, failed := v.(error); failed || one {
 		return slices.Repeat([]any{v}, n), nil

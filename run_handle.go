@@ -15,13 +15,13 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A RunHandle is a run from the outside: to wait for it, look at it, or change
-// its course. It is safe for concurrent use, and always bound to the pool.
+// A RunHandle is a run from the outside: to wait for it, to read it, or to change its course. It is
+// safe for concurrent use, and is always bound to the pool.
 type RunHandle[Out any] struct {
 	store *Store
 	id    int64
-	fresh bool  // it was started by this Store,
-	since int64 // when so many runs had ended in this process
+	fresh bool  // whether this Store started it,
+	since int64 // and how many runs had ended in this process then
 }
 
 // RunHandle returns the handle of a run of any workflow. It does no I/O.
@@ -32,8 +32,9 @@ func (s *Store) RunHandle(id int64) *RunHandle[json.RawMessage] {
 // ID returns the run's id.
 func (h *RunHandle[Out]) ID() int64 { return h.id }
 
-// Info returns the run as it stands. It returns an error matching ErrNotFound if it does not exist,
-// and one matching ErrMalformed, with what is there, if it is of no workflow.
+// Info returns the run in its present state. It returns an error matching ErrNotFound if the run
+// does not exist. If the run has no workflow, it returns the run and an error matching
+// ErrMalformed.
 func (h *RunHandle[Out]) Info(ctx context.Context) (RunInfo, error) {
 	info, err := h.info(ctx)
 	return info, wrap(ctx, err, "look at run %d", h.id)
@@ -47,7 +48,7 @@ func (h *RunHandle[Out]) info(ctx context.Context) (RunInfo, error) {
 }
 
 // Steps returns the recorded steps of the run, in the order of their first record. Outputs and
-// errors are cut to [ListedBytes]; [RunHandle.Step] returns a whole step.
+// errors are cut to [ListedBytes]. [RunHandle.Step] returns a whole step.
 func (h *RunHandle[Out]) Steps(ctx context.Context) ([]StepInfo, error) {
 	if _, err := h.info(ctx); err != nil {
 		return nil, wrap(ctx, err, "list the steps of run %d", h.id)
@@ -97,13 +98,17 @@ func (h *RunHandle[Out]) Step(ctx context.Context, name string) (StepInfo, error
 	return info, wrap(ctx, err, "look at step %q of run %d", name, h.id)
 }
 
-// Result waits until the run has ended and returns its result. If it failed, the error is a
-// *RunError; if it was cancelled, it matches ErrCancelled; if the result does not decode into Out,
-// ErrInvalidPayload; if its row does not decode, ErrMalformed; if there is no such run,
-// ErrNotFound; in a run, but outside a step, ErrState, and so in a step of the run itself. It
-// learns at once of runs that end in this process, and of others by looking, after 10 ms first and
-// then less and less often, up to every second. All calls of a Store share a connection for that. A
-// look is repeated until ctx is done if the database was away.
+// Result waits until the run has ended and returns its result. The error is:
+//   - a *RunError if the run failed.
+//   - one matching ErrCancelled if it was cancelled.
+//   - one matching ErrInvalidPayload if the result does not decode into Out.
+//   - one matching ErrMalformed if its row does not decode.
+//   - one matching ErrNotFound if there is no such run.
+//   - one matching ErrState in a run outside a step, and in a step of the same run.
+//
+// Result returns at once when a run ends in this process. It polls for other runs, after 10 ms
+// first and then less and less often, up to every second. All calls of a Store share a connection
+// for that. If the database is away, Result polls until ctx is done.
 func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	var out Out
 	if err := h.waitable(ctx); err != nil {
@@ -124,7 +129,7 @@ func (h *RunHandle[Out]) Result(ctx context.Context) (Out, error) {
 	return out, wrap(ctx, err, "wait for run %d", h.id)
 }
 
-// decodeResult decodes a run's result into out. The caller of Result gets a panic as an error.
+// decodeResult decodes a run's result into out. A panic becomes an error of Result.
 func decodeResult(raw []byte, out any) error {
 	var err error
 	if bad := foreign.Catch(func() { err = foreign.Safe(json.Unmarshal(raw, out)) }); bad != nil {
@@ -136,8 +141,8 @@ func decodeResult(raw []byte, out any) error {
 	return fmt.Errorf("%w: it does not decode into %s: %w", ErrInvalidPayload, reflect.TypeOf(out).Elem(), err)
 }
 
-// waitable returns an error if ctx is not one to wait for the run with: the wait would be done
-// again with every replay, or the run would wait for itself.
+// waitable returns an error if the run cannot be waited for with ctx. The wait would be repeated
+// with every replay, or the run would wait for itself.
 func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 	if err := outsideStep(ctx); err != nil {
 		return err
@@ -149,14 +154,14 @@ func (h *RunHandle[Out]) waitable(ctx context.Context) error {
 	return Permanent(fmt.Errorf("%w: the run's own step %q would wait for itself", ErrState, scope.name))
 }
 
-// awaitEnd waits until the run has ended. While it is being executed in this process, it will be
-// told, and looks once a second only, in case the lease is lost; nor does it look at first if it
-// cannot have missed the end. A look that fails while the database is away is repeated.
+// awaitEnd waits until the run has ended. While this process executes the run, awaitEnd is
+// notified, and polls once a second only, in case the lease is lost. It skips the first poll if it
+// cannot have missed the end. A poll that fails while the database is away is repeated.
 func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 	told, missed, stop := h.store.awaitRun(h.id, h.since)
 	defer stop()
 	const first, rare = 10 * time.Millisecond, time.Second
-	var failed error // the latest look
+	var failed error // the latest poll
 	for wait, pause, look := first, first, !h.fresh || missed; ; {
 		if err := h.store.usable(); err != nil {
 			return RunInfo{}, err
@@ -174,7 +179,7 @@ func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 		timer := time.NewTimer(pause)
 		select {
 		case news := <-told:
-			if h.fresh && news.Status == Succeeded { // which is for good, as a failure is not
+			if h.fresh && news.Status == Succeeded { // a success is final, a failure is not
 				timer.Stop()
 				return news, nil
 			}
@@ -192,8 +197,8 @@ func (h *RunHandle[Out]) awaitEnd(ctx context.Context) (RunInfo, error) {
 	}
 }
 
-// awaitError is the error of a ctx that has ended, with that of the latest look if the database did
-// not answer it.
+// awaitError returns the error of a ctx that has ended. It adds the error of the latest poll if the
+// database did not answer that.
 func awaitError(ctx context.Context, failed error) error {
 	if failed == nil {
 		return ctx.Err()
@@ -201,15 +206,16 @@ func awaitError(ctx context.Context, failed error) error {
 	return fmt.Errorf("%w; the latest look failed: %w", ctx.Err(), failed)
 }
 
-// A localRuns is the runs of a process, to those who wait for them there.
+// A localRuns has the runs that end in this process, for the calls that wait for them here.
 type localRuns struct {
 	awaited map[int64]map[chan RunInfo]struct{} // calls of Result, by run
-	began   time.Time                           // when the first of them came
-	endings int64                               // runs that have ended
-	last    [64]int64                           // the last of them; the nth at n modulo their number
+	began   time.Time                           // when the first of the calls came
+	endings int64                               // number of runs that have ended
+	last    [64]int64                           // the latest of them, the nth at n modulo len(last)
 }
 
-// mayHaveMissed reports whether a run may have ended since so many had. The caller holds core.mu.
+// mayHaveMissed reports whether a run may have ended since the given number of runs had. The caller
+// holds core.mu.
 func (r *localRuns) mayHaveMissed(id, since int64) bool {
 	n := r.endings - since
 	if n > int64(len(r.last)) {
@@ -223,9 +229,10 @@ func (r *localRuns) mayHaveMissed(id, since int64) bool {
 	return false
 }
 
-// awaitRun returns a channel on which it hears of a run in this process: Running when an execution
-// begins, how it ended, or no status, when an execution is over; and whether it may have ended here
-// since so many runs had.
+// awaitRun returns a channel that receives news of a run in this process. Running means that an
+// execution has begun, and a final status that the run has ended. No status means that an execution
+// has ended without the run. The result missed reports whether the run may have ended here since
+// the given number of runs had.
 func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop func()) {
 	c := make(chan RunInfo, 1)
 	s.mu.Lock()
@@ -247,15 +254,15 @@ func (s *core) awaitRun(id, since int64) (told <-chan RunInfo, missed bool, stop
 	}
 }
 
-// endedRuns is how many runs have ended in this process.
+// endedRuns is the number of runs that have ended in this process.
 func (s *core) endedRuns() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.localRuns.endings
 }
 
-// notifyAwaiting tells who waits for a run in this process what has become of it, in the place of
-// what they were told before.
+// notifyAwaiting sends news of a run to the calls that wait for it in this process, and replaces
+// news that they have not read yet.
 func (s *core) notifyAwaiting(news RunInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,14 +279,14 @@ func (s *core) notifyAwaiting(news RunInfo) {
 	}
 }
 
-// Cancel asks the run, and the children it has started, to end. The next step
-// without a recorded result returns ErrCancelled, the ctx of the running one
-// ends with that cause at the worker's next heartbeat, the run may clean up by
-// further steps, and then it is Cancelled, whatever its function returns. A run
-// without any recorded step ends without its function being called. It ends at
-// once, also if it is blocked in its group, unless a worker holds it. Cancelling
-// again is no error. Cancel returns errors matching ErrNotFound, and ErrState if
-// the run has ended otherwise.
+// Cancel asks the run, and the children it has started, to end. The next step without a recorded
+// result returns ErrCancelled, and the ctx of the running step ends with that cause at the worker's
+// next heartbeat. The run may clean up by further steps, and then it is Cancelled, whatever its
+// function returns.
+//
+// A run without any recorded step ends without its function being called. It ends at once, even if
+// it is blocked in its group, unless a worker holds it. Cancelling again is not an error. Cancel
+// returns errors matching ErrNotFound, and ErrState if the run has ended otherwise.
 func (h *RunHandle[Out]) Cancel(ctx context.Context) error {
 	return h.change(ctx, "cancel", func(c conn) error { return c.cancelRun(ctx, h.id) })
 }
@@ -295,9 +302,9 @@ func (c conn) cancelRun(ctx context.Context, id int64) error {
 	return c.cancelChildren(ctx, started...)
 }
 
-// cancelRuns asks runs to end, and ends those that no worker has begun. It wakes the other ones,
-// and the parents of those that it ends, except for parents that are awake. It returns the runs
-// that were not being cancelled yet, and which of them have started.
+// cancelRuns asks runs to end, and ends the runs that no worker has begun. It wakes the others, and
+// the parents of the ended runs, except for the parents in awake. It returns the runs that were not
+// being cancelled yet, and the started ones among them.
 func (c conn) cancelRuns(ctx context.Context, ids, awake []int64) (started, all []int64, err error) {
 	all, err = c.ids(ctx, c.store.dialect.workflow.cancel, idList(ids))
 	if err != nil || len(all) == 0 {
@@ -319,9 +326,8 @@ func (c conn) wakeRuns(ctx context.Context, ids []int64) error {
 	return c.wakeRunsBy(ctx, c.store.dialect.workflow.wake, idList(ids))
 }
 
-// endUnstarted ends those of the runs, which are being cancelled, that have no steps and are in no
-// worker's hands, and returns them. It need not wait for their turn, as there is nothing to clean
-// up.
+// endUnstarted ends cancelled runs that have no steps and that no worker holds, and returns them.
+// The runs need not wait until their messages are ready, as there is nothing to clean up.
 func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]bool, error) {
 	ended, next := map[int64]bool{}, dependents{}
 	err := c.rows(ctx, c.store.dialect.workflow.unstartedArchive, []any{idList(ids)}, func(rows *sql.Rows) error {
@@ -329,7 +335,8 @@ func (c conn) endUnstarted(ctx context.Context, ids, awake []int64) (map[int64]b
 		var queue string
 		var group sql.NullString
 		var batch sql.NullInt64
-		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch) // what does not decode is followed by nothing
+		// A malformed row has no dependents.
+		_, err := scanLoosely(rows, "id queue group_key batch_id", &id, &queue, &group, &batch)
 		ended[id] = true
 		next.add(queue, group.String, batch.Int64)
 		return err
@@ -356,7 +363,7 @@ func (c conn) endCancelled(ctx context.Context, ids []int64) (parents map[int64]
 	err = c.rows(ctx, c.store.dialect.workflow.unstartedEnd, []any{idList(ids)}, func(rows *sql.Rows) error {
 		var id int64
 		var parent sql.NullInt64
-		_, err := scanLoosely(rows, "id parent_run_id", &id, &parent) // what does not decode is no parent
+		_, err := scanLoosely(rows, "id parent_run_id", &id, &parent) // a malformed row has no parent
 		if parent.Valid {
 			parents[parent.Int64] = true
 		}
@@ -380,7 +387,8 @@ func (c conn) cancelChildren(ctx context.Context, parents ...int64) error {
 	return nil
 }
 
-// checkState says why a run could not be changed; it is fine if it is already what was wanted.
+// checkState returns the reason why a run could not be changed. It returns nil if the run already
+// has a wanted state.
 func (c conn) checkState(ctx context.Context, id int64, wanted ...RunState) error {
 	info, err := c.run(ctx, id)
 	if err != nil || slices.Contains(wanted, info.Status) {
@@ -389,9 +397,9 @@ func (c conn) checkState(ctx context.Context, id int64, wanted ...RunState) erro
 	return fmt.Errorf("%w: it is %s", ErrState, info.Status)
 }
 
-// Pause stops the run before its next step without a recorded result, until
-// Resume. Pausing again is no error. It returns errors matching ErrNotFound, and
-// ErrState if the run has ended or is being cancelled.
+// Pause stops the run before its next step without a recorded result, until Resume. Pausing again
+// is not an error. It returns errors matching ErrNotFound, and ErrState if the run has ended or is
+// being cancelled.
 func (h *RunHandle[Out]) Pause(ctx context.Context) error {
 	return h.change(ctx, "pause", func(c conn) error {
 		ids, err := c.ids(ctx, h.store.dialect.workflow.pause, h.id)
@@ -402,8 +410,8 @@ func (h *RunHandle[Out]) Pause(ctx context.Context) error {
 	})
 }
 
-// Resume takes back Pause. It returns errors matching ErrNotFound, and ErrState if the run is not
-// paused.
+// Resume lets a paused run continue. It returns errors matching ErrNotFound, and ErrState if the
+// run is not paused.
 func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 	return h.change(ctx, "resume", func(c conn) error {
 		ids, err := c.ids(ctx, h.store.dialect.workflow.resume, h.id)
@@ -417,17 +425,18 @@ func (h *RunHandle[Out]) Resume(ctx context.Context) error {
 	})
 }
 
-// Retry lets a failed run go on from its failed step, with all attempts before
-// it; steps that succeeded keep their results. Every step that failed is taken
-// anew, also one whose error the function had gone on after, and so is a wait
-// that timed out; children that it has started are not started again. What came
-// after such a step need not come again, and the run is not warned of that. Two
-// of those that succeeded deserve thought: a compensation that ran before the
-// run failed stays done, and what became of children is a result of the step
-// that waited for them, also where they failed. RerunFrom takes such steps anew.
+// Retry continues a failed run from its failed step, with all attempts for that step. Steps that
+// succeeded keep their results. Every step that failed runs again, even if the function went on
+// after its error, and so does a wait that timed out. Children that the run has started are not
+// started again. The steps recorded after such a step need not occur again, and the run gets no
+// warning about that.
 //
-// It returns errors matching ErrNotFound, also if its message was deleted, and
-// ErrState if it has not failed.
+// Consider two kinds of steps that succeeded. A compensation that ran before the run failed is not
+// undone. The outcome of children, a failure too, is the result of the step that waited for them.
+// Use RerunFrom to run such steps again.
+//
+// Retry returns errors matching ErrNotFound, also if the run's message was deleted, and ErrState if
+// the run has not failed.
 func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 	return h.change(ctx, "retry", func(c conn) error {
 		retry := h.store.dialect.workflow.retry
@@ -455,10 +464,10 @@ func (h *RunHandle[Out]) Retry(ctx context.Context) error {
 	})
 }
 
-// RerunFrom starts a new run with the same input, group, priority and headers,
-// which has the results of the steps that were recorded before the named one and
-// does the rest anew. The new run has neither key nor parent. RerunFrom
-// returns an error matching ErrNotFound if there is no such run, or no such step in it.
+// RerunFrom starts a new run with the same input, group, priority and headers. The new run has the
+// results of the steps that were recorded before the named one, and runs the other steps itself. It
+// has neither key nor parent. RerunFrom returns an error matching ErrNotFound if there is no such
+// run, or no such step in it.
 func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle[Out], error) {
 	var id int64
 	err := h.change(ctx, "rerun", func(c conn) error {
@@ -501,8 +510,8 @@ func (h *RunHandle[Out]) RerunFrom(ctx context.Context, step string) (*RunHandle
 	return &RunHandle[Out]{store: h.store, id: id}, nil
 }
 
-// rowLike returns an item to enqueue that is like the message of a run: it has the payload, the
-// group, the priority and the headers, but no key, which is that run's.
+// rowLike returns an item to enqueue with the payload, the group, the priority and the headers of a
+// run's message. It leaves out the key, which belongs to that run.
 func (c conn) rowLike(ctx context.Context, info RunInfo) (enqueueRow, error) {
 	it := enqueueRow{payload: string(info.Input)}
 	if info.Malformed != "" {
@@ -547,19 +556,19 @@ type RunInfo struct {
 	Input     json.RawMessage `json:"input,omitempty"` // the payload of its message: {"input": ...}
 	Output    json.RawMessage `json:"output,omitempty"`
 	Error     string          `json:"error,omitempty"`
-	// ParentID and ParentStep say which run's step started it; zero if none did.
+	// ParentID and ParentStep are the run and the step that started it, or zero.
 	ParentID   int64  `json:"parent_id,omitempty"`
 	ParentStep string `json:"parent_step,omitempty"`
-	// Warning says that the code has changed under the run in a way that its records do not fit,
-	// or that its function did not wait for steps of its goroutines.
+	// Warning reports that the code has changed in a way that the run's records do not fit, or that
+	// the run's function did not wait for steps of its goroutines.
 	Warning string `json:"warning,omitempty"`
-	// Attempts counts executions that have not answered yet.
+	// Attempts counts executions that have not ended with an answer yet.
 	Attempts int `json:"attempts"`
-	// InputSize and OutputSize are sizes in bytes, those of Input and Output unless a listing has
-	// cut them.
+	// InputSize and OutputSize are the sizes of the stored texts in bytes. They are the lengths of
+	// Input and Output unless a listing has cut these.
 	InputSize  int64 `json:"input_size,omitempty"`
 	OutputSize int64 `json:"output_size,omitempty"`
-	// Cut says that a listing left out the end of Input, Output, Error or Warning; see
+	// Cut reports that a listing left out the end of Input, Output, Error or Warning. See
 	// [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
 
@@ -567,55 +576,59 @@ type RunInfo struct {
 	StartedAt time.Time `json:"started_at,omitzero"`
 	PausedAt  time.Time `json:"paused_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
-	// DueAt is when it goes on, if it waits; while a worker holds it, when the lease ends.
+	// DueAt is the time at which a waiting run continues. While a worker holds the run, it is the
+	// time at which the lease ends.
 	DueAt time.Time `json:"due_at,omitzero"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero.
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 
 	badOutput bool // the output does not decode
 }
 
-// RunFilter says which runs to list. A zero field lists all.
+// RunFilter selects the runs of a listing. A zero field selects all.
 type RunFilter struct {
 	Workflow string
 	Status   RunState
-	// Parent is the id of a run whose children to list: the runs that its steps started.
+	// Parent is the id of a run. It selects the children that the run's steps started.
 	Parent int64
-	// Since and Until bound when they were started: since <= CreatedAt < until.
+	// Since and Until bound the time of the start: since <= CreatedAt < until.
 	Since, Until time.Time
-	// Before is the id of the last run of the page before.
+	// Before is the id of the last run of the previous page.
 	Before int64
-	// Limit is the size of a page. Zero means 100; the most is 1000.
+	// Limit is the size of a page, at most 1000. Zero means 100.
 	Limit int
 }
 
 // StepInfo describes a step of a run.
 type StepInfo struct {
 	Name string `json:"name"`
-	// State is Succeeded or Failed, with RetryIn while a retry is to come. It is Running while the
-	// step sleeps, Paused while it waits for a signal or children, and Queued from a Retry until it
-	// is recorded again. Steps of pgqrs 0.15 are Running from their beginning.
+	// Status is Succeeded or Failed. It is Failed with RetryIn while a retry is to come. It is
+	// Running while the step sleeps, Paused while it waits for a signal or children, and Queued
+	// from a Retry until it is recorded again. Steps of pgqrs 0.15 are Running from their
+	// beginning.
 	Status  RunState        `json:"state"`
 	Output  json.RawMessage `json:"output,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	Retries int             `json:"retries"`
-	// OutputSize is the size in bytes, that of Output unless a listing has cut it.
+	// OutputSize is the size of the stored output in bytes. It is the length of Output unless a
+	// listing has cut Output.
 	OutputSize int64 `json:"output_size,omitempty"`
-	// Cut says that a listing left out the end of Output or Error; see [ListedBytes].
+	// Cut reports that a listing left out the end of Output or Error. See [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
-	// RetryIn is how long it has yet to wait, when it was read; zero if it does
-	// not, or is due. A step that has ended for good has an EndedAt.
-	RetryIn   time.Duration `json:"-"`
-	StartedAt time.Time     `json:"started_at,omitzero"` // when the function was called for the first attempt that was recorded
-	EndedAt   time.Time     `json:"ended_at,omitzero"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero.
+	// RetryIn is how long the step still had to wait when it was read. It is zero if the step does
+	// not wait, or is due. A step that has ended for good has an EndedAt.
+	RetryIn time.Duration `json:"-"`
+	// StartedAt is the time at which the function was called for the first recorded attempt.
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
-// Runs lists runs, the latest first. Inputs, outputs and errors are cut to [ListedBytes];
-// [RunHandle.Info] of [Store.RunHandle] returns a whole run.
+// Runs lists runs, the latest first. Inputs, outputs and errors are cut to [ListedBytes]. To read a
+// whole run, use [RunHandle.Info] on the handle of [Store.RunHandle].
 func (s *Store) Runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 	list, err := s.runs(ctx, f)
 	return list, wrap(ctx, err, "list runs")
@@ -671,8 +684,8 @@ func (s *Store) runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
 
 const runNames = "id workflow message_id status input output error run_key parent_run_id parent_step warning created_at started_at paused_at completed_at vt read_ct"
 
-// listed makes JSON of the input and the output, unless they are cut, and returns what is wrong
-// with the row besides what was before.
+// listed turns the input and the output into JSON, unless they are cut. It returns malformed with
+// the errors that it finds.
 func (i *RunInfo) listed(malformed string) string {
 	var badInput, badOutput, badStatus string
 	i.Input, badInput = listedWhole("input", i.Input, i.InputSize)
@@ -710,7 +723,8 @@ func scanRun(rows *sql.Rows) (RunInfo, error) {
 	return i, err
 }
 
-// runErrorText is a run's recorded error: a JSON string, or an object of pgqrs 0.15 with a message.
+// runErrorText is the text of a run's recorded error: a JSON string, or an object of pgqrs 0.15
+// with a message.
 func runErrorText(raw []byte) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
@@ -741,8 +755,8 @@ func (c conn) run(ctx context.Context, id int64) (RunInfo, error) {
 	return info, err
 }
 
-// checkWorkflow is the error of a run that is of no workflow, because something other than this
-// library wrote its row.
+// checkWorkflow returns an error for a run without a workflow, whose row something other than this
+// library wrote.
 func (i *RunInfo) checkWorkflow() error {
 	if i.Workflow != "" {
 		return nil
@@ -751,19 +765,19 @@ func (i *RunInfo) checkWorkflow() error {
 }
 
 const (
-	maxPolled  = 500                   // calls of Result that one statement answers
-	pollGap    = 50 * time.Microsecond // between two statements, for each other run that is awaited
-	maxPollGap = 10 * time.Millisecond // the same, for all of them
+	maxPolled  = 500                   // calls of Result that a single statement answers
+	pollGap    = 50 * time.Microsecond // between two statements, for each other awaited run
+	maxPollGap = 10 * time.Millisecond // upper bound of the sum of these gaps
 )
 
 // A runPoller reads runs for the calls of Result that wait for them. It sends one statement at a
 // time, so that it needs one connection for any number of calls. Calls that ask while a statement
-// is under way, or shortly after another one, share the next one. Its goroutine lives while there
-// are calls to answer.
+// is executing, or shortly after one, share the next statement. The goroutine lives while there are
+// calls to answer.
 type runPoller struct {
 	mu      sync.Mutex
 	asking  []*runPoll // in no statement yet
-	working bool       // the goroutine is there, or a timer that starts it
+	working bool       // whether the goroutine, or a timer that starts it, exists
 	latest  time.Time  // when the latest statement began
 }
 
@@ -771,25 +785,25 @@ type runPoller struct {
 type runPoll struct {
 	id     int64
 	answer chan runAnswer // has room for it
-	batch  *runBatch      // nil: it is in no statement yet
+	batch  *runBatch      // nil while it is in no statement
 }
 
-// A runAnswer is a run, or why it could not be read.
+// A runAnswer is a run, or the error of reading it.
 type runAnswer struct {
 	info      RunInfo
 	err       error
 	temporary bool // the error may pass
 }
 
-// A runBatch is the calls that one statement answers.
+// A runBatch has the calls that a single statement answers.
 type runBatch struct {
 	polls   []*runPoll
 	waiting int // calls that still wait
 	cancel  context.CancelFunc
 }
 
-// poll reads a run, together with others if they ask for theirs, and reports whether ctx let it. If
-// the run has not ended, some fields of its RunInfo may be missing.
+// poll reads a run, in one statement with the runs of other calls. It reports whether it got an
+// answer before ctx ended. If the run has not ended, some fields of its RunInfo may be missing.
 func (r *runPoller) poll(ctx context.Context, s *Store, id int64) (a runAnswer, ok bool) {
 	if ctx.Err() != nil {
 		return a, false
@@ -815,7 +829,7 @@ func (r *runPoller) add(s *Store, p *runPoll) {
 	}
 }
 
-// leave takes a call out. A statement that no call waits for any more is cancelled.
+// leave removes a call. A statement that no call waits for any more is cancelled.
 func (r *runPoller) leave(p *runPoll) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -828,7 +842,7 @@ func (r *runPoller) leave(p *runPoll) {
 	}
 }
 
-// work answers calls until there are none, or the next statement has to wait.
+// work answers calls until there are none, or until the next statement has to wait.
 func (r *runPoller) work(s *Store) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
@@ -842,8 +856,8 @@ func (r *runPoller) work(s *Store) {
 	}
 }
 
-// next takes out the calls that the next statement answers. It returns nil if there are none, or if
-// a timer is to go on with them.
+// next removes and returns the calls of the next statement. It returns nil if there are none, or if
+// a timer will continue with them.
 func (r *runPoller) next(s *Store, cancel context.CancelFunc) *runBatch {
 	gap := min(maxPollGap, time.Duration(s.othersAwaited())*pollGap)
 	r.mu.Lock()
@@ -866,7 +880,7 @@ func (r *runPoller) next(s *Store, cancel context.CancelFunc) *runBatch {
 	return batch
 }
 
-// answer reads the runs of the calls by one statement.
+// answer reads the runs of the calls with one statement.
 func (b *runBatch) answer(ctx context.Context, s *Store) {
 	ids := make([]int64, len(b.polls))
 	for i, p := range b.polls {
@@ -886,8 +900,8 @@ func (b *runBatch) answer(ctx context.Context, s *Store) {
 	}
 }
 
-// runsByID reads runs. Of several it reads those that have ended, with what Result needs, and the
-// status of the others.
+// runsByID reads runs. If there are several, it reads the columns that Result needs of the ended
+// runs, and the status of the others.
 func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, error) {
 	if len(ids) == 1 {
 		info, err := c.run(ctx, ids[0])
@@ -907,8 +921,8 @@ func (c conn) runsByID(ctx context.Context, ids []int64) (map[int64]RunInfo, err
 	return found, err
 }
 
-// pollWait returns how long a call of Result waits after a look, where it would wait for d by
-// itself. Calls that wait at the same time look at the same moments, so that they share statements.
+// pollWait returns how long a call of Result waits after a poll, if it would wait for d by itself.
+// Calls that wait at the same time poll at the same moments, so that they share statements.
 func (s *core) pollWait(d time.Duration) time.Duration {
 	if s.othersAwaited() == 0 {
 		return d
@@ -916,7 +930,7 @@ func (s *core) pollWait(d time.Duration) time.Duration {
 	return d - time.Since(s.localRuns.began)%d
 }
 
-// othersAwaited is how many runs calls of Result wait for, but for one.
+// othersAwaited is the number of runs that calls of Result wait for, minus one.
 func (s *core) othersAwaited() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,19 +12,19 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A Rule says at which instants a [Schedule] runs. Next returns the first one after t, or the zero
-// time if there is none. t is in the Schedule's Zone. Next is called again for what it was asked
-// before, and by other processes, and must answer the same. After a long outage it is also called
-// for times between instants. Schedules of github.com/robfig/cron/v3 are Rules; package cronpgqrs
-// makes Rules of cron texts.
+// A Rule determines the instants at which a [Schedule] runs. Next returns the first instant after
+// t, or the zero time if there is none. t is in the Schedule's Zone. Next may be called again with
+// the same t, and by other processes, and must return the same. After a long outage it is also
+// called with times between instants. Schedules of github.com/robfig/cron/v3 are Rules. Package
+// cronpgqrs makes Rules of cron texts.
 type Rule interface {
 	Next(t time.Time) time.Time
 }
 
-// Every is the Rule of the multiples of d, a second at least, since the
-// beginning of the year 1 in UTC: every hour is on the hour, every 24 hours at
-// midnight UTC, every 7 times that on Mondays. So all processes agree, and a
-// restart moves nothing. A calendar's days and a zone's clock are for cron texts.
+// Every returns the Rule of the multiples of d since the beginning of the year 1 in UTC. d is at
+// least a second. Every hour is on the hour, every 24 hours at midnight UTC, and every 7 times 24
+// hours at midnight UTC on Mondays. So all processes agree, and a restart does not move the
+// instants. Use cron texts for the days of a calendar and the clock of a time zone.
 func Every(d time.Duration) Rule { return everyRule(d) }
 
 type everyRule time.Duration
@@ -33,7 +33,7 @@ func (d everyRule) Next(t time.Time) time.Time {
 	return t.Truncate(time.Duration(d)).Add(time.Duration(d))
 }
 
-// String leaves out what is nothing: every 1h30m.
+// String leaves out zero units, as in every 1h30m.
 func (d everyRule) String() string {
 	text := time.Duration(d).String()
 	if strings.HasSuffix(text, "m0s") {
@@ -45,76 +45,78 @@ func (d everyRule) String() string {
 	return "every " + text
 }
 
-// A Schedule enqueues a message or starts a run again and again, as a [Rule]
-// says. It is given to a [Worker], and any number of them may have the same:
-// each instant is enqueued once, by whichever comes first, in one transaction
-// with the advance to the next. There is no leader.
+// A Schedule enqueues a message or starts a run again and again, as a [Rule] says. It is given to a
+// [Worker], and any number of Workers may have the same Schedule. Each instant is enqueued once, by
+// the first Worker that comes to it, in one transaction with the advance to the next instant. There
+// is no leader.
 //
-// It has a row in the database, by its Name, which each Worker that starts with
-// the Schedule brings up to date. If the Rule's text or the Zone is another
-// then, what is to come is computed anew from that moment. Of Workers with
-// different rules for one name, as during a deployment, only those that have
-// the text in the row run the Schedule, which are those that started last; the
-// others stand aside, but take over when an instant has been overdue for a minute.
+// A Schedule has a row in the database, by its Name. Each Worker that starts with the Schedule
+// updates the row. If the Rule's text or the Zone has changed, the next instant is computed again
+// from that moment. During a deployment Workers may have different rules for one name. The Workers
+// that started last then have the rule of the row, and only they run the Schedule. The others defer
+// to the newer rule. If an instant is overdue for a minute, they write their own rule to the row
+// and run the Schedule.
 //
-// The message carries [ScheduleHeader] and [DueHeader] and, unless its Target has one, a key of
-// both, as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use such a key. If a row
-// that was written by SQL has the key, the instant is not enqueued: the Worker logs a warning, and
-// ScheduleRun.Duplicate says so.
+// The message has the headers [ScheduleHeader] and [DueHeader]. Unless its Target has a key, it
+// gets a key of both, such as "pgqrs-schedule:nightly@2026-11-22T03:00:00Z". Callers cannot use
+// such a key. If a row that was written by SQL has the key, the instant is not enqueued. The Worker
+// logs a warning, and ScheduleRun.Duplicate is set.
 type Schedule struct {
-	// Name tells schedules apart: up to 200 characters.
+	// Name identifies the schedule. It has up to 200 characters.
 	Name string
-	// Rule says when. Instants between two milliseconds are moved to the later one.
+	// Rule determines the instants. An instant between two milliseconds is moved to the later one.
 	Rule Rule
-	// Text is the Rule for operators to read, and by which a change of it is
-	// noticed. Empty means what the Rule's String method returns; without
-	// one an empty Text is an error.
+	// Text is the Rule as operators see it. A changed Text is a changed Rule. Empty means the
+	// result of the Rule's String method. If the Rule has no String method, an empty Text is an
+	// error.
 	Text string
-	// Zone is the time zone in which the Rule is asked. Nil means UTC;
-	// time.Local, which is another on each host, is an error.
+	// Zone is the time zone of the times that the Rule is called with. Nil means UTC. time.Local is
+	// an error, since it differs between hosts.
 	Zone *time.Location
-	// CatchUp is how many instants that have passed are made up for: the latest
-	// ones, the oldest of them first. Zero means 1; the most is 1000; -1 means that
-	// what is missed, because a later one is due too or it is more than a minute
-	// late, is not run at all. What fell into a pause is never made up for.
+	// CatchUp is how many missed instants run late: the latest ones, from the oldest of them to the
+	// newest. Zero means 1, and the maximum is 1000. With -1 an instant does not run at all if a
+	// later one is due too or if it is more than a minute late. Instants during a pause never run
+	// late.
 	CatchUp int
-	// Target is what to enqueue. Queue.Target and Workflow.Target make it.
+	// Target is the message or run to enqueue. Queue.Target and Workflow.Target make it.
 	Target Target
 }
 
-// Headers of a message that a Schedule enqueued.
+// These are the headers of a message that a Schedule enqueued.
 const (
 	// ScheduleHeader has the Schedule's name.
 	ScheduleHeader = "pgqrs-schedule"
-	// DueHeader has the instant that it is for, as time.RFC3339Nano in UTC. It is missing if the
-	// Schedule was run by hand.
+	// DueHeader has the message's instant as time.RFC3339Nano in UTC. It is missing if the Schedule
+	// was run by hand.
 	DueHeader = "pgqrs-due"
 )
 
 // scheduleKey begins the key of an instant, which no caller can set.
 const scheduleKey = reservedPrefix + "schedule:"
 
-// A Target is what a [Schedule] enqueues. Queue.Target and Workflow.Target make it.
+// A Target is the message or run that a [Schedule] enqueues. Queue.Target and Workflow.Target make
+// it.
 type Target struct {
 	store   *Store
 	queue   string
-	runs    bool       // it starts runs of the workflow of that name
+	runs    bool       // whether it starts runs of the workflow of that name
 	item    enqueueRow // without what Config.Headers adds
 	headers map[string]string
 	err     error // why it cannot be enqueued
 }
 
-// Target returns what a [Schedule] is to enqueue: a message with the payload, by the
-// options of [Queue.Enqueue], but for Delay and At. With a Key nothing is
-// enqueued while the message of an earlier instant is unfinished.
+// Target returns a target for a [Schedule] that enqueues a message with the payload. It takes the
+// options of [Queue.Enqueue], except Delay and At. With a Key nothing is enqueued while the message
+// of an earlier instant is unfinished.
 func (q *Queue[T]) Target(payload T, opts ...Option) Target {
 	t := Target{store: q.store, queue: q.name, err: q.usable()}
 	t.fill(payload, opts, func(raw []byte) []byte { return raw })
 	return t
 }
 
-// Target returns what a [Schedule] is to start: a run with the input, by the options
-// of [Workflow.Start], but for Delay, At, Key and Unique. Its key is that of the instant.
+// Target returns a target for a [Schedule] that starts a run with the input. It takes the options
+// of [Workflow.Start], except Delay, At, Key and Unique. The key of the run is the key of the
+// instant.
 func (w *Workflow[In, Out]) Target(in In, opts ...Option) Target {
 	t := Target{store: w.store, queue: w.name, runs: true, err: w.queue().usable()}
 	t.fill(workflowPayload[In]{in}, opts, inputOf)
@@ -124,7 +126,7 @@ func (w *Workflow[In, Out]) Target(in In, opts ...Option) Target {
 	return t
 }
 
-// fill encodes what is to be enqueued.
+// fill encodes the message to enqueue.
 func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 	if t.err == nil && t.store.tx != nil {
 		t.err = t.store.pooled("Target")
@@ -158,11 +160,11 @@ func (t *Target) fill(payload any, opts []Option, content func([]byte) []byte) {
 const (
 	maxScheduleName   = 200
 	maxCatchUp        = 1000
-	maxWalkedInstants = 2000        // instants that are found one after the other
-	missedAfter       = time.Minute // an instant is late
+	maxWalkedInstants = 2000        // instants that are computed one after the other
+	missedAfter       = time.Minute // from then on an instant is late
 )
 
-// check reports why the schedule cannot be run, if so.
+// check returns an error if the schedule cannot be run.
 func (s *Schedule) check() error {
 	err := checkTitle("schedule name", s.Name)
 	if err == nil && len([]rune(s.Name)) > maxScheduleName {
@@ -194,7 +196,7 @@ func (s *Schedule) check() error {
 	return nil
 }
 
-// text is the rule for operators.
+// text is the rule as operators see it.
 func (s *Schedule) text() string {
 	text := s.Text
 	if named, ok := s.Rule.(fmt.Stringer); ok && text == "" {
@@ -224,15 +226,15 @@ func (s *Schedule) after(t time.Time) (next time.Time, err error) {
 	if !next.After(t) {
 		return time.Time{}, fmt.Errorf("the rule's Next(%v) is %v, which is not after it", t.In(s.zone()), next)
 	}
-	// As the tables keep it.
+	// The tables keep milliseconds.
 	if whole := next.Truncate(time.Millisecond); whole.Before(next) {
 		next = whole.Add(time.Millisecond)
 	}
 	return next.UTC(), nil
 }
 
-// due returns which of the instants from first on that have come by now are to
-// be run, and the first one after now, or the zero time if there is none.
+// due returns the instants from first to now that are to be run, and the first instant after now,
+// or the zero time if there is none.
 func (s *Schedule) due(ctx context.Context, first, now time.Time) (due []time.Time, next time.Time, err error) {
 	if first.IsZero() || first.After(now) {
 		return nil, first, nil
@@ -254,9 +256,9 @@ func (s *Schedule) due(ctx context.Context, first, now time.Time) (due []time.Ti
 	return due, next, nil
 }
 
-// latest returns the last n instants after from, up to to. If those are too many for a walk, it
-// searches windows of time: the first one ends at to, and each ends where the one before begins and
-// is twice as long.
+// latest returns the last n instants after from and up to to. If there are too many for a walk, it
+// searches windows of time. The first window ends at to. Each further window ends where the one
+// before begins, and is twice as long.
 func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]time.Time, error) {
 	list, whole, err := s.walk(ctx, from, to)
 	if err != nil {
@@ -266,7 +268,8 @@ func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]tim
 		return list[max(0, len(list)-n):], nil
 	}
 	step := list[len(list)-1].Sub(list[len(list)-2])
-	half := to.Sub(from) / 2 // the longest window, so that its own search is a shorter one
+	// half is the longest window, so that searching it is shorter than searching the whole.
+	half := to.Sub(from) / 2
 	list = nil
 	for span := time.Duration(n) * min(step, half/time.Duration(n)); len(list) < n && to.After(from); span = min(2*span, half) {
 		start := windowStart(from, to.Add(-span), step)
@@ -280,8 +283,8 @@ func (s *Schedule) latest(ctx context.Context, from, to time.Time, n int) ([]tim
 	return list, nil
 }
 
-// windowStart moves the start of a window to a whole number of steps after from, and no further
-// back than from. So a rule that counts from its argument, as robfig's @every does, is asked at its
+// windowStart moves the start of a window back to a whole number of steps after from, but not
+// before from. So a rule that counts from its argument, as robfig's @every does, is called with its
 // own instants.
 func windowStart(from, start time.Time, step time.Duration) time.Time {
 	since := start.Sub(from)
@@ -294,7 +297,8 @@ func windowStart(from, start time.Time, step time.Duration) time.Time {
 	return start.Add(-(since % step))
 }
 
-// walk returns the instants after from, up to to, from the first one on, and whether those are all.
+// walk returns the instants after from and up to to, beginning with the first one, and whether the
+// list is complete.
 func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Time, whole bool, err error) {
 	for at := from; len(list) < maxWalkedInstants; list = append(list, at) {
 		if err := ctx.Err(); err != nil {
@@ -310,56 +314,61 @@ func (s *Schedule) walk(ctx context.Context, from, to time.Time) (list []time.Ti
 	return list, false, nil
 }
 
-// A scheduler runs the schedules of a Worker. It asks the database, in one
-// statement for all of them, when the next instant has come, and else once a
-// minute, because the database's clock may jump. A schedule that takes long
-// goes on in a goroutine of its own, and the others do not wait for it.
+// A scheduler runs the schedules of a Worker. With one statement for all of them it asks the
+// database for the time until the next instant. It asks at least once a minute, because the
+// database's clock may jump. A schedule that takes long continues in a goroutine of its own, and
+// the others do not wait for it.
 type scheduler struct {
 	r         *runner
 	schedules []*scheduleState
-	running   int              // schedules under way
+	running   int              // number of schedules in progress
 	done      chan scheduleEnd // has room for one of each
 }
 
-// A scheduleState is a schedule of a Worker with what its scheduler knows of it. The first two
-// fields belong to the schedule's goroutine while it is under way, and the others to the
-// scheduler's.
+// A scheduleState is the scheduler's state of one schedule of a Worker. While the schedule is in
+// progress, the first two fields belong to its goroutine. The other fields belong to the scheduler.
 type scheduleState struct {
 	*Schedule
-	lastLog      string    // the latest log line about it
+	lastLog      string    // the latest log line about the schedule
 	rowUnwritten bool      // its definition is not in its row yet
-	nextCheck    time.Time // of its next look
-	running      bool      // it is under way
-	slow         bool      // it took longer than patience, the latest time
+	nextCheck    time.Time // time of its next check
+	running      bool      // whether it is in progress
+	slow         bool      // whether its latest run took longer than slowSchedule
 }
 
-// A scheduleEnd is a schedule that is no longer under way.
+// A scheduleEnd reports that a schedule is no longer in progress.
 type scheduleEnd struct {
 	state     *scheduleState
-	nextCheck time.Time // of its next look
+	nextCheck time.Time // time of its next check
 }
 
 const (
-	maxCheckWait        = time.Minute            // between two looks
-	minCheckWait        = 500 * time.Millisecond // the same
-	failedCheckWait     = 2 * time.Second        // after one that failed
-	takeOverAfter       = time.Minute            // an instant has been overdue under another's rule
-	keptRuns            = 1000                   // in a schedule's history
-	checkDelay          = 5 * time.Millisecond   // after an instant, so that the wait does not end just before it
-	slowSchedule        = 100 * time.Millisecond // with one schedule, before the next one begins
-	writeRowWait        = time.Second            // for the row of one schedule, before its Worker begins
-	maxRunningSchedules = 16                     // schedules under way: so many leave no room for one that took long the latest time
+	maxCheckWait    = time.Minute            // between two checks
+	minCheckWait    = 500 * time.Millisecond // the same
+	failedCheckWait = 2 * time.Second        // after a failed check
+	// takeOverAfter is how long an instant is overdue before a Worker with an older rule runs it.
+	takeOverAfter = time.Minute
+	keptRuns      = 1000 // in a schedule's history
+	// checkDelay follows an instant, so that the wait does not end just before the instant.
+	checkDelay = 5 * time.Millisecond
+	// slowSchedule is the longest wait for one schedule before the next one begins.
+	slowSchedule = 100 * time.Millisecond
+	// writeRowWait is the longest wait for the row of one schedule, before its Worker begins.
+	writeRowWait = time.Second
+	// maxRunningSchedules is how many schedules are in progress when no schedule begins whose
+	// latest run took long.
+	maxRunningSchedules = 16
 )
 
-// A scheduleRow is what decides when a schedule runs, by the database.
+// A scheduleRow has the columns of a schedule's row that decide when it runs.
 type scheduleRow struct {
 	now             time.Time
-	id              int64 // 0: there is no row
+	id              int64 // 0 if there is no row
 	rule, zone      string
 	changes         int64
-	next            time.Time // zero: never
+	next            time.Time // zero means never
 	paused, resumed time.Time
-	malformed       string // what of it does not decode
+	malformed       string // columns that do not decode, and why
 }
 
 func newScheduler(r *runner) *scheduler {
@@ -370,8 +379,8 @@ func newScheduler(r *runner) *scheduler {
 	return k
 }
 
-// register brings the rows of the schedules up to date. From one whose row somebody's transaction
-// has locked on, it leaves them for later: the Worker has other things to do.
+// register updates the rows of the schedules. If another transaction has locked a row, register
+// leaves that row and the rows after it for later, since the Worker must begin.
 func (k *scheduler) register(ctx context.Context) error {
 	if len(k.schedules) == 0 {
 		return nil
@@ -394,7 +403,8 @@ func (k *scheduler) register(ctx context.Context) error {
 	return nil
 }
 
-// tryWriteRow is put that waits no longer than putWait, and reports whether that was too short.
+// tryWriteRow is writeRow with a wait of at most writeRowWait. It reports whether that was too
+// short.
 func (k *scheduler) tryWriteRow(parent context.Context, s *Schedule, next time.Time) (late bool, err error) {
 	ctx, cancel := context.WithTimeout(parent, writeRowWait)
 	defer cancel()
@@ -452,7 +462,7 @@ func (k *scheduler) writeRow(ctx context.Context, s *Schedule, next time.Time) e
 	})
 }
 
-// loop keeps the schedules until ctx is done.
+// loop runs the schedules until ctx is done.
 func (k *scheduler) loop(ctx context.Context) {
 	for len(k.schedules) > 0 && ctx.Err() == nil {
 		k.runDue(ctx)
@@ -461,7 +471,7 @@ func (k *scheduler) loop(ctx context.Context) {
 	k.waitForRunning()
 }
 
-// runDue begins what is due of the schedules that are not under way.
+// runDue starts the due schedules that are not in progress.
 func (k *scheduler) runDue(ctx context.Context) {
 	began := time.Now()
 	slow := k.idle(true)
@@ -485,8 +495,8 @@ func (k *scheduler) runDue(ctx context.Context) {
 	}
 }
 
-// idle returns the schedules that are not under way, either those that took long the latest time or
-// the others.
+// idle returns the schedules that are not in progress: those whose latest run took long, or the
+// others.
 func (k *scheduler) idle(slow bool) (list []*scheduleState) {
 	for _, s := range k.schedules {
 		if !s.running && s.slow == slow {
@@ -502,9 +512,9 @@ func (k *scheduler) readRowsWithin(ctx context.Context, schedules []*scheduleSta
 	return k.readRows(ctx, schedules)
 }
 
-// startSchedule runs what is due of a schedule, by the row that was asked for at a time. It returns
-// when that is done, or after patience: somebody's transaction may have locked the queue or the
-// key, and the rule may be slow.
+// startSchedule runs the due instants of a schedule, by a row that was read at the time asked. It
+// returns when the instants are done, or after slowSchedule. Another transaction may have locked
+// the queue or the key, and the rule may be slow.
 func (k *scheduler) startSchedule(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) {
 	s.running, s.slow = true, false
 	k.running++
@@ -521,8 +531,8 @@ func (k *scheduler) startSchedule(ctx context.Context, s *scheduleState, row sch
 	}
 }
 
-// checkSchedule is keep, in the schedule's goroutine. It returns the time of the schedule's next
-// look.
+// checkSchedule is runSchedule in the schedule's goroutine. It returns the time of the schedule's
+// next check.
 func (k *scheduler) checkSchedule(ctx context.Context, s *scheduleState, row scheduleRow, asked time.Time) time.Time {
 	next, err := k.runSchedule(ctx, s, row)
 	if err != nil {
@@ -536,20 +546,20 @@ func (k *scheduler) checkSchedule(ctx context.Context, s *scheduleState, row sch
 	return asked.Add(wait)
 }
 
-// endSchedule takes note that a schedule is no longer under way.
+// endSchedule records that a schedule is no longer in progress.
 func (k *scheduler) endSchedule(d scheduleEnd) {
 	d.state.running, d.state.nextCheck = false, d.nextCheck
 	k.running--
 }
 
-// waitForRunning waits until no schedule is under way.
+// waitForRunning waits until no schedule is in progress.
 func (k *scheduler) waitForRunning() {
 	for k.running > 0 {
 		k.endSchedule(<-k.done)
 	}
 }
 
-// wait returns when it is time for another look, or ctx is done.
+// wait returns when the next check is due, or ctx is done.
 func (k *scheduler) wait(ctx context.Context) {
 	for soonest := time.Now().Add(minCheckWait); ctx.Err() == nil; {
 		timer := time.NewTimer(max(time.Until(soonest), time.Until(k.nextCheck())))
@@ -564,7 +574,7 @@ func (k *scheduler) wait(ctx context.Context) {
 	}
 }
 
-// nextCheck returns the time of the next look at a schedule that is not under way.
+// nextCheck returns the time of the next check of a schedule that is not in progress.
 func (k *scheduler) nextCheck() time.Time {
 	next := time.Now().Add(maxCheckWait)
 	for _, s := range k.schedules {
@@ -581,8 +591,8 @@ func (k *scheduler) logFailed(ctx context.Context, what string, err error) {
 	}
 }
 
-// runSchedule runs what is due of a schedule, and returns when to look at it again;
-// the zero time means no sooner than one must.
+// runSchedule runs the due instants of a schedule, and returns the time of its next check. The zero
+// time means the latest allowed time.
 func (k *scheduler) runSchedule(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
 	if row.id == 0 && !s.rowUnwritten {
 		if s.notLogged("deleted") {
@@ -637,8 +647,8 @@ func (k *scheduler) writeRowWithin(ctx context.Context, s *Schedule, next time.T
 	return k.writeRow(ctx, s, next)
 }
 
-// deferToNewerRule leaves a schedule to those who have the rule that its row has,
-// unless they do not run it.
+// deferToNewerRule leaves a schedule to the Workers that have the rule of its row, unless they do
+// not run it.
 func (k *scheduler) deferToNewerRule(ctx context.Context, s *scheduleState, row scheduleRow) (time.Time, error) {
 	if overdue := row.next.Add(takeOverAfter); row.next.IsZero() || overdue.After(row.now) {
 		if s.notLogged("another rule") {
@@ -653,21 +663,21 @@ func (k *scheduler) deferToNewerRule(ctx context.Context, s *scheduleState, row 
 	return row.now, k.writeRowWithin(ctx, s.Schedule, row.next)
 }
 
-// notLogged reports whether something has not been said about a schedule yet.
+// notLogged reports whether a text about a schedule has not been logged yet.
 func (s *scheduleState) notLogged(what string) bool {
 	old := s.lastLog
 	s.lastLog = what
 	return old != what
 }
 
-// A repeatedInstants is a tick with instants that the history has already.
+// A repeatedInstants is the error of a transaction with instants that the history already has.
 type repeatedInstants struct{ rest []time.Time }
 
 func (*repeatedInstants) Error() string { return "pgqrs: some instants have been run before" }
 
-// runInstants runs the instants that are due and advances the schedule to the next
-// one, in one transaction, unless somebody else has done so or is at it: then
-// it is to be looked at again at once. Otherwise that is so at the next instant.
+// runInstants runs the due instants and advances the schedule to the next one, in one transaction.
+// It returns the time of the next check, which is the next instant. If another worker has run the
+// instants or is running them, the next check is due at once.
 func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -693,8 +703,8 @@ func (k *scheduler) runInstants(ctx context.Context, s *Schedule, row scheduleRo
 	}
 }
 
-// logDuplicates names the instants that were not enqueued because of a key. That is what a Target's
-// own key is for. The key of an instant is nobody else's, unless a row was written by SQL.
+// logDuplicates logs the instants that were not enqueued because of a key. A Target's own key is
+// meant to do that. Only a row that was written by SQL can have the key of an instant.
 func (k *scheduler) logDuplicates(s *Schedule, runs []ScheduleRun) {
 	for _, run := range runs {
 		if !run.Duplicate {
@@ -708,7 +718,7 @@ func (k *scheduler) logDuplicates(s *Schedule, runs []ScheduleRun) {
 	}
 }
 
-// runTick is a tick's transaction. It reports whether it was the one to do it.
+// runTick is the transaction of runInstants. It reports whether it advanced the schedule.
 func (c conn) runTick(ctx context.Context, s *Schedule, row scheduleRow, due []time.Time, next time.Time) (mine bool, runs []ScheduleRun, err error) {
 	ids, err := c.ids(ctx, c.store.dialect.schedule.advance, row.id, row.changes, microseconds(next))
 	if err != nil || len(ids) == 0 || len(due) == 0 {
@@ -718,7 +728,7 @@ func (c conn) runTick(ctx context.Context, s *Schedule, row scheduleRow, due []t
 	return true, runs, err
 }
 
-// runInstants enqueues for instants, and notes that in the history.
+// runInstants enqueues for instants, and adds them to the history.
 func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time.Time) ([]ScheduleRun, error) {
 	items, err := c.store.scheduled(ctx, s.Name, s.Target, due)
 	if err != nil {
@@ -739,7 +749,7 @@ func (c conn) runInstants(ctx context.Context, s *Schedule, id int64, due []time
 	return runs, err
 }
 
-// pruneHistory deletes what is too old in the schedules' histories.
+// pruneHistory deletes the old rows of the schedules' histories.
 func (k *scheduler) pruneHistory(ctx context.Context) {
 	if len(k.schedules) == 0 {
 		return

@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// ScheduleInfo is the row of a [Schedule]: what it is, and when it runs next.
+// ScheduleInfo is the row of a [Schedule]: its definition and its next run.
 type ScheduleInfo struct {
 	ID   int64  `json:"id"`
 	Name string `json:"name"`
-	// Queue is that of the target, which for Workflow bears the workflow's name.
+	// Queue is the target's queue. For a workflow it has the workflow's name.
 	Queue    string          `json:"queue"`
 	Workflow bool            `json:"workflow,omitempty"`
-	Payload  json.RawMessage `json:"payload"` // of the message; a workflow's is {"input": In}
-	// PayloadSize is the size in bytes, that of Payload unless a listing has cut it.
+	Payload  json.RawMessage `json:"payload"` // the payload of the message, for a workflow {"input": In}
+	// PayloadSize is the size of the stored payload in bytes. It is the length of Payload unless a
+	// listing has cut Payload.
 	PayloadSize int64 `json:"payload_size,omitempty"`
-	// Cut says that a listing left out the end of Payload or Rule, or Headers altogether; see
+	// Cut reports that a listing left out the end of Payload or Rule, or all Headers. See
 	// [ListedBytes].
 	Cut      bool              `json:"cut,omitempty"`
 	Priority int               `json:"priority,omitempty"`
@@ -33,34 +34,37 @@ type ScheduleInfo struct {
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	UpdatedAt time.Time `json:"updated_at,omitzero"`
 	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
-	// NextAt is when it runs next; while it is paused, when it would. The zero
-	// time means never again. One that has passed means that no worker has the Schedule.
+	// NextAt is the time of the next run. While the schedule is paused, it is the time at which it
+	// would run. The zero time means never again. If the time has passed, no worker has the
+	// Schedule.
 	NextAt time.Time `json:"next_at,omitzero"`
-	// Last is its latest run; nil before the first one.
+	// Last is the latest run. It is nil before the first run.
 	Last *ScheduleRun `json:"last,omitempty"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero, and workers do not run the schedule until the row is mended or deleted.
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero. Workers do not run the schedule until the row is
+	// mended or deleted.
 	Malformed string `json:"malformed,omitempty"`
 }
 
-// ScheduleRun is a run of a [Schedule]: one instant, or one by hand.
+// ScheduleRun is one run of a [Schedule], for an instant or by hand.
 type ScheduleRun struct {
-	// DueAt is the instant, and RanAt when it was enqueued. By hand they are the same.
+	// DueAt is the instant, and RanAt is the time at which it was enqueued. For a run by hand they
+	// are the same.
 	DueAt  time.Time `json:"due_at,omitzero"`
 	RanAt  time.Time `json:"ran_at,omitzero"`
 	ByHand bool      `json:"by_hand,omitempty"`
-	// Duplicate says that nothing was enqueued, because an unfinished message had the key of the
-	// target or of the instant, or a run had the key of the instant. MessageID and RunID are theirs
-	// then.
+	// Duplicate reports that nothing was enqueued, because an unfinished message had the key of the
+	// target or of the instant, or a run had the key of the instant. MessageID and RunID then are
+	// the ids of that message or run.
 	Duplicate bool  `json:"duplicate,omitempty"`
 	MessageID int64 `json:"message_id,omitempty"`
 	RunID     int64 `json:"run_id,omitempty"` // of a workflow's run
-	// RunState is set if the target is a workflow, and MessageState otherwise. It is empty once the
-	// run or the message is gone.
+	// RunState is set if the target is a workflow, and MessageState otherwise. Both are empty if
+	// the run or the message no longer exists.
 	RunState     RunState     `json:"run_state,omitempty"`
 	MessageState MessageState `json:"message_state,omitempty"`
-	// Malformed says which columns of the row do not decode, and why; see [MessageInfo]. Their
-	// fields are zero.
+	// Malformed names the columns of the row that do not decode, with the reasons (see
+	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`
 }
 
@@ -119,8 +123,8 @@ const (
 	scheduleRunNames = "due_at ran_at by_hand held message_id run_id state"
 )
 
-// listed sets the payload and the headers, and what is wrong with them and with the rest of the
-// row.
+// listed sets the payload and the headers. It adds their errors and the errors of the rest of the
+// row to Malformed.
 func (i *ScheduleInfo) listed(malformed string, payload, headers []byte) {
 	var badPayload, badHeaders string
 	i.Payload, badPayload = listedWhole("payload", payload, i.PayloadSize)
@@ -192,14 +196,15 @@ func (r *scheduleRunRow) run() ScheduleRun {
 	return run
 }
 
-// PauseSchedule stops a schedule, in all processes, until ResumeSchedule. It
-// can still be run by hand. It returns an error matching ErrNotFound if there
-// is no such schedule.
+// PauseSchedule stops a schedule, in all processes, until ResumeSchedule. A paused schedule can
+// still be run by hand. PauseSchedule returns an error matching ErrNotFound if there is no such
+// schedule.
 func (s *Store) PauseSchedule(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseSchedule(ctx, name, true), "pause schedule %q", name)
 }
 
-// ResumeSchedule takes back PauseSchedule. What was due meanwhile is not made up for.
+// ResumeSchedule ends the pause that PauseSchedule began. Instants during the pause do not run
+// late.
 func (s *Store) ResumeSchedule(ctx context.Context, name string) error {
 	return wrap(ctx, s.pauseSchedule(ctx, name, false), "resume schedule %q", name)
 }
@@ -222,8 +227,8 @@ func (s *Store) pauseSchedule(ctx context.Context, name string, paused bool) err
 	return err
 }
 
-// DeleteSchedule deletes a schedule with its history; what it has enqueued
-// stays. A Worker that has it in its code makes it anew when it starts. It
+// DeleteSchedule deletes a schedule with its history. Messages and runs that it has enqueued are
+// kept. A Worker that has the schedule in its code makes it again when it starts. DeleteSchedule
 // returns an error matching ErrNotFound if there is no such schedule.
 func (s *Store) DeleteSchedule(ctx context.Context, name string) error {
 	err := s.usable()
@@ -244,10 +249,10 @@ func (s *Store) DeleteSchedule(ctx context.Context, name string) error {
 	return wrap(ctx, err, "delete schedule %q", name)
 }
 
-// RunSchedule enqueues what a schedule would, now, paused or not. It needs no
-// code of the schedule, and changes nothing about when that runs next. In a
-// caller's transaction it holds the schedule up until that ends. It returns an
-// error matching ErrNotFound if there is no such schedule.
+// RunSchedule enqueues a schedule's target now, even if the schedule is paused. It needs no code of
+// the schedule, and does not change the next run. In a caller's transaction it blocks the schedule
+// until the transaction ends. It returns an error matching ErrNotFound if there is no such
+// schedule.
 func (s *Store) RunSchedule(ctx context.Context, name string) (ScheduleRun, error) {
 	var run ScheduleRun
 	err := s.usable()
@@ -288,7 +293,7 @@ func (c conn) runSchedule(ctx context.Context, name string) (ScheduleRun, error)
 	return runs[0], nil
 }
 
-// lockSchedule locks a schedule and reads what it enqueues.
+// lockSchedule locks a schedule and reads its target.
 func (c conn) lockSchedule(ctx context.Context, name string) (id int64, t Target, err error) {
 	err = c.rows(ctx, c.store.dialect.schedule.lock, []any{name}, func(rows *sql.Rows) error {
 		var key sql.NullString
@@ -315,7 +320,8 @@ func (c conn) lockSchedule(ctx context.Context, name string) (id int64, t Target
 	return id, t, err
 }
 
-// scheduled returns the items that a schedule enqueues for instants; the zero time is one by hand.
+// scheduled returns the items that a schedule enqueues for instants. The zero time is a run by
+// hand.
 func (s *Store) scheduled(ctx context.Context, name string, t Target, instants []time.Time) ([]enqueueRow, error) {
 	items := make([]enqueueRow, len(instants))
 	for i, at := range instants {
@@ -343,7 +349,7 @@ func (s *Store) scheduled(ctx context.Context, name string, t Target, instants [
 	return items, nil
 }
 
-// runTarget enqueues items, or starts runs of them.
+// runTarget enqueues items, or starts runs with them.
 func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]ScheduleRun, error) {
 	runs := make([]ScheduleRun, len(items))
 	if t.runs {
@@ -369,8 +375,8 @@ func (c conn) runTarget(ctx context.Context, t Target, items []enqueueRow) ([]Sc
 	return runs, c.store.notifyStored(ctx, t.queue, e.stored)
 }
 
-// recordRuns adds runs to a schedule's history and returns the instants of
-// those added, which are all but what it had before.
+// recordRuns adds runs to a schedule's history and returns the instants that were added. It skips
+// the instants that the history already had.
 func (c conn) recordRuns(ctx context.Context, id int64, runs []ScheduleRun) ([]time.Time, error) {
 	list := make([][]any, len(runs))
 	for i, run := range runs {
@@ -396,7 +402,7 @@ func (c conn) recordRuns(ctx context.Context, id int64, runs []ScheduleRun) ([]t
 	return added, err
 }
 
-// microseconds is an instant as the statements take it; nil for the zero time.
+// microseconds returns an instant as the statements take it, and nil for the zero time.
 func microseconds(t time.Time) any {
 	if t.IsZero() {
 		return nil

@@ -26,8 +26,8 @@ type migration struct {
 	statements []string
 }
 
-// Statements stand between goose's markers, one a block: go-libsql would run
-// only the first of several.
+// Each statement of a file is a block between goose's markers, because go-libsql would run only the
+// first of several statements.
 var (
 	doBlock   = regexp.MustCompile(`(?s)-- \+goose StatementBegin\n(.*?)\n-- \+goose StatementEnd`)
 	addColumn = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (\w+)`)
@@ -60,19 +60,20 @@ func (d *dialect) all() ([]migration, error) {
 	return list, nil
 }
 
-// Install makes the tables, or brings them up to date: on an empty database,
-// on one that an older version of this library installed, and on one that
-// pgqrs 0.15 did. It loses nothing, may be repeated, and may be called by many
-// processes at once. With nothing to do it only reads. It makes Config.Schema
-// if that does not exist, and under Config.Concurrent it puts a Turso database
-// into MVCC mode, which stays with the file.
+// Install makes the tables, or brings them up to date. It works on an empty database, on a database
+// that an older version of this library installed, and on a database that pgqrs 0.15 installed. It
+// loses nothing, may be repeated, and may be called by many processes at once. If there is nothing
+// to do, it only reads. It makes Config.Schema if that does not exist. Under Config.Concurrent it
+// puts a Turso database into MVCC mode, which stays with the file.
 //
-// It returns an error matching ErrUnsupported under Config.Concurrent if the database has no BEGIN
-// CONCURRENT, and if a newer version of the library has changed the schema so that this one cannot
-// work on it. It returns one matching ErrUnsupported as well if the database is not what the
-// dialect says, or if the encoding of text is not UTF-8. It returns one matching ErrState, and
-// changes nothing, if a table, view or type of the application has one of the library's names; on
-// PostgreSQL Config.Schema keeps the two apart.
+// Install returns an error matching ErrUnsupported if:
+//   - Config.Concurrent is set and the database has no BEGIN CONCURRENT.
+//   - a newer version of the library has changed the schema so that this version cannot work on it.
+//   - the database is not what the dialect says.
+//   - the encoding of text is not UTF-8.
+//
+// It returns an error matching ErrState, and changes nothing, if a table, view or type of the
+// application has one of the library's names. On PostgreSQL Config.Schema keeps the two apart.
 func (s *Store) Install(ctx context.Context) error {
 	err := s.pooled("Install")
 	if err == nil {
@@ -81,7 +82,7 @@ func (s *Store) Install(ctx context.Context) error {
 	return wrap(ctx, err, "install")
 }
 
-// explainRefusal says what keeps Install from making tables.
+// explainRefusal explains why the database refuses to make the tables.
 func explainRefusal(err error) error {
 	switch {
 	case sqlerr.NoSchema(err):
@@ -92,7 +93,7 @@ func explainRefusal(err error) error {
 	return err
 }
 
-// A rawError is one of the database's from which nothing more is to be concluded.
+// A rawError is an error of the database that wrap must not classify.
 type rawError struct{ err error }
 
 func (e *rawError) Error() string { return e.err.Error() }
@@ -131,8 +132,8 @@ func (s *Store) install(ctx context.Context) error {
 	return s.exclusive(ctx, func(c conn) error { return c.migrate(ctx, known) })
 }
 
-// enableConcurrent sees that write transactions can begin, and puts the
-// database into MVCC mode if that is what they lack.
+// enableConcurrent makes sure that write transactions can begin. If they need MVCC mode, it puts
+// the database into that mode.
 func (s *Store) enableConcurrent(ctx context.Context) error {
 	err := s.beginConcurrent(ctx)
 	if !errors.Is(err, errNoMVCC) {
@@ -147,12 +148,12 @@ func (s *Store) enableConcurrent(ctx context.Context) error {
 	return s.beginConcurrent(ctx)
 }
 
-// beginConcurrent finds out whether write transactions can begin.
+// beginConcurrent returns an error if write transactions cannot begin.
 func (s *Store) beginConcurrent(ctx context.Context) error {
 	return s.atomic(ctx, func(conn) error { return nil })
 }
 
-// migrate applies what is missing, with other installers kept out.
+// migrate applies the missing migrations, with other installers kept out.
 func (c conn) migrate(ctx context.Context, known []migration) error {
 	d := c.store.dialect
 	if err := c.rows(ctx, d.schema.lock, nil, func(*sql.Rows) error { return nil }); err != nil {
@@ -194,8 +195,8 @@ func (c conn) migrate(ctx context.Context, known []migration) error {
 	return c.joinInterop(ctx)
 }
 
-// checkMade finds out whether migrations have made everything: IF NOT EXISTS passes over what has
-// the name of something else.
+// checkMade returns an error if migrations have not made everything. IF NOT EXISTS makes nothing if
+// another object has the name.
 func (c conn) checkMade(ctx context.Context, done []migration) error {
 	if len(done) == 0 {
 		return nil
@@ -225,10 +226,10 @@ func (c conn) makeSchema(ctx context.Context) error {
 	return err
 }
 
-// Uninstall drops every table that Install makes, with all that is in them. The Store may go on to
-// Install them anew. It leaves a type that was there before Install, and one that a table of the
+// Uninstall drops every table that Install makes, with all rows. After that the Store may Install
+// again. Uninstall keeps a type that was there before Install, and a type that a table of the
 // application uses. It returns an error matching ErrState, and drops nothing, if pgqrs 0.15
-// installed the tables, whose they are then, and if one of them is not the library's.
+// installed the tables, or if one of the tables is not the library's.
 func (s *Store) Uninstall(ctx context.Context) error {
 	err := s.pooled("Uninstall")
 	if err == nil {
@@ -240,7 +241,7 @@ func (s *Store) Uninstall(ctx context.Context) error {
 	return wrap(ctx, err, "uninstall")
 }
 
-// forget drops what the Store knows of tables that are gone: the rows of Dequeue's consumers, and
+// forget drops the Store's state about dropped tables: the rows of Dequeue's consumers, and
 // prepared statements.
 func (s *Store) forget() {
 	s.mu.Lock()
@@ -283,8 +284,8 @@ func (c conn) uninstall(ctx context.Context) error {
 	return nil
 }
 
-// checkOwn returns an error if something has the name of one of the library's tables or types and
-// is not that.
+// checkOwn returns an error if an object that is not the library's has the name of one of its
+// tables or types.
 func (s *Store) checkOwn(known []migration, there schemaObjects) error {
 	for o := range there {
 		if o.kind == "other" {
@@ -303,7 +304,7 @@ func (s *Store) checkOwn(known []migration, there schemaObjects) error {
 	return nil
 }
 
-// elsewhere says how the library and the application keep out of each other's way.
+// elsewhere advises how to keep the library and the application apart.
 func (s *Store) elsewhere() string {
 	if s.dialect.schemas {
 		return "give the library a schema of its own by Config.Schema"
@@ -311,8 +312,8 @@ func (s *Store) elsewhere() string {
 	return "give the library a database file of its own"
 }
 
-// baseMigration lists what has been in the library's tables and types from their beginning, in
-// pgqrs 0.15 too.
+// baseMigration lists the objects that the library's tables and types have had from their
+// beginning, in pgqrs 0.15 too.
 func baseMigration(known []migration) []schemaObject {
 	var list []schemaObject
 	added := map[schemaObject]bool{}
@@ -364,7 +365,7 @@ var (
 	addValue      = regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`)
 )
 
-// schemaObjectsOf lists what the migrations make.
+// schemaObjectsOf lists the objects that the migrations make.
 func schemaObjectsOf(known []migration) []schemaObject {
 	var list []schemaObject
 	for _, m := range known {
@@ -392,7 +393,7 @@ func schemaObjectsOf(known []migration) []schemaObject {
 	return list
 }
 
-// missingOf lists what the migrations make and is not there.
+// missingOf lists the objects that the migrations make and that do not exist.
 func missingOf(known []migration, there schemaObjects) []schemaObject {
 	return slices.DeleteFunc(schemaObjectsOf(known), func(o schemaObject) bool { return there[o] })
 }
@@ -408,8 +409,8 @@ func (c conn) objects(ctx context.Context) (schemaObjects, error) {
 	return there, err
 }
 
-// An appliedMigration is a row of pgqrs_migrations. oldest is the oldest
-// schema version that a library may have been made for and still work.
+// An appliedMigration is a row of pgqrs_migrations. A library that was made for a schema version
+// older than oldest cannot work on the schema.
 type appliedMigration struct {
 	version int64
 	name    string
@@ -427,8 +428,8 @@ func (c conn) versions(ctx context.Context) ([]appliedMigration, error) {
 	return list, err
 }
 
-// pendingOf returns the migrations that have not been applied, or of whose
-// work something has gone since.
+// pendingOf returns the migrations that have not been applied, or whose objects do not all exist
+// any more.
 func pendingOf(known []migration, applied []appliedMigration, there schemaObjects) []migration {
 	return slices.DeleteFunc(slices.Clone(known), func(m migration) bool {
 		recorded := slices.ContainsFunc(applied, func(a appliedMigration) bool { return a.version == m.version })
@@ -436,7 +437,7 @@ func pendingOf(known []migration, applied []appliedMigration, there schemaObject
 	})
 }
 
-// tooNew reports that the schema has moved on too far for this library.
+// tooNew returns an error if the schema is too new for this library.
 func tooNew(applied []appliedMigration, known []migration) error {
 	library := known[len(known)-1].version
 	for _, a := range applied {
@@ -448,7 +449,7 @@ func tooNew(applied []appliedMigration, known []migration) error {
 	return nil
 }
 
-// Writers says who may write to a database at once.
+// Writers is how many may write to a database at once.
 type Writers string
 
 const (
@@ -460,47 +461,50 @@ const (
 	ConcurrentWriters Writers = "experimental"
 )
 
-// A Report is what Verify found.
+// A Report is the result of Verify.
 type Report struct {
 	Dialect Dialect `json:"dialect"`
 	// Engine is the database's own name and version.
 	Engine string `json:"engine"`
-	// Writers says who may write at once.
+	// Writers is how many may write at once.
 	Writers Writers `json:"writers"`
-	// SchemaVersion is the version of the schema that is installed. LibraryVersion is the version
-	// that this library makes.
+	// SchemaVersion is the version of the installed schema. LibraryVersion is the version that this
+	// library installs.
 	SchemaVersion  int64 `json:"schema_version"`
 	LibraryVersion int64 `json:"library_version"`
-	// Missing names tables, columns and indexes that should be there. If it is not empty, Install
-	// helps.
+	// Missing names tables, columns and indexes that should exist. If it is not empty, call
+	// Install.
 	Missing []string `json:"missing,omitempty"`
 	// Denied names rights that a Worker needs and that this user lacks, such as "UPDATE on
-	// pgqrs_messages", on PostgreSQL. Whoever does less needs fewer: docs/BACKENDS.md lists them.
-	// Install does not help.
+	// pgqrs_messages", on PostgreSQL. Other callers need fewer rights, which docs/BACKENDS.md
+	// lists. Install does not help.
 	Denied []string `json:"denied,omitempty"`
 	// Newer names migrations that this library does not know.
 	Newer []string `json:"newer,omitempty"`
-	// Warnings say what else is worth a look: settings of the database that lose data or make
-	// processes fail each other's calls, as one connection of the pool has them, and a pool that is
-	// too small.
+	// Warnings are further findings: settings of the database that lose data or that make calls of
+	// other processes fail, and a pool that is too small. The settings are read on one connection
+	// of the pool.
 	Warnings []string `json:"warnings,omitempty"`
 
 	tooNew bool // whether this library is too old for it
 	unread bool // whether this user may not read the version of the schema
 }
 
-// OK reports whether the library can work on what Verify found. Rights that are missing do not
-// count, except that of a whole schema, since roles need different ones.
+// OK reports whether the library can work on the database. Missing rights do not count, since roles
+// need different ones, except the right to use the schema.
 func (r Report) OK() bool {
 	return len(r.Missing) == 0 && (r.SchemaVersion >= r.LibraryVersion || r.unread) && !r.tooNew
 }
 
-// Verify looks at what is installed, by looking at it rather than by trusting version numbers, and
-// changes nothing. A schema that is missing, older or newer is not an error but in the Report, and
-// so are queues with ready messages that no live worker takes, queues with limits that no policy
-// can have, and rights that this user lacks. The Schema is 0 if the user may not read it. A
-// database that is not what the dialect says is an error that matches ErrUnsupported, and so is an
-// encoding of text that is not UTF-8.
+// Verify inspects the installed schema, and does not rely on version numbers. It changes nothing.
+// The following are not errors but part of the Report:
+//   - a schema that is missing, older or newer
+//   - queues with ready messages that no live worker takes
+//   - queues with limits that no policy can have
+//   - rights that this user lacks
+//
+// SchemaVersion is 0 if the user may not read it. Verify returns an error matching ErrUnsupported
+// if the database is not what the dialect says, or if the encoding of text is not UTF-8.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
 	err := s.usable()
 	r := Report{Dialect: s.name}
@@ -514,8 +518,8 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	return r, wrap(ctx, err, "verify")
 }
 
-// checkEngine returns an error if the database is not what the dialect says. It asks until it
-// knows.
+// checkEngine returns an error if the database is not what the dialect says. It asks the database
+// until it has an answer.
 func (s *Store) checkEngine(ctx context.Context) error {
 	if s.engineKnown.Load() {
 		return nil
@@ -525,8 +529,8 @@ func (s *Store) checkEngine(ctx context.Context) error {
 	return err
 }
 
-// engine returns the database's own name and version, or an error if it is not what the dialect
-// says.
+// engine returns the database's own name and version, or an error if the database is not what the
+// dialect says.
 func (c conn) engine(ctx context.Context) (string, error) {
 	name, err := c.nameAs(ctx, c.store.name)
 	if err != nil {
@@ -538,8 +542,8 @@ func (c conn) engine(ctx context.Context) (string, error) {
 	return name, c.checkEncoding(ctx)
 }
 
-// checkEncoding returns an error if text is not UTF-8 on its way to the database and back: keys
-// would not be found, and messages would be leased and not read.
+// checkEncoding returns an error if text is not UTF-8 on its way to the database and back. Keys
+// would then not be found, and leased messages would not be readable.
 func (c conn) checkEncoding(ctx context.Context) error {
 	encoding, err := c.queryText(ctx, c.store.dialect.schema.encoding)
 	if err != nil || encoding == "" || strings.EqualFold(strings.ReplaceAll(encoding, "-", ""), "UTF8") {
@@ -549,7 +553,7 @@ func (c conn) checkEncoding(ctx context.Context) error {
 		ErrUnsupported, encoding)
 }
 
-// nameAs asks the database what it is, in the words of a dialect.
+// nameAs asks the database for its name, by the statement of a dialect.
 func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
 	texts := dialects[d].schema
 	name, err := c.queryText(ctx, texts.engine)
@@ -570,7 +574,8 @@ func (c conn) nameAs(ctx context.Context, d Dialect) (string, error) {
 
 func isTurso(engine string) bool { return strings.HasPrefix(engine, "Turso ") }
 
-// wrongEngine returns what is wrong if a database of another kind answers, and err otherwise.
+// wrongEngine returns an error that names the engine if the database is of another kind. Otherwise
+// it returns err.
 func (c conn) wrongEngine(ctx context.Context, err error) error {
 	if sqlerr.Unreachable(err) || ctx.Err() != nil {
 		return err
@@ -648,7 +653,7 @@ func (c conn) verify(ctx context.Context, r *Report) error {
 	return nil
 }
 
-// rights finds out which rights of a Worker this user lacks.
+// rights adds the rights of a Worker that this user lacks.
 func (c conn) rights(ctx context.Context, r *Report) error {
 	for _, text := range c.store.dialect.schema.rights {
 		err := c.rows(ctx, text, nil, func(rows *sql.Rows) error {
@@ -664,8 +669,8 @@ func (c conn) rights(ctx context.Context, r *Report) error {
 	return nil
 }
 
-// hidden reports whether this user may not see what is in the schema, so that nothing can be missed
-// there.
+// hidden reports whether this user cannot see the objects of the schema, so that none can be called
+// missing.
 func (r *Report) hidden() bool {
 	return slices.ContainsFunc(r.Denied, func(right string) bool { return strings.HasPrefix(right, "USAGE on schema ") })
 }
@@ -680,7 +685,7 @@ func (s *Store) writers() Writers {
 // singleWriter reports whether the database has one writer at a time.
 func (s *Store) singleWriter() bool { return s.dialect.singleWriter && !s.cfg.Concurrent }
 
-// settingWarnings are the answers of the dialects' settings that are worth a warning.
+// settingWarnings maps the dialects' settings and their values to warnings.
 var settingWarnings = map[string]map[string]string{
 	"read_only":          {"on": readOnly, "1": readOnly},
 	"fsync":              {"off": "a crash of the server's machine can corrupt the database"},
@@ -690,16 +695,16 @@ var settingWarnings = map[string]map[string]string{
 	"synchronous":        {"0": "a power cut can corrupt the database; set it to NORMAL or FULL on every connection"},
 }
 
-// mvccTimeout is the warning of a busy timeout in MVCC mode: the engine ends the
-// process (Turso 0.7.2, "transaction should exist in txs map") where an INSERT
-// of BEGIN CONCURRENT has to wait for a transaction that began otherwise.
+// mvccTimeout is the warning about a busy timeout in MVCC mode. There the engine ends the process
+// (Turso 0.7.2, "transaction should exist in txs map") if an INSERT of BEGIN CONCURRENT has to wait
+// for a transaction that began otherwise.
 const mvccTimeout = "in MVCC mode the engine may end the process when an INSERT waits for another transaction; set it to 0 on every connection, conflicts are tried again anyway"
 
 const readOnly = "nothing can be enqueued or worked: it is a standby, or set to be read-only"
 
 const noWAL = "readers and writers keep each other out; set it to WAL"
 
-// checkSettings asks one connection for its settings, and the pool for its size.
+// checkSettings checks the settings of one connection, and the size of the pool.
 func (c conn) checkSettings(ctx context.Context, r *Report) error {
 	settings := c.store.dialect.schema.settings
 	names := slices.Sorted(maps.Keys(settings))
@@ -738,12 +743,12 @@ func (c conn) checkSettings(ctx context.Context, r *Report) error {
 	return err
 }
 
-// walResetFixes are the first releases of their branches without the WAL-reset bug of SQLite, which
-// 3.7.0 to 3.51.2 have; see docs/BACKENDS.md.
+// walResetFixes are the first releases of their branches without the WAL-reset bug of SQLite. The
+// releases 3.7.0 to 3.51.2 have the bug. See docs/BACKENDS.md.
 var walResetFixes = [][3]int{{3, 44, 6}, {3, 50, 7}, {3, 51, 3}}
 
-// walResetWarning warns of an engine that can corrupt a database in WAL mode. Turso is not made of
-// SQLite's code.
+// walResetWarning returns a warning about an engine that can corrupt a database in WAL mode. Turso
+// does not consist of SQLite's code.
 func walResetWarning(engine, journal, driver string) string {
 	var version [3]int
 	if n, _ := fmt.Sscanf(engine, "SQLite %d.%d.%d", &version[0], &version[1], &version[2]); n < 3 || journal != "wal" {
@@ -770,24 +775,24 @@ func driverPackage(d driver.Driver) string {
 	return cmp.Or(t.PkgPath(), t.String())
 }
 
-// maxUnattended is how many queues one report names.
+// maxUnattended is how many queues a report names.
 const maxUnattended = 20
 
-// An unattendedQueue has had a ready message for so long that nobody takes.
+// An unattendedQueue has a message that has been ready for long, and no worker that takes it.
 type unattendedQueue struct {
 	name   string
 	oldest time.Duration
 }
 
-// unattended finds queues with messages that have been ready for so long, and that no live worker
-// takes from.
+// unattended returns queues with messages that have been ready for as long as waited and that no
+// live worker takes.
 func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattendedQueue, error) {
 	var list []unattendedQueue
 	args := []any{heartbeatTimeout.Microseconds(), waited.Microseconds(), maxUnattended}
 	err := c.rows(ctx, c.store.dialect.queue.unattended, args, func(rows *sql.Rows) error {
 		var q unattendedQueue
 		var oldest int64
-		_, err := scanLoosely(rows, "queue oldest", &q.name, &oldest) // that of a malformed message has no age
+		_, err := scanLoosely(rows, "queue oldest", &q.name, &oldest) // a malformed message has no age
 		q.oldest = durationOf(oldest)
 		list = append(list, q)
 		return err
@@ -795,11 +800,11 @@ func (c conn) unattended(ctx context.Context, waited time.Duration) ([]unattende
 	return list, err
 }
 
-// checkQueues warns of queues that no live worker takes from, and of limits that are none.
+// checkQueues adds warnings of queues without a live worker, and of invalid limits.
 func (c conn) checkQueues(ctx context.Context, r *Report) error {
 	list, err := c.unattended(ctx, 0)
 	if len(r.Denied) > 0 && sqlerr.Denied(err) {
-		return nil // which Denied says
+		return nil // Denied has the reason
 	}
 	if err != nil {
 		return err
@@ -825,10 +830,10 @@ func (c conn) misfits(ctx context.Context) (names []string, err error) {
 	return names, err
 }
 
-// usesInterop reports whether pgqrs 0.15 works on the tables too, and if so whether
-// Install has made the indexes for that. A message there refers to the workers
-// that sent and received it, by foreign keys if pgqrs 0.15 made the tables: a
-// worker's row can go only when no message does so any more, archived ones included.
+// usesInterop reports whether pgqrs 0.15 works on the tables too, and whether Install has made the
+// indexes for that. A message of pgqrs 0.15 refers to the workers that sent and received it, by
+// foreign keys if pgqrs 0.15 made the tables. A worker's row can only be deleted when no message
+// refers to it, archived messages included.
 func (c conn) usesInterop(ctx context.Context) (shared, indexed bool, err error) {
 	err = c.rows(ctx, c.store.dialect.schema.interop, nil, func(rows *sql.Rows) error {
 		shared = true
@@ -837,7 +842,7 @@ func (c conn) usesInterop(ctx context.Context) (shared, indexed bool, err error)
 	return shared, indexed, err
 }
 
-// joinInterop makes what is missing for a database that pgqrs 0.15 works on too.
+// joinInterop makes the missing objects for a database that pgqrs 0.15 works on too.
 func (c conn) joinInterop(ctx context.Context) error {
 	shared, indexed, err := c.usesInterop(ctx)
 	if err != nil || !shared || indexed {

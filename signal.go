@@ -15,13 +15,14 @@ import (
 //	const Approved pgqrs.Signal[bool] = "approved"
 type Signal[T any] string
 
-// Send sends a signal to a run. It is never lost: a run that does not wait for
-// it yet finds it when it does, and one that waits is woken. On a Store made by
-// WithTx it is sent if and only if the transaction commits.
+// Send sends a signal to a run. A signal is never lost. A waiting run is woken, and another run
+// finds the signal when it waits for it. On a Store made by WithTx the signal is sent if and only
+// if the transaction commits.
 //
-// It returns errors matching ErrNotFound for a run that does not exist,
-// ErrState for one that has ended and for a run's own ctx outside a step, and
-// ErrInvalidPayload.
+// Send returns errors matching:
+//   - ErrNotFound if the run does not exist.
+//   - ErrState if the run has ended, and with a run's own ctx outside a step.
+//   - ErrInvalidPayload if v cannot be stored.
 func (g Signal[T]) Send(ctx context.Context, s *Store, runID int64, v T) error {
 	return wrap(ctx, s.signal(ctx, string(g), runID, v), "send signal %q to run %d", string(g), runID)
 }
@@ -41,7 +42,7 @@ func (s *Store) signal(ctx context.Context, name string, run int64, v any) error
 		return err
 	}
 	return s.atomic(ctx, func(c conn) error {
-		// The message first: its row lock puts the signals of a run in order.
+		// The message comes first, since its row lock puts the signals of a run in order.
 		if err := c.wakeRun(ctx, run); err != nil {
 			return err
 		}
@@ -70,11 +71,11 @@ func (c conn) wakeRun(ctx context.Context, run int64) error {
 	return c.store.wake(ctx, queue)
 }
 
-// Wait returns the value of the next signal of that name: the nth Wait in a
-// run takes the nth signal sent. Until there is one the run is suspended, without
-// holding a worker. After the timeout, if it is not zero, the error matches
-// ErrTimeout, and the wait has ended: a signal that comes later is for the next
-// Wait. It is recorded as a step named after the signal and its number, as "approved#1".
+// Wait returns the value of the next signal of that name. The nth Wait in a run takes the nth
+// signal sent. Until there is one, the run is suspended without holding a worker. If the timeout is
+// not zero and passes, the error matches ErrTimeout, and the wait has ended. A later signal is for
+// the next Wait. A wait is recorded as a step named after the signal and its number, such as
+// "approved#1".
 func (g Signal[T]) Wait(ctx context.Context, run *Run, timeout time.Duration) (T, error) {
 	raw, name, err := run.wait(ctx, string(g), timeout)
 	return decodeStep[T](run, name, raw, err)
@@ -96,7 +97,7 @@ func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([
 	return raw, name, err
 }
 
-// takeSignal delivers a signal to a step, or has the step wait.
+// takeSignal delivers a signal to a step, or makes the step wait.
 func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
 	if err := r.backend.checkUsable(fmt.Sprintf("Wait %q", name)); err != nil {
 		return nil, err

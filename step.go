@@ -19,29 +19,29 @@ const defaultStepAttempts = 3
 
 var defaultStepBackoff = Exponential(time.Second, time.Minute)
 
-// Step runs fn and records what it returns; if that is recorded already, it
-// returns the record and does not call fn. What it returns comes from the
-// record in either case, so it is the same each time: T goes through JSON. The JSON of a
-// record has one form on every database. Keys are sorted, the last of equal
-// keys counts, numbers have no exponent, and zero has no sign.
+// Step runs fn and records its result. If the step has a record already, Step returns the result of
+// the record and does not call fn. The result comes from the record in either case, so it is the
+// same each time. T goes through JSON. The JSON of a record has one form on every database: keys
+// are sorted, the last of equal keys counts, numbers have no exponent, and zero has no sign.
 //
-// fn may run more than once: when it failed, and when its process died, or
-// lost its lease, before the result was recorded. It may then run again while a former
-// call has not returned yet. Use [StepTx] for effects in the database that must happen once.
+// fn may run more than once. It runs again after an error, or if its process died or lost its lease
+// before the result was recorded. It may then run again before a former call has returned. Use
+// [StepTx] for effects in the database that must happen once.
 //
-// An error is retried by the run's policy (see [Run.With]), while the run
-// waits without holding a worker: Step then returns an error matching
-// ErrSuspended. Permanent, RetryAfter and Snooze decide as in a handler. After
-// the last attempt it is recorded, and returned as a *RunError, now and on
-// every replay. A panic is an error.
+// An error is retried by the run's policy (see [Run.With]). The run waits without holding a worker,
+// and Step returns an error matching ErrSuspended. Permanent, RetryAfter and Snooze have the same
+// effect as in a handler. After the last attempt the error is recorded. Step returns it as a
+// *RunError, now and on every replay. A panic is an error.
 //
-// A step whose caller ends ctx has not failed. If ctx has ended and fn returns an
-// error, nothing is recorded, and Step returns an error that matches ctx.Err(). A limit for
-// each attempt is Policy.Timeout, or a ctx that fn makes.
+// If ctx has ended and fn returns an error, the step has not failed. Nothing is recorded, and Step
+// returns an error that matches ctx.Err(). To limit each attempt, use Policy.Timeout, or a ctx that
+// fn makes.
 //
-// It also returns errors matching ErrCancelled, ErrStepReused, ErrState in the
-// function of another step of the run, and ErrInvalidPayload if a recorded result
-// does not decode into T.
+// Step also returns errors matching:
+//   - ErrCancelled if the run is being cancelled (see [ErrCancelled]).
+//   - ErrStepReused if the execution has already used the name.
+//   - ErrState in the function of another step of the run.
+//   - ErrInvalidPayload if a recorded result does not decode into T.
 func Step[T any](ctx context.Context, run *Run, name string, fn func(context.Context) (T, error)) (T, error) {
 	raw, err := run.step(ctx, name, func(ctx context.Context) (any, error) { return fn(ctx) })
 	return decodeStep[T](run, name, raw, err)
@@ -67,7 +67,8 @@ func decodeStep[T any](run *Run, name string, raw []byte, err error) (T, error) 
 	return out, nil
 }
 
-// runStepOnce returns the recorded result of a step, or, if it has none, what do comes to.
+// runStepOnce returns the recorded result of a step. If the step has none, it returns the result of
+// do.
 func (r *Run) runStepOnce(ctx context.Context, name string, do func(*stepRecord) ([]byte, error)) (raw []byte, err error) {
 	rec, err := r.next(ctx, name)
 	if err != nil {
@@ -111,7 +112,7 @@ func (r *Run) runStep(ctx context.Context, name string, rec *stepRecord, fn func
 	return raw, err
 }
 
-// bytesOf is what encode returned, as it would be read back.
+// bytesOf returns the output of encode as it would be read back.
 func bytesOf(output any) []byte {
 	text, ok := output.(string)
 	if !ok {
@@ -120,8 +121,8 @@ func bytesOf(output any) []byte {
 	return []byte(text)
 }
 
-// next finds out what there is to do for a step. If there is no final record,
-// nor an error, the step counts as in flight.
+// next decides whether a step has to run. If it returns neither a final record nor an error, the
+// step counts as in progress.
 func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 	if err := r.checkNotNested(ctx, fmt.Sprintf("%q", name)); err != nil {
 		return nil, err
@@ -155,8 +156,8 @@ func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 	return rec, err
 }
 
-// endStep is the end of a step that was in flight. Not before then is it clear
-// that recorded steps are asked for after it, and not beside it.
+// endStep ends a step that was in progress. Only then is it clear whether recorded steps are called
+// after this step, or beside it.
 func (r *Run) endStep(name string, isNew bool) {
 	if isNew {
 		r.warnIfSkipped(name)
@@ -213,8 +214,8 @@ func (r *Run) attempt(ctx context.Context, name string, fn func(context.Context)
 	return fn(context.WithValue(ctx, stepKey{}, &stepScope{run: r.execution, name: name}))
 }
 
-// stepContext returns the ctx of a step: the caller's, or, while the run
-// cleans up after a cancellation, one that the cancellation does not end.
+// stepContext returns the ctx of a step. It is the caller's ctx. While the run cleans up after a
+// cancellation, it is a ctx that the cancellation does not end.
 func (r *Run) stepContext(ctx context.Context) (context.Context, func()) {
 	if !r.inCleanUp() {
 		return ctx, func() {}
@@ -222,8 +223,8 @@ func (r *Run) stepContext(ctx context.Context) (context.Context, func()) {
 	return r.ignoreCancel(ctx)
 }
 
-// ignoreCancel returns a ctx that ends with the lease, and as ctx does unless that is cancelled
-// with the run.
+// ignoreCancel returns a ctx that ends with the lease and with ctx, except if the end of ctx is the
+// cancellation of the run.
 func (e *execution) ignoreCancel(ctx context.Context) (context.Context, func()) {
 	free, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	pass := func(from context.Context) func() bool {
@@ -241,18 +242,18 @@ func (e *execution) ignoreCancel(ctx context.Context) (context.Context, func()) 
 	}
 }
 
-// withoutCancel is the ctx for the library's own statements: a result that is there
-// is recorded even if the caller's ctx has ended.
+// withoutCancel returns the ctx for the library's own statements. An existing result is recorded
+// even if the caller's ctx has ended.
 func (e *execution) withoutCancel(ctx context.Context) context.Context {
 	return context.WithoutCancel(ctx)
 }
 
-// A cutShortError is what a step returns whose caller ended its ctx before the
-// step had a result. The step has not failed, and nothing is recorded.
+// A cutShortError is the error of a step whose caller ended its ctx before the step had a result.
+// The step has not failed, and nothing is recorded.
 type cutShortError struct{ *operationError }
 
-// cutShort returns what a step returns whose function did not fail by itself: its
-// ctx ended, or the run was suspended under it. Otherwise it returns nil.
+// cutShort returns the error of a step whose function did not fail by itself, because its ctx ended
+// or the run was suspended meanwhile. Otherwise it returns nil.
 func (r *Run) cutShort(ctx context.Context, name string, cause error) error {
 	stop := r.suspended()
 	switch {
@@ -268,8 +269,8 @@ func (r *Run) cutShort(ctx context.Context, name string, cause error) error {
 	return nil
 }
 
-// stepFailed records a failed attempt: for another one later, or for good. ctx is
-// the step's own; a step that was cut short has not failed.
+// stepFailed records a failed attempt, with a later attempt or for good. ctx is the ctx of the
+// step. A step that was cut short has not failed.
 func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, start time.Time, cause error) ([]byte, error) {
 	if err := r.cutShort(ctx, name, cause); err != nil {
 		return nil, err
@@ -283,10 +284,10 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 	p := Policy{MaxAttempts: limit, Backoff: backoff}
 	result := p.outcome(retries, cause)
 	if !r.backend.resumes() {
-		result.kind = died // there is no later execution to try again
+		result.kind = died // no later execution can try again
 	}
 	if result.err != nil {
-		cause = result.err // with what else went wrong
+		cause = result.err // it may have further errors
 	}
 	f := stepFailure{Transient: result.kind != died, Code: failureCode(cause), Message: errorText(cause)}
 	st := stepValues{status: Failed, retries: retries, duration: time.Since(start)}
@@ -329,18 +330,18 @@ func failureCode(err error) string {
 	return codeInternal
 }
 
-// StepTx is [Step] for work in the database: fn gets a transaction in which
-// its result is recorded too, so that its effects happen once. It is rolled
-// back if fn returns an error or the lease is lost. fn must not commit it, may
-// run again after a conflict, and should do nothing but SQL. On SQLite and
-// Turso the transaction holds the write lock from its beginning. A call on the Store itself that
-// writes would wait for it there, and returns an error matching ErrState if its ctx is fn's: use
-// WithTx. On PostgreSQL the transaction is READ COMMITTED.
+// StepTx is [Step] for work in the database. fn gets a transaction, in which its result is recorded
+// too, so that its effects happen once. The transaction is rolled back if fn returns an error or
+// the lease is lost. The function must not commit the transaction, may run again after a conflict,
+// and should do nothing but SQL.
 //
-// On Turso in MVCC mode return the first error that the database gives: the
-// engine ends the transaction at a conflict, and what is sent after it commits
-// by itself. If that is swallowed, the step fails for good, and what was sent
-// after the conflict stays.
+// On PostgreSQL the transaction is READ COMMITTED. On SQLite and Turso it holds the write lock from
+// its beginning. There a write on the Store itself, called with fn's ctx, would wait for that lock.
+// It returns an error matching ErrState instead. Use WithTx.
+//
+// On Turso in MVCC mode return the first error that the database gives. The engine ends the
+// transaction at a conflict, and commits each statement after that by itself. If fn swallows the
+// error, the step fails for good, and the statements after the conflict stay committed.
 func StepTx[T any](ctx context.Context, run *Run, name string, fn func(context.Context, *sql.Tx) (T, error)) (T, error) {
 	raw, err := run.stepTx(ctx, name, func(ctx context.Context, tx *sql.Tx) (any, error) { return fn(ctx, tx) })
 	return decodeStep[T](run, name, raw, err)
@@ -352,7 +353,7 @@ func (r *Run) DoTx(ctx context.Context, name string, fn func(context.Context, *s
 	return err
 }
 
-// errStepEnded rolls a transaction back whose step somebody else has ended.
+// errStepEnded rolls a transaction back whose step another execution has ended.
 var errStepEnded = errors.New("pgqrs: step has ended elsewhere")
 
 func (r *Run) stepTx(ctx context.Context, name string, fn func(context.Context, *sql.Tx) (any, error)) ([]byte, error) {
@@ -389,8 +390,8 @@ func (r *Run) runStepTx(ctx context.Context, name string, rec *stepRecord, fn fu
 	return bytesOf(output), nil
 }
 
-// countTx tells the heartbeat whether a transaction of a step is open, which on SQLite may keep it
-// from renewing the lease. Several can be open at once.
+// countTx counts open transactions of steps for the heartbeat. On SQLite they may keep it from
+// renewing the lease. Several can be open at once.
 func (e *execution) countTx(n int) {
 	if e.message.delivery == nil {
 		return
@@ -447,13 +448,13 @@ type stepRecord struct {
 	output   []byte
 	failure  []byte
 	retries  int
-	wait     sql.NullInt64 // microseconds from when it was read
+	wait     sql.NullInt64 // microseconds from the time at which it was read
 	started  timestamp
 	ended    timestamp
-	retried  bool // RunHandle.Retry had it taken anew
-	optional bool // it need not be asked for again, since a step before it was taken anew
+	retried  bool // RunHandle.Retry has made it run again
+	optional bool // the function need not call it, since a step before it has run again
 
-	malformed string // what does not decode
+	malformed string // columns that do not decode, and why
 }
 
 func (s *stepRecord) final() bool {
@@ -479,7 +480,7 @@ func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 func (s *stepRecord) info() StepInfo {
 	info := StepInfo{Name: s.name, Status: s.status, Retries: s.retries, StartedAt: s.started.Time, EndedAt: s.ended.Time, Malformed: s.malformed}
 	if s.status == Succeeded {
-		info.Output = s.output // of a step that waits for children it is their ids
+		info.Output = s.output // a step that waits for children has their ids
 		info.OutputSize = int64(len(s.output))
 	}
 	if s.failure != nil {
@@ -491,7 +492,7 @@ func (s *stepRecord) info() StepInfo {
 	return info
 }
 
-// A stepValues is what save writes.
+// A stepValues has the values that save writes.
 type stepValues struct {
 	status   RunState
 	output   any // JSON as string, or nil
@@ -501,7 +502,7 @@ type stepValues struct {
 	duration time.Duration
 }
 
-// A stepWrite is a step that is to be recorded, fenced by the lease on its run's message.
+// A stepWrite is a step to record, fenced by the lease of its run's message.
 type stepWrite struct {
 	runID   int64
 	message *MessageInfo
@@ -509,20 +510,20 @@ type stepWrite struct {
 	stepValues
 }
 
-// args is a saving as step.save takes it.
+// args returns the arguments of step.save.
 func (x stepWrite) args() []any {
 	return []any{x.runID, x.name, x.message.ID, x.message.WorkerID, x.message.Claim, string(x.status), x.output, x.failure, x.retries, x.delay, x.duration.Microseconds()}
 }
 
-// shareable reports whether a step may be recorded together with others.
+// shareable reports whether a step may share a statement with other steps.
 func (x stepWrite) shareable() bool {
 	output, _ := x.output.(string)
 	failure, _ := x.failure.(string)
 	return len(output)+len(failure) <= maxShared
 }
 
-// save records a step. It returns nil if it was recorded; the record that was
-// there before, if the step had ended; and a suspension if the lease is lost.
+// save records a step and returns nil. If the step had ended, it returns the existing record. If
+// the lease is lost, it returns a suspension.
 func (e *execution) save(ctx context.Context, name string, st stepValues) (*stepRecord, error) {
 	return e.backend.save(ctx, e, name, st)
 }
@@ -549,7 +550,7 @@ func (b storeBackend) save(ctx context.Context, e *execution, name string, st st
 	return nil, nil
 }
 
-// saveStep writes a step and returns the run's status; "" if it wrote nothing.
+// saveStep writes a step and returns the run's status, or "" if it wrote nothing.
 func (s *Store) saveStep(ctx context.Context, x stepWrite) (status RunState, err error) {
 	err = s.single(ctx, func(c conn) (err error) {
 		status, err = c.saveStep(ctx, x)
@@ -563,7 +564,7 @@ func (c conn) saveStep(ctx context.Context, x stepWrite) (status RunState, err e
 	return status, err
 }
 
-// saveSteps is saveStep for several at once.
+// saveSteps is saveStep for several steps.
 func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]RunState, error) {
 	type key struct {
 		run  int64
@@ -596,7 +597,7 @@ func (s *Store) saveSteps(ctx context.Context, list []stepWrite) ([]RunState, er
 	return states, err
 }
 
-// noteStatus takes in how the run stands, as a statement on one of its steps said.
+// noteStatus stores the status of the run that a statement on one of its steps returned.
 func (e *execution) noteStatus(status RunState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -604,8 +605,8 @@ func (e *execution) noteStatus(status RunState) {
 	e.paused = status == Paused
 }
 
-// saveThen saves a step and returns what then comes to; or, if the step had ended
-// already, what is recorded.
+// saveThen saves a step and returns the result of then. If the step had already ended, it returns
+// the recorded result.
 func (e *execution) saveThen(ctx context.Context, name string, st stepValues, then func() ([]byte, error)) ([]byte, error) {
 	first, err := e.save(ctx, name, st)
 	switch {
@@ -617,7 +618,7 @@ func (e *execution) saveThen(ctx context.Context, name string, st stepValues, th
 	return then()
 }
 
-// endedStepResult returns what is recorded of a step that somebody else ended first.
+// endedStepResult returns the recorded result of a step that another execution has ended first.
 func (e *execution) endedStepResult(ctx context.Context, name string) ([]byte, error) {
 	first, err := e.readEndedStep(e.withoutCancel(ctx), name)
 	if err != nil {
@@ -626,8 +627,9 @@ func (e *execution) endedStepResult(ctx context.Context, name string) ([]byte, e
 	return e.recorded(name, first)
 }
 
-// suspendOnInfraError closes the execution because of the database. What its encoding lacks is no
-// infrastructure error, nor is a step in the transaction of another.
+// suspendOnInfraError closes the execution because of an infrastructure error. A text that the
+// database's encoding cannot represent is not such an error, and neither is a step in the
+// transaction of another step.
 func (e *execution) suspendOnInfraError(err error) error {
 	switch {
 	case sqlerr.Untranslatable(err):
@@ -638,7 +640,7 @@ func (e *execution) suspendOnInfraError(err error) error {
 	return e.suspend(time.Second, infraCause(e.lease, err))
 }
 
-// readEndedStep returns the record of a step that somebody else ended first.
+// readEndedStep returns the record of a step that another execution has ended first.
 func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord, error) {
 	var rec *stepRecord
 	err := e.store.onPool().rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
@@ -656,13 +658,13 @@ func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord
 	return rec, nil
 }
 
-// malformedStep is the error of a run with a step whose row does not decode. Nothing mends that but
-// a change of the row, so the run fails.
+// malformedStep is the error of a run with a step whose row does not decode. Only a change of the
+// row mends that, so the run fails.
 func (e *execution) malformedStep(s *stepRecord) error {
 	return Permanent(malformedError(fmt.Sprintf("step %q of run %d", s.name, e.id), s.malformed))
 }
 
-// stepFailure is the error of a step as it is recorded, in the words of pgqrs 0.15.
+// stepFailure is the error of a step as it is recorded, in the form of pgqrs 0.15.
 type stepFailure struct {
 	Transient  bool     `json:"is_transient"`
 	Code       string   `json:"code"`
@@ -677,7 +679,7 @@ const (
 	codeCancelled = "CANCELLED"
 )
 
-// inASCII is a step for a database that cannot hold the text of its error.
+// inASCII returns the values for a database that cannot represent the text of the error.
 func (s stepValues) inASCII() (plain stepValues, ok bool) {
 	text, _ := s.failure.(string)
 	if isASCII(text) {
@@ -700,7 +702,7 @@ func (f stepFailure) encode() any {
 	return string(raw)
 }
 
-// recorded returns what a step that ended returns: its output, or its error.
+// recorded returns the output or the error of a step that has ended.
 func (e *execution) recorded(name string, rec *stepRecord) ([]byte, error) {
 	if rec.status == Succeeded {
 		return rec.output, nil
@@ -708,7 +710,8 @@ func (e *execution) recorded(name string, rec *stepRecord) ([]byte, error) {
 	return nil, e.stepError(name, decodeFailure(rec.failure))
 }
 
-// decodeFailure is the reverse of failure.encode. A record that has no message is a message itself.
+// decodeFailure is the reverse of stepFailure.encode. A record without a message is a message
+// itself.
 func decodeFailure(raw []byte) stepFailure {
 	var f struct {
 		stepFailure
@@ -722,7 +725,7 @@ func decodeFailure(raw []byte) stepFailure {
 	return f.stepFailure
 }
 
-// stepError is a recorded failure as an error.
+// stepError returns a recorded failure as an error.
 func (e *execution) stepError(name string, f stepFailure) error {
 	switch f.Code {
 	case codeCancelled:
@@ -738,7 +741,7 @@ func (e *execution) stepError(name string, f stepFailure) error {
 	return &RunError{e.workflow, e.id, name, &recordedError{f.Message, nil}}
 }
 
-// listed makes JSON of the output, unless it is cut.
+// listed turns the output into JSON, unless it is cut.
 func (i *StepInfo) listed() {
 	output, bad := listedWhole("output", i.Output, i.OutputSize)
 	i.Output, i.Malformed = output, joinMalformed(i.Malformed, bad)

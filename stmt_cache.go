@@ -12,35 +12,37 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A preparedCache holds a statement for each text that is run often on the pool. Transactions of
-// the library's own use them too. Behind a pooler that hands each transaction to another server
-// connection it prepares nothing: lib/pq names statements 1, 2, 3, and another connection may have
-// a statement of the same name that does something else. So it looks before it prepares the first
-// one. What that does not show, the errors of a statement that is not there (26000), or of one that
-// is already (42P05), do.
+// A preparedCache has a prepared statement for each text that is run often on the pool. The
+// library's own transactions use the statements too.
+//
+// Behind a pooler that hands each transaction to another server connection it prepares nothing. The
+// driver lib/pq names statements 1, 2, 3, and on another server connection the same name may be
+// another statement. So the cache looks for a pooler before it prepares the first statement. A
+// pooler that it does not find shows by errors: a prepared statement does not exist (26000), or
+// exists already (42P05).
 type preparedCache struct {
 	mu         sync.Mutex
 	off        bool
-	probing    bool      // for a pooler
-	probed     bool      // and there is none
-	probeAfter time.Time // not to look before then
+	probing    bool      // the probe for a pooler is in progress
+	probed     bool      // the probe has found none
+	probeAfter time.Time // no probe before then
 	texts      map[string]*preparedText
-	wanted     []string // texts that transactions run often, which cannot prepare them
+	wanted     []string // texts that transactions run often and cannot prepare themselves
 }
 
 type preparedText struct {
 	uses      int
-	prepareAt int  // uses after which it is prepared, or prepared anew
+	prepareAt int  // number of uses after which it is prepared, or prepared again
 	prepared  int  // how often it was prepared
 	busy      bool // being prepared
 	stmt      *sql.Stmt
-	older     *sql.Stmt // the one before, which a call may have in its hands
+	older     *sql.Stmt // the previous statement, which a call may still use
 }
 
 // isDue reports whether the text is to be prepared now.
 func (e *preparedText) isDue() bool { return e.uses > e.prepareAt && !e.busy }
 
-// nextText is the text as it is prepared next: pgx does not send one again that it knows.
+// nextText is the text to prepare next. pgx does not prepare a text again that it knows.
 func (e *preparedText) nextText(text string) string {
 	if e.prepared == 0 {
 		return text
@@ -50,16 +52,16 @@ func (e *preparedText) nextText(text string) string {
 
 const (
 	prepareAfter     = 10               // executions of a text before it is prepared
-	reprepareAfter   = 4                // times as many, before it is prepared again
-	poolerProbeWait  = time.Second      // for two connections, to look for a pooler on
-	poolerProbes     = 5                // as it may use the same server connection by chance
-	poolerProbeRetry = 10 * time.Minute // after two could not be had
+	reprepareAfter   = 4                // factor of that number for each further time
+	poolerProbeWait  = time.Second      // for two connections to probe with
+	poolerProbes     = 5                // since a pooler may use the same server connection by chance
+	poolerProbeRetry = 10 * time.Minute // after a probe that did not get two connections
 	prepareWait      = time.Second      // for a connection to prepare on, after a transaction
 )
 
-// get returns the prepared statement of a text, or nil while it is not worth one. It waits for
-// nobody else: what a call waits for ends with its own ctx; but for closing the statement before
-// last, if a call is running that still, since before the last one was made.
+// get returns the prepared statement of a text, or nil if the text has none yet. Every wait in it
+// ends with the caller's ctx, with one exception. Closing the statement before the previous one
+// waits for a call that has used it since before the latest one was made.
 func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt {
 	entry, stmt := p.count(text)
 	if entry == nil || !p.probe(ctx, s, entry) {
@@ -80,8 +82,8 @@ func (p *preparedCache) get(ctx context.Context, s *core, text string) *sql.Stmt
 	return stmt
 }
 
-// store puts the statement that was made for an entry in its place. It returns the one to use, and
-// one to close.
+// store stores the statement that was made for an entry. It returns the statement to use, and a
+// statement to close.
 func (p *preparedCache) store(entry *preparedText, made *sql.Stmt, err error) (stmt, older *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,9 +91,9 @@ func (p *preparedCache) store(entry *preparedText, made *sql.Stmt, err error) (s
 	switch {
 	case err != nil:
 		entry.uses, entry.prepareAt = 0, prepareAfter
-		return entry.stmt, nil // running the text will tell what is wrong
+		return entry.stmt, nil // running the text will return the error
 	case p.off:
-		return nil, made // the Store was closed, or a pooler found, meanwhile
+		return nil, made // meanwhile the Store was closed, or a pooler was found
 	}
 	older = entry.older
 	entry.stmt, entry.older = made, entry.stmt
@@ -100,8 +102,8 @@ func (p *preparedCache) store(entry *preparedText, made *sql.Stmt, err error) (s
 	return made, older
 }
 
-// count counts a use of a text and returns its statement. If the caller is to
-// prepare one it returns the entry for it too, which is marked busy.
+// count counts a use of a text and returns its statement. If the caller has to prepare one, count
+// also returns the entry, which is marked busy.
 func (p *preparedCache) count(text string) (*preparedText, *sql.Stmt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,8 +119,8 @@ func (p *preparedCache) count(text string) (*preparedText, *sql.Stmt) {
 	return nil, entry.stmt
 }
 
-// getForTx is get for a transaction: it holds a connection, and must not wait for
-// another. It leaves a note that the text is worth a statement.
+// getForTx is get for a transaction, which holds a connection and must not wait for another. It
+// records a text that is worth preparing.
 func (p *preparedCache) getForTx(text string) *sql.Stmt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,8 +135,8 @@ func (p *preparedCache) getForTx(text string) *sql.Stmt {
 	return entry.stmt
 }
 
-// prepareWanted prepares what transactions would have liked to be prepared. A busy
-// pool keeps the caller, who has what they wanted, for a moment only.
+// prepareWanted prepares the texts that transactions have recorded. If the pool is busy it delays
+// its caller, which needs none of them, for a moment only.
 func (p *preparedCache) prepareWanted(ctx context.Context, s *core) {
 	p.mu.Lock()
 	wanted := p.wanted
@@ -176,10 +178,10 @@ func (p *preparedCache) probe(ctx context.Context, s *core, entry *preparedText)
 	defer p.mu.Unlock()
 	p.probing = false
 	switch {
-	case err != nil: // a small pool with nothing to spare, perhaps
+	case err != nil: // perhaps a small pool without a spare connection
 		entry.busy = false
 		if ctx.Err() != nil {
-			return false // the caller has gone; the next one looks
+			return false // the caller has gone, and the next call probes
 		}
 		p.probeAfter = time.Now().Add(poolerProbeRetry)
 		s.log.Info("pgqrs: preparing no statements for a while", "why", "could not look for a pooler", "for", poolerProbeRetry, "err", err)
@@ -200,8 +202,8 @@ func (p *preparedCache) stop(s *core, why string) {
 	}
 }
 
-// stopAfter prepares no more if the driver has panicked: of a prepared statement database/sql
-// alone knows the connection.
+// stopAfter stops preparing if the driver has panicked. The connection of a prepared statement is
+// known to database/sql alone.
 func (p *preparedCache) stopAfter(err error, s *core) {
 	panicked, ok := err.(*driverPanic)
 	if !ok {
@@ -215,7 +217,7 @@ func (p *preparedCache) stopAfter(err error, s *core) {
 	}
 }
 
-// behindPooler reports whether two connections of the pool share those of the server.
+// behindPooler reports whether two connections of the pool share connections of the server.
 func (s *core) behindPooler(ctx context.Context) (bool, error) {
 	if s.dialect.session == "" {
 		return false, nil
@@ -248,9 +250,9 @@ func (s *core) behindPooler(ctx context.Context) (bool, error) {
 }
 
 // sharesSession reports whether a transaction on other takes the session of one, or leaves it
-// another. Of its sessions a pooler may hand out that first which it got back last, or first: with
-// two of them, one that is asked during transactions alone could get the same each time. So it is
-// asked after them too, twice.
+// another session. A pooler may hand out its most recently or its least recently returned session.
+// With two sessions, a connection that is asked during transactions alone could get the same one
+// each time. So it is asked twice after them, too.
 func (s *core) sharesSession(ctx context.Context, one, other *session, own string) (bool, error) {
 	tx, err := other.begin(ctx, sql.LevelDefault)
 	if err != nil {
@@ -275,31 +277,31 @@ func (s *core) sharesSession(ctx context.Context, one, other *session, own strin
 	return another, err
 }
 
-// changedSession reports whether a connection has another session than before.
+// changedSession reports whether the session of a connection has changed.
 func (s *core) changedSession(ctx context.Context, one *session, own string) (bool, error) {
 	again, err := s.sessionOf(ctx, textTx{one})
 	return err == nil && again != own, err
 }
 
-// sessionOf asks which of the server's sessions a connection has.
+// sessionOf returns the server's session of a connection.
 func (s *core) sessionOf(ctx context.Context, on transaction) (id string, err error) {
 	err = conn{&Store{core: s}, on}.rows(ctx, s.dialect.session, nil, func(rows *sql.Rows) error { return rows.Scan(&id) })
 	return id, err
 }
 
-// poolerAdvice is what an error says that a driver's own prepared statements have met.
+// poolerAdvice is the advice for an error of a driver's own prepared statements.
 const poolerAdvice = "lib/pq needs binary_parameters=yes there, pgx default_query_exec_mode=exec; see docs/BACKENDS.md"
 
-// unprepared reports whether err says that the server does not know the prepared
-// statement. Nothing was run then.
+// unprepared reports whether err means that the server does not know the prepared statement. In
+// that case nothing was run.
 func (p *preparedCache) unprepared(err error, s *core) bool {
 	if !sqlerr.Unprepared(err) {
-		return err != nil && err.Error() == "sql: statement is closed" // another call has found out meanwhile
+		return err != nil && err.Error() == "sql: statement is closed" // another call has noticed it first
 	}
 	p.mu.Lock()
 	p.stop(s, fmt.Sprintf("the server does not keep prepared statements: %v", err))
 	p.mu.Unlock()
-	if err := p.close(s); err != nil { // pgx would go on using them for the same text
+	if err := p.close(s); err != nil { // pgx would continue to use them for the same text
 		s.log.Warn("pgqrs: could not close prepared statements", "err", err)
 	}
 	return true
@@ -313,7 +315,7 @@ func (p *preparedCache) close(s *core) error {
 	return p.forget(s)
 }
 
-// forget closes all statements. What is run often from now on is prepared anew.
+// forget closes all statements. Texts that are run often from now on are prepared again.
 func (p *preparedCache) forget(s *core) error {
 	p.mu.Lock()
 	texts := p.texts

@@ -15,95 +15,95 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// Config holds what a [Store] can be told. Its zero value is ready to use.
-// Printed or logged it does not show the encryption key, unless it is in an
-// unexported field of something else.
+// Config holds the settings of a [Store]. Its zero value is ready to use. Printing or logging a
+// Config does not show the encryption key, unless the Config is in an unexported field of another
+// value.
 type Config struct {
-	// Schema is the PostgreSQL schema that holds the tables: up to 63 of
-	// letters, digits, _ and $, not beginning with a digit or $. Empty means
-	// that search_path decides.
+	// Schema is the PostgreSQL schema that holds the tables. The name has up to 63 letters, digits,
+	// _ and $, and does not begin with a digit or $. Empty means that search_path decides.
 	Schema string
 
-	// NoPrepare turns prepared statements off, which a Store makes of what it
-	// has sent ten times. Set it behind a pooler that hands each
-	// transaction to another server connection, where they are not safe. Without
-	// it the Store looks for such a pooler before it prepares the first.
+	// NoPrepare disables prepared statements. Otherwise the Store prepares a statement after
+	// sending it ten times, unless it detects a pooler that hands each transaction to another
+	// server connection. Set NoPrepare behind such a pooler, where prepared statements are not
+	// safe.
 	NoPrepare bool
 
-	// Concurrent opens write transactions with BEGIN CONCURRENT, on a Turso
-	// database in MVCC mode, so that several write at a time. One that meets a
-	// conflict with another is run again, up to 25 times in about 5 s; then the
-	// call returns the database's error. Several consumers of a queue may then
-	// take messages of one priority in any order; one by itself keeps it.
-	// Experimental.
+	// Concurrent opens write transactions with BEGIN CONCURRENT, on a Turso database in MVCC mode,
+	// so that several can write at a time. A transaction that conflicts with another is run again,
+	// up to 25 times in about 5 s. After that the call returns the database's error. Several
+	// consumers of a queue may then take messages of one priority in any order. A single consumer
+	// keeps the order. Experimental.
 	Concurrent bool
 
-	// VFS says how Turso reaches its file: "syscall", "io_uring" (on Linux;
-	// elsewhere syscall is used, and the Logger told) or "auto", which leaves
-	// it to the engine. "memory" is a database in memory, on every driver of
-	// SQLite's family, that Stores of this process share by its path. For Open only.
+	// VFS is the way in which Turso reaches its file:
+	//   - "syscall"
+	//   - "io_uring", on Linux. Elsewhere the Store uses syscall and logs that.
+	//   - "auto" leaves it to the engine.
+	//   - "memory" is a database in memory, on every driver of SQLite's family. Stores of this
+	//     process share it by its path.
+	//
+	// VFS is for Open only.
 	VFS string
 
-	// EncryptionKey is the key of an encrypted file, in hexadecimal; empty
-	// means that it is not encrypted. Cipher names the cipher; empty means the
-	// driver's default. A Cipher without a key is an error, so that naming one
-	// guards against a key that got lost. For Open only; docs/BACKENDS.md says
-	// which drivers have encryption.
+	// EncryptionKey is the key of an encrypted file, in hexadecimal. Empty means that the file is
+	// not encrypted. Cipher names the cipher. Empty means the driver's default. A Cipher without a
+	// key is an error, so that naming a cipher guards against a lost key. Both are for Open only.
+	// docs/BACKENDS.md says which drivers have encryption.
 	EncryptionKey, Cipher string
 
-	// Limits bounds what may be enqueued.
+	// Limits bounds the messages that may be enqueued.
 	Limits Limits
 
-	// StrictPayloads refuses a field that the type of a queue's payload or a
-	// workflow's input does not have, at any depth. A message with one goes to
-	// the dead letters, and a run ends as Failed, as if the payload did not
-	// decode. Results of steps and children and signals are not concerned: a
-	// run that is under way reads them again after a deploy, and its records must
-	// not be refused because a type has lost a field. A type with an
-	// UnmarshalJSON method decides for itself.
+	// StrictPayloads refuses a field that the type of a queue's payload or of a workflow's input
+	// does not have, at any depth. A message with such a field goes to the dead letters, and a run
+	// ends as Failed, as if the payload did not decode. StrictPayloads does not apply to signals
+	// and to the results of steps and children. A run reads these again after a deploy, and its
+	// records must not be refused because a type has lost a field. A type with an UnmarshalJSON
+	// method decides for itself.
 	StrictPayloads bool
 
-	// Logger gets what happens where nobody waits for an error: in workers.
-	// Nil discards it.
+	// Logger receives the errors that no call can return, such as errors in workers. Nil discards
+	// them.
 	Logger *slog.Logger
 
 	// Observer is called as messages move. Nil calls nothing.
 	Observer *Observer
 
-	// Notifier tells Workers in other processes of new messages at once,
-	// rather than by their next poll. Nil leaves it to the polls.
+	// Notifier notifies Workers in other processes of new messages at once. Nil means that they
+	// find the messages by their next poll.
 	Notifier Notifier
 
-	// Headers returns headers for a message that is being enqueued with ctx,
-	// such as a trace context. The Headers option wins over it, key by key. A name that is
-	// reserved for the library (see [Headers]) is an error of the call.
-	// Nil adds none.
+	// Headers returns headers for a message that is being enqueued with ctx, such as a trace
+	// context. Where both set a name, the Headers option wins. A name that is reserved for the
+	// library (see [Headers]) is an error of the call. Nil adds none.
 	Headers func(ctx context.Context) map[string]string
 }
 
 // Version is the version of this library.
 const Version = "0.1.0"
 
-// An Observer is called as messages move. A nil field is skipped. The
-// functions run in line: they should return at once, and must be safe for
-// concurrent use. More fields may be added.
+// An Observer is called as messages move. A nil field is skipped. The functions run inline. They
+// should return at once and must be safe for concurrent use. More fields may be added.
 type Observer struct {
-	// Enqueued is called after messages were stored; in a caller's transaction, before it commits.
+	// Enqueued is called after messages were stored. In a caller's transaction it is called before
+	// the transaction commits.
 	Enqueued func(ctx context.Context, queue string, ids []int64)
 	// Claimed is called with each message that was leased.
 	Claimed func(ctx context.Context, m *MessageInfo)
-	// Finished is called by a Worker when a handler has returned: after how long, and with what.
+	// Finished is called by a Worker after a handler has returned, with the time that the handler
+	// took and its error.
 	Finished func(ctx context.Context, m *MessageInfo, took time.Duration, err error)
-	// Stepping is called in a workflow before the function of a step is, for each attempt. What it
-	// returns is the ctx that the function and Stepped get; it must descend from the one that
-	// Stepping is given. A nil one changes nothing.
+	// Stepping is called in a workflow before each attempt of a step's function. The function and
+	// Stepped get the ctx that Stepping returns, which must descend from the ctx that Stepping is
+	// given. If Stepping returns nil, the ctx stays as it is.
 	Stepping func(ctx context.Context, runID int64, step string) context.Context
-	// Stepped is called in a workflow when the function of a step has returned: after how long, and
-	// with what.
+	// Stepped is called in a workflow after the function of a step has returned, with the time that
+	// the function took and its error.
 	Stepped func(ctx context.Context, runID int64, step string, took time.Duration, err error)
 }
 
-// safely returns the Observer with functions whose panics are logged, and change nothing.
+// safely returns a copy of the Observer whose functions recover from panics and log them.
 func (o *Observer) safely(failures *failureLogs) *Observer {
 	if o == nil {
 		return nil
@@ -149,19 +149,20 @@ func (o *Observer) safely(failures *failureLogs) *Observer {
 	return &safe
 }
 
-// A Store is a database that holds queues. It is safe for concurrent use, and
-// meant to be made once and kept. One that [Open] made owns its *sql.DB; one
-// that [New] made does not.
+// A Store is a database that holds queues. It is safe for concurrent use, and is meant to be made
+// once and kept. A Store made by [Open] owns its *sql.DB. A Store made by [New] does not.
 //
-// Errors of all its methods, and of everything made from it, name what was
-// asked for and match ErrNotInstalled when the tables are missing, and
-// context.Canceled or context.DeadlineExceeded when ctx is done.
+// Errors of its methods, and of everything made from it, name the operation and its operand. They
+// match ErrNotInstalled if the tables are missing, and context.Canceled or context.DeadlineExceeded
+// if ctx is done.
 type Store struct {
 	*core
-	tx          Tx        // nil: the pool
+	tx          Tx        // nil means the pool
 	err         error     // why tx cannot be used
-	afterCommit *[]func() // of a transaction of the library's own: what to tell once it has committed
-	notified    *sync.Map // of a transaction: queues that the Notifier was told of, so that it is once
+	afterCommit *[]func() // of a transaction of the library's own: its after-commit hooks
+	// notified is of a transaction. It has the queues that the Notifier was notified of, so that it
+	// is notified once.
+	notified *sync.Map
 }
 
 // core is what a Store and its copies in transactions share.
@@ -178,7 +179,7 @@ type core struct {
 
 	failures       failureLogs
 	poolSizeMu     sync.Mutex // held where the pool is made larger
-	rate           *bucket    // nil: no limit
+	rate           *bucket    // nil means no limit
 	notifications  notifications
 	prepared       preparedCache
 	texts          sync.Map // text to its rendering for cfg.Schema
@@ -186,7 +187,7 @@ type core struct {
 	stepWrites     coalesce.Group[stepWrite, RunState]
 	unblockRetries unblockRetries
 	writer         writerSlot
-	collisions     sync.Map // queue to when a claim of it last had to be made again, a time.Time
+	collisions     sync.Map // queue to the time.Time of the latest claim that had to be repeated
 
 	mu        sync.Mutex
 	closed    bool
@@ -200,9 +201,9 @@ type core struct {
 // New returns a Store on db with default settings. See [Config.New].
 func New(db *sql.DB, d Dialect) *Store { return Config{}.New(db, d) }
 
-// New returns a Store on db. It does no I/O and never fails: a nil db, an
-// unknown dialect or a bad setting makes every call return an error that says so.
-// The caller closes db, after the Store.
+// New returns a Store on db. It does no I/O and never fails. If db is nil, the dialect is unknown
+// or a setting is bad, every call returns an error that says so. The caller closes db, after the
+// Store.
 func (c Config) New(db *sql.DB, d Dialect) *Store {
 	s := &core{db: db, name: d, cfg: c, log: foreign.NewLogger(c.Logger), consumers: map[string]*consumer{}, wakers: map[string]map[*waker]struct{}{},
 		enqueuers: map[string]*coalesce.Group[enqueueRow, int64]{}}
@@ -252,21 +253,21 @@ func (s *Store) DB() *sql.DB { return s.db }
 // Dialect returns the dialect that the Store was made with.
 func (s *Store) Dialect() Dialect { return s.name }
 
-// WithTx returns a copy of the Store that does its work in the caller's
-// transaction: nothing is visible, and nothing is done, until it commits. Nothing
-// is retried there. On SQLite and Turso begin the transaction with a write, or
-// with BEGIN IMMEDIATE: one that reads first may find at its first write that it
-// cannot go on. On Turso in MVCC mode end it at its first error; see [StepTx].
+// WithTx returns a copy of the Store that works in the caller's transaction. Nothing is visible,
+// and nothing takes effect, until the transaction commits. Nothing is retried in it. On SQLite and
+// Turso begin the transaction with a write, or with BEGIN IMMEDIATE, since a transaction that reads
+// first may fail at its first write. On Turso in MVCC mode end the transaction at its first error
+// (see [StepTx]).
 //
-// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction, or another type's
-// transaction, if that sends statements as they are: a *sqlx.Tx, GORM's tx.Statement.ConnPool, or
-// the Tx in a bun.Tx. Given nil, or a value that can begin a transaction and so is none, as a
+// tx is a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction. It may also be
+// another type's transaction that sends statements as they are: a *sqlx.Tx, GORM's
+// tx.Statement.ConnPool, or the Tx in a bun.Tx. If tx is nil, or can begin a transaction as a
 // *sql.DB can, every call returns an error matching ErrUnsupported.
 func (s *Store) WithTx(tx Tx) *Store {
 	return &Store{core: s.core, tx: tx, notified: new(sync.Map), err: checkTx(tx)}
 }
 
-// checkTx returns why a value is no transaction.
+// checkTx returns the reason why a value is not a transaction.
 func checkTx(tx Tx) error {
 	if tx == nil {
 		return fmt.Errorf("%w: WithTx was given nil", ErrUnsupported)
@@ -285,8 +286,8 @@ func checkTx(tx Tx) error {
 		"begin one and give WithTx the *sql.Tx, a *sqlx.Tx, GORM's tx.Statement.ConnPool, the Tx in a bun.Tx, or the *sql.Conn in a connection of these", ErrUnsupported, tx)
 }
 
-// begins reports whether a type has a method that begins a transaction. The names are constants,
-// for which the linker keeps no other methods.
+// begins reports whether a type has a method that begins a transaction. The names are constants, so
+// that the linker keeps no other methods because of this function.
 func begins(t reflect.Type) bool {
 	_, plain := t.MethodByName("Begin")
 	_, withOptions := t.MethodByName("BeginTx")
@@ -295,12 +296,13 @@ func begins(t reflect.Type) bool {
 	return plain || withOptions || sqlx || sqlxWithOptions
 }
 
-// Close marks the worker rows of this Store's Dequeue calls stopped and closes
-// its prepared statements. It closes the *sql.DB too if [Open] made the Store,
-// and leaves it open if [New] did. What was dequeued and not settled is
-// delivered again when its lease ends. Later calls return an error matching
-// ErrState, but for Close, which returns nil. It takes 5 s at most, and what
-// the driver needs for statements that still run. End Workers before.
+// Close marks the worker rows of this Store's Dequeue calls stopped and closes its prepared
+// statements. It closes the *sql.DB too if [Open] made the Store, and leaves it open if [New] did.
+// Messages that were dequeued and not settled are delivered again when their leases end.
+//
+// After Close, further calls return an error matching ErrState, except Close, which returns nil.
+// Close takes at most 5 s, plus the time that the driver needs for statements that still run. End
+// Workers before calling it.
 func (s *Store) Close() error {
 	if s.configErr != nil {
 		return nil
@@ -327,7 +329,7 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// usable returns why the Store cannot be used at all, if so.
+// usable returns an error if the Store cannot be used at all.
 func (s *Store) usable() error {
 	if s.configErr != nil {
 		return s.configErr

@@ -17,69 +17,69 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A Worker runs handlers. It claims messages of their queues in batches,
-// keeps the leases alive while handlers run, and records in batches what came
-// of them. A handler's error or panic never ends it, nor does a database that
-// goes away for a while: it tries again until it is back.
+// A Worker runs handlers. It claims messages of their queues in batches, renews the leases while
+// handlers run, and records the outcomes in batches. A handler's error or panic does not end it,
+// and neither does an outage of the database. The Worker tries again until the database is back.
 //
-// Each of its queues has a row among [Store.Workers], named Name/queue, by
-// which another process can suspend, resume, interrupt and stop it there. A
-// Worker also does maintenance: it marks silent workers stopped and prunes what
-// is past its queue's retention.
+// Each of its queues has a row among [Store.Workers], named Name/queue. Through the row another
+// process can suspend, resume, interrupt and stop the Worker's work on the queue. A Worker also
+// does maintenance: it marks workers without heartbeats stopped and deletes messages past their
+// queue's retention.
 //
 // The fields must not change while Run runs.
 type Worker struct {
 	// Handlers is the code to run, one for each queue. All must be of one Store.
 	Handlers []Handler
-	// Schedules are run beside the handlers, or without any; see [Schedule].
-	// Their targets must be of the same Store.
+	// Schedules are run beside the handlers, or without any (see [Schedule]). Their targets must be
+	// of the same Store.
 	Schedules []Schedule
-	// Middleware wraps every handler; the first is the outermost. It may change the error of a
-	// handler. It can neither end a run that has not ended, nor keep a suspended run from going on.
+	// Middleware wraps every handler. The first is the outermost. It may change the error of a
+	// handler. It can neither end a run that has not ended, nor keep a suspended run from
+	// continuing.
 	Middleware []func(WorkFunc) WorkFunc
-	// Name tells workers apart. It must not be used twice at a time: Run waits
-	// half a minute for one that died to be given up, and then returns an error
-	// matching ErrState. Empty means one of host, process id and a random number.
+	// Name identifies the worker. No other worker may have the same Name at the same time. If the
+	// name is in use, Run waits half a minute, in case its owner has died, and then returns an
+	// error matching ErrState. Empty means a name of host, process id and a random number.
 	Name string
 	// Concurrency is how many messages are handled at a time. Zero means 16.
 	Concurrency int
-	// Lease is how long a message stays with a Worker that has gone silent. It
-	// is renewed while the Worker lives. Zero means 30 s; less than 100 ms is an error.
-	// Policy.Lease wins over it.
+	// Lease is how long a message stays with a Worker whose heartbeats have stopped. A live Worker
+	// renews it. Zero means 30 s. Less than 100 ms is an error. Policy.Lease takes precedence.
 	Lease time.Duration
-	// PollInterval is how often an idle Worker looks for messages that another
-	// process enqueued or that have become due, give or take some jitter; after
-	// half a minute without any it slows down to 1 s. Zero means 250 ms.
+	// PollInterval is how often an idle Worker polls for messages that another process enqueued or
+	// that have become due. The interval varies at random. After half a minute without a message it
+	// grows to 1 s. Zero means 250 ms.
 	PollInterval time.Duration
-	// Grace is how long handlers may go on once Run's ctx is done, before their
-	// own ctx ends. Zero means 30 s.
+	// Grace is how long handlers may continue after Run's ctx is done, before their own ctx ends.
+	// Zero means 30 s.
 	Grace time.Duration
 }
 
 const (
-	maxClaim              = 500                   // messages in one claim
-	maxPrefetch           = 1000                  // messages of a queue waiting for a free slot
-	maxPrefetchSize       = 8 << 20               // bytes of their payloads, if they are like those that came last
-	prefetchTime          = 50 * time.Millisecond // of work to have at hand
+	maxClaim    = 500  // messages in one claim
+	maxPrefetch = 1000 // messages of a queue that wait for a free slot
+	// maxPrefetchSize is in bytes of their payloads, if they are like the latest messages.
+	maxPrefetchSize       = 8 << 20
+	prefetchTime          = 50 * time.Millisecond // amount of work to have claimed
 	maxPendingCompletions = 2000                  // outcomes waiting to be written
 	maxHeartbeat          = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
 	minLease              = 100 * time.Millisecond
 	statementTimeout      = 10 * time.Second // of a worker's own statements
-	maintenanceTimeout    = time.Minute      // of those that nothing waits for, and that may have to read past tens of millions of dead rows
-	cancelWait            = 2 * time.Second  // for handlers to return after Grace
+	// maintenanceTimeout bounds statements that nothing waits for. They may have to read past tens
+	// of millions of dead rows.
+	maintenanceTimeout = time.Minute
+	cancelWait         = 2 * time.Second // for handlers to return after Grace
 )
 
-// Run works until ctx is done. Then it claims no more, gives handlers Grace to
-// finish, ends their ctx, and gives back what they had not finished, without
-// burning an attempt. It returns nil, unless handlers did not return even
-// then: an error names their messages, which are delivered again when their
-// leases end. It also returns nil after all its rows were stopped by
-// [Store.StopWorker].
+// Run works until ctx is done. Then it claims no more messages, gives handlers Grace to finish,
+// ends their ctx, and releases unfinished messages without counting the attempt. It returns nil,
+// unless handlers have not returned even then. In that case the error names their messages, which
+// are delivered again when their leases end. Run also returns nil after all its rows were stopped
+// by [Store.StopWorker].
 //
-// A database that is away when Run begins is waited for, as it is later. Run
-// returns an error at once where waiting would not help: of a field that makes
-// no sense, one matching ErrNotInstalled, ErrUnsupported or ErrState, or what
-// else the database has against the Worker's row.
+// Run waits for a database that is away, at its beginning and later. It returns an error at once if
+// waiting does not help: for an invalid field, an error matching ErrNotInstalled, ErrUnsupported or
+// ErrState, or another error about the Worker's row.
 func (w *Worker) Run(ctx context.Context) error {
 	settings, err := w.settings()
 	if err != nil {
@@ -159,7 +159,7 @@ func (w *Worker) checkSchedules() error {
 	return nil
 }
 
-// store is that of the handlers or, without any, of the schedules.
+// store returns the Store of the handlers or, without any, of the schedules.
 func (w *Worker) store() *Store {
 	if len(w.Handlers) > 0 {
 		return w.Handlers[0].store
@@ -167,7 +167,7 @@ func (w *Worker) store() *Store {
 	return w.Schedules[0].Target.store
 }
 
-// uniqueName is a name that no other worker has.
+// uniqueName returns a name that no other worker has.
 func uniqueName() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -183,21 +183,26 @@ type runner struct {
 	log    *slog.Logger
 	queues []*queueRunner
 
-	handlerBase      context.Context // of handlers and statements: it has the values of Run's ctx, and never ends
-	maintenanceReads context.Context // of statements that may read for long and delay no handler: it ends with the drain
+	// handlerBase is the ctx of handlers and statements. It has the values of Run's ctx, and never
+	// ends.
+	handlerBase context.Context
+	// maintenanceReads is the ctx of statements that may read for long and delay no handler. It
+	// ends with the drain.
+	maintenanceReads context.Context
 	stopReads        context.CancelFunc
 
 	completer completer
 	scheduler *scheduler
 
-	// Events of the dispatch loop.
+	// These are the events of the dispatch loop.
 	answers        chan queryAnswer
 	begun          chan *delivery // to executors
-	finished       chan *delivery // from executors; nil wakes the loop
+	finished       chan *delivery // from executors, nil wakes the loop
 	woken          atomic.Bool    // a nil is on its way
 	workerStatuses chan map[*queueRunner]WorkerState
 
-	lastHeartbeat atomic.Pointer[time.Time] // the beginning of the latest heartbeat that was answered
+	// lastHeartbeat is the beginning of the latest heartbeat that was answered.
+	lastHeartbeat atomic.Pointer[time.Time]
 	repeated      failureLogs
 	maintenanceState
 
@@ -209,26 +214,32 @@ type runner struct {
 // A queueRunner is one queue of a runner.
 type queueRunner struct {
 	Handler
-	worker         atomic.Int64 // id of its row. 0: it has none
-	incarnation    atomic.Int64 // of its row
-	claimUnknown   atomic.Bool  // a claim may have committed without an answer
-	limited        atomic.Bool  // the queue has a limit
-	throttleEnded  atomic.Bool  // the time of the throttle is over
-	capacityFreed  atomic.Bool  // this worker has finished with a message since the latest claim began
-	waker          waker
-	runsLeft       limitedLog // messages of runs that a plain handler has met
-	lease          time.Duration
-	releaseTimeout time.Duration // of the next attempt to clear up after an unknown claim; only claims use it
+	worker        atomic.Int64 // id of its row. 0: it has none
+	incarnation   atomic.Int64 // of its row
+	claimUnknown  atomic.Bool  // a claim may have committed without an answer
+	limited       atomic.Bool  // the queue has a limit
+	throttleEnded atomic.Bool  // the time of the throttle is over
+	capacityFreed atomic.Bool  // this worker has finished with a message since the latest claim began
+	waker         waker
+	runsLeft      limitedLog // messages of runs that a plain handler has met
+	lease         time.Duration
+	// releaseTimeout is for the next attempt to clear up after an unknown claim. Only claims use
+	// it.
+	releaseTimeout time.Duration
 
-	policyUnwritten bool // the policy of the queue is to be written again; only the heartbeat uses it
+	// policyUnwritten means that the policy of the queue has to be written again. Only the
+	// heartbeat uses it.
+	policyUnwritten bool
 
 	queueDispatch
 }
 
 // A queueDispatch holds the fields of a queue that only the dispatch loop uses.
 type queueDispatch struct {
-	flush           func() // starts the batches that wait for more messages. Nil: the handler is not for batches
-	limit           int    // handlers at a time
+	// flush starts the batches that wait for more messages. It is nil if the handler is not for
+	// batches.
+	flush           func()
+	limit           int // handlers at a time
 	handling        int
 	waiting         []*delivery // claimed messages that wait for a slot
 	cursor          claimCursor
@@ -297,7 +308,7 @@ func (h *Handler) wrap(middleware []func(WorkFunc) WorkFunc) error {
 }
 
 // register makes a row for each queue runner and each schedule, and writes the policies of queues.
-// It outlasts a database that is away.
+// It waits for a database that is away.
 func (r *runner) register(ctx context.Context) error {
 	if err := r.retryWhileUnavailable(ctx, "find out what the database is", r.store.checkEngine); err != nil {
 		return err
@@ -315,9 +326,9 @@ func (r *runner) register(ctx context.Context) error {
 	return r.retryWhileUnavailable(ctx, "make the rows of schedules", r.scheduler.register)
 }
 
-// registerQueue makes the row of a queue runner. A name that is in use may be that of a
-// process that died, or of a row made by a try whose answer was lost: it waits
-// until that would have shown.
+// registerQueue makes the row of a queue runner. If the name is in use, its owner may be a process
+// that died, or a try of registerQueue whose answer was lost. So registerQueue waits for as long as
+// it takes to find out.
 func (r *runner) registerQueue(ctx context.Context, q *queueRunner) error {
 	var deadline time.Time
 	for {
@@ -343,8 +354,8 @@ func (r *runner) registerQueue(ctx context.Context, q *queueRunner) error {
 	}
 }
 
-// retryWhileUnavailable does something again until the database is there. One that cannot be
-// opened or written to is an error: the configuration may be to blame.
+// retryWhileUnavailable repeats do until the database is available. A database that cannot be
+// opened or written to is an error, since the configuration may be wrong.
 func (r *runner) retryWhileUnavailable(ctx context.Context, what string, do func(context.Context) error) error {
 	wait := backoff{first: 100 * time.Millisecond, max: 5 * time.Second}
 	for {
@@ -364,7 +375,7 @@ func (r *runner) retryWhileUnavailable(ctx context.Context, what string, do func
 
 func (r *runner) rowName(q *queueRunner) string { return r.Name + "/" + q.queue }
 
-// run works until ctx is done and everything is wound up.
+// run works until ctx is done and everything has ended.
 func (r *runner) run(ctx context.Context) error {
 	for _, q := range r.queues {
 		defer r.store.listen(q.queue, &q.waker)()
@@ -404,8 +415,8 @@ func (r *runner) run(ctx context.Context) error {
 	return r.leftOver()
 }
 
-// restartAfterPanic runs fn until it returns: again, if code that is not the library's has panicked
-// in it or ended its goroutine, as an Observer may.
+// restartAfterPanic runs fn until it returns. It runs fn again if foreign code in it, such as an
+// Observer, panics or ends the goroutine.
 func (r *runner) restartAfterPanic(what string, fn func()) {
 	for {
 		err := foreign.Isolate(fn)
@@ -417,17 +428,17 @@ func (r *runner) restartAfterPanic(what string, fn func()) {
 	}
 }
 
-// restartWait is between two starts of a part of the worker.
+// restartWait is the time between two starts of a part of the worker.
 const restartWait = 100 * time.Millisecond
 
-// retire gives back what a claim with an unknown end may have taken, and marks the rows stopped.
+// retire releases the messages of a claim with an unknown outcome, and marks the rows stopped.
 func (r *runner) retire() {
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()
 	var rows []registration
 	for _, q := range r.queues {
 		if q.worker.Load() == 0 {
-			continue // it was never made, or is another's
+			continue // it was never made, or belongs to another worker
 		}
 		rows = append(rows, q.row())
 		if q.claimUnknown.Load() {
@@ -441,7 +452,7 @@ func (r *runner) retire() {
 	}
 }
 
-// leftOver names the messages whose handlers did not return.
+// leftOver returns an error that names the messages whose handlers did not return.
 func (r *runner) leftOver() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

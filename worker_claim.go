@@ -9,7 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A claimCursor is where the next claim from a queue begins.
+// A claimCursor is the position from which the next claim from a queue starts.
 //
 // PostgreSQL keeps dead rows in an index for as long as a transaction may see them. A claim reads
 // past all rows that were worked off in that time, and ever more of them. So after a claim that
@@ -33,26 +33,26 @@ type claimCursor struct {
 	short       bool          // the latest claim from the position returned less than it asked for
 }
 
-// A cursorState says where claims begin.
+// A cursorState says where claims start.
 type cursorState int
 
 const (
 	atBeginning cursorState = iota // claims start from the beginning
 	atPosition                     // claims continue after position
 	atSkipped                      // claims take skipped messages first
-	seeking                        // claims continue from now; a rescan is to find the position
+	seeking                        // claims continue from now, and a rescan has to find the position
 )
 
-// A position in the order of a queue's messages. The zero position is the beginning.
+// A position is a place in the order of a queue's messages. The zero position is the beginning.
 type position struct {
 	priority int
 	due, id  int64 // due in microseconds since 1970
 }
 
 const (
-	slowClaim   = 20 * time.Millisecond // of up to maxClaim messages, by a database with nothing in its way
-	rescanShare = 9                     // times as long as a read past dead rows took, until the next one
-	maxSkipped  = 100                   // messages that a look returns
+	slowClaim   = 20 * time.Millisecond // of up to maxClaim messages, without dead rows
+	rescanShare = 9                     // factor of the time of a read past dead rows, until the next one
+	maxSkipped  = 100                   // messages that a rescan returns
 )
 
 func positionOf(m *MessageInfo) position { return position{m.Priority, m.DueAt.UnixMicro(), m.ID} }
@@ -62,7 +62,8 @@ func (p position) isBeginning() bool { return p == position{} }
 // isSet reports whether claims do not start from the beginning.
 func (c *claimCursor) isSet() bool { return c.state != atBeginning }
 
-// next returns where a claim of up to n messages begins, and how many messages it asks for.
+// next returns the position from which a claim of up to n messages starts, and how many messages it
+// asks for.
 func (c *claimCursor) next(n int) (position, int) {
 	if c.state == atSkipped {
 		return c.skippedFrom, min(n, c.skippedLeft)
@@ -82,7 +83,8 @@ func (c *claimCursor) claimed(a *claimAnswer, claimsFromPosition bool) {
 	case c.state == atSkipped && a.from == c.skippedFrom:
 		c.skippedLeft -= len(a.ms)
 		if !full && a.withSuspects {
-			c.skippedLeft = 0 // the others are gone. Without suspects the next one may wait for a free slot
+			// The others are gone. Without suspects the next one may wait for a free slot.
+			c.skippedLeft = 0
 		}
 		if c.skippedLeft == 0 {
 			c.state = atPosition
@@ -159,7 +161,8 @@ func (c *claimCursor) rescanned(a *rescanAnswer) bool {
 }
 
 // stuck reports whether a claim from the beginning or a poll that failed was most likely reading
-// past dead rows: it took long, and the database answered a heartbeat that began after it.
+// past dead rows. It assumes so if the query took long, and the database answered a heartbeat that
+// began after it.
 func (r *runner) stuck(start time.Time) bool {
 	beat := r.lastHeartbeat.Load()
 	return r.store.dialect.claimsFromPosition && beat != nil && beat.After(start) && time.Since(start) >= statementTimeout/2
@@ -174,7 +177,7 @@ func (r *runner) rescan(a *rescanAnswer) {
 	a.took = time.Since(start)
 }
 
-// skippedPositions returns the first messages that may be claimed and stand at or before a place,
+// skippedPositions returns the positions of the first claimable messages at or before a position,
 // in order.
 func (s *Store) skippedPositions(ctx context.Context, worker int64, to position) ([]position, error) {
 	var found []position
@@ -188,7 +191,7 @@ func (s *Store) skippedPositions(ctx context.Context, worker int64, to position)
 	return found, err
 }
 
-// nextClaim is claim from a place on.
+// nextClaim is claim from a position on.
 func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool, from position) ([]*MessageInfo, error) {
 	var ms []*MessageInfo
 	err := s.single(ctx, func(c conn) (err error) {
@@ -201,23 +204,24 @@ func (s *Store) nextClaim(ctx context.Context, queue string, worker int64, n int
 	return sortClaimed(ms, queue, worker), nil
 }
 
-// A capacity is what the limits of a queue leave for a claim.
+// A capacity is how many messages the limits of a queue allow a claim.
 type capacity struct {
 	limited bool          // there are limits
-	n       int           // how many may be leased; not limited: as many as were wanted
-	wait    time.Duration // until the rate lets the next one begin; 0: at once
+	n       int           // how many may be leased, without limits as many as were wanted
+	wait    time.Duration // until the rate lets the next one begin, 0 means at once
 	hasRate bool          // there is a rate
 }
 
 // closed reports whether nothing may be leased now.
 func (r capacity) closed() bool { return r.limited && r.n == 0 }
 
-// capacityWait is how long to wait for somebody to finish with a message, where that does not show.
+// capacityWait is how long to wait for another worker to finish with a message, which does not
+// show.
 const capacityWait = 250 * time.Millisecond
 
-// claimLimited is claim for a queue that has limits: it claims as many as they
-// allow, in one transaction with the count, and says how many that were. One
-// such claim of a queue goes on at a time.
+// claimLimited is claim for a queue that has limits. It claims as many messages as they allow, in
+// one transaction with the count, and returns the capacity. One such claim of a queue runs at a
+// time.
 func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n int, lease time.Duration, alone bool) ([]*MessageInfo, capacity, error) {
 	var ms []*MessageInfo
 	var left capacity
@@ -236,7 +240,7 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 		}
 		return err
 	})
-	if sqlerr.Locked(err) { // another transaction has held the queue's row for long
+	if sqlerr.Locked(err) { // another transaction has locked the queue's row for long
 		return nil, capacity{limited: true}, nil
 	}
 	if err != nil {
@@ -245,14 +249,14 @@ func (s *Store) claimLimited(ctx context.Context, queue string, worker int64, n 
 	return sortClaimed(ms, queue, worker), left, nil
 }
 
-// capacity asks how many of n messages of a queue may be leased.
+// capacity returns how many of n messages of a queue may be leased.
 func (c conn) capacity(ctx context.Context, queue int64, n int) (capacity, error) {
 	left := capacity{limited: true}
 	err := c.rows(ctx, c.store.dialect.limit.capacity, []any{queue, n}, func(rows *sql.Rows) error {
 		var wait int64
 		malformed, err := scanLoosely(rows, "n wait rated", &left.n, &wait, &left.hasRate)
 		if malformed != "" {
-			left = capacity{limited: true, n: n} // what no policy can have is no limit
+			left = capacity{limited: true, n: n} // an invalid limit is no limit
 			return err
 		}
 		left.n, left.wait = max(0, left.n), durationOf(wait)
@@ -261,14 +265,14 @@ func (c conn) capacity(ctx context.Context, queue int64, n int) (capacity, error
 	return left, err
 }
 
-// maxLimitWait bounds how long a closed queue runner waits before it looks whether the
-// limit is still what it was.
+// maxLimitWait bounds how long a throttled queue runner waits before it checks whether the limit
+// has changed.
 const maxLimitWait = 15 * time.Second
 
-// A throttle is closed while the limits of a queue runner's queue let nothing begin.
+// A throttle is closed while the limits of a queue allow no delivery.
 type throttle struct {
 	closed          bool
-	waitsForHandler bool // what is to end is not known: somebody is to finish with a message
+	waitsForHandler bool // the time of its end is unknown, since a message has to end first
 	timer           *time.Timer
 }
 
@@ -276,7 +280,7 @@ type throttle struct {
 func (r *runner) throttle(q *queueRunner, left capacity) {
 	q.throttle.waitsForHandler = left.wait == 0
 	if q.throttle.waitsForHandler && q.capacityFreed.Swap(false) {
-		return // this worker has finished with one since
+		return // this worker has finished with a message since
 	}
 	q.throttle.closed = true
 	wait := min(left.wait, maxLimitWait)
@@ -289,8 +293,8 @@ func (r *runner) throttle(q *queueRunner, left capacity) {
 	})
 }
 
-// endThrottle lets a queue runner claim again if its time has come, or this worker has finished
-// with a message.
+// endThrottle lets a queue runner claim again if the throttle's time is over, or if this worker has
+// finished with a message.
 func (q *queueRunner) endThrottle() {
 	if q.throttle.closed && (q.throttleEnded.Swap(false) || q.throttle.waitsForHandler && q.capacityFreed.Swap(false)) {
 		q.throttle.timer.Stop()
@@ -298,7 +302,7 @@ func (q *queueRunner) endThrottle() {
 	}
 }
 
-// capacityFreed notes that this worker has finished with a message of a queue runner.
+// capacityFreed records that this worker has finished with a message of a queue runner.
 func (r *runner) capacityFreed(q *queueRunner) {
 	if q.limited.Load() {
 		q.capacityFreed.Store(true)
@@ -324,7 +328,7 @@ func (r *runner) claim(a *claimAnswer) {
 	}
 	a.err = err
 	if err != nil {
-		q.claimUnknown.Store(true) // it may have committed all the same
+		q.claimUnknown.Store(true) // the claim may have committed nevertheless
 		a.refused = ctx.Err() == nil && r.store.dialect.isRefused(err)
 		return
 	}
@@ -351,7 +355,7 @@ func (r *runner) claimMessages(ctx context.Context, a *claimAnswer, start time.T
 	return ms, err
 }
 
-// trackClaimed makes deliveries of messages that were claimed.
+// trackClaimed makes deliveries of claimed messages.
 func (r *runner) trackClaimed(q *queueRunner, ms []*MessageInfo, until time.Time) []*delivery {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -359,8 +363,8 @@ func (r *runner) trackClaimed(q *queueRunner, ms []*MessageInfo, until time.Time
 	for _, m := range ms {
 		d := &delivery{m: m, queue: q, until: until}
 		m.delivery = &d.state
-		// An old one lost its lease, and this worker took the message again; or its
-		// run has ended and was retried, before the old one was put away.
+		// The old delivery lost its lease, and this worker claimed the message again. Or its run
+		// has ended and was retried before the old delivery was removed.
 		if old := r.held[m.ID]; old != nil && !old.state.settled.Load() {
 			r.loseLease(old)
 		}
@@ -370,8 +374,8 @@ func (r *runner) trackClaimed(q *queueRunner, ms []*MessageInfo, until time.Time
 	return ds
 }
 
-// releaseUnknownClaim clears up after a claim with an unknown end. It has longer each time that it
-// failed: a worker with tens of millions of dead rows behind it may need it, but one whose
+// releaseUnknownClaim releases the messages of a claim with an unknown outcome. Its timeout grows
+// with each failure. A worker with tens of millions of dead rows may need that, but a worker whose
 // connection is gone should not wait for that long.
 func (r *runner) releaseUnknownClaim(q *queueRunner) error {
 	wait := cmp.Or(q.releaseTimeout, statementTimeout)
@@ -390,7 +394,7 @@ func (r *runner) releaseUnknownClaim(q *queueRunner) error {
 	return nil
 }
 
-// releaseOrphans gives back, uncounted, what a lost claim left in the table.
+// releaseOrphans releases the messages that a lost claim has leased. The attempt does not count.
 func (r *runner) releaseOrphans(ctx context.Context, q *queueRunner) error {
 	r.mu.Lock()
 	var ids []int64
@@ -407,7 +411,7 @@ func (r *runner) releaseOrphans(ctx context.Context, q *queueRunner) error {
 	})
 }
 
-// poll asks which workers have messages due.
+// poll finds out which workers have due messages.
 func (r *runner) poll(a *pollAnswer) {
 	ctx, cancel := context.WithTimeout(r.handlerBase, statementTimeout)
 	defer cancel()

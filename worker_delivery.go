@@ -13,26 +13,25 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A delivery is one message in a Worker's hands.
+// A delivery is one message that a Worker has leased.
 type delivery struct {
 	m     *MessageInfo
 	queue *queueRunner
 	state deliveryState
-	ctx   context.Context // of its handler; nil until it begins
+	ctx   context.Context // of its handler, nil until it begins
 	took  time.Duration   // by the handler
 
-	// The rest is guarded by running.mu.
+	// runner.mu guards the fields below.
 	until    time.Time               // when its lease ends, by this process's clock, unless it is renewed
 	lost     bool                    // its lease is gone
 	finished bool                    // its outcome is to be recorded
-	cancel   context.CancelCauseFunc // of its handler; nil until it begins
+	cancel   context.CancelCauseFunc // of its handler, nil until it begins
 }
 
 // errDrained is the cause of a handler's ctx after Grace.
 var errDrained = fmt.Errorf("worker is stopping: %w", context.Canceled)
 
-// loseLease notes that a delivery's lease is gone, and ends its handler's ctx. The
-// caller holds r.mu.
+// loseLease marks a delivery's lease lost, and ends its handler's ctx. The caller holds r.mu.
 func (r *runner) loseLease(d *delivery) {
 	d.lost = true
 	if d.cancel != nil {
@@ -41,9 +40,9 @@ func (r *runner) loseLease(d *delivery) {
 	r.log.Warn("pgqrs: lease lost", "queue", d.queue.queue, "message", d.m.ID)
 }
 
-// executor handles deliveries until there are no more. It is one goroutine for many,
-// for a new one would have to grow its stack each time. If a handler ends it, by
-// runtime.Goexit, another takes its place.
+// executor handles deliveries until there are no more. One goroutine handles many, since a new
+// goroutine would have to grow its stack each time. If a handler ends the goroutine by
+// runtime.Goexit, another replaces it.
 func (r *runner) executor() {
 	ended := false
 	defer func() {
@@ -57,9 +56,9 @@ func (r *runner) executor() {
 	ended = true
 }
 
-// handle runs the handler and hands its outcome on. The deferred parts run whatever the handler
-// does, runtime.Goexit included, and whatever the Observer, the policy or the error do that are
-// asked about it: in the end the attempt is recorded as a failure without them.
+// handle runs the handler and passes its outcome on. The deferred parts run even after
+// runtime.Goexit in the handler, and whatever the Observer, the policy or the error's methods do.
+// If those fail too, the attempt is recorded as a failure without them.
 func (r *runner) handle(ctx context.Context, d *delivery) {
 	defer d.cancel(nil)
 	if limit := d.queue.policy.Timeout; limit > 0 {
@@ -108,8 +107,8 @@ func (r *runner) callHandler(ctx context.Context, d *delivery) error {
 	return d.queue.work(ctx, d.m)
 }
 
-// completeBlindly records a failed attempt without asking what has just panicked, or ended the
-// goroutine.
+// completeBlindly records a failed attempt without calling the code that has just panicked or ended
+// the goroutine.
 func (r *runner) completeBlindly(d *delivery, v any) {
 	r.mu.Lock()
 	finished := d.finished || r.held[d.m.ID] != d
@@ -124,7 +123,7 @@ func (r *runner) completeBlindly(d *delivery, v any) {
 	r.enqueueCompletion(d, outcome{kind: retried, delay: defaultBackoff(d.m.Attempt), err: err})
 }
 
-// complete decides what becomes of a delivery and has it recorded.
+// complete determines the outcome of a delivery and queues it for writing.
 func (r *runner) complete(ctx context.Context, d *delivery, err error) {
 	if d.queue.workflow {
 		err = d.m.delivery.runError(err)
@@ -137,12 +136,12 @@ func (r *runner) complete(ctx context.Context, d *delivery, err error) {
 	var result outcome
 	switch cause := context.Cause(ctx); {
 	case err == nil && d.m.delivery.settled.Load():
-		r.forget(d) // the handler saw to it
+		r.forget(d) // the handler has settled it
 		return
 	case err == nil:
 		result = outcome{kind: acked}
 	case errors.Is(cause, errDrained), errors.Is(cause, ErrLeaseLost):
-		result = outcome{kind: released} // cut short, through no fault of its own
+		result = outcome{kind: released} // interrupted, which is not its failure
 	case errors.Is(cause, ErrTimeout):
 		err = fmt.Errorf("%w after %v: %w", ErrTimeout, d.queue.policy.Timeout, err)
 		fallthrough
@@ -172,9 +171,9 @@ func (r *runner) failRun(d *delivery, cause error) error {
 	return r.store.failRun(ctx, d.m, cause, d.queue.policy.DeadLetter)
 }
 
-// enqueueCompletion queues an outcome for writing. One of a delivery whose message this worker has
-// claimed again is not written: where a backup was restored meanwhile, the new lease, even of
-// another message, may have the old one's numbers.
+// enqueueCompletion queues an outcome for writing. It drops the outcome if this worker has claimed
+// the delivery's message again. If a backup was restored meanwhile, the new lease, even of another
+// message, may have the old lease's numbers.
 func (r *runner) enqueueCompletion(d *delivery, result outcome) {
 	r.mu.Lock()
 	d.finished = true
@@ -188,7 +187,7 @@ func (r *runner) enqueueCompletion(d *delivery, result outcome) {
 	r.completer.add(d, result)
 }
 
-// giveBack releases deliveries that no handler has begun.
+// giveBack releases deliveries whose handlers have not begun.
 func (r *runner) giveBack(ds []*delivery) {
 	for _, d := range ds {
 		r.enqueueCompletion(d, outcome{kind: released})
@@ -207,7 +206,7 @@ func (r *runner) forget(ds ...*delivery) {
 	}
 }
 
-// cancelHandlers ends the ctx of every handler that runs.
+// cancelHandlers ends the ctx of every running handler.
 func (r *runner) cancelHandlers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,21 +217,23 @@ func (r *runner) cancelHandlers() {
 	}
 }
 
-// A deliveryState is what a Worker and the code that handles a message tell each other.
+// A deliveryState is shared by a Worker and the code that handles a message.
 type deliveryState struct {
-	settled       atomic.Bool                             // by the handler itself
-	settling      atomic.Int32                            // calls under way that may settle it, and may have done so already
+	settled atomic.Bool // by the handler itself
+	// settling counts calls in progress that may settle it, and may have done so already.
+	settling      atomic.Int32
 	draining      atomic.Bool                             // the Worker is to stop
 	inTransaction atomic.Bool                             // a transaction is open that ends with the fence
 	interrupt     atomic.Pointer[context.CancelCauseFunc] // ends the ctx of a run's function
-	executed      atomic.Pointer[error]                   // what the execution of a run returned to the middleware around it
+	// executed is the result of the run's execution, before the middleware around it.
+	executed atomic.Pointer[error]
 }
 
-// errNotExecuted is for a run whose message middleware took for handled.
+// errNotExecuted is the error of a run whose handler middleware did not call.
 var errNotExecuted = errors.New("middleware returned nil without calling the handler of the workflow")
 
-// runError returns what became of a run, where err is what middleware made of it. Middleware can
-// change the error of a failure, but it can neither end a run nor wake a suspended one.
+// runError returns the error of a run, from the error that middleware returned. Middleware can
+// change the error of a failure. It can neither end a run nor wake a suspended one.
 func (h *deliveryState) runError(err error) error {
 	executed := h.executed.Load()
 	switch {
@@ -246,32 +247,34 @@ func (h *deliveryState) runError(err error) error {
 	return err
 }
 
-// A completer writes outcomes as they come: what arrives while one batch is
-// being written makes the next. A batch that the database refuses is written in
-// halves, down to the outcome that it is about, which is tried again by itself.
+// A completer writes outcomes as they come. Outcomes that arrive while one batch is being written
+// form the next batch. If the database refuses a batch, the completer writes it in halves, down to
+// the refused outcome, which it tries again alone.
 type completer struct {
 	r    *runner
 	work chan struct{} // holds one: there is something to write
 
 	mu           sync.Mutex
 	queue        []completion
-	refused      []completion // by the database; each is tried again in its time
-	ending       bool         // its time is now: the worker ends
+	refused      []completion // by the database, each is tried again in its time
+	ending       bool         // they are due now, since the worker ends
 	closed       bool
-	mayBeWritten bool // whether an earlier try of what is queued may have succeeded
+	mayBeWritten bool // whether an earlier try of the queued outcomes may have succeeded
 }
 
 type completion struct {
 	d *delivery
 	outcome
 	refusals int       // of this outcome alone
-	next     time.Time // when a refused one is tried again
+	next     time.Time // when a refused outcome is tried again
 }
 
 const (
-	maxCompletions        = 1000        // outcomes in one statement
-	maxCompletionRefusals = 3           // of one outcome, before its message is let go
-	firstRefusalWait      = time.Second // before a refused outcome is tried again; then twice as long
+	maxCompletions        = 1000 // outcomes in one statement
+	maxCompletionRefusals = 3    // of one outcome, before it is dropped
+	// firstRefusalWait is the wait before a refused outcome is tried again. Each further wait is
+	// twice as long.
+	firstRefusalWait = time.Second
 )
 
 // add queues an outcome.
@@ -290,7 +293,7 @@ func (c *completer) add(d *delivery, o outcome) {
 	c.wake()
 }
 
-// wake has the completer look for work.
+// wake makes the completer look for work.
 func (c *completer) wake() {
 	select {
 	case c.work <- struct{}{}:
@@ -304,7 +307,7 @@ func (r *runner) pendingCompletions() int {
 	return len(r.completer.queue) + len(r.completer.refused)
 }
 
-// run writes until ctx is done, and after a failure again until it succeeds.
+// run writes outcomes until ctx is done. After a failure it tries again until it succeeds.
 func (c *completer) run(ctx context.Context) {
 	wait := backoff{first: 50 * time.Millisecond, max: 5 * time.Second}
 	for {
@@ -322,7 +325,7 @@ func (c *completer) run(ctx context.Context) {
 	}
 }
 
-// finish writes what is left, for as long as one statement may take, and takes no more.
+// finish writes the remaining outcomes, for as long as one statement may take, and accepts no more.
 func (c *completer) finish() {
 	ctx, cancel := context.WithTimeout(c.r.handlerBase, statementTimeout)
 	defer cancel()
@@ -342,7 +345,7 @@ func (c *completer) finish() {
 	}
 }
 
-// flush writes everything that is queued, and then what was refused and is due.
+// flush writes all queued outcomes, and then the refused outcomes that are due.
 func (c *completer) flush(ctx context.Context) error {
 	for {
 		batch, doubt := c.take()
@@ -370,7 +373,7 @@ func (c *completer) take() ([]completion, bool) {
 	return batch, c.mayBeWritten
 }
 
-// takeRefused takes out the refused outcomes whose time has come.
+// takeRefused removes and returns the refused outcomes that are due.
 func (c *completer) takeRefused() (due []completion) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -386,8 +389,8 @@ func (c *completer) takeRefused() (due []completion) {
 	return due
 }
 
-// writeAll is write. If code that is not the library's ends the goroutine meanwhile, as an Observer
-// may, nothing is lost.
+// writeAll is write. If foreign code in it, such as an Observer, ends the goroutine, no outcome is
+// lost.
 func (c *completer) writeAll(ctx context.Context, batch []completion, doubt bool) error {
 	written := false
 	defer func() {
@@ -401,7 +404,7 @@ func (c *completer) writeAll(ctx context.Context, batch []completion, doubt bool
 	return err
 }
 
-// putBack queues what could not be recorded, and may have been all the same.
+// putBack queues outcomes again that were not recorded, or not known to be.
 func (c *completer) putBack(left []completion) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -409,7 +412,8 @@ func (c *completer) putBack(left []completion) {
 	c.mayBeWritten = true
 }
 
-// write records a batch. What could not be recorded goes back to the queue, unless it was refused.
+// write records a batch. Outcomes that it could not record go back to the queue, except refused
+// ones.
 func (c *completer) write(ctx context.Context, batch []completion, doubt bool) error {
 	left, refused, err := c.writeOnce(ctx, batch, doubt)
 	switch {
@@ -431,7 +435,7 @@ func (c *completer) write(ctx context.Context, batch []completion, doubt bool) e
 	return c.write(ctx, left[half:], doubt)
 }
 
-// noteWritten notes that the database takes outcomes.
+// noteWritten records that the database accepts outcomes.
 func (c *completer) noteWritten() {
 	c.mu.Lock()
 	c.mayBeWritten = c.mayBeWritten && len(c.queue) > 0
@@ -439,8 +443,8 @@ func (c *completer) noteWritten() {
 	c.r.repeated.key("record").over()
 }
 
-// writeOnce records what it can of a batch, and returns what is left, and whether the database
-// refuses it for what it is.
+// writeOnce records as many outcomes of a batch as it can. It returns the others, and whether the
+// database refused them in particular.
 func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt bool) (left []completion, refused bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
@@ -449,7 +453,7 @@ func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt boo
 		list[i] = settlement{x.d.m, x.outcome, x.d.queue.policy.DeadLetter}
 	}
 	ids, err := c.r.store.settleAsIs(ctx, list)
-	var done map[int64]bool // nil: all were
+	var done map[int64]bool // nil means all
 	if err != nil || len(ids) < len(batch) {
 		done = make(map[int64]bool, len(ids))
 		for _, id := range ids {
@@ -472,9 +476,9 @@ func (c *completer) writeOnce(ctx context.Context, batch []completion, doubt boo
 	return left, err != nil && ctx.Err() == nil && c.r.store.dialect.isRefused(err), err
 }
 
-// retryRefused sees to an outcome that the database refuses. A text that it cannot hold is written
-// in ASCII. Otherwise it is tried again some times, and then its message is let go: it is delivered
-// again when its lease ends.
+// retryRefused handles an outcome that the database refuses. It writes a text that the database
+// cannot hold in ASCII. Otherwise it tries again a few times, and then drops the outcome. The
+// message is delivered again when its lease ends.
 func (c *completer) retryRefused(ctx context.Context, x completion, err error) error {
 	if plain := inASCII(x.err); sqlerr.Untranslatable(err) && plain != nil {
 		x.err = plain
@@ -499,7 +503,7 @@ func (c *completer) retryRefused(ctx context.Context, x completion, err error) e
 	return nil
 }
 
-// logLostLease says that an outcome could not be recorded because its lease was gone.
+// logLostLease logs that an outcome could not be recorded because the lease was lost.
 func (c *completer) logLostLease(x completion, doubt bool) {
 	log := c.r.log.With("queue", x.d.queue.queue, "message", x.d.m.ID, "outcome", x.kind.String())
 	switch {
@@ -512,12 +516,12 @@ func (c *completer) logLostLease(x completion, doubt bool) {
 }
 
 const (
-	leaveRunFor         = 5 * time.Second // a run's message that a plain handler has met
+	leaveRunFor         = 5 * time.Second // delay of a run's message that a plain handler has met
 	leaveRunLogInterval = time.Minute     // between two log lines about that
 )
 
-// leaveRun returns the error by which a plain handler gives back a message that belongs to a run,
-// uncounted; nil if it does not.
+// leaveRun returns the error with which a plain handler releases a message that belongs to a run.
+// The attempt does not count. It returns nil for other messages.
 func (r *runner) leaveRun(d *delivery) error {
 	if d.queue.workflow || d.m.run <= 0 {
 		return nil

@@ -31,14 +31,16 @@ type dispatchLoop struct {
 	lastClaimed   int // queue of the latest claim
 	lastRescanned int // queue of the latest rescan
 
-	nextPoll      loopTimer
-	pollDue       bool
-	fastPoll      time.Duration // until the next poll, while a message is expected. 0: none is
-	pollAgain     bool          // a message is expected that is too late for the query under way
-	failedQueries int           // queries in a row that failed
+	nextPoll loopTimer
+	pollDue  bool
+	// fastPoll is the time until the next poll, while a message is expected. 0 means that none is
+	// expected.
+	fastPoll      time.Duration
+	pollAgain     bool // a message is expected that the current query may be too early for
+	failedQueries int  // queries in a row that failed
 
 	active     bool      // a message was handled since the latest poll
-	lastActive time.Time // the latest message, or the latest sign of one
+	lastActive time.Time // time of the latest message, or of the latest sign of one
 }
 
 func newDispatchLoop(r *runner) *dispatchLoop {
@@ -143,7 +145,7 @@ func (r *runner) wake() {
 type loopTimer struct {
 	wake  func()
 	timer *time.Timer
-	at    time.Time // zero: never
+	at    time.Time // zero means never
 }
 
 func (t *loopTimer) set(d time.Duration) {
@@ -188,8 +190,8 @@ func (l *dispatchLoop) dispatch() {
 	}
 }
 
-// startHandler passes a waiting delivery to an executor, unless its lease is gone. It gives such a
-// delivery back, which does nothing if another worker holds the message.
+// startHandler passes a waiting delivery to an executor, unless its lease is lost. It releases such
+// a delivery, which has no effect if another worker holds the message.
 func (l *dispatchLoop) startHandler(d *delivery) bool {
 	l.mu.Lock()
 	lost := d.lost
@@ -205,7 +207,7 @@ func (l *dispatchLoop) startHandler(d *delivery) bool {
 		l.executors++
 		go l.executor()
 	}
-	l.begun <- d // the channel has room for as many as there can be handlers
+	l.begun <- d // the channel has capacity for every handler
 	return true
 }
 
@@ -219,7 +221,7 @@ func (l *dispatchLoop) countHandlers(q *queueRunner, n int) {
 }
 
 // queuesWithoutWork counts the queues that have messages to claim, but none claimed. A slot is kept
-// free for each. Otherwise a busy queue would fill every slot as it becomes free.
+// free for each. Otherwise a busy queue would fill every slot as soon as it becomes free.
 func (l *dispatchLoop) queuesWithoutWork() int {
 	n := 0
 	for _, q := range l.queues {
@@ -230,7 +232,7 @@ func (l *dispatchLoop) queuesWithoutWork() int {
 	return n
 }
 
-// nextQueue returns the first queue after the last one that wants something, or nil. It sets last.
+// nextQueue returns the first queue after last for which wants is true, or nil. It sets last.
 func (l *dispatchLoop) nextQueue(last *int, wants func(*queueRunner) bool) *queueRunner {
 	for i := range l.queues {
 		n := (*last + 1 + i) % len(l.queues)
@@ -242,7 +244,7 @@ func (l *dispatchLoop) nextQueue(last *int, wants func(*queueRunner) bool) *queu
 	return nil
 }
 
-// startQueries starts a poll and a rescan that are due, and a claim: at most one of each at a time.
+// startQueries starts a due poll, a due rescan and a claim, at most one of each at a time.
 func (l *dispatchLoop) startQueries() {
 	if l.draining {
 		return
@@ -258,8 +260,8 @@ func (l *dispatchLoop) startQueries() {
 	}
 }
 
-// startPoll polls for the queues that are not known to have messages. A queue whose claims go on
-// from a position is claimed from instead: that reads less than a poll would.
+// startPoll polls for the queues that are not known to have messages. A queue whose claims continue
+// from a position is claimed from instead, which reads less than a poll would.
 func (l *dispatchLoop) startPoll() {
 	l.pollDue = false
 	for _, q := range l.queues {
@@ -310,11 +312,11 @@ func (l *dispatchLoop) startClaim() {
 	})
 }
 
-// A queryAnswer is what a query of the dispatch loop returned: a *pollAnswer, a *claimAnswer or a
+// A queryAnswer is the answer of a query of the dispatch loop: a *pollAnswer, a *claimAnswer or a
 // *rescanAnswer.
 type queryAnswer interface{ apply(l *dispatchLoop) }
 
-// A pollAnswer says which workers have messages due.
+// A pollAnswer has the workers that have due messages.
 type pollAnswer struct {
 	workers []int64
 	due     map[int64]bool // by worker
@@ -333,8 +335,10 @@ type claimAnswer struct {
 	capacity     capacity      // by the limits of the queue
 	refused      bool          // the database, or its driver, cannot run the claim
 	took         time.Duration // by a claim from the beginning
-	stuck        bool          // a claim from the beginning failed while the database answered other statements
-	err          error
+	// stuck means that a claim from the beginning failed while the database answered other
+	// statements.
+	stuck bool
+	err   error
 }
 
 // A rescanAnswer holds the positions of messages that claims have skipped.
@@ -350,7 +354,7 @@ type rescanAnswer struct {
 // answer even if an Observer ends the goroutine.
 func (r *runner) query(a queryAnswer, fn func()) {
 	defer func() {
-		r.answers <- a // the channel has room for one of each kind
+		r.answers <- a // the channel has capacity for one of each kind
 		r.wake()
 	}()
 	fn()
@@ -359,8 +363,8 @@ func (r *runner) query(a queryAnswer, fn func()) {
 // claims reports whether the queue may be claimed from at all.
 func (q *queueRunner) claims() bool { return !q.throttle.closed && !q.suspended && !q.stopped }
 
-// claimSize returns how many messages to claim for a queue, and whether a message may be among them
-// whose lease expired. Such a message may crash the process, and must go straight into a free slot.
+// claimSize returns how many messages to claim for a queue, and whether suspects may be among them.
+// A suspect may crash the process, and must go straight into a free slot.
 func (l *dispatchLoop) claimSize(q *queueRunner) (n int, withSuspects bool) {
 	if !q.mayHaveMessages || !q.claims() || l.pendingCompletions() > maxPendingCompletions {
 		return 0, false
@@ -396,7 +400,7 @@ func (a *pollAnswer) apply(l *dispatchLoop) {
 	if a.err != nil {
 		l.queryFailed()
 		for _, q := range l.queues {
-			q.mayHaveMessages = q.mayHaveMessages || a.stuck // a claim has a way past the dead rows
+			q.mayHaveMessages = q.mayHaveMessages || a.stuck // a claim can skip the dead rows
 		}
 		l.logFailedQuery(a.err)
 		return
@@ -463,8 +467,8 @@ func (l *dispatchLoop) logFailedQuery(err error) {
 	}
 }
 
-// claimRefused claims from a queue again after a time that grows with each refusal, as for a
-// message that the database cannot return. Other queues do not wait for that.
+// claimRefused claims from a queue again after a time that grows with each refusal. The database
+// may be unable to return a message, for example. Other queues do not wait for that.
 func (l *dispatchLoop) claimRefused(q *queueRunner) {
 	l.takePollAgain()
 	wait := l.PollInterval << min(q.refusals, 10)
@@ -477,7 +481,7 @@ func (l *dispatchLoop) querySucceeded() {
 	l.failedQueries = 0
 }
 
-// takePollAgain returns pollAgain, which stands only as long as a query is under way.
+// takePollAgain returns and resets pollAgain, which is valid only while a query is in progress.
 func (l *dispatchLoop) takePollAgain() bool {
 	pollAgain := l.pollAgain
 	l.pollAgain = pollAgain && (l.polling || l.claiming)
@@ -496,7 +500,7 @@ func (l *dispatchLoop) claimed(a *claimAnswer) {
 	case n == 0:
 		q.mayHaveMessages, q.needsSlot = false, false
 		if !a.withSuspects && a.from.isBeginning() {
-			l.pollFast() // a poll tells whether a message waits for a slot
+			l.pollFast() // a poll finds out whether a message waits for a slot
 		}
 	default:
 		q.needsSlot = false
@@ -504,7 +508,7 @@ func (l *dispatchLoop) claimed(a *claimAnswer) {
 		q.averageSize = total / n
 		l.lastActive = time.Now()
 		if n < a.asked && total < maxPrefetchSize {
-			// The queue is empty, or its next message wants a slot of its own.
+			// The queue is empty, or its next message needs a slot of its own.
 			q.mayHaveMessages = false
 			l.pollFast()
 		}
@@ -532,7 +536,7 @@ func claimable(n, size int) int {
 	return min(n, max(least, 2*maxPrefetchSize/max(1, size)))
 }
 
-// takeWakeUps handles what woke the loop for a queue.
+// takeWakeUps handles the wake-ups of queues.
 func (l *dispatchLoop) takeWakeUps() {
 	for _, q := range l.queues {
 		q.endThrottle()

@@ -32,8 +32,8 @@ func (r *runner) heartbeatLoop(ctx context.Context) {
 	}
 }
 
-// renew extends every lease in hand, by one statement for each length of lease
-// that the policies have, and ends the handlers of those that are lost.
+// renew extends the leases of all deliveries, with one statement for each length of lease, and ends
+// the handlers whose leases are lost.
 func (r *runner) renew(ctx context.Context) {
 	held := map[time.Duration]map[int64]*delivery{} // by lease and id
 	r.mu.Lock()
@@ -51,7 +51,7 @@ func (r *runner) renew(ctx context.Context) {
 	}
 }
 
-// renewFor makes leases end so long from now.
+// renewFor extends leases to the given time from now.
 func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[int64]*delivery) {
 	from := time.Now()
 	var leases leaseTuples
@@ -66,7 +66,7 @@ func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[in
 		return err
 	})
 	if err != nil && len(asked) > 1 && limited.Err() == nil && r.store.dialect.isRefused(err) {
-		for _, half := range halves(asked) { // what it refuses is one of them
+		for _, half := range halves(asked) { // the database refuses one of them
 			r.renewFor(ctx, lease, half)
 		}
 		return
@@ -88,9 +88,8 @@ func (r *runner) renewFor(ctx context.Context, lease time.Duration, asked map[in
 		if r.held[id] != d || d.finished || d.m.delivery.settled.Load() || d.m.delivery.settling.Load() > 0 {
 			continue
 		}
-		// While the database does not say, the lease is taken for lost when it would have ended.
-		// But on SQLite a handler's own transaction keeps the renewal out, and ends with the fence
-		// anyway.
+		// If the database does not answer, a lease counts as lost once it would have ended. But on
+		// SQLite a handler's own transaction keeps the renewal out, and ends with the fence anyway.
 		if err != nil && (time.Now().Before(d.until) || d.m.delivery.inTransaction.Load()) {
 			continue
 		}
@@ -138,7 +137,7 @@ func (r *runner) interrupt(ctx context.Context) {
 	}
 }
 
-// heartbeat heartbeats the worker rows and passes on what they say; see readRow.
+// heartbeat sends heartbeats for the worker rows and passes their states on (see readRow).
 func (r *runner) heartbeat(parent context.Context) {
 	ctx, cancel := context.WithTimeout(parent, statementTimeout)
 	defer cancel()
@@ -166,12 +165,12 @@ func (r *runner) heartbeat(parent context.Context) {
 		}
 		told[q] = word
 		if q.limited.Swap(limited) && !limited {
-			q.throttleEnded.Store(true) // there is nothing to wait for any more
+			q.throttleEnded.Store(true) // there is nothing left to wait for
 			r.wake()
 		}
 	}
 	select {
-	case <-r.workerStatuses: // what the dispatch loop has not read is out of date
+	case <-r.workerStatuses: // a state that the dispatch loop has not read is out of date
 	default:
 	}
 	r.workerStatuses <- told
@@ -180,13 +179,14 @@ func (r *runner) heartbeat(parent context.Context) {
 
 const (
 	maintenanceInterval = 15 * time.Second
-	clearOwnerAfter     = 10 * time.Second // of a lease's end
+	clearOwnerAfter     = 10 * time.Second // after the end of a lease
 	pruneInterval       = time.Minute
 	pruneWorkers        = 24 * time.Hour
 	maintenanceChunk    = 1000 // rows
 )
 
-// A maintenanceState is what maintenance remembers from round to round. Only maintenance uses it.
+// A maintenanceState is the state that maintenance keeps from round to round. Only maintenance uses
+// it.
 type maintenanceState struct {
 	sweepCursor     sweepCursor
 	rescueCursor    map[strandedPage]int64 // the latest run of each page
@@ -211,19 +211,21 @@ func (r *runner) maintenanceLoop(ctx context.Context) {
 	}
 }
 
-// expireWorkersAndLeases gives up silent workers, clears the owners of expired leases, and lets go
-// what is held up for no reason.
+// expireWorkersAndLeases marks workers without heartbeats stopped, clears the owners of expired
+// leases, and unblocks messages that are blocked without a reason.
 func (r *runner) expireWorkersAndLeases(ctx context.Context) {
 	d := r.store.dialect
 	r.chunks(ctx, "mark silent workers stopped", d.worker.expire, heartbeatTimeout.Microseconds())
 	if start := time.Now(); start.After(r.nextOwnerClear) {
 		r.chunks(ctx, "clear the owners of expired leases", d.message.clearExpiredOwner, clearOwnerAfter.Microseconds(), maintenanceChunk)
-		r.nextOwnerClear = time.Now().Add(rescanShare * time.Since(start)) // it reads past dead rows as a look does
+		// The statement reads past dead rows, as a rescan does.
+		r.nextOwnerClear = time.Now().Add(rescanShare * time.Since(start))
 	}
 	r.sweep(ctx)
 }
 
-// prune deletes archived messages past their retention and rows of workers long gone.
+// prune deletes archived messages past their retention and rows of workers that have been gone for
+// long.
 func (r *runner) prune(ctx context.Context) {
 	var retentions [][2]any // of queues, by name
 	for _, q := range r.queues {
@@ -277,8 +279,8 @@ func (r *runner) prunePage(ctx context.Context, retentions string) (found int, d
 	return len(ids), deleted, err
 }
 
-// reportUnreachable makes dead letters of messages that no claim and no retention reaches, and says
-// so.
+// reportUnreachable makes dead letters of messages that no claim and no retention reaches, and logs
+// that.
 func (r *runner) reportUnreachable(ctx context.Context) {
 	start := time.Now()
 	if !start.After(r.nextUnreachable) {
@@ -295,7 +297,8 @@ func (r *runner) reportUnreachable(ctx context.Context) {
 			break
 		}
 	}
-	r.nextUnreachable = time.Now().Add(rescanShare * time.Since(start)) // on Turso it reads the times of all that is scheduled
+	// On Turso the statement reads the times of all scheduled messages.
+	r.nextUnreachable = time.Now().Add(rescanShare * time.Since(start))
 	if n > 0 {
 		r.log.Warn("pgqrs: messages were malformed, so that no claim would ever have reached them; they are dead letters now", "messages", n)
 	}
@@ -335,8 +338,8 @@ func (r *runner) failUnreachable(ctx context.Context) (found, buried int, err er
 	return found, buried, err
 }
 
-// chunks runs a statement until it finds nothing more to do; each run is a
-// short transaction of its own. It returns how many rows that were.
+// chunks runs a statement until it finds nothing more to do. Each run is a short transaction of its
+// own. It returns the number of rows.
 func (r *runner) chunks(ctx context.Context, what, text string, args ...any) (all int64) {
 	for {
 		var n int64
@@ -362,7 +365,8 @@ func (r *runner) maintenanceFailed(ctx context.Context, what string, err error) 
 	}
 }
 
-// maintainInterop does what only a shared database needs, and deletes rows of workers long gone.
+// maintainInterop does the work that only a shared database needs, and deletes rows of workers that
+// have been gone for long.
 func (r *runner) maintainInterop(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -385,7 +389,7 @@ func (r *runner) maintainInterop(ctx context.Context) {
 	r.chunks(ctx, "prune worker rows", text, pruneWorkers.Microseconds(), maintenanceChunk)
 }
 
-// wakeInteropParents wakes runs whose children pgqrs 0.15 has ended: it knows of no parents.
+// wakeInteropParents wakes runs whose children pgqrs 0.15 has ended, which does not know parents.
 func (r *runner) wakeInteropParents(ctx context.Context) error {
 	var queues []string
 	for _, q := range r.queues {
@@ -403,7 +407,7 @@ func (r *runner) wakeInteropParents(ctx context.Context) error {
 	return r.store.atomic(ctx, func(c conn) error { return c.wakeRunsBy(ctx, r.store.dialect.workflow.joinShared, list) })
 }
 
-// reportDatabase logs what Verify has to say of the database.
+// reportDatabase logs the findings of Verify.
 func (r *runner) reportDatabase(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
@@ -423,8 +427,8 @@ func (r *runner) reportDatabase(ctx context.Context) {
 	}
 }
 
-// reportMisfits logs which queues have limits that no policy can have. Those of this Worker have
-// their policy's by now.
+// reportMisfits logs which queues have limits that no policy can have. The queues of this Worker
+// already have the limits of their policies.
 func (r *runner) reportMisfits(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
@@ -437,8 +441,8 @@ func (r *runner) reportMisfits(ctx context.Context) {
 	}
 }
 
-// reportUnattended logs which queues no live worker takes from. A worker that is just being started
-// again is not missed.
+// reportUnattended logs which queues have no live worker. It allows for a worker that is just being
+// restarted.
 func (r *runner) reportUnattended(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maintenanceTimeout)
 	defer cancel()
@@ -452,33 +456,33 @@ func (r *runner) reportUnattended(ctx context.Context) {
 	}
 }
 
-// strandedAfter is how long a run's message has ended before the run is taken for stranded: pgqrs
-// 0.15 ends the two one after the other.
+// strandedAfter is how long ago a run's message must have ended for the run to be stranded. pgqrs
+// 0.15 ends the message and the run one after the other.
 const strandedAfter = time.Minute
 
-// messageElsewhere says that a run's message is another queue's, because something other than this
-// library wrote so.
+// messageElsewhere is the state of a run's message that is in another queue, because something
+// other than this library wrote it there.
 const messageElsewhere = "elsewhere"
 
 // unfinishedStates are the states of runs that need a message.
 var unfinishedStates = []RunState{Queued, Running, Paused, Cancelling}
 
-// A strandedPage tells where the look for stranded runs goes on.
+// A strandedPage is the position in the search for stranded runs.
 type strandedPage struct {
 	workflow string
 	status   RunState
 }
 
-// A strandedRun is an unfinished run, and what became of its message.
+// A strandedRun is an unfinished run with the state of its message.
 type strandedRun struct {
 	id, message  int64
-	messageState string // archived, dead, gone, elsewhere; empty: it is there
+	messageState string // archived, dead, gone or elsewhere, empty if the message is there
 	lastError    sql.NullString
 }
 
 // rescueRuns looks, a page at a time, for unfinished runs whose messages have ended without them,
 // such as by a plain consumer of an older release. It makes an archived message ready again, so
-// that its run goes on, and ends a run whose message is dead or gone.
+// that its run continues. It ends a run whose message is dead or gone.
 func (r *runner) rescueRuns(ctx context.Context) {
 	for _, q := range r.queues {
 		if !q.workflow {
@@ -531,14 +535,16 @@ func (s *Store) strandedRuns(ctx context.Context, page strandedPage, after int64
 	args := []any{page.workflow, string(page.status), after, strandedAfter.Microseconds(), maintenanceChunk}
 	err := s.onPool().rows(ctx, s.dialect.workflow.stranded, args, func(rows *sql.Rows) error {
 		var run strandedRun
-		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError) // what does not decode is no message
+		// A malformed row has no message.
+		_, err := scanLoosely(rows, "id message_id ended last_error", &run.id, &run.message, &run.messageState, &run.lastError)
 		runs = append(runs, run)
 		return err
 	})
 	return runs, err
 }
 
-// rescue gives a stranded run its message back, or ends it. It reports whether the run goes on.
+// rescue makes a stranded run's message ready again, or ends the run. It reports whether the run
+// continues.
 func (s *Store) rescue(ctx context.Context, workflow string, run strandedRun) (goesOn bool, err error) {
 	cause := fmt.Errorf("its message was deleted")
 	switch run.messageState {
@@ -582,7 +588,7 @@ func (s *Store) endStranded(ctx context.Context, run strandedRun, cause error) e
 			return err
 		}
 		if run.messageState == messageElsewhere {
-			return nil // for good
+			return nil // it has ended for good
 		}
 		there, err := c.ids(ctx, s.dialect.message.lock, list, "")
 		if err != nil {

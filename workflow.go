@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A RunState says how far a run is, or a step of one. Its values are the words of the tables.
+// A RunState is the state of a run or of a step. Its values are the words of the tables.
 type RunState string
 
 const (
@@ -17,7 +17,7 @@ const (
 	Queued RunState = "QUEUED"
 	// Running runs have begun. They may be waiting for a retry, a sleep, a signal or a child.
 	Running RunState = "RUNNING"
-	// Paused runs go on after RunHandle.Resume.
+	// Paused runs continue after RunHandle.Resume.
 	Paused RunState = "PAUSED"
 	// Cancelling runs were asked to end, and may be cleaning up.
 	Cancelling RunState = "CANCELLING"
@@ -25,7 +25,7 @@ const (
 	Cancelled RunState = "CANCELLED"
 	// Succeeded runs returned a result.
 	Succeeded RunState = "SUCCESS"
-	// Failed runs returned an error. RunHandle.Retry lets them go on.
+	// Failed runs returned an error. RunHandle.Retry continues them.
 	Failed RunState = "ERROR"
 )
 
@@ -37,36 +37,35 @@ func (s RunState) known() bool {
 	return slices.Contains([]RunState{Queued, Running, Paused, Cancelling, Cancelled, Succeeded, Failed}, s)
 }
 
-// A Workflow is a durable function: its runs survive crashes and restarts,
-// because each step's result is recorded and, when the function is run again,
-// returned instead of calling the step once more. It is a name and two types,
-// so that a program can start runs whose code it does not have; use
-// json.RawMessage for types it does not know. Handle gives it code.
+// A Workflow is a durable function. Its runs survive crashes and restarts. Each step's result is
+// recorded, and when the function runs again, a recorded step returns its result and is not called.
+// A Workflow is a name and two types, so that a program can start runs whose code it does not have.
+// Use json.RawMessage for types that the program does not know. Handle adds the code.
 //
 // A run is a message on the queue of the same name, with the payload {"input": In}, which no
 // [Queue] of that name can settle. A message that is enqueued there without a run, as pgqrs 0.15
-// does, starts one when the workflow's handler takes it: its payload, or the input in it, is the
-// input. A Workflow is safe for concurrent use, and making one does no I/O.
+// does, starts a run when the workflow's handler claims it. The input is the message's payload, or
+// the input in the payload. A Workflow is safe for concurrent use, and making one does no I/O.
 type Workflow[In, Out any] struct {
 	store  *Store
 	name   string
 	policy Policy
 }
 
-// NewWorkflow returns the workflow of that name; see [NewQueue] for names.
+// NewWorkflow returns the workflow of that name. See [NewQueue] for names.
 func NewWorkflow[In, Out any](s *Store, name string) *Workflow[In, Out] {
 	return &Workflow[In, Out]{store: s, name: name}
 }
 
-// With returns a copy of the workflow with p in place of its whole policy. Of
-// a workflow, MaxAttempts counts executions that never answered, as when their
-// process was killed; Timeout bounds one execution; Retention also is that of its runs.
+// With returns a copy of the workflow with p in place of its whole policy. For a workflow,
+// MaxAttempts counts executions that ended without an answer, as when their process was killed.
+// Timeout bounds one execution. Retention also applies to the workflow's runs.
 func (w *Workflow[In, Out]) With(p Policy) *Workflow[In, Out] {
 	return &Workflow[In, Out]{store: w.store, name: w.name, policy: p}
 }
 
-// WithTx returns a copy of the workflow whose Start works in the caller's
-// transaction; see [Store.WithTx]. Its handles are bound to the pool.
+// WithTx returns a copy of the workflow whose Start works in the caller's transaction (see
+// [Store.WithTx]). Its handles are bound to the pool.
 func (w *Workflow[In, Out]) WithTx(tx Tx) *Workflow[In, Out] {
 	return &Workflow[In, Out]{store: w.store.WithTx(tx), name: w.name, policy: w.policy}
 }
@@ -81,14 +80,16 @@ type workflowPayload[In any] struct {
 	Input In `json:"input"`
 }
 
-// Start makes a run, which is visible and can be cancelled before any worker
-// sees it. It takes the options of [Queue.Enqueue], but for Each. A Key holds
-// for as long as the run is kept: starting another of the same key starts
-// nothing and returns the first; with Unique the error matches ErrDuplicate.
+// Start makes a run. The run is visible and can be cancelled before a worker claims it. Start takes
+// the options of [Queue.Enqueue], except Each. A Key is taken for as long as the run is kept.
+// Starting another run of the same key starts nothing and returns the first run. With Unique the
+// error then matches ErrDuplicate.
 //
-// It returns an error matching ErrInvalidPayload if in cannot be stored, ErrRateLimited above a
-// rate that Limits sets, and ErrState if ctx is a run's own outside a step, where it would start
-// another with every replay; use Child there.
+// Start returns an error matching:
+//   - ErrInvalidPayload if in cannot be stored.
+//   - ErrRateLimited above a rate that Limits sets.
+//   - ErrState if ctx belongs to a run outside a step, where each replay would start another run.
+//     Use Child there.
 func (w *Workflow[In, Out]) Start(ctx context.Context, in In, opts ...Option) (*RunHandle[Out], error) {
 	items, err := w.items(ctx, []In{in}, append(slices.Clip(opts), noEach))
 	if err == nil {
@@ -136,7 +137,7 @@ func (w *Workflow[In, Out]) items(ctx context.Context, in []In, opts []Option) (
 	return items, err
 }
 
-// RunHandle returns the handle of a run by its id. It does no I/O; see Find for keys.
+// RunHandle returns the handle of a run by its id. It does no I/O. Use Find for keys.
 func (w *Workflow[In, Out]) RunHandle(id int64) *RunHandle[Out] {
 	return &RunHandle[Out]{store: &Store{core: w.store.core, err: w.store.err}, id: id}
 }
@@ -160,12 +161,11 @@ func (w *Workflow[In, Out]) Find(ctx context.Context, key string) (*RunHandle[Ou
 	return nil, wrap(ctx, err, "find the run of workflow %q with the key %q", w.name, key)
 }
 
-// Handle returns a handler that runs fn. What fn returns ends the run, unless
-// the run is suspended (see [ErrSuspended]); an error makes it Failed.
+// Handle returns a handler that runs fn. The run ends with the result of fn, unless the run is
+// suspended (see [ErrSuspended]). If fn returns an error, the run is Failed.
 //
-// fn runs again from its beginning after every suspension and crash. Outside
-// of steps it must do the same each time: what it reads from the world, it
-// should read in steps.
+// fn runs again from its beginning after every suspension and crash. Outside of steps it must do
+// the same each time. It should read from the outside world in steps only.
 func (w *Workflow[In, Out]) Handle(fn func(context.Context, *Run, In) (Out, error)) Handler {
 	h := w.queue().handler(fn == nil)
 	h.workflow = true
@@ -193,12 +193,12 @@ func (s *Store) startRuns(ctx context.Context, name string, items []enqueueRow, 
 			return []int64{id}, nil
 		}
 	}
-	var duplicate error // is no reason to roll back
+	var duplicate error // not a reason to roll back
 	err = s.atomic(ctx, func(c conn) error {
 		duplicate = nil
 		if s.tx != nil && slices.ContainsFunc(items, func(it enqueueRow) bool { return it.key != nil }) {
-			// The first statement is to look for the key, but a SQLite transaction of the caller's
-			// must begin with a write.
+			// The first statement would look for the key, but a caller's transaction on SQLite must
+			// begin with a write.
 			if _, err := c.exec(ctx, s.dialect.workflow.make, name); err != nil {
 				return err
 			}
@@ -215,12 +215,12 @@ func (s *Store) startRuns(ctx context.Context, name string, items []enqueueRow, 
 	return ids, err
 }
 
-// startsAtOnce reports whether one statement can start a run.
+// startsAtOnce reports whether one statement can start a run of the item.
 func (s *Store) startsAtOnce(name string, it enqueueRow) bool {
 	return s.dialect.runsByOneStatement && it.key == nil && !it.inGroup() && (s.tx != nil || !s.notifies(name))
 }
 
-// startAtOnce starts a run by one statement. It returns 0 if the workflow has to be made first.
+// startAtOnce starts a run with one statement. It returns 0 if the workflow has to be made first.
 func (s *Store) startAtOnce(ctx context.Context, name string, it enqueueRow) (run int64, err error) {
 	var message int64
 	err = s.single(ctx, func(c conn) error {
@@ -243,8 +243,8 @@ func (s *Store) insertRuns(ctx context.Context, name string, items []enqueueRow,
 	return ids, err
 }
 
-// insertMissingRuns is insertRuns, and returns the indexes of the items whose key was taken, by a
-// run or by a message.
+// insertMissingRuns is insertRuns, and returns the indexes of the items whose key a run or a
+// message already has.
 func (s *Store) insertMissingRuns(ctx context.Context, name string, items []enqueueRow, p *parent) (ids []int64, taken []int, err error) {
 	for range maxEnqueueTries {
 		ids, taken, err = s.tryInsertRuns(ctx, s.conn(), name, items, p)
@@ -289,7 +289,7 @@ func (s *Store) tryInsertRuns(ctx context.Context, c conn, name string, items []
 	return ids, taken, nil
 }
 
-// takenKeys returns the runs that have the items' keys already.
+// takenKeys returns the runs that already have the items' keys.
 func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []enqueueRow) (map[any]int64, error) {
 	var keys []any
 	for _, it := range items {
@@ -303,13 +303,13 @@ func (s *Store) takenKeys(ctx context.Context, c conn, name string, items []enqu
 	return c.pairs(ctx, s.dialect.workflow.keyed, name, keys)
 }
 
-// insertNew stores the messages and runs of items[left...] and fills in their ids. It returns the
-// indexes of items whose key a message had that was no run's.
+// insertNew stores the messages and runs of items[left...] and sets their ids. It returns the
+// indexes of items whose key belongs to a message that has no run.
 func (s *Store) insertNew(ctx context.Context, c conn, name string, items []enqueueRow, left []int, ids []int64, p *parent) (adopted []int, err error) {
 	chosen := make([]enqueueRow, len(left))
 	for i, n := range left {
 		chosen[i] = items[n]
-		chosen[i].unique = false // the run's key decides, not the message's
+		chosen[i].unique = false // the run's key decides
 	}
 	e, err := s.store(ctx, name, chosen)
 	if err != nil {
@@ -337,8 +337,8 @@ func (s *Store) insertNew(ctx context.Context, c conn, name string, items []enqu
 	return adopted, s.notifyStored(ctx, name, e.stored)
 }
 
-// startAgain takes back those of the messages just stored that got no run,
-// because another took the key between two statements.
+// startAgain deletes the messages just stored that got no run, because another transaction took the
+// key between two statements.
 func (c conn) startAgain(ctx context.Context, messages []int64) error {
 	if _, err := c.exec(ctx, c.store.dialect.workflow.adopt, idList(messages)); err != nil {
 		return err
@@ -346,10 +346,11 @@ func (c conn) startAgain(ctx context.Context, messages []int64) error {
 	return errKeyRace
 }
 
-// errKeyRace is a start that lost its key to another between two statements.
+// errKeyRace is the error of a start whose key another transaction took between two statements.
 var errKeyRace = errors.New("pgqrs: start again")
 
-// insertRunRows makes runs, and the definition if need be, and returns their ids by message.
+// insertRunRows makes runs, and the definition of the workflow if there is none, and returns the
+// runs' ids by message.
 func (c conn) insertRunRows(ctx context.Context, name string, rows [][]any) (map[int64]int64, error) {
 	list, err := jsonList(rows)
 	if err != nil {
@@ -372,7 +373,7 @@ func (c conn) insertRunRows(ctx context.Context, name string, rows [][]any) (map
 	}
 }
 
-// pairs runs a query of a name and a list of keys, whose rows are key and id.
+// pairs runs a query with a name and a list of keys, whose rows are key and id.
 func (c conn) pairs(ctx context.Context, text, name string, keys []any) (map[any]int64, error) {
 	list, err := jsonTexts(keys)
 	if err != nil {
