@@ -3,7 +3,10 @@
 //
 //	berlin, err := time.LoadLocation("Europe/Berlin")
 //	worker := &pgqrs.Worker{Schedules: []pgqrs.Schedule{{
-//		Name: "nightly", Rule: cronpgqrs.MustParse("30 2 * * *"), Zone: berlin, Target: reports.Target(Report{}),
+//		Name:   "nightly",
+//		Rule:   cronpgqrs.MustParse("30 2 * * *"),
+//		Zone:   berlin,
+//		Target: reports.Target(Report{}),
 //	}}}
 //
 // An expression has five fields: minute, hour, day of the month, month, and day of the week (0 to 6

@@ -4,7 +4,8 @@
 // The dashboard authenticates nobody by itself. Everybody who reaches it sees every payload, so the
 // application has to protect it as docs/DASHBOARD.md shows.
 //
-//	mux.Handle("/queues/", auth(http.StripPrefix("/queues", dashboard.Handler(store, dashboard.Options{}))))
+//	pages := dashboard.Handler(store, dashboard.Options{})
+//	mux.Handle("/queues/", auth(http.StripPrefix("/queues", pages)))
 //
 // The pages are made on the server and work without JavaScript. With JavaScript, a visible page
 // renews itself every two seconds. The Handler starts no goroutine, and writes to the database only

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// A sample is fresh for a second, or for ten times as long as it took to take, but for no
-	// longer than freshest.
+	// A sample is fresh for a second or for ten times as long as it took to take, whichever is
+	// more, up to the limit of freshest.
 	fresh      = time.Second
 	freshest   = 10 * time.Second
 	spacing    = 2 * time.Second  // between two samples that are kept

@@ -106,7 +106,7 @@ func (n *Notifier) connect(ctx context.Context, notices chan *pq.Notification) (
 	}
 }
 
-// hear passes notifications on until the connection is lost or closed.
+// hear passes notifications to wake until the connection is lost or closed.
 func (n *Notifier) hear(ctx context.Context, conn *pq.ListenerConn, notices <-chan *pq.Notification, wake func(queue string)) error {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()

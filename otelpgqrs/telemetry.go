@@ -2,7 +2,10 @@
 //
 //	telemetry, err := otelpgqrs.New(otelpgqrs.Options{})
 //	store := telemetry.Config(pgqrs.Config{}).New(db, pgqrs.Postgres)
-//	worker := &pgqrs.Worker{Handlers: handlers, Middleware: []func(pgqrs.WorkFunc) pgqrs.WorkFunc{telemetry.Middleware}}
+//	worker := &pgqrs.Worker{
+//		Handlers:   handlers,
+//		Middleware: []func(pgqrs.WorkFunc) pgqrs.WorkFunc{telemetry.Middleware},
+//	}
 //	depths, err := telemetry.Depths(store)
 //
 // # Traces
@@ -21,11 +24,14 @@
 //
 //	messaging.client.sent.messages      counter    messages enqueued
 //	messaging.client.consumed.messages  counter    messages claimed
-//	messaging.process.duration          histogram  seconds a handler took, with error.type if it failed
-//	pgqrs.message.wait                  histogram  seconds from when a message was due until it was claimed
-//	pgqrs.step.duration                 histogram  seconds the function of a step took, with error.type if it failed
-//	pgqrs.queue.messages                gauge      messages by pgqrs.state: ready, scheduled, blocked, leased, dead (see Depths)
-//	pgqrs.queue.oldest                  gauge      seconds that the oldest ready message has waited (see Depths)
+//	messaging.process.duration          histogram  seconds that a handler took
+//	pgqrs.message.wait                  histogram  seconds from a message's due time to its claim
+//	pgqrs.step.duration                 histogram  seconds that the function of a step took
+//	pgqrs.queue.messages                gauge      messages by pgqrs.state
+//	pgqrs.queue.oldest                  gauge      seconds that the oldest ready message has waited
+//
+// The durations of failed handlers and steps have the attribute error.type. The gauges need a call
+// of Depths. The values of pgqrs.state are ready, scheduled, blocked, leased and dead.
 //
 // All except pgqrs.step.duration have the attribute messaging.destination.name, the queue.
 package otelpgqrs
