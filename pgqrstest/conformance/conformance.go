@@ -286,9 +286,8 @@ func (e *env) stats(t *testing.T, queue string) pgqrs.QueueInfo {
 	return qs[0]
 }
 
-// start runs a worker until the returned function stops it. That function returns the result of
-// Run. If it is not called, the test's cleanup stops the worker, and an error of Run fails the
-// test.
+// start runs a worker until the returned function stops it and returns the result of Run. If that
+// function is not called, the test's cleanup stops the worker, and an error of Run fails the test.
 func start(t *testing.T, w *pgqrs.Worker) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

@@ -56,7 +56,7 @@ func newNursery(t *testing.T, e *env, n int) *nursery {
 	return y
 }
 
-// work starts a worker for the children. Those for which waits returns true wait at the gate.
+// work starts a worker for the children. A child for which waits returns true waits at the gate.
 func (y *nursery) work(t *testing.T, waits func(n int) bool) (stop func() error) {
 	t.Helper()
 	return start(t, fast(y.double.Handle(func(ctx context.Context, _ *pgqrs.Run, n int) (int, error) {
