@@ -24,7 +24,7 @@ var (
 	diedSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.DiedLastMinute }}
 )
 
-// Unattended reports whether the queue has ready messages but no live worker.
+// Unattended reports whether a queue that is not paused has ready messages but no live worker.
 func (q queueRow) Unattended() bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
 
 // overview shows all queues.

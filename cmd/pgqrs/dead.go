@@ -58,7 +58,7 @@ func (c call) redrive(ctx context.Context) error {
 	return c.counted(n, err, "redriven")
 }
 
-// listAllDead lists dead letters of every queue that has some.
+// listAllDead lists the dead letters of every queue that has some.
 func (c call) listAllDead(ctx context.Context) error {
 	if c.String("after") != "" {
 		return misuse(c.Command, "-after needs a queue")

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) runs() *cli.Command {
-	// each returns a command that does something to each run that is named.
+	// each returns a command that calls do for each named run.
 	each := func(name, usage, what string, do func(context.Context, *pgqrs.RunHandle[json.RawMessage]) error) *cli.Command {
 		return &cli.Command{Name: name, ArgsUsage: "ID...", Usage: usage, Action: a.on(1, -1, func(ctx context.Context, c call) error {
 			return c.eachRun(ctx, what, do)
@@ -116,7 +116,7 @@ var runColumns = []column[pgqrs.RunInfo]{
 	{title: "ERROR", long: true, rare: true, fn: func(r pgqrs.RunInfo) any { return r.Error }},
 }
 
-// took is a duration, if both its ends are known.
+// took returns a duration if both of its ends are known.
 func took(from, to time.Time) any {
 	if from.IsZero() || to.IsZero() {
 		return nil
@@ -133,7 +133,7 @@ func (c call) run() (*pgqrs.RunHandle[json.RawMessage], error) {
 	return c.store.RunHandle(ids[0]), nil
 }
 
-// eachRun does something to each run that was named, and says so.
+// eachRun calls do for each named run, and reports it.
 func (c call) eachRun(ctx context.Context, what string, do func(context.Context, *pgqrs.RunHandle[json.RawMessage]) error) error {
 	ids, err := c.ids(c.Args().Slice())
 	if err != nil {

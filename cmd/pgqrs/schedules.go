@@ -85,7 +85,7 @@ func (c call) listSchedules(ctx context.Context) error {
 	return errors.Join(c.moreNames(next), missing("schedule", c.Args().Slice(), found))
 }
 
-// eachSchedule does something to each schedule that was named, and says so.
+// eachSchedule calls do for each named schedule, and reports it.
 func (c call) eachSchedule(ctx context.Context, do func(context.Context, string) error, what string) error {
 	for _, name := range c.Args().Slice() {
 		if err := do(ctx, name); err != nil {
@@ -129,7 +129,7 @@ var scheduleColumns = []column[pgqrs.ScheduleInfo]{
 	{title: "QUEUE", long: true, spare: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Queue }},
 }
 
-// lastOf is a schedule's latest run; zero if there is none.
+// lastOf returns a schedule's latest run, or a zero run if there is none.
 func lastOf(s pgqrs.ScheduleInfo) pgqrs.ScheduleRun {
 	if s.Last == nil {
 		return pgqrs.ScheduleRun{}
@@ -137,7 +137,7 @@ func lastOf(s pgqrs.ScheduleInfo) pgqrs.ScheduleRun {
 	return *s.Last
 }
 
-// became says what became of a run.
+// became returns the outcome of a run.
 func became(r pgqrs.ScheduleRun) any {
 	switch {
 	case r.DueAt.IsZero():

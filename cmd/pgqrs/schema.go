@@ -45,7 +45,7 @@ func (a *app) uninstall() *cli.Command {
 	}
 }
 
-// place names the database of a DSN, without what is secret in it.
+// place names the database of a DSN, without secrets.
 func place(dsn string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || u.Scheme == "" {
@@ -74,7 +74,7 @@ func (a *app) verify() *cli.Command {
 	}
 }
 
-// whole leaves out the parts of tables that are missing themselves.
+// whole leaves out the parts of tables that are missing as a whole.
 func whole(missing []string) []string {
 	return slices.DeleteFunc(slices.Clone(missing), func(text string) bool {
 		_, table, part := strings.Cut(text, " of ")

@@ -68,7 +68,7 @@ var paceColumns = []column[pace]{
 	{title: "WORKERS", fn: func(p pace) any { return p.Workers }},
 }
 
-// obstacle says why nothing comes of a queue's ready messages, if so.
+// obstacle returns why nobody handles a queue's ready messages, if there is a reason.
 func obstacle(p pace) any {
 	if unattended(p.QueueDepth) && p.Name != total {
 		return "no worker"
@@ -76,10 +76,10 @@ func obstacle(p pace) any {
 	return pausedWord(p.PausedAt)
 }
 
-// unattended reports whether a queue has ready messages that no live worker takes.
+// unattended reports whether a queue that is not paused has ready messages but no live worker.
 func unattended(q pgqrs.QueueDepth) bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
 
-// A bounded is a count of Store.Depths, which goes no further than DepthLimit.
+// A bounded is a count of Store.Depths, which ends at DepthLimit.
 type bounded int64
 
 func (n bounded) String() string {
@@ -93,7 +93,7 @@ func (n bounded) String() string {
 func (p pace) MarshalJSON() ([]byte, error) {
 	more := struct {
 		NoWorker bool     `json:"no_worker,omitzero"`
-		Growth   *float64 `json:"growth_per_second"` // null: not known
+		Growth   *float64 `json:"growth_per_second"` // null if it is not known
 	}{NoWorker: unattended(p.QueueDepth)}
 	if p.known {
 		more.Growth = &p.growth

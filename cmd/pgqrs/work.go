@@ -11,8 +11,8 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// workExample is a command that is safe with any payload: neither options nor newlines mean
-// anything in it.
+// workExample is a command that is safe for any payload: options and newlines have no special
+// meaning in it.
 const workExample = `  pgqrs work emails 'to=$(jq -er .to) && ./send -- "$to"'`
 
 func (a *app) work() *cli.Command {
@@ -75,7 +75,7 @@ func (c call) work(ctx context.Context) error {
 	return errors.Join(err, <-ended)
 }
 
-// untilDrained returns when a queue has nothing ready or leased, or when the worker has ended.
+// untilDrained returns when a queue has no ready or leased message, or when the worker has ended.
 func (c call) untilDrained(ctx context.Context, name string, ended chan error) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()

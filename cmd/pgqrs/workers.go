@@ -75,7 +75,7 @@ var workerColumns = []column[pgqrs.WorkerInfo]{
 	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return ago(w.HeartbeatAt) }},
 }
 
-// ago says how long a moment has passed.
+// ago returns how long ago a time was.
 func ago(t time.Time) any {
 	if t.IsZero() {
 		return nil
@@ -83,7 +83,7 @@ func ago(t time.Time) any {
 	return span(max(0, time.Since(t))) + " ago"
 }
 
-// eachWorker does something to each worker that was named, and says so.
+// eachWorker calls do for each named worker, and reports it.
 func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) error, what string) error {
 	ids, err := c.workerIDs(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) er
 	return nil
 }
 
-// workerIDs are those of the workers that the arguments name, by their ids or names.
+// workerIDs returns the ids of the workers that the arguments name by id or by name.
 func (c call) workerIDs(ctx context.Context) ([]int64, error) {
 	args := c.Args().Slice()
 	if ids, err := c.ids(args); err == nil {

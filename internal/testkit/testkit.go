@@ -5,7 +5,7 @@ package testkit
 //
 //   - NewRun creates a *pgqrs.Run without a database.
 //   - Ran returns the names of the steps whose function such a run has called.
-//   - Render replaces the schema of a *pgqrs.Store in SQL text.
+//   - Render writes the schema of a *pgqrs.Store into SQL text.
 //   - Queue returns the queue of a pgqrs.Handler.
 var (
 	NewRun func(given map[string]any) any
