@@ -291,7 +291,8 @@ func ExampleQueue_HandleBatch() {
 func ExampleBatchError() {
 	err := error(pgqrs.BatchError{7: errors.New("no such address"), 9: pgqrs.Permanent(errors.New("blocked")), 8: nil})
 	fmt.Println(err, errors.Is(err, pgqrs.ErrPermanent))
-	// Output: pgqrs: 2 messages of a batch failed: message 7: no such address; message 9: blocked true
+	// Output:
+	// pgqrs: 2 messages of a batch failed: message 7: no such address; message 9: blocked true
 }
 
 type movement struct {

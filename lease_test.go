@@ -71,7 +71,7 @@ func TestAckThatMayWaitHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// What was learnt about a row does not apply to the row that has taken its place.
+// Knowledge about a row does not apply to the row that has taken its place.
 func TestConsumerForgetsAndKnowsTheRowItWasToldOf(t *testing.T) {
 	old, now := registration{1, 1}, registration{2, 1}
 	c := &consumer{row: now}
