@@ -127,7 +127,7 @@ func postgresWorkloads(e *engine, c Config) []workload {
 	return append(list, reference(e, c)...)
 }
 
-// sqliteWorkloads returns the workloads on SQLite. Those that wait for the disk run with both
+// sqliteWorkloads returns the workloads on SQLite. Workloads that wait for the disk run with both
 // values of synchronous, and the others with NORMAL.
 func sqliteWorkloads(e *engine, c Config, mattn *mattn) []workload {
 	list := sqliteDurable(e, c, mattn)

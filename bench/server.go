@@ -20,7 +20,7 @@ import (
 )
 
 // serverSettings are the settings of the measured server that differ from PostgreSQL's defaults.
-// None of them makes a commit less durable.
+// They make no commit less durable.
 var serverSettings = []string{
 	"fsync=on", "synchronous_commit=on", "full_page_writes=on",
 	"shared_buffers=512MB", "max_wal_size=8GB", "checkpoint_timeout=30min", "max_connections=200",
