@@ -2,23 +2,23 @@
 // driver that the project supports.
 //
 // It is a module of its own, so that the library requires no driver. The directory drivers/ has one
-// package for each driver, because some drivers cannot be linked together. mattn and ncruces
-// register the same name, and go-libsql and mattn define the same C symbols.
+// package for each driver, because some drivers cannot be linked together. The drivers
+// mattn and ncruces register the same name, and go-libsql and mattn define the same C symbols.
 //
-//	drivers/pq, drivers/pgx                               PostgreSQL, on a private server the tests start
-//	drivers/ncruces, drivers/modernc, drivers/mattn       SQLite, on a file
-//	drivers/libsql                                        libSQL (dialect Turso), on a file
-//	drivers/turso, drivers/tursomvcc                      Turso's engine, and its BEGIN CONCURRENT
-//	drivers/concurrent                                    SQLite's begin-concurrent branch, a module of its own
-//	drivers/encrypted, drivers/memory                     SQLite of ncruces, on encrypted files and in memory
-//	drivers/generic                                       any driver, named by environment variables
+//	drivers/pq, drivers/pgx                             PostgreSQL, on a private server
+//	drivers/ncruces, drivers/modernc, drivers/mattn     SQLite, on a file
+//	drivers/libsql                                      libSQL (dialect Turso), on a file
+//	drivers/turso, drivers/tursomvcc                    Turso's engine, and its BEGIN CONCURRENT
+//	drivers/concurrent                                  the begin-concurrent branch, an own module
+//	drivers/encrypted, drivers/memory                   ncruces, encrypted and in memory
+//	drivers/generic                                     any driver, named by the environment
 //
 // Each of the other packages has one kind of test:
 //
 //	crash, volume         processes that are killed, and many messages
 //	faults                databases that fail under an application at work
 //	races                 two statements that meet, in each order
-//	model                 random operations, compared with models, and histories of concurrent consumers
+//	model                 random operations compared with models, and concurrent histories
 //	fuzz                  messages and rows of any content
 //	plan                  how each statement is executed on a million rows
 //	encodings, settings   databases with other encodings and settings
