@@ -367,7 +367,7 @@ func TestDriverThatPanicsInAPreparedStatement(t *testing.T) {
 				t.Error(err)
 			}
 			if held := point == "run" || point == "run rows close"; held == (m.shut == 1) {
-				// a connection that database/sql still holds is not closed
+				// A connection that database/sql still holds is not closed.
 				t.Errorf("%d connections were closed", m.shut)
 			}
 		})

@@ -189,7 +189,8 @@ func TestEnqueueIsStoredThoughNoNotificationFits(t *testing.T) {
 
 func TestNotifyInTheCallersTransactionIsOnceForAQueueAndItsErrorIsTheEnqueues(t *testing.T) {
 	withMessenger(t, nil, func(t *testing.T, f *fake, s *Store, m *messenger) {
-		// transactions do not share notifications, because the first transaction may be rolled back
+		// Transactions do not share notifications, because the first transaction may be rolled
+		// back.
 		for range 2 {
 			tx, err := s.DB().BeginTx(t.Context(), nil)
 			if err != nil {

@@ -236,7 +236,7 @@ func TestErrorsAreStoredAsBoundedText(t *testing.T) {
 		"":                         "",
 		strings.Repeat("x", 8<<10): strings.Repeat("x", 8<<10),
 		strings.Repeat("x", 9000):  strings.Repeat("x", 8<<10) + "...",
-		// not half of the character
+		// A character is not cut in half.
 		strings.Repeat("x", 8191) + "ä": strings.Repeat("x", 8191) + "...",
 	} {
 		if got := errorText(errors.New(in)); got != want {

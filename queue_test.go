@@ -462,7 +462,7 @@ func TestStatementsOfGroups(t *testing.T) {
 		}, {
 			name: "Ack while another has the group", want: inOne(query("message.ack", `[[7,3,9]]`).ids(7), tries),
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				// the message is not checked again here
+				// The message is not checked again here.
 				return errors.Join(emails(s).Ack(ctx, inGroup(7)), s.Close())
 			},
 		}, {

@@ -40,7 +40,7 @@ func sources(t *testing.T) map[string]*ast.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// these are for tests
+	// These packages are for tests.
 	names = slices.DeleteFunc(append(names, internal...), func(name string) bool {
 		return strings.HasPrefix(name, "internal/dbtest/") || strings.HasPrefix(name, "internal/testkit/")
 	})

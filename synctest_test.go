@@ -289,7 +289,7 @@ func TestStepsShareAStatement(t *testing.T) {
 		return [][]driver.Value{{int64(2), "a", "PAUSED"}, {int64(1), "a", "RUNNING"}}, nil
 	})
 	m := &MessageInfo{ID: 5, WorkerID: 7, Claim: 1}
-	// the third lease is lost
+	// The third lease is lost.
 	list := []stepWrite{{1, m, "a", stepValues{}}, {2, m, "a", stepValues{}}, {1, m, "b", stepValues{}}}
 	states, err := s.saveSteps(t.Context(), list)
 	if err != nil || !slices.Equal(states, []RunState{Running, Paused, ""}) {
@@ -455,7 +455,7 @@ func runClockwork(t *testing.T, schedules, stuck int, check func(t *testing.T, d
 func TestASchedulesWaitIsNotThatOfOthers(t *testing.T) {
 	for _, stuck := range []int{1, maxRunningSchedules + 4} {
 		runClockwork(t, stuck+3, stuck, func(t *testing.T, d *clockwork) {
-			// until the worker knows which schedules are slow
+			// By then the worker knows which schedules are slow.
 			pass(statementTimeout + time.Duration(stuck)*slowSchedule + time.Second)
 			others := []string{fmt.Sprint("s", stuck+1), fmt.Sprint("s", stuck+3)}
 			for _, name := range others {

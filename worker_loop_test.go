@@ -36,7 +36,7 @@ func TestNewsDuringAQuestion(t *testing.T) {
 		polls  time.Duration
 		claims []time.Duration // since the start of the Worker
 	}{
-		// the first claim may have been too early for it
+		// The first claim may have been too early for it.
 		{"message.claim", time.Minute, []time.Duration{0, time.Second}},
 		{"worker.poll", 300 * time.Millisecond, []time.Duration{0, 500 * time.Millisecond}}, // a poll does not delay it
 	} {

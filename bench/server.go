@@ -206,7 +206,7 @@ const ticksPerSecond = 100 // of Linux's accounting, on every architecture that 
 
 // processTicks parses one process's line, if the process is the server or its child.
 func processTicks(line string, server int) int {
-	// after the name, which may contain any character
+	// The fields after the name, which may contain any character.
 	fields := strings.Fields(line[strings.LastIndex(line, ")")+1:])
 	if len(fields) < 15 {
 		return 0

@@ -33,7 +33,7 @@ func underSnapshot(e *engine) opener {
 			return nil, err
 		}
 		var handled atomic.Int64
-		// a slot for each message that may be enqueued
+		// A slot for each message that may be enqueued.
 		room := make(chan struct{}, 2*snapshotBacklog)
 		stop := l.background(ctx, &pgqrs.Worker{Concurrency: spec.Goroutines, Handlers: []pgqrs.Handler{
 			l.queue.Handle(func(context.Context, *pgqrs.Message[measure.Job]) error {

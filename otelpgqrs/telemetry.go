@@ -28,7 +28,7 @@
 //	pgqrs.message.wait                  histogram  seconds from a message's due time to its claim
 //	pgqrs.step.duration                 histogram  seconds that the function of a step took
 //	pgqrs.queue.messages                gauge      messages by pgqrs.state
-//	pgqrs.queue.oldest                  gauge      seconds that the oldest ready message has waited
+//	pgqrs.queue.oldest                  gauge      seconds the oldest ready message has waited
 //
 // The durations of failed handlers and steps have the attribute error.type. The gauges need a call
 // of Depths. The values of pgqrs.state are ready, scheduled, blocked, leased and dead.

@@ -27,7 +27,7 @@ const (
 
 const (
 	notNow = time.Minute // until a message that its command put off is due again
-	// bytes of standard error that are recorded as the message's error
+	// maxComplaint is how many bytes of standard error are recorded as the message's error.
 	maxComplaint = 4 << 10
 	lastWords    = 5 * time.Second // between asking a command to end and killing it
 )

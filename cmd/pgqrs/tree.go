@@ -117,7 +117,7 @@ func (t *tree) write(c call) error {
 func (t *tree) MarshalJSON() ([]byte, error) {
 	return joinJSON(t.RunInfo, struct {
 		Steps []branch `json:"steps,omitempty"`
-		// there are older runs than those of the steps
+		// MoreRuns is true if there are older runs than those of the steps.
 		MoreRuns bool `json:"more_runs,omitempty"`
 	}{t.branches, t.cut})
 }

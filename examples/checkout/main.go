@@ -154,7 +154,7 @@ func (c *checkout) run(ctx context.Context, database string, o Order) (err error
 	}
 	sales := pgqrs.NewWorkflow[Order, Receipt](store, "checkout")
 	c.ship = pgqrs.NewWorkflow[Parcel, string](store, "ship")
-	// an order that is placed twice is sold once
+	// An order that is placed twice is sold once.
 	run, err := sales.Start(ctx, o, pgqrs.Key(o.Number))
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func TestTakesARejectedOrderBack(t *testing.T) {
 func TestTakesACancelledOrderBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	// the cancellation does not wait for this time
+	// The cancellation does not wait for the cool-off.
 	c := f.run(t, &checkout{coolOff: time.Hour, cancel: true}, gopherAndMug)
 	f.want(t, "The customer cancels.", "release     done 2600", "run is cancelled.")
 	f.checkBooks(t, c, books{received: 2600, refunded: 2600})

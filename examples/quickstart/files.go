@@ -44,7 +44,7 @@ func list(directory, database string) ([]File, error) {
 			return err
 		case entry.IsDir() && entry.Name() == ".git":
 			return filepath.SkipDir
-		// and the files -wal and -shm
+		// The database has the files -wal and -shm too.
 		case !entry.Type().IsRegular() || strings.HasPrefix(path, database):
 			return nil
 		}

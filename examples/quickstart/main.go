@@ -89,7 +89,7 @@ func (c *counter) run(ctx context.Context) (err error) {
 	}
 	c.files = pgqrs.NewQueue[File](c.store, "files").With(pgqrs.Policy{
 		MaxAttempts: maxAttempts,
-		// short, because somebody is watching
+		// The backoff is short, because somebody is watching.
 		Backoff: pgqrs.Exponential(100*time.Millisecond, time.Second),
 	})
 

@@ -78,7 +78,8 @@ func TestCarriesOnAfterKill(t *testing.T) {
 
 func TestTwoAtOnceShareTheWork(t *testing.T) {
 	f := newFixture(t, 100)
-	// created beforehand, because SQLite may fail one of two processes that turn on WAL at once
+	// The file is created beforehand, because SQLite may fail one of two processes that turn on WAL
+	// at once.
 	f.open(t)
 	var both sync.WaitGroup
 	for range 2 {

@@ -113,7 +113,7 @@ func describe(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.Qu
 	var b strings.Builder
 	for _, info := range left {
 		fmt.Fprintf(&b, "\n\tqueue %q: %d ready, %d leased, %d scheduled: %s", info.Name, info.Ready, info.Leased, info.Scheduled, reason(info, workers, handled))
-		// in the order in which messages change their state
+		// The states are in the order in which messages change them.
 		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Leased, pgqrs.Scheduled} {
 			ms, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: info.Name, State: state, Limit: 3})
 			if err != nil {

@@ -131,7 +131,8 @@ func kindOf(name, pkg string) *kind {
 // A plan is what a driver receives.
 type plan struct {
 	dsn string
-	// a DSN that only opens the file, to inspect it first, or empty if that is not needed
+	// look is a DSN that only opens the file, to inspect it first. It is empty if that is not
+	// needed.
 	look   string
 	path   string    // of the file
 	unlock []setting // the first settings of each connection: the key

@@ -65,13 +65,13 @@ func (s *Secrets) addNamed(text string) {
 	for _, at := range namesSecret.FindAllStringIndex(text, -1) {
 		value, _, _ := strings.Cut(text[at[1]:], "&")
 		s.add(value)
-		// the value may end at another character if it is in a wrong place of the DSN
+		// The value may end at any other character if it is in a wrong place of the DSN.
 		s.add(value[:len(value)-len(strings.TrimLeftFunc(value, isWordRune))])
 		s.add(keywordValue(value))
 	}
 	for _, found := range pragmaKey.FindAllStringSubmatch(text, -1) {
 		s.add(found[1])
-		// if percent-encoded, the text before a short value looks like a part of the value
+		// If it is percent-encoded, the text before a short value looks like a part of the value.
 		s.add(found[0])
 	}
 }

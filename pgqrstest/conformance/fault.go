@@ -22,11 +22,11 @@ type fault int
 const (
 	none    fault = iota
 	refused       // the database never sees it
-	// the database runs it, and the answer is lost. In a transaction of the library, the answer to
-	// its COMMIT is lost instead.
+	// The database runs the statement, and the answer is lost. In a transaction of the library, the
+	// answer to its COMMIT is lost instead.
 	muted
-	// the database runs it, but refuses the COMMIT because of a conflict. Outside a transaction the
-	// statement itself is refused.
+	// The database runs the statement, but refuses the COMMIT because of a conflict. Outside a
+	// transaction the statement itself is refused.
 	refuted
 )
 

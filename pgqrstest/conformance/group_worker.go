@@ -329,7 +329,7 @@ func groupSkipDue(t *testing.T, e *env) {
 	grouped(t, q, "a", "2", "3")
 	second := dequeueOne(t, q)
 	equal(t, "payload", second.Payload, "2")
-	// the retry is due, and the lease of the second message has ended
+	// The retry is due, and the lease of the second message has ended.
 	pgqrstest.Advance(t, e.store, 2*time.Hour)
 	equal(t, "payload", dequeueOne(t, q).Payload, "2")
 	equal(t, "state of the retry", e.info(t, first).State, pgqrs.Blocked)

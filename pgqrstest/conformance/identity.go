@@ -155,7 +155,7 @@ func identityStrays(t *testing.T, e *env) {
 	receive(t, "it works", got)
 	eventually(t, "it has nothing in hand", func() bool { return e.stats(t, "a").Archived == 1 })
 	row := e.awaitStatus(t, "w/a", "polling")
-	// the new owner of the row holds it
+	// The new owner of the row holds it.
 	e.poke(t, "UPDATE pgqrs_messages SET consumer_worker_id = %d WHERE archived_at IS NULL", row.ID)
 	claimed, happened := once("pgqrs:message.claim", refused)
 	gave, given := once("pgqrs:message.strays", none)

@@ -77,7 +77,7 @@ var wrongMessages = []wrong{
 	{`vt = ''`, "due_at", true},
 	{`vt = 'tomorrow'`, "no claim reaches it", true},
 	{`vt = x'00'`, "no claim reaches it", true},
-	// the following texts sort like a time in the future
+	// The following texts sort like a time in the future.
 	{`vt = '2147483647'`, "no claim reaches it", true},
 	{`vt = '5e3 garbage'`, "no claim reaches it", true},
 	{`vt = '9998-01-01T07:00:00Z'`, "no claim reaches it", true},
@@ -723,7 +723,7 @@ func malformedOthers(t *testing.T, e *env) {
 		value(json.Marshal(value(e.store.Depths(t.Context()))(t)))(t)
 		value(json.Marshal(value(e.store.Workers(t.Context()))(t)))(t)
 		enqueue(t, other, 2, pgqrs.Group("a"))
-		// its own limits may refuse the dequeue
+		// The queue's own limits may refuse the dequeue.
 		ms, err := other.Dequeue(t.Context(), 1, time.Minute)
 		if err != nil && !strings.Contains(err.Error(), "limits") && !strings.Contains(err.Error(), "stopped") {
 			t.Errorf("%s: dequeue: %v", x.set, err)

@@ -317,7 +317,7 @@ func limitAnew(t *testing.T, e *env) {
 	wantClosed(t, q)
 	must(t, q.Configure(t.Context())) // the same settings change nothing
 	wantClosed(t, q)
-	// nor does another setting
+	// Another setting changes nothing either.
 	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 1, Per: 24 * time.Hour}, Retention: time.Hour}).Configure(t.Context()))
 	wantClosed(t, q)
 	for _, rate := range []pgqrs.Rate{{N: 1, Per: 12 * time.Hour}, {N: 2, Per: 24 * time.Hour}} { // another interval, another burst

@@ -360,7 +360,7 @@ func scheduleVersions(t *testing.T, e *env) {
 	q, hourly, daily := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour), newGrid(24*time.Hour)
 	older := pgqrs.Schedule{Name: "s", Rule: daily, Target: q.Target("old")}
 	newer := pgqrs.Schedule{Name: "s", Rule: hourly, Target: q.Target("new")}
-	// so that the worker looks each second
+	// The worker looks each second because of this schedule.
 	beside := pgqrs.Schedule{Name: "beside", Rule: pgqrs.Every(time.Second), Target: q.Target("beside")}
 	ticking(t, older, beside)
 	e.awaitNext(t, "s", daily.last(-1))

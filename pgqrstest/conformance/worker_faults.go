@@ -324,7 +324,7 @@ func faultDeadlock(t *testing.T, e *env) {
 	first, crossed := make(chan struct{}), make(chan struct{})
 	q := pgqrs.NewQueue[int](e.store, "orders").With(atOnce(1))
 	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[int]) error {
-		// this transaction finds the deadlock, and fails
+		// This transaction finds the deadlock, and fails.
 		if _, err := tx.ExecContext(ctx, "SET LOCAL deadlock_timeout = '10ms'"); err != nil {
 			return err
 		}

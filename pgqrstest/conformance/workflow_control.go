@@ -225,7 +225,7 @@ func retryDead(t *testing.T, e *env) {
 	run := launch(t, w, 2)
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "one"))
 	asleep(t, e, run, "approved#2")
-	// as if so many workers had died while handling it
+	// As if so many workers had died while handling it.
 	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5")
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "two"))
 	info := e.awaitRun(t, run.ID(), pgqrs.Failed)
@@ -260,7 +260,7 @@ func retryOtherWay(t *testing.T, e *env) {
 	stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		err := walk("reserve", "charge")(ctx, run)
 		if err == nil {
-			// the function goes on in another execution
+			// The function goes on in another execution.
 			err = run.Sleep(ctx, "nap", time.Millisecond)
 		}
 		if err == nil {
@@ -295,7 +295,7 @@ func retryParent(t *testing.T, e *env) {
 	start(t, fast(f.handlers()[0]))
 	run := launch(t, f.parents, []int{1, 2})
 	asleep(t, e, run, "kids")
-	// as if so many workers had died while handling it
+	// As if so many workers had died while handling it.
 	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", e.runInfo(t, run.ID()).MessageID)
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "wake up"))
 	e.awaitRun(t, run.ID(), pgqrs.Failed)

@@ -117,7 +117,7 @@ func deletedEnded(t *testing.T, e *env) {
 
 func deletedPurged(t *testing.T, e *env) {
 	y := newNursery(t, e, 3)
-	// as if so many workers had died while handling it
+	// As if so many workers had died while handling it.
 	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", y.kids[1].MessageID)
 	y.work(t, third)
 	e.awaitRun(t, y.kids[0].ID, pgqrs.Succeeded)

@@ -225,7 +225,7 @@ func endUndecodable(t *testing.T, e *env) {
 func endKiller(t *testing.T, e *env) {
 	h := e.run(t)
 	for range 2 {
-		// its process dies
+		// The process that dequeues it dies.
 		dequeueOne(t, pgqrs.NewQueue[json.RawMessage](e.newStore(t, pgqrs.Config{}), "orders"))
 		pgqrstest.Advance(t, e.store, time.Minute)
 	}

@@ -82,7 +82,7 @@ func stepFinal(t *testing.T, e *env) {
 	}{
 		"exhausted": {errBoom, 2, nil},
 		"permanent": {fmt.Errorf("wrapped: %w", pgqrs.Permanent(errBoom)), 1, pgqrs.ErrPermanent},
-		// of the library's sentinels, only those about attempts are recorded
+		// A sentinel of the library is recorded only if it is about attempts.
 		"not found": {pgqrs.ErrNotFound, 2, nil},
 	} {
 		var attempts, seen, refunds tally[string]

@@ -218,7 +218,7 @@ func stepTxInside(t *testing.T, e *env) {
 			return 1, book(context.WithoutCancel(ctx), tx)
 		})
 		if err == nil && n == 2 {
-			// just as good: the other execution was quick, and its record is used
+			// This is just as good: the other execution was quick, and its record is used.
 			err = pgqrs.ErrSuspended
 		}
 		got <- err
@@ -247,7 +247,7 @@ func stepTxSpoiled(t *testing.T, e *env) {
 		"committed":   func(_ context.Context, tx *sql.Tx) error { return tx.Commit() },
 		"rolled back": func(_ context.Context, tx *sql.Tx) error { return tx.Rollback() },
 	}
-	// the SQLite family checks foreign keys only if a PRAGMA says so, and continues after errors
+	// The SQLite family checks foreign keys only if a PRAGMA says so, and continues after errors.
 	if e.dialect == pgqrs.Postgres {
 		spoil["swallowed"] = func(ctx context.Context, tx *sql.Tx) error {
 			_, _ = tx.ExecContext(ctx, "SELECT * FROM nowhere")

@@ -42,7 +42,7 @@ func refunding(calls, refunds *tally[string], charge func(context.Context) error
 
 func suspendFault(t *testing.T, e *env) {
 	for tag, kinds := range map[string]map[fault]int{
-		// the fault, and how often the step is called
+		// Each fault, and how often the step is called with it.
 		"pgqrs:step.save":                 {refused: 2, muted: 1},
 		"pgqrs:run.begin":                 {refused: 1, muted: 1},
 		"pgqrs:run.end|pgqrs:run.finish":  {refused: 1, muted: 1},

@@ -37,7 +37,7 @@ type entry struct {
 	Claim   int64     `json:"claim,omitempty"`
 	Attempt int       `json:"attempt,omitempty"`
 	At      time.Time `json:"at,omitzero"`
-	// the lease lasts at least until then, unless the message is settled
+	// The lease lasts at least until then, unless the message is settled.
 	Until time.Time `json:"until,omitzero"`
 }
 

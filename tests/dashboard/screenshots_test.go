@@ -103,7 +103,7 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 			runs = append(runs, run)
 		}
 		if len(runs) > 1 && i%10 == 9 && i < 60 {
-			// the run has failed
+			// The run has failed.
 			if err := approved.Send(t.Context(), d.store, runs[len(runs)-2].ID(), true); !errors.Is(err, pgqrs.ErrState) {
 				must(t, err)
 			}

@@ -137,7 +137,7 @@ func pythonDSN(t *testing.T, dsn string) (string, string) {
 		return u.String(), schema
 	}
 	values := map[string]string{}
-	// the DSN of the tests' own server contains no spaces
+	// The DSN of the tests' own server contains no spaces.
 	for _, field := range strings.Fields(dsn) {
 		key, value, _ := strings.Cut(field, "=")
 		values[key] = strings.Trim(value, "'")

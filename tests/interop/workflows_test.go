@@ -417,7 +417,7 @@ func redelivered(t *testing.T, p *pair) {
 	p.makeWorkflow(t, "order")
 	p.trigger(t, "order", order{"ink", 7})
 	p.py.run(t, openRun, nil)
-	// and dies before it archives the message
+	// The process dies before it archives the message.
 	p.py.run(t, `await my.run.complete({"total": 1, "lines": []})`, nil)
 	p.py.kill()
 	pgqrstest.Advance(t, p.store, time.Minute)

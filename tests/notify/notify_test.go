@@ -31,7 +31,8 @@ type order struct {
 	DSN, Channel string
 	Payloads     []int
 	InTx         bool
-	// how many messages with the current time to enqueue, one after the other, instead of Payloads
+	// Times is how many messages with the current time to enqueue, one after the other, instead of
+	// Payloads.
 	Times int
 }
 
@@ -298,7 +299,7 @@ func TestWorkerThatCannotListenWorksAllTheSame(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("its message was not handled within a minute")
 	}
-	// before the test ends, which may be sooner
+	// This must come before the test ends, which may be sooner.
 	l.eventually("the log says so", func() bool { return l.log.has("connect to listen") })
 	cancel()
 	if err := <-done; err != nil {

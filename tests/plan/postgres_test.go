@@ -63,7 +63,7 @@ func TestPostgres(t *testing.T) {
 	exec(`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`)
 	exec(`INSERT INTO pgqrs_queues (queue_name) VALUES ('big'), ('idle')`)
 	exec(`SET plan_cache_mode = force_generic_plan`)
-	// as when the queue is idle: the partial indexes are empty
+	// As when the queue is idle: the partial indexes are empty.
 	exec(`VACUUM ANALYZE pgqrs_messages`)
 	exec(fmt.Sprintf(fillPostgres, fewMessages...))
 

@@ -26,7 +26,7 @@ type timetable struct{ schedules, busy, runs, messages int }
 
 var (
 	fewSchedules = timetable{1000, 10, 200, 1000}
-	// nearly a million runs, of which a thousand stay for each schedule
+	// Nearly a million runs, of which a thousand stay for each schedule.
 	manySchedules = timetable{100_000, 900, 1100, 100_000}
 )
 
@@ -55,8 +55,8 @@ var scheduleOperations = strings.Fields(`
 	schedule.find schedule.put schedule.advance schedule.record schedule.prune
 	schedule.take schedule.pause schedule.named_list schedule.history schedule.remove_runs schedule.remove_row`)
 
-// runsRead has how many rows a statement on schedules may read of a table. The number is enough for a
-// page of a history, and for three schedules.
+// runsRead has how many rows a statement on schedules may read of a table. The number is enough for
+// a page of a history, and for three schedules.
 var runsRead = map[string]int64{
 	"schedule.history":     50,
 	"schedule.remove_runs": 1100,
@@ -105,7 +105,7 @@ func operateSchedules(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, rem
 // which has a name and a statement that prepares it.
 func planSchedules(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, situations [][2]string, say func(when string)) {
 	t.Helper()
-	// creates the queue
+	// Configure creates the queue.
 	must(t, pgqrs.NewQueue[int](pgqrs.New(db, d), "beats").Configure(t.Context()))
 	fewSchedules.fill(t, db, d)
 	operateSchedules(t, w, db, d, "s7")
@@ -144,7 +144,7 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 	db := watchedDB(t, w)
 	must(t, pgqrs.New(db, pgqrs.Postgres).Install(t.Context()))
 	for _, text := range []string{
-		// autovacuum would analyze them at any moment
+		// Autovacuum would analyze them at any moment.
 		`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`,
 		`ALTER TABLE pgqrs_schedules SET (autovacuum_enabled = off)`,
 		`ALTER TABLE pgqrs_schedule_runs SET (autovacuum_enabled = off)`,

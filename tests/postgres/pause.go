@@ -16,11 +16,11 @@ import (
 // Pause stops all processes of the server until Resume. The server keeps its connections, accepts
 // new ones and answers nothing. Pause needs the /proc of Linux.
 func (s *Server) Pause() error {
-	// the first, so that it starts no more processes
+	// The main process is the first, so that it starts no more processes.
 	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("pause postgres: %w", err)
 	}
-	// the second list has the processes that started while the first was read
+	// The second list has the processes that started while the first was read.
 	for quiet := 0; quiet < 2; {
 		all, err := processes(s.cmd.Process.Pid)
 		if err != nil {

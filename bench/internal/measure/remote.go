@@ -22,7 +22,7 @@ type Request struct {
 
 // A Reply answers a line.
 type Reply struct {
-	// answer to a Request: the settings that the database reported
+	// Facts answer a Request: the settings that the database reported.
 	Facts  []string `json:",omitempty"`
 	Sample Sample   `json:",omitempty"`
 	Error  string   `json:",omitempty"`

@@ -115,7 +115,7 @@ func measure(t *testing.T, w write, writers int, concurrent bool) (perSecond flo
 	begin := make(chan struct{})
 	for n := range writers {
 		s, queue := use(n)
-		// creates the queue, and prepares a connection
+		// The first write creates the queue, and prepares a connection.
 		if err := w.once(t.Context(), s, queue); err != nil {
 			t.Fatal(err)
 		}

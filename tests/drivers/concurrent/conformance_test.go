@@ -32,7 +32,7 @@ func openConcurrent(ctx context.Context, dsn string) (*pgqrs.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	// as explained in open
+	// The comment in open explains the dialect.
 	return pgqrs.Config{Concurrent: true}.New(db, pgqrs.Turso), db.PingContext(ctx)
 }
 

@@ -17,7 +17,7 @@ var driver = dsn.Driver{
 
 func TestDSNs(t *testing.T) {
 	turso.Require(t)
-	// the engine's Node package has no database in memory that several connections share
+	// The engine's Node package has no database in memory that several connections share.
 	dsn.OnDisk(t, driver)
 }
 

@@ -23,7 +23,7 @@ import (
 type Driver struct {
 	Scheme string // of its DSNs
 	Name   string // the name in errors
-	// whether it has the options of Turso's own driver: mvcc=1, vfs=syscall, vfs=io_uring
+	// Turso is whether it has the options of Turso's own driver: mvcc=1, vfs=syscall, vfs=io_uring.
 	Turso   bool
 	Ciphers map[string]int // the length of keys in bytes, by cipher
 	Cipher  string         // the default cipher
@@ -105,7 +105,7 @@ func install(t testing.TB, s *pgqrs.Store) {
 		t.Fatal(err)
 	}
 	r, err := s.Verify(t.Context())
-	// no release of libSQL is without this bug
+	// No release of libSQL is without this bug.
 	warnings := slices.DeleteFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "WAL-reset bug") })
 	// A test's server has the settings of whoever started it.
 	if err != nil || !r.OK() || len(warnings) > 0 && s.Dialect() != pgqrs.Postgres {

@@ -28,7 +28,8 @@ type report struct {
 
 // A pkg is one package's test binary.
 type pkg struct {
-	// of the tests that have not passed, by name, where "" is the package itself
+	// output is the output of the tests that have not passed, by name, where "" is the package
+	// itself.
 	output map[string]string
 	cases  map[string]*result // of the conformance suite, by name
 }

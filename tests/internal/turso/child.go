@@ -31,7 +31,8 @@ var running = sync.OnceValues(func() (*child, error) {
 type child struct {
 	lastConn, lastRequest atomic.Int64
 
-	// never held with mu, because the process may read nothing before its answers are read
+	// writing is never held with mu, because the process may read nothing before its answers are
+	// read.
 	writing sync.Mutex
 	in      io.Writer
 
