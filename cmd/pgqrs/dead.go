@@ -13,7 +13,7 @@ func (a *app) dead() *cli.Command {
 		Name: "dead", Category: look, Usage: "list dead letters and run them again",
 		Commands: []*cli.Command{
 			{
-				Name: "list", ArgsUsage: "[QUEUE]", Usage: "list the dead letters of a queue, or of all, the latest first",
+				Name: "list", ArgsUsage: "[QUEUE]", Usage: "list the dead letters of a queue or of all queues, the latest first",
 				Flags: pageFlags("CURSOR"),
 				Action: a.on(0, 1, func(ctx context.Context, c call) error {
 					if c.Args().Present() {

@@ -20,7 +20,7 @@ func (a *app) messages() *cli.Command {
 		Commands: []*cli.Command{
 			{
 				Name: "list", ArgsUsage: "QUEUE", Usage: "list the messages of a queue that are in a state",
-				Description: "Ready, scheduled and leased ones come by when they are due or their lease ends, blocked ones by id, archived and dead ones the latest first.",
+				Description: "Ready and scheduled messages are sorted by due time, leased ones by the end of their lease, and blocked ones by id. Of archived and dead messages the latest come first.",
 				Flags:       append([]cli.Flag{stateFlag(pgqrs.Ready)}, pageFlags("CURSOR")...),
 				Action: a.on(1, 1, func(ctx context.Context, c call) error {
 					state, err := c.state()
@@ -89,7 +89,7 @@ func (c call) state() (pgqrs.MessageState, error) {
 func pageFlags(cursor string) []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "limit", Value: 50, Usage: "list up to `N`, at most 1000", Validator: within(1, 1000)},
-		&cli.StringFlag{Name: "after", Usage: "go on after `" + cursor + "`, which the page before ends with"},
+		&cli.StringFlag{Name: "after", Usage: "begin after `" + cursor + "`, which the previous page ends with"},
 		&cli.BoolFlag{Name: "all", Usage: "list all pages"},
 	}
 }

@@ -19,7 +19,7 @@ const (
 func (a *app) queues() *cli.Command {
 	return &cli.Command{
 		Name: "queues", Category: look, ArgsUsage: "[QUEUE...]", Usage: "what is in each queue",
-		Description: "It counts every message, archived ones too; stats answers faster where there are millions. Of queues that are named it says the policy too.",
+		Description: "It counts every message, including archived ones. With millions of messages stats is faster. For queues that are named it also prints the policy.",
 		Flags:       nameFlags("QUEUE"),
 		Action: a.on(0, -1, func(ctx context.Context, c call) error {
 			queues, err := c.store.Queues(ctx, c.Args().Slice()...)
@@ -121,7 +121,7 @@ func (c call) depth(ctx context.Context, name string) (pgqrs.QueueDepth, error) 
 func (a *app) pause() *cli.Command {
 	return &cli.Command{
 		Name: "pause", Category: change, ArgsUsage: "QUEUE...", Usage: "stop deliveries from queues, in all processes",
-		Description: "What is leased stays so; messages can be enqueued meanwhile.",
+		Description: "Leased messages stay leased. Messages can be enqueued meanwhile.",
 		Action: a.on(1, -1, func(ctx context.Context, c call) error {
 			return c.eachQueue(func(name string) error { return c.store.PauseQueue(ctx, name) }, "paused")
 		}),
@@ -162,7 +162,7 @@ func (c call) eachQueue(do func(name string) error, what string) error {
 func (a *app) purge() *cli.Command {
 	return &cli.Command{
 		Name: "purge", Category: change, ArgsUsage: "QUEUE", Usage: "delete all messages of a queue that are in a state",
-		Description: "The runs that hang on them are deleted too. Archived and dead messages stay while a parent run or a batch has yet to read what became of them.",
+		Description: "The runs of these messages are deleted too. Archived and dead messages stay as long as a parent run or a batch still has to read their outcome.",
 		Flags:       []cli.Flag{stateFlag("")},
 		Action: a.on(1, 1, func(ctx context.Context, c call) error {
 			state, err := c.state()

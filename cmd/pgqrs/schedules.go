@@ -14,7 +14,7 @@ func (a *app) schedules() *cli.Command {
 		Name: "schedules", Category: look, Usage: "list, pause and run what is enqueued by the clock",
 		Commands: []*cli.Command{
 			{
-				Name: "list", ArgsUsage: "[SCHEDULE...]", Usage: "list schedules, with when they run next and what became of the last run",
+				Name: "list", ArgsUsage: "[SCHEDULE...]", Usage: "list schedules, with their next instant and the outcome of the latest run",
 				Flags:  nameFlags("SCHEDULE"),
 				Action: a.on(0, -1, func(ctx context.Context, c call) error { return c.listSchedules(ctx) }),
 			},
@@ -31,19 +31,19 @@ func (a *app) schedules() *cli.Command {
 			},
 			{
 				Name: "pause", ArgsUsage: "SCHEDULE...", Usage: "stop schedules, in all processes",
-				Description: "What falls into the pause is not made up for.",
+				Description: "Instants during the pause are skipped.",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachSchedule(ctx, c.store.PauseSchedule, "paused")
 				}),
 			},
 			{
-				Name: "resume", ArgsUsage: "SCHEDULE...", Usage: "take back pause",
+				Name: "resume", ArgsUsage: "SCHEDULE...", Usage: "end a pause",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachSchedule(ctx, c.store.ResumeSchedule, "resumed")
 				}),
 			},
 			{
-				Name: "run", ArgsUsage: "SCHEDULE...", Usage: "enqueue now what schedules would, paused or not",
+				Name: "run", ArgsUsage: "SCHEDULE...", Usage: "run schedules now, paused or not",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					for _, name := range c.Args().Slice() {
 						if err := c.runSchedule(ctx, name); err != nil {
@@ -55,7 +55,7 @@ func (a *app) schedules() *cli.Command {
 			},
 			{
 				Name: "delete", ArgsUsage: "SCHEDULE...", Usage: "delete schedules with their history",
-				Description: "What they have enqueued stays. A worker that has one in its code makes it anew when it starts.",
+				Description: "Messages and runs that they enqueued stay. A worker with the schedule in its code creates it again when it starts.",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					if err := c.confirm("delete %s", plural(int64(c.Args().Len()), "schedule")); err != nil {
 						return err

@@ -16,7 +16,7 @@ const setUp = "Set up"
 func (a *app) install() *cli.Command {
 	return &cli.Command{
 		Name: "install", Category: setUp, Usage: "make the tables, or bring them up to date",
-		Description: "It loses nothing and may be repeated, also while workers run.",
+		Description: "It loses no data, and may be repeated even while workers run.",
 		Action: a.on(0, 0, func(ctx context.Context, c call) error {
 			if err := c.store.Install(ctx); err != nil {
 				return err

@@ -22,7 +22,7 @@ const tokenVariable = "PGQRS_TOKEN"
 func (a *app) serve() *cli.Command {
 	return &cli.Command{
 		Name: "serve", Category: look, Usage: "the dashboard, in a browser",
-		Description: "It listens on this machine alone and is read-only unless -actions is given. Everybody who has its token sees every payload, and may act with -actions.\n\n" +
+		Description: "It listens on this machine only, and is read-only unless -actions is given. Everybody who has its token sees every payload, and with -actions may change things.\n\n" +
 			"It prints its address with a new token. That address lets a browser in, which keeps a cookie. A program sends the header \"Authorization: Bearer TOKEN\". " +
 			"-token-file, or " + tokenVariable + " in the environment, sets a token of 16 characters or more, which is not printed.\n\n" +
 			"It answers only for localhost, loopback addresses, the host of -addr and those of -host, so that no other name can be pointed at it. " +

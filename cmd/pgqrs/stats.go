@@ -13,10 +13,10 @@ import (
 func (a *app) stats() *cli.Command {
 	return &cli.Command{
 		Name: "stats", Category: look, Usage: "depth, pace and workers of each queue, and of all",
-		Description: fmt.Sprintf("WORKERS are those that are alive and take messages; a queue with ready messages and none is marked \"no worker\". GROWTH is by how many a second the ready, scheduled, blocked and leased messages became more, or fewer, between two looks. "+
-			"DONE/MIN are the messages of the last minute that have not been deleted or redriven since. "+
-			"It counts no history, and of each kind up to %d; queues counts everything.", pgqrs.DepthLimit),
-		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`; 0 measures none"}},
+		Description: fmt.Sprintf("WORKERS counts the live workers that take messages. A queue with ready messages and no such worker is marked \"no worker\". GROWTH is the change of the ready, scheduled, blocked and leased messages in a second, measured between two readings. "+
+			"DONE/MIN counts the messages that were archived in the last minute and have not been deleted or redriven since. "+
+			"The command counts no history, and at most %d messages of each kind. The command queues counts all messages.", pgqrs.DepthLimit),
+		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`, or not at all if 0"}},
 		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.stats(ctx) }),
 	}
 }

@@ -13,9 +13,9 @@ import (
 func (a *app) top() *cli.Command {
 	return &cli.Command{
 		Name: "top", Category: look, Usage: "queues, live, with the messages, workers and runs of one of them",
-		Description: "Arrows or j and k choose a queue; tab switches what is shown of it; s sorts by the next column, r the other way round; " +
-			"space freezes the picture; q ends. It only reads.",
-		Flags: []cli.Flag{&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "look every `TIME`, less often if that takes the database long"}},
+		Description: "Arrows or j and k select a queue. tab switches between its panels. s sorts by the next column, and r reverses the order. " +
+			"space freezes the screen, and q ends the command. It only reads.",
+		Flags: []cli.Flag{&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "read every `TIME`, or less often if the database is slow"}},
 		Action: a.on(0, 0, func(ctx context.Context, c call) error {
 			if c.width == 0 {
 				return misuse(c.Command, "top needs a terminal; stats does not")

@@ -13,11 +13,11 @@ import (
 func (a *app) workers() *cli.Command {
 	return &cli.Command{
 		Name: "workers", Category: look, Usage: "list and control workers",
-		Description: "A worker has a row for each of its queues; what is done to a row is done to the worker in that queue. A row is given by its id or its name.",
+		Description: "A worker has a row for each of its queues. A change to a row affects the worker in that queue. A row is named by its id or its name.",
 		Commands: []*cli.Command{
 			{
-				Name: "list", Usage: "list workers, with what they hold",
-				Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "also those that have stopped"}},
+				Name: "list", Usage: "list workers, with the number of messages they hold",
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "also list stopped workers"}},
 				Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.listWorkers(ctx) }),
 			},
 			{
@@ -27,7 +27,7 @@ func (a *app) workers() *cli.Command {
 				}),
 			},
 			{
-				Name: "resume", ArgsUsage: "ID|WORKER...", Usage: "take back suspend and interrupt",
+				Name: "resume", ArgsUsage: "ID|WORKER...", Usage: "end a suspension or an interrupt",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachWorker(ctx, c.store.ResumeWorker, "resumed")
 				}),

@@ -58,7 +58,7 @@ func executable(path string) bool {
 }
 
 // An account is the user that runs the server. PostgreSQL refuses to run as root, so for root it is
-// the user postgres, or else nobody. Otherwise it is the current user.
+// the user postgres, or else the user nobody. Otherwise it is the current user.
 type account struct{ credential *syscall.Credential }
 
 func findAccount() (account, error) {
