@@ -58,7 +58,7 @@ type Options struct {
 	// not call Actor if it refuses the request itself for its host, its token or its body. A panic
 	// of Actor is logged and changes nothing else.
 	Actor func(*http.Request) string
-	// Title is the title of every page. Empty means "pgqrs".
+	// Title is the site's title, at the head of every page. Empty means "pgqrs".
 	Title string
 	// Logger receives a record of each action, executed or refused, and of each error behind a
 	// page. Texts in a record are cut to one line. Nil disables logging.
