@@ -15,7 +15,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// listed is a row of a listing: a delivery, then queue, worker, two ends, state and what it is sorted under.
+// listed returns a row of a listing: a delivery, then queue, worker, two ends, state and the sort
+// key.
 func listed(id int64, state string) []driver.Value {
 	ended := driver.Value(instant.UTC())
 	if state == "ready" || state == "scheduled" || state == "leased" {
@@ -233,7 +234,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 	runOperations(t, operations)
 }
 
-// applied is what the migrations have recorded once all have run.
+// applied returns what the migrations have recorded once all have run.
 func applied(t *testing.T, d pgqrs.Dialect) statement {
 	t.Helper()
 	files, err := fs.Glob(d.Migrations(), "*.sql")
@@ -251,13 +252,14 @@ func applied(t *testing.T, d pgqrs.Dialect) statement {
 	return s
 }
 
-// engine is how a Store finds out what its database is.
+// engine returns the statements by which a Store identifies its database.
 func engine() []statement {
 	list := append([]statement{query("schema.engine").row("Engine 1")}, onSQLite(query("schema.turso").fails(errors.New("no such function: turso_version")))...)
 	return append(list, query("schema.encoding").row("UTF8"))
 }
 
-// asked is what Verify asks first, answered like this by a well-kept database but for what others says.
+// asked returns the first statements of Verify, with the answers of a well-kept database. The map
+// others overrides answers.
 func asked(d pgqrs.Dialect, others map[string]string) []statement {
 	settings := map[pgqrs.Dialect][][2]string{
 		pgqrs.Postgres: {{"fsync", "on"}, {"read_only", "off"}, {"synchronous_commit", "on"}},
@@ -277,8 +279,8 @@ func asked(d pgqrs.Dialect, others map[string]string) []statement {
 	return list
 }
 
-// installed is what schema.objects finds once all migrations have run. It is
-// what Verify misses in an empty database.
+// installed returns the result of schema.objects once all migrations have run. Verify misses the
+// same objects in an empty database.
 func installed(t *testing.T, d pgqrs.Dialect) statement {
 	t.Helper()
 	s, _ := newMock(t, d, append(asked(d, nil), query("schema.objects"))...)
@@ -420,8 +422,7 @@ func TestMissingTablesNameInstall(t *testing.T) {
 	}
 }
 
-// In the caller's transaction an operation of several statements needs no
-// BEGIN and no COMMIT of its own.
+// In the caller's transaction, an operation of several statements sends no BEGIN and no COMMIT.
 func TestStatementsInTheCallersTransaction(t *testing.T) {
 	bothDialects(t, func(t *testing.T, d pgqrs.Dialect) {
 		s, mock := newMock(t, d)

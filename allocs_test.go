@@ -7,12 +7,14 @@ import (
 	"time"
 )
 
-// A hotPath is what is done for each of many messages.
+// A hotPath is work that is done for each of many messages.
 type hotPath struct {
 	name     string
-	messages int                       // of one call
-	allocs   float64                   // for each message, as measured, with those of database/sql and the fake database
-	prepare  func(*Store) func() error // of one call
+	messages int // of one call
+	// allocs is measured for each message, with the allocations of database/sql and the fake
+	// database.
+	allocs  float64
+	prepare func(*Store) func() error // of one call
 }
 
 const batchSize = 100
@@ -52,7 +54,7 @@ var hotPaths = []hotPath{
 	}},
 }
 
-// hotDatabase answers a call with as many rows as it is about.
+// hotDatabase answers a call with one row for each of its messages.
 func hotDatabase(t testing.TB) *Store {
 	now := time.Now()
 	var ids, deliveries [][]driver.Value
@@ -66,7 +68,7 @@ func hotDatabase(t testing.TB) *Store {
 	}
 	var f *fake
 	f, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
-		f.log() // remembers nothing
+		f.log() // forgets all calls
 		switch c.tag() {
 		case "message.claim":
 			return deliveries, nil

@@ -16,7 +16,7 @@ import (
 
 var errBroken = errors.New("disk on fire")
 
-// failing answers with each of the errors in turn to statements of one tag, and with id 1 otherwise.
+// failing returns each of the errors in turn for statements of one tag, and id 1 otherwise.
 func failing(tag string, errs ...error) func(call) ([][]driver.Value, error) {
 	var n atomic.Int64
 	return func(c call) ([][]driver.Value, error) {
@@ -74,14 +74,14 @@ func TestNothingIsTriedAgainInTheCallersTransaction(t *testing.T) {
 	}
 }
 
-// dropping is what DropQueue asks before it comes to its end.
+// dropping are the statements of DropQueue before its last one.
 var dropping = []string{"exec begin", "exec queue.freeze", "query queue.in_use"}
 
 func dropped(end ...string) []string {
 	return append(append(slices.Clone(dropping), "exec queue.drop_workers", "exec queue.drop_workflow", "exec queue.drop_row"), end...)
 }
 
-// emptyQueue answers as for a queue that nothing belongs to, unless an error is due.
+// emptyQueue answers as for a queue without messages, unless an error is due.
 func emptyQueue(errs map[string]error) func(call) ([][]driver.Value, error) {
 	var failed atomic.Bool
 	return func(c call) ([][]driver.Value, error) {
@@ -96,7 +96,7 @@ func TestTransactionsOfTheLibrary(t *testing.T) {
 	tests := []struct {
 		name string
 		why  string
-		errs map[string]error // by tag: of the first try, or of every rollback
+		errs map[string]error // by tag, for the first try or for every rollback
 		want error
 		log  []string
 		lost int // connections
@@ -192,7 +192,7 @@ func TestWriteTransactionsBeginAsTheDialectSays(t *testing.T) {
 		dialect   Dialect
 		config    Config
 		want      string
-		exclusive string // what relies on nobody writing beside it
+		exclusive string // a lock that allows no other writer
 	}{
 		{Postgres, Config{}, "/* pgqrs:Read Committed */, /* pgqrs:open */ SELECT", "/* pgqrs:begin */ BEGIN ISOLATION LEVEL READ COMMITTED"},
 		{SQLite, Config{}, "/* pgqrs:Default */, /* pgqrs:open */ UPDATE", "/* pgqrs:begin */ BEGIN IMMEDIATE"},
@@ -245,7 +245,7 @@ func TestHandleTxAcksInTheHandlersTransaction(t *testing.T) {
 	tests := []struct {
 		name string
 		why  string
-		gone bool  // the lease
+		gone bool  // the lease is gone
 		busy error // of the first ack
 		fn   func(context.Context, *sql.Tx, *Message[int]) error
 		want error
@@ -333,7 +333,7 @@ func TestHandleTxWhoseFunctionEndsTheTransactionIsPermanent(t *testing.T) {
 	}
 }
 
-// handleTx runs fn, or one statement of a user's own, in a HandleTx handler.
+// handleTx runs fn, or one statement of user code, in a HandleTx handler.
 func handleTx(t *testing.T, s *Store, m *MessageInfo, fn func(context.Context, *sql.Tx, *Message[int]) error) error {
 	t.Helper()
 	if fn == nil {

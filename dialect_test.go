@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// textsOf returns a dialect's statements by where they stand, such as
-// "message.enqueue", "message.list[ready]" or "queue.drop[0]".
+// textsOf returns a dialect's statements by their path, such as "message.enqueue",
+// "message.list[ready]" or "queue.drop[0]".
 func textsOf(d *dialect) map[string]string {
 	texts := map[string]string{}
 	groups := reflect.ValueOf(d).Elem()
@@ -31,7 +31,7 @@ func textsOf(d *dialect) map[string]string {
 	return texts
 }
 
-// addTexts adds what one field holds: a text, a list of them, or one for each state.
+// addTexts adds the contents of one field: a text, a list of texts, or a text for each state.
 func addTexts(texts map[string]string, path string, field reflect.Value) {
 	switch field.Kind() {
 	case reflect.String:
@@ -62,7 +62,7 @@ func tagOf(text string) string {
 	return ""
 }
 
-// inlineTags are those of the statements that stand outside the dialects' structs.
+// inlineTags are the tags of the statements outside the dialects' structs.
 var inlineTags = []string{"pgqrs:begin", "pgqrs:open", "pgqrs:ask", "pgqrs:session.id", "pgqrs:savepoint", "pgqrs:release", "pgqrs:commit", "pgqrs:rollback", "pgqrs:schema.mvcc", "pgqrs:message.spread_claim"}
 
 // allTags returns every tag that the library sends, sorted.
@@ -77,8 +77,8 @@ func allTags() []string {
 	return slices.Compact(tags)
 }
 
-// placeholders counts a text's arguments. It reports an error if they are not
-// spelled as the dialect spells them. No text has a ? or $1 in a literal.
+// placeholders counts a text's arguments. It returns an error if they are not written as the
+// dialect writes them. No text has a ? or $1 in a literal.
 func placeholders(d Dialect, text string) (int, error) {
 	dollars := regexp.MustCompile(`\$\d+`).FindAllString(text, -1)
 	marks := regexp.MustCompile(`\?\d*`).FindAllString(text, -1)
@@ -135,10 +135,14 @@ func TestDialectsHaveEveryStatement(t *testing.T) {
 	}
 }
 
-// differs names the lists that are longer on one dialect than on another:
-// PostgreSQL drops several tables by one statement, SQLite cannot; pgqrs 0.15 has an index for producers on PostgreSQL alone; their
-// settings are their own, and it alone has rights; Turso saves a step that is there by another statement, and keeps enqueuers out by two;
-// PostgreSQL alone has schemas, starts a run and its message by one, and ends them, and claims from a position, and lists what is before it.
+// differs matches the lists that are longer on one dialect than on another:
+//
+//   - PostgreSQL drops several tables by one statement, and SQLite cannot.
+//   - pgqrs 0.15 has an index for producers on PostgreSQL only.
+//   - The settings differ, and only PostgreSQL has privileges and schemas.
+//   - Turso saves an existing step by another statement, and keeps enqueuers out by two.
+//   - PostgreSQL starts a run and its message by one statement, and ends them by one.
+//   - PostgreSQL claims from a position, and lists the messages before it.
 var differs = regexp.MustCompile(`^(schema\.(exists|make|drop\[\d+\]|joinInterop\[\d+\]|settings\[\w+\]|rights\[0\]|turso\[0\])|queue\.freeze\[1\]|step\.(save|saveBatch|open)\[1\]|workflow\.(start|end)\[0\]|lease\.(nextClaim|skipped))$`)
 
 func TestDialectsAgreeOnTagsAndArguments(t *testing.T) {
@@ -155,7 +159,7 @@ func TestDialectsAgreeOnTagsAndArguments(t *testing.T) {
 				continue
 			}
 			if strings.HasPrefix(path, "workflow.") || strings.HasPrefix(path, "lease.") || !strings.Contains(path, "[") {
-				continue // nobody else has it
+				continue // no other dialect has it
 			}
 			want := 0
 			if first, isSecond := strings.CutSuffix(path, "[1]"); isSecond {
@@ -181,8 +185,8 @@ func TestDialectsAgreeOnTagsAndArguments(t *testing.T) {
 	}
 }
 
-// A user's expectation is a tag, which sqlmock takes for a regular expression
-// and looks for anywhere in the statement. It must find one statement only.
+// Users expect a statement by its tag. The package sqlmock takes the tag for a regular expression
+// and searches the whole statement for it. It must match one statement only.
 func TestTagsFindOneStatementEach(t *testing.T) {
 	for d, def := range dialects {
 		texts := slices.Collect(maps.Values(textsOf(def)))
@@ -201,8 +205,8 @@ func TestTagsFindOneStatementEach(t *testing.T) {
 	}
 }
 
-// qualifiedByHand is qualify word by word: a schema before every name of a
-// table or type, and no other change.
+// qualifiedByHand does the work of qualify word by word. It puts a schema before every name of a
+// table or type, and changes nothing else.
 func qualifiedByHand(text, schema string) string {
 	names := strings.Fields(`pgqrs_migrations pgqrs_queues pgqrs_workers pgqrs_messages pgqrs_workflows
 		pgqrs_workflow_runs pgqrs_workflow_steps pgqrs_workflow_signals pgqrs_schedules pgqrs_schedule_runs pgqrs_groups worker_status pgqrs_workflow_status

@@ -55,7 +55,7 @@ func readTable(t *testing.T) []documented {
 	return list
 }
 
-// splitArguments splits at commas, but for those that go on about a list's items.
+// splitArguments splits at commas, except commas inside the description of a list.
 func splitArguments(text string) []string {
 	list, each, ok := strings.Cut(text, ", each")
 	if ok && strings.Contains(each, "limit") {
@@ -85,13 +85,13 @@ func TestEveryTagIsOnThePage(t *testing.T) {
 	}
 }
 
-// A tag in the source that allTags does not know would be missing from the page unseen.
+// A tag in the source that allTags does not know would be missing from the page unnoticed.
 func TestNoStatementIsHidden(t *testing.T) {
 	entries, err := os.ReadDir(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := append(allTags(), "pgqrs:group.name") // the pattern, in a comment
+	known := append(allTags(), "pgqrs:group.name") // a pattern in a comment
 	for _, entry := range entries {
 		if !strings.HasSuffix(entry.Name(), ".go") || strings.HasSuffix(entry.Name(), "_test.go") {
 			continue
@@ -161,7 +161,7 @@ func TestThePageSaysWhatTheStatementsTake(t *testing.T) {
 	for _, row := range readTable(t) {
 		text, ok := texts[row.tag]
 		if !ok {
-			continue // it stands outside the dialects
+			continue // it is outside the dialects
 		}
 		dialect := SQLite
 		if strings.Contains(text, "$1") {
@@ -179,7 +179,7 @@ func TestThePageSaysWhatTheStatementsTake(t *testing.T) {
 
 var shownBy = regexp.MustCompile(`(?m)^- ([a-z/.]+): (Test\w+)$`)
 
-// SECURITY.md may not name a test that is not there.
+// SECURITY.md may name only tests that exist.
 func TestTestsNamedInSecurityExist(t *testing.T) {
 	found := shownBy.FindAllStringSubmatch(readFile(t, "SECURITY.md"), -1)
 	if len(found) < 20 {
@@ -203,14 +203,13 @@ var (
 	quoted      = regexp.MustCompile("`([a-z]+(?: [a-z]+){0,2}): ([^`]+)`")
 )
 
-// The pages that name cases of the conformance suite as proof may not name
-// what is not there.
+// Pages may name only cases of the conformance suite that exist.
 func TestCasesNamedAsProofExist(t *testing.T) {
 	files, err := filepath.Glob("pgqrstest/conformance/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cases, features := map[string]bool{}, map[string]bool{"processes": true} // which conformance.Run does not run
+	cases, features := map[string]bool{}, map[string]bool{"processes": true} // conformance.Run does not run these
 	for _, file := range files {
 		source := readFile(t, file)
 		for _, found := range caseName.FindAllStringSubmatch(source, -1) {
@@ -251,7 +250,7 @@ type logged struct {
 	keys  []string
 }
 
-// documentedLogs are the rows of the table in docs/OPERATIONS.md, by message.
+// documentedLogs returns the rows of the table in docs/OPERATIONS.md, by message.
 func documentedLogs(t *testing.T) map[string]logged {
 	t.Helper()
 	page, err := os.ReadFile("docs/OPERATIONS.md")
@@ -293,7 +292,7 @@ func isLogger(e ast.Expr) bool {
 	return false
 }
 
-// keysOf returns the keys among arguments that are keys and values in turn.
+// keysOf returns the keys among arguments that alternate between keys and values.
 func keysOf(t *testing.T, where string, args []ast.Expr) []string {
 	t.Helper()
 	var keys []string
@@ -309,7 +308,8 @@ func keysOf(t *testing.T, where string, args []ast.Expr) []string {
 	return keys
 }
 
-// logCalls calls found for each line that a function logs, with the keys of its loggers that are made by With.
+// logCalls calls found for each line that a function logs. It also passes the keys that With has
+// added to the logger.
 func logCalls(t *testing.T, files *token.FileSet, fn *ast.FuncDecl, found func(where, message string, l logged)) {
 	t.Helper()
 	var with []string
@@ -339,7 +339,7 @@ func logCalls(t *testing.T, files *token.FileSet, fn *ast.FuncDecl, found func(w
 				t.Errorf("%s: %q does not begin with pgqrs", where, text)
 			}
 			found(where, message, logged{level, append(slices.Clone(with), keysOf(t, where, call.Args[1:])...)})
-		case "Log": // what failures write was said where they were called
+		case "Log": // what failures write is checked where the failures are reported
 		default:
 			t.Errorf("%s: %s is a way to log that this test does not know", where, level)
 		}

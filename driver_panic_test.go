@@ -17,11 +17,13 @@ import (
 )
 
 // A mined is a database whose driver panics once, at one point. A connection that has panicked
-// panics at everything that follows but Close, and notes what that was.
+// panics at every later call except Close, and records the call.
 type mined struct {
 	*fake
-	point string // where it panics: query, next, rows close, exec, affected, begin, commit, rollback, prepare, run, run next, run exec
-	tag   string // of the statement; empty: any
+	// point is where it panics: query, next, rows close, exec, affected, begin, commit, rollback,
+	// prepare, run, run next, run exec.
+	point string
+	tag   string // of the statement, or empty for any
 
 	mu       sync.Mutex
 	armed    bool
@@ -29,7 +31,7 @@ type mined struct {
 	opened   int
 	shut     int
 	stubborn bool // Close of a broken connection panics too
-	gentle   bool // Close of its rows does not
+	gentle   bool // Close of its rows does not panic
 }
 
 func (m *mined) Connect(context.Context) (driver.Conn, error) {
@@ -45,7 +47,7 @@ type minedConn struct {
 	broken bool
 }
 
-// pass panics at the point that is mined, and on a broken connection.
+// pass panics at the mined point, and on a broken connection.
 func (c *minedConn) pass(point, text string) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
@@ -149,7 +151,7 @@ func newMined(t *testing.T, c Config, d Dialect, point, tag string) (*mined, *St
 	return newMinedOn(t, func(m *mined) driver.Connector { return m }, c, d, point, tag)
 }
 
-// newMinedOn is newMined with a driver around the mined one.
+// newMinedOn is like newMined, with a driver around the mined one.
 func newMinedOn(t *testing.T, around func(*mined) driver.Connector, c Config, d Dialect, point, tag string) (*mined, *Store) {
 	t.Helper()
 	m := &mined{fake: &fake{answer: func(call) ([][]driver.Value, error) { return row(int64(1)), nil }}, point: point, tag: tag}
@@ -188,7 +190,7 @@ func enqueueOnce(ctx context.Context, s *Store) error {
 
 func configureOnce(ctx context.Context, s *Store) error { return NewQueue[int](s, "q").Configure(ctx) }
 
-// transactOnce is a transaction of the library's own, with a statement of either kind.
+// transactOnce runs a transaction of the library's own, with a query and an exec.
 func transactOnce(ctx context.Context, s *Store) error {
 	return s.atomic(ctx, func(c conn) error {
 		if _, err := c.ids(ctx, "/* pgqrs:test.query */ SELECT 1"); err != nil {
@@ -199,7 +201,7 @@ func transactOnce(ctx context.Context, s *Store) error {
 	})
 }
 
-// rollbackOnce is transactOnce, but fails.
+// rollbackOnce is like transactOnce, but fails.
 func rollbackOnce(ctx context.Context, s *Store) error {
 	err := s.atomic(ctx, func(conn) error { return errBroken })
 	if errors.Is(err, errBroken) && !isDriverPanic(err) {
@@ -223,7 +225,7 @@ var minePoints = []minePoint{
 	{"affected", "test.exec", Postgres, Config{}, transactOnce},
 	{"commit", "", Postgres, Config{}, transactOnce},
 	{"rollback", "", Postgres, Config{}, rollbackOnce},
-	// Transactions that begin and end by texts.
+	// Transactions that begin and end by SQL texts.
 	{"exec", "begin", Turso, Config{Concurrent: true}, transactOnce},
 	{"query", "test.query", Turso, Config{Concurrent: true}, transactOnce},
 	{"next", "test.query", Turso, Config{Concurrent: true}, transactOnce},
@@ -261,7 +263,7 @@ func TestDriverThatPanicsFailsOneCall(t *testing.T) {
 				if m.armed || m.shut != 3 || m.opened != 4 {
 					t.Errorf("%d connections were opened and %d closed; want 4 and 3", m.opened, m.shut)
 				}
-				// database/sql has no way to end rows but to ask for it.
+				// database/sql has no way to end rows except to call the driver.
 				if asked := slices.DeleteFunc(m.asked, func(what string) bool { return what == "rows close" }); len(asked) > 0 {
 					t.Errorf("broken connections were asked for %q", asked)
 				}
@@ -270,7 +272,8 @@ func TestDriverThatPanicsFailsOneCall(t *testing.T) {
 	}
 }
 
-// A closed connection of SQLite keeps its transaction as long as it has prepared statements, so that is rolled back before.
+// A closed connection of SQLite keeps its transaction while it has prepared statements. So the
+// transaction is rolled back before Close.
 func TestDriverThatPanicsLeavesNoTransactionOpen(t *testing.T) {
 	for _, d := range []Dialect{SQLite, Turso} {
 		for _, point := range []string{"query", "exec", "commit"} {
@@ -291,7 +294,7 @@ func TestDriverThatPanicsLeavesNoTransactionOpen(t *testing.T) {
 	}
 }
 
-// Those who wait for the connection of a pool get another one.
+// A caller that waits for the connection of a pool gets another connection.
 func TestDriverThatPanicsLeavesNobodyWaiting(t *testing.T) {
 	m, s := newMined(t, Config{}, Postgres, "query", "")
 	m.armed = true
@@ -327,7 +330,7 @@ func TestDriverThatPanicsLeavesNobodyWaiting(t *testing.T) {
 	}
 }
 
-// Of a prepared statement database/sql alone knows the connection.
+// Only database/sql knows the connection of a prepared statement.
 func TestDriverThatPanicsInAPreparedStatement(t *testing.T) {
 	for _, point := range []string{"prepare", "run", "run next", "run rows close"} {
 		t.Run(point, func(t *testing.T) {
@@ -364,13 +367,15 @@ func TestDriverThatPanicsInAPreparedStatement(t *testing.T) {
 				t.Error(err)
 			}
 			if held := point == "run" || point == "run rows close"; held == (m.shut == 1) {
-				t.Errorf("%d connections were closed", m.shut) // one that database/sql still holds is not
+				// A connection that database/sql still holds is not closed.
+				t.Errorf("%d connections were closed", m.shut)
 			}
 		})
 	}
 }
 
-// What user code meets in its transaction is its own failure; what the library meets there is the driver's.
+// A panic in user code's part of a transaction is a failure of the user code. A panic in the
+// library's part is the driver's.
 func TestDriverThatPanicsInATransactionOfUserCode(t *testing.T) {
 	user := func(ctx context.Context, tx *sql.Tx, _ *Message[int]) error {
 		var n int
@@ -403,7 +408,7 @@ func TestDriverThatPanicsInATransactionOfUserCode(t *testing.T) {
 				if want := p.tag == "user"; isDriverPanic(err) == want {
 					t.Errorf("whether it is the driver's: %v", !want)
 				}
-				cancel() // must not have database/sql ask the driver again
+				cancel() // database/sql must not call the driver again
 				if err := within(t, "the next handler", func() error { return handle(t.Context()) }); err != nil {
 					t.Fatalf("after: %v", err)
 				}
@@ -420,7 +425,7 @@ func TestDriverThatPanicsInATransactionOfUserCode(t *testing.T) {
 	}
 }
 
-// Columns is asked for the name of a column that could not be scanned.
+// Columns is called for the name of a column that could not be scanned.
 func (r *minedRows) Columns() []string {
 	if r.columns != nil {
 		r.conn.pass("columns", r.text)
@@ -428,7 +433,7 @@ func (r *minedRows) Columns() []string {
 	return r.fakeRows.Columns()
 }
 
-// Scan goes on to hold a lock that Close waits for.
+// A panic in Scan leaves a lock held that Close waits for.
 func TestDriverThatPanicsInScan(t *testing.T) {
 	m, s := newMined(t, Config{}, Postgres, "columns", "message.enqueue")
 	m.armed = true

@@ -15,8 +15,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// driverTexts are error texts as the drivers give them, with the SQLite
-// text in the place of %s.
+// driverTexts are error texts in the form of each driver. The SQLite text takes the place of %s.
 var driverTexts = map[string]string{
 	"ncruces": "sqlite3: SQL logic error: %s",
 	"modernc": "SQL logic error: %s (1)",
@@ -80,7 +79,7 @@ func TestDatabaseThatIsAwayIsRecognized(t *testing.T) {
 			check(fmt.Errorf(text, x), want)
 		}
 	}
-	check(sql.ErrTxDone, false) // that is whoever ended the transaction
+	check(sql.ErrTxDone, false) // the fault of whoever ended the transaction
 }
 
 func TestBusyErrorsAreRecognized(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// An Email is what the examples send.
+// An Email is the payload of the examples.
 type Email struct{ To, Subject string }
 
 func send(context.Context, Email) error { return nil }
@@ -59,8 +59,9 @@ func ExampleConfig() {
 	// Output: postgres
 }
 
-// A producer that mistypes a field, as {"To": "ada@example.com", "Subjekt": "hi"}, learns of it from the dead letters.
-// Without StrictPayloads the handler gets an Email without a Subject.
+// A producer may mistype a field, as in {"To": "ada@example.com", "Subjekt": "hi"}. With
+// StrictPayloads the message becomes a dead letter, and its error names the field. Without it the
+// handler gets an Email without a Subject.
 func ExampleConfig_strictPayloads() {
 	store := pgqrs.Config{StrictPayloads: true}.New(db, pgqrs.Postgres)
 	emails := pgqrs.NewQueue[Email](store, "emails")
@@ -69,8 +70,8 @@ func ExampleConfig_strictPayloads() {
 	})}}
 }
 
-// An application without a *sql.DB of its own imports a driver, such as
-// _ "github.com/ncruces/go-sqlite3/driver", and names the database.
+// An application without a *sql.DB of its own imports a driver, such as _
+// "github.com/ncruces/go-sqlite3/driver", and passes the DSN of the database.
 func ExampleOpen() {
 	store, err := pgqrs.Open(ctx, "sqlite:queue.db")
 	if err != nil {
@@ -82,12 +83,12 @@ func ExampleOpen() {
 	}
 }
 
-// An encrypted file. With the cipher named, an empty key is an error too.
+// Open an encrypted file. If the cipher is named, an empty key is an error too.
 func ExampleConfig_Open() {
 	config := pgqrs.Config{EncryptionKey: os.Getenv("QUEUE_KEY"), Cipher: "adiantum"}
 	store, err := config.Open(ctx, "sqlite:queue.db?synchronous=full")
 	if err != nil {
-		panic(err) // a wrong key, among others
+		panic(err) // for example a wrong key
 	}
 	defer store.Close()
 }
@@ -104,7 +105,7 @@ func ExampleQueue_Enqueue() {
 	}
 }
 
-// A batch is one statement, whatever its size, and all or nothing.
+// A batch is one statement of any size. All of its messages are stored, or none.
 func ExampleQueue_EnqueueBatch() {
 	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
 	list := []Email{{To: "ada@example.com"}, {To: "bob@example.com"}}
@@ -116,7 +117,7 @@ func ExampleQueue_EnqueueBatch() {
 	fmt.Println(ids, err)
 }
 
-// What is enqueued in a transaction is there if and only if it commits.
+// A message that is enqueued in a transaction exists if and only if the transaction commits.
 func ExampleQueue_WithTx() {
 	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
 
@@ -139,7 +140,7 @@ func ExampleQueue_WithTx() {
 	}
 }
 
-// A program may take messages by hand, without a Worker.
+// A program can also dequeue messages itself, without a Worker.
 func ExampleQueue_Dequeue() {
 	store := pgqrs.New(db, pgqrs.SQLite)
 	defer store.Close()
@@ -161,7 +162,7 @@ func ExampleQueue_Dequeue() {
 	}
 }
 
-// A worker serves several queues and stops in order when its context is done.
+// A worker serves several queues. It stops in good order when its context is done.
 func ExampleWorker() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	emails := pgqrs.NewQueue[Email](store, "emails").With(pgqrs.Policy{
@@ -186,7 +187,7 @@ func ExampleWorker() {
 	}
 }
 
-// The error that a handler returns decides what becomes of its message.
+// The error that a handler returns decides the outcome of its message.
 func ExampleQueue_Handle() {
 	emails := pgqrs.NewQueue[Email](pgqrs.New(db, pgqrs.Postgres), "emails")
 	handler := emails.Handle(func(ctx context.Context, m *pgqrs.Message[Email]) error {
@@ -197,15 +198,14 @@ func ExampleQueue_Handle() {
 		case errors.As(err, &dns):
 			return pgqrs.RetryAfter(time.Hour, err) // at that time, counted
 		default:
-			return err // nil: done; else again after the policy's backoff
+			return err // nil is done, other errors retry after the policy's backoff
 		}
 	})
 	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{handler}}
 	fmt.Println(worker.Run(ctx))
 }
 
-// With HandleTx, what the handler writes and the end of its message are one
-// transaction.
+// With HandleTx, the handler's writes and the ack of its message are one transaction.
 func ExampleQueue_HandleTx() {
 	type Payment struct{ Account, Cents int }
 	payments := pgqrs.NewQueue[Payment](pgqrs.New(db, pgqrs.Postgres), "payments")
@@ -217,7 +217,7 @@ func ExampleQueue_HandleTx() {
 	fmt.Println(worker.Run(ctx))
 }
 
-// Find out what died and why, and run it again.
+// Look at dead letters and their errors, and make them ready again.
 func ExampleStore_Redrive() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	dead, err := store.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", State: pgqrs.Dead})
@@ -232,7 +232,7 @@ func ExampleStore_Redrive() {
 	}
 }
 
-// Exponential grows by two, up to its bound, give or take a quarter.
+// Exponential doubles the backoff up to its bound, plus or minus a quarter.
 func ExampleExponential() {
 	backoff := pgqrs.Exponential(time.Second, time.Minute)
 	d := backoff(3)
@@ -240,7 +240,7 @@ func ExampleExponential() {
 	// Output: true
 }
 
-// A test of an application on a real database works off what it enqueued.
+// A test of an application on a real database handles the messages that the application enqueued.
 func Example_integrationTest() {
 	_ = func(t *testing.T) {
 		store := pgqrs.New(db, pgqrs.SQLite)
@@ -259,11 +259,11 @@ func Example_integrationTest() {
 	}
 }
 
-// insertAll writes rows by one statement, and says which were refused.
+// insertAll writes rows by one statement, and returns which rows were refused.
 func insertAll(context.Context, []Email) (refused map[int]error, err error) { return nil, nil }
 
-// A handler of batches takes up to 500 messages at once, or what there is
-// after 200 ms. Each has an outcome of its own.
+// A batch handler takes up to 500 messages at once, or the messages that arrived within 200 ms.
+// Each message has an outcome of its own.
 func ExampleQueue_HandleBatch() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	emails := pgqrs.NewQueue[Email](store, "emails")
@@ -274,7 +274,7 @@ func ExampleQueue_HandleBatch() {
 		}
 		refused, err := insertAll(ctx, rows)
 		if err != nil {
-			return err // all are tried again, one by one
+			return err // all are retried, one by one
 		}
 		failed := pgqrs.BatchError{}
 		for i, err := range refused {
@@ -288,11 +288,12 @@ func ExampleQueue_HandleBatch() {
 	}
 }
 
-// A BatchError matches what its messages failed with.
+// A BatchError matches the errors of its messages.
 func ExampleBatchError() {
 	err := error(pgqrs.BatchError{7: errors.New("no such address"), 9: pgqrs.Permanent(errors.New("blocked")), 8: nil})
 	fmt.Println(err, errors.Is(err, pgqrs.ErrPermanent))
-	// Output: pgqrs: 2 messages of a batch failed: message 7: no such address; message 9: blocked true
+	// Output:
+	// pgqrs: 2 messages of a batch failed: message 7: no such address; message 9: blocked true
 }
 
 type movement struct {
@@ -305,7 +306,7 @@ func ExampleGroup() {
 	store := pgqrs.New(db, pgqrs.SQLite)
 	movements := pgqrs.NewQueue[movement](store, "movements")
 
-	// What is booked on one account is booked in this order, whoever books it.
+	// The movements of one account are booked in this order, whichever worker books them.
 	for _, m := range []movement{{"ada", 500}, {"bob", 20}, {"ada", -450}} {
 		if _, err := movements.Enqueue(ctx, m, pgqrs.Group(m.Account)); err != nil {
 			log.Fatal(err)
@@ -325,8 +326,8 @@ func ExampleGroup_tenants() {
 	ctx := context.Background()
 	store := pgqrs.New(db, pgqrs.SQLite)
 
-	// Each tenant has at most three of its messages under way and 100 a minute begun,
-	// and one that fails does not hold up the others while it waits for its retry.
+	// Each tenant has at most three messages in progress and 100 a minute started. A failed message
+	// does not delay the others while it waits for its retry.
 	imports := pgqrs.NewQueue[string](store, "imports").With(pgqrs.Policy{
 		GroupConcurrency: 3, GroupRate: pgqrs.Rate{N: 100, Per: time.Minute}, SkipFailed: true,
 	})
@@ -358,8 +359,8 @@ func ExampleThen() {
 	}
 }
 
-// A Worker is given schedules as it is given handlers. Any number of processes
-// may run the same: each instant is enqueued once.
+// A Worker has schedules as it has handlers. Any number of processes may run the same schedules,
+// and each instant is enqueued once.
 func ExampleSchedule() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	digests := pgqrs.NewQueue[Email](store, "digests")
@@ -374,7 +375,7 @@ func ExampleSchedule() {
 		})},
 		Schedules: []pgqrs.Schedule{
 			{Name: "digest", Rule: pgqrs.Every(24 * time.Hour), Target: digests.Target(Email{To: "ada"})},
-			// A cron text instead: Rule: cronpgqrs.MustParse("30 2 * * *"), Zone: berlin
+			// To use a cron expression: Rule: cronpgqrs.MustParse("30 2 * * *"), Zone: berlin
 		},
 	}
 	if err := worker.Run(ctx); err != nil {
@@ -382,8 +383,8 @@ func ExampleSchedule() {
 	}
 }
 
-// A schedule can start runs of a workflow, and make up for more than the
-// latest of the instants that passed while no worker ran.
+// A schedule can start runs of a workflow. With CatchUp it runs more than the latest of the
+// instants that passed while no worker ran.
 func ExampleWorkflow_Target() {
 	_ = &pgqrs.Worker{
 		Handlers: []pgqrs.Handler{checkout.Handle(runCheckout)},
@@ -393,7 +394,7 @@ func ExampleWorkflow_Target() {
 	}
 }
 
-// An operator looks at schedules, holds one back and runs another again, without their code.
+// An operator lists schedules, pauses one and runs another by hand, without their code.
 func ExampleStore_Schedules() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	list, err := store.Schedules(ctx)
@@ -413,7 +414,7 @@ func ExampleStore_Schedules() {
 	}
 }
 
-// An Order is what the workflow of these examples checks out, and a Receipt what comes of it.
+// An Order is the input of the example workflow, and a Receipt is its result.
 type (
 	Order struct {
 		ID    string
@@ -429,14 +430,14 @@ func bookOrder(context.Context, *sql.Tx, Order) error     { return nil }
 func pack(context.Context, string) (string, error)        { return "box", nil }
 func looksLikeFraud(context.Context, Order) (bool, error) { return false, nil }
 
-// A workflow is a name and two types. A program that starts runs needs no more.
+// A workflow is a name and two types. A program that only starts runs needs nothing else.
 var checkout = pgqrs.NewWorkflow[Order, Receipt](pgqrs.New(db, pgqrs.Postgres), "checkout")
 
-// Approved is sent by the back office.
+// Approved is the signal that the back office sends.
 const Approved pgqrs.Signal[bool] = "approved"
 
-// runCheckout is the code of checkout. Crashes, deploys and long waits do not
-// end it: it runs again from its beginning, with the results that are recorded.
+// runCheckout is the function of checkout. It survives crashes, deployments and long waits: it runs
+// again from its beginning, with the recorded results.
 func runCheckout(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
 	paid, err := pgqrs.Step(ctx, run, "charge", func(ctx context.Context) (string, error) { return charge(ctx, o) })
 	if err != nil {
@@ -453,7 +454,7 @@ func runCheckout(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) 
 	return Receipt{Charge: paid}, err
 }
 
-// Start a run with the order, in one transaction, and wait for what comes of it.
+// Start a run for the order in one transaction, and wait for its result.
 func ExampleWorkflow() {
 	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{checkout.Handle(runCheckout)}}
 	go worker.Run(ctx) // in this process or in another
@@ -484,8 +485,7 @@ func ExampleWorkflow() {
 	}
 }
 
-// A signal may be sent before the run waits for it, and from any program that
-// has the run's id.
+// A signal can be sent before the run waits for it, from any program that knows the run's id.
 func ExampleSignal() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	run, err := checkout.Find(ctx, "o-42") // by its key
@@ -497,8 +497,8 @@ func ExampleSignal() {
 	}
 }
 
-// What was done is undone when the run fails or is cancelled. ErrSuspended is
-// neither: the run goes on later, and nothing is to be undone.
+// Undo what was done when the run fails or is cancelled. ErrSuspended is neither: the run continues
+// later, and nothing must be undone.
 func ExampleRun_compensation() {
 	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (receipt Receipt, err error) {
 		receipt.Charge, err = pgqrs.Step(ctx, run, "charge", func(ctx context.Context) (string, error) { return charge(ctx, o) })
@@ -515,8 +515,8 @@ func ExampleRun_compensation() {
 	})
 }
 
-// A child is started once, whatever happens, and its parent holds no worker
-// while it runs. Children starts many and waits for all.
+// A child is started exactly once, and its parent occupies no worker while the child runs. Children
+// starts many children and waits for all of them.
 func ExampleWorkflow_Children() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	packing := pgqrs.NewWorkflow[string, string](store, "packing")
@@ -530,8 +530,8 @@ func ExampleWorkflow_Children() {
 	})
 }
 
-// In a loop the name of a step says what it is about, not how often the loop
-// has turned: the items may come in another order after a restart.
+// In a loop, name each step after its item, not after the number of the iteration. After a restart
+// the items may come in another order.
 func ExampleRun_Do_loop() {
 	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
 		for _, item := range o.Items {
@@ -547,14 +547,14 @@ func ExampleRun_Do_loop() {
 	})
 }
 
-// Version lets runs that are under way keep to the code that they began with.
+// With Version, runs that are in progress keep the code that they began with.
 func ExampleRun_Version() {
 	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
 		version, err := run.Version(ctx, "fraud-check", 1)
 		if err != nil {
 			return Receipt{}, err
 		}
-		if version >= 1 { // runs from before the change get 0
+		if version >= 1 { // runs that began before the change get 0
 			fraud, err := pgqrs.Step(ctx, run, "fraud", func(ctx context.Context) (bool, error) { return looksLikeFraud(ctx, o) })
 			if err != nil || fraud {
 				return Receipt{}, errors.Join(err, errors.New("order is refused"))
@@ -564,15 +564,15 @@ func ExampleRun_Version() {
 	})
 }
 
-// Steps that call somebody who is often down get a policy of their own. The
-// run holds no worker between their attempts.
+// Steps that call an unreliable service get a policy of their own. The run occupies no worker
+// between their attempts.
 func ExampleRun_With() {
 	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
 		patient := run.With(pgqrs.Policy{MaxAttempts: 20, Backoff: pgqrs.Exponential(time.Second, time.Hour), Timeout: time.Minute})
 		paid, err := pgqrs.Step(ctx, patient, "charge", func(ctx context.Context) (string, error) {
 			id, err := charge(ctx, o)
 			if errors.Is(err, errCardDeclined) {
-				return "", pgqrs.Permanent(err) // trying again is no use
+				return "", pgqrs.Permanent(err) // trying again would not help
 			}
 			return id, err
 		})
@@ -582,7 +582,7 @@ func ExampleRun_With() {
 
 var errCardDeclined = errors.New("card is declined")
 
-// Find out which runs failed and where, and let them go on from there.
+// List the runs that failed, find the failed step, and let them continue from that step.
 func ExampleRunHandle_Retry() {
 	store := pgqrs.New(db, pgqrs.Postgres)
 	failed, err := store.Runs(ctx, pgqrs.RunFilter{Workflow: "checkout", Status: pgqrs.Failed})

@@ -12,20 +12,21 @@ import (
 	"time"
 )
 
-// A fake is a database that answers as a function says and remembers what it
-// was asked. It is for what sqlmock cannot show: prepared statements that come
-// late, connections that are thrown away, and workers under a clock of their own.
+// A fake is a database that answers by a function and records its calls. It serves tests that
+// sqlmock cannot express: prepared statements, lost connections, and workers under a fake clock.
 type fake struct {
 	answer func(call) ([][]driver.Value, error)
 
-	strict bool // a statement whose ctx ends meanwhile fails; otherwise it is done all the same
+	// If strict is set, a statement whose ctx ends meanwhile fails. Otherwise it is executed
+	// nevertheless.
+	strict bool
 
 	mu     sync.Mutex
 	calls  []call
 	closed int // connections
 }
 
-// A call is something that reached the fake.
+// A call is one call that reached the fake.
 type call struct {
 	how  string // query, exec, prepare, run (of a prepared statement), begin, commit, rollback
 	text string
@@ -34,7 +35,7 @@ type call struct {
 	ctx  context.Context
 }
 
-// tag is the statement's tag without its "pgqrs:".
+// tag returns the statement's tag without its "pgqrs:".
 func (c call) tag() string {
 	_, rest, _ := strings.Cut(c.text, "/* pgqrs:")
 	tag, _, _ := strings.Cut(rest, " */")
@@ -57,7 +58,7 @@ func newFake(t testing.TB, c Config, d Dialect, answer func(call) ([][]driver.Va
 
 func row(values ...driver.Value) [][]driver.Value { return [][]driver.Value{values} }
 
-// ask looks at ctx as a careful driver does.
+// ask checks ctx as a careful driver does.
 func (f *fake) ask(ctx context.Context, c call) ([][]driver.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func (f *fake) ask(ctx context.Context, c call) ([][]driver.Value, error) {
 	return rows, err
 }
 
-// log returns what was asked since it was last called.
+// log returns the calls since its last call.
 func (f *fake) log() []call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -82,7 +83,7 @@ func (f *fake) log() []call {
 	return calls
 }
 
-// wantLog fails the test unless exactly these calls were made since the last look.
+// wantLog fails the test unless exactly these calls were made since the last check.
 func (f *fake) wantLog(t *testing.T, want ...string) {
 	t.Helper()
 	var got []string
@@ -200,7 +201,7 @@ func (r *fakeRows) Next(into []driver.Value) error {
 	return nil
 }
 
-// coded is an error with a PostgreSQL code, as lib/pq and pgx return it.
+// A coded is an error with a PostgreSQL code, as lib/pq and pgx return it.
 type coded struct{ state string }
 
 func (e coded) Error() string    { return "server says " + e.state }
@@ -218,13 +219,13 @@ func newTestLoop(t testing.TB, w *Worker) *dispatchLoop {
 
 // The exported functions below are for the tests of package pgqrs_test.
 
-// Work handles a message as a Worker would that has claimed it.
+// Work handles a message like a Worker that has claimed it.
 func (h Handler) Work(ctx context.Context, m *MessageInfo) error {
 	m.delivery = new(deliveryState)
 	return h.work(ctx, m)
 }
 
-// Bury ends a run whose message has used up its attempts, as a Worker would.
+// Bury ends a run whose message has used up its attempts, like a Worker.
 func (s *Store) Bury(ctx context.Context, m *MessageInfo, cause error) error {
 	return s.failRun(ctx, m, cause, "")
 }
@@ -239,7 +240,7 @@ func InStep(ctx context.Context) context.Context {
 	return context.WithValue(InRun(ctx), stepKey{}, &stepScope{run: newExecution(nil, "test", nil), name: "outer"})
 }
 
-// Tick makes the rows of the schedules and runs what is due, as a Worker does when it starts.
+// Tick creates the rows of the schedules and runs what is due, like a Worker that starts.
 func (w *Worker) Tick(ctx context.Context) error {
 	settings, err := w.settings()
 	if err != nil {

@@ -83,7 +83,8 @@ func TestBatchesAreSweptThoughGroupsCannotBe(t *testing.T) {
 	})
 }
 
-// Groups and batches are locked in one order everywhere, or two transactions that lock several would wait for each other.
+// Groups and batches are locked in the same order everywhere. Otherwise two transactions that lock
+// several of them could deadlock.
 func TestGroupsAndBatchesAreLockedInOneOrder(t *testing.T) {
 	names, f := map[groupID]bool{}, dependents{}
 	for i := range 50 {

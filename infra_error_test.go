@@ -17,12 +17,12 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A sqliteError is an error as a driver of SQLite has it: of a type of its own.
+// A sqliteError is like the error of a SQLite driver, which has a type of its own.
 type sqliteError struct{ text string }
 
 func (e *sqliteError) Error() string { return e.text }
 
-// Only what the transaction itself returned is the database's.
+// Only the errors that the transaction itself returned are the database's.
 func TestWhoIsToBlameForAnErrorOfUserCode(t *testing.T) {
 	lost := fmt.Errorf("book: %w", driver.ErrBadConn)
 	libsql := func(text string) error {
@@ -34,10 +34,10 @@ func TestWhoIsToBlameForAnErrorOfUserCode(t *testing.T) {
 		dialect  Dialect
 		config   Config
 		err      error // of user code
-		ask      error // what the transaction says
-		gone     bool  // an engine has ended it
-		asked    bool  // whether it is asked
-		database bool  // whether it is the database's
+		ask      error // the state of the transaction
+		gone     bool  // an engine has ended the transaction
+		asked    bool  // whether the transaction is asked
+		database bool  // whether it is an error of the database
 	}{
 		{"an error like any other", Postgres, Config{}, errBroken, nil, false, false, false},
 		{"a short file", Postgres, Config{}, io.ErrUnexpectedEOF, nil, false, true, false},
@@ -100,14 +100,14 @@ func TestWhoIsToBlameForAnErrorOfUserCode(t *testing.T) {
 	}
 }
 
-// A panicking error panics when it is asked.
+// A panicking error panics in its methods.
 type panicking struct{}
 
 func (*panicking) Error() string { panic("Error") }
 
 func (*panicking) Unwrap() []error { panic("Unwrap") }
 
-// An error of user code is not tried again on the spot, whatever it looks like.
+// An error of user code is not retried at once, even if it looks like an error of the database.
 func TestHandleTxIsNotTriedAgainForUserCode(t *testing.T) {
 	for _, test := range []struct {
 		err   error
@@ -127,7 +127,7 @@ func TestHandleTxIsNotTriedAgainForUserCode(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := NewQueue[int](s, "q").HandleTx(func(context.Context, *sql.Tx, *Message[int]) error {
 			if calls++; calls == 3 {
-				cancel() // it would go on for 5 s
+				cancel() // it would continue for 5 s
 			}
 			return test.err
 		}).work(ctx, &MessageInfo{ID: 7, WorkerID: 3, Claim: 1, Attempt: 1, Raw: []byte(`5`), delivery: new(deliveryState)})
@@ -138,7 +138,8 @@ func TestHandleTxIsNotTriedAgainForUserCode(t *testing.T) {
 	}
 }
 
-// What the database keeps from being done counts if that goes on.
+// An attempt that ends by an infrastructure error does not count, unless such errors go on for too
+// long.
 func TestSetbacksThatGoOnCount(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
 	r := newTestLoop(t, &Worker{Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
@@ -201,7 +202,7 @@ func TestWhatTheWorkItselfSpoilsIsNotTheDatabases(t *testing.T) {
 	}
 }
 
-// Otherwise it would be done together with others, under a ctx that says nothing of the transaction.
+// Otherwise it would share a statement with other callers, under a ctx without the transaction.
 func TestWriteInATransactionOfUserCodeDoesNotWaitForOthers(t *testing.T) {
 	gate, under := make(chan struct{}), make(chan struct{})
 	_, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {

@@ -11,11 +11,12 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// infos are the structs that describe things. They are pointers to zero values.
+// infos are pointers to the zero values of the structs that describe things.
 var infos = []any{new(pgqrs.MessageInfo), new(pgqrs.Message[int]), new(pgqrs.BatchResult), new(pgqrs.QueueInfo), new(pgqrs.QueueDepth), new(pgqrs.PolicyInfo),
 	new(pgqrs.Rate), new(pgqrs.WorkerInfo), new(pgqrs.RunInfo), new(pgqrs.StepInfo), new(pgqrs.ScheduleInfo), new(pgqrs.ScheduleRun), new(pgqrs.Report)}
 
-// set gives every exported field a value that is not zero: a duration is 1.5 s, a time is in 2026, and a JSON text is cut.
+// set gives every exported field a value that is not zero. A duration is 1.5 s, a time is in 2026,
+// and a JSON text is cut.
 func set(v reflect.Value) {
 	switch into := v.Addr().Interface().(type) {
 	case *time.Duration:
@@ -54,7 +55,8 @@ func setKind(v reflect.Value) {
 	}
 }
 
-// fieldsOf counts the exported fields of a struct, with those of embedded ones. An outer field hides one of the same JSON name.
+// fieldsOf counts the exported fields of a struct and of its embedded structs. An outer field hides
+// an inner field of the same JSON name.
 func fieldsOf(t reflect.Type) map[string]bool {
 	names := map[string]bool{}
 	for i := range t.NumField() {

@@ -12,7 +12,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/coalesce"
 )
 
-// An Ack that may have to wait for a stranger's transaction, or that is long, is no company for those of other callers.
+// An Ack that is long, or may wait for a foreign transaction, does not share a statement with other
+// callers.
 func TestAckThatMayWaitHoldsUpNoOther(t *testing.T) {
 	many := make([]*Message[int], coalesce.MaxTogether+1)
 	for i := range many {
@@ -70,7 +71,7 @@ func TestAckThatMayWaitHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// What was learnt of a row says nothing of the one that has taken its place.
+// Knowledge about a row does not apply to the row that has taken its place.
 func TestConsumerForgetsAndKnowsTheRowItWasToldOf(t *testing.T) {
 	old, now := registration{1, 1}, registration{2, 1}
 	c := &consumer{row: now}

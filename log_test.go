@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// failing for some time logs a few lines, ever louder, and one when it is over.
+// A failure that lasts logs a few lines of rising level, ever less often, and one line when it
+// ends.
 func TestRecurringFailuresAreLoggedEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines bytes.Buffer

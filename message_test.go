@@ -40,7 +40,7 @@ func TestTimestampsOfAllDrivers(t *testing.T) {
 	}
 }
 
-// Each row's JSON is in memory of its own, whatever the driver does with its own memory later.
+// Each row's JSON has memory of its own, even if the driver reuses its memory later.
 func TestJSONColumn_KeepsEarlierRows(t *testing.T) {
 	var column jsonColumn
 	memory := []byte(`{"n":1}`)
@@ -89,7 +89,7 @@ func TestPayloadThatDoesNotDecodeSaysSo(t *testing.T) {
 	}
 }
 
-// scanned is what scanLoosely makes of rows, and what it says of each.
+// scanned returns the result of scanLoosely for rows, and its error for each row.
 func scanned(t *testing.T, rows *sqlmock.Rows, names string, into func() []any) (said []string) {
 	t.Helper()
 	db, mock, err := sqlmock.New()

@@ -15,7 +15,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A statement is one that an operation is expected to send.
+// A statement is a statement that an operation is expected to send.
 type statement struct {
 	how     string // query, exec, or a call of database/sql: begin, commit, rollback
 	tag     string
@@ -23,13 +23,13 @@ type statement struct {
 	rows    [][]driver.Value
 	columns int
 	err     error
-	on      pgqrs.Dialect // the one that it is for; empty: both
+	on      pgqrs.Dialect // the dialect that sends it, or empty for both
 }
 
-// onPostgres are statements that PostgreSQL alone gets.
+// onPostgres returns statements that are sent on PostgreSQL only.
 func onPostgres(list ...statement) []statement { return onDialect(pgqrs.Postgres, list) }
 
-// onSQLite are statements that SQLite alone gets.
+// onSQLite returns statements that are sent on SQLite only.
 func onSQLite(list ...statement) []statement { return onDialect(pgqrs.SQLite, list) }
 
 func onDialect(d pgqrs.Dialect, list []statement) []statement {
@@ -50,17 +50,17 @@ func exec(tag string, args ...driver.Value) statement {
 	return statement{how: "exec", tag: tag, args: args}
 }
 
-// The calls of database/sql, where the caller or user code has a transaction.
+// The calls of database/sql in transactions of the caller or of user code.
 var (
 	txBegin    = statement{how: "begin"}
 	txCommit   = statement{how: "commit"}
 	txRollback = statement{how: "rollback"}
 )
 
-// ownBegin is how a transaction of the library's own begins.
+// ownBegin begins a transaction of the library's own.
 var ownBegin = statement{how: "own begin"}
 
-// parts returns what the mock sees of the statement.
+// parts returns the parts of the statement that the mock sees.
 func (s statement) parts() []statement {
 	if s.how != "own begin" {
 		return []statement{s}
@@ -74,7 +74,7 @@ func (s statement) row(values ...driver.Value) statement {
 	return s
 }
 
-// ids adds a row of one id for each.
+// ids adds a row for each id.
 func (s statement) ids(ids ...int64) statement {
 	for _, id := range ids {
 		s = s.row(id)
@@ -87,7 +87,7 @@ func (s statement) fails(err error) statement {
 	return s
 }
 
-// expect tells a mock about the statement.
+// expect registers the statement with a mock.
 func (s statement) expect(mock sqlmock.Sqlmock) {
 	switch s.how {
 	case "begin":
@@ -116,7 +116,8 @@ func (s statement) expect(mock sqlmock.Sqlmock) {
 	}
 }
 
-// byTag matches statements by their whole tag, more strictly than the regular expressions of users.
+// byTag matches statements by their whole tag. It is stricter than the regular expressions of
+// users.
 var byTag = sqlmock.QueryMatcherFunc(func(tag, actual string) error {
 	if !strings.HasPrefix(actual, "/* pgqrs:"+tag+" */") {
 		return fmt.Errorf("want the tag %s, got %.50q", tag, actual)
@@ -124,14 +125,14 @@ var byTag = sqlmock.QueryMatcherFunc(func(tag, actual string) error {
 	return nil
 })
 
-// newMock returns a Store on a mock that expects the statements, in order, and
-// nothing else: no BEGIN, no Prepare. It fails the test if one is not sent.
+// newMock returns a Store on a mock that expects the statements in order, and nothing else: no
+// BEGIN, no Prepare. It fails the test if a statement is not sent.
 func newMock(t *testing.T, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sqlmock.Sqlmock) {
 	t.Helper()
 	return newMockWith(t, pgqrs.Config{}, d, want...)
 }
 
-// newMockWith is newMock for a Store with settings.
+// newMockWith is like newMock, for a Store with settings.
 func newMockWith(t *testing.T, c pgqrs.Config, d pgqrs.Dialect, want ...statement) (*pgqrs.Store, sqlmock.Sqlmock) {
 	t.Helper()
 	db, mock, err := sqlmock.New(sqlmock.QueryMatcherOption(byTag))
@@ -159,8 +160,8 @@ func newMockWith(t *testing.T, c pgqrs.Config, d pgqrs.Dialect, want ...statemen
 	return c.New(db, d), mock
 }
 
-// A watch fails a test when a mock's complaint turns up in the log: a run takes
-// an error of the database for one that passes, and is suspended.
+// A watch fails a test if the log has a complaint of a mock. Without it a run would treat the
+// complaint as a transient error of the database, and be suspended.
 type watch struct{ t *testing.T }
 
 func (w watch) Write(line []byte) (int, error) {
@@ -188,7 +189,7 @@ type operation struct {
 	name string
 	call func(ctx context.Context, s *pgqrs.Store) error
 	want []statement
-	err  error // what its error matches
+	err  error // an error that its error matches
 }
 
 func runOperations(t *testing.T, operations []operation) {
@@ -206,8 +207,8 @@ func runOperations(t *testing.T, operations []operation) {
 	}
 }
 
-// wantRefused fails the test unless an error says what it should, begins with
-// pgqrs: and says that once.
+// wantRefused fails the test unless an error has the text, begins with "pgqrs:" and contains that
+// only once.
 func wantRefused(t *testing.T, err error, text string, match error) {
 	t.Helper()
 	if err == nil {

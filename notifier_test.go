@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// A messenger is a Notifier that a test looks at.
+// A messenger is a Notifier under the control of a test.
 type messenger struct {
 	mu      sync.Mutex
 	fails   error  // of Notify and Listen
-	before  func() // Notify; nil: nothing
+	before  func() // called before Notify, or nil
 	listens []time.Time
 	heard   func(queue string)
 }
@@ -49,7 +49,7 @@ func (m *messenger) Listen(ctx context.Context, wake func(queue string)) error {
 	return ctx.Err()
 }
 
-// withMessenger runs fn under a clock of its own.
+// withMessenger runs fn under a fake clock.
 func withMessenger(t *testing.T, answer func(call) ([][]driver.Value, error), fn func(t *testing.T, f *fake, s *Store, m *messenger)) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &messenger{}
@@ -61,7 +61,7 @@ func withMessenger(t *testing.T, answer func(call) ([][]driver.Value, error), fn
 	})
 }
 
-// watchText is a log that shows where a test fails.
+// A watchText is a log that shows where a test fails.
 type watchText struct{ t *testing.T }
 
 func (w watchText) Write(line []byte) (int, error) {
@@ -125,7 +125,7 @@ func TestEnqueueIsStoredThoughNotifyFails(t *testing.T) {
 	})
 }
 
-// The second try of a batch, without the Notifier, stores the whole of it.
+// If the Notifier fails, the second try of a batch stores the whole batch without it.
 func TestABatchIsStoredWholeThoughNotifyFails(t *testing.T) {
 	ids := func(c call) ([][]driver.Value, error) {
 		if c.tag() == "message.batch_enqueue" {
@@ -167,7 +167,7 @@ func TestACallThatIsGivenUpWhileItNotifiesDoesNotSilenceTheOthers(t *testing.T) 
 	})
 }
 
-// PostgreSQL says only at the COMMIT that its queue of notifications is full.
+// PostgreSQL reports only at the COMMIT that its queue of notifications is full.
 func TestEnqueueIsStoredThoughNoNotificationFits(t *testing.T) {
 	full := func(c call) ([][]driver.Value, error) { return row(int64(1)), nil }
 	withMessenger(t, func(c call) ([][]driver.Value, error) { return full(c) }, func(t *testing.T, f *fake, s *Store, _ *messenger) {
@@ -189,7 +189,9 @@ func TestEnqueueIsStoredThoughNoNotificationFits(t *testing.T) {
 
 func TestNotifyInTheCallersTransactionIsOnceForAQueueAndItsErrorIsTheEnqueues(t *testing.T) {
 	withMessenger(t, nil, func(t *testing.T, f *fake, s *Store, m *messenger) {
-		for range 2 { // nothing is debounced from one transaction to the next: the first may be rolled back
+		// Transactions do not share notifications, because the first transaction may be rolled
+		// back.
+		for range 2 {
 			tx, err := s.DB().BeginTx(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -254,7 +256,7 @@ func withWorker(t *testing.T, fn func(t *testing.T, f *fake, m *messenger)) {
 	workWith(t, m, func(t *testing.T, f *fake) { fn(t, f, m) })
 }
 
-// workWith runs a worker of the queues q and r, which have nothing, under a clock of its own.
+// workWith runs a worker of the empty queues q and r under a fake clock.
 func workWith(t *testing.T, m *messenger, fn func(t *testing.T, f *fake)) {
 	synctest.Test(t, func(t *testing.T) {
 		f, s := newFake(t, Config{NoPrepare: true, Notifier: m}, Postgres, new(idleDatabase).answer)

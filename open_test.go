@@ -25,8 +25,7 @@ import (
 
 const testKey = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90"
 
-// A linked is a driver under a name that Open looks for. Each test says what
-// it does with a DSN.
+// A linked is a driver with a name that Open looks for. Each test sets its behaviour.
 type linked struct {
 	mu   sync.Mutex
 	open func(dsn string) (driver.Conn, error)
@@ -49,15 +48,15 @@ func init() {
 	}
 }
 
-// A server is what a linked driver connects to in a test.
+// A server is the database of a linked driver.
 type server struct {
 	*fake
 	dsns    []string          // of the connections that were made
-	answers map[string]string // to PRAGMAs
+	answers map[string]string // to PRAGMAs, by text
 	err     func(dsn string) error
 }
 
-// serve has the driver of a name answer as settings that took do. Its tests cannot be parallel.
+// serve makes the driver of a name accept settings. Its tests cannot be parallel.
 func serve(t *testing.T, name string) *server {
 	s := &server{answers: map[string]string{"journal_mode = wal": "wal"}}
 	s.fake = &fake{answer: func(c call) ([][]driver.Value, error) {
@@ -87,7 +86,7 @@ func serve(t *testing.T, name string) *server {
 	return s
 }
 
-// pragmas returns the PRAGMAs that ran since it was last called.
+// pragmas returns the PRAGMAs that ran since its last call.
 func (s *server) pragmas() []string {
 	var list []string
 	for _, c := range s.log() {
@@ -274,7 +273,7 @@ func TestASettingThatDoesNotTakeIsAnError(t *testing.T) {
 	s.wantClosed(t, 2)
 }
 
-// Another process may be turning WAL on, or be in recovery.
+// Another process may be turning on WAL, or may be in recovery.
 func TestOpenTriesAgainWhileTheDatabaseIsLocked(t *testing.T) {
 	s := serve(t, "sqlite3")
 	tries := 0
@@ -309,7 +308,7 @@ func TestOpenGivesUpWhenItsCtxEnds(t *testing.T) {
 	<-left // the connection that came too late was closed
 }
 
-// A closing connection says when it is closed.
+// A closing connection reports when it is closed.
 type closing struct {
 	fakeConn
 	closed chan struct{}
@@ -328,7 +327,7 @@ func TestAStoreClosesTheDatabaseThatItOpened(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	s.wantClosed(t, 2) // the pool's, and the one that kept the database
+	s.wantClosed(t, 2) // the pool's connection, and the connection that kept the database
 	if err := store.DB().PingContext(t.Context()); err == nil {
 		t.Error("the *sql.DB of Open is open after Close")
 	}
@@ -342,8 +341,8 @@ func TestAStoreClosesTheDatabaseThatItOpened(t *testing.T) {
 	}
 }
 
-// The one connection that keeps a database in memory is not of the pool, which
-// may close all of its own.
+// The connection that keeps a database in memory is outside the pool, because the pool may close
+// all of its connections.
 func TestADatabaseInMemoryOutlivesThePoolsConnections(t *testing.T) {
 	s := serve(t, "turso")
 	store, err := Open(t.Context(), "turso::memory:")
@@ -355,8 +354,8 @@ func TestADatabaseInMemoryOutlivesThePoolsConnections(t *testing.T) {
 	s.wantClosed(t, len(s.dsns)-1)
 }
 
-// A connection with a wrong key may damage the log beside the file: the file
-// must have been read without it first.
+// A connection with a wrong key may damage the log beside the file. So the file must have been read
+// without a connection first.
 func TestAFileThatIsThereIsLookedAtFirst(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "q.db")
 	open := func() (*server, error) {
@@ -401,7 +400,7 @@ func TestWhatIsForOpenIsRefusedByNew(t *testing.T) {
 
 func textLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
-// wantHidden fails the test if a secret shows, whatever its case.
+// wantHidden fails the test if text shows the secret in upper or lower case.
 func wantHidden(t *testing.T, what, text, secret string) {
 	t.Helper()
 	if strings.Contains(strings.ToLower(text), strings.ToLower(secret)) {
@@ -439,7 +438,7 @@ func TestTheKeyIsNotPrinted(t *testing.T) {
 		data, err := json.Marshal(value)
 		wantHidden(t, name+" by json", fmt.Sprint(string(data), err), testKey)
 	}
-	// What is not secret is still there.
+	// All other fields are still there.
 	if text := fmt.Sprintf("%+v", c); !strings.Contains(text, "EncryptionKey:[redacted] Cipher:aegis256") {
 		t.Errorf("%%+v of a Config is %s", text)
 	}
@@ -448,7 +447,7 @@ func TestTheKeyIsNotPrinted(t *testing.T) {
 	}
 }
 
-// Drivers quote their DSN, or the statement, in errors.
+// Drivers quote their DSN or a statement in errors.
 func TestErrorsOfDriversAreCleaned(t *testing.T) {
 	upper := strings.ToUpper(testKey)
 	quoting := func(dsn string) error { return fmt.Errorf("cannot open %q at 10%%: %w", dsn, driver.ErrBadConn) }
@@ -481,7 +480,7 @@ func TestErrorsOfDriversAreCleaned(t *testing.T) {
 	}
 }
 
-// A holdingError is as pgx has them: its text is clean, and it holds what it connected with.
+// A holdingError is like the errors of pgx: its text is clean, but a field holds the DSN.
 type holdingError struct {
 	dsn   *string
 	cause error
@@ -490,7 +489,7 @@ type holdingError struct {
 func (e *holdingError) Error() string { return "cannot connect: " + e.cause.Error() }
 func (e *holdingError) Unwrap() error { return e.cause }
 
-// However an error of connecting is looked at, it holds no secret, and matches what it did.
+// An error of connecting holds no secret in any form, and still matches the same errors.
 func TestErrorsOfConnectingHoldNoSecret(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("hunter2: %w", io.EOF)}
 	for _, c := range []struct{ driver, dsn, secret string }{
@@ -511,7 +510,7 @@ func TestErrorsOfConnectingHoldNoSecret(t *testing.T) {
 	}
 }
 
-// What a driver panics with goes into errors and logs.
+// The panic of a driver is written into errors and logs.
 func TestPanicsOfConnectingAreCleaned(t *testing.T) {
 	s := serve(t, "postgres")
 	store, err := Open(t.Context(), "postgres://ada:hunter2@h/db")
@@ -527,7 +526,8 @@ func TestPanicsOfConnectingAreCleaned(t *testing.T) {
 	}
 }
 
-// A pool that the application made is none of Open's. Errors of its connections hold no DSN either.
+// Open does not know the secrets of a pool that the application made. Errors of its connections
+// hold no DSN either.
 func TestErrorsOfOthersPoolsHoldNoDSN(t *testing.T) {
 	for _, verb := range []string{"connect", "statement"} {
 		f := &fake{answer: func(call) ([][]driver.Value, error) {
@@ -545,13 +545,13 @@ func TestErrorsOfOthersPoolsHoldNoDSN(t *testing.T) {
 	}
 }
 
-// An unconnected connects to nothing.
+// An unconnected is a database that fails every connection.
 type unconnected struct{ err error }
 
 func (u unconnected) Connect(context.Context) (driver.Conn, error) { return nil, u.err }
 func (u unconnected) Driver() driver.Driver                        { return nil }
 
-// Names of options that hold secrets are not this library's alone.
+// The options of any driver can hold secrets, not only those of this library.
 func TestSecretsOfAnyDriverAreHidden(t *testing.T) {
 	for _, text := range []string{
 		"sqlite:q.db?_key=hunter2", "sqlite:q.db?_auth_pass=hunter2&x=1", "sqlite:q.db&_auth_pass=hunter2", "sqlite:q.db?hexkey=hunter2", "sqlite:q.db?textkey=hunter2",
@@ -569,7 +569,7 @@ func TestSecretsOfAnyDriverAreHidden(t *testing.T) {
 	}
 }
 
-// The pool connects long after Open, too.
+// The pool also makes connections long after Open.
 func TestErrorsOfLaterConnectionsAreCleaned(t *testing.T) {
 	s := serve(t, "turso")
 	store, err := Open(t.Context(), "turso:q.db?encryption_key="+testKey)
@@ -614,8 +614,8 @@ func FuzzDSN(f *testing.F) {
 	for _, l := range linkedDrivers {
 		l.open = func(dsn string) (driver.Conn, error) { return nil, fmt.Errorf("cannot open %q, that is %s", dsn, dsn) }
 	}
-	// Wherever the key stands in a DSN under its name, and whatever is wrong
-	// with the rest, an error must not show it.
+	// The key may stand anywhere in the DSN under its name, and the rest may be malformed. An error
+	// must not show the key.
 	f.Fuzz(func(t *testing.T, before, after string) {
 		for _, dsn := range []string{before + "encryption_key=" + testKey + after, before + "?encryption_key=" + testKey + after, before + after} {
 			for _, config := range []Config{{}, {EncryptionKey: testKey}} {
@@ -644,7 +644,7 @@ func FuzzPassword(f *testing.F) {
 		l.open = func(dsn string) (driver.Conn, error) { return nil, fmt.Errorf("cannot open %q, that is %s", dsn, dsn) }
 	}
 	const secret = "correct-horse%2Dbattery"
-	// Whoever the user is, and whatever follows the password, an error does not show that.
+	// An error shows no password, for any user name and any text after the password.
 	f.Fuzz(func(t *testing.T, user, rest string) {
 		_, err := Open(context.Background(), "postgres://"+user+":"+secret+"@"+rest)
 		if err == nil {
@@ -655,7 +655,7 @@ func FuzzPassword(f *testing.F) {
 	})
 }
 
-// Drivers take the text of a private key for the name of its file, and quote it.
+// Drivers take the text of a private key for a file name, and quote it.
 func TestPrivateKeysAreHidden(t *testing.T) {
 	for _, text := range []string{
 		"open -----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n: no such file",

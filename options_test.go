@@ -120,7 +120,7 @@ func TestHeadersOptionWinsOverTheStores(t *testing.T) {
 	}
 }
 
-// optionOf makes each option by its name.
+// optionOf returns an option by its name.
 func optionOf(s *Store, name string) Option {
 	switch name {
 	case "Delay":
@@ -145,7 +145,7 @@ func optionOf(s *Store, name string) Option {
 	return nil
 }
 
-// optionCalls make each call, by its name in the table, with an option.
+// optionCalls are the calls by their names in the table. Each makes the call with an option.
 var optionCalls = map[string]func(context.Context, *Store, *Run, Option) error{
 	"Queue.Enqueue": func(ctx context.Context, s *Store, _ *Run, o Option) error {
 		_, err := NewQueue[int](s, "q").Enqueue(ctx, 1, o)
@@ -183,7 +183,7 @@ var optionCalls = map[string]func(context.Context, *Store, *Run, Option) error{
 	},
 }
 
-// taken reports whether a call takes an option: whether a statement is sent, or a Target has no error.
+// taken reports whether a call accepts an option: it sends a statement, or its Target has no error.
 func taken(t *testing.T, caller, option string) bool {
 	f, s := newFake(t, Config{}, SQLite, func(call) ([][]driver.Value, error) { return nil, errors.New("enough") })
 	e := s.newExecution("w", &MessageInfo{ID: 1})
@@ -192,7 +192,7 @@ func taken(t *testing.T, caller, option string) bool {
 	return err == nil || len(f.log()) > 0
 }
 
-// optionTable reads the lines of the table in the comment of Option.
+// optionTable reads the table in the comment of Option.
 func optionTable(t *testing.T) (head []string, lines []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "options.go", nil, parser.ParseComments)

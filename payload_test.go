@@ -15,7 +15,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/pgjson"
 )
 
-// rawPayloads has a text or two for each check of internal/pgjson, whose own tests have more.
+// rawPayloads has one or two texts for each check of internal/pgjson, whose own tests have more.
 var rawPayloads = []struct {
 	json string
 	ok   bool
@@ -120,7 +120,7 @@ func TestHeadersAreCheckedLikePayloads(t *testing.T) {
 	}
 }
 
-// decoded is a JSON text as Go values, its numbers as they are written.
+// decoded returns a JSON text as Go values, with its numbers as they are written.
 func decoded(t *testing.T, raw []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(raw))
@@ -230,13 +230,14 @@ func TestTitlesHaveNoSpaceAtTheirEnds(t *testing.T) {
 
 func TestErrorsAreStoredAsBoundedText(t *testing.T) {
 	for in, want := range map[string]string{
-		"bounced":                       "bounced",
-		"a\x00b":                        "a\uFFFDb",
-		"a\xff\xfeb":                    "a\uFFFDb",
-		"":                              "",
-		strings.Repeat("x", 8<<10):      strings.Repeat("x", 8<<10),
-		strings.Repeat("x", 9000):       strings.Repeat("x", 8<<10) + "...",
-		strings.Repeat("x", 8191) + "ä": strings.Repeat("x", 8191) + "...", // not half a character
+		"bounced":                  "bounced",
+		"a\x00b":                   "a\uFFFDb",
+		"a\xff\xfeb":               "a\uFFFDb",
+		"":                         "",
+		strings.Repeat("x", 8<<10): strings.Repeat("x", 8<<10),
+		strings.Repeat("x", 9000):  strings.Repeat("x", 8<<10) + "...",
+		// A character is not cut in half.
+		strings.Repeat("x", 8191) + "ä": strings.Repeat("x", 8191) + "...",
 	} {
 		if got := errorText(errors.New(in)); got != want {
 			t.Errorf("%.40q (%d bytes) became %.40q (%d bytes), want %d bytes", in, len(in), got, len(got), len(want))
@@ -260,17 +261,17 @@ func TestBucketAddsUpFractions(t *testing.T) {
 	}
 	take(0, 1, 0)
 	take(0, 1, 0)
-	take(0, 1, 100*time.Millisecond) // it began full, with two
+	take(0, 1, 100*time.Millisecond) // it starts full, with two
 	for i := range 9 {
 		take(10*time.Millisecond, 1, time.Duration(90-10*i)*time.Millisecond)
 	}
 	take(10*time.Millisecond, 1, 0) // ten times a tenth
-	take(time.Hour, 2, 0)           // no more than two come together
+	take(time.Hour, 2, 0)           // no more than two are available together
 	take(0, 1, 100*time.Millisecond)
 	take(time.Hour, 7, 0)                     // it is full, so seven pass
 	take(0, 1, 600*time.Millisecond)          // five of them are owed
-	take(600*time.Millisecond, 1, 0)          // and paid off
-	take(-time.Hour, 1, 100*time.Millisecond) // a clock that goes back takes nothing away that was not there
+	take(600*time.Millisecond, 1, 0)          // and the debt is paid off
+	take(-time.Hour, 1, 100*time.Millisecond) // a clock that goes back removes nothing
 }
 
 func TestRateWithoutBurstAllowsASecond(t *testing.T) {

@@ -139,14 +139,14 @@ func TestSnoozeIsToldFromAFailure(t *testing.T) {
 
 func tenMinutes(int) time.Duration { return 10 * time.Minute }
 
-// described is what operators see of a policy.
+// described returns a policy as operators see it.
 func described(t *testing.T, p Policy) PolicyInfo {
 	t.Helper()
 	raw, err := json.Marshal(p.row("q")[1:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer("true", "1", "false", "0").Replace(string(raw)) // as the databases have it
+	text := strings.NewReplacer("true", "1", "false", "0").Replace(string(raw)) // as databases store it
 	info, err := decodePolicy([]byte(text))
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ func emails(s *pgqrs.Store) *pgqrs.Queue[email] {
 	return pgqrs.NewQueue[email](s, "emails").With(pgqrs.Policy{Backoff: func(n int) time.Duration { return time.Duration(n) * time.Second }})
 }
 
-// held is a message as a claim would have returned it.
+// held returns a message as a claim returns it.
 func held(id int64, attempt int) *pgqrs.Message[email] {
 	return &pgqrs.Message[email]{MessageInfo: pgqrs.MessageInfo{ID: id, WorkerID: 3, Claim: 9, Attempt: attempt}}
 }
@@ -33,7 +33,7 @@ func enqueueing(opts ...pgqrs.Option) func(context.Context, *pgqrs.Store) error 
 	}
 }
 
-// differ is an error if two values are not the same.
+// differ returns an error if two values differ.
 func differ[T comparable](what string, got, want T) error {
 	if got != want {
 		return fmt.Errorf("%s is %v, want %v", what, got, want)
@@ -113,7 +113,8 @@ func TestStatementsOfEnqueue(t *testing.T) {
 	})
 }
 
-// dequeuing returns a call that dequeues up to 10 emails for half a minute, and wants so many.
+// dequeuing returns a call that dequeues up to 10 emails for half a minute, and wants a number of
+// messages.
 func dequeuing(want int) func(context.Context, *pgqrs.Store) error {
 	return func(ctx context.Context, s *pgqrs.Store) error {
 		ms, err := emails(s).Dequeue(ctx, 10, 30*time.Second)
@@ -127,7 +128,8 @@ var (
 	heartbeat = query("worker.heartbeat", `[3]`)
 )
 
-// delivery is a row of a claim: id, payload, priority, attempt, claim number, key, headers, last error and three times.
+// delivery returns a row of a claim: id, payload, priority, attempt, claim number, key, headers,
+// last error and three times.
 func delivery(id int64, payload string, attempt int) []driver.Value {
 	now := instant.UTC()
 	return []driver.Value{id, []byte(payload), 0, attempt, 9, nil, nil, nil, now, now, now.Add(time.Minute)}
@@ -234,7 +236,8 @@ func TestStatementsOfDequeue(t *testing.T) {
 	})
 }
 
-// deadLetter matches the argument of message.fail that makes message id a dead letter, by how its error begins.
+// deadLetter matches the argument of message.fail that makes message id a dead letter. It compares
+// the beginning of the error.
 func deadLetter(id int64, text string) sqlmock.Argument { return deadLetterArg{id, text} }
 
 type deadLetterArg struct {
@@ -422,14 +425,14 @@ func TestStatementsOfDeadLetters(t *testing.T) {
 	})
 }
 
-// inGroup is a message of the group ada as a claim would have returned it.
+// inGroup returns a message of the group ada as a claim returns it.
 func inGroup(id int64) *pgqrs.Message[email] {
 	m := held(id, 1)
 	m.Queue, m.Group = "emails", "ada"
 	return m
 }
 
-// lets are the statements by which a group of one at a time lets the message 8 go.
+// lets returns the statements by which a group with a limit of one unblocks message 8.
 func lets(lock statement) []statement {
 	const group = `[["emails","ada"]]`
 	return []statement{lock, query("group.promote", group).ids(8)}
@@ -459,7 +462,8 @@ func TestStatementsOfGroups(t *testing.T) {
 		}, {
 			name: "Ack while another has the group", want: inOne(query("message.ack", `[[7,3,9]]`).ids(7), tries),
 			call: func(ctx context.Context, s *pgqrs.Store) error {
-				return errors.Join(emails(s).Ack(ctx, inGroup(7)), s.Close()) // it is not looked at again here
+				// The message is not checked again here.
+				return errors.Join(emails(s).Ack(ctx, inGroup(7)), s.Close())
 			},
 		}, {
 			name: "Delete of one", want: settled(query("message.delete", `[[7,3,9]]`).ids(7)),
@@ -511,8 +515,7 @@ func TestStatementsOfGroups(t *testing.T) {
 	})
 }
 
-// Each of these calls is refused before the database is asked: the mock
-// expects nothing.
+// Each of these calls is refused before the database is asked. The mock expects nothing.
 func TestBadInputIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 	lists := func(f pgqrs.MessageFilter) func(context.Context, *pgqrs.Store) error {
 		return func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Messages(ctx, f); return err }
@@ -543,7 +546,7 @@ func TestBadInputIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		text  string // what the error says
+		text  string // text of the error
 		match error
 		call  func(context.Context, *pgqrs.Store) error
 	}{

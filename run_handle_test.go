@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// A farAway is a database with runs that other processes execute. A statement takes 5 ms.
+// A farAway is a database with runs that other processes execute. Each statement takes 5 ms.
 type farAway struct {
 	mu        sync.Mutex
 	ended     bool
-	hangs     bool  // statements end with their ctx
-	err       error // of looks, once there is one
-	now, most int   // statements under way
+	hangs     bool  // statements take until their ctx ends
+	err       error // that statements return, if not nil
+	now, most int   // statements in progress
 }
 
 func (d *farAway) answer(c call) ([][]driver.Value, error) {
@@ -56,7 +56,7 @@ func (d *farAway) answer(c call) ([][]driver.Value, error) {
 	return rows, d.err
 }
 
-// begin counts statements under way. It returns how long one that begins now takes.
+// begin counts statements in progress. It returns how long a statement that begins now takes.
 func (d *farAway) begin(n int) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -80,7 +80,8 @@ func (d *farAway) set(ended bool, err error) {
 	d.ended, d.err = ended, err
 }
 
-// await runs check beside so many calls of Result, whose errors come by a channel. It fails the test if anything goes on when they have returned.
+// await runs check beside n calls of Result, whose errors it receives by a channel. It fails the
+// test if anything is still running after they have returned.
 func await(t *testing.T, n int, check func(t *testing.T, d *farAway, f *fake, cancel func(), results chan error)) {
 	synctest.Test(t, func(t *testing.T) {
 		d := new(farAway)
@@ -110,7 +111,8 @@ func await(t *testing.T, n int, check func(t *testing.T, d *farAway, f *fake, ca
 	})
 }
 
-// Thousands of calls of Result share a connection and a few statements a second, and return within a second of the end.
+// Thousands of calls of Result share a connection and a few statements a second. They return within
+// a second after the end of their runs.
 func TestThousandsOfResultsShareStatements(t *testing.T) {
 	const n = 2000
 	await(t, n, func(t *testing.T, d *farAway, f *fake, _ func(), results chan error) {
@@ -138,7 +140,8 @@ func TestThousandsOfResultsShareStatements(t *testing.T) {
 	})
 }
 
-// A call of Result by itself looks at once, 10 ms later, and then after twice as long each time, up to a second.
+// A single call of Result polls at once, then after 10 ms, and then at doubled intervals up to a
+// second.
 func TestALoneResultLooksOftenAtFirst(t *testing.T) {
 	await(t, 1, func(t *testing.T, d *farAway, f *fake, _ func(), results chan error) {
 		pass(4 * time.Second)
@@ -163,7 +166,8 @@ func TestALoneResultLooksOftenAtFirst(t *testing.T) {
 	})
 }
 
-// While the database is away, Result goes on asking. Its error says so if its ctx ends meanwhile.
+// While the database is unreachable, Result keeps asking. If its ctx ends meanwhile, its error says
+// so.
 func TestResultOutlastsADatabaseThatIsAway(t *testing.T) {
 	for _, n := range []int{1, 300} {
 		await(t, n, func(t *testing.T, d *farAway, f *fake, _ func(), results chan error) {
@@ -193,7 +197,7 @@ func TestResultOutlastsADatabaseThatIsAway(t *testing.T) {
 	}
 }
 
-// A statement of Result that nobody answers is given up, and sent again.
+// If a statement of Result gets no answer, it is given up and sent again.
 func TestResultOutlastsAStatementThatHangs(t *testing.T) {
 	await(t, 1, func(t *testing.T, d *farAway, f *fake, _ func(), results chan error) {
 		d.hang(true)
@@ -210,7 +214,7 @@ func TestResultOutlastsAStatementThatHangs(t *testing.T) {
 	})
 }
 
-// An error that does not pass ends all calls of Result that it concerns.
+// A permanent error ends all calls of Result that it concerns.
 func TestResultReturnsAnErrorThatStays(t *testing.T) {
 	errRefused := errors.New("permission denied")
 	await(t, 300, func(t *testing.T, d *farAway, f *fake, _ func(), results chan error) {
@@ -230,7 +234,8 @@ func TestResultReturnsAnErrorThatStays(t *testing.T) {
 	})
 }
 
-// A call of Result whose ctx ends returns at once, and cancels a statement that no other waits for.
+// A call of Result whose ctx ends returns at once. It cancels its statement if no other call waits
+// for it.
 func TestAResultThatIsCancelledLeavesNothingBehind(t *testing.T) {
 	for _, n := range []int{1, 300} {
 		await(t, n, func(t *testing.T, d *farAway, f *fake, cancel func(), results chan error) {
@@ -250,7 +255,7 @@ func TestAResultThatIsCancelledLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// Of runs that are asked for together each has its own answer.
+// Runs that are queried together have separate answers.
 func TestOfRunsThatAreAskedForTogetherEachHasItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &farAway{ended: true}

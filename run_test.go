@@ -158,7 +158,8 @@ func TestVersionWithoutADatabase(t *testing.T) {
 	}
 }
 
-// A call of a run in one of its own steps fails the step, also if the step's function ignores that.
+// A call of a run in one of its own steps fails the step, even if the step's function ignores the
+// error.
 func TestRun_NestedCalls(t *testing.T) {
 	ctx := t.Context()
 	for name, inner := range map[string]func(context.Context, *Run) error{
@@ -169,7 +170,7 @@ func TestRun_NestedCalls(t *testing.T) {
 	} {
 		for _, ignores := range []bool{false, true} {
 			run := newTestRun(nil)
-			run.stepNames = []string{"later"} // so that a Version is in the past
+			run.stepNames = []string{"later"} // makes a Version lie in the past
 			err := run.Do(ctx, "outer", func(ctx context.Context) error {
 				err := inner(ctx, run)
 				if !errors.Is(err, ErrState) || !errors.Is(err, ErrPermanent) {
@@ -265,7 +266,7 @@ func TestEndOfAnExecution(t *testing.T) {
 		suspended bool
 		err       error
 		want      error
-		asks      bool // the database, to end the run
+		asks      bool // whether it asks the database to end the run
 	}{
 		"a suspension wins over the function's error": {t.Context(), true, errBroken, ErrSuspended, false},
 		"a swallowed suspension is one all the same":  {t.Context(), true, nil, ErrSuspended, false},
@@ -290,7 +291,7 @@ func TestEndOfAnExecution(t *testing.T) {
 	}
 }
 
-// A worker asks for cancelled runs with its heartbeat, and only while it executes runs.
+// A worker asks for cancelled runs with its heartbeat, but only while it executes runs.
 func TestHeartbeatLooksForCancelledRuns(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
 	noRun := func(context.Context, *Run, int) (int, error) { return 0, nil }
@@ -320,7 +321,7 @@ func TestHeartbeatLooksForCancelledRuns(t *testing.T) {
 	}
 }
 
-// Every call of a run that is refused for its arguments says so once, and closes nothing.
+// Every call of a run that is refused for its arguments returns one error, and closes nothing.
 func TestBadInputOfARunsCalls(t *testing.T) {
 	long := strings.Repeat("s", 256)
 	ctx := t.Context()
@@ -366,7 +367,7 @@ func TestBadInputOfARunsCalls(t *testing.T) {
 
 func nothingAtAll(context.Context) error { return nil }
 
-// answerRun is a database with one run, of which nothing is recorded yet.
+// answerRun answers as a database with one run that has no records yet.
 func answerRun(c call) ([][]driver.Value, error) {
 	switch c.tag() {
 	case "step.open", "step.close", "step.save":
@@ -375,7 +376,8 @@ func answerRun(c call) ([][]driver.Value, error) {
 	return row(int64(1)), nil
 }
 
-// A heartbeat that a transaction keeps out is no lost lease, as long as one of the run's steps has such a transaction.
+// A heartbeat that is blocked by the transaction of one of the run's steps does not mean a lost
+// lease.
 func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, answerRun)
 	s.writer = nil // the fake is no single writer
@@ -404,7 +406,7 @@ func TestStepTx_TellsTheHeartbeat(t *testing.T) {
 	}
 }
 
-// A step does not begin without its lease, while its worker drains, or while its run is paused.
+// A step does not begin if the lease is lost, the worker drains, or the run is paused.
 func TestRun_StepsThatDoNotBegin(t *testing.T) {
 	lost, lose := context.WithCancelCause(t.Context())
 	lose(ErrLeaseLost)
@@ -431,7 +433,7 @@ func TestRun_StepsThatDoNotBegin(t *testing.T) {
 	}
 }
 
-// What several callers save is one statement only if no step is among it twice.
+// Steps of several callers share a statement only if no step occurs twice.
 func TestSaveSteps_OfOneStepTwice(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, answerRun)
 	m := &MessageInfo{ID: 7}
@@ -442,7 +444,7 @@ func TestSaveSteps_OfOneStepTwice(t *testing.T) {
 	f.wantLog(t)
 }
 
-// What Retry has cleared has no record, but its run has come past it.
+// A step that Retry has cleared has no record, but the run knows that it has passed it.
 func TestLoad_ClearedSteps(t *testing.T) {
 	now := time.Now().UTC()
 	_, s := newFake(t, Config{}, SQLite, func(call) ([][]driver.Value, error) {

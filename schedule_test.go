@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A ruleFunc is a Rule made of a function.
+// A ruleFunc is a function as a Rule.
 type ruleFunc func(time.Time) time.Time
 
 func (f ruleFunc) Next(t time.Time) time.Time { return f(t) }
 
-// merged is the rule of the instants of all rules.
+// merged returns a rule with the instants of all rules.
 func merged(rules ...Rule) Rule {
 	return ruleFunc(func(t time.Time) (next time.Time) {
 		for _, r := range rules {
@@ -25,7 +25,7 @@ func merged(rules ...Rule) Rule {
 	})
 }
 
-// window is a rule's instants after from, up to to.
+// window returns a rule with the instants of r after from, up to to.
 func window(from, to time.Time, r Rule) Rule {
 	return ruleFunc(func(t time.Time) time.Time {
 		if t.Before(from) {
@@ -38,7 +38,8 @@ func window(from, to time.Time, r Rule) Rule {
 	})
 }
 
-// walked returns the instants from first on, up to now, and the next one, found by a walk through all of them.
+// walked returns the instants from first up to now, and the next one. It finds them by walking
+// through all instants.
 func walked(s *Schedule, first, now time.Time) (past []time.Time, next time.Time) {
 	for next = first; !next.IsZero() && !next.After(now); {
 		past = append(past, next)
@@ -47,7 +48,7 @@ func walked(s *Schedule, first, now time.Time) (past []time.Time, next time.Time
 	return past, next
 }
 
-// toRun is what CatchUp leaves of the instants that have passed.
+// toRun returns the past instants that CatchUp runs.
 func toRun(past []time.Time, now time.Time, catchUp int) []time.Time {
 	due := past[max(0, len(past)-max(1, catchUp)):]
 	if catchUp < 0 && len(due) > 0 && now.Sub(due[0]) > missedAfter {
@@ -56,7 +57,8 @@ func toRun(past []time.Time, now time.Time, catchUp int) []time.Time {
 	return due
 }
 
-// The latest instants are those of a walk from the first one, however many there are, and few calls of the rule find them.
+// The latest instants are the same as those of a walk from the first instant. They are found by few
+// calls of the rule, however many instants there are.
 func TestTheLatestInstantsAreFoundWithoutAWalk(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 123e6, time.UTC)
 	berlin, err := time.LoadLocation("Europe/Berlin")
@@ -70,7 +72,7 @@ func TestTheLatestInstantsAreFoundWithoutAWalk(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		rule Rule
-		ago  time.Duration // the first instant's, if the rule has it there
+		ago  time.Duration // age of the first instant, if the rule has it
 	}{
 		{"each second, for a day", Every(time.Second), 24 * time.Hour},
 		{"few", Every(time.Hour), 72 * time.Hour},
@@ -123,7 +125,7 @@ func TestTheLatestInstantsAreFoundWithoutAWalk(t *testing.T) {
 	}
 }
 
-// A search for the latest instants ends with its ctx: the rule may be slow.
+// A search for the latest instants ends with its ctx, because the rule may be slow.
 func TestTheSearchForTheLatestInstantsEndsWithItsContext(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	ctx, cancel := context.WithCancel(t.Context())

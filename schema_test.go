@@ -38,7 +38,7 @@ func TestEngineThatNobodyKnows(t *testing.T) {
 	}
 }
 
-// The database is asked what it is once, if it has answered.
+// The database is identified only once, if it has answered.
 func TestEngineIsAskedOnce(t *testing.T) {
 	away := true
 	f, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
@@ -100,7 +100,7 @@ func TestOpenFindsOutThatTheDatabaseIsAnother(t *testing.T) {
 	s.wantClosed(t, 1)
 }
 
-// What keeps the database from saying that it is Turso says nothing of what it is.
+// If a statement fails that shows whether the database is Turso, its error is returned.
 func TestEngineThatDoesNotSayWhetherItIsTurso(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
 		if !strings.Contains(c.text, "sqlite_version") {
@@ -113,7 +113,7 @@ func TestEngineThatDoesNotSayWhetherItIsTurso(t *testing.T) {
 	}
 }
 
-// A Store whose tables are gone begins again as if it had just been made.
+// After Uninstall a Store behaves like a new Store.
 func TestUninstallMakesTheStoreForget(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
 		if c.tag() == "worker.register" || c.tag() == "message.enqueue" {

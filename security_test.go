@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// What stands in statements with a per cent sign: formats of SQLite's clock
-// and durations, a pattern, a remainder. Everything else is suspect.
+// percents matches the allowed texts with a per cent sign in statements: formats of SQLite's clock
+// and durations, a pattern, a remainder. Every other per cent sign is suspect.
 var percents = regexp.MustCompile(`'%Y-%m-%d %H:%M:%f'|'-?%\.6f seconds'|LIKE 'pgqrs%'`)
 
 func TestStatementsHoldNothingToBeFilledIn(t *testing.T) {
@@ -40,7 +40,8 @@ func sources(t *testing.T) map[string]*ast.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names = slices.DeleteFunc(append(names, internal...), func(name string) bool { // for tests
+	// These packages are for tests.
+	names = slices.DeleteFunc(append(names, internal...), func(name string) bool {
 		return strings.HasPrefix(name, "internal/dbtest/") || strings.HasPrefix(name, "internal/testkit/")
 	})
 	files := map[string]*ast.File{}
@@ -60,11 +61,11 @@ func sources(t *testing.T) map[string]*ast.File {
 	return files
 }
 
-// dialectFile are those with the statements, and no logic.
+// dialectFile matches the files that have the statements and no logic.
 var dialectFile = regexp.MustCompile(`^dialect_(postgres|sqlite|turso)(_\w+)?\.go$`)
 
-// In the files of the dialects a text is made of literals and constants alone:
-// what is added to a text is one of them, and nothing is called.
+// In the files of the dialects, a text is built of literals and constants only. Nothing is called
+// to build a text.
 func TestStatementsAreMadeOfConstants(t *testing.T) {
 	files := sources(t)
 	constants := map[string]bool{}
@@ -120,9 +121,9 @@ func constant(e ast.Expr, constants map[string]bool) bool {
 	}
 }
 
-// builtTexts are the statements that are put together, by the file: Config.Schema has been
-// checked to be a plain identifier, and a PRAGMA is one of the library's own with a value that is
-// a constant, a key in hexadecimal or the name of a known cipher.
+// builtTexts are the statements that are built at run time, by file. Config.Schema has been checked
+// to be a plain identifier. The name of a PRAGMA is fixed, and its value is a constant, a key in
+// hexadecimal or the name of a known cipher.
 var builtTexts = map[string]string{
 	"schema.go":                 `c.store.dialect.schema.make`,
 	"internal/dsn/connector.go": `PRAGMA `,
@@ -130,7 +131,7 @@ var builtTexts = map[string]string{
 
 var looksLikeSQL = regexp.MustCompile(`^\s*(/\*|(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA|BEGIN|SET|WITH|LOCK|SAVEPOINT)\s)`)
 
-// Outside the dialects no text that looks like SQL is added to or formatted, but for builtTexts.
+// Outside the dialects no text that looks like SQL is concatenated or formatted, except builtTexts.
 func TestNoStatementIsBuiltFromInput(t *testing.T) {
 	found := map[string]string{}
 	for name, file := range sources(t) {
@@ -178,7 +179,7 @@ func TestNoStatementIsBuiltFromInput(t *testing.T) {
 	}
 }
 
-// Migrations are run as they are, but for the schema.
+// Migrations are executed as they are, except for the schema.
 func TestMigrationsHoldNothingToBeFilledIn(t *testing.T) {
 	n := 0
 	err := fs.WalkDir(migrations, ".", func(path string, entry fs.DirEntry, err error) error {
@@ -222,10 +223,10 @@ func FuzzSchema(f *testing.F) {
 	})
 }
 
-// stateCode is a code of PostgreSQL's errors.
+// stateCode matches a code of PostgreSQL's errors.
 var stateCode = regexp.MustCompile(`^[0-9A-Z]{5}$`)
 
-// Databases differ in the dialects, and in how internal/sqlerr tells their errors apart.
+// Only the dialects and the classification of errors in internal/sqlerr depend on the database.
 func TestNothingElseBranchesOnTheDatabase(t *testing.T) {
 	seen := 0
 	for name, file := range sources(t) {

@@ -15,17 +15,16 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// This file shows how an application that uses pgqrs is unit-tested with
-// sqlmock: an Enqueue is one Query, which its tag finds.
+// This file shows how to unit-test an application that uses pgqrs with sqlmock. An Enqueue is one
+// Query, and its tag finds it.
 
-// A Purchase is what customers post to the shop.
+// A Purchase is an order that customers post to the shop.
 type Purchase struct {
 	Item  string
 	Count int
 }
 
-// A Shop is the application: it takes orders over HTTP, and its warehouse
-// packs them from a queue.
+// A Shop is the application. It takes orders over HTTP, and its warehouse packs them from a queue.
 type Shop struct {
 	db      *sql.DB
 	packing *pgqrs.Queue[Purchase]
@@ -37,7 +36,7 @@ func NewShop(db *sql.DB) *Shop {
 	return &Shop{db: db, packing: pgqrs.NewQueue[Purchase](store, "packing")}
 }
 
-// ServeHTTP takes an order.
+// ServeHTTP accepts an order.
 func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var order Purchase
 	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
@@ -53,7 +52,7 @@ func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "order %d will be packed\n", id)
 }
 
-// place stores an order and has it packed: both, or neither.
+// place stores an order and enqueues its packing in one transaction.
 func (s *Shop) place(r *http.Request, order Purchase) (int64, error) {
 	tx, err := s.db.BeginTx(r.Context(), nil)
 	if err != nil {
@@ -79,7 +78,7 @@ func post(shop http.Handler, order string) *httptest.ResponseRecorder {
 	return answer
 }
 
-// oneRow is what a statement that returns an id answers.
+// oneRow returns the answer of a statement that returns an id.
 func oneRow(id int64) *sqlmock.Rows { return sqlmock.NewRows([]string{"id"}).AddRow(id) }
 
 func TestShopStoresAndEnqueuesInOneTransaction(t *testing.T) {
@@ -122,8 +121,7 @@ func TestShopKeepsNoOrderThatItCannotEnqueue(t *testing.T) {
 	}
 }
 
-// A unit test of an application that enqueues needs sqlmock and one
-// expectation for each Enqueue.
+// A unit test of an application that enqueues needs sqlmock, and one expectation for each Enqueue.
 func Example_unitTest() {
 	db, mock, err := sqlmock.New()
 	if err != nil {

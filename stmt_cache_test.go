@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// sessions answers what is asked for the server's sessions with these, one
-// after the other, and all else with id 1. It fails what err says.
+// sessions answers the queries for the server's session with the given ids, one after the other,
+// and everything else with id 1. Once the ids are used up, the queries for the session return err.
 func sessions(err error, ids ...string) func(call) ([][]driver.Value, error) {
 	return func(c call) ([][]driver.Value, error) {
 		if c.tag() != "session.id" {
@@ -40,7 +40,7 @@ func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
 	enqueueTimes(t, q, 2)
 	f.wantLog(t, slices.Concat([]string{"query session.id"}, want, []string{"prepare message.enqueue", "run message.enqueue", "run message.enqueue"})...)
 	if _, err := s.Queues(t.Context()); err == nil {
-		t.Error("Queues took a row of one column") // it is another text, and cold
+		t.Error("Queues took a row of one column") // it is another text, and not prepared yet
 	}
 	f.wantLog(t, "query queue.stats")
 	if err := s.Close(); err != nil {
@@ -49,7 +49,7 @@ func TestStatementsArePreparedOnlyOnceTheyAreHot(t *testing.T) {
 	f.wantLog(t, "close message.enqueue")
 }
 
-// A plan may have been made when the tables were empty.
+// A plan may have been made when the tables were empty, so statements are prepared again.
 func TestStatementsThatAreUsedOftenArePreparedAnew(t *testing.T) {
 	var texts []string
 	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
@@ -59,7 +59,7 @@ func TestStatementsThatAreUsedOftenArePreparedAnew(t *testing.T) {
 		return row(int64(1)), nil
 	})
 	enqueueTimes(t, NewQueue[int](s, "q"), 1000)
-	const runs = prepareAfter + 1 // and then four times as many, three times
+	const runs = prepareAfter + 1 // and then after four times as many runs, three times
 	calls := f.log()
 	var at []int
 	used := 0
@@ -89,7 +89,7 @@ func TestStatementsThatAreUsedOftenArePreparedAnew(t *testing.T) {
 	}
 }
 
-// What cannot be prepared anew goes on as it is.
+// A statement that cannot be prepared again continues to use the old one.
 func TestStatementThatCannotBePreparedAnewIsKept(t *testing.T) {
 	prepares := 0
 	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
@@ -164,8 +164,8 @@ func TestPrepareThatFailsDoesNotFailTheCall(t *testing.T) {
 	f.wantLog(t, "prepare message.enqueue", "query message.enqueue")
 }
 
-// lib/pq names its statements 1, 2, 3. Behind a pooler another connection may
-// have left one of that name that does something else.
+// lib/pq names its statements 1, 2, 3. Behind a pooler another connection may have left a different
+// statement of the same name.
 func TestNothingIsPreparedBehindAPooler(t *testing.T) {
 	for name, ids := range map[string][]string{
 		"a transaction takes the session":                {"1", "1"},
@@ -224,7 +224,7 @@ func TestLookForAPoolerThatItsCallerCutShortIsMadeByTheNext(t *testing.T) {
 	}
 }
 
-// A pool of one connection has none to look with.
+// A pool with one connection has none left to check for a pooler.
 func TestPoolOfOneConnectionGoesOnWithoutPreparing(t *testing.T) {
 	f, s := newFake(t, Config{}, Postgres, nil)
 	s.DB().SetMaxOpenConns(1)
@@ -234,7 +234,7 @@ func TestPoolOfOneConnectionGoesOnWithoutPreparing(t *testing.T) {
 	}
 }
 
-// While one call prepares, on a database that does not answer, others go on.
+// While one call prepares a statement on a database that does not answer, other calls continue.
 func TestCallsDoNotWaitForAnothersPrepare(t *testing.T) {
 	preparing, answer := make(chan struct{}), make(chan struct{})
 	f, s := newFake(t, Config{}, SQLite, func(c call) ([][]driver.Value, error) {
@@ -275,8 +275,8 @@ func endTimes(t *testing.T, s *Store, n int) {
 	}
 }
 
-// A transaction holds a connection, which may be the only one: what it would
-// have liked to be prepared is prepared after it.
+// A transaction holds a connection, which may be the only one. Statements that it wanted prepared
+// are prepared after it.
 func TestTransactionsRunWhatIsPrepared(t *testing.T) {
 	f, s := newFake(t, Config{}, SQLite, nil)
 	s.DB().SetMaxOpenConns(1)

@@ -49,12 +49,13 @@ func TestStoresThatCannotWorkSayWhyAtEveryCall(t *testing.T) {
 // A wrapper is a transaction of another library, as *sqlx.Tx is.
 type wrapper struct{ *sql.Tx }
 
-// A beginner is a pool of another library, as that of GORM with prepared statements is: Tx has the methods, and what it begins is its own.
+// A beginner is a pool of another library, such as GORM's with prepared statements. Its type has
+// the methods of a Tx, but it begins transactions of its own.
 type beginner struct{ pgqrs.Tx }
 
 func (beginner) BeginTx(context.Context, *sql.TxOptions) (pgqrs.Tx, error) { return nil, nil }
 
-// A nester is a transaction that can begin others within, as that of bun can.
+// A nester is a transaction that can begin nested transactions, like bun's.
 type nester struct{ *sql.Tx }
 
 func (nester) Begin() (nester, error) { return nester{}, nil }
@@ -109,7 +110,7 @@ func TestCancelledContextSendsNothing(t *testing.T) {
 	cancel()
 	for call, err := range everyCall(ctx, s) {
 		if strings.HasSuffix(call, "Worker.Run") && err == nil {
-			continue // that is how a worker is stopped
+			continue // this is how a worker is stopped
 		}
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: got %v, want it to match context.Canceled", call, err)

@@ -20,7 +20,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/coalesce"
 )
 
-// A busyOne is a database whose statements take a while, and which counts how many are under way.
+// A busyOne is a database whose statements take a while. It counts how many are in progress.
 type busyOne struct {
 	takes time.Duration
 
@@ -41,7 +41,8 @@ func (b *busyOne) answer(call) ([][]driver.Value, error) {
 	return row(int64(1)), nil
 }
 
-// enqueueAtOnce enqueues to eight queues, which do not share statements, and returns how many were done at a time.
+// enqueueAtOnce enqueues to eight queues, which do not share statements. It returns how many
+// statements were in progress at once.
 func enqueueAtOnce(t *testing.T, d Dialect, takes time.Duration) int {
 	b := &busyOne{takes: takes}
 	_, store := newFake(t, Config{}, d, b.answer)
@@ -102,7 +103,7 @@ func TestTurnsComeInOrder(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		cancel() // the fourth no longer wants to
+		cancel() // the fourth caller has cancelled
 		all.Wait()
 		if want := []int{0, 1, 2, 4}; !slices.Equal(order, want) {
 			t.Errorf("they came in order %v, want %v", order, want)
@@ -127,7 +128,7 @@ func TestConflictsAreGivenUpAfterAWhile(t *testing.T) {
 	})
 }
 
-// Claims of one worker under Config.Concurrent could only collide with each other.
+// Concurrent claims of one worker under Config.Concurrent would only conflict with each other.
 func TestClaimsOfAConsumerTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
@@ -168,11 +169,11 @@ func TestClaimsOfAConsumerTakeTurns(t *testing.T) {
 	})
 }
 
-// crowd is how many call at once.
+// crowd is the number of concurrent callers.
 const crowd = 10
 
-// together makes a crowd of calls while a fake holds back its answers, and
-// returns what was sent.
+// together makes a crowd of calls while a fake holds back its answers, and returns the statements
+// that were sent.
 func together(t *testing.T, answer func(call) [][]driver.Value, one func(ctx context.Context, s *Store, n int) error) string {
 	var sent string
 	synctest.Test(t, func(t *testing.T) {
@@ -265,7 +266,7 @@ func TestAcksShareAStatement(t *testing.T) {
 func TestAcksOfOneMessageShareNothing(t *testing.T) {
 	var lost atomic.Int32
 	sent := together(t, func(c call) [][]driver.Value {
-		if strings.Contains(c.args[0].Value.(string), "[1,7,0]") { // the first holder's
+		if strings.Contains(c.args[0].Value.(string), "[1,7,0]") { // of the first holder
 			return nil
 		}
 		return row(int64(1))
@@ -288,7 +289,8 @@ func TestStepsShareAStatement(t *testing.T) {
 		return [][]driver.Value{{int64(2), "a", "PAUSED"}, {int64(1), "a", "RUNNING"}}, nil
 	})
 	m := &MessageInfo{ID: 5, WorkerID: 7, Claim: 1}
-	list := []stepWrite{{1, m, "a", stepValues{}}, {2, m, "a", stepValues{}}, {1, m, "b", stepValues{}}} // the third is lost
+	// The third lease is lost.
+	list := []stepWrite{{1, m, "a", stepValues{}}, {2, m, "a", stepValues{}}, {1, m, "b", stepValues{}}}
 	states, err := s.saveSteps(t.Context(), list)
 	if err != nil || !slices.Equal(states, []RunState{Running, Paused, ""}) {
 		t.Errorf("states %q, %v", states, err)
@@ -301,7 +303,8 @@ func TestStepsShareAStatement(t *testing.T) {
 	}
 }
 
-// Of another version's schedule, which has no next instant, there is nothing to see: it is looked at once a minute.
+// A schedule without a next instant may belong to another version. The worker looks at it once a
+// minute.
 func TestStandingAsideOnAnEndedScheduleIsNoReasonToHurryOrToStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idle := new(idleDatabase)
@@ -338,14 +341,15 @@ func TestStandingAsideOnAnEndedScheduleIsNoReasonToHurryOrToStop(t *testing.T) {
 	})
 }
 
-// A clockwork answers workers as a database with schedules does. An enqueue to a queue that is stuck waits until its ctx ends.
+// A clockwork answers like a database with schedules. An enqueue to a stuck queue waits until its
+// ctx ends.
 type clockwork struct {
 	idleDatabase
 	mu            sync.Mutex
 	next          map[string]time.Time
 	stuck         map[string]bool
 	ran           map[string]int
-	waiting, most int // enqueues that wait, now and at most
+	waiting, most int // waiting enqueues, now and at most
 }
 
 func (d *clockwork) answer(c call) ([][]driver.Value, error) {
@@ -399,7 +403,7 @@ func (d *clockwork) wait(n int) {
 	d.most = max(d.most, d.waiting)
 }
 
-// tried returns how many enqueues have waited at a time since it was last called.
+// tried returns the maximum number of waiting enqueues since its last call.
 func (d *clockwork) tried() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -408,7 +412,7 @@ func (d *clockwork) tried() int {
 	return n
 }
 
-// runs returns how often the schedule of a queue has run since it was last called.
+// runs returns how often the schedule of a queue has run since its last call.
 func (d *clockwork) runs(queue string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -417,12 +421,14 @@ func (d *clockwork) runs(queue string) int {
 	return n
 }
 
-// runClockwork runs a worker of so many schedules of each second, s1 on the queue s1 and so on, of which some are stuck.
+// runClockwork runs a worker with schedules that are due each second: s1 on the queue s1, and so
+// on. Some of the queues are stuck.
 func runClockwork(t *testing.T, schedules, stuck int, check func(t *testing.T, d *clockwork)) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &clockwork{next: map[string]time.Time{}, stuck: map[string]bool{}, ran: map[string]int{}}
 		_, s := newFake(t, Config{NoPrepare: true}, Postgres, d.answer)
-		s.DB().SetMaxIdleConns(-1) // a sql.Result locks its connection, which may wait for the bubble's clock by then
+		// A sql.Result locks its connection, which by then may be waiting for the fake clock.
+		s.DB().SetMaxIdleConns(-1)
 		w := &Worker{}
 		for n := range schedules {
 			name := fmt.Sprint("s", n+1)
@@ -444,11 +450,13 @@ func runClockwork(t *testing.T, schedules, stuck int, check func(t *testing.T, d
 	})
 }
 
-// Schedules that a stranger's lock holds up do not delay the others of their worker, and are tried again a few at a time.
+// Schedules that a foreign lock blocks do not delay the other schedules of their worker. They are
+// tried again a few at a time.
 func TestASchedulesWaitIsNotThatOfOthers(t *testing.T) {
 	for _, stuck := range []int{1, maxRunningSchedules + 4} {
 		runClockwork(t, stuck+3, stuck, func(t *testing.T, d *clockwork) {
-			pass(statementTimeout + time.Duration(stuck)*slowSchedule + time.Second) // until it has come out which take long
+			// By then the worker knows which schedules are slow.
+			pass(statementTimeout + time.Duration(stuck)*slowSchedule + time.Second)
 			others := []string{fmt.Sprint("s", stuck+1), fmt.Sprint("s", stuck+3)}
 			for _, name := range others {
 				d.runs(name)
@@ -467,7 +475,7 @@ func TestASchedulesWaitIsNotThatOfOthers(t *testing.T) {
 	}
 }
 
-// A statement of a schedule that nobody answers is given up, and the schedule tried again.
+// If a schedule's statement gets no answer, it is given up, and the schedule is tried again.
 func TestAScheduleThatIsStuckIsTriedAgain(t *testing.T) {
 	runClockwork(t, 1, 1, func(t *testing.T, d *clockwork) {
 		pass(time.Second)
@@ -483,7 +491,7 @@ func TestAScheduleThatIsStuckIsTriedAgain(t *testing.T) {
 	})
 }
 
-// What has passed is cut short without a look at each instant, however long ago the first one was.
+// Past instants are skipped without a call for each, however long ago the first one was.
 func TestInstantsThatArePast(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	const fine = 1500500 * time.Microsecond

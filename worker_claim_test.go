@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// slowly is a database whose statements take as long as is said, by tag, and get so many rows.
+// A slowly is a database whose statements take a set time and return a set number of rows, by tag.
 type slowly struct {
 	takes map[string]time.Duration
 	gets  map[string]int
 	last  int64
-	away  bool // it is not asked for a heartbeat meanwhile
+	away  bool // no heartbeat arrives meanwhile
 	beat  func()
 }
 
@@ -45,13 +45,13 @@ func (d *slowly) answer(c call) ([][]driver.Value, error) {
 			due := time.Unix(d.last, 0)
 			rows = append(rows, []driver.Value{d.last, []byte("{}"), int64(1), int64(1), int64(1), nil, nil, nil, due, due, due})
 		}
-		slices.Reverse(rows) // they come in no order
+		slices.Reverse(rows) // without an order
 	}
 	return rows, nil
 }
 
-// claims has a queue runner claim three messages several times, look where that is due, and
-// returns what was sent and how many came, -1 for an error.
+// claims makes a queue runner claim three messages several times, and rescan where that is due. It
+// returns what was sent and how many messages came, or -1 for an error.
 func claims(t *testing.T, db *slowly, d Dialect, times int, between time.Duration) (sent []string, got []int) {
 	t.Helper()
 	f, s := newFake(t, Config{NoPrepare: true}, d, db.answer)
@@ -172,8 +172,8 @@ func TestASlowClaimIsGoneOnFrom(t *testing.T) {
 	}
 }
 
-// A message whose lease expired is claimed into a free slot only. One that was
-// passed over is not forgotten until there is one, nor for a claim that began before it was found.
+// A message whose lease expired is claimed only into a free slot. A skipped message is remembered
+// until there is a slot, also by a claim that began before it was found.
 func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 	w := claimCursor{state: atSkipped, position: position{0, 10, 10}, skippedFrom: position{0, 1, 0}, skippedLeft: 2}
 	message := &delivery{m: &MessageInfo{DueAt: time.UnixMicro(11), ID: 11}}
@@ -194,12 +194,13 @@ func TestWhatWasPassedOverWaitsForASlot(t *testing.T) {
 	}
 }
 
-// A message needs a free slot if a poll has seen it and a claim from the beginning, which had no slot for it, has not got it.
-// Any other claim that finds nothing leaves the worker free to claim ahead, and the next poll tells whether there is something.
+// A message needs a free slot if a poll has seen it and a claim from the beginning did not get it
+// for lack of a slot. After any other claim that finds nothing, the worker may claim ahead. The
+// next poll shows whether there is a message.
 func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 	for _, test := range []struct {
 		a           claimAnswer
-		needs, soon bool // a slot, the next poll
+		needs, soon bool // a free slot, a fast poll
 	}{
 		{claimAnswer{pollSawDue: true}, true, false},
 		{claimAnswer{}, false, true},
@@ -224,14 +225,15 @@ func TestOnlyAMessageThatAPollHasSeenNeedsASlot(t *testing.T) {
 	}
 }
 
-// While its slots are taken, a worker asks once for a message that a poll has seen and a claim has not got.
+// While all slots are taken, a worker asks only once for a message that a poll has seen and a claim
+// did not get.
 func TestAMessageThatNeedsASlotIsNotAskedForAgain(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(call) ([][]driver.Value, error) { return nil, nil })
 	r := newTestLoop(t, &Worker{Concurrency: 1, PollInterval: time.Hour, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
 	defer r.nextPoll.stop()
 	q := r.queues[0]
 	q.worker.Store(7)
-	q.mayHaveMessages, q.averageTime = false, time.Millisecond // it claims ahead
+	q.mayHaveMessages, q.averageTime = false, time.Millisecond // the worker claims ahead
 	r.countHandlers(q, 1)
 	for range 2 {
 		r.polling = true
@@ -264,7 +266,7 @@ func TestALookThatFailsIsNotAQuickOne(t *testing.T) {
 	}
 }
 
-// Where a look has put the place is not undone by a claim that was on its way.
+// A position that a rescan has set is kept when an earlier claim returns.
 func TestALookThatSeeksMovesThePlace(t *testing.T) {
 	w := claimCursor{state: seeking, position: position{2, 10, 10}}
 	if to := w.rescanEnd(); to != (position{leastPriority, 10, 10}) {
@@ -281,7 +283,7 @@ func TestALookThatSeeksMovesThePlace(t *testing.T) {
 	}
 }
 
-// A poll that does not end in time reads what a claim would: only a claim finds its way past that.
+// A poll that does not end in time reads the same rows as a claim, but only a claim gets past them.
 func TestAPollThatDoesNotEndIsFollowedByAClaim(t *testing.T) {
 	for _, c := range []struct {
 		dialect Dialect
@@ -331,7 +333,7 @@ func TestAWorkerThatWaitsForARateGoesOnOnceTheLimitIsLifted(t *testing.T) {
 		done := make(chan error)
 		w := &Worker{Handlers: []Handler{NewQueue[int](s, "q").With(Policy{Rate: Rate{1, time.Hour}}).Handle(doNothing)}}
 		go func() { done <- w.Run(ctx) }()
-		pass(maxLimitWait + maxHeartbeat + time.Second) // it has looked a second time, a little while ago
+		pass(maxLimitWait + maxHeartbeat + time.Second) // it has polled a second time, a little while ago
 		f.log()
 		lifted.Store(true)
 		pass(2 * maxHeartbeat)
@@ -349,7 +351,7 @@ func TestAWorkerThatWaitsForARateGoesOnOnceTheLimitIsLifted(t *testing.T) {
 	})
 }
 
-// A claim that failed says nothing about the limits of its queue, so the next claim asks for them again.
+// A failed claim reveals nothing about the limits of its queue, so the next claim reads them again.
 func TestWorkerClaim_StaysLimitedAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idle := new(idleDatabase)
@@ -388,7 +390,7 @@ func TestWorkerClaim_StaysLimitedAfterAFailure(t *testing.T) {
 	})
 }
 
-// A claim that the database refuses says nothing of other queues.
+// A claim that the database refuses does not affect other queues.
 func TestWorkerClaim_RefusedDelaysNoOtherQueue(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, Postgres, func(c call) ([][]driver.Value, error) {
 		if c.tag() == "message.claim" {

@@ -18,7 +18,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// newRecording returns a Worker that has handled n messages of ids from 1 on, and what it logs.
+// newRecording returns a Worker that has handled messages 1 to n, and its log.
 func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, error)) (*fake, *dispatchLoop, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
@@ -31,7 +31,7 @@ func newRecording(t *testing.T, n int, answer func(call) ([][]driver.Value, erro
 	return f, r, &log
 }
 
-// leasesIn are the ids of a statement's leases, and the texts that come with them.
+// leasesIn returns the ids of a statement's leases, and their texts.
 func leasesIn(t *testing.T, c call) (ids []int64, texts []string) {
 	t.Helper()
 	var list [][]any
@@ -45,7 +45,7 @@ func leasesIn(t *testing.T, c call) (ids []int64, texts []string) {
 	return ids, texts
 }
 
-// allBut does what is asked, but refuses one message as the error says.
+// allBut executes every statement, but refuses one message with the given error.
 func allBut(t *testing.T, id int64, refusal func(text string) error) func(call) ([][]driver.Value, error) {
 	return func(c call) (rows [][]driver.Value, err error) {
 		if c.tag() != "message.fail" {
@@ -124,7 +124,7 @@ func TestMessageOfARefusedOutcomeIsLetGo(t *testing.T) {
 	})
 }
 
-// heldIDs are the messages in hand.
+// heldIDs returns the ids of the messages that the runner holds.
 func (r *runner) heldIDs() (ids []int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -159,7 +159,7 @@ func TestTextThatIsRefusedIsWrittenInASCII(t *testing.T) {
 	}
 }
 
-// A database that is away, or slow, is not asked for each outcome.
+// If the database is unreachable or slow, it is not asked for each outcome separately.
 func TestBatchIsNotSplitForTrouble(t *testing.T) {
 	for name, err := range map[string]error{
 		"away": driver.ErrBadConn, "a deadlock": coded{"40P01"}, "a standby": coded{"25006"}, "no tables": coded{"42P01"}, "a timeout": context.DeadlineExceeded,
@@ -184,7 +184,7 @@ func TestBatchIsNotSplitForTrouble(t *testing.T) {
 	}
 }
 
-// What ends the completer's goroutine loses no outcome.
+// If the completer's goroutine ends, no outcome is lost.
 func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
 	f, r, _ := newRecording(t, 3, nil)
 	f.answer = func(call) ([][]driver.Value, error) { runtime.Goexit(); return nil, nil }
@@ -196,7 +196,7 @@ func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
 	}
 }
 
-// A claim whose answer was lost is cleared up after, but for what the database refuses.
+// After a claim without an answer the orphans are released, except those that the database refuses.
 func TestStraysThatAreRefusedHoldUpNoClaim(t *testing.T) {
 	for state, want := range map[string]bool{"P0001": false, "57P01": true} {
 		_, r, log := newRecording(t, 0, failing("message.strays", coded{state}, coded{state}))
@@ -211,7 +211,8 @@ func TestStraysThatAreRefusedHoldUpNoClaim(t *testing.T) {
 	}
 }
 
-// A restored backup gives a new message the numbers of one that is being handled still, and its lease those of the old one's.
+// A restored backup may give a new message the id of a message that is still being handled, and the
+// same lease.
 func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) { return row(int64(7)), nil })
 	r := newTestLoop(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})

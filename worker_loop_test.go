@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// A dawdler is a database that has nothing, and takes a second to say so to a statement.
+// A dawdler is an empty database that takes a second to answer one statement.
 type dawdler struct {
 	idleDatabase
-	over string // the statement
+	over string // the slow statement
 }
 
 func (d *dawdler) answer(c call) ([][]driver.Value, error) {
@@ -28,16 +28,17 @@ func (d *dawdler) answer(c call) ([][]driver.Value, error) {
 	return d.idleDatabase.answer(c)
 }
 
-// What is enqueued in this process while the database thinks about a Worker's
-// question is claimed as soon as can be, and not by a poll later.
+// A message may be enqueued in this process while the database is answering a Worker. It is claimed
+// as soon as possible, not only after the next poll.
 func TestNewsDuringAQuestion(t *testing.T) {
 	for _, test := range []struct {
 		over   string
 		polls  time.Duration
-		claims []time.Duration // from when the Worker began
+		claims []time.Duration // since the start of the Worker
 	}{
-		{"message.claim", time.Minute, []time.Duration{0, time.Second}},                     // the first may have been too early for it
-		{"worker.poll", 300 * time.Millisecond, []time.Duration{0, 500 * time.Millisecond}}, // a poll does not hold it up
+		// The first claim may have been too early for it.
+		{"message.claim", time.Minute, []time.Duration{0, time.Second}},
+		{"worker.poll", 300 * time.Millisecond, []time.Duration{0, 500 * time.Millisecond}}, // a poll does not delay it
 	} {
 		t.Run(test.over, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -75,7 +76,7 @@ func TestNewsDuringAQuestion(t *testing.T) {
 	}
 }
 
-// An idleDatabase answers workers as one does that has nothing for them.
+// An idleDatabase answers workers like an empty database.
 type idleDatabase struct{ workers atomic.Int64 }
 
 func (d *idleDatabase) answer(c call) ([][]driver.Value, error) {
@@ -101,8 +102,8 @@ func (d *idleDatabase) answer(c call) ([][]driver.Value, error) {
 	return nil, nil
 }
 
-// runIdle runs a worker of so many queues that have nothing, under a clock of
-// its own, and calls check once it has settled in. It ends the worker after.
+// runIdle runs a worker with a number of empty queues, under a fake clock. It calls check once the
+// worker is idle, and then ends the worker.
 func runIdle(t *testing.T, queues int, check func(t *testing.T, f *fake, s *Store)) {
 	synctest.Test(t, func(t *testing.T) {
 		f, s := newFake(t, Config{}, SQLite, new(idleDatabase).answer)
@@ -161,8 +162,8 @@ func TestIdleWorkerPollsLessOften(t *testing.T) {
 	})
 }
 
-// Twenty queues cost no more than one: maintenance, once a minute, and a poll that is
-// prepared anew come on top of four statements in one second, but not over ten.
+// Twenty queues cost no more than one. Maintenance, once a minute, and a poll that is prepared
+// again add to four statements in one second, but not over ten seconds.
 func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 	runIdle(t, 20, func(t *testing.T, f *fake, _ *Store) {
 		pass(40 * time.Second)
@@ -184,7 +185,7 @@ func TestIdleWorkerOfManyQueuesAsksLittle(t *testing.T) {
 	})
 }
 
-// routine leaves out maintenance, and that a statement is prepared anew.
+// routine leaves out maintenance, and the preparing of statements.
 func routine(calls []call) []call {
 	return slices.DeleteFunc(calls, func(c call) bool {
 		return c.how == "prepare" || c.how == "close" || slices.Contains([]string{"worker.expire", "message.disown", "group.sweep", "batch.sweep", "group.prune", "message.prune", "message.unreachable", "message.bury", "run.expired", "run.stranded", "queue.unattended", "queue.misfit", "schema.shared", "worker.prune"}, c.tag())
@@ -282,7 +283,7 @@ func TestCancelEndsTheWaitForABusyDatabase(t *testing.T) {
 	})
 }
 
-// A databaseOfOneRun answers workers as one does that has one run, which is due once.
+// A databaseOfOneRun answers workers like a database with one run, which is due once.
 type databaseOfOneRun struct {
 	idleDatabase
 	claimed atomic.Bool
@@ -319,8 +320,8 @@ func (d *databaseOfOneRun) answer(c call) ([][]driver.Value, error) {
 	return d.idleDatabase.answer(c)
 }
 
-// workOneRun has a Worker execute a run under a clock of its own, and calls
-// check with the statements that it sent in the run's name. It ends the worker after.
+// workOneRun has a Worker execute a run under a fake clock. It calls check with the statements that
+// the Worker sent for the run, and then ends the Worker.
 func workOneRun(t *testing.T, fn func(context.Context, *Run, int) (int, error), check func(t *testing.T, f *fake, sent []string)) {
 	synctest.Test(t, func(t *testing.T) {
 		f, s := newFake(t, Config{NoPrepare: true}, SQLite, new(databaseOfOneRun).answer)
@@ -363,7 +364,7 @@ func TestWorkerSpendsThirteenStatementsOnTenSteps(t *testing.T) {
 	})
 }
 
-// While a run sleeps, a worker sends what it sends when there is none.
+// While a run sleeps, a worker sends the same statements as without a run.
 func TestSleepingRunCostsNoStatement(t *testing.T) {
 	nap := func(ctx context.Context, run *Run, _ int) (int, error) { return 0, run.Sleep(ctx, "nap", 24*time.Hour) }
 	workOneRun(t, nap, func(t *testing.T, f *fake, sent []string) {
@@ -379,7 +380,8 @@ func TestSleepingRunCostsNoStatement(t *testing.T) {
 	})
 }
 
-// Who waits for a run that was just started here is told what came of it. Who waits for any other asks, at first and in the end.
+// Result learns the end of a run that was just started in this process without a query. For any
+// other run it queries the database, at first and at the end.
 func TestResultDoesNotAskForRunOfThisProcess(t *testing.T) {
 	for name, test := range map[string]struct {
 		handle func(context.Context, *Workflow[int, int]) (*RunHandle[int], error)
@@ -450,11 +452,11 @@ func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
 		id, since int64
 		want      bool
 	}{
-		{100, 100, false}, // it ended before
+		{100, 100, false}, // it ended earlier
 		{100, 99, true},
 		{37, 36, true},
 		{101, 36, false},
-		{101, 35, true}, // nobody remembers so many
+		{101, 35, true}, // results of this many runs are not kept
 	} {
 		if got := missed(test.id, test.since); got != test.want {
 			t.Errorf("run %d, started when %d had ended of 100: missed is %v", test.id, test.since, got)
@@ -462,7 +464,7 @@ func TestWhoWaitsForARunKnowsWhetherItMayHaveMissedTheEnd(t *testing.T) {
 	}
 }
 
-// While a run cleans up, its cancellation ends the ctx of no step. Everything else does.
+// While a run cleans up, its cancellation does not end the ctx of its steps. Everything else does.
 func TestRun_CtxOfCleaningUp(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(cancel, lose context.CancelCauseFunc)

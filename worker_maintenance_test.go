@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// What maintenance reads past dead rows takes a tenth of the time of one connection, however many there are.
+// Maintenance that reads past dead rows takes a tenth of one connection's time, however many there
+// are.
 func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 	for _, takes := range []time.Duration{0, 20 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -43,7 +44,7 @@ func TestUpkeepReadsForATenthOfTheTime(t *testing.T) {
 	}
 }
 
-// On SQLite the transaction of a HandleTx keeps the heartbeat out for as long as it lasts.
+// On SQLite the transaction of a HandleTx blocks the heartbeat while it lasts.
 func TestRenew_LeavesAHandlerInItsTransaction(t *testing.T) {
 	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
 		if c.tag() == "message.renew" {
@@ -82,11 +83,11 @@ func TestHandleTx_KeepsTheHeartbeatInformed(t *testing.T) {
 	}
 }
 
-// A run is not ended whose message has come back since the look for stranded runs.
+// A run is not ended if its message has come back since the search for stranded runs.
 func TestRunWhoseMessageHasComeBackIsNotEnded(t *testing.T) {
 	for name, test := range map[string]struct {
 		ended       string
-		there, inIt bool // the message, and in the state that was seen
+		there, inIt bool // the message exists, in the state that was seen
 		committed   bool
 	}{
 		"dead still":    {"dead", true, true, true},
@@ -117,7 +118,7 @@ func TestRunWhoseMessageHasComeBackIsNotEnded(t *testing.T) {
 	}
 }
 
-// The look for stranded runs goes on where a full page ended, and begins anew after the last.
+// The search for stranded runs continues after a full page, and starts again after the last page.
 func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
 	var after []int64
 	left := 2*maintenanceChunk + 1
@@ -143,7 +144,7 @@ func TestStrandedRunsAreLookedForAPageAtATime(t *testing.T) {
 	}
 }
 
-// A run whose message cannot be made ready again, because its key is taken, ends.
+// A run ends if its message cannot be made ready again because its key is taken.
 func TestStrandedRunWhoseKeyIsTakenEnds(t *testing.T) {
 	now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
 	f, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {
@@ -166,7 +167,7 @@ func TestStrandedRunWhoseKeyIsTakenEnds(t *testing.T) {
 	}
 }
 
-// Runs that cannot be deleted, as long as a batch waits for them, are found again and again.
+// Runs that cannot be deleted, because a batch waits for them, are found again and again.
 func TestPruningOfRunsEndsWhereNothingCanBeDeleted(t *testing.T) {
 	looks := 0
 	_, s := newFake(t, Config{NoPrepare: true}, SQLite, func(c call) ([][]driver.Value, error) {

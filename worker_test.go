@@ -86,7 +86,7 @@ func TestMiddlewareWrapsInOrder(t *testing.T) {
 	}
 }
 
-// What a worker claims ahead is bounded by time, by number and by size.
+// Claiming ahead is limited by time, by number and by size.
 func TestWhatIsClaimedAhead(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
 	w, err := (&Worker{Concurrency: 10, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}}).settings()
@@ -95,7 +95,7 @@ func TestWhatIsClaimedAhead(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name         string
-		average      time.Duration // of a handler
+		average      time.Duration // of the handler
 		size, inHand int
 		want         int
 	}{
@@ -117,7 +117,7 @@ func TestWhatIsClaimedAhead(t *testing.T) {
 	}
 }
 
-// One goroutine handles a message after another; one that a handler ended is replaced.
+// One goroutine handles one message after another. If a handler ends the goroutine, it is replaced.
 func TestHandsAreUsedAgain(t *testing.T) {
 	_, s := newFake(t, Config{}, SQLite, nil)
 	r := newTestLoop(t, &Worker{Concurrency: 2, Lease: time.Minute, Handlers: []Handler{NewQueue[int](s, "q").Handle(
@@ -147,8 +147,8 @@ func TestHandsAreUsedAgain(t *testing.T) {
 	close(r.begun)
 }
 
-// A message that this worker holds and claims again has lost its lease, unless the handler had settled it: then
-// its run was retried before the delivery was put away.
+// If a worker claims a message that it already holds, the first lease is lost. The exception is a
+// message that the handler had settled: its run was retried before the delivery ended.
 func TestAMessageThatIsClaimedAgain(t *testing.T) {
 	for _, settled := range []bool{false, true} {
 		var log strings.Builder

@@ -19,7 +19,8 @@ import (
 
 const approved pgqrs.Signal[bool] = "approved"
 
-// welcome is the workflow of these tests. Its runs have the id 5, and the message 7 with the lease of held.
+// welcome returns the workflow of these tests. Its runs have id 5, and message 7 with the lease of
+// held.
 func welcome(s *pgqrs.Store) *pgqrs.Workflow[email, string] {
 	return pgqrs.NewWorkflow[email, string](s, "welcome")
 }
@@ -37,27 +38,27 @@ func starting(opts ...pgqrs.Option) func(context.Context, *pgqrs.Store) error {
 	}
 }
 
-// storing is the statement that stores a run's message.
+// storing returns the statement that stores a run's message.
 func storing(key driver.Value) statement {
 	return query("message.enqueue", "welcome", adaInput, 0, nil, 0, key, nil)
 }
 
-// startsAtOnce is the statement that starts a run without a key, on PostgreSQL.
+// startsAtOnce returns the statement that starts a run without a key, on PostgreSQL.
 func startsAtOnce(delay, priority int) statement {
 	return query("run.start", "welcome", adaInput, delay, nil, priority, nil)
 }
 
-// starts is how the run is started, by one statement or in a transaction.
+// starts returns the statements that start the run: one statement, or several in a transaction.
 func starts() []statement {
 	return slices.Concat(onPostgres(startsAtOnce(0, 0).row(5, 7)), onSQLite(inOne(storing(nil).ids(7), makesRun.row(5, 7))...))
 }
 
-// inOne puts statements between those of the library's own transaction.
+// inOne puts statements into a transaction of the library's own.
 func inOne(all ...statement) []statement {
 	return append(append([]statement{ownBegin}, all...), txCommit)
 }
 
-// inVain is inOne that is rolled back.
+// inVain is like inOne, with a rollback at the end.
 func inVain(all ...statement) []statement {
 	return append(append([]statement{ownBegin}, all...), txRollback)
 }
@@ -138,7 +139,7 @@ func TestStatementsOfStart(t *testing.T) {
 
 var errDisk = errors.New("disk on fire")
 
-// inTransaction returns a call that does something in a transaction of the caller's, and commits it.
+// inTransaction returns a call that calls do in a transaction of the caller, and commits it.
 func inTransaction(do func(context.Context, *pgqrs.Store, pgqrs.Tx) error) func(context.Context, *pgqrs.Store) error {
 	return func(ctx context.Context, s *pgqrs.Store) error {
 		tx, err := s.DB().BeginTx(ctx, nil)
@@ -151,18 +152,19 @@ func inTransaction(do func(context.Context, *pgqrs.Store, pgqrs.Tx) error) func(
 
 func wakes(run int64) statement { return query("run.wake", fmt.Sprintf("[%d]", run)) }
 
-// looked is a look at run 5, which is so.
+// looked returns the query of run 5, with its answer.
 func looked(status string, output, failure driver.Value) statement {
 	return query("run.get", 5).row(runRow(5, status, output, failure)...)
 }
 
-// runRow is a row of the runs: id, workflow, message, status, input, output, error, key, parent, its step, warning, five times and attempts.
+// runRow returns a row of the runs: id, workflow, message, status, input, output, error, key,
+// parent, parent's step, warning, five times and attempts.
 func runRow(id int64, status string, output, failure driver.Value) []driver.Value {
 	now := instant.UTC()
 	return []driver.Value{id, "welcome", 7, status, []byte(adaInput), output, failure, nil, nil, nil, nil, now, now, nil, nil, now, 1}
 }
 
-// stepRow is a row of the steps: name, status, output, error, retries, wait and two times.
+// stepRow returns a row of the steps: name, status, output, error, retries, wait and two times.
 func stepRow(name, status string, output, failure, wait driver.Value) []driver.Value {
 	return []driver.Value{name, status, output, failure, 0, wait, instant.UTC(), nil, false}
 }
@@ -332,7 +334,7 @@ func TestStatementsOfSteering(t *testing.T) {
 	})
 }
 
-// A program that has no code for a workflow passes its input and result through as they are.
+// A program without the code of a workflow passes its input and result through unchanged.
 func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 	runOperations(t, []operation{{
 		name: "Start by json.RawMessage", want: starts(),
@@ -349,7 +351,7 @@ func TestUntypedWorkflowSendsTheSame(t *testing.T) {
 	}})
 }
 
-// The example of the page docs/STATEMENTS.md.
+// The test executes the example in docs/STATEMENTS.md.
 func TestUsersMockOfStartIsOneLine(t *testing.T) {
 	db, mock, err := sqlmock.New()
 	if err != nil {
@@ -365,10 +367,10 @@ func TestUsersMockOfStartIsOneLine(t *testing.T) {
 	}
 }
 
-// A runFunc is the code of the workflow welcome.
+// A runFunc is the function of the workflow welcome.
 type runFunc func(ctx context.Context, run *pgqrs.Run, in email) (string, error)
 
-// claimed is the message of a run, as a worker holds it.
+// claimed returns the message of a run as a worker holds it.
 func claimed() *pgqrs.MessageInfo {
 	m := held(7, 1).MessageInfo
 	m.Raw = []byte(adaInput)
@@ -380,12 +382,12 @@ func executing(fn runFunc) func(context.Context, *pgqrs.Store) error {
 	return func(ctx context.Context, s *pgqrs.Store) error { return welcome(s).Handle(fn).Work(ctx, claimed()) }
 }
 
-// begins is how each execution begins: the run's status, and whether it is its first one.
+// begins returns how an execution begins: the run's status, and whether it is the first execution.
 func begins(status string, fresh bool) statement {
 	return query("run.begin", 7, 3, 9).row(5, status, fresh)
 }
 
-// loads is how the steps are read, by all but the first execution.
+// loads returns how every execution except the first reads the steps.
 func loads(rows ...[]driver.Value) statement {
 	s := query("step.load", 5)
 	for _, r := range rows {
@@ -394,32 +396,32 @@ func loads(rows ...[]driver.Value) statement {
 	return s
 }
 
-// saves is the statement that records a step, while the run is RUNNING.
+// saves returns the statement that records a step while the run is RUNNING.
 func saves(name, status string, output, failure driver.Value, retries int, delay driver.Value) statement {
 	return query("step.save", 5, name, 7, 3, 9, status, output, failure, retries, delay, sqlmock.AnyArg()).row("RUNNING")
 }
 
-// succeeds is saves of a step without a result.
+// succeeds is like saves, for a step without a result.
 func succeeds(name string) statement { return saves(name, "SUCCESS", nil, nil, 0, nil) }
 
-// ends is how the run ends and its message is acked: by one statement or in a transaction.
+// ends returns how a run ends and its message is acked: by one statement, or in a transaction.
 func ends(status string, output, failure driver.Value) []statement {
 	return slices.Concat(
 		onPostgres(endsAtOnce(status, output, failure).row(status)),
 		onSQLite(inOne(query("run.finish", 5, status, output, failure).row(status, nil), query("message.ack", `[[7,3,9]]`).ids(7))...))
 }
 
-// endsAtOnce is the statement that ends the run, unless there is more to it.
+// endsAtOnce returns the statement that ends the run if nothing else has to be written.
 func endsAtOnce(status string, output, failure driver.Value) statement {
 	return query("run.end", 5, 7, 3, 9, status, output, failure)
 }
 
-// endsInParts is how a run ends that there is more to.
+// endsInParts returns how a run ends if more has to be written.
 func endsInParts(status string, output, failure driver.Value, how []statement) []statement {
 	return append(onPostgres(endsAtOnce(status, output, failure)), how...)
 }
 
-// does are statements in a row.
+// does joins statements.
 func does(first statement, parts ...any) []statement {
 	all := []statement{first}
 	for _, p := range parts {
@@ -440,19 +442,19 @@ func pay(ctx context.Context, run *pgqrs.Run, _ email) (string, error) {
 	return pgqrs.Step(ctx, run, "pay", func(context.Context) (string, error) { return "paid", nil })
 }
 
-// failing is a run of one step that fails.
+// failing returns a run of one step that fails.
 func failing(cause error, p pgqrs.Policy) runFunc {
 	return func(ctx context.Context, run *pgqrs.Run, _ email) (string, error) {
 		return "", run.With(p).Do(ctx, "pay", func(context.Context) error { return cause })
 	}
 }
 
-// never is a run whose function must not be called.
+// never is a run's function that must not be called.
 func never(context.Context, *pgqrs.Run, email) (string, error) {
 	panic("the function was called")
 }
 
-// unpaid is what a replay must not call.
+// unpaid is a step's function that a replay must not call.
 func unpaid(ctx context.Context, run *pgqrs.Run, _ email) (string, error) {
 	return pgqrs.Step(ctx, run, "pay", func(context.Context) (string, error) { panic("the step was called") })
 }
@@ -658,7 +660,7 @@ func TestStatementsOfChildren(t *testing.T) {
 	})
 }
 
-// storeKey carries the Store to a run's function, which has it from a variable in programs.
+// storeKey is the context key of the Store for a run's function. Programs use a variable instead.
 type storeKey struct{}
 
 func TestStatementsOfStepTx(t *testing.T) {
@@ -778,7 +780,7 @@ func TestTenStepsCostThirteenStatements(t *testing.T) {
 	}})
 }
 
-// nightly is the row of a schedule of these tests, with its latest run.
+// nightly is a schedule's row for these tests, with its latest run.
 var nightly = []driver.Value{3, "nightly", "emails", false, `{"To":"ada"}`, 1, nil, `{"a":"b"}`, "every 24h", "UTC", 1, instant, instant, nil, instant}
 
 // withRun adds a run to a schedule's row.
@@ -856,7 +858,7 @@ func TestStatementsOfSchedules(t *testing.T) {
 func TestStatementsOfAWorkerWithASchedule(t *testing.T) {
 	day := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {
-		row  []driver.Value // of schedule.find, the second time
+		row  []driver.Value // the answer of schedule.find, the second time
 		then []statement
 	}{
 		"nothing is due":            {[]driver.Value{"nightly", day.Add(time.Hour), 3, "every 24h", "UTC", 4, day.AddDate(0, 0, 1), nil, nil}, nil},
@@ -896,7 +898,7 @@ func TestStatementsOfAWorkerWithASchedule(t *testing.T) {
 	}
 }
 
-// putting is the statement that writes the schedule nightly.
+// putting returns the statement that writes the schedule nightly.
 func putting(next time.Time) statement {
 	return query("schedule.put", "nightly", "emails", false, `{"To":"ada"}`, 0, nil, nil, "every 24h", "UTC", 1, next.UnixMicro()).ids(3)
 }
@@ -967,8 +969,8 @@ func TestBadInputOfWorkflowsIsRefusedBeforeTheDatabaseIsAsked(t *testing.T) {
 	}
 }
 
-// In a run, but outside a step, these would be done again with every replay.
-// In a step they are done once, and so they are anywhere else.
+// In a run but outside a step, these calls would be repeated by every replay. In a step they are
+// made once, as they are anywhere else.
 func TestWhatARunWouldRepeatIsRefusedOutsideSteps(t *testing.T) {
 	s, _ := newMock(t, pgqrs.SQLite)
 	repeated := map[string]func(context.Context) error{
@@ -977,7 +979,7 @@ func TestWhatARunWouldRepeatIsRefusedOutsideSteps(t *testing.T) {
 	}
 	for name := range workflowCalls(t.Context(), s.WithTx(nil)) {
 		switch name {
-		case "Find", "Runs", "Info", "Steps": // they only look
+		case "Find", "Runs", "Info", "Steps": // these only read
 		default:
 			repeated[name] = func(ctx context.Context) error { return workflowCalls(ctx, s)[name] }
 		}

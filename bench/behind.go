@@ -9,7 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// What may stand beside the messages that are claimed.
+// States of rows in the queue besides the messages that are claimed.
 const (
 	nothing   = ""
 	archived  = "archived"
@@ -17,18 +17,18 @@ const (
 	ready     = "ready"
 )
 
-// claims are messages of a round of behind that are claimed and acked by hand; as
-// many as spec.Backlog are drained after that.
+// claims is the number of messages that a round of behind claims and acks by hand. After that it
+// drains spec.Backlog messages.
 const claims = 10_000
 
-// beside claims by hand and drains on a queue that has many more rows in a state.
+// beside measures claims by hand and a drain on a queue with many more rows in another state.
 func beside(e *engine, state string, rows int) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		l, err := e.openLibrary(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := l.queue.Enqueue(ctx, measure.NewJob(1)); err != nil { // makes the queue
+		if _, err := l.queue.Enqueue(ctx, measure.NewJob(1)); err != nil { // creates the queue
 			return nil, err
 		}
 		if err := l.claimAll(ctx, 1); err != nil {
@@ -85,8 +85,8 @@ func (l *library) claimAll(ctx context.Context, n int) error {
 	return nil
 }
 
-// stuff adds rows in a state to the queue, by SQL. Ready ones became due an
-// hour ago, so that what is enqueued later stands behind them.
+// stuff adds rows in a state to the queue, by SQL. Ready rows became due an hour ago, so that
+// messages that are enqueued later come after them.
 func (l *library) stuff(ctx context.Context, state string, n int) error {
 	texts := stuffSQLite
 	if l.engine.postgres() {

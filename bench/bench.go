@@ -1,6 +1,6 @@
-// Package bench measures the library against hand-written SQL on the same
-// tables and against other queues, in turn and in one run, and says which
-// targets are met. See README.md.
+// Package bench compares the library with hand-written SQL on the same tables and with other
+// queues. The contestants take turns within one run. The report says which targets are met. See
+// README.md.
 package bench
 
 import (
@@ -22,22 +22,22 @@ import (
 // Config says what to measure and for how long.
 type Config struct {
 	Engines  []string       // of "pg" and "sqlite"
-	Workload *regexp.Regexp // matches the names of those to run
+	Workload *regexp.Regexp // matches the names of the workloads to run
 	Rounds   int
-	Time     time.Duration // of one contestant in one round, where that is what ends it
+	Time     time.Duration // of one contestant in one round, if the time ends the round
 	Limit    time.Duration // of a drain
 	Hold     time.Duration // of the snapshot
 	Samples  int           // of a latency, in one round
-	Scale    float64       // of the numbers of messages; 1 is what the targets are about
-	Postgres string        // DSN of a server to use; empty starts one
+	Scale    float64       // of the numbers of messages, where 1 is the scale of the targets
+	Postgres string        // DSN of a server to use, or empty to start one
 	Dir      string        // where databases are made
-	Profiles string        // directory for CPU profiles of the library's rounds; empty takes none
+	Profiles string        // directory for CPU profiles of the library's rounds, or empty for none
 	Count    bool          // run the library once more, counting its statements
 	Log      io.Writer     // progress
 }
 
-// Run measures, and returns what came of it. An error of a contestant is part
-// of the report; Run fails only where nothing can be measured.
+// Run measures, and returns the results. An error of a contestant is part of the report. Run
+// returns an error only if nothing can be measured.
 func Run(ctx context.Context, c Config) (*Report, error) {
 	if c.Profiles != "" {
 		if err := os.MkdirAll(c.Profiles, 0o777); err != nil {
@@ -57,7 +57,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	return report, nil
 }
 
-// Workloads returns the names and titles of what an engine has.
+// Workloads returns the names and titles of an engine's workloads.
 func (c Config) Workloads(engine string) ([]string, error) {
 	list, err := c.workloads(engineNamed(engine), nil)
 	var lines []string
@@ -124,7 +124,7 @@ func (c Config) runEngine(ctx context.Context, name string) (results EngineRepor
 	return results, nil
 }
 
-// findServer gives the engine a server: the one it was told of, or its own.
+// findServer gives the engine a server: the configured one, or its own.
 func (e *engine) findServer(c Config) (stop func() error, err error) {
 	if c.Postgres != "" {
 		e.base = c.Postgres
@@ -138,8 +138,8 @@ func (e *engine) findServer(c Config) (stop func() error, err error) {
 	return s.stop, nil
 }
 
-// runWorkload has the contestants do a workload in turn, for some rounds. Who
-// begins changes from round to round.
+// runWorkload runs a workload with each contestant in turn, for some rounds. The order rotates from
+// round to round.
 func (c Config) runWorkload(ctx context.Context, e *engine, w workload) WorkloadReport {
 	r := WorkloadReport{Name: w.name, Title: w.title, Notes: w.notes, Rounds: []map[string]measure.Sample{}}
 	for _, x := range w.contestants {
@@ -188,7 +188,8 @@ func (c Config) runWorkload(ctx context.Context, e *engine, w workload) Workload
 	return r
 }
 
-// turn is one contestant's part of a round. It is alone, unless the workload keeps the others set up.
+// turn runs one contestant's part of a round. No other contestant is set up meanwhile, unless the
+// workload keeps them.
 func (c Config) turn(ctx context.Context, e *engine, w workload, x contestant, sessions map[string]*measure.Session) (sample measure.Sample, err error) {
 	session := sessions[x.name]
 	if session == nil {
@@ -215,7 +216,7 @@ func (c Config) turn(ctx context.Context, e *engine, w workload, x contestant, s
 	return session.Round(measure.WithMeter(ctx, meter))
 }
 
-// profile is the file for the CPU profile of the library's rounds, of which the last one stays.
+// profile returns the file for the CPU profile of the library's rounds. The latest run replaces it.
 func (c Config) profile(e *engine, w workload) string {
 	if c.Profiles == "" {
 		return ""
@@ -223,7 +224,7 @@ func (c Config) profile(e *engine, w workload) string {
 	return filepath.Join(c.Profiles, e.name+"-"+strings.ReplaceAll(w.name, "/", "-")+".pprof")
 }
 
-// dropProfile removes that of an earlier run.
+// dropProfile removes the profile of an earlier run.
 func (c Config) dropProfile(e *engine, w workload) error {
 	if err := os.Remove(c.profile(e, w)); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -231,11 +232,11 @@ func (c Config) dropProfile(e *engine, w workload) error {
 	return nil
 }
 
-// addShares takes the profile apart, if there is one.
+// addShares adds the shares of the profile to the report, if there is a profile.
 func (c Config) addShares(e *engine, w workload, r *WorkloadReport) {
 	file := c.profile(e, w)
 	if _, err := os.Stat(file); file == "" || err != nil {
-		return // what the child processes did is not profiled
+		return // the child processes are not profiled
 	}
 	shares, err := measure.Shares(file)
 	if err != nil {

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// short is a run that takes seconds and says nothing about speed.
+// short returns a configuration that takes seconds and measures no meaningful speed.
 func short(t *testing.T, engine, workload string) Config {
 	return Config{
 		Engines: []string{engine}, Workload: regexp.MustCompile(workload), Rounds: 1, Time: 20 * time.Millisecond, Limit: time.Second,
@@ -86,7 +86,7 @@ func checkReport(t *testing.T, r *Report) {
 	checkRendering(t, r)
 }
 
-// checkRendering looks at each form of a report.
+// checkRendering checks each form of a report.
 func checkRendering(t *testing.T, r *Report) {
 	t.Helper()
 	var text, markdown, svg bytes.Buffer

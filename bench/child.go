@@ -16,11 +16,11 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// childVariable holds the order of a process that was started to do a part of
-// a workload by itself.
+// childVariable is the environment variable with the order of a child process, which runs a part of
+// a workload.
 const childVariable = "PGQRS_BENCH_CHILD"
 
-// A childOrder says what part.
+// A childOrder names the part.
 type childOrder struct {
 	Job      string // "enqueue" or "drain"
 	Engine   string
@@ -28,7 +28,7 @@ type childOrder struct {
 	Messages int
 }
 
-// runChild runs a copy of this program and decodes what it prints.
+// runChild runs a copy of this program and decodes its output.
 func runChild(ctx context.Context, order childOrder, into any) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -49,8 +49,8 @@ func runChild(ctx context.Context, order childOrder, into any) error {
 	return json.Unmarshal(out, into)
 }
 
-// Child does the part of a workload that this process was started for, if it
-// was. A program that calls Run must call it first.
+// Child runs the part of a workload that this process was started for, if there is one. A program
+// that calls Run must call Child first.
 func Child(ctx context.Context) (was bool, err error) {
 	text := os.Getenv(childVariable)
 	if text == "" {
@@ -92,7 +92,7 @@ func (l *library) trickle(ctx context.Context, n int) (string, error) {
 	return "done", nil
 }
 
-// watchedDrain works off n messages and keeps an eye on this process's memory.
+// watchedDrain handles n messages and samples this process's memory.
 func (l *library) watchedDrain(ctx context.Context, n int) (measure.Sample, error) {
 	watching, stop := context.WithCancel(ctx)
 	watched := make(chan []float64)
@@ -111,8 +111,8 @@ func (l *library) watchedDrain(ctx context.Context, n int) (measure.Sample, erro
 	return sample, nil
 }
 
-// watchMemory returns, for every twentieth of a second until ctx is done, the
-// MiB that the Go runtime has from the system and has not given back.
+// watchMemory returns a sample for every twentieth of a second until ctx is done. A sample is the
+// memory in MiB that the Go runtime has from the system and has not given back.
 func watchMemory(ctx context.Context) []float64 {
 	var seen []float64
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -129,7 +129,8 @@ func watchMemory(ctx context.Context) []float64 {
 	}
 }
 
-// residentPeak is the most memory this process ever had, in MiB, as Linux says; 0 elsewhere.
+// residentPeak returns the maximum memory of this process in MiB, as Linux reports it, or 0
+// elsewhere.
 func residentPeak() float64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-const dbosSQLiteConns = 8 // as DBOS has it
+const dbosSQLiteConns = 8 // the default of DBOS
 
-// dbosWorkflow takes ten steps that do nothing.
+// dbosWorkflow runs ten steps that do nothing.
 func dbosWorkflow(ctx dbos.Context, in measure.Job) (int64, error) {
 	var last int64
 	for _, name := range stepNames {
@@ -28,12 +28,12 @@ func dbosWorkflow(ctx dbos.Context, in measure.Job) (int64, error) {
 	return last, nil
 }
 
-// dbosRuns starts runs and waits for their results. DBOS runs a workflow in
-// the process that starts it, without a queue between. On PostgreSQL its pool is of its own making.
+// dbosRuns starts runs and waits for their results. DBOS runs a workflow in the process that starts
+// it, without a queue between. On PostgreSQL it makes its own pool.
 func dbosRuns(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		if !e.postgres() {
-			e = e.modernc("&_txlock=immediate") // as DBOS opens a file itself, but with the PRAGMA synchronous that is asked for
+			e = e.modernc("&_txlock=immediate") // as DBOS opens a file itself, with the given PRAGMA synchronous
 		}
 		db, err := e.fresh(ctx, dbosSQLiteConns)
 		if err != nil {
@@ -81,7 +81,7 @@ func dbosRuns(e *engine) opener {
 	}
 }
 
-// expect is an error unless each query answers its number.
+// expect returns an error unless each query returns its number.
 func (d *database) expect(ctx context.Context, want map[string]int) error {
 	for query, n := range want {
 		got, err := d.count(ctx, query)

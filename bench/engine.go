@@ -18,31 +18,31 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// An engine is a kind of database, its driver, and how durable its commits are.
-// The library and the hand-written loops both run on it.
+// An engine is a kind of database with its driver and the durability of its commits. The library
+// and the hand-written loops both run on it.
 type engine struct {
-	name        string // as the -engine flag has it
+	name        string // the value of the flag -engine
 	title       string
 	dialect     pgqrs.Dialect
 	driver      string
-	synchronous string // SQLite's PRAGMA; empty on PostgreSQL
-	parameters  string // more of them for the DSN, on SQLite
-	base        string // on PostgreSQL the DSN, else a directory
+	synchronous string // SQLite's PRAGMA, or empty on PostgreSQL
+	parameters  string // more parameters of the DSN, on SQLite
+	base        string // on PostgreSQL the DSN, otherwise a directory
 	statements  *statements
 	raw         rawSQL
-	server      *server // if this program has started it
+	server      *server // if this program has started one
 }
 
 // made numbers the databases of this process.
 var made atomic.Int64
 
-// Connections of one pool. PostgreSQL's is what every peer gets that lets one choose.
+// Sizes of pools. Every peer that allows a choice gets PostgreSQL's size.
 const (
 	postgresConns = 16
 	sqliteConns   = 4
 )
 
-// counting is the engine with pools that count their statements.
+// counting returns the engine with pools that count their statements.
 func (e *engine) counting(s *statements) *engine {
 	counting := *e
 	counting.statements = s
@@ -51,7 +51,7 @@ func (e *engine) counting(s *statements) *engine {
 
 func (e *engine) postgres() bool { return e.dialect == pgqrs.Postgres }
 
-// conns is the size of a pool for somebody with no special wish.
+// conns returns the default size of a pool.
 func (e *engine) conns() int {
 	if e.postgres() {
 		return postgresConns
@@ -59,16 +59,16 @@ func (e *engine) conns() int {
 	return sqliteConns
 }
 
-// A database is fresh, empty, and gone after drop.
+// A database is new and empty. The method drop removes it.
 type database struct {
 	*sql.DB
 	engine *engine
 	dsn    string
 	schema string // on PostgreSQL
-	dir    string // elsewhere
+	dir    string // otherwise
 }
 
-// fresh makes a database: on PostgreSQL a schema, elsewhere a file.
+// fresh creates a database: a schema on PostgreSQL, otherwise a file.
 func (e *engine) fresh(ctx context.Context, conns int) (*database, error) {
 	d := &database{engine: e}
 	if e.postgres() {
@@ -87,7 +87,7 @@ func (e *engine) fresh(ctx context.Context, conns int) (*database, error) {
 	}
 	var err error
 	if d.DB, err = e.open(d.dsn, conns); err == nil {
-		err = d.PingContext(ctx) // one connection alone turns WAL on
+		err = d.PingContext(ctx) // only one connection may turn on WAL
 	}
 	return d, err
 }
@@ -117,7 +117,7 @@ func (e *engine) admin(ctx context.Context, statement string) error {
 	return err
 }
 
-// withParameter adds one to a DSN of either form, URL or key=value.
+// withParameter adds a parameter to a DSN in URL or key=value form.
 func withParameter(dsn, name, value string) string {
 	if !strings.Contains(dsn, "://") {
 		return dsn + " " + name + "=" + value
@@ -139,9 +139,9 @@ func (d *database) drop() error {
 	return errors.Join(err, d.engine.admin(ctx, "DROP SCHEMA "+d.schema+" CASCADE"))
 }
 
-// settle is called between filling a database and starting the clock, so that
-// nobody pays for what another left to do: on PostgreSQL VACUUM ANALYZE of
-// its tables, on SQLite a checkpoint.
+// settle is called after a database is filled, before the clock starts. It does work that the
+// filling has left to do, so that no contestant pays for it. On PostgreSQL it runs VACUUM ANALYZE
+// on the tables, and on SQLite a checkpoint.
 func (d *database) settle(ctx context.Context) error {
 	if d.schema != "" {
 		return d.engine.vacuum(ctx, d.schema)
@@ -165,24 +165,24 @@ func (e *engine) vacuum(ctx context.Context, schema string) error {
 	return err
 }
 
-// count returns the number that a query asks for.
+// count returns the number that a query selects.
 func (d *database) count(ctx context.Context, query string, args ...any) (int, error) {
 	var n int
 	err := d.QueryRowContext(ctx, query, args...).Scan(&n)
 	return n, err
 }
 
-// archived counts messages that are done.
+// archived counts the archived messages.
 func (d *database) archived(ctx context.Context) (int, error) {
 	return d.count(ctx, "SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NOT NULL AND failed_at IS NULL")
 }
 
-// stored counts messages, whatever their state.
+// stored counts the messages in all states.
 func (d *database) stored(ctx context.Context) (int, error) {
 	return d.count(ctx, "SELECT count(*) FROM pgqrs_messages")
 }
 
-// A logbook keeps what the library has to complain of.
+// A logbook collects the library's warnings.
 type logbook struct {
 	slog.Handler
 	warnings atomic.Int64
@@ -207,7 +207,8 @@ func (l *logbook) Handle(_ context.Context, r slog.Record) error {
 func (l *logbook) WithAttrs([]slog.Attr) slog.Handler { return l }
 func (l *logbook) WithGroup(string) slog.Handler      { return l }
 
-// err is an error if there was something: a run that lost leases or claims did not do what its rate says.
+// err returns an error if there were warnings. The rate of a run that lost leases or claims is not
+// meaningful.
 func (l *logbook) err() error {
 	if n := l.warnings.Load(); n > 0 {
 		return fmt.Errorf("the library warned %d times; first: %s", n, *l.first.Load())
@@ -220,7 +221,7 @@ func (d *database) store(l *logbook) *pgqrs.Store {
 	return pgqrs.Config{Logger: slog.New(l)}.New(d.DB, d.engine.dialect)
 }
 
-// installed is a fresh database with the library's tables.
+// installed creates a database with the library's tables.
 func (e *engine) installed(ctx context.Context, conns int) (*database, error) {
 	d, err := e.fresh(ctx, conns)
 	if err != nil {

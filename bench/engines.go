@@ -5,7 +5,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// engineNamed returns an engine without a database, or nil. SQLite's is that of synchronous=NORMAL.
+// engineNamed returns an engine without a database, or nil. SQLite has synchronous=NORMAL.
 func engineNamed(name string) *engine {
 	switch name {
 	case "pg":
@@ -16,22 +16,22 @@ func engineNamed(name string) *engine {
 	return nil
 }
 
-// withSynchronous is a copy with another PRAGMA synchronous.
+// withSynchronous returns a copy with another PRAGMA synchronous.
 func (e *engine) withSynchronous(s string) *engine {
 	other := *e
 	other.synchronous = s
 	return &other
 }
 
-// modernc is SQLite on modernc's driver, which River and DBOS are made for. A
-// file must not be opened by two of SQLite's libraries in one process.
+// modernc returns SQLite on modernc's driver, which River and DBOS are made for. Two SQLite
+// libraries in one process must not open the same file.
 func (e *engine) modernc(parameters string) *engine {
 	other := *e
 	other.driver, other.parameters = "sqlite", parameters
 	return &other
 }
 
-// postgresWorkloads are the rows of the report on PostgreSQL.
+// postgresWorkloads returns the workloads on PostgreSQL.
 func postgresWorkloads(e *engine, c Config) []workload {
 	fast := func(workers int) contestant {
 		s := riverFast(workers)
@@ -128,8 +128,8 @@ func postgresWorkloads(e *engine, c Config) []workload {
 	return append(list, reference(e, c)...)
 }
 
-// sqliteWorkloads are the rows on SQLite: those that wait for the disk with
-// both PRAGMAs, the others with NORMAL.
+// sqliteWorkloads returns the workloads on SQLite. Workloads that wait for the disk run with both
+// values of synchronous, and the others with NORMAL.
 func sqliteWorkloads(e *engine, c Config, mattn *mattn) []workload {
 	list := sqliteDurable(e, c, mattn)
 	list = append(list, sqliteDurable(e.withSynchronous("FULL"), c, mattn)...)
@@ -137,7 +137,8 @@ func sqliteWorkloads(e *engine, c Config, mattn *mattn) []workload {
 	return append(list, reference(e, c)...)
 }
 
-// dbosPublished is DBOS v1.2.0's rate of runs of ten steps to the raw loop's, as surveyed.
+// dbosPublished is the ratio of DBOS v1.2.0's rate of runs of ten steps to the raw loop's rate, as
+// surveyed.
 const dbosPublished = 0.013
 
 func sqliteDurable(e *engine, c Config, mattn *mattn) []workload {
@@ -242,7 +243,7 @@ func sqliteDurable(e *engine, c Config, mattn *mattn) []workload {
 	return list
 }
 
-// What both engines have.
+// The functions below are for both engines.
 
 func enqueueSpec(c Config, goroutines, items int) measure.Spec {
 	return measure.Spec{Goroutines: goroutines, Items: items, Time: c.Time}
@@ -306,7 +307,7 @@ func drainMemory(e *engine, c Config) workload {
 	}
 }
 
-// reference is the scenario that pgqrs for Rust publishes.
+// reference returns the scenario for which pgqrs for Rust publishes rates.
 func reference(e *engine, c Config) []workload {
 	var list []workload
 	for _, batch := range []int{1, 10, 50} {
@@ -328,15 +329,16 @@ func atLeast(figure string, least float64, against ...string) target {
 	return target{figure: figure, least: least, against: against}
 }
 
-// compared is no target, but shown all the same.
+// compared returns a comparison that is shown without a target.
 func compared(figure string, against string) target {
 	return target{figure: figure, against: []string{against}}
 }
 
-// oursOnMattn is the library on the peers' driver, so that the drivers do not count in the comparison.
+// oursOnMattn is the library on the peers' driver. It takes the difference between drivers out of
+// the comparison.
 const oursOnMattn = "ours-mattn"
 
-// likewise compares that with others. It has no target.
+// likewise returns a comparison of the library on mattn's driver with others, without a target.
 func likewise(against ...string) target {
 	return target{figure: measure.Rate, of: oursOnMattn, against: against}
 }
@@ -345,5 +347,5 @@ func atMost(figure string, most float64, against ...string) target {
 	return target{figure: figure, most: most, against: against}
 }
 
-// scaled shortens a number of messages.
+// scaled multiplies a number of messages by the scale.
 func (c Config) scaled(n int) int { return max(1000, int(float64(n)*c.Scale)) }

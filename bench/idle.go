@@ -12,11 +12,11 @@ import (
 
 const (
 	idleQueues = 20
-	idleBefore = 30 * time.Second // before counting begins
+	idleBefore = 30 * time.Second // before the counting begins
 	idleFor    = 20 * time.Second
 )
 
-// idle counts what a Worker with many queues and no messages sends, below the pool.
+// idle counts the statements of a Worker with many queues and no messages, below the pool.
 func idle(e *engine) opener {
 	return rounds(func(ctx context.Context, _ measure.Spec) (measure.Sample, error) {
 		counts := newStatements()

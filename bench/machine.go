@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// A Machine is where a report comes from.
+// A Machine describes the machine on which a report was made.
 type Machine struct {
 	System     string // operating system, architecture
 	CPU        string
@@ -19,8 +19,8 @@ type Machine struct {
 	Memory     string
 	Filesystem string // of the databases
 	Go         string
-	Modules    []string // path and version of the drivers, and of what is measured
-	LoadBefore string   // the load average, where there is one
+	Modules    []string // path and version of the drivers and of the measured modules
+	LoadBefore string   // the load average, if the system has one
 	LoadAfter  string
 }
 
@@ -45,8 +45,8 @@ func machineOf(dir string) Machine {
 	return m
 }
 
-// moduleVersions are those linked in, and those that cmd/mattn has: both are
-// built from one go.mod, which is read where the binary does not say.
+// moduleVersions returns the versions of the modules in this program and in cmd/mattn. Both are
+// built from one go.mod, which is read if the binary does not contain the versions.
 func moduleVersions() map[string]string {
 	versions := map[string]string{}
 	if text, err := os.ReadFile("go.mod"); err == nil {
@@ -65,7 +65,7 @@ func moduleVersions() map[string]string {
 	return versions
 }
 
-// field is the value of the first line of a file that begins with a name, or "unknown".
+// field returns the value of the first line of a file that begins with a name, or "unknown".
 func field(file, name string) string {
 	f, err := os.Open(file)
 	if err != nil {
@@ -80,7 +80,7 @@ func field(file, name string) string {
 	return "unknown"
 }
 
-// filesystem is the type of the one that holds a directory, and its device.
+// filesystem returns the type and the device of the file system of a directory.
 func filesystem(dir string) string {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -28,7 +28,7 @@ func (r *Report) Markdown(w io.Writer) error {
 	return out.err
 }
 
-// summary is one line a target.
+// summary writes one line for each target.
 func (e EngineReport) summary(out *sink) {
 	out.printf("\n| | target | came to | |\n|---|---|---|---|\n")
 	for _, w := range e.Workloads {
@@ -68,7 +68,7 @@ func (w *WorkloadReport) markdown(out *sink) {
 	}
 }
 
-// mainFigure is the one that a plot shows.
+// mainFigure returns the figure that a plot shows.
 func (w *WorkloadReport) mainFigure() string {
 	figures := w.figures()
 	if len(figures) == 0 {

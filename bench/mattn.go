@@ -9,14 +9,14 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// mattn is the program with the queues on mattn's driver; see cmd/mattn.
+// A mattn is the program with the queues on mattn's driver. See cmd/mattn.
 type mattn struct {
 	path  string
 	err   error // why it could not be built
 	facts map[string][]string
 }
 
-// buildMattn builds it. It needs the go command and a C compiler.
+// buildMattn builds the program. It needs the go command and a C compiler.
 func buildMattn(ctx context.Context, dir string) *mattn {
 	m := &mattn{path: filepath.Join(dir, "mattn"), facts: map[string][]string{}}
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", m.path, "github.com/pgqrs/pgqrs-go/bench/cmd/mattn").CombinedOutput()
@@ -26,7 +26,7 @@ func buildMattn(ctx context.Context, dir string) *mattn {
 	return m
 }
 
-// contestant opens one of its queues.
+// contestant returns the opener of one of its queues.
 func (m *mattn) contestant(e *engine, name, workload string) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		if m.err != nil {

@@ -15,7 +15,7 @@ func memory(e *engine) opener {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := l.queue.Enqueue(ctx, measure.NewJob(1)); err != nil { // makes the queue
+		if _, err := l.queue.Enqueue(ctx, measure.NewJob(1)); err != nil { // creates the queue
 			return nil, err
 		}
 		if err := l.stuff(ctx, ready, spec.Backlog-1); err != nil {

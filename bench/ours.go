@@ -12,7 +12,7 @@ import (
 
 const queueName = "bench"
 
-// library is the library at work on a database of its own.
+// A library is the library on a database of its own.
 type library struct {
 	*database
 	store *pgqrs.Store
@@ -35,7 +35,8 @@ func (d *database) library() *library {
 	return l
 }
 
-// close closes the store, drops the database, and says what the library complained of.
+// close closes the store and drops the database. It returns an error if the library logged a
+// warning.
 func (l *library) close() error {
 	return errors.Join(l.log.err(), l.store.Close(), l.drop())
 }
@@ -56,7 +57,7 @@ func (l *library) fill(ctx context.Context, n int) error {
 	return l.settle(ctx)
 }
 
-// enqueue stores one message a call.
+// enqueue stores one message with each call.
 func enqueue(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		l, err := e.openLibrary(ctx)
@@ -76,7 +77,7 @@ func enqueue(e *engine) opener {
 	}
 }
 
-// enqueueBatch stores many messages a call.
+// enqueueBatch stores many messages with each call.
 func enqueueBatch(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		l, err := e.openLibrary(ctx)
@@ -96,7 +97,7 @@ func enqueueBatch(e *engine) opener {
 	}
 }
 
-// drain works a backlog off through a Worker.
+// drain handles a backlog with a Worker.
 func drain(e *engine) opener {
 	return rounds(func(ctx context.Context, spec measure.Spec) (measure.Sample, error) {
 		l, err := e.openLibrary(ctx)
@@ -114,9 +115,8 @@ func drain(e *engine) opener {
 	})
 }
 
-// work runs a Worker until it has handled n messages or the time is up. The
-// clock stops when Run has returned, which it does after all outcomes are
-// recorded.
+// work runs a Worker until it has handled n messages or the time is up. The clock stops when Run
+// returns, which is after all outcomes are recorded.
 func (l *library) work(ctx context.Context, spec measure.Spec, n int) (measure.Sample, error) {
 	var handled atomic.Int64
 	running, stop := context.WithTimeout(ctx, spec.Limit)

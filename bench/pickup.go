@@ -10,8 +10,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// pickup times messages from before they are enqueued to when their handler is
-// called, in a process that does both.
+// pickup measures the time from before a message is enqueued until its handler is called, in a
+// process that does both.
 func pickup(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		l, err := e.openLibrary(ctx)
@@ -30,7 +30,7 @@ func pickup(e *engine) opener {
 	}
 }
 
-// pickupWorker tells how old each message is when its handler is called.
+// pickupWorker returns a Worker that sends the age of each message when its handler is called.
 func (l *library) pickupWorker(begun chan<- time.Duration) *pgqrs.Worker {
 	return &pgqrs.Worker{Handlers: []pgqrs.Handler{l.queue.Handle(func(_ context.Context, m *pgqrs.Message[measure.Job]) error {
 		begun <- time.Since(time.Unix(0, m.Payload.ID))
@@ -38,9 +38,9 @@ func (l *library) pickupWorker(begun chan<- time.Duration) *pgqrs.Worker {
 	})}}
 }
 
-// pickupOther is pickup with the enqueuing done by another process, which this
-// one can learn of by looking at the database only. Messages come at random
-// times, far enough apart that the Worker has gone back to its regular polls.
+// pickupOther is like pickup, with another process that enqueues. This process can notice the
+// messages only in the database. They come at random times, far enough apart for the Worker to
+// return to its regular polls.
 func pickupOther(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		l, err := e.openLibrary(ctx)
@@ -69,7 +69,8 @@ func pickupOther(e *engine) opener {
 	}
 }
 
-// rawPickup inserts a row on one connection, and claims it on another as soon as the insert has returned.
+// rawPickup inserts a row on one connection. It claims the row on another connection as soon as the
+// insert has returned.
 func rawPickup(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		r, err := e.openRaw(ctx, 2)

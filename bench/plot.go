@@ -13,8 +13,9 @@ const (
 	plotMargin = 12
 )
 
-// SVG draws a bar for each contestant of each workload, as long as its median
-// is of the workload's greatest, and a thin line from its least to its most.
+// SVG draws a bar for each contestant of each workload, and a thin line from its minimum to its
+// maximum. The length of a bar is the contestant's median relative to the largest median of the
+// workload.
 func (r *Report) SVG(w io.Writer) error {
 	height := plotMargin
 	for _, e := range r.Engines {
@@ -39,7 +40,7 @@ func (r *Report) SVG(w io.Writer) error {
 	return out.err
 }
 
-// plot draws one workload from y on and returns where the next begins.
+// plot draws one workload from y on and returns the y of the next one.
 func (w *WorkloadReport) plot(out *sink, y int) int {
 	figure := w.mainFigure()
 	most := 0.0

@@ -10,9 +10,9 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// rawSQL is what somebody would write by hand on the library's tables: one
-// queue, no keys, no fences, no retries. It is the limit that the library is
-// held against. Each is prepared once.
+// A rawSQL has statements that somebody would write by hand for the library's tables. They support
+// one queue, and have no keys, fences or retries. They are the limit that the library is compared
+// with. Each statement is prepared once.
 type rawSQL struct {
 	queue      string // make a queue. 1 row: id
 	insert     string // queue, payload. 1 row: id
@@ -28,7 +28,7 @@ type rawSQL struct {
 	ids   func([]int64) any  // and of numbers
 }
 
-// raw is a database with the library's tables and one queue.
+// A raw is a database with the library's tables and one queue.
 type raw struct {
 	*database
 	queue int64
@@ -43,7 +43,7 @@ func (e *engine) openRaw(ctx context.Context, conns int) (*raw, error) {
 	return r, db.QueryRowContext(ctx, e.raw.queue, "raw").Scan(&r.queue)
 }
 
-// rawEnqueue inserts one row a call, on so many connections.
+// rawEnqueue inserts one row with each call, on a number of connections.
 func rawEnqueue(e *engine, conns int) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		r, err := e.openRaw(ctx, conns)
@@ -62,7 +62,7 @@ func rawEnqueue(e *engine, conns int) opener {
 	}
 }
 
-// rawEnqueueBatch inserts many rows a call and reads their ids.
+// rawEnqueueBatch inserts many rows with each call and reads their ids.
 func rawEnqueueBatch(e *engine) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		r, err := e.openRaw(ctx, 1)
@@ -104,7 +104,7 @@ func numbers(rows *sql.Rows, err error) ([]int64, error) {
 	return list, errors.Join(rows.Err(), rows.Close())
 }
 
-// enqueuing is a session whose rounds call fn, which stores spec.Items messages.
+// enqueuing returns a session whose rounds call fn, which stores spec.Items messages.
 func (d *database) enqueuing(spec measure.Spec, fn func(context.Context, int) error) *measure.Session {
 	total := 0
 	round := func(ctx context.Context) (measure.Sample, error) {
@@ -125,8 +125,8 @@ func (d *database) enqueuing(spec measure.Spec, fn func(context.Context, int) er
 	return &measure.Session{Round: round, Close: d.drop}
 }
 
-// rawDrain claims a hundred and completes them, over one connection, until
-// nothing is left. It runs no handler.
+// rawDrain claims and completes a hundred rows at a time on one connection, until none is left. It
+// runs no handler.
 func rawDrain(e *engine) opener {
 	return rounds(func(ctx context.Context, spec measure.Spec) (measure.Sample, error) {
 		r, err := e.openRaw(ctx, 1)
@@ -212,8 +212,8 @@ func claimed(rows *sql.Rows, err error) ([]int64, error) {
 	return ids, errors.Join(rows.Err(), rows.Close())
 }
 
-// check is an error unless the table says that what the sample counts is done;
-// and everything is, unless the clock ran out.
+// check returns an error unless the table has as many archived messages as the sample counts. It
+// marks the sample as capped if messages are left.
 func (d *database) check(ctx context.Context, sample measure.Sample, backlog int) error {
 	archived, err := d.archived(ctx)
 	if err != nil {

@@ -31,7 +31,7 @@ var rawPostgres = rawSQL{
 	ids:       func(list []int64) any { return pq.Array(list) },
 }
 
-// sqliteNow is in the format that the library's tables have.
+// sqliteNow selects the time in the format of the library's tables.
 const sqliteNow = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
 
 var rawSQLite = rawSQL{

@@ -11,8 +11,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// byHand is the published scenario of pgqrs for Rust: consumers that each
-// dequeue a batch and archive it, over and over, until the backlog is done.
+// byHand is the published scenario of pgqrs for Rust. Consumers dequeue a batch and archive it,
+// over and over, until the backlog is done.
 func byHand(e *engine) opener {
 	return rounds(func(ctx context.Context, spec measure.Spec) (measure.Sample, error) {
 		l, err := e.openLibrary(ctx)
@@ -55,8 +55,9 @@ func (l *library) consume(ctx context.Context, spec measure.Spec, done *atomic.I
 	return nil
 }
 
-// publishedRates are pgqrs 0.15's own for this scenario (Rust, release build, its
-// benchmark of March 2026; machine and durability are not recorded), by batch and consumers.
+// publishedRates are the published rates of pgqrs 0.15 for this scenario, by batch and consumers.
+// They come from its benchmark of March 2026, with Rust and a release build. Machine and durability
+// are not recorded.
 var publishedRates = map[string]map[[2]int]float64{
 	"pg": {
 		{1, 1}: 149.5, {1, 2}: 292.8, {1, 4}: 575.0,
@@ -70,7 +71,7 @@ var publishedRates = map[string]map[[2]int]float64{
 	},
 }
 
-// published says what pgqrs 0.15 came to.
+// published returns the rates of pgqrs 0.15 as text.
 func published(engine string, batch, consumers int) string {
 	if rate, ok := publishedRates[engine][[2]int{batch, consumers}]; ok {
 		return fmt.Sprintf("pgqrs 0.15 published %.0f/s", rate)

@@ -13,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// A Report is all that a run came to. It is what -json writes.
+// A Report has all results of a run. The flag -json writes it.
 type Report struct {
 	Machine Machine
 	Config  string
@@ -22,14 +22,14 @@ type Report struct {
 	Engines []EngineReport
 }
 
-// An EngineReport is what was measured on one engine.
+// An EngineReport has the results on one engine.
 type EngineReport struct {
 	Name, Title string
-	Settings    []string // as the database said
+	Settings    []string // as the database reports them
 	Workloads   []WorkloadReport
 }
 
-// A WorkloadReport is one row of the targets.
+// A WorkloadReport has the results of one workload.
 type WorkloadReport struct {
 	Name, Title string
 	Notes       []string
@@ -37,14 +37,14 @@ type WorkloadReport struct {
 	Rounds      []map[string]measure.Sample // by contestant
 	Verdicts    []VerdictReport
 	Errors      []ContestantError
-	Statements  map[string]float64 `json:",omitempty"` // that the library sent for each thing done, by tag
+	Statements  map[string]float64 `json:",omitempty"` // sent by the library for each thing done, by tag
 	Shares      map[string]float64 `json:",omitempty"` // of this process's time in the library's rounds, by part
 }
 
-// A ContestantReport says who took part, and how it was set.
+// A ContestantReport names a contestant and its settings.
 type ContestantReport struct{ Name, How string }
 
-// A ContestantError is a round that came to nothing. The contestant sits out the rest.
+// A ContestantError is a failed round. The contestant skips the rest.
 type ContestantError struct {
 	Contestant string
 	Round      int
@@ -63,7 +63,8 @@ func (w *WorkloadReport) failed(contestant string) bool {
 	return slices.ContainsFunc(w.Errors, func(e ContestantError) bool { return e.Contestant == contestant })
 }
 
-// spread is that of one figure of one contestant; ok is false if it has none.
+// spread returns the spread of a contestant's figure. The result ok is false if the contestant has
+// no such figure.
 func (w *WorkloadReport) spread(contestant, figure string) (s spread, ok bool) {
 	var values []float64
 	for _, round := range w.Rounds {
@@ -74,7 +75,7 @@ func (w *WorkloadReport) spread(contestant, figure string) (s spread, ok bool) {
 	return spreadOf(values), len(values) > 0
 }
 
-// figures are those that any contestant has, the most telling first.
+// figures returns the figures that any contestant has, the most important first.
 func (w *WorkloadReport) figures() []string {
 	seen := map[string]bool{}
 	for _, round := range w.Rounds {
@@ -109,12 +110,13 @@ func (r *Report) Failed() bool {
 	return false
 }
 
-// describe says how long everything was measured.
+// describe returns how long everything was measured.
 func (c Config) describe() string {
 	return fmt.Sprintf("%d rounds, %v a contestant and round, drains stopped after %v, %d samples of a latency a round, scale %g", c.Rounds, c.Time, c.Limit, c.Samples, c.Scale)
 }
 
-// countStatements has the library do a workload once more, and counts what it sends below the pool.
+// countStatements runs a workload once more with the library, and counts the statements below the
+// pool.
 func (c Config) countStatements(ctx context.Context, e *engine, w workload, r *WorkloadReport) {
 	counts := newStatements()
 	c.Profiles = ""
@@ -145,7 +147,7 @@ func (c Config) countStatements(ctx context.Context, e *engine, w workload, r *W
 	}
 }
 
-// number writes a figure as short as it can be told apart.
+// number formats a figure with as few digits as are meaningful.
 func number(v float64) string {
 	switch {
 	case v >= 99_950:
@@ -174,7 +176,7 @@ func thousands(n int) string {
 	return s
 }
 
-// String is the median, and the least and the most.
+// String returns the median, the minimum and the maximum.
 func (s spread) String() string {
 	if s.Min == s.Max {
 		return number(s.Median)

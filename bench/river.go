@@ -15,17 +15,17 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivermigrate"
-	_ "modernc.org/sqlite" // what riversqlite is tested with
+	_ "modernc.org/sqlite" // the driver that riversqlite is tested with
 
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// riverArgs is a job on River.
+// A riverArgs is a job on River.
 type riverArgs struct{ measure.Job }
 
 func (riverArgs) Kind() string { return "bench" }
 
-// riverWorker calls fn.
+// A riverWorker calls fn.
 type riverWorker struct {
 	river.WorkerDefaults[riverArgs]
 	fn func(riverArgs)
@@ -36,14 +36,14 @@ func (w *riverWorker) Work(_ context.Context, job *river.Job[riverArgs]) error {
 	return nil
 }
 
-// riverSettings are those that its speed depends on. Zero means River's defaults.
+// A riverSettings has the settings that River's speed depends on. Zero means River's defaults.
 type riverSettings struct {
 	workers        int
 	cooldown, poll time.Duration
 }
 
-// riverFast are the settings of River's own benchmark command for a drain.
-// FetchCooldown cannot be less than a millisecond.
+// riverFast returns the settings of River's own benchmark command for a drain. FetchCooldown cannot
+// be less than a millisecond.
 func riverFast(workers int) riverSettings {
 	if workers < 64 {
 		return riverSettings{workers, time.Millisecond, 20 * time.Millisecond}
@@ -58,14 +58,14 @@ func (s riverSettings) String() string {
 	return fmt.Sprintf("MaxWorkers %d, FetchCooldown %v, FetchPollInterval %v", s.workers, s.cooldown, s.poll)
 }
 
-// riverOn is River on a database of its own; TTx is its driver's transaction.
+// A riverOn is River on a database of its own. TTx is the transaction type of its driver.
 type riverOn[TTx any] struct {
-	db     *database // of the measured engine, for looking at the tables
+	db     *database // of the measured engine, to read the tables
 	driver riverdriver.Driver[TTx]
 	close  func() error
 }
 
-// riverPostgres is River on pgx, in a fresh schema.
+// riverPostgres opens River on pgx, in a new schema.
 func riverPostgres(ctx context.Context, e *engine) (*riverOn[pgx.Tx], error) {
 	db, err := e.fresh(ctx, 1)
 	if err != nil {
@@ -87,7 +87,7 @@ func riverPostgres(ctx context.Context, e *engine) (*riverOn[pgx.Tx], error) {
 	return r, r.migrate(ctx)
 }
 
-// riverSQLite is River on modernc's driver, with the one connection its documentation asks for.
+// riverSQLite opens River on modernc's driver, with one connection as its documentation advises.
 func riverSQLite(ctx context.Context, e *engine) (*riverOn[*sql.Tx], error) {
 	db, err := e.modernc("").fresh(ctx, 1)
 	if err != nil {
@@ -106,7 +106,7 @@ func (r *riverOn[TTx]) migrate(ctx context.Context) error {
 	return err
 }
 
-// client returns one that works jobs, or with no settings one that only inserts them.
+// client returns a client that works jobs. With zero settings it only inserts jobs.
 func (r *riverOn[TTx]) client(s riverSettings, fn func(riverArgs)) (*river.Client[TTx], error) {
 	config := &river.Config{Logger: slog.New(slog.DiscardHandler)}
 	if s.workers > 0 {
@@ -118,7 +118,7 @@ func (r *riverOn[TTx]) client(s riverSettings, fn func(riverArgs)) (*river.Clien
 	return river.NewClient(r.driver, config)
 }
 
-// check is an error unless so many jobs are there in the state, or in any if it is empty.
+// check returns an error unless want jobs are in the state. An empty state stands for any.
 func (r *riverOn[TTx]) check(ctx context.Context, state string, want int) error {
 	query := "SELECT count(*) FROM river_job"
 	if state != "" {
@@ -149,7 +149,7 @@ func riverBatch(n int) []river.InsertManyParams {
 	return params
 }
 
-// riverEnqueue inserts one job a call, or by InsertManyFast many.
+// riverEnqueue inserts one job with each call, or many by InsertManyFast.
 func riverEnqueue[TTx any](e *engine, open func(context.Context, *engine) (*riverOn[TTx], error)) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		r, err := open(ctx, e)
@@ -237,7 +237,7 @@ func riverDrain[TTx any](e *engine, open func(context.Context, *engine) (*riverO
 	})
 }
 
-// riverPickup times jobs from before they are inserted to when they are worked.
+// riverPickup measures the time from before a job is inserted until it is worked.
 func riverPickup[TTx any](e *engine, open func(context.Context, *engine) (*riverOn[TTx], error), s riverSettings) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		r, err := open(ctx, e)

@@ -19,15 +19,15 @@ import (
 	"time"
 )
 
-// serverSettings are what the measured server runs with besides PostgreSQL's
-// defaults. Nothing in it makes a commit less durable.
+// serverSettings are the settings of the measured server that differ from PostgreSQL's defaults.
+// They make no commit less durable.
 var serverSettings = []string{
 	"fsync=on", "synchronous_commit=on", "full_page_writes=on",
 	"shared_buffers=512MB", "max_wal_size=8GB", "checkpoint_timeout=30min", "max_connections=200",
 }
 
-// A server is a PostgreSQL cluster in a directory of its own, reachable through
-// a unix socket in there and nothing else. It ends with this process, however that ends.
+// A server is a PostgreSQL cluster in a directory of its own. It listens only on a unix socket in
+// that directory. It ends with this process, even if the process is killed.
 type server struct {
 	dir     string
 	cmd     *exec.Cmd
@@ -41,7 +41,7 @@ const janitorScript = `cat >/dev/null
 "$1/pg_ctl" stop --silent --mode=immediate --pgdata="$2/data"
 rm -rf "$2"`
 
-// startServer makes a cluster below a directory and starts its server.
+// startServer creates a cluster below a directory and starts its server.
 func startServer(below string) (*server, error) {
 	bin, err := serverBinaries()
 	if err != nil {
@@ -90,7 +90,7 @@ func startServer(below string) (*server, error) {
 	return s, nil
 }
 
-// start starts the server and waits until it takes connections.
+// start starts the server and waits until it accepts connections.
 func (s *server) start() error {
 	log := &serverLog{ready: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
@@ -111,18 +111,18 @@ func (s *server) start() error {
 	}
 }
 
-// dsn is the connection string of its database.
+// dsn returns the connection string of the server's database.
 func (s *server) dsn() string {
 	return fmt.Sprintf("host=%s port=5432 user=bench dbname=postgres sslmode=disable", s.dir)
 }
 
-// stop ends the server and removes its directory.
+// stop stops the server and removes its directory.
 func (s *server) stop() error {
 	s.dismiss.Close()
 	return s.janitor.Wait()
 }
 
-// A serverLog sees when the server is ready.
+// A serverLog detects in the log when the server is ready.
 type serverLog struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
@@ -142,7 +142,8 @@ func (l *serverLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// serverBinaries returns the directory of PostgreSQL's binaries: that on PATH, or the newest of Debian's.
+// serverBinaries returns the directory of PostgreSQL's binaries: the one on PATH, or Debian's
+// newest.
 func serverBinaries() (string, error) {
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		dir := filepath.Dir(initdb)
@@ -157,7 +158,7 @@ func serverBinaries() (string, error) {
 	return slices.MaxFunc(dirs, func(a, b string) int { return version(a) - version(b) }), nil
 }
 
-// version is the number in .../<number>/bin.
+// version returns the number in .../<number>/bin.
 func version(dir string) int {
 	n, err := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
 	if err != nil {
@@ -166,7 +167,8 @@ func version(dir string) int {
 	return n
 }
 
-// serverOwner is who runs the server: for root, which PostgreSQL refuses, the user postgres; otherwise nobody else.
+// serverOwner returns the user that runs the server. PostgreSQL refuses root, so for root it is the
+// user postgres. Otherwise it is the current user.
 func serverOwner() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -183,8 +185,7 @@ func serverOwner() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
-// serverTime is what the server's processes have had of the processors; 0 if
-// the system is not Linux.
+// serverTime returns the processor time of the server's processes, or 0 if the system is not Linux.
 func (e *engine) serverTime() time.Duration {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -194,7 +195,7 @@ func (e *engine) serverTime() time.Duration {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // the process has ended meanwhile
 		}
 		ticks += processTicks(string(text), e.server.cmd.Process.Pid)
 	}
@@ -203,9 +204,10 @@ func (e *engine) serverTime() time.Duration {
 
 const ticksPerSecond = 100 // of Linux's accounting, on every architecture that Go runs on
 
-// processTicks reads one process's line, if it is the server's own or that of a child.
+// processTicks parses one process's line, if the process is the server or its child.
 func processTicks(line string, server int) int {
-	fields := strings.Fields(line[strings.LastIndex(line, ")")+1:]) // after the name, which may have anything in it
+	// The fields after the name, which may contain any character.
+	fields := strings.Fields(line[strings.LastIndex(line, ")")+1:])
 	if len(fields) < 15 {
 		return 0
 	}
@@ -221,7 +223,7 @@ func processTicks(line string, server int) int {
 	}
 	switch {
 	case strings.HasPrefix(line, strconv.Itoa(server)+" "):
-		return sum(11, 15) // user and system, its own and its ended children's
+		return sum(11, 15) // user and system time, its own and of its ended children
 	case fields[1] == strconv.Itoa(server):
 		return sum(11, 13)
 	}

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	snapshotWindow   = 5 * time.Second  // rates are taken of
+	snapshotWindow   = 5 * time.Second  // for which a rate is measured
 	snapshotBefore   = 20 * time.Second // before the snapshot is taken
-	snapshotRecovery = 5 * time.Minute  // at most, after it is let go
+	snapshotRecovery = 5 * time.Minute  // at most, after the snapshot is released
 	snapshotBacklog  = 5000             // messages kept waiting
 	recovered        = 0.9              // of the rate before
 )
 
-// underSnapshot drains a queue that is filled as fast as it is worked off, while
-// another session holds a snapshot, so that nothing dead can be cleared away.
+// underSnapshot drains a queue that is filled as fast as it is drained. Another session holds a
+// snapshot, so that dead rows cannot be removed.
 func underSnapshot(e *engine) opener {
 	return rounds(func(ctx context.Context, spec measure.Spec) (measure.Sample, error) {
 		l, err := e.openLibrary(ctx)
@@ -33,7 +33,8 @@ func underSnapshot(e *engine) opener {
 			return nil, err
 		}
 		var handled atomic.Int64
-		room := make(chan struct{}, 2*snapshotBacklog) // one for each message that may be enqueued
+		// A slot for each message that may be enqueued.
+		room := make(chan struct{}, 2*snapshotBacklog)
 		stop := l.background(ctx, &pgqrs.Worker{Concurrency: spec.Goroutines, Handlers: []pgqrs.Handler{
 			l.queue.Handle(func(context.Context, *pgqrs.Message[measure.Job]) error {
 				handled.Add(1)
@@ -69,13 +70,13 @@ func (l *library) feed(ctx context.Context, room <-chan struct{}) error {
 	}
 }
 
-// watchSnapshot takes rates before a snapshot, while it is held and after.
+// watchSnapshot measures rates before a snapshot, while it is held, and after it.
 func (l *library) watchSnapshot(ctx context.Context, handled *atomic.Int64, hold time.Duration) (measure.Sample, error) {
 	free, err := ratesOf(ctx, handled, snapshotWindow+snapshotBefore, nil)
 	if err != nil {
 		return nil, err
 	}
-	before := spreadOf(free[1:]).Median // the first is to warm up
+	before := spreadOf(free[1:]).Median // the first is a warm-up
 	other, err := l.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return nil, err
@@ -104,7 +105,7 @@ func (l *library) watchSnapshot(ctx context.Context, handled *atomic.Int64, hold
 	return sample, nil
 }
 
-// ratesOf takes the rate of each window for so long, or until one is enough.
+// ratesOf returns the rate of each window, for a time or until one rate is enough.
 func ratesOf(ctx context.Context, handled *atomic.Int64, long time.Duration, enough func(float64) bool) ([]float64, error) {
 	var rates []float64
 	for until := time.Now().Add(long); time.Now().Before(until); {
@@ -121,8 +122,9 @@ func ratesOf(ctx context.Context, handled *atomic.Int64, long time.Duration, eno
 	return rates, nil
 }
 
-// snapshotSample says what the rates came to, those of the time held by minutes.
-// A recovery that was not seen is ten times as long as it was waited for.
+// snapshotSample returns the sample of the rates. It has a figure for each minute in which the
+// snapshot was held. A recovery that was not seen counts as ten times the time that was waited for
+// it.
 func snapshotSample(before float64, held, after []float64) measure.Sample {
 	end := spreadOf(held[len(held)*3/4:]).Median
 	recovery := float64(len(after)-1) * snapshotWindow.Seconds()

@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// statements counts what is sent to a database, by tag.
+// A statements counts the statements that are sent to a database, by tag.
 type statements struct {
 	mu    sync.Mutex
 	total int
@@ -18,7 +18,7 @@ type statements struct {
 
 func newStatements() *statements { return &statements{tags: map[string]int{}} }
 
-// sent counts one.
+// sent counts one statement.
 func (s *statements) sent(text string) {
 	tag := strings.Fields(text)[0]
 	if _, after, ok := strings.Cut(text, "/* pgqrs:"); ok {
@@ -30,7 +30,7 @@ func (s *statements) sent(text string) {
 	s.tags[tag]++
 }
 
-// take returns the counts by tag, and begins again.
+// take returns the counts by tag, and resets them.
 func (s *statements) take() (total int, tags map[string]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,10 +60,11 @@ func (c *countingConnector) Connect(context.Context) (driver.Conn, error) {
 	return &countingConn{conn, c.counts}, nil
 }
 
-// errTooOld is for drivers without the interfaces that take a context. Those that are measured have them.
+// errTooOld is for drivers without the interfaces that take a context. All measured drivers have
+// them.
 var errTooOld = errors.New("the driver takes no context")
 
-// A countingConn passes on everything that lib/pq's and ncruces' connections can do.
+// A countingConn passes on every call that connections of lib/pq and ncruces support.
 type countingConn struct {
 	driver.Conn
 	counts *statements

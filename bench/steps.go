@@ -45,9 +45,10 @@ func runs(e *engine) opener {
 	}
 }
 
-// loopWithHistory is measure.Loop on a database that has seen runs before, and has been settled since. PostgreSQL plans
-// statements, and the checks of foreign keys, for tables as they are at the time, and keeps the plans until they are
-// analyzed: on empty ones those are plans that read all of them, and whoever happens to get fewer of these would be ahead.
+// loopWithHistory is like measure.Loop, on a database that has executed runs before and has been
+// settled. PostgreSQL plans statements and the checks of foreign keys for the tables as they are at
+// the time. It keeps the plans until the tables are analyzed. Plans for empty tables read whole
+// tables, so a contestant that happens to get fewer of them would be faster.
 func loopWithHistory(ctx context.Context, d *database, spec measure.Spec, fn func(ctx context.Context, g int) error) (measure.Sample, int, error) {
 	_, before, err := measure.Loop(ctx, spec.Goroutines, 1, spec.Time, fn)
 	if err != nil {
@@ -60,7 +61,7 @@ func loopWithHistory(ctx context.Context, d *database, spec measure.Spec, fn fun
 	if err != nil {
 		return nil, 0, err
 	}
-	sample[measure.All] += float64(before) // what -statements divides by
+	sample[measure.All] += float64(before) // -statements divides by it
 	return sample, before + n, nil
 }
 
@@ -76,7 +77,7 @@ func tenSteps(ctx context.Context, run *pgqrs.Run, in measure.Job) (int64, error
 	return last, nil
 }
 
-// expectRuns is an error unless so many runs have succeeded, with all their steps.
+// expectRuns returns an error unless n runs have succeeded, with all their steps.
 func (d *database) expectRuns(ctx context.Context, n int) error {
 	return d.expect(ctx, map[string]int{
 		"SELECT count(*) FROM pgqrs_workflow_runs WHERE status = 'SUCCESS'":  n,
@@ -84,8 +85,8 @@ func (d *database) expectRuns(ctx context.Context, n int) error {
 	})
 }
 
-// rawRuns writes what a run of ten steps writes at the least: twelve
-// statements, each committed by itself.
+// rawRuns writes the minimum for a run of ten steps: twelve statements, each in a transaction of
+// its own.
 func rawRuns(e *engine, conns int) opener {
 	return func(ctx context.Context, spec measure.Spec) (*measure.Session, error) {
 		r, err := e.openRaw(ctx, conns)

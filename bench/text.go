@@ -12,7 +12,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// units say what figures are told in.
+// units are the units of figures.
 var units = map[string]string{
 	measure.Rate: "per second", measure.P50: "p50 ms", measure.P99: "p99 ms", measure.Allocs: "allocs each", measure.CPU: "CPU µs each", measure.ServerCPU: "server CPU µs each", measure.PeakMiB: "peak MiB",
 	"resident": "resident MiB", "recovery": "recovery s", "statements": "statements/s", "dead": "dead rows",
@@ -97,8 +97,8 @@ func (w *WorkloadReport) statementList() string {
 	return strings.Join(list, ", ")
 }
 
-// shareList says how the profile divides. If the database is a process of its own, it also says which
-// part of all processor time the server and the library have.
+// shareList formats the shares of the profile. If the database is another process, it also formats
+// the library's share of the processor time of both processes.
 func (w *WorkloadReport) shareList() string {
 	parts := slices.SortedFunc(maps.Keys(w.Shares), func(a, b string) int { return cmp.Compare(w.Shares[b], w.Shares[a]) })
 	for i, part := range parts {
@@ -121,7 +121,7 @@ func (m Machine) lines() []string {
 	}
 }
 
-// A sink writes until something goes wrong, and remembers what.
+// A sink writes until an error occurs, and keeps the error.
 type sink struct {
 	w   io.Writer
 	err error

@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// verify asks the database for the settings that its speed depends on, over
-// each driver that is measured, and fails if commits are not durable.
+// verify reads the settings that a database's speed depends on, with each measured driver. It
+// returns an error if commits are not durable.
 func (e *engine) verify(ctx context.Context) ([]string, error) {
 	if e.postgres() {
 		return e.verifyPostgres(ctx)
@@ -72,10 +72,10 @@ func (e *engine) verifyPostgres(ctx context.Context) ([]string, error) {
 	}, nil
 }
 
-// A question is a setting, how to ask for it, and what it must be, if that matters.
+// A question is a setting, the query for it, and the required value, if there is one.
 type question struct{ name, query, want string }
 
-// ask returns the answers.
+// ask returns the answers as text.
 func (d *database) ask(ctx context.Context, questions []question) (string, error) {
 	var facts []string
 	for _, q := range questions {

@@ -9,20 +9,19 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// A workload is one row of the report: something to do, who does it, and what
-// the library is to come to.
+// A workload is one row of the report: a task, its contestants, and the library's targets.
 type workload struct {
 	name        string
 	title       string
 	spec        measure.Spec
-	rounds      int  // at most; 0: as many as asked for
-	keep        bool // contestants stay set up from round to round, all at once
+	rounds      int  // at most, or 0 for as many as configured
+	keep        bool // all contestants stay set up from round to round
 	contestants []contestant
 	targets     []target
 	notes       []string
 }
 
-// A contestant does a workload in its own way. ours is the library.
+// A contestant runs a workload in its own way. The contestant ours is the library.
 type contestant struct {
 	name string
 	how  string // its settings, for the report
@@ -35,7 +34,7 @@ const ours = "ours"
 // An opener sets a contestant up.
 type opener func(context.Context, measure.Spec) (*measure.Session, error)
 
-// rounds is an opener of a session that sets itself up anew in each round.
+// rounds returns the opener of a session that sets itself up again for each round.
 func rounds(round func(context.Context, measure.Spec) (measure.Sample, error)) opener {
 	return func(_ context.Context, spec measure.Spec) (*measure.Session, error) {
 		return &measure.Session{
@@ -45,23 +44,23 @@ func rounds(round func(context.Context, measure.Spec) (measure.Sample, error)) o
 	}
 }
 
-// A target is what a figure of one contestant is to be: a number, or a
-// multiple of what others came to in the same round.
+// A target is the required value of a contestant's figure. It is a number, or a multiple of the
+// result of others in the same round.
 type target struct {
 	figure  string
-	of      string   // contestant; empty: ours
-	against []string // contestants, of which the best counts; none: the number itself
-	least   float64  // one of the two, or neither: then it is shown only
+	of      string   // contestant, or empty for ours
+	against []string // contestants, of which the best counts, or none for the number itself
+	least   float64  // if both are zero the value is only shown
 	most    float64
 }
 
-// A verdict is a target and what came of it, round by round.
+// A verdict is a target and its results by round.
 type verdict struct {
 	target
 	values []float64 // the ratios, or the numbers
 }
 
-// word says whether the target is met, by the median.
+// word returns whether the target is met, by the median.
 func (v verdict) word() string {
 	m := spreadOf(v.values).Median
 	switch {
@@ -76,7 +75,7 @@ func (v verdict) word() string {
 	}
 }
 
-// String is what the target asks for.
+// String describes the target.
 func (t target) String() string {
 	s := t.figure
 	if t.of != "" {
@@ -94,7 +93,7 @@ func (t target) String() string {
 	return s
 }
 
-// judge takes the target's value from each round that has all it needs.
+// judge computes the target's value for each round that has all the figures it needs.
 func (t target) judge(rounds []map[string]measure.Sample) verdict {
 	v := verdict{target: t}
 	who := t.of
@@ -121,14 +120,14 @@ func (t target) judge(rounds []map[string]measure.Sample) verdict {
 		}
 		best := slices.Max(others)
 		if t.most > 0 {
-			best = slices.Min(others) // less is better
+			best = slices.Min(others) // a lower value is better
 		}
 		v.values = append(v.values, value/best)
 	}
 	return v
 }
 
-// A spread is what rounds came to.
+// A spread is the spread of a value over rounds.
 type spread struct{ Min, Median, Max float64 }
 
 func spreadOf(values []float64) spread {
@@ -140,7 +139,7 @@ func spreadOf(values []float64) spread {
 	return spread{sorted[0], (sorted[(n-1)/2] + sorted[n/2]) / 2, sorted[n-1]}
 }
 
-// joinOr lists names as a sentence does.
+// joinOr joins names with commas and "or".
 func joinOr(names []string) string {
 	if len(names) == 1 {
 		return names[0]

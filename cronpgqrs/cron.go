@@ -1,21 +1,29 @@
-// Package cronpgqrs makes rules for schedules of [github.com/pgqrs/pgqrs-go]
-// from cron texts, by the parser of github.com/robfig/cron/v3:
+// Package cronpgqrs parses cron expressions into rules for schedules of
+// [github.com/pgqrs/pgqrs-go]. It uses the parser of github.com/robfig/cron/v3:
 //
 //	berlin, err := time.LoadLocation("Europe/Berlin")
 //	worker := &pgqrs.Worker{Schedules: []pgqrs.Schedule{{
-//		Name: "nightly", Rule: cronpgqrs.MustParse("30 2 * * *"), Zone: berlin, Target: reports.Target(Report{}),
+//		Name:   "nightly",
+//		Rule:   cronpgqrs.MustParse("30 2 * * *"),
+//		Zone:   berlin,
+//		Target: reports.Target(Report{}),
 //	}}}
 //
-// A text has five fields (minute, hour, day of the month, month, day of the
-// week: 0 to 6 or SUN to SAT), or six with seconds before them. Where both days
-// are given, either will do. @yearly, @monthly, @weekly, @daily and @hourly stand for the
-// usual texts, and @every 1h30m for [pgqrs.Every]. A text may begin with its
-// time zone, as in "TZ=Asia/Tokyo 0 6 * * *", which then counts, and not the Schedule's.
+// An expression has five fields: minute, hour, day of the month, month, and day of the week (0 to 6
+// or SUN to SAT). An optional field before them gives the seconds. If both days are restricted, the
+// rule applies on a day that matches either of them.
 //
-// When clocks are changed, a text that names its hours keeps to them: what
-// falls into the hour that is left out runs at its end, and what falls into
-// the hour that comes twice runs the first time only. A text with * or */n for its
-// hours goes on with the time that passes, in both of the hours too.
+// @yearly, @monthly, @weekly, @daily and @hourly stand for the usual expressions, and "@every
+// 1h30m" for [pgqrs.Every]. An expression may begin with a time zone, as in "TZ=Asia/Tokyo 0 6 * *
+// *". This zone then replaces the Schedule's zone.
+//
+// # Daylight saving time
+//
+// An expression that names its hours keeps to the clock. An instant in the skipped hour runs at the
+// end of that hour. An instant in the repeated hour runs the first time only.
+//
+// An expression with * or */n for the hours follows the elapsed time. It runs in both passes of the
+// repeated hour.
 package cronpgqrs
 
 import (
@@ -31,7 +39,7 @@ import (
 
 var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
 
-// MustParse is Parse, but panics if the text is wrong.
+// MustParse is like Parse, but panics if the expression is invalid.
 func MustParse(text string) pgqrs.Rule {
 	rule, err := Parse(text)
 	if err != nil {
@@ -40,8 +48,8 @@ func MustParse(text string) pgqrs.Rule {
 	return rule
 }
 
-// Parse returns the rule of a cron text. Its String method returns the text.
-// A text that no day can meet, such as one for the 30th of February, is an error.
+// Parse returns the rule of a cron expression. The rule's String method returns the expression. An
+// expression that matches no day, such as one for the 30th of February, is an error.
 func Parse(text string) (pgqrs.Rule, error) {
 	rule, err := parse(strings.Join(strings.Fields(text), " "))
 	if err != nil {
@@ -74,7 +82,7 @@ func parse(text string) (pgqrs.Rule, error) {
 	return r, nil
 }
 
-// cutZone takes the time zone from a text's beginning; nil if it has none.
+// cutZone cuts the time zone from the beginning of an expression. The zone is nil if there is none.
 func cutZone(text string) (*time.Location, string, error) {
 	first, rest, _ := strings.Cut(text, " ")
 	kind, name, ok := strings.Cut(first, "=")
@@ -104,31 +112,32 @@ func parseEvery(zone *time.Location, interval string) (pgqrs.Rule, error) {
 	return pgqrs.Every(d), nil
 }
 
-// flowing reports whether a text leaves the hours open.
+// flowing reports whether an expression leaves the hours open.
 func flowing(fields string, spec *cron.SpecSchedule) bool {
 	const allHours = 1<<24 - 1
 	list := strings.Fields(fields)
 	switch {
 	case spec.Hour&allHours == allHours:
 		return true
-	case len(list) < 5: // one that begins with @
+	case len(list) < 5: // an expression that begins with @
 		return false
 	}
 	return strings.ContainsAny(list[len(list)-4], "*?")
 }
 
-// A rule is a cron text.
+// A rule is a parsed cron expression.
 type rule struct {
 	text    string
-	zone    *time.Location    // of the text; nil if it names none
-	flowing bool              // it goes on with the time that passes
-	passing cron.SpecSchedule // by the zone of the time that is asked about
-	wall    cron.SpecSchedule // by what a clock on the wall shows, as if it were UTC
+	zone    *time.Location    // of the expression, nil if it names none
+	flowing bool              // the rule follows elapsed time
+	passing cron.SpecSchedule // in the zone of the time given to Next
+	wall    cron.SpecSchedule // in wall-clock time, as if it were UTC
 }
 
 func (r *rule) String() string { return r.text }
 
-// Next returns the first instant after t, which counts in t's time zone unless the text names one.
+// Next returns the first instant after t. It counts in t's time zone unless the expression names
+// one.
 func (r *rule) Next(t time.Time) time.Time {
 	if r.zone != nil {
 		t = t.In(r.zone)
@@ -142,18 +151,18 @@ func (r *rule) Next(t time.Time) time.Time {
 			return wall
 		}
 		if next := instant(wall, t.Location()); next.After(t) {
-			return next // and not the first of two passes, of which t is in the second
+			return next // not the first pass of a repeated hour if t is in the second
 		}
 	}
 }
 
-// onTheWall is what a clock on the wall shows at t, as if it were UTC.
+// onTheWall returns the wall-clock time at t, as if it were UTC.
 func onTheWall(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// instant is when a clock on the wall shows that for the first time, or, if it
-// leaves it out, when it is put forward.
+// instant returns when the clocks of a zone first show the given wall-clock time. If they skip it,
+// instant returns when they are put forward.
 func instant(wall time.Time, zone *time.Location) time.Time {
 	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), 0, zone)
 	begin, end := t.ZoneBounds()

@@ -17,7 +17,7 @@ func in(t testing.TB, zone string) *time.Location {
 	return loc
 }
 
-// following returns the n instants after a time of a zone, as its clocks show them.
+// following returns n instants after a wall-clock time of a zone, as the zone's clocks show them.
 func following(t *testing.T, text, zone, after string, n int) []string {
 	t.Helper()
 	rule, err := Parse(text)
@@ -98,8 +98,8 @@ func TestMustParsePanicsWithTheError(t *testing.T) {
 
 var zones = []string{"UTC", "Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "America/New_York", "Asia/Kolkata", "Africa/Casablanca", "Pacific/Apia"}
 
-// Whatever the text, the zone and the time, the next instant lies ahead, shows
-// what the text asks for, and is the answer from any time before it on.
+// For any expression, zone and time, the next instant lies ahead and matches the expression. Next
+// returns the same instant for every time in between.
 func FuzzParse(f *testing.F) {
 	for i, text := range []string{"30 2 * * *", "0 */2 * * *", "*/7 1-3,22 * 2,10 SUN", "5 4 3 2 1 0", "@daily", "@every 90m", "TZ=Europe/Berlin 0,59 2 * * *", "? ? ? ? ?", "0 0 29 2 *"} {
 		f.Add(text, int64(1_774_746_000+i*1801), uint8(i))

@@ -12,18 +12,18 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A doing does something to a queue or schedule by name, or to a message, worker or run by id, and
-// returns to how many.
+// A doing acts on a queue or schedule by name, or on a message, worker or run by id. It returns how
+// many were changed.
 type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (int64, error)
 
-// An action is something that a form of the dashboard does.
+// An action is the action of a form.
 type action struct {
 	do doing
-	// back is the page to go on with.
+	// back returns the page to go on with.
 	back func(name string, id int64) string
-	// said is what it has done; %s stands for how many.
+	// said states the result. The verb %s stands for the count.
 	said string
-	// undone is why it has done nothing. Empty means that things stood differently already.
+	// undone states why nothing was done. Empty means that the state had changed already.
 	undone string
 }
 
@@ -48,7 +48,7 @@ var actions = map[string]action{
 	"run-schedule":    {do: runSchedule, back: schedulePage, said: "It has run, by hand.", undone: "It has enqueued nothing: the message of its key is unfinished."},
 }
 
-// act does what a form asks for, and sends the browser on to a page.
+// act executes the action that a form asks for, and redirects the browser to a page.
 func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
@@ -84,13 +84,13 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// An ask is what a form asks for.
+// An ask is the request of a form.
 type ask struct {
 	what, name string
 	id         int64
 }
 
-// String returns it as a page of an error shows it.
+// String returns the ask as an error page shows it.
 func (a ask) String() string {
 	if a.id == 0 {
 		return fmt.Sprintf("%s %q", a.what, brief(a.name))
@@ -161,7 +161,7 @@ func runSchedule(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int
 	return 1, nil
 }
 
-// The pages that actions lead to, as addresses that end where a query goes on.
+// The pages that follow an action. An address ends where further fields of the query can be added.
 
 func pageOf(page string) func(string, int64) string {
 	return func(_ string, id int64) string { return page + "?id=" + strconv.FormatInt(id, 10) + "&" }

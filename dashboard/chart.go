@@ -8,14 +8,14 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A chart is lines over the minutes for which there are samples, as paths of an
-// SVG that is chartWidth wide and chartHeight high. Where nobody looked, the line breaks.
+// A chart has lines over the minutes for which there are samples. The lines are paths of an SVG
+// that is chartWidth wide and chartHeight high. They break where no samples were taken.
 type chart struct {
 	Title string
 	Max   int64
 	Now   int64
 	Lines []line
-	Since time.Duration // what the width stands for
+	Since time.Duration // the time that the width stands for
 }
 
 type line struct{ Class, Path string }
@@ -24,7 +24,7 @@ const (
 	chartWidth  = 300
 	chartHeight = 60
 	maxGap      = 15 * time.Second // between two samples of one line
-	shortest    = time.Minute      // that a chart stands for
+	shortest    = time.Minute      // time that a chart stands for
 )
 
 // A series is one line of a chart.
@@ -56,7 +56,7 @@ func draw(title, queue string, now sample, ring []sample, all ...series) chart {
 	return c
 }
 
-// trace is the path of one line.
+// trace returns the path of one line.
 func (c chart) trace(queue string, now sample, ring []sample, value func(pgqrs.QueueDepth) int64) string {
 	var path strings.Builder
 	var before time.Time
@@ -68,7 +68,7 @@ func (c chart) trace(queue string, now sample, ring []sample, value func(pgqrs.Q
 		x := chartWidth * (1 - float64(now.at.Sub(s.at))/float64(c.Since))
 		y := chartHeight - 1 - (chartHeight-2)*float64(value(q))/float64(max(c.Max, 1))
 		if s.at.Sub(before) > maxGap {
-			fmt.Fprintf(&path, "M%.1f %.1f", x-1, y) // so that a lone point shows
+			fmt.Fprintf(&path, "M%.1f %.1f", x-1, y) // so that a single point is visible
 		}
 		fmt.Fprintf(&path, "L%.1f %.1f", x, y)
 		before = s.at
@@ -81,7 +81,7 @@ type bar struct{ X, Width float64 }
 
 const barWidth = 1000
 
-// between places a span on a line from begin to end.
+// between returns the bar for a span on a line from begin to end.
 func between(from, to, begin, end time.Time) bar {
 	total := max(float64(end.Sub(begin)), 1)
 	x := barWidth * min(max(float64(from.Sub(begin))/total, 0), 1)

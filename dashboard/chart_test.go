@@ -45,9 +45,10 @@ func TestTimelinePlacesStepsBetweenTheRecords(t *testing.T) {
 	}
 }
 
-// A step that took no time begins where the latest record before it ended, however many there are.
+// A step that took no time begins where the latest record before it ended. The search for that
+// record has to be fast for many steps.
 func TestTimelineOfManySteps(t *testing.T) {
-	const n = 100_000 // a loop over all steps for each step would not end
+	const n = 100_000 // a loop over all steps for each step would take too long
 	steps := make([]pgqrs.StepInfo, n)
 	for i := range steps {
 		at := noon.Add(time.Duration(i+1) * time.Second)

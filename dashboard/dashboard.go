@@ -1,15 +1,16 @@
-// Package dashboard shows the queues, messages, workers, runs and schedules
-// of a [pgqrs.Store] in a browser, and lets an operator act on them.
+// Package dashboard serves web pages that show the queues, messages, workers, runs and schedules of
+// a [pgqrs.Store]. Operators can act on them if Options.Actions allows it.
 //
-// The dashboard authenticates nobody by itself. Everybody who reaches it sees every payload, so
-// the application has to protect it as docs/DASHBOARD.md shows.
+// The dashboard authenticates nobody by itself. Everybody who reaches it sees every payload, so the
+// application has to protect it as docs/DASHBOARD.md shows.
 //
-//	mux.Handle("/queues/", auth(http.StripPrefix("/queues", dashboard.Handler(store, dashboard.Options{}))))
+//	pages := dashboard.Handler(store, dashboard.Options{})
+//	mux.Handle("/queues/", auth(http.StripPrefix("/queues", pages)))
 //
-// The pages are made on the server and work without JavaScript; with it they
-// renew themselves every two seconds while somebody looks. The Handler has no
-// goroutine and writes nothing but what its actions do. It keeps a few minutes of
-// counts in memory for its charts, which it takes when a page asks for them.
+// The pages are made on the server and work without JavaScript. With JavaScript, a visible page
+// renews itself every two seconds. The Handler starts no goroutine, and writes to the database only
+// for actions. For its charts it keeps a few minutes of counts in memory, taken when a page asks
+// for them.
 package dashboard
 
 import (
@@ -28,14 +29,13 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// Options say what a dashboard may do. The zero value shows everything and changes nothing.
+// Options configure a dashboard. The zero value shows everything and allows no action.
 type Options struct {
-	// Actions allows to redrive and delete messages, to pause and resume queues, and to
-	// change the course of workers, runs and schedules. Otherwise they are refused with 403.
+	// Actions allows actions: to redrive and delete messages, to pause and resume queues, and to
+	// control workers, runs and schedules. Otherwise they are refused with 403 Forbidden.
 	Actions bool
-	// TrustedOrigins are other origins, such as "https://ops.example.com", whose
-	// pages may send actions. A browser may send them from the dashboard's own
-	// pages in any case, from all others never.
+	// TrustedOrigins are other origins, such as "https://ops.example.com", whose pages may send
+	// actions. The dashboard's own pages always may, and pages of all other origins never.
 	TrustedOrigins []string
 	// Hosts are the host names and addresses that the dashboard answers for, besides "localhost"
 	// and loopback addresses. A request for another host gets 421 Misdirected Request. The port
@@ -47,25 +47,25 @@ type Options struct {
 	// Behind a login Hosts is a second guard, because a browser sends cookies and passwords to
 	// the names that they belong to.
 	Hosts []string
-	// Token, if not empty, is what every request has to prove that it knows. Others get 401
-	// Unauthorized. The address of a page with "?token=" and the token sets a cookie, by which
-	// a browser proves it from then on. Another program sends the header "Authorization: Bearer"
-	// with the token. A token has 16 characters or more, without spaces. Leave it empty where
+	// Token, if not empty, is a secret that every request has to prove. Other requests get 401
+	// Unauthorized. A browser opens the address of a page with "?token=" and the token. This sets a
+	// cookie, which proves the token from then on. Other programs send the token in the header
+	// "Authorization: Bearer". A token has 16 characters or more, without spaces. Leave it empty if
 	// the application authenticates requests itself.
 	Token string
-	// Actor names who sends a request, for the log of actions. Nil leaves the name out. The
-	// dashboard calls Actor concurrently, once for each action that it does or refuses. It does
+	// Actor returns who sent a request, for the log of actions. Nil leaves the name out. The
+	// dashboard calls Actor concurrently, once for each action that it executes or refuses. It does
 	// not call Actor if it refuses the request itself for its host, its token or its body. A panic
 	// of Actor is logged and changes nothing else.
 	Actor func(*http.Request) string
-	// Title stands at the head of every page. Empty means "pgqrs".
+	// Title is the site's title, at the head of every page. Empty means "pgqrs".
 	Title string
-	// Logger receives a record of each action, done or refused, and of each error behind a
-	// page. Texts in a record are cut to a line. Nil means silence.
+	// Logger receives a record of each action, executed or refused, and of each error behind a
+	// page. Texts in a record are cut to one line. Nil disables logging.
 	Logger *slog.Logger
 }
 
-// timeout bounds what one request asks of the database.
+// timeout limits the database work of one request.
 const timeout = 10 * time.Second
 
 type dashboard struct {
@@ -81,11 +81,11 @@ type dashboard struct {
 }
 
 // Handler returns a handler that serves the dashboard of a store to everybody who reaches it. The
-// application has to protect it with its own authentication, or to set Options.Token.
-// Where there is neither, Options.Hosts keeps the scripts of other sites out.
+// application has to protect it with its own authentication, or to set Options.Token. Without
+// either, set Options.Hosts, which keeps the scripts of other sites out.
 //
-// Handler does no I/O. Mount it at any path that ends in a slash, with [http.StripPrefix]; its
-// links are relative. It is safe for concurrent use, and ends with the last reference to it.
+// Handler does no I/O. It can be mounted at any path that ends in a slash, with [http.StripPrefix],
+// because its links are relative. The handler is safe for concurrent use and needs no Close.
 //
 // Handler panics if options.Check returns an error.
 func Handler(store *pgqrs.Store, options Options) http.Handler {
@@ -96,7 +96,7 @@ func Handler(store *pgqrs.Store, options Options) http.Handler {
 	d.options.Title = cmp.Or(options.Title, "pgqrs")
 	d.log, d.pass, d.sealer = foreign.NewLogger(options.Logger), newPass(options.Token), newSealer()
 	for _, host := range options.Hosts {
-		name, _ := hostName(host) // it has been checked
+		name, _ := hostName(host) // checked by Options.Check
 		d.hosts[name] = true
 	}
 	for _, origin := range options.TrustedOrigins {
@@ -105,7 +105,7 @@ func Handler(store *pgqrs.Store, options Options) http.Handler {
 	return d
 }
 
-// pages are what there is to see, by path.
+// pages are the pages by path.
 var pages = map[string]func(*dashboard, context.Context, *http.Request) (*view, error){
 	"":        (*dashboard).overview,
 	"queue":   (*dashboard).queue,
@@ -119,8 +119,8 @@ var pages = map[string]func(*dashboard, context.Context, *http.Request) (*view, 
 	"schedule":  (*dashboard).schedule,
 }
 
-// ServeHTTP serves one page, file or action. All of them lie at one level, so
-// that relative links between them hold wherever the dashboard is mounted.
+// ServeHTTP serves one page, file or action. All of them are at one level, so that relative links
+// between them are valid wherever the dashboard is mounted.
 func (d *dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
@@ -129,7 +129,7 @@ func (d *dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.turnAway(w, r, refused)
 		return
 	}
-	if r.URL.Path == "" && r.Method == http.MethodGet { // mounted without its slash, from where relative links would lead astray
+	if r.URL.Path == "" && r.Method == http.MethodGet { // mounted without its slash, where relative links would be wrong
 		where := url.URL{Path: "./" + path.Base(cmp.Or(original(r), ".")) + "/", RawQuery: r.URL.RawQuery}
 		w.Header().Set("Location", where.String())
 		w.WriteHeader(http.StatusTemporaryRedirect)
@@ -143,7 +143,7 @@ func (d *dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // isAction reports whether a request is for the address of all actions.
 func isAction(r *http.Request) bool { return strings.TrimPrefix(r.URL.Path, "/") == "action" }
 
-// serve serves a request that is let in.
+// serve serves a request that was admitted.
 func (d *dashboard) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	switch {
@@ -167,7 +167,7 @@ func (d *dashboard) serve(ctx context.Context, w http.ResponseWriter, r *http.Re
 	}
 }
 
-// original is the escaped path that the client asked for, before StripPrefix.
+// original returns the escaped path that the client asked for, before StripPrefix.
 func original(r *http.Request) string {
 	u, err := url.ParseRequestURI(r.RequestURI)
 	if err != nil {
@@ -176,8 +176,8 @@ func original(r *http.Request) string {
 	return u.EscapedPath()
 }
 
-// setHeaders keeps pages out of caches, frames and the reach of windows of other sites, and scripts
-// and styles that are not the dashboard's own out of pages.
+// setHeaders keeps pages out of caches, frames and the reach of windows of other sites. It keeps
+// foreign scripts and styles out of pages.
 func setHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Cache-Control", "no-store")
@@ -188,7 +188,7 @@ func setHeaders(h http.Header) {
 	h.Set("X-Frame-Options", "DENY")
 }
 
-// problem says what an error means for who looks at the page.
+// problem returns the status and the sentence with which a page reports an error.
 func problem(err error) (status int, sentence string) {
 	switch {
 	case errors.Is(err, errInput):
@@ -209,10 +209,11 @@ func problem(err error) (status int, sentence string) {
 	return http.StatusInternalServerError, "The database returned an error."
 }
 
-// statusGone is for the client that has gone and will not read it.
+// statusGone is logged for a client that has gone and will not read the answer.
 const statusGone = 499
 
-// A pageError is an error with what the page says about it, which never is what a driver says.
+// A pageError is an error with the sentence that a page shows for it. The sentence never quotes the
+// error of a driver.
 type pageError struct {
 	error
 	detail string
@@ -220,15 +221,15 @@ type pageError struct {
 
 func (e *pageError) Unwrap() error { return e.error }
 
-// missing is an ErrNotFound that says on its page what is not there.
+// missing returns an ErrNotFound whose page names the missing thing.
 func missing(format string, args ...any) error {
 	return &pageError{pgqrs.ErrNotFound, fmt.Sprintf(format, args...)}
 }
 
-// invalid is an errInput that says on its page what makes no sense.
+// invalid returns an errInput whose page names the invalid input.
 func invalid(format string, args ...any) error {
 	return &pageError{errInput, fmt.Sprintf(format, args...)}
 }
 
-// errInput is matched by the errors of requests that no link or form here makes.
+// errInput is matched by the errors of requests that no link or form of the dashboard makes.
 var errInput = errors.New("invalid request")

@@ -13,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
-// The dashboard authenticates nobody: the application's own middleware stands in front of it.
+// The dashboard authenticates nobody, so the application's own middleware protects it.
 func Example() {
 	store, err := pgqrs.Open(context.Background(), os.Getenv("PGQRS_DSN"))
 	if err != nil {
@@ -21,7 +21,7 @@ func Example() {
 	}
 	defer store.Close()
 
-	// In the place of this one, put what lets operators into the rest of the application.
+	// Replace this by the middleware that admits operators to the rest of the application.
 	operatorsOnly := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, password, _ := r.BasicAuth()

@@ -6,7 +6,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// actor names who sends a request, by Options.Actor.
+// actor returns who sent a request, by Options.Actor.
 func (d *dashboard) actor(r *http.Request) string {
 	var name string
 	if err := foreign.Isolate(func() { name = d.options.Actor(r) }); err != nil {

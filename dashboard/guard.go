@@ -22,11 +22,11 @@ import (
 const (
 	longestQuery = 16 << 10         // bytes
 	longestForm  = 64 << 10         // bytes of the body of an action
-	formTime     = 10 * time.Second // for that body to arrive
-	shortToken   = 16               // characters of the shortest one
+	formTime     = 10 * time.Second // for the body to arrive
+	shortToken   = 16               // characters of the shortest token
 )
 
-// Check returns an error if a Handler cannot be made of the options.
+// Check returns an error if the options are invalid. Handler would panic with them.
 func (o Options) Check() error {
 	if o.Token != "" && (len(o.Token) < shortToken || strings.ContainsFunc(o.Token, notToken)) {
 		return fmt.Errorf("the token needs %d characters at least, without spaces and control characters", shortToken)
@@ -46,13 +46,13 @@ func (o Options) Check() error {
 
 func notToken(r rune) bool { return r <= ' ' || r > '~' }
 
-// A refusal is why a request is not served.
+// A refusal states why a request is not served.
 type refusal struct {
 	status   int
 	sentence string
 }
 
-// admit returns why a request is refused before anybody looks at what it asks for, or nil.
+// admit returns why a request is refused before its content is read, or nil.
 func (d *dashboard) admit(w http.ResponseWriter, r *http.Request) *refusal {
 	if len(d.hosts) > 0 && !d.answersFor(r.Host) {
 		return &refusal{http.StatusMisdirectedRequest, "This dashboard does not answer for the host of this address. pgqrs serve names more hosts by -host, a program by Options.Hosts."}
@@ -121,8 +121,8 @@ func hostName(host string) (string, error) {
 	return name, nil
 }
 
-// checkBody refuses every body except the form of an action. It bounds how much of the form is
-// read, and for how long.
+// checkBody refuses every body except the form of an action. It limits the size of the form and the
+// time to read it.
 func checkBody(w http.ResponseWriter, r *http.Request) *refusal {
 	if r.ContentLength == 0 {
 		return nil
@@ -147,8 +147,8 @@ func checkBody(w http.ResponseWriter, r *http.Request) *refusal {
 	return nil
 }
 
-// readForm reads the form of an action. Its fields are those of the body alone, which the
-// application may have read already.
+// readForm reads the form of an action. Its fields come from the body alone, which the application
+// may have read already.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *refusal) {
 	err := r.ParseForm()
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
@@ -177,14 +177,14 @@ func embedded(r *http.Request) bool {
 	return !document && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-// A pass is how requests prove that they know the token. The nil pass lets all of them in.
+// A pass checks that requests know the token. The nil pass admits all of them.
 type pass struct {
 	token        [sha256.Size]byte // its hash
-	name, cookie string            // of the cookie, and its value
+	name, cookie string            // name and value of the cookie
 }
 
-// newPass derives the cookie from the token. Its name differs between tokens, because the
-// dashboards on other ports of a host share its cookies. Its value does not reveal the token.
+// newPass derives the cookie from the token. The name of the cookie differs between tokens, because
+// dashboards on other ports of the same host share cookies. The value does not reveal the token.
 func newPass(token string) *pass {
 	if token == "" {
 		return nil
@@ -197,7 +197,7 @@ func newPass(token string) *pass {
 	return &pass{sha256.Sum256([]byte(token)), "pgqrs-" + derive("name")[:8], derive("cookie")}
 }
 
-// is reports whether a text is the token, in a time that does not depend on where they differ.
+// is reports whether a text is the token. The time it takes does not depend on where they differ.
 func (p *pass) is(text string) bool {
 	sum := sha256.Sum256([]byte(text))
 	return subtle.ConstantTimeCompare(sum[:], p.token[:]) == 1
@@ -213,7 +213,7 @@ func (p *pass) borne(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && p.is(text)
 }
 
-// proven reports whether a request may be served.
+// proven reports whether a request proves the token by its header or its cookie.
 func (p *pass) proven(r *http.Request) bool {
 	if p == nil || p.borne(r) {
 		return true
@@ -226,8 +226,8 @@ func (p *pass) proven(r *http.Request) bool {
 	return false
 }
 
-// enter lets a request through, or answers it: with a cookie if its address has the token, and with
-// 401 otherwise.
+// enter reports whether a request may go on. Otherwise it answers the request: with the cookie if
+// the address has the token, or else with 401.
 func (d *dashboard) enter(w http.ResponseWriter, r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	query := r.URL.Query()
@@ -244,8 +244,8 @@ func (d *dashboard) enter(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// signIn sets the cookie and sends the browser on to the page without the token in its address. The
-// cookie has no path of its own, so that it goes to the pages beside this one and to no others.
+// signIn sets the cookie and redirects the browser to the page without the token in its address.
+// The cookie has no path of its own, so it goes only to pages beside this one.
 func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request, query url.Values) {
 	http.SetCookie(w, &http.Cookie{Name: d.pass.name, Value: d.pass.cookie, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
 	page := "./"
@@ -259,7 +259,9 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request, query url.Val
 	case "", "none", "same-origin":
 		w.Header().Set("Location", page)
 		w.WriteHeader(http.StatusSeeOther)
-	default: // A browser that follows a link of another site sends a strict cookie only from the next page on.
+	// A browser that follows a link of another site sends a strict cookie only from the next page
+	// on.
+	default:
 		w.Header().Set("Refresh", "0; url="+page)
 		d.plain(w, http.StatusOK, "The dashboard opens.")
 	}
@@ -274,21 +276,21 @@ func (d *dashboard) turnAway(w http.ResponseWriter, r *http.Request, why *refusa
 	d.plain(w, why.status, why.sentence)
 }
 
-// plain writes a sentence without anything of the dashboard around it.
+// plain writes a sentence as plain text.
 func (d *dashboard) plain(w http.ResponseWriter, status int, sentence string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	io.WriteString(w, sentence+"\n") // an error means that nobody reads it
+	io.WriteString(w, sentence+"\n") // an error means that the client has gone
 }
 
-// refusals let one record a second into the log, because anybody can cause one.
+// refusals limit the log to one refusal a second, because anybody can cause refusals.
 type refusals struct {
 	mu       sync.Mutex
 	last     time.Time
 	unlogged int // since the last
 }
 
-// due reports whether a refusal is logged, and how many were not since the last.
+// due reports whether a refusal is logged, and how many were left out since the last record.
 func (f *refusals) due(now time.Time) (unlogged int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

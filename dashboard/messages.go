@@ -28,7 +28,7 @@ func (d *dashboard) message(ctx context.Context, r *http.Request) (*view, error)
 		pgqrs.MessageInfo
 		Wait          ahead.Wait
 		HeaderList    []header
-		Cut           bool // the payload is longer than what is shown
+		Cut           bool // the payload is longer than the part that is shown
 		Redrivable    bool
 		PayloadLength int64
 	}{MessageInfo: m, Wait: wait, HeaderList: headerList(m.Headers), Cut: len(m.Raw) > shownText, PayloadLength: m.PayloadSize,
@@ -53,7 +53,7 @@ func (d *dashboard) find(ctx context.Context, r *http.Request) (pgqrs.MessageInf
 	return d.store.Message(ctx, id)
 }
 
-// payload hands a message's payload out as a file, byte by byte as it is stored.
+// payload serves a message's payload as a file, byte by byte as it is stored.
 func (d *dashboard) payload(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	m, err := d.find(ctx, r)
 	if err != nil {
@@ -65,6 +65,6 @@ func (d *dashboard) payload(ctx context.Context, w http.ResponseWriter, r *http.
 	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="message-%d.json"`, m.ID))
 	h.Set("Content-Length", strconv.Itoa(len(m.Raw)))
 	if r.Method == http.MethodGet {
-		w.Write(m.Raw) // an error means that nobody reads it
+		w.Write(m.Raw) // an error means that the client has gone
 	}
 }

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// noticed is how long the page after an action says what that has done.
+// noticed is how long the page after an action shows its result.
 const noticed = time.Minute
 
-// A sealer signs what an action has done into the address of the next page, so that no link can
-// claim it. Its key is the Handler's own.
+// A sealer signs the result of an action in the address of the next page, so that no link can forge
+// a result. Each Handler has a key of its own.
 type sealer [32]byte
 
 func newSealer() (s sealer) {
@@ -25,7 +25,8 @@ func newSealer() (s sealer) {
 	return s
 }
 
-// seal returns the value of "done" for a page, which is an address up to where its query goes on.
+// seal returns the value of "done" for a page. The page is an address that ends where fields of its
+// query can be added.
 func (s *sealer) seal(page, what string, n int64, until time.Time) string {
 	done := fmt.Sprintf("%s.%d.%d", what, n, until.Unix())
 	return done + "." + s.sign(page, done)
@@ -37,7 +38,7 @@ func (s *sealer) sign(page, done string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// open returns what the address of a page says that an action has done.
+// open returns the result of an action that the address of a page contains.
 func (s *sealer) open(r *http.Request, now time.Time) (what string, n int64, ok bool) {
 	before, value, _ := strings.Cut(r.URL.RawQuery, "done=")
 	end := strings.LastIndexByte(value, '.')
@@ -54,7 +55,7 @@ func (s *sealer) open(r *http.Request, now time.Time) (what string, n int64, ok 
 	return parts[0], n, cmp.Or(errCount, errTime) == nil && now.Unix() <= until
 }
 
-// said is what an action has done, on the page that it has sent the browser to.
+// said returns the sentence about the action that led to this page.
 func (d *dashboard) said(r *http.Request) string {
 	what, n, ok := d.sealer.open(r, time.Now())
 	a := actions[what]

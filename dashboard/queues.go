@@ -12,7 +12,7 @@ import (
 type queueRow struct {
 	pgqrs.QueueDepth
 	Inflow int64
-	Known  bool // whether Inflow is
+	Known  bool // whether Inflow is known
 	Depth  chart
 }
 
@@ -24,7 +24,7 @@ var (
 	diedSeries  = series{"dead", func(q pgqrs.QueueDepth) int64 { return q.DiedLastMinute }}
 )
 
-// Unattended reports whether the queue has ready messages that no live worker takes.
+// Unattended reports whether a queue that is not paused has ready messages but no live worker.
 func (q queueRow) Unattended() bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
 
 // overview shows all queues.
@@ -60,7 +60,7 @@ const pageSize = 50
 type tab struct {
 	State   pgqrs.MessageState
 	Count   int64
-	Counted bool // archived ones are not
+	Counted bool // archived messages are not counted
 	Chosen  bool
 }
 
@@ -72,7 +72,7 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		return nil, err
 	}
 	q, ok := now.find(name)
-	if !ok { // in the sample, which may be older than the queue
+	if !ok { // the sample may be older than the queue
 		found, err := d.store.Depths(ctx, name)
 		if err != nil {
 			return nil, err
@@ -103,7 +103,7 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 		Messages []pgqrs.MessageInfo
 		Next     string // where the next page begins, if there is one
 		Later    bool   // this is not the first page
-		Full     bool   // its policy lets nothing more be leased
+		Full     bool   // the policy allows no more leases
 	}{row, []chart{
 		draw("waiting", name, now, ring, depthSeries, readySeries),
 		draw("done in a minute", name, now, ring, doneSeries, diedSeries),
@@ -112,11 +112,11 @@ func (d *dashboard) queue(ctx context.Context, r *http.Request) (*view, error) {
 	return &view{Page: "queue", Title: printable(name), Live: true, Body: body}, nil
 }
 
-// list reads a page of messages, and where the next one begins, if there is one.
+// list reads a page of messages. It also returns where the next page begins, if there is one.
 func (d *dashboard) list(ctx context.Context, queue string, state pgqrs.MessageState, after string) (list []pgqrs.MessageInfo, next string, err error) {
 	list, err = d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state, After: after, Limit: pageSize + 1})
 	if err != nil && after != "" {
-		// The cursor is at fault if the first page can be had.
+		// If the first page can be read, the cursor is at fault.
 		if _, first := d.store.Messages(ctx, pgqrs.MessageFilter{Queue: queue, State: state, Limit: 1}); first == nil {
 			return nil, "", invalid("%q is not a Cursor", brief(after))
 		}

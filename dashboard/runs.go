@@ -13,10 +13,10 @@ import (
 
 var runStates = []pgqrs.RunState{pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}
 
-// A runRow is a run on their list.
+// A runRow is a run in a list.
 type runRow struct {
 	pgqrs.RunInfo
-	Took time.Duration // from its making on; until now if it has not ended
+	Took time.Duration // since its creation, until its end or until now
 }
 
 // runs lists runs, the latest first, a page at a time.
@@ -59,7 +59,7 @@ func (d *dashboard) runs(ctx context.Context, r *http.Request) (*view, error) {
 	return &view{Page: "runs", Title: "Runs", Live: true, Body: body}, nil
 }
 
-// endOf is when a run ended, or now.
+// endOf returns when a run ended, or now.
 func endOf(info pgqrs.RunInfo) time.Time {
 	if info.EndedAt.IsZero() {
 		return time.Now()
@@ -67,7 +67,7 @@ func endOf(info pgqrs.RunInfo) time.Time {
 	return info.EndedAt
 }
 
-// A mark is a line of a run's timeline.
+// A mark is a row of a run's timeline.
 type mark struct {
 	pgqrs.StepInfo
 	Word, Class string
@@ -109,8 +109,8 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 		QueuedBar    bar
 		Marks        []mark
 		Ended        bool
-		More         bool // it has older children than those that are shown
-		Hidden       int  // steps before those that are shown
+		More         bool // there are older children than the ones shown
+		Hidden       int  // steps before the ones shown
 	}{RunInfo: info, Took: end.Sub(info.CreatedAt), Ended: !info.EndedAt.IsZero(), More: len(children) > pageSize, Hidden: max(0, len(steps)-maxSteps)}
 	body.Marks = timeline(info, steps, end)[body.Hidden:]
 	addChildren(body.Marks, children[:min(len(children), pageSize)], info, end)
@@ -122,19 +122,18 @@ func (d *dashboard) run(ctx context.Context, r *http.Request) (*view, error) {
 	return &view{Page: "run", Title: "Run " + strconv.FormatInt(id, 10), Live: info.EndedAt.IsZero(), Body: body}, nil
 }
 
-// maxSteps is how many steps of a run the page shows: the latest.
+// maxSteps is how many steps of a run the page shows. It shows the latest.
 const maxSteps = 1000
 
-// timeline places steps on a line from the run's making to its end. A step
-// whose record has no beginning of its own began, as far as is known, when the
-// record before it was written.
+// timeline places steps on a line from the run's creation to its end. If a step's record has no
+// beginning of its own, the step counts from the end of the record before it.
 func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark {
 	first := info.StartedAt
 	if first.IsZero() {
 		first = info.CreatedAt
 	}
 	var list []mark
-	var ended []time.Time // of the steps before, in order
+	var ended []time.Time // ends of the steps so far, in order
 	for _, s := range steps {
 		m := mark{StepInfo: s, Inherited: !s.EndedAt.IsZero() && s.EndedAt.Before(info.CreatedAt)}
 		m.Word, m.Class = stepWord(s)
@@ -159,19 +158,19 @@ func timeline(info pgqrs.RunInfo, steps []pgqrs.StepInfo, end time.Time) []mark 
 	return list
 }
 
-// addChildren puts the runs that steps started below these, the oldest first.
+// addChildren adds the runs that steps started to the marks of these steps, the oldest first.
 func addChildren(marks []mark, children []pgqrs.RunInfo, info pgqrs.RunInfo, end time.Time) {
 	for _, child := range slices.Backward(children) {
 		i := slices.IndexFunc(marks, func(m mark) bool { return m.Name == child.ParentStep })
 		if i < 0 {
-			continue // its step was not there yet when the steps were read
+			continue // the step was not there yet when the steps were read
 		}
 		ended := endOf(child)
 		marks[i].Children = append(marks[i].Children, childMark{runRow{child, ended.Sub(child.CreatedAt)}, between(child.CreatedAt, ended, info.CreatedAt, end)})
 	}
 }
 
-// stepWord is how a step stands, and the class of its colour.
+// stepWord returns a step's state, and the class of its colour.
 func stepWord(s pgqrs.StepInfo) (word, class string) {
 	switch {
 	case s.Status == pgqrs.Succeeded:

@@ -11,20 +11,22 @@ import (
 )
 
 const (
-	fresh      = time.Second      // how long a sample serves all pages; ten times as long as it took, if that is more,
-	freshest   = 10 * time.Second // up to this
-	spacing    = 2 * time.Second  // between two that are kept
-	kept       = 10 * time.Minute // of them
-	keptPoints = 50_000           // one a queue and sample
+	// A sample is fresh for a second or for ten times as long as it took to take, whichever is
+	// more, up to the limit of freshest.
+	fresh      = time.Second
+	freshest   = 10 * time.Second
+	spacing    = 2 * time.Second  // between two samples that are kept
+	kept       = 10 * time.Minute // of samples
+	keptPoints = 50_000           // a point is one queue in one sample
 )
 
-// samples are the last minutes of queue depths. One is taken when a page asks
-// for it and the last is not fresh; so while nobody looks there are none, and
-// however many look the database is asked once a second at most.
+// samples are the queue depths of the last minutes. A sample is taken only if a page asks for one
+// and the last sample is not fresh. So the database is asked once a second at most, however many
+// pages are open, and not at all if none is.
 type samples struct {
 	mu     sync.Mutex
 	last   sample
-	took   time.Duration // to take the last
+	took   time.Duration // to take the last sample
 	ring   []sample      // by time
 	points int           // in the ring
 }
@@ -59,8 +61,8 @@ func (s *samples) take(ctx context.Context, store *pgqrs.Store) (sample, []sampl
 	return s.last, slices.Clone(s.ring), nil
 }
 
-// due reports whether the last sample is not fresh. One that was costly stays so
-// for longer, so that looking at deep queues is never what keeps a database busy.
+// due reports whether the last sample is not fresh. A costly sample stays fresh for longer, so that
+// the dashboard never keeps a database busy by counting deep queues.
 func (s *samples) due(now time.Time) bool {
 	return s.last.at.IsZero() || now.Sub(s.last.at) >= min(max(fresh, 10*s.took), freshest)
 }
@@ -72,7 +74,7 @@ func (s *samples) forget() {
 	s.last = sample{}
 }
 
-// keep adds a sample to the ring, and drops what is too old or too much.
+// keep adds a sample to the ring, and drops old samples and those over keptPoints.
 func (s *samples) keep(new sample) {
 	if n := len(s.ring); n > 0 && new.at.Sub(s.ring[n-1].at) < spacing {
 		return
@@ -87,10 +89,9 @@ func (s *samples) keep(new sample) {
 	s.ring = slices.Delete(s.ring, 0, drop)
 }
 
-// inflow is how many messages came to a queue in the last minute: by how much
-// it has grown, and what left it for the archive or the dead letters. It is
-// known once there is a sample of about a minute ago, if nothing was counted
-// to its limit.
+// inflow returns how many messages were enqueued in the last minute. It is the growth of the queue
+// plus the messages that were archived or dead-lettered. It is known if there is a sample from
+// about a minute ago and no count has reached its limit.
 func inflow(now sample, ring []sample, name string) (int64, bool) {
 	q, ok := now.find(name)
 	if !ok {
@@ -110,5 +111,5 @@ func inflow(now sample, ring []sample, name string) (int64, bool) {
 	return 0, false
 }
 
-// waiting is what has yet to be done.
+// waiting returns how many messages are unfinished.
 func waiting(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Blocked + q.Leased }

@@ -10,7 +10,7 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// keepEach keeps samples of so many queues at each of some times.
+// keepEach keeps samples of a number of queues, a number of times.
 func keepEach(s *samples, queues int, every time.Duration, times int) {
 	for i := range times {
 		one := sample{at: noon.Add(time.Duration(i) * every)}

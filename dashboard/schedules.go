@@ -10,7 +10,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// overdue is by how much an instant may have passed before it is said that nobody runs it.
+// overdue is how late an instant may be before the page reports that no worker runs the schedule.
 const overdue = time.Minute
 
 // Ways to look at schedules.
@@ -23,17 +23,17 @@ type scheduleTab struct {
 	Chosen bool
 }
 
-// A scheduleRow is a schedule with how it stands.
+// A scheduleRow is a schedule with its state.
 type scheduleRow struct {
 	pgqrs.ScheduleInfo
 	Word string   // active, paused, overdue or ended
-	Runs []runOut // the latest, the latest first
+	Runs []runOut // the latest first
 }
 
-// A runOut is a run of a schedule with what became of it.
+// A runOut is a run of a schedule with its outcome.
 type runOut struct {
 	pgqrs.ScheduleRun
-	Word string // duplicate, gone, or the state of what it enqueued
+	Word string // duplicate, gone, or the state of the message or run
 }
 
 // schedules shows the schedules, a page at a time.
@@ -67,7 +67,7 @@ func (d *dashboard) schedules(ctx context.Context, r *http.Request) (*view, erro
 		}
 		if len(body.Schedules) == pageSize {
 			body.Next = body.Schedules[pageSize-1].Name
-			continue // to count on
+			continue // go on, to count all schedules
 		}
 		if info.Last != nil {
 			row.Runs = runsOut(*info.Last)
@@ -81,8 +81,8 @@ func (d *dashboard) schedules(ctx context.Context, r *http.Request) (*view, erro
 }
 
 const (
-	shownRuns = 50   // of a schedule
-	keptRuns  = 1000 // of which the library keeps no more
+	shownRuns = 50   // runs of a schedule on its page
+	keptRuns  = 1000 // the library keeps no more
 )
 
 // schedule shows a schedule and its latest runs.
@@ -107,14 +107,14 @@ func (d *dashboard) schedule(ctx context.Context, r *http.Request) (*view, error
 		scheduleRow
 		Local      string // the next instant in the schedule's zone
 		HeaderList []header
-		Cut        bool // the payload is longer than what is shown
-		More       bool // there may be older runs than those that are shown
+		Cut        bool // the payload is longer than the part that is shown
+		More       bool // there may be older runs than the ones shown
 	}{scheduleRow: row, Local: local(row.NextAt, row.Zone), HeaderList: headerList(row.Headers),
 		Cut: len(row.Payload) > shownText, More: len(runs) == shownRuns}
 	return &view{Page: "schedule", Title: printable(name), Live: limit == shownRuns, Body: body}, nil
 }
 
-// scheduleWord is how a schedule stands.
+// scheduleWord returns the state of a schedule.
 func scheduleWord(info pgqrs.ScheduleInfo, now time.Time) string {
 	switch {
 	case !info.PausedAt.IsZero():
@@ -135,7 +135,7 @@ func runsOut(runs ...pgqrs.ScheduleRun) []runOut {
 	return list
 }
 
-// became says what became of a run of a schedule.
+// became returns the outcome of a run of a schedule.
 func became(run pgqrs.ScheduleRun) string {
 	switch {
 	case run.Duplicate:
@@ -148,7 +148,8 @@ func became(run pgqrs.ScheduleRun) string {
 	return "gone"
 }
 
-// local is an instant by the clocks of a zone, if this program knows the zone and it is not UTC.
+// local returns an instant by the clocks of a zone, if this program knows the zone and it is not
+// UTC.
 func local(t time.Time, zone string) string {
 	place, err := time.LoadLocation(zone)
 	if err != nil || t.IsZero() || zone == "" || zone == "UTC" {

@@ -16,13 +16,13 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// How far a search for text goes: so many messages of each state of a queue
-// and runs of all workflows, and altogether no more than these.
+// Limits of a search for text. It reads searchedEach messages of each state of a queue and as many
+// runs of all workflows. The other limits are for the whole search.
 const (
 	searchedEach  = 500
 	searchedBytes = 32 << 20
 	searchedTime  = 3 * time.Second
-	searchedKeys  = 200 // queues whose keys are looked at
+	searchedKeys  = 200 // queues that are searched for a key
 	foundMost     = 100
 	longestKey    = 255 // characters
 )
@@ -33,8 +33,8 @@ type finding struct {
 	ID    int64
 	Where string // its queue or workflow
 	State any    // a pgqrs.MessageState or RunState
-	Why   string // what matches
-	Text  string // around the match
+	Why   string // the part that matches
+	Text  string // the text around the match
 }
 
 type search struct {
@@ -42,7 +42,7 @@ type search struct {
 	Findings []finding
 	Messages int    // looked through
 	Runs     int    // looked through
-	Cut      string // why not more were
+	Cut      string // why the search ended early
 	bytes    int
 }
 
@@ -98,7 +98,7 @@ func (d *dashboard) searchIDs(ctx context.Context, s *search) error {
 // searchKeys finds unfinished messages and runs by their key.
 func (d *dashboard) searchKeys(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
 	if strings.ContainsFunc(s.Query, unicode.IsControl) || utf8.RuneCountInString(s.Query) > longestKey {
-		return nil // the library stores no such key
+		return nil // the library stores no longer key
 	}
 	return d.eachQueue(ctx, queues[:min(len(queues), searchedKeys)], func(q pgqrs.QueueDepth) error { return d.searchKey(ctx, s, q.Name) })
 }
@@ -127,8 +127,9 @@ func (d *dashboard) searchKey(ctx context.Context, s *search, queue string) erro
 	return nil
 }
 
-// eachQueue calls fn for each queue. The error of one queue, whose name the library may refuse,
-// keeps no other from being searched. An error that all of them have is returned.
+// eachQueue calls fn for each queue. An error of one queue does not keep the others from being
+// searched, because the library may refuse the queue's name. An error that all queues have is
+// returned.
 func (d *dashboard) eachQueue(ctx context.Context, queues []pgqrs.QueueDepth, fn func(pgqrs.QueueDepth) error) error {
 	var last error
 	failed := 0
@@ -147,8 +148,8 @@ func (d *dashboard) eachQueue(ctx context.Context, queues []pgqrs.QueueDepth, fn
 	return nil
 }
 
-// searchText looks through the first messages of each state of each queue, the
-// dead ones first, and the latest runs.
+// searchText searches the first messages of each state of each queue, dead letters first, and then
+// the latest runs.
 func (d *dashboard) searchText(ctx context.Context, s *search, queues []pgqrs.QueueDepth) error {
 	for _, state := range []pgqrs.MessageState{pgqrs.Dead, pgqrs.Leased, pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Archived} {
 		err := d.eachQueue(ctx, queues, func(q pgqrs.QueueDepth) error { return d.searchState(ctx, s, q.Name, state) })
@@ -200,7 +201,7 @@ func (d *dashboard) searchRuns(ctx context.Context, s *search) error {
 
 func (s *search) look(m pgqrs.MessageInfo) {
 	s.Messages++
-	headers, _ := json.Marshal(m.Headers) // a map of strings
+	headers, _ := json.Marshal(m.Headers) // a map of strings always encodes
 	s.match(messageFinding(m, "payload", nil), m.Raw)
 	s.match(messageFinding(m, "error", nil), []byte(m.LastError))
 	s.match(messageFinding(m, "key", nil), []byte(m.Key))
@@ -215,7 +216,7 @@ func (s *search) lookAtRun(info pgqrs.RunInfo) {
 	s.match(runFinding(info, "key", nil), []byte(info.Key))
 }
 
-// match adds a finding if the text has what is searched, in capitals or not.
+// match adds a finding if the text contains the query, in upper or lower case.
 func (s *search) match(f finding, text []byte) {
 	s.bytes += len(text)
 	if s.bytes > searchedBytes {
@@ -225,7 +226,7 @@ func (s *search) match(f finding, text []byte) {
 	if at < 0 {
 		return
 	}
-	from := max(0, min(at, len(text))-40) // lower case may be longer
+	from := max(0, min(at, len(text))-40) // the lower-case text may be longer
 	f.Text = brief(text[from:])
 	if from > 0 {
 		f.Text = "…" + f.Text
@@ -233,7 +234,7 @@ func (s *search) match(f finding, text []byte) {
 	s.add(f)
 }
 
-// add adds a finding, unless it has been found already.
+// add adds a finding, unless it is there already.
 func (s *search) add(f finding) {
 	for _, old := range s.Findings {
 		if old.Kind == f.Kind && old.ID == f.ID {

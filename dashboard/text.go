@@ -16,13 +16,12 @@ import (
 
 const (
 	shownText = 64 << 10 // bytes of a payload or error on its own page
-	shownLine = 160      // characters of one in a table
+	shownLine = 160      // characters of a payload or error in a table
 )
 
-// printable returns text with nothing in it that could deceive or break a
-// page: control characters, marks that turn the direction of writing, and the
-// like stand as \u001b, bytes that are not UTF-8 as \xff. Lines and tabs stay.
-// The template escapes what means something to HTML.
+// printable escapes everything in a text that could deceive a reader or break a page. Control
+// characters, marks that turn the direction of writing, and the like become \u001b. Bytes that are
+// not UTF-8 become \xff. Line breaks and tabs stay. The template escapes HTML.
 func printable(in string) string {
 	var out strings.Builder
 	raw := in[:min(len(in), shownText)]
@@ -31,7 +30,7 @@ func printable(in string) string {
 		switch {
 		case r == utf8.RuneError && n <= 1:
 			if len(raw) < utf8.UTFMax && len(in) > shownText {
-				return out.String() // cut in the middle of a character
+				return out.String() // the text was cut in the middle of a character
 			}
 			fmt.Fprintf(&out, `\x%02x`, raw[0])
 		case r == '\n' || r == '\t' || unicode.IsPrint(r):
@@ -46,7 +45,7 @@ func printable(in string) string {
 	return out.String()
 }
 
-// pretty is JSON on several lines, if it is JSON of a size to be shown.
+// pretty returns JSON indented on several lines, unless it is too large or not valid JSON.
 func pretty(raw json.RawMessage) string {
 	var out bytes.Buffer
 	if len(raw) <= shownText && json.Indent(&out, raw, "", "  ") == nil && out.Len() <= shownText {
@@ -55,7 +54,7 @@ func pretty(raw json.RawMessage) string {
 	return printable(string(raw[:min(len(raw), shownText+utf8.UTFMax)]))
 }
 
-// brief is text on one line, cut short.
+// brief returns text cut to one short line.
 func brief[T ~string | ~[]byte](in T) string {
 	line := strings.Join(strings.Fields(printable(string(in[:min(len(in), 8*shownLine)]))), " ")
 	if utf8.RuneCountInString(line) <= shownLine && len(in) <= 8*shownLine {
@@ -65,7 +64,7 @@ func brief[T ~string | ~[]byte](in T) string {
 	return string(runes[:min(len(runes), shownLine)]) + "…"
 }
 
-// size is a number of bytes.
+// size formats a number of bytes.
 func size(n int64) string {
 	switch {
 	case n >= 1<<20:
@@ -85,7 +84,7 @@ func number(n int64) string {
 	return s
 }
 
-// capped is a count of Depths.
+// capped formats a count of Depths, which may be limited.
 func capped(n int64) string {
 	if n >= pgqrs.DepthLimit {
 		return number(pgqrs.DepthLimit) + "+"
@@ -93,11 +92,11 @@ func capped(n int64) string {
 	return number(n)
 }
 
-// span is a duration in its two greatest units.
+// span formats a duration in its two greatest units.
 func span(d time.Duration) string {
 	switch {
 	case d < 0:
-		return "-" + span(-max(d, -math.MaxInt64)) // the least duration has no opposite
+		return "-" + span(-max(d, -math.MaxInt64)) // the least duration has no negative
 	case d < time.Millisecond:
 		return "<1 ms"
 	case d < time.Second:
@@ -114,7 +113,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d d %02d h", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// ago says when something was, or will be.
+// ago formats a past or future time relative to now.
 func ago(t time.Time) string {
 	d := time.Since(t)
 	switch {
@@ -130,7 +129,7 @@ func ago(t time.Time) string {
 	return span(d.Truncate(time.Second)) + " ago"
 }
 
-// clock is a time in full.
+// clock formats a time in full.
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -138,5 +137,5 @@ func clock(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05.000 UTC")
 }
 
-// stamp is a time for programs.
+// stamp formats a time for programs.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

@@ -31,7 +31,7 @@ var files = map[string]http.Handler{
 func file(name, kind string) http.Handler {
 	content, err := fs.ReadFile(assets, "assets/"+name)
 	if err != nil {
-		panic(err) // it is embedded
+		panic(err) // the file is embedded
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", kind)
@@ -40,17 +40,17 @@ func file(name, kind string) http.Handler {
 	})
 }
 
-// A view is a page to be shown.
+// A view is a page to show.
 type view struct {
-	Page  string // names the template, and the entry of the menu
+	Page  string // name of the template and of the menu entry
 	Title string
-	Said  string // what an action has done
+	Said  string // result of an action
 	Live  bool   // the page renews itself
 	Body  any
 
 	Site    string // Options.Title
 	Actions bool
-	Query   string // in the search box
+	Query   string // text in the search box
 }
 
 var templates = parseTemplates("overview", "queue", "message", "workers", "runs", "run", "schedules", "schedule", "search", "problem")
@@ -68,8 +68,8 @@ func parseTemplates(names ...string) map[string]*template.Template {
 	return pages
 }
 
-// show writes a page, or what became of it. The text of an error that is not the dashboard's own
-// goes into the log alone.
+// show writes a page, or the error that took its place. The text of an error that is not the
+// dashboard's own is only logged.
 func (d *dashboard) show(w http.ResponseWriter, v *view, err error) {
 	if err == nil {
 		d.write(w, http.StatusOK, v)
@@ -107,18 +107,18 @@ func (d *dashboard) write(w http.ResponseWriter, status int, v *view) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	w.Write(page.Bytes()) // an error means that nobody reads it
+	w.Write(page.Bytes()) // an error means that the client has gone
 }
 
-// field reads a field of the query of a page.
+// field returns a field of a page's query.
 func field(r *http.Request, name string) string { return textOf(r.URL.Query(), name) }
 
-// textOf reads a field, without what no database takes as text.
+// textOf returns a field, without characters that no database accepts as text.
 func textOf(fields url.Values, name string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(fields.Get(name), "\ufffd"), "\x00", "\ufffd")
 }
 
-// idOf reads an id from a request.
+// idOf returns the id in a request.
 func idOf(r *http.Request) (int64, error) {
 	id, err := strconv.ParseInt(field(r, "id"), 10, 64)
 	if err != nil {
@@ -129,7 +129,7 @@ func idOf(r *http.Request) (int64, error) {
 
 var messageStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
 
-// word is how a state of a message, a run, a step or a worker reads.
+// word returns the text for the state of a message, a run, a step or a worker.
 func word(state any) string {
 	switch s := fmt.Sprint(state); state {
 	case pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled:

@@ -10,7 +10,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// silence is after what time without a heartbeat a worker is given up for dead.
+// silence is the time without a heartbeat after which the page shows a worker as silent.
 const silence = 30 * time.Second
 
 const maxWorkers = 500 // rows on the page
@@ -18,11 +18,11 @@ const maxWorkers = 500 // rows on the page
 // A workerRow is a worker on its page.
 type workerRow struct {
 	pgqrs.WorkerInfo
-	Word   string // its status; silent if it should have been heard of
+	Word   string // its state, or "silent" if its heartbeat is overdue
 	Silent bool
 }
 
-// workers shows the workers that live, or all.
+// workers shows the live workers, or all.
 func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error) {
 	list, err := d.store.Workers(ctx)
 	if err != nil {
@@ -42,7 +42,7 @@ func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error)
 			}
 		}
 		row := workerRow{WorkerInfo: w, Word: string(w.State)}
-		// A queue's consumer by hand sends a heartbeat with its calls only.
+		// A consumer that calls Dequeue itself sends a heartbeat only with its calls.
 		if row.Silent = w.State != pgqrs.WorkerStopped && w.State != pgqrs.WorkerReady && time.Since(w.HeartbeatAt) > silence; row.Silent {
 			row.Word = "silent"
 		}
@@ -60,7 +60,7 @@ func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error)
 	return &view{Page: "workers", Title: "Workers", Live: true, Body: body}, nil
 }
 
-// last sorts those that have stopped behind the others.
+// last sorts stopped workers behind the others.
 func last(stopped bool) int {
 	if stopped {
 		return 1

@@ -1,17 +1,18 @@
-// Package notifypgqrs has workers of [github.com/pgqrs/pgqrs-go] on PostgreSQL
-// hear of new messages from other processes at once, by LISTEN and NOTIFY on
-// lib/pq, rather than by their next poll.
+// Package notifypgqrs wakes workers of [github.com/pgqrs/pgqrs-go] when another process enqueues
+// messages. Without it they find such messages at their next poll. It works on PostgreSQL, by
+// LISTEN and NOTIFY, and listens with lib/pq.
 //
 //	notifier := &notifypgqrs.Notifier{DSN: dsn}
 //	store := pgqrs.Config{Notifier: notifier}.New(db, pgqrs.Postgres)
 //
-// Give it to those that enqueue, which send, and to those that run a
-// [pgqrs.Worker], which listen. Nothing depends on it: what it misses is found by polling.
+// Configure the Notifier in the processes that enqueue, which send notifications, and in the
+// processes that run a [pgqrs.Worker], which listen. Delivery does not depend on it. If a
+// notification is lost, the worker finds the message by polling.
 //
-// Each Worker that runs holds one connection for it, beside its Store's. That
-// one must lead to PostgreSQL itself: behind a pooler that hands transactions to any
-// connection, as PgBouncer may, LISTEN hears nothing. To send, the Store's own
-// connections do, with any driver and behind any pooler.
+// Each running Worker holds one connection for listening, in addition to its Store's connections.
+// The listening connection must lead to PostgreSQL itself. It receives nothing behind a pooler in
+// transaction mode, such as PgBouncer. Sending uses the Store's own connections, so it works with
+// any driver and behind any pooler.
 package notifypgqrs
 
 import (
@@ -26,18 +27,18 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// DefaultChannel is what a Notifier without a Channel uses.
+// DefaultChannel is the channel of a Notifier whose Channel is empty.
 const DefaultChannel = "pgqrs"
 
-// A Notifier is a [pgqrs.Notifier] on PostgreSQL. It does no I/O until it is
-// used, and is safe for concurrent use. The fields must not change then.
+// A Notifier is a [pgqrs.Notifier] for PostgreSQL. It does no I/O until it is used. It is safe for
+// concurrent use. Its fields must not change once it is in use.
 type Notifier struct {
-	// DSN is how lib/pq connects to listen: a URL or key=value pairs. Give it a
-	// connect_timeout. A process that only enqueues needs none.
+	// DSN is the data source name with which lib/pq connects to listen. It is a URL or key=value
+	// pairs, and should have a connect_timeout. A process that only enqueues does not need it.
 	DSN string
-	// Channel is the name of PostgreSQL's channel. All processes must agree on
-	// it. One for each schema or application keeps others from being woken for
-	// nothing. Empty means DefaultChannel.
+	// Channel is the name of the PostgreSQL channel. All processes must use the same name. A
+	// channel for each schema or application keeps the others from being woken for nothing. Empty
+	// means DefaultChannel.
 	Channel string
 }
 
@@ -50,20 +51,21 @@ func (n *Notifier) channel() string {
 	return n.Channel
 }
 
-// Notify sends the name of a queue to those who listen, once tx commits. It is one statement.
+// Notify sends the name of a queue to the listening workers once tx commits. It executes one
+// statement.
 func (n *Notifier) Notify(ctx context.Context, tx pgqrs.Tx, queue string) error {
 	_, err := tx.ExecContext(ctx, "/* pgqrs:notify */ SELECT pg_notify($1, $2)", n.channel(), queue)
 	return err
 }
 
 const (
-	pingEvery = 15 * time.Second // to find out that a connection is dead, and how long an answer may take
+	pingEvery = 15 * time.Second // between pings of the connection, and how long an answer may take
 	buffered  = 64               // notifications
 )
 
-// Listen calls wake with the name of each queue that it hears of, and with ""
-// once it listens. It returns when ctx is done or the connection is lost;
-// [pgqrs.Worker] calls it again then.
+// Listen calls wake with "" once it listens, and then with the queue's name for each notification.
+// It returns when ctx is done or the connection is lost. A [pgqrs.Worker] calls Listen again after
+// a lost connection.
 func (n *Notifier) Listen(ctx context.Context, wake func(queue string)) error {
 	notices := make(chan *pq.Notification, buffered)
 	conn, err := n.connect(ctx, notices)
@@ -80,7 +82,7 @@ func (n *Notifier) Listen(ctx context.Context, wake func(queue string)) error {
 	return n.hear(ctx, conn, notices, wake)
 }
 
-// connect connects, but for no longer than ctx lasts.
+// connect connects, and gives up when ctx is done.
 func (n *Notifier) connect(ctx context.Context, notices chan *pq.Notification) (*pq.ListenerConn, error) {
 	type answer struct {
 		conn *pq.ListenerConn
@@ -104,7 +106,7 @@ func (n *Notifier) connect(ctx context.Context, notices chan *pq.Notification) (
 	}
 }
 
-// hear passes notifications on until the connection is lost or closed.
+// hear passes notifications to wake until the connection is lost or closed.
 func (n *Notifier) hear(ctx context.Context, conn *pq.ListenerConn, notices <-chan *pq.Notification, wake func(queue string)) error {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -127,12 +129,14 @@ func (n *Notifier) hear(ctx context.Context, conn *pq.ListenerConn, notices <-ch
 				return fmt.Errorf("listen: no answer from the server within %v", pingEvery)
 			}
 			asked = true
-			go func() { answers <- conn.Ping() }() // beside this loop, which must go on reading for the answer to come through
+			// Ping runs beside this loop, because the loop has to go on reading for the answer to
+			// arrive.
+			go func() { answers <- conn.Ping() }()
 		}
 	}
 }
 
-// withoutDSN returns err, or an error that takes the place of one of net/url, which quotes the DSN.
+// withoutDSN returns err, or a replacement for an error of net/url, which quotes the DSN.
 func withoutDSN(err error) error {
 	if quoting := (*url.Error)(nil); errors.As(err, &quoting) {
 		return errors.New("the DSN is not a valid URL")
@@ -140,7 +144,7 @@ func withoutDSN(err error) error {
 	return err
 }
 
-// cause is why ctx is done, or else err.
+// cause returns why ctx is done, or else err.
 func cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -151,13 +155,13 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// drain closes a connection and reads what it has still to say, so that nothing of it is left
-// running.
+// drain closes a connection and reads the rest of its notifications, so that no goroutine of lib/pq
+// is left running.
 func drain(conn *pq.ListenerConn, notices <-chan *pq.Notification) {
 	closeConn(conn)
 	for range notices {
 	}
 }
 
-// closeConn closes a connection. That it was lost already is no news.
+// closeConn closes a connection. It ignores the error of a connection that was lost already.
 func closeConn(conn *pq.ListenerConn) { _ = conn.Close() }

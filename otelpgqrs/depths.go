@@ -10,11 +10,11 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// Depths reports how the queues of a store stand, all of them or those named,
-// whenever metrics are collected: by one statement that counts no further
-// than [pgqrs.DepthLimit]. One process of those that share the database is
-// enough. Unregister ends it; until then the store must stay open. What goes
-// wrong is an error of the collection.
+// Depths reports the depths of the named queues, or of all queues, whenever metrics are collected.
+// Each collection executes one statement, which counts up to [pgqrs.DepthLimit]. If the statement
+// fails, the collection reports the error. One process of those that share a database is enough.
+//
+// Keep the store open until Unregister has been called on the returned registration.
 func (t *Telemetry) Depths(store *pgqrs.Store, queues ...string) (metric.Registration, error) {
 	messages, err := t.meter.Int64ObservableGauge("pgqrs.queue.messages", metric.WithUnit("{message}"), metric.WithDescription("messages by state"))
 	if err != nil {

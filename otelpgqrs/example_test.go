@@ -26,7 +26,7 @@ func Example() {
 	emails := pgqrs.NewQueue[string](store, "emails")
 	worker := &pgqrs.Worker{
 		Handlers: []pgqrs.Handler{emails.Handle(func(ctx context.Context, m *pgqrs.Message[string]) error {
-			return nil // ctx has a span in the trace of who enqueued m
+			return nil // ctx has a span in the trace of the caller that enqueued m
 		})},
 		Middleware: []func(pgqrs.WorkFunc) pgqrs.WorkFunc{telemetry.Middleware},
 	}

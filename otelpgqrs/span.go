@@ -14,8 +14,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// Middleware gives each delivery a span, "process QUEUE", in the trace of who
-// enqueued the message. It is for [pgqrs.Worker]'s Middleware, where it should be the first.
+// Middleware starts a span "process QUEUE" for each delivery, in the trace of the caller that
+// enqueued the message. Put it first in the Middleware of a [pgqrs.Worker].
 func (t *Telemetry) Middleware(next pgqrs.WorkFunc) pgqrs.WorkFunc {
 	return func(ctx context.Context, m *pgqrs.MessageInfo) (err error) {
 		ctx = t.propagator.Extract(ctx, propagation.MapCarrier(m.Headers))
@@ -27,7 +27,7 @@ func (t *Telemetry) Middleware(next pgqrs.WorkFunc) pgqrs.WorkFunc {
 		)...))
 		returned := false
 		defer func() {
-			if !returned { // a panic, which the Worker takes care of
+			if !returned { // a panic, which the Worker handles
 				err = errors.New("the handler panicked")
 			}
 			end(span, err)
@@ -38,10 +38,10 @@ func (t *Telemetry) Middleware(next pgqrs.WorkFunc) pgqrs.WorkFunc {
 	}
 }
 
-// spanKey is the key of a step's span in the ctx of its function.
+// spanKey is the context key of a step's span.
 type spanKey struct{}
 
-// startStep gives a step a span, and its function a ctx that has it.
+// startStep starts the span of a step, and returns the ctx for the step's function.
 func (t *Telemetry) startStep(ctx context.Context, runID int64, step string) context.Context {
 	ctx, span := t.tracer.Start(ctx, "step "+step, trace.WithAttributes(
 		attribute.Int64("pgqrs.run.id", runID),
@@ -57,7 +57,7 @@ func endStep(ctx context.Context, err error) {
 	}
 }
 
-// end ends a span, with the error if there was one.
+// end ends a span, and records the error if there is one.
 func end(span trace.Span, err error) {
 	if attributes := failure(err); attributes != nil {
 		span.SetAttributes(attributes...)
@@ -66,7 +66,7 @@ func end(span trace.Span, err error) {
 	span.End()
 }
 
-// of are the attributes of whatever is about a queue.
+// of returns the attributes that name a queue.
 func of(queue string) []attribute.KeyValue {
 	return []attribute.KeyValue{
 		attribute.String("messaging.system", "pgqrs"),
@@ -74,8 +74,8 @@ func of(queue string) []attribute.KeyValue {
 	}
 }
 
-// failure is the attribute of a failure. A message that is snoozed and a run
-// that sleeps or waits have not failed.
+// failure returns the attribute of a failure. A snoozed message, and a run that sleeps or waits,
+// have not failed.
 func failure(err error) []attribute.KeyValue {
 	if err == nil || errors.Is(err, pgqrs.ErrSnoozed) || errors.Is(err, pgqrs.ErrSuspended) {
 		return nil
@@ -83,8 +83,8 @@ func failure(err error) []attribute.KeyValue {
 	return []attribute.KeyValue{attribute.String("error.type", kind(err))}
 }
 
-// kind names an error by what it matches of pgqrs and context, or by its type:
-// few values, as those of an attribute should be.
+// kind names an error by the pgqrs or context error that it matches, or else by its type. An
+// attribute should have few values.
 func kind(err error) string {
 	for _, known := range []struct {
 		err  error

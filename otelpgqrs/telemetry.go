@@ -1,29 +1,39 @@
-// Package otelpgqrs measures and traces queues and workflows of
-// [github.com/pgqrs/pgqrs-go] by OpenTelemetry.
+// Package otelpgqrs records metrics and traces of [github.com/pgqrs/pgqrs-go] with OpenTelemetry.
 //
 //	telemetry, err := otelpgqrs.New(otelpgqrs.Options{})
 //	store := telemetry.Config(pgqrs.Config{}).New(db, pgqrs.Postgres)
-//	worker := &pgqrs.Worker{Handlers: handlers, Middleware: []func(pgqrs.WorkFunc) pgqrs.WorkFunc{telemetry.Middleware}}
+//	worker := &pgqrs.Worker{
+//		Handlers:   handlers,
+//		Middleware: []func(pgqrs.WorkFunc) pgqrs.WorkFunc{telemetry.Middleware},
+//	}
 //	depths, err := telemetry.Depths(store)
 //
-// Whoever enqueues with a span in ctx sends its context along in the message's
-// headers (W3C traceparent, unless Options.Propagator says otherwise). The
-// span of the handler continues that trace, and a step of a workflow has a
-// span below that of the delivery which took it, in the ctx that its function
-// gets: what that calls and enqueues is below the step. A run that sleeps or is tried again
-// has a span for each delivery, all in the trace of who started it.
+// # Traces
 //
-// Instruments, by the semantic conventions for messaging where they have one:
+// If the ctx of an enqueue has a span, the message carries the span's context in its headers. The
+// headers are those of W3C trace context unless Options.Propagator is set. The span of the handler
+// continues this trace.
+//
+// Each step of a workflow has a span below the span of its delivery. The step's function receives
+// it in ctx, so the calls and messages of the function appear below the step. A run that sleeps or
+// is retried has one span for each delivery, all in the trace of the caller that started the run.
+//
+// # Metrics
+//
+// The names follow the semantic conventions for messaging where these define one:
 //
 //	messaging.client.sent.messages      counter    messages enqueued
 //	messaging.client.consumed.messages  counter    messages claimed
-//	messaging.process.duration          histogram  seconds a handler took, with error.type if it failed
-//	pgqrs.message.wait                  histogram  seconds from when a message was due until it was claimed
-//	pgqrs.step.duration                 histogram  seconds the function of a step took, with error.type if it failed
-//	pgqrs.queue.messages                gauge      messages by pgqrs.state: ready, scheduled, leased, dead; see Depths
-//	pgqrs.queue.oldest                  gauge      seconds that the oldest ready message has waited; see Depths
+//	messaging.process.duration          histogram  seconds that a handler took
+//	pgqrs.message.wait                  histogram  seconds from a message's due time to its claim
+//	pgqrs.step.duration                 histogram  seconds that the function of a step took
+//	pgqrs.queue.messages                gauge      messages by pgqrs.state
+//	pgqrs.queue.oldest                  gauge      seconds the oldest ready message has waited
 //
-// All but pgqrs.step.duration have messaging.destination.name, the queue.
+// The durations of failed handlers and steps have the attribute error.type. The gauges need a call
+// of Depths. The values of pgqrs.state are ready, scheduled, blocked, leased and dead.
+//
+// All except pgqrs.step.duration have the attribute messaging.destination.name, the queue.
 package otelpgqrs
 
 import (
@@ -44,17 +54,18 @@ import (
 
 const scope = "github.com/pgqrs/pgqrs-go/otelpgqrs"
 
-// Options say where telemetry goes. A zero field means OpenTelemetry's global one.
+// Options configure a Telemetry. A zero TracerProvider or MeterProvider means OpenTelemetry's
+// global provider.
 type Options struct {
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
-	// Propagator writes and reads the headers. Zero means W3C trace context,
-	// whatever the global one is: a global one that is not set writes nothing.
+	// Propagator writes and reads the headers. Nil means W3C trace context. The global propagator
+	// is not used, because it writes nothing unless the application sets it.
 	Propagator propagation.TextMapPropagator
 }
 
-// Telemetry turns what happens in stores and workers into metrics and spans.
-// It is safe for concurrent use, and may serve any number of them.
+// Telemetry records metrics and spans of stores and workers. It is safe for concurrent use, and can
+// serve any number of stores and workers.
 type Telemetry struct {
 	propagator propagation.TextMapPropagator
 	tracer     trace.Tracer
@@ -64,7 +75,7 @@ type Telemetry struct {
 	process, wait, step metric.Float64Histogram
 }
 
-// New makes the instruments. Its error is that of a meter provider which refuses one.
+// New creates the instruments. It returns an error if the meter provider rejects one.
 func New(o Options) (*Telemetry, error) {
 	if o.TracerProvider == nil {
 		o.TracerProvider = otel.GetTracerProvider()
@@ -88,15 +99,15 @@ func New(o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// boundaries are those of the semantic conventions, and up to an hour.
+// boundaries are the buckets of the semantic conventions, extended to an hour.
 var boundaries = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
 
 func (t *Telemetry) histogram(name, what string) (metric.Float64Histogram, error) {
 	return t.meter.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(what), metric.WithExplicitBucketBoundaries(boundaries...))
 }
 
-// Config returns c with telemetry added: headers for what is enqueued, and an
-// observer. What c has of these is called too, and its headers win.
+// Config returns c with telemetry added: a Headers function that adds the trace context, and an
+// Observer. Functions that c has already are called too, and their headers take precedence.
 func (t *Telemetry) Config(c pgqrs.Config) pgqrs.Config {
 	own := c.Headers
 	c.Headers = func(ctx context.Context) map[string]string {
@@ -115,7 +126,7 @@ func (t *Telemetry) Config(c pgqrs.Config) pgqrs.Config {
 	return c
 }
 
-// observer returns one that measures, and calls what was there before.
+// observer returns an Observer that measures, and then calls the functions of before.
 func (t *Telemetry) observer(before pgqrs.Observer) *pgqrs.Observer {
 	after := before
 	after.Enqueued = func(ctx context.Context, queue string, ids []int64) {

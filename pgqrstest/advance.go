@@ -10,13 +10,14 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
-// Advance lets time pass for everything in the store's tables: delays,
-// backoffs, leases and what rates keep back come that much closer to their end,
-// and schedules to their next instant. A running Worker finds out about schedules within a
-// minute; one that starts, at once.
+// Advance makes the time d pass for everything in the store's tables. Delays, backoffs, leases and
+// rate limits end earlier by d, and so do the waits of schedules for their next instants.
+//
+// A running Worker notices the change of a schedule within a minute. A Worker that starts notices
+// it at once.
 func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	t.Helper()
-	// The messages last: a worker must not find a run's message due before its step is.
+	// Messages come last: a worker must not find a run's message due before the run's step is due.
 	for _, text := range slices.Backward(advanceTexts[s.Dialect()]) {
 		dbtest.Retry(t, func() error {
 			_, err := s.DB().ExecContext(t.Context(), testkit.Render(s, text), d.Microseconds())
@@ -25,8 +26,8 @@ func Advance(t testing.TB, s *pgqrs.Store, d time.Duration) {
 	}
 }
 
-// advanceTexts move every time in the tables back, by a number of microseconds. Workers know their
-// rows by when they were made, which stays.
+// advanceTexts move every time in the tables back by a number of microseconds. They leave out the
+// time at which a worker's row was made, because a Worker knows its row by that time.
 var advanceTexts = map[pgqrs.Dialect][]string{
 	pgqrs.Postgres: {
 		`UPDATE pgqrs_messages SET vt = CASE WHEN parked_vt IS NULL THEN vt - a.d ELSE vt END, parked_vt = parked_vt - a.d, enqueued_at = enqueued_at - a.d, due_at = due_at - a.d,

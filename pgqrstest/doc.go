@@ -1,6 +1,9 @@
-// Package pgqrstest has what tests of an application need that uses pgqrs: [Drain] and [Advance] on
-// a real database, [RequireEnqueued], and [NewRun] for a workflow's function without a database.
+// Package pgqrstest helps applications to test their use of pgqrs:
 //
-// Package [github.com/pgqrs/pgqrs-go/pgqrstest/conformance] has the suite that pgqrs itself runs on
-// every driver.
+//   - [Drain] and [Advance] work on a real database.
+//   - [RequireEnqueued] checks that a message was enqueued.
+//   - [NewRun] tests a workflow's function without a database.
+//
+// Package [github.com/pgqrs/pgqrs-go/pgqrstest/conformance] is the suite that pgqrs runs on every
+// driver.
 package pgqrstest

@@ -7,15 +7,16 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/dbtest"
 )
 
-// Drain runs the handlers until none of the named queues (a workflow's is named
-// like it) has a message that is due, leased or waiting for a retry: backoffs are
-// skipped, of messages and of steps, and so are the sleeps of runs. Messages that were
-// enqueued with a delay, and runs that wait for a signal, with a timeout or without, are
-// left until their time has passed; see Advance.
+// Drain runs the handlers until the named queues have no message that is due, leased or waiting for
+// a retry. The queue of a workflow has the workflow's name.
 //
-// It fails the test if that takes more than a minute, or as soon as nothing is left but
-// messages of queues that no handler and no other Worker takes. The failure names
-// the queues, why their messages are left, and some of these with their latest errors.
+// Drain skips the backoffs of messages and steps, and the sleeps of runs. It does not wait for
+// messages that were enqueued with a delay, nor for runs that wait for a signal, with a timeout or
+// without. Call [Advance] to make their time pass.
+//
+// Drain fails the test if the work takes more than a minute. It also fails if all messages that are
+// left are in queues that no handler and no other Worker handles. The failure names the queues, why
+// their messages are left, and some of the messages with their latest errors.
 func Drain(t testing.TB, s *pgqrs.Store, queues []string, handlers ...pgqrs.Handler) {
 	t.Helper()
 	dbtest.Drain(t, s, dbtest.Patience, queues, handlers...)

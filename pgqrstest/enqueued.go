@@ -7,8 +7,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// RequireEnqueued returns the first unfinished message of the queue whose
-// payload match accepts, and fails the test if there is none. A nil match accepts any.
+// RequireEnqueued returns the first unfinished message of the queue whose payload match accepts. It
+// fails the test if there is no such message. A nil match accepts any payload.
 func RequireEnqueued[T any](t testing.TB, s *pgqrs.Store, queue string, match func(T) bool) pgqrs.Message[T] {
 	t.Helper()
 	for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased} {

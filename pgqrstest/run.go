@@ -18,16 +18,20 @@ import (
 //	})
 //	receipt, err := runCheckout(t.Context(), run, order)
 //
-// What is given under the name of a step, signal or child is returned as it
-// would be on a replay: a value goes through JSON, and an error is a recorded
-// failure, a *[pgqrs.RunError] that matches ErrTimeout and ErrPermanent if the
-// error does. A given ErrCancelled is what the first step of a cancelled run
-// returns, and a given ErrSuspended ends this execution.
+// The map gives results by the name of the step, signal or child. The run returns them as on a
+// replay. A value is encoded to JSON and back. An error is a recorded failure: the call returns a
+// *[pgqrs.RunError], which matches ErrTimeout or ErrPermanent if the given error does. Two errors
+// are special:
 //
-// A signal's name stands for its first Wait, that of "approved#2" for the second. A
-// step without a given value runs its function, once: its failure is final. A
-// Sleep returns at once. StepTx, DoTx, Wait and Child without a given value
-// return an error matching ErrUnsupported.
+//   - ErrCancelled is returned as from the first step of a cancelled run.
+//   - ErrSuspended ends the execution at this call.
+//
+// The name of a signal gives the result of the first Wait for it. The name "approved#2" gives the
+// result of the second Wait.
+//
+// A step without a given result calls its function once, and a failure of the function is final.
+// Sleep returns at once. StepTx, DoTx, Wait and Child without a given result return an error
+// matching ErrUnsupported.
 func NewRun(t testing.TB, given map[string]any) *pgqrs.Run {
 	t.Helper()
 	for name, v := range given {
@@ -38,6 +42,6 @@ func NewRun(t testing.TB, given map[string]any) *pgqrs.Run {
 	return testkit.NewRun(given).(*pgqrs.Run)
 }
 
-// Ran returns the names of the steps of a run made by NewRun whose function was
-// called, in the order of the calls.
+// Ran returns the names of the steps whose function was called, in the order of the calls. The run
+// must come from NewRun.
 func Ran(run *pgqrs.Run) []string { return testkit.Ran(run) }

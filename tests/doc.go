@@ -1,25 +1,24 @@
-// Package tests runs the conformance suite of package pgqrstest/conformance on every
-// database driver the project promises to work with.
+// Package tests runs the conformance suite of package pgqrstest/conformance on every database
+// driver that the project supports.
 //
-// It is a module of its own, so that no driver is a requirement of the
-// library. In drivers/ there is one package a driver, because some drivers cannot be
-// linked together: mattn and ncruces register the same name, go-libsql and
-// mattn define the same C symbols.
+// It is a module of its own, so that the library requires no driver. The directory drivers/ has one
+// package for each driver, because some drivers cannot be linked together. The drivers
+// mattn and ncruces register the same name, and go-libsql and mattn define the same C symbols.
 //
-//	drivers/pq, drivers/pgx                               PostgreSQL, on a private server the tests start
-//	drivers/ncruces, drivers/modernc, drivers/mattn       SQLite, on a file
-//	drivers/libsql                                        libSQL (dialect Turso), on a file
-//	drivers/turso, drivers/tursomvcc                      Turso's engine, and its BEGIN CONCURRENT
-//	drivers/concurrent                                    SQLite's begin-concurrent branch, a module of its own
-//	drivers/encrypted, drivers/memory                     SQLite of ncruces, on encrypted files and in memory
-//	drivers/generic                                       any driver, named by environment variables
+//	drivers/pq, drivers/pgx                             PostgreSQL, on a private server
+//	drivers/ncruces, drivers/modernc, drivers/mattn     SQLite, on a file
+//	drivers/libsql                                      libSQL (dialect Turso), on a file
+//	drivers/turso, drivers/tursomvcc                    Turso's engine, and its BEGIN CONCURRENT
+//	drivers/concurrent                                  the begin-concurrent branch, an own module
+//	drivers/encrypted, drivers/memory                   ncruces, encrypted and in memory
+//	drivers/generic                                     any driver, named by the environment
 //
-// The other packages are one kind of test each:
+// Each of the other packages has one kind of test:
 //
 //	crash, volume         processes that are killed, and many messages
 //	faults                databases that fail under an application at work
 //	races                 two statements that meet, in each order
-//	model                 random operations, held against models, and histories of concurrent consumers
+//	model                 random operations compared with models, and concurrent histories
 //	fuzz                  messages and rows of any content
 //	plan                  how each statement is executed on a million rows
 //	encodings, settings   databases with other encodings and settings
@@ -37,10 +36,11 @@
 //
 //	go test ./...
 //
-// mattn and libsql need cgo and a C compiler. The PostgreSQL packages need
-// either the server's binaries or the variable PGQRS_TEST_POSTGRES; package
-// postgres, which the tests of other modules use too, says how they are found.
-// Where CI is set in the environment a missing PostgreSQL is a failure,
-// elsewhere a skip. So is a missing PgBouncer, and a right to mount that is
-// missing, for package faults.
+// The tests of mattn and libsql need cgo and a C compiler. The PostgreSQL tests need the server's
+// binaries or the variable PGQRS_TEST_POSTGRES. Package postgres documents how they are found. The
+// tests of other modules use it too.
+//
+// If PostgreSQL is missing, the tests fail if CI is set in the environment, and are skipped
+// otherwise. The same applies to a missing PgBouncer, and in package faults to a missing right to
+// mount.
 package tests

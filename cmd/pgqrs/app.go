@@ -14,14 +14,14 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// An app is the command with what surrounds it.
+// An app is the command with its environment.
 type app struct {
 	in       io.Reader
 	out, err io.Writer
 
-	asks          bool // whether somebody is there to answer a question
+	asks          bool // whether somebody can answer a question
 	progress      bool // whether err shows a progress bar
-	width, height int  // of the terminal that out is; 0 if it is none
+	width, height int  // of the terminal that out is, or 0
 }
 
 // A call is one invocation of a command on a database.
@@ -54,8 +54,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 // passwords finds the password of a DSN, as a URL or as key=value pairs.
 var passwords = regexp.MustCompile(`(?i)(://[^\s:/@]*:)\S*@|(password\s*=\s*)(?:'[^']*'|[^\s"]+)`)
 
-// withoutPasswords hides passwords in the text of an error: a DSN in the wrong place of the command
-// line is named there.
+// withoutPasswords hides passwords in the text of an error. Such a text may quote a DSN that is at
+// the wrong place of the command line.
 func withoutPasswords(text string) string {
 	return passwords.ReplaceAllStringFunc(text, func(found string) string {
 		parts := passwords.FindStringSubmatch(found)
@@ -74,7 +74,7 @@ func (a *app) root() *cli.Command {
 		Description: "Shows what stands in the queues of a database, why, and runs it again. pgqrs COMMAND -help says more of a command.\n\n" +
 			"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing found, 4 not confirmed, 5 not possible in this state.",
 		Writer: a.out, ErrWriter: a.err, Reader: a.in,
-		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run decides
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run handles the error
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dsn", Usage: "the `DATABASE`: postgres://..., sqlite:FILE or turso:FILE (or PGQRS_DSN in the environment)"},
 			&cli.StringFlag{Name: "dsn-file", Usage: "read the DATABASE from `FILE`, which only you should be able to read"},
@@ -91,14 +91,14 @@ func (a *app) root() *cli.Command {
 	return root
 }
 
-// complete gives every command what all of them have.
+// complete gives every command the settings that all commands share.
 func complete(cmd *cli.Command) {
 	if cmd.Command("list") != nil {
 		cmd.DefaultCommand = "list"
 	}
 	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error { return misuse(cmd, "%w", err) }
 	if len(cmd.Commands) == 0 {
-		cmd.HideHelpCommand = true // it would take an argument for itself
+		cmd.HideHelpCommand = true // a help command would use up an argument
 	} else if cmd.Action == nil {
 		cmd.Action = group
 	}
@@ -107,7 +107,8 @@ func complete(cmd *cli.Command) {
 	}
 }
 
-// group is the action of a command that only has others: its help, if nothing else was asked for.
+// group is the action of a command that only has subcommands. It prints the help, unless the
+// arguments name an unknown command.
 func group(ctx context.Context, cmd *cli.Command) error {
 	if cmd.Args().Present() {
 		text := fmt.Sprintf("there is no command %q", cmd.Args().First())
@@ -122,8 +123,8 @@ func group(ctx context.Context, cmd *cli.Command) error {
 	return cli.ShowSubcommandHelp(cmd)
 }
 
-// on returns the action that calls fn with the database that was named.
-// The command takes least to most arguments; -1 is no limit.
+// on returns the action that calls fn with the named database. The command takes least to most
+// arguments. If most is -1 there is no limit.
 func (a *app) on(least, most int, fn func(context.Context, call) error) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) (err error) {
 		if err := checkArguments(cmd, least, most); err != nil {
@@ -143,11 +144,11 @@ func (a *app) on(least, most int, fn func(context.Context, call) error) cli.Acti
 	}
 }
 
-// password finds one in a DSN, and an encryption key.
+// password matches a password or an encryption key in a DSN.
 var password = regexp.MustCompile(`://[^@?]*:[^@?]+@|(?i)[?&][^=&]*(password|encryption_key)=.`)
 
-// findDSN returns the DSN that the flags name, or else the environment. A
-// password on the command line is there for every user of the machine to see.
+// findDSN returns the DSN from the flags, or else from the environment. Every user of the machine
+// can see a password on the command line.
 func (a *app) findDSN(cmd *cli.Command) (string, error) {
 	dsn, file := cmd.String("dsn"), cmd.String("dsn-file")
 	switch {

@@ -23,7 +23,7 @@ func fits[T any](t *testing.T, what string, row T, columns []column[T]) {
 	}
 }
 
-// Every table has room on a terminal of 80 columns, with large numbers and long names in it.
+// Every table fits on a terminal of 80 columns, even with large numbers and long names.
 func TestTablesFitIn80Columns(t *testing.T) {
 	long, now, many := strings.Repeat("long name ", 20), time.Now(), int64(99_999)
 	depth := pgqrs.QueueDepth{Name: long, PausedAt: now, Ready: many, Scheduled: many, Blocked: many, Leased: many, Dead: many, ArchivedLastMinute: many, OldestReady: 99 * time.Hour, Workers: 99}

@@ -18,7 +18,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// The exit codes of a message's command that say more than that it failed, by the names of
+// The exit codes of a message's command that mean more than a failure, with their names in
 // sysexits.h.
 const (
 	codeDataErr  = 65
@@ -26,20 +26,21 @@ const (
 )
 
 const (
-	notNow       = time.Minute     // until a message comes back that its command put off
-	maxComplaint = 4 << 10         // bytes of standard error that become the message's error
+	notNow = time.Minute // until a message that its command put off is due again
+	// maxComplaint is how many bytes of standard error are recorded as the message's error.
+	maxComplaint = 4 << 10
 	lastWords    = 5 * time.Second // between asking a command to end and killing it
 )
 
-// A command is what runs for each message.
+// A command is the program that runs for each message.
 type command struct {
 	args           []string
-	env            []string // that of every message
+	env            []string // the environment for every message
 	envelope       bool     // whether standard input is the whole message
 	stdout, stderr io.Writer
 }
 
-// An envelope is a message as a command reads it whole.
+// An envelope is a message in the form in which a command reads the whole message.
 type envelope struct {
 	ID       int64             `json:"id"`
 	Queue    string            `json:"queue"`
@@ -50,7 +51,7 @@ type envelope struct {
 	Payload  json.RawMessage   `json:"payload"`
 }
 
-// run runs the command for a message. The error it returns decides what becomes of the message.
+// run runs the command for a message. The returned error decides the outcome of the message.
 func (c command) run(ctx context.Context, m *pgqrs.Message[json.RawMessage]) error {
 	env, input, err := c.given(m)
 	if err != nil {
@@ -69,7 +70,7 @@ func (c command) run(ctx context.Context, m *pgqrs.Message[json.RawMessage]) err
 	err = cmd.Run()
 	endGroup()
 	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it succeeded, and something that it has left in the background holds its output open
+		err = nil // it succeeded, but a process that it left in the background holds its output open
 	}
 	return verdict(ctx, tooLong(err), complaint.String())
 }
@@ -90,7 +91,7 @@ func (c command) given(m *pgqrs.Message[json.RawMessage]) (env []string, input [
 	return env, m.Payload, nil
 }
 
-// tooLong says what to do if the system refuses an environment for its length.
+// tooLong adds advice if the system refuses an environment for its length.
 func tooLong(err error) error {
 	if errors.Is(err, syscall.E2BIG) {
 		return fmt.Errorf("the message's key and headers are too long for the environment; work -envelope has the command read them from standard input (%w)", err)
@@ -98,7 +99,7 @@ func tooLong(err error) error {
 	return err
 }
 
-// verdict turns the end of a command into the outcome of its message.
+// verdict returns the outcome of the message for the end of its command.
 func verdict(ctx context.Context, err error, complaint string) error {
 	if err == nil {
 		return nil
@@ -120,7 +121,7 @@ func verdict(ctx context.Context, err error, complaint string) error {
 	return err
 }
 
-// A tail keeps the end of what is written to it.
+// A tail keeps the end of the bytes written to it.
 type tail struct {
 	most int
 	text []byte
@@ -134,12 +135,12 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns it as text, which databases insist on.
+// String returns the tail as valid text, which databases require.
 func (t *tail) String() string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(t.text), "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// A sharedWriter is a writer for several commands at a time.
+// A sharedWriter is a writer for several commands at once.
 type sharedWriter struct {
 	mu sync.Mutex
 	w  io.Writer

@@ -347,7 +347,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A command that is in no golden file has a test of what it does.
+// A command that is in no golden file has a test of its effect.
 var roundTrips = map[string]func(*testing.T){
 	"enqueue": TestEnqueue, "work": TestTheExitCodeOfACommandDecides, "top": TestTopLooksAtTheDatabase, "serve": TestServe,
 	"install": TestSchema, "uninstall": TestSchema, "verify": TestSchema, "demo": TestDemo, "version": TestVersion,

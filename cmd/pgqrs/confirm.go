@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// confirm asks before something is lost. It returns an error matching
-// errNotConfirmed unless the answer is yes, or -yes was given.
+// confirm asks before data is lost. It returns an error matching errNotConfirmed unless the answer
+// is yes or -yes was given.
 func (c call) confirm(format string, args ...any) error {
 	if c.Bool("yes") {
 		return nil
@@ -22,7 +22,7 @@ func (c call) confirm(format string, args ...any) error {
 		return nil
 	}
 	if err != nil {
-		fmt.Fprintln(c.err) // the question's line has no end yet
+		fmt.Fprintln(c.err) // the question's line has not ended yet
 	}
 	return errNotConfirmed
 }

@@ -13,7 +13,7 @@ func (a *app) dead() *cli.Command {
 		Name: "dead", Category: look, Usage: "list dead letters and run them again",
 		Commands: []*cli.Command{
 			{
-				Name: "list", ArgsUsage: "[QUEUE]", Usage: "list the dead letters of a queue, or of all, the latest first",
+				Name: "list", ArgsUsage: "[QUEUE]", Usage: "list the dead letters of a queue or of all queues, the latest first",
 				Flags: pageFlags("CURSOR"),
 				Action: a.on(0, 1, func(ctx context.Context, c call) error {
 					if c.Args().Present() {
@@ -58,7 +58,7 @@ func (c call) redrive(ctx context.Context) error {
 	return c.counted(n, err, "redriven")
 }
 
-// listAllDead lists dead letters of every queue that has some.
+// listAllDead lists the dead letters of every queue that has some.
 func (c call) listAllDead(ctx context.Context) error {
 	if c.String("after") != "" {
 		return misuse(c.Command, "-after needs a queue")

@@ -16,12 +16,12 @@ import (
 func (a *app) demo() *cli.Command {
 	return &cli.Command{
 		Name: "demo", Category: setUp, Usage: "a small shop at work on a temporary SQLite file, to look at",
-		Description: "It enqueues and works until it is interrupted, with messages that fail and die, and with workflow runs. The file is removed at the end. " +
+		Description: "It enqueues and handles messages until it is interrupted. Some messages fail and become dead letters, and some are workflow runs. The file is removed at the end. " +
 			"It leaves the database of -dsn alone.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "file", Usage: "use `FILE`, and keep it"},
 			&cli.DurationFlag{Name: "for", Usage: "end after `TIME`, such as 1m"},
-			&cli.DurationFlag{Name: "interval", Value: 250 * time.Millisecond, Usage: "let something happen every `TIME`"},
+			&cli.DurationFlag{Name: "interval", Value: 250 * time.Millisecond, Usage: "make something happen every `TIME`"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := checkArguments(cmd, 0, 0); err != nil {

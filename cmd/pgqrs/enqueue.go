@@ -76,7 +76,7 @@ func (c call) enqueueOne(ctx context.Context, queue *pgqrs.Queue[json.RawMessage
 	return c.done(map[string]any{"id": id}, "%d", id)
 }
 
-// options are those that every message gets.
+// options returns the options that every message gets.
 func (c call) options() []pgqrs.Option {
 	var opts []pgqrs.Option
 	if c.IsSet("group") {
@@ -140,7 +140,7 @@ func (c call) enqueueFile(ctx context.Context, queue *pgqrs.Queue[json.RawMessag
 	return c.done(map[string]any{"enqueued": l.stored}, "%s enqueued.", plural(l.stored, "message"))
 }
 
-// open opens a file, and says how large it is; 0 if that cannot be known.
+// open opens a file and returns its size, or 0 if the size is unknown.
 func (c call) open(name string) (io.ReadCloser, int64, error) {
 	if name == "-" {
 		return io.NopCloser(c.in), 0, nil

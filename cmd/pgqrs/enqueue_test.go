@@ -10,7 +10,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// payloads are those of the messages that are ready, in order.
+// payloads returns the payloads of the ready messages, in order.
 func (s *shell) payloads(queue string) string {
 	s.Helper()
 	found, err := s.store.Messages(s.Context(), pgqrs.MessageFilter{Queue: queue, State: pgqrs.Ready, Limit: 1000})

@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// secretVariables are those of lib/pq that hold a password or name a file with one.
+// secretVariables are variables of lib/pq that hold a password or name a file with one.
 var secretVariables = []string{"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "PGSSLPASSWORD"}
 
 // withoutSecrets returns an environment without the variables that open the database. PGQRS_ and
-// what follows it are this program's own.
+// all variables that begin so belong to this program.
 func withoutSecrets(environment []string, dsn string) []string {
 	secrets := append(secretsOf(dsn), secretsIn(environment)...)
 	return slices.DeleteFunc(slices.Clone(environment), func(entry string) bool {
 		name, value, _ := strings.Cut(entry, "=")
-		name = strings.ToUpper(name) // Windows has them in either case
+		name = strings.ToUpper(name) // Windows ignores their case
 		return strings.HasPrefix(name, "PGQRS_") || slices.Contains(secretVariables, name) ||
 			strings.Contains(value, dsn) || slices.ContainsFunc(secrets, func(s secret) bool { return s.in(value) })
 	})
 }
 
-// passwordVariables are those of secretVariables that hold a password.
+// passwordVariables are the secretVariables that hold a password.
 var passwordVariables = []string{"PGPASSWORD", "PGSSLPASSWORD"}
 
 // secretsIn returns the passwords that the driver takes from an environment.
@@ -40,7 +40,7 @@ func secretsIn(environment []string) []secret {
 // A secret is a password or a key of a DSN.
 type secret struct {
 	text   string
-	common bool // it may stand in texts that have nothing to do with the DSN
+	common bool // the text may also be a common word
 }
 
 const shortSecret = 8 // bytes of a secret that is not common
@@ -88,11 +88,12 @@ func formsOf(plain string, common bool) []secret {
 	return []secret{{plain, common}, {url.PathEscape(plain), common}, {url.QueryEscape(plain), common}}
 }
 
-// in reports whether a value has the secret. One that is common is looked for as the whole value,
-// and where a DSN has a password.
+// in reports whether a value contains the secret. A common secret must be the whole value, or stand
+// at the place of a password in a DSN.
 func (s secret) in(value string) bool {
 	if !s.common {
-		return strings.Contains(strings.ToLower(value), strings.ToLower(s.text)) // %2f is %2F
+		// %2f is the same as %2F
+		return strings.Contains(strings.ToLower(value), strings.ToLower(s.text))
 	}
 	return value == s.text || strings.Contains(value, ":"+s.text+"@") || strings.Contains(value, "password="+s.text)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// The exit codes. They are promised in the documentation of the command.
+// The exit codes. The documentation of the command promises them.
 const (
 	exitDone = iota
 	exitFailed
@@ -20,9 +20,9 @@ const (
 
 var errNotConfirmed = errors.New("not confirmed")
 
-// A usageError is a command line that makes no sense.
+// A usageError is the error of a command line that makes no sense.
 type usageError struct {
-	command string // whose help says more
+	command string // the command whose help says more
 	err     error
 }
 
@@ -33,7 +33,7 @@ func misuse(cmd *cli.Command, format string, args ...any) error {
 	return &usageError{cmd.FullName(), fmt.Errorf(format, args...)}
 }
 
-// notFound says that what a command was to work on is not there.
+// notFound returns an error for a missing object of a command.
 func notFound(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", pgqrs.ErrNotFound, fmt.Sprintf(format, args...))
 }
@@ -41,7 +41,7 @@ func notFound(format string, args ...any) error {
 // exitCode returns the code for an error of a command.
 func exitCode(err error) int {
 	var usage *usageError
-	var library cli.ExitCoder // of cli itself, which uses it for unknown commands only
+	var library cli.ExitCoder // of package cli, which returns it only for unknown commands
 	switch {
 	case errors.As(err, &usage), errors.As(err, &library):
 		return exitUsage

@@ -12,10 +12,9 @@ import (
 
 const helpWidth = 80
 
-func init() { cli.HelpPrinter = printHelp } // the library has no other place for it
+func init() { cli.HelpPrinter = printHelp } // package cli has no other place for it
 
-// printHelp writes the help of a command. It is a cli.HelpPrinterFunc; the template is of no use to
-// it.
+// printHelp writes the help of a command. It is a cli.HelpPrinterFunc that ignores the template.
 func printHelp(w io.Writer, _ string, data any) {
 	cmd := data.(*cli.Command)
 	fmt.Fprintf(w, "%s\n\n", wrap(cmd.FullName()+" - "+cmd.Usage, 0))
@@ -32,7 +31,7 @@ func printHelp(w io.Writer, _ string, data any) {
 	fmt.Fprintf(w, "\n%s\n", wrap("Besides, -dsn, -json and -yes: see pgqrs -help.", 0))
 }
 
-// writeCommands writes the commands under cmd, by category in the order of the tree.
+// writeCommands writes the commands under cmd, by category, in the order of the tree.
 func writeCommands(w io.Writer, cmd *cli.Command) {
 	var titles []string
 	pairs := map[string][][2]string{}
@@ -53,7 +52,8 @@ func writeUsage(w io.Writer, cmd *cli.Command) {
 	if len(cmd.VisibleCommands()) > 0 {
 		line += " COMMAND"
 	}
-	if flags := cmd.VisibleFlags(); cmd.Root() == cmd || len(flags) > 1 { // -help is one
+	// -help is always one of them
+	if flags := cmd.VisibleFlags(); cmd.Root() == cmd || len(flags) > 1 {
 		line += " [flags]"
 	}
 	if cmd.ArgsUsage != "" {
@@ -87,7 +87,7 @@ func flagPairs(flags []cli.Flag) [][2]string {
 	return pairs
 }
 
-// writePairs writes names with what they mean beside them.
+// writePairs writes names and their meanings side by side.
 func writePairs(w io.Writer, title string, pairs [][2]string) {
 	const most = 26 // a longer name has its meaning on the next line
 	width := 0
@@ -107,7 +107,7 @@ func writePairs(w io.Writer, title string, pairs [][2]string) {
 	}
 }
 
-// wrap breaks text into lines that fit beside an indent, which all but the first get.
+// wrap breaks text into lines that fit beside an indent. All lines except the first get the indent.
 func wrap(text string, indent int) string {
 	var out []string
 	for _, paragraph := range strings.Split(text, "\n") {

@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// help returns what pgqrs prints for the arguments.
+// help returns the output of pgqrs for the arguments.
 func help(t *testing.T, args ...string) string {
 	t.Helper()
 	var out, err strings.Builder
@@ -41,7 +41,7 @@ func TestHelpFitsInto80Columns(t *testing.T) {
 	}
 }
 
-// path returns the words that lead from one command to another.
+// path returns the words from one command to another.
 func path(from, to *cli.Command) []string {
 	for _, sub := range from.Commands {
 		if sub == to {
@@ -104,7 +104,7 @@ func TestThePagesShowCommandsThatExist(t *testing.T) {
 	}
 }
 
-// unknown says which word of a command line is no command or flag; "" if all are.
+// unknown returns the first word of a command line that is no command or flag, or "".
 func unknown(words []string) string {
 	cmd := (&app{}).root()
 	flags := cmd.Flags

@@ -16,7 +16,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// hostile are texts that do harm where they are printed as they are.
+// hostile are texts that do harm if they are printed unchanged.
 var hostile = []string{
 	"<script>alert(1)</script>",
 	"\x1b[2J\x1b]0;owned\x07\x1b[31mred",
@@ -31,7 +31,7 @@ var hostile = []string{
 	strings.Repeat("\x1b[31m", 1000),
 }
 
-// harmless fails the test unless text is printable UTF-8 in lines of bearable width.
+// harmless fails the test unless text is printable UTF-8 in lines of an acceptable width.
 func harmless(t *testing.T, what, text string, width int) {
 	t.Helper()
 	if !utf8.ValidString(text) {
@@ -83,7 +83,7 @@ func TestHostileTextIsHarmless(t *testing.T) {
 	})
 }
 
-// SQLite stores any bytes as text; so may other programs that share a database.
+// SQLite stores any bytes as text, and so may other programs that share the database.
 func TestBytesThatAreNoTextAreHarmless(t *testing.T) {
 	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
 	s.enqueue("letters", `1`, `2`, `3`)
@@ -127,7 +127,7 @@ func TestHostileRunsAreHarmless(t *testing.T) {
 	})
 }
 
-// looksHarmless looks at the dead letters of a queue in every way.
+// looksHarmless shows the dead letters of a queue by every command.
 func (s *shell) looksHarmless(queue string) {
 	s.Helper()
 	for _, args := range []string{"queues", "stats -over 0", "dead list", "dead list " + queue, "messages show 1 2 3", "workers"} {
@@ -141,7 +141,7 @@ func (s *shell) looksHarmless(queue string) {
 	s.topIsHarmless(queue)
 }
 
-// printsHarmlessly runs a command in every way it may print.
+// printsHarmlessly runs a command with every form of output.
 func (s *shell) printsHarmlessly(args string) {
 	s.Helper()
 	o := s.do("", strings.Fields(args)...)
@@ -163,7 +163,7 @@ func (s *shell) printsHarmlessly(args string) {
 	}
 }
 
-// topIsHarmless looks at every panel of a queue in top.
+// topIsHarmless shows every panel of a queue in top.
 func (s *shell) topIsHarmless(queue string) {
 	s.Helper()
 	top := &screen{ctx: s.Context(), store: s.store, interval: time.Second, width: 100, height: 40}

@@ -12,7 +12,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// object returns the only line of JSON that a command prints.
+// object returns the single line of JSON that a command prints.
 func (s *shell) object(args ...string) map[string]any {
 	s.Helper()
 	o := s.do("", append(args, "-json")...)
@@ -23,7 +23,7 @@ func (s *shell) object(args ...string) map[string]any {
 	return object
 }
 
-// A listing cuts great texts and says so. A thing that is named comes whole.
+// A listing cuts large texts and marks them as cut. An object that is named is printed whole.
 func TestJSONSaysWhatItCuts(t *testing.T) {
 	onEach(t, func(s *shell) {
 		large := strings.Repeat("x", 4*pgqrs.ListedBytes)

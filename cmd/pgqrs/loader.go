@@ -14,7 +14,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A batch that has as many messages, or bytes, is stored.
+// A batch is stored when it has this many messages or bytes.
 const (
 	batchMessages = 500
 	batchBytes    = 4 << 20
@@ -24,12 +24,12 @@ const (
 type loader struct {
 	queue *pgqrs.Queue[json.RawMessage]
 	opts  []pgqrs.Option
-	text  bool // whether lines are text rather than JSON
+	text  bool // whether lines are text, not JSON
 	bar   *bar
 
 	batch  []json.RawMessage
 	bytes  int
-	first  int // the line that the batch begins with
+	first  int // the first line of the batch
 	line   int
 	read   int64 // bytes
 	stored int64
@@ -93,10 +93,10 @@ func (l *loader) flush(ctx context.Context) error {
 	return nil
 }
 
-// A bar shows progress on a line of a terminal. A nil one shows nothing.
+// A bar shows the progress on a line of a terminal. A nil bar shows nothing.
 type bar struct {
 	out   io.Writer
-	size  int64 // of the input in bytes; 0 if it is unknown
+	size  int64 // of the input in bytes, or 0 if it is unknown
 	shown time.Time
 }
 

@@ -20,7 +20,7 @@ func (a *app) messages() *cli.Command {
 		Commands: []*cli.Command{
 			{
 				Name: "list", ArgsUsage: "QUEUE", Usage: "list the messages of a queue that are in a state",
-				Description: "Ready, scheduled and leased ones come by when they are due or their lease ends, blocked ones by id, archived and dead ones the latest first.",
+				Description: "Ready and scheduled messages are sorted by due time, leased ones by the end of their lease, and blocked ones by id. Of archived and dead messages the latest come first.",
 				Flags:       append([]cli.Flag{stateFlag(pgqrs.Ready)}, pageFlags("CURSOR")...),
 				Action: a.on(1, 1, func(ctx context.Context, c call) error {
 					state, err := c.state()
@@ -58,7 +58,7 @@ func (a *app) messages() *cli.Command {
 	}
 }
 
-// counted says how many messages something was done to. None at all is not found.
+// counted reports how many messages were changed. It returns a not-found error if there were none.
 func (c call) counted(n int64, err error, what string) error {
 	if err == nil && n == 0 {
 		return notFound("no message was %s", what)
@@ -73,7 +73,7 @@ func stateFlag(value pgqrs.MessageState) cli.Flag {
 	}
 }
 
-// state returns what -state says.
+// state returns the value of -state.
 func (c call) state() (pgqrs.MessageState, error) {
 	state := pgqrs.MessageState(strings.ToLower(c.String("state")))
 	if state == "" {
@@ -85,16 +85,16 @@ func (c call) state() (pgqrs.MessageState, error) {
 	return state, nil
 }
 
-// pageFlags are those of a command that lists a page at a time.
+// pageFlags returns the flags of a command that lists one page at a time.
 func pageFlags(cursor string) []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "limit", Value: 50, Usage: "list up to `N`, at most 1000", Validator: within(1, 1000)},
-		&cli.StringFlag{Name: "after", Usage: "go on after `" + cursor + "`, which the page before ends with"},
+		&cli.StringFlag{Name: "after", Usage: "begin after `" + cursor + "`, which the previous page ends with"},
 		&cli.BoolFlag{Name: "all", Usage: "list all pages"},
 	}
 }
 
-// within is a Validator of flags.
+// within returns a Validator for flags.
 func within(least, most int) func(int) error {
 	return func(n int) error {
 		if n < least || n > most {
@@ -148,7 +148,7 @@ func (c call) listMessages(ctx context.Context, queue string, state pgqrs.Messag
 	}
 }
 
-// elsewhere says in which other states a queue has messages, in brackets.
+// elsewhere returns, in brackets, the other states in which a queue has messages.
 func elsewhere(q pgqrs.QueueDepth, state pgqrs.MessageState) string {
 	var parts []string
 	for _, other := range []struct {
@@ -165,7 +165,7 @@ func elsewhere(q pgqrs.QueueDepth, state pgqrs.MessageState) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
-// more says how to get the next page. With -json each line has its cursor.
+// more prints how to get the next page. With -json each line has its cursor.
 func (c call) more(flags string) error {
 	if c.Bool("json") {
 		return nil
@@ -173,7 +173,7 @@ func (c call) more(flags string) error {
 	return c.note("There may be more: %s", flags)
 }
 
-// messageColumns are those that mean something in a state.
+// messageColumns returns the columns that make sense for a state.
 func messageColumns(state pgqrs.MessageState) []column[pgqrs.MessageInfo] {
 	type m = pgqrs.MessageInfo
 	id := column[m]{title: "ID", fn: func(m m) any { return m.ID }}
@@ -202,7 +202,7 @@ func messageColumns(state pgqrs.MessageState) []column[pgqrs.MessageInfo] {
 func (c call) showMessages(ctx context.Context, ids []int64) error {
 	var missing []int64
 	for i, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
-		m, err := c.store.Message(ctx, id) // one at a time, for each may be large
+		m, err := c.store.Message(ctx, id) // one at a time, because each may be large
 		if errors.Is(err, pgqrs.ErrNotFound) {
 			missing = append(missing, id)
 			continue
@@ -260,7 +260,7 @@ func (c call) showMessage(m pgqrs.MessageInfo, wait ahead.Wait) error {
 	return writeFields(c.out, fields...)
 }
 
-// standing says in a line how a message stands that another one waits for.
+// standing describes in a line the state of a message that another message waits for.
 func standing(m pgqrs.MessageInfo) string {
 	text := fmt.Sprintf("message %d, %s", m.ID, m.State)
 	switch {
@@ -275,7 +275,7 @@ func standing(m pgqrs.MessageInfo) string {
 	return text
 }
 
-// A shownMessage is a message with what it waits for.
+// A shownMessage is a message and the messages that it waits for.
 type shownMessage struct {
 	pgqrs.MessageInfo
 	wait ahead.Wait

@@ -21,7 +21,7 @@ func TestADatabaseIsNamedWithoutItsSecrets(t *testing.T) {
 	}
 }
 
-// What nobody can mean is wrong usage, and says what would be right.
+// Arguments that make no sense are wrong usage, and the error says what would be right.
 func TestMistakesAreWrongUsage(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
 	for line, says := range map[string]string{
@@ -38,14 +38,14 @@ func TestMistakesAreWrongUsage(t *testing.T) {
 	}
 }
 
-// The opposite of the least duration is no duration. A time beside one that is 292 years away makes it.
+// The least duration has no negative. A time that is 292 years away produces it.
 func TestASpanMayBeTheLeastDuration(t *testing.T) {
 	if got := span(math.MinInt64); got != "-106751d23h" {
 		t.Errorf("it is %q", got)
 	}
 }
 
-// A DSN that stands where none belongs is named without its password.
+// An error about a misplaced DSN quotes it without its password.
 func TestAMisplacedDSNShowsNoPassword(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
 	for _, dsn := range []string{"postgres://ada:secret@db.example.com/shop", "postgres://ada:sec/r@et@db.example.com/shop", "host=db password='secret it is'", "password=secret"} {

@@ -7,7 +7,7 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// nameFlags are those of a command that lists a page at a time of things that have names.
+// nameFlags returns the flags of a command that lists named things one page at a time.
 func nameFlags(thing string) []cli.Flag {
 	flags := pageFlags(thing)
 	flags[0] = &cli.IntFlag{Name: "limit", Value: 1000, Usage: "list up to `N`, at most 1000", Validator: within(1, 1000)}
@@ -23,11 +23,11 @@ func namesOf[T any](things []T, name func(T) string) []string {
 	return list
 }
 
-// A part of a list goes from one place up to another.
+// A part is a range of a list.
 type part struct{ from, to int }
 
-// pageOf returns which part of a list of names the flags ask for. If names follow, it returns the
-// name to go on after.
+// pageOf returns the part of a list of names that the flags ask for. If names follow, it returns
+// the name after which the next page begins.
 func (c call) pageOf(what string, list []string) (page part, next string, err error) {
 	if after := c.String("after"); after != "" {
 		page.from = slices.Index(list, after) + 1
@@ -42,8 +42,8 @@ func (c call) pageOf(what string, list []string) (page part, next string, err er
 	return page, next, nil
 }
 
-// moreNames says how to get the next page, if there is one. A name is whatever somebody enqueued
-// to, and the flag is there to be copied into a shell.
+// moreNames prints how to get the next page, if there is one. A name can be any text that somebody
+// enqueued to, so the printed flag is safe to copy into a shell.
 func (c call) moreNames(next string) error {
 	if next == "" {
 		return nil

@@ -11,9 +11,9 @@ import (
 	"unicode/utf8"
 )
 
-const maxShown = 16 << 10 // bytes of a payload, or an error, that are shown in full to people
+const maxShown = 16 << 10 // bytes of a payload or error that tables show in full
 
-// list writes things as a table, or with -json as a line each.
+// list writes things as a table, or as one line each with -json.
 func list[T any](c call, what string, things []T, columns []column[T]) error {
 	if c.Bool("json") {
 		for _, thing := range things {
@@ -29,7 +29,7 @@ func list[T any](c call, what string, things []T, columns []column[T]) error {
 	return writeTable(c.out, c.width, things, columns)
 }
 
-// done says what was done: to people by a sentence, with -json by an object.
+// done reports a result: as a sentence, or as an object with -json.
 func (c call) done(object map[string]any, format string, args ...any) error {
 	if c.Bool("json") {
 		return writeJSON(c.out, object)
@@ -38,13 +38,13 @@ func (c call) done(object map[string]any, format string, args ...any) error {
 	return err
 }
 
-// note tells people something that is no result.
+// note prints a sentence that is not part of the result.
 func (c call) note(format string, args ...any) error {
 	_, err := fmt.Fprintln(c.err, clean(fmt.Sprintf(format, args...)))
 	return err
 }
 
-// writeJSON writes v on a line, with escapes in place of what a terminal could take for a command.
+// writeJSON writes v on a line. It escapes everything that a terminal could take for a command.
 func writeJSON(w io.Writer, v any) error {
 	text, err := encode(v)
 	if err != nil {
@@ -54,7 +54,7 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// encode is json.Marshal without escapes for HTML.
+// encode is like json.Marshal, without escapes for HTML.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -77,7 +77,7 @@ func joinJSON(v, more any) ([]byte, error) {
 	return append(text, added[1:]...), nil
 }
 
-// escapeJSON writes what does not print as \u. All of it stands in strings.
+// escapeJSON replaces unprintable characters by \u escapes. All of them stand in strings.
 func escapeJSON(text []byte) []byte {
 	out := make([]byte, 0, len(text))
 	marks := 0
@@ -99,7 +99,7 @@ func escapeJSON(text []byte) []byte {
 	return out
 }
 
-// compacted is stored JSON on a line, or the beginning of it. Databases differ in the spaces that
+// compacted returns stored JSON on one line, or its beginning. Databases differ in the spaces that
 // they keep.
 func compacted(stored json.RawMessage) string {
 	var b bytes.Buffer
@@ -109,7 +109,7 @@ func compacted(stored json.RawMessage) string {
 	return b.String()
 }
 
-// listed is compacted for what a listing may have cut, of size bytes in all.
+// listed is like compacted, for JSON of size bytes that a listing may have cut.
 func listed(stored json.RawMessage, size int64) string {
 	const shown = 40
 	if int64(len(stored)) >= size {
@@ -118,7 +118,7 @@ func listed(stored json.RawMessage, size int64) string {
 	return fmt.Sprintf("%s%s cut, %s in all; the whole by id", stored[:min(len(stored), shown)], ellipsis, bytesText(size))
 }
 
-// bytesText writes a number of bytes as people read it.
+// bytesText formats a number of bytes.
 func bytesText(n int64) string {
 	switch {
 	case n >= 1<<20:
@@ -129,7 +129,7 @@ func bytesText(n int64) string {
 	return plural(n, "byte")
 }
 
-// indented is stored JSON as people read it.
+// indented returns stored JSON, indented.
 func indented(stored json.RawMessage) string {
 	var b bytes.Buffer
 	if len(stored) > maxShown || json.Indent(&b, stored, "", "  ") != nil {
@@ -138,7 +138,7 @@ func indented(stored json.RawMessage) string {
 	return b.String()
 }
 
-// plural writes a number of things: 1 message, 2 messages.
+// plural formats a count of things: 1 message, 2 messages.
 func plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun

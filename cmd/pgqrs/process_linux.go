@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// leavers returns the processes that have left a process group, as by setsid: those known before,
-// and those that descend from the group or from the known. The parent of a process shows where it
-// comes from, so a process whose parent had ended before is not found.
+// leavers returns the processes that have left a process group, for example by setsid. It returns
+// the known ones, and the descendants of the group and of the known ones. It finds descendants by
+// their parents, so it misses a process whose parent had already ended.
 func leavers(group int, known []*os.Process) []*os.Process {
 	all := processes()
 	var family []int
@@ -40,15 +40,15 @@ func leavers(group int, known []*os.Process) []*os.Process {
 	return known
 }
 
-// A process is what /proc tells of a process.
+// A process is an entry of /proc.
 type process struct {
 	id, parent, group int
 	state             string
 }
 
-// processes returns all processes that this one may see.
+// processes returns all processes that this process may see.
 func processes() []process {
-	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is valid
 	var all []process
 	for _, dir := range dirs {
 		id, err := strconv.Atoi(filepath.Base(dir))
@@ -62,8 +62,8 @@ func processes() []process {
 	return all
 }
 
-// processOf returns a process if it exists. The process's name stands in parentheses, and may have
-// parentheses in it.
+// processOf returns a process if it exists. The process's name is in parentheses, and may contain
+// parentheses.
 func processOf(id int) (process, bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
 	end := bytes.LastIndexByte(text, ')')
@@ -75,8 +75,8 @@ func processOf(id int) (process, bool) {
 	return s, err == nil
 }
 
-// open returns a handle of the process, by which another process that gets its number is not meant.
-// It returns nil if the process has ended.
+// open returns a handle of the process. The handle never refers to another process that gets the
+// same number. It is nil if the process has ended.
 func (s process) open() *os.Process {
 	p, err := os.FindProcess(s.id)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s process) open() *os.Process {
 	return p
 }
 
-// anyLives reports whether one of the processes has not ended. One that nobody has waited for has.
+// anyLives reports whether any of the processes has not ended. A zombie counts as ended.
 func anyLives(processes []*os.Process) bool {
 	return slices.ContainsFunc(processes, func(p *os.Process) bool {
 		s, ok := processOf(p.Pid)

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// inGroup gives a command a process group of its own. An interrupt of the terminal does not reach
-// the group. A command that is cancelled is asked to end with all that it has started. The function
-// that inGroup returns is called when the command has ended. It kills the rest of what was asked to
-// end, once lastWords have passed.
+// inGroup gives a command a process group of its own, which interrupts of the terminal do not
+// reach. If the command is cancelled, it and all processes that it started are asked to end. The
+// caller must call end when the command has ended. Once lastWords have passed, end kills the
+// processes that are left.
 func inGroup(cmd *exec.Cmd) (end func()) {
 	var asked time.Time
 	var left []*os.Process // processes that left the group
@@ -35,7 +35,7 @@ func inGroup(cmd *exec.Cmd) (end func()) {
 	}
 }
 
-// send sends a signal to processes. One that has ended is no error.
+// send sends a signal to processes. It ignores processes that have ended.
 func send(processes []*os.Process, s os.Signal) {
 	for _, p := range processes {
 		_ = p.Signal(s)

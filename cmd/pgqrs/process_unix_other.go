@@ -4,8 +4,8 @@ package main
 
 import "os"
 
-// leavers returns no process: only Linux shows a program the parents of processes.
+// leavers returns nothing, because only Linux shows a program the parents of processes.
 func leavers(int, []*os.Process) []*os.Process { return nil }
 
-// anyLives returns false: leavers returned no process.
+// anyLives returns false, because leavers returns nothing.
 func anyLives([]*os.Process) bool { return false }

@@ -19,7 +19,7 @@ const (
 func (a *app) queues() *cli.Command {
 	return &cli.Command{
 		Name: "queues", Category: look, ArgsUsage: "[QUEUE...]", Usage: "what is in each queue",
-		Description: "It counts every message, archived ones too; stats answers faster where there are millions. Of queues that are named it says the policy too.",
+		Description: "It counts every message, including archived ones. With millions of messages stats is faster. For queues that are named it also prints the policy.",
 		Flags:       nameFlags("QUEUE"),
 		Action: a.on(0, -1, func(ctx context.Context, c call) error {
 			queues, err := c.store.Queues(ctx, c.Args().Slice()...)
@@ -61,7 +61,7 @@ var queueColumns = []column[pgqrs.QueueInfo]{
 	{title: "ARCHIVED", fn: func(q pgqrs.QueueInfo) any { return q.Archived }},
 }
 
-// pausedWord says that something is paused.
+// pausedWord returns the word for a paused object.
 func pausedWord(since time.Time) any {
 	if since.IsZero() {
 		return nil
@@ -69,7 +69,7 @@ func pausedWord(since time.Time) any {
 	return "paused"
 }
 
-// policies says since when queues are paused, and what their policies are.
+// policies prints since when queues are paused, and their policies.
 func (c call) policies(queues []pgqrs.QueueInfo) {
 	for _, q := range queues {
 		if !q.PausedAt.IsZero() {
@@ -81,7 +81,7 @@ func (c call) policies(queues []pgqrs.QueueInfo) {
 	}
 }
 
-// missing is an error for the first of names that is not among those found.
+// missing returns an error for the first of names that is not in found.
 func missing(what string, names, found []string) error {
 	for _, name := range names {
 		if !slices.Contains(found, name) {
@@ -91,7 +91,7 @@ func missing(what string, names, found []string) error {
 	return nil
 }
 
-// oldest is how long the oldest ready message has waited, if there is one.
+// oldest returns how long the oldest ready message has waited, if there is one.
 func oldest(ready int64, age time.Duration) any {
 	if ready == 0 {
 		return nil
@@ -99,14 +99,14 @@ func oldest(ready int64, age time.Duration) any {
 	return age
 }
 
-// exists returns an error unless there is such a queue: most calls of the library find nothing in
-// one that does not exist.
+// exists returns an error unless the queue exists. Most calls of the library treat a missing queue
+// as an empty one.
 func (c call) exists(ctx context.Context, name string) error {
 	_, err := c.depth(ctx, name)
 	return err
 }
 
-// depth is how a queue stands. It returns an error if there is no such queue.
+// depth returns the depth of a queue, or an error if the queue does not exist.
 func (c call) depth(ctx context.Context, name string) (pgqrs.QueueDepth, error) {
 	queues, err := c.store.Depths(ctx, name)
 	if err == nil && len(queues) == 0 {
@@ -121,7 +121,7 @@ func (c call) depth(ctx context.Context, name string) (pgqrs.QueueDepth, error) 
 func (a *app) pause() *cli.Command {
 	return &cli.Command{
 		Name: "pause", Category: change, ArgsUsage: "QUEUE...", Usage: "stop deliveries from queues, in all processes",
-		Description: "What is leased stays so; messages can be enqueued meanwhile.",
+		Description: "Leased messages stay leased. Messages can be enqueued meanwhile.",
 		Action: a.on(1, -1, func(ctx context.Context, c call) error {
 			return c.eachQueue(func(name string) error { return c.store.PauseQueue(ctx, name) }, "paused")
 		}),
@@ -146,7 +146,7 @@ func (a *app) drop() *cli.Command {
 	}
 }
 
-// eachQueue does something to each queue that was named, and says so.
+// eachQueue calls do for each named queue, and reports it.
 func (c call) eachQueue(do func(name string) error, what string) error {
 	for _, name := range c.Args().Slice() {
 		if err := do(name); err != nil {
@@ -162,7 +162,7 @@ func (c call) eachQueue(do func(name string) error, what string) error {
 func (a *app) purge() *cli.Command {
 	return &cli.Command{
 		Name: "purge", Category: change, ArgsUsage: "QUEUE", Usage: "delete all messages of a queue that are in a state",
-		Description: "The runs that hang on them are deleted too. Archived and dead messages stay while a parent run or a batch has yet to read what became of them.",
+		Description: "The runs of these messages are deleted too. Archived and dead messages stay as long as a parent run or a batch still has to read their outcome.",
 		Flags:       []cli.Flag{stateFlag("")},
 		Action: a.on(1, 1, func(ctx context.Context, c call) error {
 			state, err := c.state()

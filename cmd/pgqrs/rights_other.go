@@ -2,5 +2,5 @@
 
 package main
 
-// readByOthers returns false: the mode of a file does not show here who may read it.
+// readByOthers returns false. The mode of a file does not show here who may read it.
 func readByOthers(string) bool { return false }

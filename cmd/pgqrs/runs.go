@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) runs() *cli.Command {
-	// each returns a command that does something to each run that is named.
+	// each returns a command that calls do for each named run.
 	each := func(name, usage, what string, do func(context.Context, *pgqrs.RunHandle[json.RawMessage]) error) *cli.Command {
 		return &cli.Command{Name: name, ArgsUsage: "ID...", Usage: usage, Action: a.on(1, -1, func(ctx context.Context, c call) error {
 			return c.eachRun(ctx, what, do)
@@ -26,7 +26,7 @@ func (a *app) runs() *cli.Command {
 			a.runsList(),
 			{
 				Name: "show", ArgsUsage: "ID...", Usage: "show runs: input, result, and the tree of their steps and children",
-				Description: "A tree has up to 100 runs, the latest children of each. Times are counted from the beginning of the run at its top.",
+				Description: "A tree has up to 100 runs, with the latest children of each run. Times are counted from the beginning of the run at its top.",
 				Action:      a.on(1, -1, func(ctx context.Context, c call) error { return c.showRuns(ctx) }),
 			},
 			each("pause", "stop runs before their next step, until resume", "paused", func(ctx context.Context, r run) error { return r.Pause(ctx) }),
@@ -42,13 +42,13 @@ func (a *app) runs() *cli.Command {
 				}),
 			},
 			{
-				Name: "rerun", ArgsUsage: "ID STEP", Usage: "start a new run with the same input, anew from a step on",
-				Description: "The steps before that one keep their results.",
+				Name: "rerun", ArgsUsage: "ID STEP", Usage: "start a new run with the same input, from a step on",
+				Description: "The steps before it keep their results.",
 				Action:      a.on(2, 2, func(ctx context.Context, c call) error { return c.rerun(ctx) }),
 			},
 			{
 				Name: "signal", ArgsUsage: "ID SIGNAL [VALUE]", Usage: "send a signal to a run",
-				Description: "The value is JSON; without one it is null.",
+				Description: "The value is JSON, and null if it is left out.",
 				Action:      a.on(2, 3, func(ctx context.Context, c call) error { return c.signal(ctx) }),
 			},
 		},
@@ -59,10 +59,10 @@ func (a *app) runsList() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list runs, the latest first",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "workflow", Usage: "those of `WORKFLOW`"},
-			&cli.StringFlag{Name: "state", Usage: "those in `STATE`: queued, running, paused, cancelling, cancelled, success or error"},
-			&cli.StringFlag{Name: "parent", Usage: "those that the steps of run `ID` started"},
-			&cli.DurationFlag{Name: "since", Usage: "those started within `TIME`, such as 24h"},
+			&cli.StringFlag{Name: "workflow", Usage: "only runs of `WORKFLOW`"},
+			&cli.StringFlag{Name: "state", Usage: "only runs in `STATE`: queued, running, paused, cancelling, cancelled, success or error"},
+			&cli.StringFlag{Name: "parent", Usage: "only runs that the steps of run `ID` started"},
+			&cli.DurationFlag{Name: "since", Usage: "only runs started within `TIME`, such as 24h"},
 		}, pageFlags("ID")...),
 		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.listRuns(ctx) }),
 	}
@@ -116,7 +116,7 @@ var runColumns = []column[pgqrs.RunInfo]{
 	{title: "ERROR", long: true, rare: true, fn: func(r pgqrs.RunInfo) any { return r.Error }},
 }
 
-// took is a duration, if both its ends are known.
+// took returns a duration if both of its ends are known.
 func took(from, to time.Time) any {
 	if from.IsZero() || to.IsZero() {
 		return nil
@@ -133,7 +133,7 @@ func (c call) run() (*pgqrs.RunHandle[json.RawMessage], error) {
 	return c.store.RunHandle(ids[0]), nil
 }
 
-// eachRun does something to each run that was named, and says so.
+// eachRun calls do for each named run, and reports it.
 func (c call) eachRun(ctx context.Context, what string, do func(context.Context, *pgqrs.RunHandle[json.RawMessage]) error) error {
 	ids, err := c.ids(c.Args().Slice())
 	if err != nil {

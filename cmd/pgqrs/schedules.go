@@ -14,7 +14,7 @@ func (a *app) schedules() *cli.Command {
 		Name: "schedules", Category: look, Usage: "list, pause and run what is enqueued by the clock",
 		Commands: []*cli.Command{
 			{
-				Name: "list", ArgsUsage: "[SCHEDULE...]", Usage: "list schedules, with when they run next and what became of the last run",
+				Name: "list", ArgsUsage: "[SCHEDULE...]", Usage: "list schedules, with their next instant and the outcome of the latest run",
 				Flags:  nameFlags("SCHEDULE"),
 				Action: a.on(0, -1, func(ctx context.Context, c call) error { return c.listSchedules(ctx) }),
 			},
@@ -31,19 +31,19 @@ func (a *app) schedules() *cli.Command {
 			},
 			{
 				Name: "pause", ArgsUsage: "SCHEDULE...", Usage: "stop schedules, in all processes",
-				Description: "What falls into the pause is not made up for.",
+				Description: "Instants during the pause are skipped.",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachSchedule(ctx, c.store.PauseSchedule, "paused")
 				}),
 			},
 			{
-				Name: "resume", ArgsUsage: "SCHEDULE...", Usage: "take back pause",
+				Name: "resume", ArgsUsage: "SCHEDULE...", Usage: "end a pause",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachSchedule(ctx, c.store.ResumeSchedule, "resumed")
 				}),
 			},
 			{
-				Name: "run", ArgsUsage: "SCHEDULE...", Usage: "enqueue now what schedules would, paused or not",
+				Name: "run", ArgsUsage: "SCHEDULE...", Usage: "run schedules now, paused or not",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					for _, name := range c.Args().Slice() {
 						if err := c.runSchedule(ctx, name); err != nil {
@@ -55,7 +55,7 @@ func (a *app) schedules() *cli.Command {
 			},
 			{
 				Name: "delete", ArgsUsage: "SCHEDULE...", Usage: "delete schedules with their history",
-				Description: "What they have enqueued stays. A worker that has one in its code makes it anew when it starts.",
+				Description: "Messages and runs that they enqueued stay. A worker with the schedule in its code creates it again when it starts.",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					if err := c.confirm("delete %s", plural(int64(c.Args().Len()), "schedule")); err != nil {
 						return err
@@ -85,7 +85,7 @@ func (c call) listSchedules(ctx context.Context) error {
 	return errors.Join(c.moreNames(next), missing("schedule", c.Args().Slice(), found))
 }
 
-// eachSchedule does something to each schedule that was named, and says so.
+// eachSchedule calls do for each named schedule, and reports it.
 func (c call) eachSchedule(ctx context.Context, do func(context.Context, string) error, what string) error {
 	for _, name := range c.Args().Slice() {
 		if err := do(ctx, name); err != nil {
@@ -129,7 +129,7 @@ var scheduleColumns = []column[pgqrs.ScheduleInfo]{
 	{title: "QUEUE", long: true, spare: true, fn: func(s pgqrs.ScheduleInfo) any { return s.Queue }},
 }
 
-// lastOf is a schedule's latest run; zero if there is none.
+// lastOf returns a schedule's latest run, or a zero run if there is none.
 func lastOf(s pgqrs.ScheduleInfo) pgqrs.ScheduleRun {
 	if s.Last == nil {
 		return pgqrs.ScheduleRun{}
@@ -137,7 +137,7 @@ func lastOf(s pgqrs.ScheduleInfo) pgqrs.ScheduleRun {
 	return *s.Last
 }
 
-// became says what became of a run.
+// became returns the outcome of a run.
 func became(r pgqrs.ScheduleRun) any {
 	switch {
 	case r.DueAt.IsZero():

@@ -16,7 +16,7 @@ const setUp = "Set up"
 func (a *app) install() *cli.Command {
 	return &cli.Command{
 		Name: "install", Category: setUp, Usage: "make the tables, or bring them up to date",
-		Description: "It loses nothing and may be repeated, also while workers run.",
+		Description: "It loses no data, and may be repeated even while workers run.",
 		Action: a.on(0, 0, func(ctx context.Context, c call) error {
 			if err := c.store.Install(ctx); err != nil {
 				return err
@@ -45,7 +45,7 @@ func (a *app) uninstall() *cli.Command {
 	}
 }
 
-// place names the database of a DSN, without what is secret in it.
+// place names the database of a DSN, without secrets.
 func place(dsn string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || u.Scheme == "" {
@@ -90,7 +90,7 @@ func (a *app) version() *cli.Command {
 	}
 }
 
-// whole leaves out the parts of tables that are missing themselves.
+// whole leaves out the parts of tables that are missing as a whole.
 func whole(missing []string) []string {
 	return slices.DeleteFunc(slices.Clone(missing), func(text string) bool {
 		_, table, part := strings.Cut(text, " of ")

@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// closing is how long requests may go on after an interrupt.
+// closing is how long requests may continue after an interrupt.
 const closing = 5 * time.Second
 
 // tokenVariable is the environment variable with the token of the dashboard.
@@ -22,7 +22,7 @@ const tokenVariable = "PGQRS_TOKEN"
 func (a *app) serve() *cli.Command {
 	return &cli.Command{
 		Name: "serve", Category: look, Usage: "the dashboard, in a browser",
-		Description: "It listens on this machine alone and is read-only unless -actions is given. Everybody who has its token sees every payload, and may act with -actions.\n\n" +
+		Description: "It listens on this machine only, and is read-only unless -actions is given. Everybody who has its token sees every payload, and with -actions may change things.\n\n" +
 			"It prints its address with a new token. That address lets a browser in, which keeps a cookie. A program sends the header \"Authorization: Bearer TOKEN\". " +
 			"-token-file, or " + tokenVariable + " in the environment, sets a token of 16 characters or more, which is not printed.\n\n" +
 			"It answers only for localhost, loopback addresses, the host of -addr and those of -host, so that no other name can be pointed at it. " +
@@ -81,7 +81,7 @@ func (c call) serve(ctx context.Context) error {
 	return serveUntil(ctx, newServer(dashboard.Handler(c.store, options), log), listener)
 }
 
-// announce prints where the dashboard is, with the token if there is one to print.
+// announce prints the address of the dashboard, with the token if the token may be printed.
 func (c call) announce(at address, listener net.Listener, token string) error {
 	if at.socket != "" {
 		return c.done(map[string]any{"socket": at.socket}, "The dashboard is at the socket %s. Ctrl-C ends it.", at.socket)
@@ -105,8 +105,8 @@ func (c call) announce(at address, listener net.Listener, token string) error {
 	return c.note("Others can reach it, and the connection is not encrypted. Put a proxy with TLS before it.")
 }
 
-// newServer returns a server that gives slow clients up. A page takes 10 seconds at most to be
-// made.
+// newServer returns a server that disconnects slow clients. A page takes at most 10 seconds to
+// make.
 func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	server := &http.Server{
 		Handler:           handler,
@@ -124,7 +124,7 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return server
 }
 
-// serveUntil serves until ctx is done, and lets requests finish then.
+// serveUntil serves until ctx is done. Then it lets requests finish.
 func serveUntil(ctx context.Context, server *http.Server, listener net.Listener) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()

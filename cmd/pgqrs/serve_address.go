@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// An address is where the dashboard listens.
+// An address is an address at which the dashboard listens.
 type address struct {
 	socket     string // the path of a Unix socket, or empty
 	host       string // as it was given
@@ -22,12 +22,12 @@ type address struct {
 	everywhere bool   // on every address of this machine
 }
 
-// address reads -addr. One that other machines can reach needs -public.
+// address parses -addr. An address that other machines can reach needs -public.
 func (c call) address() (address, error) {
 	given := c.String("addr")
 	if path, ok := strings.CutPrefix(given, "unix:"); ok {
 		switch {
-		case path == "" || path[0] == '@' || path[0] == 0: // in a namespace without rights
+		case path == "" || path[0] == '@' || path[0] == 0: // a namespace without access rights
 			return address{}, misuse(c.Command, "-addr unix: needs the path of a file")
 		case c.Bool("public"):
 			return address{}, misuse(c.Command, "-public makes no sense for a socket of this machine")
@@ -67,7 +67,7 @@ func (a address) listen(ctx context.Context) (net.Listener, error) {
 	return listenPrivately(ctx, a.socket)
 }
 
-// abandoned reports whether a path is a socket on which nobody listens. A link to one is none.
+// abandoned reports whether a path is a socket on which nobody listens. A link to a socket is none.
 func abandoned(ctx context.Context, path string) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != fs.ModeSocket {
@@ -80,7 +80,8 @@ func abandoned(ctx context.Context, path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// token returns what visitors have to know, "" if nothing, and whether that is not to be printed.
+// token returns the token that visitors need, or "". It also reports whether the token must not be
+// printed.
 func (c call) token(at address) (token string, secret bool, err error) {
 	file := c.String("token-file")
 	switch {
@@ -101,10 +102,10 @@ func (c call) token(at address) (token string, secret bool, err error) {
 	return newToken(), false, nil
 }
 
-// newToken returns a token that nobody guesses.
+// newToken returns a token that cannot be guessed.
 func newToken() string { return rand.Text() }
 
-// readToken reads a token from a file, which may end in a newline.
+// readToken reads a token from a file. The file may end in a newline.
 func (c call) readToken(path string) (string, error) {
 	const most = 4 << 10
 	file, err := os.Open(path)

@@ -8,7 +8,7 @@ import (
 	"net"
 )
 
-// listenPrivately returns an error: here a socket has no rights.
+// listenPrivately returns an error, because sockets have no access rights here.
 func listenPrivately(context.Context, string) (net.Listener, error) {
 	return nil, errors.New("-addr unix: needs a Unix system")
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
-// A served is a dashboard that pgqrs serve runs until the test ends.
+// A served is a dashboard that pgqrs serve serves until the test ends.
 type served struct {
 	URL    string
 	Socket string
@@ -29,7 +29,7 @@ type served struct {
 	end    func() int
 }
 
-// notes keep what a command writes to standard error.
+// notes keep the standard error of a command.
 type notes struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -68,7 +68,7 @@ func (s *shell) serves(args ...string) served {
 	return at
 }
 
-// refuses runs pgqrs serve, which has to end by itself.
+// refuses runs pgqrs serve, and expects it to end by itself.
 func (s *shell) refuses(args ...string) outcome {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
@@ -79,7 +79,7 @@ func (s *shell) refuses(args ...string) outcome {
 	return outcome{out.String(), err.String(), code}
 }
 
-// visitor is a client that keeps cookies.
+// visitor returns a client that keeps cookies.
 func visitor(t *testing.T) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
@@ -89,7 +89,7 @@ func visitor(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
-// answer does a request and wants its status.
+// answer sends a request and checks the status of the answer.
 func (s *shell) answer(client *http.Client, r *http.Request, status int) string {
 	s.Helper()
 	response, err := client.Do(r)
@@ -209,7 +209,7 @@ func TestServeAnswersForItsOwnHostsAlone(t *testing.T) {
 	r.Header.Set("Origin", "http://attacker.example:8181")
 	s.answer(visitor(t), r, http.StatusMisdirectedRequest)
 	r = s.request(http.MethodPost, at.URL+"/action", url.Values{"do": {"pause"}, "name": {"secret-queue"}})
-	s.answer(visitor(t), r, http.StatusForbidden) // neither Origin nor Sec-Fetch-Site
+	s.answer(visitor(t), r, http.StatusForbidden) // has neither Origin nor Sec-Fetch-Site
 	list, err := s.store.Depths(t.Context(), "secret-queue")
 	s.check(err)
 	if !list[0].PausedAt.IsZero() {
@@ -338,7 +338,8 @@ func TestServeReplacesNothingButAnAbandonedSocket(t *testing.T) {
 	}
 }
 
-// Each kind of slow client is given up: one that sends no header, no body, and one that reads nothing.
+// The server disconnects each kind of slow client: one that sends no header, one that sends no
+// body, and one that reads nothing.
 func TestTheServerGivesSlowClientsUp(t *testing.T) {
 	server := newServer(http.NotFoundHandler(), nil)
 	for name, d := range map[string]time.Duration{"ReadHeader": server.ReadHeaderTimeout, "Read": server.ReadTimeout, "Write": server.WriteTimeout, "Idle": server.IdleTimeout} {
@@ -353,7 +354,7 @@ func TestTheServerGivesSlowClientsUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The test waits for times a hundredth as long.
+	// The test uses a hundredth of the times.
 	server.ReadHeaderTimeout, server.ReadTimeout = server.ReadHeaderTimeout/100, server.ReadTimeout/100
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -376,7 +377,7 @@ func TestTheServerGivesSlowClientsUp(t *testing.T) {
 	}
 }
 
-// Four bodies of 31 MiB at once leave neither bytes in memory nor files.
+// Four bodies of 31 MiB at once leave no bytes in memory and no files.
 func TestServeReadsNoGreatBodies(t *testing.T) {
 	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
 	spool := t.TempDir()

@@ -8,8 +8,9 @@ import (
 	"syscall"
 )
 
-// listenPrivately makes a Unix socket that this user alone can connect to, from its first moment
-// on. The mask is the process's. Nothing else of the command makes files at that time.
+// listenPrivately creates a Unix socket to which only this user can connect, from the first moment
+// on. It sets the mask of the process, which affects nothing else: the command creates no other
+// file at that time.
 func listenPrivately(ctx context.Context, path string) (net.Listener, error) {
 	mask := syscall.Umask(0o177)
 	defer syscall.Umask(mask)

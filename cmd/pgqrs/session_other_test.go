@@ -2,5 +2,5 @@
 
 package main
 
-// asSession returns the exit code of a failure: there are no sessions here.
+// asSession returns the exit code of a failure, because there are no sessions here.
 func asSession(string) int { return 1 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// asSession is what this program does as a process that leaves its command's process group. It
-// ignores SIGTERM, and holds a pipe open for as long as it lives and somebody reads the pipe.
+// asSession makes this program a process that leaves its command's process group. The process
+// ignores SIGTERM, and holds a pipe open as long as it lives and somebody reads the pipe.
 func asSession(held string) int {
 	signal.Ignore(syscall.SIGTERM)
 	if _, err := syscall.Setsid(); err != nil {

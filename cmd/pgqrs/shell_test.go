@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	postgres.Main(m)
 }
 
-// asJQ is what this program does as the jq of a test: -er .to.
+// asJQ makes this program the jq of a test, for the arguments: -er .to.
 func asJQ() int {
 	var payload struct{ To string }
 	if err := json.NewDecoder(os.Stdin).Decode(&payload); err != nil {
@@ -38,7 +38,7 @@ func asJQ() int {
 	return 0
 }
 
-// A shell runs commands on a database of its own and keeps what they print.
+// A shell runs commands on a database of its own and keeps their output.
 type shell struct {
 	*testing.T
 	dsn        string
@@ -46,7 +46,7 @@ type shell struct {
 	transcript strings.Builder
 }
 
-// onEach runs a test on each database that is built in, installed and empty.
+// onEach runs a test on each database that is built in. The database is installed and empty.
 func onEach(t *testing.T, test func(s *shell)) {
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
@@ -75,7 +75,7 @@ func newShell(t *testing.T, dsn string) *shell {
 	return &shell{T: t, dsn: dsn, store: store}
 }
 
-// An outcome is what a command left.
+// An outcome is the result of a command.
 type outcome struct {
 	out, err string
 	code     int
@@ -84,7 +84,7 @@ type outcome struct {
 // do runs a command without a terminal.
 func (s *shell) do(stdin string, args ...string) outcome { return s.with(&app{}, stdin, args...) }
 
-// with runs a command in the surroundings of an app.
+// with runs a command with the settings of an app.
 func (s *shell) with(a *app, stdin string, args ...string) outcome {
 	s.Helper()
 	var out, err strings.Builder
@@ -93,7 +93,8 @@ func (s *shell) with(a *app, stdin string, args ...string) outcome {
 	return outcome{out.String(), err.String(), code}
 }
 
-// run runs commands and writes them into the transcript. Words are split at spaces, but for a last one in quotes.
+// run runs commands and writes them into the transcript. Words are separated by spaces. The last
+// word may be in quotes.
 func (s *shell) run(lines ...string) {
 	s.Helper()
 	for _, line := range lines {
@@ -127,7 +128,7 @@ var masks = []struct {
 	{regexp.MustCompile(`(\S)   +`), "$1  "},
 }
 
-// golden compares the transcript, without times, with a file that serves every database.
+// golden compares the transcript, without times, with a file that is the same for every database.
 func (s *shell) golden(name string) {
 	s.Helper()
 	got := s.transcript.String()
@@ -179,7 +180,7 @@ func (s *shell) enqueue(queue string, payloads ...string) {
 	}
 }
 
-// kill makes dead letters of the messages that are ready.
+// kill makes the ready messages dead letters.
 func (s *shell) kill(queue, reason string) {
 	s.Helper()
 	for {

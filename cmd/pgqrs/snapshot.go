@@ -7,14 +7,14 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A snapshot is what queues and workers look like at one time.
+// A snapshot is the state of queues and workers at one time.
 type snapshot struct {
 	at      time.Time
 	queues  []pgqrs.QueueDepth
 	workers []pgqrs.WorkerInfo
 }
 
-// takeSnapshot takes no longer the more history there is.
+// takeSnapshot takes a snapshot. Its cost does not grow with the history.
 func takeSnapshot(ctx context.Context, store *pgqrs.Store) (snapshot, error) {
 	queues, err := store.Depths(ctx)
 	if err != nil {
@@ -30,14 +30,14 @@ func takeSnapshot(ctx context.Context, store *pgqrs.Store) (snapshot, error) {
 	return s, err
 }
 
-// A pace is a queue with how fast it moves.
+// A pace is a queue with its speed.
 type pace struct {
 	pgqrs.QueueDepth
 	growth float64 // of its unfinished messages, in messages a second
-	known  bool    // whether growth is
+	known  bool    // whether growth is known
 }
 
-// paces compares a snapshot with one before it.
+// paces compares a snapshot with an earlier one.
 func (s snapshot) paces(before snapshot) []pace {
 	old := map[string]pgqrs.QueueDepth{}
 	for _, q := range before.queues {
@@ -59,12 +59,12 @@ const total = "TOTAL"
 
 func unfinished(q pgqrs.QueueDepth) int64 { return q.Ready + q.Scheduled + q.Blocked + q.Leased }
 
-// counted reports whether the unfinished messages were counted to their end.
+// counted reports whether all unfinished messages were counted.
 func counted(q pgqrs.QueueDepth) bool {
 	return max(q.Ready, q.Scheduled, q.Blocked, q.Leased) < pgqrs.DepthLimit
 }
 
-// sum is all queues as if they were one.
+// sum adds all queues up to one.
 func sum(list []pace) pace {
 	all := pace{QueueDepth: pgqrs.QueueDepth{Name: total}, known: true}
 	for _, p := range list {

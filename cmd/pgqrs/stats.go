@@ -13,10 +13,10 @@ import (
 func (a *app) stats() *cli.Command {
 	return &cli.Command{
 		Name: "stats", Category: look, Usage: "depth, pace and workers of each queue, and of all",
-		Description: fmt.Sprintf("WORKERS are those that are alive and take messages; a queue with ready messages and none is marked \"no worker\". GROWTH is by how many a second the ready, scheduled, blocked and leased messages became more, or fewer, between two looks. "+
-			"DONE/MIN are the messages of the last minute that have not been deleted or redriven since. "+
-			"It counts no history, and of each kind up to %d; queues counts everything.", pgqrs.DepthLimit),
-		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`; 0 measures none"}},
+		Description: fmt.Sprintf("WORKERS counts the live workers that take messages. A queue with ready messages and no such worker is marked \"no worker\". GROWTH is the change of the ready, scheduled, blocked and leased messages in a second, measured between two readings. "+
+			"DONE/MIN counts the messages that were archived in the last minute and have not been deleted or redriven since. "+
+			"The command counts no history, and at most %d messages of each kind. The command queues counts all messages.", pgqrs.DepthLimit),
+		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`, or not at all if 0"}},
 		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.stats(ctx) }),
 	}
 }
@@ -68,7 +68,7 @@ var paceColumns = []column[pace]{
 	{title: "WORKERS", fn: func(p pace) any { return p.Workers }},
 }
 
-// obstacle says why nothing comes of a queue's ready messages, if so.
+// obstacle returns why nobody handles a queue's ready messages, if there is a reason.
 func obstacle(p pace) any {
 	if unattended(p.QueueDepth) && p.Name != total {
 		return "no worker"
@@ -76,10 +76,10 @@ func obstacle(p pace) any {
 	return pausedWord(p.PausedAt)
 }
 
-// unattended reports whether a queue has ready messages that no live worker takes.
+// unattended reports whether a queue that is not paused has ready messages but no live worker.
 func unattended(q pgqrs.QueueDepth) bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
 
-// A bounded is a count of Store.Depths, which goes no further than DepthLimit.
+// A bounded is a count of Store.Depths, which ends at DepthLimit.
 type bounded int64
 
 func (n bounded) String() string {
@@ -93,7 +93,7 @@ func (n bounded) String() string {
 func (p pace) MarshalJSON() ([]byte, error) {
 	more := struct {
 		NoWorker bool     `json:"no_worker,omitzero"`
-		Growth   *float64 `json:"growth_per_second"` // null: not known
+		Growth   *float64 `json:"growth_per_second"` // null if it is not known
 	}{NoWorker: unattended(p.QueueDepth)}
 	if p.known {
 		more.Growth = &p.growth

@@ -9,7 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// showRuns shows the runs that were named, with their steps and children.
+// showRuns shows the named runs with their steps and children.
 func (c call) showRuns(ctx context.Context) error {
 	ids, err := c.ids(c.Args().Slice())
 	if err != nil {
@@ -57,7 +57,7 @@ func runFields(r pgqrs.RunInfo) []field {
 	return append(fields, field{"warning", r.Warning}, field{"error", r.Error}, field{"input", indented(r.Input)}, field{"output", indented(r.Output)})
 }
 
-// after is when a step or a child began, counted from the beginning of its run.
+// after returns when a step or a child began, counted from the beginning of its run.
 func after(run pgqrs.RunInfo, at time.Time) any {
 	begin := run.StartedAt
 	if begin.IsZero() {
@@ -67,12 +67,12 @@ func after(run pgqrs.RunInfo, at time.Time) any {
 	case at.IsZero():
 		return nil
 	case at.Before(begin):
-		return "before" // its result is that of the run which this one does again
+		return "before" // its result comes from the run that was rerun
 	}
 	return at.Sub(begin)
 }
 
-// result is what there is to say of a step: when it is tried again, its error or its result.
+// result returns the most useful fact about a step: when it is retried, its error or its result.
 func result(s pgqrs.StepInfo) string {
 	var parts []string
 	if s.RetryIn > 0 {

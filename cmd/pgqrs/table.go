@@ -11,24 +11,24 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// A column shows one thing of each row. What fn returns is a string, a number,
-// a time, a duration, or nil for nothing.
+// A column shows one value of each row. The function fn returns a string, a number, a time, a
+// duration, or nil for nothing.
 type column[T any] struct {
 	title string
 	fn    func(T) any
-	long  bool // text of any length, which gives way if the table is too wide
+	long  bool // text of any length, which is cut if the table is too wide
 	rare  bool // left out if no row has it
 	spare bool // left out, the last one first, while the table is too wide
 }
 
 const (
 	maxLong  = 80  // cells of a long text
-	minLong  = 12  // which it keeps in any case
-	maxTable = 160 // where there is no terminal
+	minLong  = 12  // cells that it keeps in any case
+	maxTable = 160 // without a terminal
 )
 
-// writeTable writes rows in columns, cut to a width in cells of a terminal; 0 is that of no
-// terminal.
+// writeTable writes rows in columns. It cuts them to a terminal's width in cells. A width of 0
+// means that there is no terminal.
 func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) error {
 	columns = slices.DeleteFunc(slices.Clone(columns), func(c column[T]) bool {
 		return c.rare && !slices.ContainsFunc(rows, func(row T) bool { return cell(c.fn(row)) != "" })
@@ -62,8 +62,7 @@ func writeTable[T any](w io.Writer, width int, rows []T, columns []column[T]) er
 	return nil
 }
 
-// shrink takes what is too much from the widest columns of free text, and reports whether the table
-// fits then.
+// shrink makes the widest columns of long text narrower, and reports whether the table fits then.
 func shrink[T any](widths []int, columns []column[T], width int) bool {
 	if width == 0 {
 		width = maxTable
@@ -83,7 +82,7 @@ func shrink[T any](widths []int, columns []column[T], width int) bool {
 	}
 }
 
-// align writes a line of a table, with two spaces between columns.
+// align formats a line of a table, with two spaces between columns.
 func align(cells []string, widths []int, right []bool) string {
 	var b strings.Builder
 	for c, text := range cells {
@@ -131,13 +130,13 @@ func cell(value any) string {
 	return fmt.Sprint(value)
 }
 
-// A field is a line of what is shown of one thing.
+// A field is a line in the description of one object.
 type field struct {
 	name  string
 	value any
 }
 
-// writeFields writes what there is of one thing, a line each.
+// writeFields writes the fields of one object, each on a line.
 func writeFields(w io.Writer, fields ...field) error {
 	fields = slices.DeleteFunc(fields, func(f field) bool { return cell(f.value) == "" })
 	width := 0

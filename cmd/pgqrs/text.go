@@ -14,17 +14,18 @@ import (
 
 const (
 	ellipsis = "…"
-	maxMarks = 2 // combining marks on one character; more climb over other lines
+	maxMarks = 2 // combining marks on one character. More would reach into other lines.
 )
 
-// clean writes as escapes what a terminal could take for a command, what it
-// does not show, and what is no text, so that the rest shows as it is.
+// clean escapes what a terminal could take for a command, what it does not show, and bytes that are
+// no text. The rest stays as it is.
 func clean(text string) string { return clip(text, -1) }
 
-// clip is clean, cut to as many cells of a terminal. A negative width cuts nothing.
+// clip is like clean, and cuts the text to a width in cells of a terminal. A negative width cuts
+// nothing.
 func clip(text string, width int) string {
 	var b strings.Builder
-	used, marks, kept := 0, 0, 0 // kept: length of b that leaves a cell for the ellipsis
+	used, marks, kept := 0, 0, 0 // kept is the length of b that leaves a cell for the ellipsis
 	for len(text) > 0 {
 		r, size := utf8.DecodeRuneInString(text)
 		if marks++; !unicode.Is(unicode.M, r) {
@@ -47,13 +48,13 @@ func clip(text string, width int) string {
 	return b.String()
 }
 
-// escape writes a character as Go would in a string.
+// escape writes a character as an escape of a Go string.
 func escape(char string) string {
 	quoted := strconv.QuoteToASCII(char)
 	return quoted[1 : len(quoted)-1]
 }
 
-// lines is clean for text of several lines, at most limit bytes of it.
+// lines is like clean for text of several lines, cut to limit bytes.
 func lines(text string, limit int) string {
 	cut := len(text) > limit
 	if cut {
@@ -69,7 +70,7 @@ func lines(text string, limit int) string {
 	return strings.Join(all, "\n")
 }
 
-// moment writes a time as people read it; nothing for the zero time.
+// moment formats a time, or returns "" for the zero time.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -77,12 +78,12 @@ func moment(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05")
 }
 
-// span writes a duration in two units at most.
+// span formats a duration in at most two units.
 func span(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d < 0:
-		return "-" + span(-max(d, -math.MaxInt64)) // the least duration has no opposite
+		return "-" + span(-max(d, -math.MaxInt64)) // the least duration has no negative
 	case d >= day:
 		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
 	case d >= time.Hour:

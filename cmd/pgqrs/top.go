@@ -13,9 +13,9 @@ import (
 func (a *app) top() *cli.Command {
 	return &cli.Command{
 		Name: "top", Category: look, Usage: "queues, live, with the messages, workers and runs of one of them",
-		Description: "Arrows or j and k choose a queue; tab switches what is shown of it; s sorts by the next column, r the other way round; " +
-			"space freezes the picture; q ends. It only reads.",
-		Flags: []cli.Flag{&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "look every `TIME`, less often if that takes the database long"}},
+		Description: "Arrows or j and k select a queue. tab switches between its panels. s sorts by the next column, and r reverses the order. " +
+			"space freezes the screen, and q ends the command. It only reads.",
+		Flags: []cli.Flag{&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "read every `TIME`, or less often if the database is slow"}},
 		Action: a.on(0, 0, func(ctx context.Context, c call) error {
 			if c.width == 0 {
 				return misuse(c.Command, "top needs a terminal; stats does not")
@@ -33,27 +33,27 @@ func (a *app) top() *cli.Command {
 	}
 }
 
-// A screen is what top shows: the tea.Model.
+// A screen is the tea.Model of top.
 type screen struct {
-	ctx      context.Context // bounds what the screen asks of the database; bubbletea passes none
+	ctx      context.Context // for the screen's database calls, because bubbletea passes none
 	store    *pgqrs.Store
 	interval time.Duration
 
 	width, height int
 
 	last   snapshot
-	paces  []pace // in the order in which they are shown
+	paces  []pace // in the order on the screen
 	detail detail
-	err    error // of the latest look
+	err    error // of the latest read of the database
 
 	selected string // a queue
 	panel    int
-	order    int // in orders
+	order    int // an index of orders
 	backward bool
 	frozen   bool
 }
 
-// A glance is what came of looking at the database.
+// A glance is the result of reading the database.
 type glance struct {
 	snapshot
 	detail
@@ -61,7 +61,7 @@ type glance struct {
 	err  error
 }
 
-// A tick says that it is time to look.
+// A tick is the message that it is time to read the database.
 type tick struct{}
 
 // Init implements tea.Model.
@@ -87,7 +87,7 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return s, nil
 }
 
-// press does what a key asks for.
+// press handles a key.
 func (s *screen) press(key string) tea.Cmd {
 	switch key {
 	case "q", "ctrl+c", "esc":
@@ -112,7 +112,7 @@ func (s *screen) press(key string) tea.Cmd {
 	return nil
 }
 
-// move selects a queue further down or up.
+// move moves the selection by a number of queues.
 func (s *screen) move(by int) tea.Cmd {
 	if len(s.paces) == 0 {
 		return nil
@@ -122,13 +122,13 @@ func (s *screen) move(by int) tea.Cmd {
 	return s.lookCloser()
 }
 
-// turn shows another panel.
+// turn moves to another panel.
 func (s *screen) turn(by int) tea.Cmd {
 	s.panel = (s.panel + by) % len(panels)
 	return s.lookCloser()
 }
 
-// take takes in a look at the database and asks for the next one.
+// take stores the result of reading the database, and schedules the next read.
 func (s *screen) take(g glance) tea.Cmd {
 	s.err = g.err
 	if g.err == nil && !s.frozen {
@@ -144,7 +144,7 @@ func (s *screen) take(g glance) tea.Cmd {
 	return s.later(g.took)
 }
 
-// put takes in the detail of a queue, unless another one has been asked for since.
+// put stores the detail of a queue, unless another queue has been selected meanwhile.
 func (s *screen) put(d detail) {
 	if d.queue == s.selected && d.panel == s.panel {
 		s.detail = d
@@ -154,13 +154,13 @@ func (s *screen) put(d detail) {
 	}
 }
 
-// later ticks after the interval, or after five times as long as a look took.
+// later ticks after the interval, or after five times as long as the last read took.
 func (s *screen) later(took time.Duration) tea.Cmd {
 	return tea.Tick(max(s.interval, 5*took), func(time.Time) tea.Msg { return tick{} })
 }
 
-// look returns a command that looks at everything that is shown. Commands run beside Update: they
-// only read what they were made with.
+// look returns a command that reads everything that is shown. Commands run beside Update, so they
+// only read the values that they were made with.
 func (s *screen) look() tea.Cmd {
 	ctx, store, closer := s.ctx, s.store, s.closer()
 	return func() tea.Msg {
@@ -174,7 +174,7 @@ func (s *screen) look() tea.Cmd {
 	}
 }
 
-// lookCloser returns a command that looks at what is shown of the selected queue.
+// lookCloser returns a command that reads the detail of the selected queue.
 func (s *screen) lookCloser() tea.Cmd {
 	closer := s.closer()
 	return func() tea.Msg { return closer() }

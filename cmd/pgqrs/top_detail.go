@@ -8,7 +8,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A detail is what is shown of one queue.
+// A detail is the detailed state of one queue.
 type detail struct {
 	queue    string
 	panel    int
@@ -17,10 +17,10 @@ type detail struct {
 	err      error
 }
 
-// A panel is one way to look at a queue.
+// A panel is a view of a queue.
 type panel struct {
 	title string
-	state pgqrs.MessageState // lists messages, if it is set
+	state pgqrs.MessageState // lists messages of this state, if it is set
 }
 
 const (
@@ -35,7 +35,7 @@ var panels = []panel{
 
 const detailRows = 20
 
-// closer returns a function that looks at the selected queue.
+// closer returns a function that reads the detail of the selected queue.
 func (s *screen) closer() func() detail {
 	ctx, store, d := s.ctx, s.store, detail{queue: s.selected, panel: s.panel}
 	return func() detail {
@@ -54,7 +54,7 @@ func (s *screen) closer() func() detail {
 func (s *screen) writeDetail(w io.Writer, width int) error {
 	switch state := panels[s.panel].state; {
 	case s.detail.queue != s.selected || s.detail.panel != s.panel:
-		return nil // not there yet
+		return nil // not read yet
 	case state != "":
 		return writeTable(w, width, s.detail.messages, messageColumns(state))
 	case s.panel == runsPanel:
@@ -75,7 +75,7 @@ type order struct {
 	compare func(a, b pace) int
 }
 
-// orders begin with what is most of a thing, but for the name.
+// orders are descending, except the order by name.
 var orders = []order{
 	{"name", func(a, b pace) int { return cmp.Compare(a.Name, b.Name) }},
 	{"ready", func(a, b pace) int { return cmp.Compare(b.Ready, a.Ready) }},
@@ -96,7 +96,7 @@ func (s *screen) sort() {
 	})
 }
 
-// index is where the selected queue stands; 0 if it is gone.
+// index returns the place of the selected queue, or 0 if the queue is gone.
 func (s *screen) index() int {
 	return max(0, slices.IndexFunc(s.paces, func(p pace) bool { return p.Name == s.selected }))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// newScreen returns a screen on an empty database of a queue each for the names.
+// newScreen returns a screen on an empty database, with the given queues.
 func newScreen(t *testing.T, width, height int, queues ...pgqrs.QueueDepth) *screen {
 	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
 	top := &screen{ctx: t.Context(), store: s.store, interval: time.Second, width: width, height: height}
@@ -26,7 +26,7 @@ var threeQueues = []pgqrs.QueueDepth{
 	{Name: "reports", Ready: 7, OldestReady: time.Hour, PausedAt: time.Unix(1, 0)},
 }
 
-// press presses keys, and shows the screen what it asks for then.
+// press presses keys, and lets the screen run the commands that it returns.
 func press(s *screen, keys ...string) {
 	codes := map[string]rune{"up": tea.KeyUp, "down": tea.KeyDown, "tab": tea.KeyTab, "space": tea.KeySpace}
 	for _, key := range keys {
@@ -40,7 +40,7 @@ func press(s *screen, keys ...string) {
 	}
 }
 
-// names are the queues in the order in which they are shown.
+// names returns the queues in their order on the screen.
 func names(s *screen) string {
 	var list []string
 	for _, line := range s.lines() {

@@ -22,13 +22,13 @@ func (s *screen) View() tea.View {
 	return v
 }
 
-// lines are those of the screen, none wider or more than it has room for.
+// lines returns the lines of the screen. They fit the screen in width and number.
 func (s *screen) lines() []string {
 	head := []string{s.summary(), ""}
 	if s.err != nil {
 		head[1] = clip("error: "+s.err.Error(), s.width)
 	}
-	room := max(s.height-len(head)-3, 4) // 3: a blank line, the panel's title, the keys
+	room := max(s.height-len(head)-3, 4) // 3 for a blank line, the panel's title and the keys
 	queues := s.queueLines(room/2 + room%2)
 	rest := s.tableLines(s.writeDetail)
 	lines := append(head, queues...)
@@ -57,7 +57,7 @@ func (s *screen) summary() string {
 	return clip(text, s.width)
 }
 
-// title is that of the panel.
+// title returns the title of the panel.
 func (s *screen) title() string {
 	if s.selected == "" {
 		return "no queues"
@@ -65,7 +65,7 @@ func (s *screen) title() string {
 	return fmt.Sprintf("%s of %s", panels[s.panel].title, s.selected)
 }
 
-// queueLines are the titles and the queues around the selected one, which is highlighted.
+// queueLines returns the table of queues around the selected one, which is highlighted.
 func (s *screen) queueLines(room int) []string {
 	lines := s.tableLines(func(w io.Writer, width int) error { return writeTable(w, width, s.paces, paceColumns) })
 	title, rows := lines[0], lines[1:]
@@ -80,7 +80,7 @@ func (s *screen) queueLines(room int) []string {
 	return shown
 }
 
-// tableLines are those of a table, cut to the width of the screen.
+// tableLines returns the lines of a table, cut to the width of the screen.
 func (s *screen) tableLines(write func(io.Writer, int) error) []string {
 	var b strings.Builder
 	if err := write(&b, s.width); err != nil {

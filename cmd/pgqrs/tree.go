@@ -10,14 +10,14 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// maxFamily is how many runs a tree has: one, its children, and theirs.
+// maxFamily is the maximum number of runs in a tree: a run and its descendants.
 const maxFamily = 100
 
-// A tree is a run with its steps, and the runs that these started.
+// A tree is a run with its steps, and the runs that the steps started.
 type tree struct {
 	pgqrs.RunInfo
 	branches []branch
-	cut      bool // whether it has children that are left out, older ones than those that are there
+	cut      bool // whether older children than these were left out
 }
 
 // A branch is a step.
@@ -26,7 +26,7 @@ type branch struct {
 	runs []*tree
 }
 
-// tree reads a run and what it started, up to room further runs.
+// tree reads a run and its descendants, up to room further runs.
 func (c call) tree(ctx context.Context, run pgqrs.RunInfo, room *int) (*tree, error) {
 	t := &tree{RunInfo: run}
 	steps, err := c.store.RunHandle(run.ID).Steps(ctx)
@@ -58,21 +58,21 @@ func (c call) tree(ctx context.Context, run pgqrs.RunInfo, room *int) (*tree, er
 
 // A leaf is a line below a run: a step or a run.
 type leaf struct {
-	name           string // behind what it hangs on
+	name           string // after the drawn branch
 	status         pgqrs.RunState
 	started, ended time.Time
 	retries        any // of a step
 	result         string
 }
 
-// leaves are the lines below a run, which hang on a trunk.
+// leaves returns the lines below a run. The trunk is drawn before each line.
 func (t *tree) leaves(trunk string) []leaf {
 	var list []leaf
 	for i, b := range t.branches {
 		twig, below := fork(trunk, i == len(t.branches)-1 && !t.cut)
 		step := leaf{twig + b.Name, b.Status, b.StartedAt, b.EndedAt, b.Retries, result(b.StepInfo)}
 		if len(b.runs) > 0 {
-			step.result = "" // it says again what the runs do
+			step.result = "" // it repeats the results of the runs
 		}
 		list = append(list, step)
 		for j, run := range b.runs {
@@ -88,7 +88,7 @@ func (t *tree) leaves(trunk string) []leaf {
 	return list
 }
 
-// fork returns what stands before a line that hangs on a trunk, and before those that hang on it.
+// fork returns the text before a line below a trunk, and the text before the lines below that line.
 func fork(trunk string, last bool) (twig, below string) {
 	if last {
 		return trunk + "└─ ", trunk + "   "
@@ -96,7 +96,7 @@ func fork(trunk string, last bool) (twig, below string) {
 	return trunk + "├─ ", trunk + "│  "
 }
 
-// write writes what is below a run. Times are counted from its beginning.
+// write writes the lines below a run. Times are counted from the run's beginning.
 func (t *tree) write(c call) error {
 	leaves := t.leaves("")
 	if len(leaves) == 0 {
@@ -116,7 +116,8 @@ func (t *tree) write(c call) error {
 // MarshalJSON writes the run with its steps.
 func (t *tree) MarshalJSON() ([]byte, error) {
 	return joinJSON(t.RunInfo, struct {
-		Steps    []branch `json:"steps,omitempty"`
-		MoreRuns bool     `json:"more_runs,omitempty"` // older ones than its steps have
+		Steps []branch `json:"steps,omitempty"`
+		// MoreRuns is true if there are older runs than those of the steps.
+		MoreRuns bool `json:"more_runs,omitempty"`
 	}{t.branches, t.cut})
 }

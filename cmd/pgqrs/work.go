@@ -11,8 +11,8 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// workExample is a command that is safe with any payload: neither options nor newlines mean
-// anything in it.
+// workExample is a command that is safe for any payload: options and newlines have no special
+// meaning in it.
 const workExample = `  pgqrs work emails 'to=$(jq -er .to) && ./send -- "$to"'`
 
 func (a *app) work() *cli.Command {
@@ -23,23 +23,23 @@ func (a *app) work() *cli.Command {
 			"75 means not now: it comes back in a minute, and the attempt does not count. After any other code, or a signal, it is tried again after a backoff, " +
 			"and in the end goes to the dead letters. The end of what the command writes to standard error is kept as the message's error.\n\n" +
 			workExample + "\n\n" +
-			"Payloads, keys and headers are whatever somebody enqueued. So quote what comes from them, and put -- before it.\n\n" +
+			"Payloads, keys and headers may hold any text that somebody enqueued. So quote their values, and put -- before them.\n\n" +
 			"PGQRS_ID, PGQRS_QUEUE, PGQRS_ATTEMPT, PGQRS_PRIORITY, PGQRS_KEY and PGQRS_HEADERS (JSON) are in its environment. " +
 			"Unless -pass-dsn is given, these are not: other PGQRS_ variables, PostgreSQL's PGPASSWORD, PGPASSFILE, PGSERVICEFILE, PGSSLKEY and PGSSLPASSWORD, " +
 			"and any variable that contains the DSN or its password. " +
-			"A password that has less than 8 characters, or is also a name in the DSN, counts where it is all of a value or stands as the password of another DSN. " +
-			"If there are more arguments, they are the command's, and no shell takes them apart; flags stand before COMMAND.\n\n" +
-			"It goes on until it is interrupted; commands that run then have 30 s to finish. A command that is ended is sent SIGTERM with all that it has started, and SIGKILL 5 s later. " +
+			"A password that has less than 8 characters, or is also a name in the DSN, counts only if it is a whole value or the password in another DSN. " +
+			"More arguments are passed to the command as they are, without a shell. Flags come before COMMAND.\n\n" +
+			"It runs until it is interrupted. Running commands then have 30 s to finish. To end a command, SIGTERM is sent to it and all processes that it started, and SIGKILL 5 s later. " +
 			"On Linux this includes a process in a session of its own, unless the process's parent has ended before. Elsewhere it is the command's process group, and on Windows the command alone.",
 		StopOnNthArg: &two,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "run `N` commands at a time"},
-			&cli.DurationFlag{Name: "timeout", Usage: "end a command after `TIME`; its attempt has failed then"},
-			&cli.IntFlag{Name: "attempts", Value: 5, Usage: "give a message `N` attempts; -1 is no limit"},
-			&cli.DurationFlag{Name: "lease", Value: 30 * time.Second, Usage: "let others take a message `TIME` after this process went silent"},
-			&cli.StringFlag{Name: "name", Usage: "the worker's `NAME`, in place of one made of host and process"},
+			&cli.DurationFlag{Name: "timeout", Usage: "end a command after `TIME`, which fails its attempt"},
+			&cli.IntFlag{Name: "attempts", Value: 5, Usage: "give a message `N` attempts, or no limit if -1"},
+			&cli.DurationFlag{Name: "lease", Value: 30 * time.Second, Usage: "let others take a message `TIME` after the last sign of this process"},
+			&cli.StringFlag{Name: "name", Usage: "the worker's `NAME`, instead of one made of host and process"},
 			&cli.BoolFlag{Name: "envelope", Usage: "write the whole message to standard input, as JSON with a payload in it, and nothing of it into the environment"},
-			&cli.BoolFlag{Name: "pass-dsn", Usage: "let commands have the database: PGQRS_DSN, and all of this environment"},
+			&cli.BoolFlag{Name: "pass-dsn", Usage: "pass PGQRS_DSN and the whole environment to commands"},
 			&cli.BoolFlag{Name: "drain", Usage: "end once no message is ready or leased"},
 		},
 		Action: a.on(2, -1, func(ctx context.Context, c call) error { return c.work(ctx) }),
@@ -75,7 +75,7 @@ func (c call) work(ctx context.Context) error {
 	return errors.Join(err, <-ended)
 }
 
-// untilDrained returns when a queue has nothing ready or leased, or when the worker has ended.
+// untilDrained returns when a queue has no ready or leased message, or when the worker has ended.
 func (c call) untilDrained(ctx context.Context, name string, ended chan error) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()

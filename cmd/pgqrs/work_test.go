@@ -236,7 +236,7 @@ func TestWhatACommandHasStartedEndsWithIt(t *testing.T) {
 	})
 }
 
-// endsWithItsCommand runs a command that goes past its timeout, and fails the test if a process that
+// endsWithItsCommand runs a command that exceeds its timeout. It fails the test if a process that
 // holds a file open outlives the command.
 func endsWithItsCommand(t *testing.T, text func(held string) string) {
 	t.Helper()
@@ -285,7 +285,7 @@ func TestAnEnvironmentThatIsTooLongIsTheMessagesError(t *testing.T) {
 	}
 }
 
-// Flags and files name a database; one with a password has no place on a command line.
+// Flags and files may name a database. A DSN with a password must not be on a command line.
 func TestThePasswordOfADSN(t *testing.T) {
 	s := onFile(t)
 	file := filepath.Join(t.TempDir(), "dsn")

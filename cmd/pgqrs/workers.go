@@ -13,11 +13,11 @@ import (
 func (a *app) workers() *cli.Command {
 	return &cli.Command{
 		Name: "workers", Category: look, Usage: "list and control workers",
-		Description: "A worker has a row for each of its queues; what is done to a row is done to the worker in that queue. A row is given by its id or its name.",
+		Description: "A worker has a row for each of its queues. A change to a row affects the worker in that queue. A row is named by its id or its name.",
 		Commands: []*cli.Command{
 			{
-				Name: "list", Usage: "list workers, with what they hold",
-				Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "also those that have stopped"}},
+				Name: "list", Usage: "list workers, with the number of messages they hold",
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "also list stopped workers"}},
 				Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.listWorkers(ctx) }),
 			},
 			{
@@ -27,7 +27,7 @@ func (a *app) workers() *cli.Command {
 				}),
 			},
 			{
-				Name: "resume", ArgsUsage: "ID|WORKER...", Usage: "take back suspend and interrupt",
+				Name: "resume", ArgsUsage: "ID|WORKER...", Usage: "end a suspension or an interrupt",
 				Action: a.on(1, -1, func(ctx context.Context, c call) error {
 					return c.eachWorker(ctx, c.store.ResumeWorker, "resumed")
 				}),
@@ -75,7 +75,7 @@ var workerColumns = []column[pgqrs.WorkerInfo]{
 	{title: "HEARTBEAT", fn: func(w pgqrs.WorkerInfo) any { return ago(w.HeartbeatAt) }},
 }
 
-// ago says how long a moment has passed.
+// ago returns how long ago a time was.
 func ago(t time.Time) any {
 	if t.IsZero() {
 		return nil
@@ -83,7 +83,7 @@ func ago(t time.Time) any {
 	return span(max(0, time.Since(t))) + " ago"
 }
 
-// eachWorker does something to each worker that was named, and says so.
+// eachWorker calls do for each named worker, and reports it.
 func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) error, what string) error {
 	ids, err := c.workerIDs(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (c call) eachWorker(ctx context.Context, do func(context.Context, int64) er
 	return nil
 }
 
-// workerIDs are those of the workers that the arguments name, by their ids or names.
+// workerIDs returns the ids of the workers that the arguments name by id or by name.
 func (c call) workerIDs(ctx context.Context) ([]int64, error) {
 	args := c.Args().Slice()
 	if ids, err := c.ids(args); err == nil {

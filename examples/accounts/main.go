@@ -1,7 +1,7 @@
-// Command accounts books movements on accounts, from three workers that share
-// a SQLite file. The movements of one account are booked in order, one at a
-// time; those of different accounts side by side. What is booked is noted down
-// in batches. When all is booked, a report follows, once.
+// Command accounts books movements on accounts, from three workers that share a SQLite file. The
+// movements of one account are booked in order, one at a time. Different accounts are booked side
+// by side. A second queue records the bookings in batches. A batch callback reports once, at the
+// end.
 //
 //	go run ./examples/accounts
 package main
@@ -73,7 +73,7 @@ func run(ctx context.Context, out io.Writer, file string, each int) error {
 	b := &bank{out: out, done: stop}
 	ended := make(chan error, 3)
 	for range 3 {
-		own := pgqrs.New(db, pgqrs.SQLite) // as another process would have
+		own := pgqrs.New(db, pgqrs.SQLite) // a Store of its own, as in another process
 		defer own.Close()
 		notes := pgqrs.NewQueue[string](own, "notes")
 		worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{
@@ -86,7 +86,7 @@ func run(ctx context.Context, out io.Writer, file string, each int) error {
 	return errors.Join(<-ended, <-ended, <-ended)
 }
 
-// A bank does what the workers are asked to.
+// A bank has the handlers of the workers.
 type bank struct {
 	out  io.Writer
 	done func()
@@ -96,7 +96,7 @@ type bank struct {
 	wrong  int            // movements out of order
 }
 
-// book returns a handler that books a movement and has it noted.
+// book returns a handler that books a movement and enqueues a note of it.
 func (b *bank) book(notes *pgqrs.Queue[string]) func(context.Context, *pgqrs.Message[movement]) error {
 	return func(ctx context.Context, m *pgqrs.Message[movement]) error {
 		p := m.Payload
@@ -114,7 +114,7 @@ func (b *bank) book(notes *pgqrs.Queue[string]) func(context.Context, *pgqrs.Mes
 	}
 }
 
-// note gets what has been booked meanwhile.
+// note handles a batch of notes.
 func (b *bank) note(_ context.Context, ms []*pgqrs.Message[string]) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,7 +126,7 @@ func (b *bank) note(_ context.Context, ms []*pgqrs.Message[string]) error {
 	return nil
 }
 
-// report is called once all movements have been booked, or have died.
+// report is called once, when all movements have been booked or are dead letters.
 func (b *bank) report(_ context.Context, m *pgqrs.Message[string]) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

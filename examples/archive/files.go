@@ -39,8 +39,8 @@ func list(directory, state string) ([]string, error) {
 	return files, err
 }
 
-// create puts the files into a zip. It writes to a temporary file and renames
-// it: nobody sees half an archive, and doing it twice does no harm.
+// create puts the files into a zip. It writes a temporary file and renames it, so nobody sees half
+// an archive, and a second call does no harm.
 func create(path, directory string, files []string) (Archive, error) {
 	archive := Archive{Path: path}
 	f, err := os.Create(path + ".tmp")
@@ -53,7 +53,7 @@ func create(path, directory string, files []string) (Archive, error) {
 	for _, name := range files {
 		err := add(z, directory, name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // deleted since it was listed
+			continue // deleted since the listing
 		}
 		if err != nil {
 			return archive, err
@@ -97,14 +97,14 @@ func verify(archive Archive) error {
 	return nil
 }
 
-// A witness tells which bodies ran in one execution of a run.
+// A witness records which step bodies ran in one execution of a run.
 type witness struct {
 	*archiver
 	run int64
 	ran string // the last one
 }
 
-// body notes in a log, which is no part of the workflow, that a step's body runs.
+// body records in a log outside the workflow that a step's body runs.
 func (w *witness) body(step string) {
 	w.ran = step
 	f, err := os.OpenFile(filepath.Join(w.state, "bodies.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
@@ -113,11 +113,11 @@ func (w *witness) body(step string) {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		panic(err) // the step fails by it, as by an error
+		panic(err) // a panic fails the step like an error
 	}
 }
 
-// recorded says how a step came by its result.
+// recorded prints how a step got its result.
 func (w *witness) recorded(step string) {
 	if w.ran != step {
 		fmt.Fprintf(w.out, "  %-15s replayed from its record\n", step)
@@ -126,13 +126,13 @@ func (w *witness) recorded(step string) {
 	fmt.Fprintf(w.out, "  %-15s ran\n", step)
 	if step == w.crashAfter {
 		fmt.Fprintln(w.out, "Crash! Now run it again without -crash-after.")
-		self, _ := os.FindProcess(os.Getpid()) // finds itself
+		self, _ := os.FindProcess(os.Getpid()) // never fails for the own process
 		self.Kill()
 		select {}
 	}
 }
 
-// processes returns those in which the body of a step ran.
+// processes returns the processes in which the body of a step ran.
 func (a *archiver) processes(run int64, step string) (ids []string, err error) {
 	log, err := os.ReadFile(filepath.Join(a.state, "bodies.log"))
 	for line := range strings.Lines(string(log)) {
@@ -143,8 +143,8 @@ func (a *archiver) processes(run int64, step string) (ids []string, err error) {
 	return ids, err
 }
 
-// open opens a database in which writers wait for each other instead of
-// failing, and makes the example's own table.
+// open opens a database in which writers wait for each other instead of failing. It also creates
+// the example's own table.
 func open(ctx context.Context, directory string) (*sql.DB, error) {
 	if err := os.MkdirAll(directory, 0o777); err != nil {
 		return nil, err

@@ -1,13 +1,13 @@
-// Archive puts the files below a directory into a zip, in four steps of a
-// durable workflow, which survives being killed between any two of them:
+// Archive puts the files below a directory into a zip, in four steps of a durable workflow. The
+// workflow survives a crash between any two steps:
 //
 //	go run ./examples/archive -crash-after create_archive
 //	go run ./examples/archive
 //
-// The second call carries on with the run of the first. It does not make the
-// archive again: the result of that step is recorded.
+// The second command continues the run of the first. It does not create the archive again, because
+// the result of that step is recorded.
 //
-// This file is all about the workflow; files.go makes archives and keeps a log.
+// This file has the workflow. The file files.go creates archives and keeps a log.
 package main
 
 import (
@@ -52,16 +52,16 @@ type archiver struct {
 	out               io.Writer
 }
 
-// An Archive is what the workflow returns.
+// An Archive is the result of the workflow.
 type Archive struct {
 	Path   string `json:"path"`
 	Files  int    `json:"files"`
 	SHA256 string `json:"sha256"`
 }
 
-// archive is the workflow's code. After a crash it runs again from its
-// beginning, and steps that are recorded return their results without running
-// their bodies. What it reads from the world, or does to it, is in steps.
+// archive is the workflow's function. After a crash it runs again from its beginning, and recorded
+// steps return their results without running their bodies. It reads and changes the outside world
+// only in steps.
 func (a *archiver) archive(ctx context.Context, run *pgqrs.Run, directory string) (Archive, error) {
 	w := &witness{archiver: a, run: run.ID()}
 
@@ -74,8 +74,8 @@ func (a *archiver) archive(ctx context.Context, run *pgqrs.Run, directory string
 	}
 	w.recorded("list_files")
 
-	// A body runs a second time if its process dies before the result is
-	// recorded. Let that do no harm: this one replaces the file it made before.
+	// A body runs again if its process dies before the result is recorded, so a second run must do
+	// no harm. This body replaces the file that it made before.
 	archive, err := pgqrs.Step(ctx, run, "create_archive", func(context.Context) (Archive, error) {
 		w.body("create_archive")
 		return create(filepath.Join(a.state, fmt.Sprintf("run-%d.zip", run.ID())), directory, files)
@@ -94,8 +94,7 @@ func (a *archiver) archive(ctx context.Context, run *pgqrs.Run, directory string
 	}
 	w.recorded("verify_archive")
 
-	// The row and the step's record are committed together, so that there is
-	// one row whatever happens.
+	// The row and the step's record are committed together, so there is exactly one row.
 	err = run.DoTx(ctx, "record_archive", func(ctx context.Context, tx *sql.Tx) error {
 		w.body("record_archive")
 		_, err := tx.ExecContext(ctx, "INSERT INTO archives VALUES (?, ?, ?, ?)", run.ID(), archive.Path, archive.Files, archive.SHA256)
@@ -108,13 +107,12 @@ func (a *archiver) archive(ctx context.Context, run *pgqrs.Run, directory string
 	return archive, nil
 }
 
-// A kill -9 leaves the run leased to a process that is gone; another gets it
-// when the lease has ended. A short lease spares you the wait. Steps may take
-// longer: a worker renews its leases as long as it lives.
+// After a kill -9 the run stays leased to the dead process until the lease ends. A short lease
+// makes the wait short. Steps may take longer, because a worker renews its leases while it lives.
 const lease = 2 * time.Second
 
-// run starts a run for the directory, or finds the one that was started before, and works until it
-// has ended.
+// run starts a run for the directory, or finds the run that was started before, and works until the
+// run has ended.
 func (a *archiver) run(ctx context.Context, directory string) (err error) {
 	if directory, err = filepath.Abs(directory); err != nil {
 		return err
@@ -149,7 +147,7 @@ func (a *archiver) run(ctx context.Context, directory string) (err error) {
 	case pgqrs.Running:
 		fmt.Fprintf(a.out, "If it was killed, it goes on when its lease has ended, in about %v.\n", lease)
 	case pgqrs.Failed:
-		if err := run.Retry(ctx); err != nil { // it goes on from the step that failed
+		if err := run.Retry(ctx); err != nil { // continues from the step that failed
 			return err
 		}
 	}
@@ -169,7 +167,7 @@ func (a *archiver) run(ctx context.Context, directory string) (err error) {
 	return a.summarize(ctx, db, run)
 }
 
-// summarize prints the steps as they are recorded, and what the log says of their bodies.
+// summarize prints the recorded steps, and which of their bodies are in the log.
 func (a *archiver) summarize(ctx context.Context, db *sql.DB, run *pgqrs.RunHandle[Archive]) error {
 	recorded, err := run.Steps(ctx)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// TestMain lets the test binary be the program too, so that it can kill itself.
+// TestMain makes the test binary run as the program too, so that the program can kill itself.
 func TestMain(m *testing.M) {
 	if os.Getenv("ARCHIVE_MAIN") != "" {
 		main()
@@ -133,7 +133,7 @@ func TestADirectoryThatIsNotThereStartsNoRun(t *testing.T) {
 // A fixture is a directory of files, with git's and the example's own state in it.
 type fixture struct {
 	directory, state string
-	files            map[string]string // that are to be archived
+	files            map[string]string // to be archived
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -155,7 +155,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// try runs the program in this process, and returns what it printed.
+// try runs the program in this process, and returns its output.
 func (f *fixture) try(t *testing.T) (string, error) {
 	t.Helper()
 	var out strings.Builder
@@ -184,7 +184,7 @@ func (f *fixture) crash(t *testing.T, step string) string {
 	return string(out)
 }
 
-// checkArchive checks that the archive has every file, once, and nothing else.
+// checkArchive checks that the archive contains every file once, and nothing else.
 func (f *fixture) checkArchive(t *testing.T, run int) {
 	t.Helper()
 	z, err := zip.OpenReader(filepath.Join(f.state, fmt.Sprintf("run-%d.zip", run)))
@@ -209,7 +209,7 @@ func (f *fixture) checkArchive(t *testing.T, run int) {
 	}
 }
 
-// checkBodies checks which bodies of a run the log has, in this order.
+// checkBodies checks which bodies of a run are in the log, in order.
 func (f *fixture) checkBodies(t *testing.T, run int, want []string) {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(f.state, "bodies.log"))
@@ -228,7 +228,7 @@ func (f *fixture) checkBodies(t *testing.T, run int, want []string) {
 	}
 }
 
-// want checks that the output has all these.
+// want checks that the output contains all texts.
 func want(t *testing.T, out string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {

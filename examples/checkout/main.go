@@ -1,15 +1,16 @@
-// Checkout sells things in a durable workflow: it reserves them, charges the
-// customer, lets the order cool off, waits for the shopkeeper's approval, ships
-// each item, and takes everything back if something comes in between.
+// Checkout sells things in a durable workflow. The workflow reserves the items, charges the
+// customer, lets the order cool off, waits for the shopkeeper's approval and ships each item. If
+// anything goes wrong, it undoes what it has done.
 //
 //	go run ./examples/checkout
 //	go run ./examples/checkout -reject
 //	go run ./examples/checkout -cancel
 //
-// Interrupt it, or kill -9 it, and carry on with -order and the number it
-// printed. This file has the workflow; shop.go has the shop and its payment
-// provider, which know nothing of workflows; story.go has the people who deal
-// with the run, and prints what becomes of it.
+// Interrupt it, or kill -9 it, and continue with -order and the printed number.
+//
+// This file has the workflow. The file shop.go has the shop and its payment provider, which know
+// nothing of workflows. The file story.go has the people who act on the run, and prints the
+// progress.
 package main
 
 import (
@@ -44,10 +45,10 @@ func main() {
 	}
 }
 
-// An Order is what the workflow starts from, and a Receipt what it returns.
+// An Order is the input of the workflow, and a Receipt is its result.
 type Order struct {
 	Number string   `json:"number"`
-	Items  []string `json:"items"` // each once
+	Items  []string `json:"items"` // at most one of each item
 }
 
 type Receipt struct {
@@ -56,13 +57,13 @@ type Receipt struct {
 	Parcels []string `json:"parcels"`
 }
 
-// A Parcel is what the workflow that ships one item starts from.
+// A Parcel is the input of the workflow that ships one item.
 type Parcel struct {
 	Order string `json:"order"`
 	Item  string `json:"item"`
 }
 
-// Approved tells a run what the shopkeeper thinks of the order.
+// Approved tells a run whether the shopkeeper approves the order.
 const Approved pgqrs.Signal[bool] = "approved"
 
 type checkout struct {
@@ -73,7 +74,7 @@ type checkout struct {
 	ship           *pgqrs.Workflow[Parcel, string]
 }
 
-// sell is the workflow's code.
+// sell is the workflow's function.
 func (c *checkout) sell(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
 	// The shop's tables are in the same database, so StepTx makes the
 	// reservation and the step's record in one transaction.
@@ -84,17 +85,17 @@ func (c *checkout) sell(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, 
 		return Receipt{}, err // nothing was reserved
 	}
 	receipt, err := c.complete(ctx, run, o, cents)
-	// After ErrSuspended the run will go on, from its beginning. Every other
-	// error is for good, and the same each time.
+	// After ErrSuspended the run continues later, from its beginning. Every other error is final,
+	// and the same on each replay.
 	if err != nil && !errors.Is(err, pgqrs.ErrSuspended) {
 		err = errors.Join(err, c.takeBack(ctx, run, o))
 	}
 	return receipt, err
 }
 
-// complete does what follows the reservation.
+// complete does the steps after the reservation.
 func (c *checkout) complete(ctx context.Context, run *pgqrs.Run, o Order, cents int) (Receipt, error) {
-	// The payment provider fails twice. Between attempts the run holds no worker.
+	// The payment provider fails twice. Between the attempts the run occupies no worker.
 	patient := run.With(pgqrs.Policy{MaxAttempts: 5, Backoff: pgqrs.Exponential(200*time.Millisecond, time.Second)})
 	payment, err := pgqrs.Step(ctx, patient, "charge", func(ctx context.Context) (string, error) {
 		return c.shop.charge(ctx, o.Number, cents)
@@ -102,13 +103,13 @@ func (c *checkout) complete(ctx context.Context, run *pgqrs.Run, o Order, cents 
 	if err != nil {
 		return Receipt{}, err
 	}
-	// Nor does it here, be it for days and across restarts.
+	// The run occupies no worker here either, even for days and across restarts.
 	if err := run.Sleep(ctx, "cool-off", c.coolOff); err != nil {
 		return Receipt{}, err
 	}
 	approved, err := Approved.Wait(ctx, run, time.Hour)
 	if err != nil {
-		return Receipt{}, err // ErrTimeout if nobody answered
+		return Receipt{}, err // ErrTimeout if nobody answered in time
 	}
 	if !approved {
 		return Receipt{}, errors.New("the shopkeeper rejected the order")
@@ -117,12 +118,12 @@ func (c *checkout) complete(ctx context.Context, run *pgqrs.Run, o Order, cents 
 	for i, item := range o.Items {
 		parcels[i] = Parcel{o.Number, item}
 	}
-	numbers, err := c.ship.Children(ctx, run, "ship", parcels) // each a run of its own
+	numbers, err := c.ship.Children(ctx, run, "ship", parcels) // each is a run of its own
 	return Receipt{payment, cents, numbers}, err
 }
 
-// takeBack compensates. Its steps run in a cancelled run too. It does not rely
-// on how far the order came: a charge that failed may yet have been made.
+// takeBack compensates. Its steps run in a cancelled run too. It does not depend on how far the
+// order came, because a charge that failed may have been made nevertheless.
 func (c *checkout) takeBack(ctx context.Context, run *pgqrs.Run, o Order) error {
 	cents, err := pgqrs.StepTx(ctx, run, "release", func(ctx context.Context, tx *sql.Tx) (int, error) {
 		return c.shop.release(ctx, tx, o.Number)
@@ -133,14 +134,14 @@ func (c *checkout) takeBack(ctx context.Context, run *pgqrs.Run, o Order) error 
 	return run.Do(ctx, "refund", func(ctx context.Context) error { return c.shop.refund(ctx, o.Number, cents) })
 }
 
-// shipItem is the code of the child workflow.
+// shipItem is the function of the child workflow.
 func (c *checkout) shipItem(ctx context.Context, run *pgqrs.Run, p Parcel) (string, error) {
 	return pgqrs.StepTx(ctx, run, "hand-over", func(ctx context.Context, tx *sql.Tx) (string, error) {
 		return c.shop.handOver(ctx, tx, p, fmt.Sprintf("parcel-%d", run.ID()))
 	})
 }
 
-// run starts the workflow for an order, works, and tells the story.
+// run starts the workflow for an order, works, and prints the story.
 func (c *checkout) run(ctx context.Context, database string, o Order) (err error) {
 	if c.shop, err = openShop(ctx, database); err != nil {
 		return fmt.Errorf("open %s: %w", database, err)
@@ -153,7 +154,8 @@ func (c *checkout) run(ctx context.Context, database string, o Order) (err error
 	}
 	sales := pgqrs.NewWorkflow[Order, Receipt](store, "checkout")
 	c.ship = pgqrs.NewWorkflow[Parcel, string](store, "ship")
-	run, err := sales.Start(ctx, o, pgqrs.Key(o.Number)) // an order placed twice is sold once
+	// An order that is placed twice is sold once.
+	run, err := sales.Start(ctx, o, pgqrs.Key(o.Number))
 	if err != nil {
 		return err
 	}
@@ -165,7 +167,7 @@ func (c *checkout) run(ctx context.Context, database string, o Order) (err error
 		defer cancel()
 		worker := &pgqrs.Worker{
 			Handlers: []pgqrs.Handler{sales.Handle(c.sell), c.ship.Handle(c.shipItem)},
-			Lease:    2 * time.Second, // after a kill -9 the order goes on when this is over
+			Lease:    2 * time.Second, // after a kill -9 the order continues when this time is over
 		}
 		stopped <- worker.Run(working)
 	}()

@@ -18,7 +18,7 @@ func TestSellsAnApprovedOrderOnce(t *testing.T) {
 	c := f.run(t, &checkout{coolOff: time.Millisecond}, gopherAndMug)
 	f.want(t, "The shopkeeper approves.", "Receipt: 2600 cents by charge-A1, sent as [parcel-2 parcel-3].")
 	f.checkBooks(t, c, books{received: 2600, shipped: 2})
-	f.checkCalls(t, c, 3, 0) // two of them failed, which did not look like a failure to the run
+	f.checkCalls(t, c, 3, 0) // two calls failed, and the step retried them
 	f.checkStock(t, c, 999)
 
 	c = f.run(t, &checkout{}, gopherAndMug) // the same order again
@@ -41,7 +41,8 @@ func TestTakesARejectedOrderBack(t *testing.T) {
 func TestTakesACancelledOrderBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	c := f.run(t, &checkout{coolOff: time.Hour, cancel: true}, gopherAndMug) // the cancellation does not wait for it
+	// The cancellation does not wait for the cool-off.
+	c := f.run(t, &checkout{coolOff: time.Hour, cancel: true}, gopherAndMug)
 	f.want(t, "The customer cancels.", "release     done 2600", "run is cancelled.")
 	f.checkBooks(t, c, books{received: 2600, refunded: 2600})
 	f.checkCalls(t, c, 3, 1)
@@ -74,7 +75,7 @@ func TestRefundsOnlyWhatWasNotShipped(t *testing.T) {
 	}
 	inTx(t, s, handOver)
 	cents = inTx(t, s, func(ctx context.Context, tx *sql.Tx) (int, error) { return s.release(ctx, tx, "A1") })
-	for range 2 { // the provider knows a refund by its key
+	for range 2 { // the provider recognizes a refund by its key
 		if err := s.refund(t.Context(), "A1", cents); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +92,7 @@ func TestRefundsOnlyWhatWasNotShipped(t *testing.T) {
 
 var gopherAndMug = Order{"A1", []string{"gopher", "mug"}}
 
-// A fixture is a database, and what the last program on it printed.
+// A fixture is a database and the output of the last program on it.
 type fixture struct {
 	database string
 	out      string
@@ -101,7 +102,7 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{database: filepath.Join(t.TempDir(), "checkout.db")}
 }
 
-// run runs the program in this process. It has a minute.
+// run runs the program in this process, for a minute at most.
 func (f *fixture) run(t *testing.T, c *checkout, o Order) *checkout {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -112,7 +113,7 @@ func (f *fixture) run(t *testing.T, c *checkout, o Order) *checkout {
 	if f.out = out.String(); err != nil {
 		t.Fatalf("%v\n%s", err, f.out)
 	}
-	c.shop.db = f.open(t).db // the program has closed its own
+	c.shop.db = f.open(t).db // the program has closed its own connection
 	return c
 }
 
@@ -146,7 +147,7 @@ func inTx[T any](t *testing.T, s *shop, fn func(context.Context, *sql.Tx) (T, er
 	return v
 }
 
-// want checks that the program printed all these.
+// want checks that the program printed all texts.
 func (f *fixture) want(t *testing.T, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -163,7 +164,7 @@ func (f *fixture) checkBooks(t *testing.T, c *checkout, want books) {
 	}
 }
 
-// checkCalls checks how often the payment provider was called: the steps' bodies ran that often.
+// checkCalls checks how often the payment provider was called, which is how often the bodies ran.
 func (f *fixture) checkCalls(t *testing.T, c *checkout, charges, refunds int) {
 	t.Helper()
 	if c.shop.calls["charge-A1"] != charges || c.shop.calls["refund-A1"] != refunds {
@@ -171,7 +172,7 @@ func (f *fixture) checkCalls(t *testing.T, c *checkout, charges, refunds int) {
 	}
 }
 
-// checkStock checks the pieces of each item: reservations and releases were made once.
+// checkStock checks the stock of each item, and so that reservations and releases were made once.
 func (f *fixture) checkStock(t *testing.T, c *checkout, want int) {
 	t.Helper()
 	rows, err := c.shop.db.QueryContext(t.Context(), "SELECT item, pieces FROM stock")

@@ -15,12 +15,12 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver" // registers "sqlite3", without cgo
 )
 
-// A shop has its own tables, and a payment provider, whose books are among them for simplicity.
+// A shop has its own tables. For simplicity they include the books of its payment provider.
 type shop struct {
 	db *sql.DB
 
 	mu    sync.Mutex
-	calls map[string]int // of the provider, by idempotency key
+	calls map[string]int // calls of the provider, by idempotency key
 }
 
 func openShop(ctx context.Context, file string) (*shop, error) {
@@ -41,13 +41,13 @@ func openShop(ctx context.Context, file string) (*shop, error) {
 	return &shop{db: db, calls: map[string]int{}}, nil
 }
 
-// reserve takes an order's items from the stock and returns what they cost.
+// reserve takes an order's items from the stock and returns their price.
 func (s *shop) reserve(ctx context.Context, tx *sql.Tx, o Order) (total int, err error) {
 	for _, item := range o.Items {
 		var cents int
 		err := tx.QueryRowContext(ctx, "UPDATE stock SET pieces = pieces - 1 WHERE item = ? AND pieces > 0 RETURNING cents", item).Scan(&cents)
 		if errors.Is(err, sql.ErrNoRows) {
-			return 0, pgqrs.Permanent(fmt.Errorf("%s is out of stock", item)) // there is no use in trying again
+			return 0, pgqrs.Permanent(fmt.Errorf("%s is out of stock", item)) // trying again would not help
 		}
 		if err == nil {
 			_, err = tx.ExecContext(ctx, "INSERT INTO sales VALUES (?, ?, ?, NULL)", o.Number, item, cents)
@@ -60,7 +60,8 @@ func (s *shop) reserve(ctx context.Context, tx *sql.Tx, o Order) (total int, err
 	return total, nil
 }
 
-// release puts back what was not handed over, and returns what it would have cost.
+// release returns items that were not handed over to the stock. It returns what they would have
+// cost.
 func (s *shop) release(ctx context.Context, tx *sql.Tx, number string) (cents int, err error) {
 	const unshipped = " FROM sales s WHERE s.number = ? AND s.parcel IS NULL"
 	_, err = tx.ExecContext(ctx, "UPDATE stock SET pieces = pieces + (SELECT count(*)"+unshipped+" AND s.item = stock.item)", number)
@@ -73,7 +74,7 @@ func (s *shop) release(ctx context.Context, tx *sql.Tx, number string) (cents in
 	return cents, err
 }
 
-// handOver notes an item's parcel.
+// handOver records an item's parcel.
 func (s *shop) handOver(ctx context.Context, tx *sql.Tx, p Parcel, parcel string) (string, error) {
 	err := tx.QueryRowContext(ctx, "UPDATE sales SET parcel = ? WHERE number = ? AND item = ? AND parcel IS NULL RETURNING parcel", parcel, p.Order, p.Item).Scan(&parcel)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -82,9 +83,8 @@ func (s *shop) handOver(ctx context.Context, tx *sql.Tx, p Parcel, parcel string
 	return parcel, err
 }
 
-// charge has the provider charge an order, which fails twice. A step that
-// calls the world outside can run again, so it gives a key by which the
-// provider knows a payment that it has made already.
+// charge makes the provider charge an order, which fails twice. A step that calls the outside world
+// can run again. So it passes a key by which the provider recognizes an earlier payment.
 func (s *shop) charge(ctx context.Context, number string, cents int) (payment string, err error) {
 	key := "charge-" + number
 	if s.call(key) <= 2 {
@@ -94,7 +94,7 @@ func (s *shop) charge(ctx context.Context, number string, cents int) (payment st
 	return key, err
 }
 
-// refund has the provider pay back what was paid, but not more than cents.
+// refund makes the provider pay back what was paid, up to the given cents.
 func (s *shop) refund(ctx context.Context, number string, cents int) error {
 	key := "refund-" + number
 	s.call(key)
@@ -112,7 +112,7 @@ func (s *shop) call(key string) int {
 	return s.calls[key]
 }
 
-// books is what the shop has on an order.
+// books are the shop's figures for an order.
 type books struct{ received, refunded, reserved, shipped int }
 
 func (s *shop) books(ctx context.Context, number string) (b books, err error) {

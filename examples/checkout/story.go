@@ -10,8 +10,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// tell prints what becomes of a run's steps until it has ended, and has the
-// people do their part when its moment has come.
+// tell prints the progress of a run's steps until the run has ended, and lets the people act at the
+// right moment.
 func (c *checkout) tell(ctx context.Context, store *pgqrs.Store, run *pgqrs.RunHandle[Receipt]) error {
 	told := map[string]string{} // by step
 	for {
@@ -59,8 +59,8 @@ func describe(s pgqrs.StepInfo) string {
 	return strings.TrimSpace("done " + string(s.Output))
 }
 
-// act plays the customer, who may cancel while the order cools off, and the
-// shopkeeper, who answers when asked. A signal could as well be sent before the run waits for it.
+// act plays the customer, who may cancel during the cool-off, and the shopkeeper, who answers when
+// asked. A signal could also be sent before the run waits for it.
 func (c *checkout) act(ctx context.Context, store *pgqrs.Store, run *pgqrs.RunHandle[Receipt], step pgqrs.StepInfo) error {
 	switch {
 	case c.cancel && step.Name == "cool-off" && step.Status == pgqrs.Running:

@@ -1,7 +1,7 @@
-// Command limits calls a service that bears two calls at a time and ten a
-// second, from three workers that know nothing of each other but the SQLite
-// file they share. One kind of call fails for good, and is handed on to a
-// dead-letter queue. Start it several times at once: the limits hold for all.
+// Command limits calls a service that allows two calls at a time and ten a second. Three workers
+// make the calls. They share nothing except a SQLite file. One kind of call fails for good, and a
+// copy of its message goes to a dead-letter queue. Start the command several times at once: the
+// limits apply to all processes together.
 //
 //	go run ./examples/limits
 package main
@@ -37,13 +37,13 @@ func main() {
 	}
 }
 
-// policy is that of the calls, in every process that handles them.
+// policy is the policy of the calls in every process that handles them.
 var policy = pgqrs.Policy{
 	MaxLeased:   2,                                   // at a time, in all processes
 	Rate:        pgqrs.Rate{N: 10, Per: time.Second}, // ten at once, and then one each 100 ms
-	MaxAttempts: 3,                                   // then it dies,
+	MaxAttempts: 3,                                   // then the message becomes a dead letter,
 	Backoff:     pgqrs.Exponential(time.Second, time.Minute),
-	DeadLetter:  "failed-calls", // and somebody is told
+	DeadLetter:  "failed-calls", // and a copy goes here
 }
 
 func run(ctx context.Context, out io.Writer, file string, calls int) error {
@@ -66,7 +66,7 @@ func run(ctx context.Context, out io.Writer, file string, calls int) error {
 	s.left.Store(int64(calls))
 	ended := make(chan error, 3)
 	for range 3 {
-		own := pgqrs.New(db, pgqrs.SQLite) // as another process would have
+		own := pgqrs.New(db, pgqrs.SQLite) // a Store of its own, as in another process
 		defer own.Close()
 		worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{
 			pgqrs.NewQueue[int](own, "calls").With(policy).Handle(s.call),
@@ -80,7 +80,7 @@ func run(ctx context.Context, out io.Writer, file string, calls int) error {
 	return report(context.WithoutCancel(ctx), out, store)
 }
 
-// numbers counts from 1 to n.
+// numbers returns the numbers from 1 to n.
 func numbers(n int) []int {
 	list := make([]int, n)
 	for i := range list {
@@ -89,16 +89,16 @@ func numbers(n int) []int {
 	return list
 }
 
-// A service is what the calls are made to.
+// A service is the callee.
 type service struct {
 	out       io.Writer
 	began     time.Time
-	now, most atomic.Int64 // calls under way
-	left      atomic.Int64 // to be answered or mourned
+	now, most atomic.Int64 // calls in progress
+	left      atomic.Int64 // messages that have not ended
 	done      func()
 }
 
-// call takes a while. Number 13 is refused.
+// call takes some time. It refuses number 13.
 func (s *service) call(ctx context.Context, m *pgqrs.Message[int]) error {
 	now := s.now.Add(1)
 	defer s.now.Add(-1)
@@ -117,7 +117,7 @@ func (s *service) call(ctx context.Context, m *pgqrs.Message[int]) error {
 	return nil
 }
 
-// mourn gets a copy of what died.
+// mourn receives a copy of each dead letter.
 func (s *service) mourn(_ context.Context, m *pgqrs.Message[int]) error {
 	fmt.Fprintf(s.out, "%6v  call %d died of %q\n", time.Since(s.began).Round(time.Millisecond), m.Payload, m.Headers["dead-letter-error"])
 	s.end()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// output is written by several workers.
+// An output can be written to by several workers.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer

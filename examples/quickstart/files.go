@@ -17,8 +17,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// repositoryRoot returns the nearest directory, from the current one upwards,
-// that has a .git, or else the current one.
+// repositoryRoot returns the nearest directory with a .git, from the current directory upwards.
+// Without one it returns the current directory.
 func repositoryRoot() string {
 	for dir := "."; ; dir = filepath.Join(dir, "..") {
 		if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
@@ -30,8 +30,8 @@ func repositoryRoot() string {
 	}
 }
 
-// list returns the regular files below a directory in the order of their
-// paths, without those of git and of the example's own database.
+// list returns the regular files below a directory, sorted by path. It leaves out git's files and
+// the example's own database.
 func list(directory, database string) ([]File, error) {
 	database, err := filepath.Abs(database)
 	if err != nil {
@@ -44,7 +44,8 @@ func list(directory, database string) ([]File, error) {
 			return err
 		case entry.IsDir() && entry.Name() == ".git":
 			return filepath.SkipDir
-		case !entry.Type().IsRegular() || strings.HasPrefix(path, database): // its -wal and -shm too
+		// The database has the files -wal and -shm too.
+		case !entry.Type().IsRegular() || strings.HasPrefix(path, database):
 			return nil
 		}
 		files = append(files, File{Path: path})
@@ -56,7 +57,7 @@ func list(directory, database string) ([]File, error) {
 	return files, err
 }
 
-// A digest is what there is to know about a file.
+// A digest describes the content of a file.
 type digest struct {
 	sha256       string
 	lines, bytes int64
@@ -83,14 +84,14 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A screen writes lines and, below them, how far the work is: on a terminal in
-// a line that is written over, elsewhere in a line now and then.
+// A screen writes lines, and the progress below them. On a terminal the progress is a line that is
+// overwritten. Otherwise it is a line now and then.
 type screen struct {
 	mu       sync.Mutex
 	out      io.Writer
 	terminal bool
-	line     string    // on a terminal, the progress below the lines
-	written  time.Time // elsewhere, when progress was
+	line     string    // on a terminal: the progress below the lines
+	written  time.Time // otherwise: when the progress was last written
 }
 
 func newScreen(out *os.File) *screen {
@@ -111,7 +112,7 @@ func (s *screen) printf(format string, args ...any) {
 	fmt.Fprint(s.out, text)
 }
 
-// progress writes how far the work is.
+// progress writes the progress.
 func (s *screen) progress(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +126,7 @@ func (s *screen) progress(format string, args ...any) {
 	}
 }
 
-// endProgress leaves the progress line as it is.
+// endProgress keeps the progress line on the screen.
 func (s *screen) endProgress() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +136,7 @@ func (s *screen) endProgress() {
 	}
 }
 
-// finished writes which attempts failed. The worker calls it after each.
+// finished writes which attempts failed. The worker calls it after each attempt.
 func (s *screen) finished(_ context.Context, m *pgqrs.MessageInfo, _ time.Duration, err error) {
 	if err != nil {
 		s.printf("Attempt %d: %v\n", m.Attempt, err)

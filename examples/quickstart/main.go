@@ -1,13 +1,13 @@
-// Quickstart hashes every file below a directory and counts its lines, by way
-// of a durable queue in a SQLite file: one job a file, and no server.
+// Quickstart hashes every file below a directory and counts its lines. It uses a durable queue in a
+// SQLite file, with one message for each file and no server.
 //
 //	go run ./examples/quickstart [-db file] [-slow time] [directory]
 //
-// Press Ctrl-C while it works (-slow 200ms leaves time for it), or kill it the
-// hard way, and run it again: it carries on where it stopped, and counts no
-// file twice. Start another while it works, and the two share the work.
+// Press Ctrl-C while it works, or kill it, and run it again. It continues where it stopped, and
+// counts no file twice. The flag -slow 200ms leaves time for this. A second process that is started
+// meanwhile shares the work.
 //
-// This file is all about the queue; files.go reads files and writes to the screen.
+// This file has the queue. The file files.go reads files and writes to the screen.
 package main
 
 import (
@@ -41,8 +41,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	// The first Ctrl-C ends ctx, and with it the work in good order; the second one ends the
-	// process.
+	// The first Ctrl-C ends ctx, and the work ends in good order. The second one ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	c := &counter{database: *database, directory: cmp.Or(flag.Arg(0), repositoryRoot()), slow: *slow, screen: newScreen(os.Stdout)}
@@ -55,7 +54,7 @@ func main() {
 // A File is the payload of a message. It is stored as JSON.
 type File struct {
 	Path     string `json:"path"`
-	Failures int    `json:"failures,omitempty"` // how many attempts are to fail, for show
+	Failures int    `json:"failures,omitempty"` // how many attempts fail, to demonstrate retries
 }
 
 // A counter counts the files below a directory.
@@ -69,7 +68,7 @@ type counter struct {
 	files *pgqrs.Queue[File]
 }
 
-const maxAttempts = 5 // then a message goes to the dead letters
+const maxAttempts = 5 // then a message becomes a dead letter
 
 func (c *counter) run(ctx context.Context) (err error) {
 	if c.directory, err = filepath.Abs(c.directory); err != nil {
@@ -81,8 +80,8 @@ func (c *counter) run(ctx context.Context) (err error) {
 	}
 	defer c.db.Close()
 
-	// The queue's tables stand beside the application's own, in the same
-	// database. Install makes them if need be, so every start may call it.
+	// The queue's tables are in the same database as the application's own tables. Install creates
+	// them if they are missing, so every start may call it.
 	c.store = pgqrs.Config{Observer: &pgqrs.Observer{Finished: c.screen.finished}}.New(c.db, pgqrs.SQLite)
 	defer c.store.Close()
 	if err := c.store.Install(ctx); err != nil {
@@ -90,7 +89,8 @@ func (c *counter) run(ctx context.Context) (err error) {
 	}
 	c.files = pgqrs.NewQueue[File](c.store, "files").With(pgqrs.Policy{
 		MaxAttempts: maxAttempts,
-		Backoff:     pgqrs.Exponential(100*time.Millisecond, time.Second), // short, since somebody is watching
+		// The backoff is short, because somebody is watching.
+		Backoff: pgqrs.Exponential(100*time.Millisecond, time.Second),
 	})
 
 	if err := c.enqueueOnce(ctx); err != nil {
@@ -102,9 +102,9 @@ func (c *counter) run(ctx context.Context) (err error) {
 	return c.summarize(context.WithoutCancel(ctx)) // after Ctrl-C too
 }
 
-// open opens a database in which writers wait for each other instead of
-// failing, and readers do not wait for writers, and makes the example's own
-// tables. No unique index keeps a path from being counted twice: count does.
+// open opens a database, and creates the example's own tables. Writers wait for each other instead
+// of failing, and readers do not wait for writers. No unique index keeps a path from being counted
+// twice, because count does.
 func open(ctx context.Context, file string) (*sql.DB, error) {
 	dsn := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(file),
 		RawQuery: "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)"}
@@ -120,9 +120,8 @@ func open(ctx context.Context, file string) (*sql.DB, error) {
 	return db, nil
 }
 
-// enqueueOnce puts all files on the queue, unless an earlier run did. The
-// messages and the row that says so are stored in one transaction, so that
-// the next run finds both or neither, whatever happens to this one.
+// enqueueOnce enqueues all files, unless an earlier process did. The messages and a row that
+// records this are stored in one transaction. So the next process finds both or neither.
 func (c *counter) enqueueOnce(ctx context.Context) error {
 	files, err := list(c.directory, c.database)
 	if err != nil {
@@ -135,9 +134,9 @@ func (c *counter) enqueueOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // which does nothing after Commit
-	// Let a transaction on SQLite begin with a write, as this one does: one
-	// that has read first cannot wait for other writers.
+	defer tx.Rollback() // does nothing after Commit
+	// A transaction on SQLite should begin with a write, like this one. A transaction that has read
+	// first cannot wait for other writers.
 	result, err := tx.ExecContext(ctx, "INSERT INTO scanned VALUES (?) ON CONFLICT DO NOTHING", c.directory)
 	if err != nil {
 		return err
@@ -158,17 +157,17 @@ func (c *counter) enqueueOnce(ctx context.Context) error {
 	return nil
 }
 
-// work runs a worker until every file is done or ctx is.
+// work runs a worker until all files are done or ctx is done.
 func (c *counter) work(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	worker := &pgqrs.Worker{
 		Handlers:    []pgqrs.Handler{c.files.Handle(c.count)},
 		Concurrency: 4,
-		// After a kill -9 the files it had in hand are delivered again once
-		// their leases have ended. A short lease spares you the wait. Handlers
-		// may take longer: a worker renews its leases as long as it lives.
+		// After a kill -9, files that were in progress are delivered again once their leases have
+		// ended. A short lease makes the wait short. Handlers may take longer, because a worker
+		// renews its leases while it lives.
 		Lease: 2 * time.Second,
-		Grace: 5 * time.Second, // for the files in hand, after Ctrl-C
+		Grace: 5 * time.Second, // for the files in progress after Ctrl-C
 	}
 	stopped := make(chan error, 1)
 	go func() {
@@ -176,19 +175,19 @@ func (c *counter) work(ctx context.Context) error {
 		stopped <- worker.Run(ctx)
 	}()
 	err := c.watch(ctx)
-	cancel() // Run claims no more, finishes what it has in hand, and returns
+	cancel() // Run claims no more, finishes the messages it has, and returns
 	err = errors.Join(err, <-stopped)
 	c.screen.endProgress()
 	return err
 }
 
-// count is the job for one file. A job can be done more than once, after a
-// crash for example. So its result is stored in the transaction that acks the
-// message: both happen, or neither. If the message has gone to another worker
-// meanwhile, Ack returns an error, and nothing is stored.
+// count handles the message of one file. A message can be handled more than once, for example after
+// a crash. So its result is stored in the transaction that acks the message, and both happen or
+// neither. If another worker has the message meanwhile, Ack returns an error, and nothing is
+// stored.
 //
-// For jobs that are nothing but SQL, Queue.HandleTx sees to all that. Here it
-// would keep other writers waiting while a large file is read.
+// For handlers that only execute SQL, Queue.HandleTx does all this. Here it would block other
+// writers while a large file is read.
 func (c *counter) count(ctx context.Context, m *pgqrs.Message[File]) error {
 	select {
 	case <-time.After(c.slow):
@@ -203,7 +202,7 @@ func (c *counter) count(ctx context.Context, m *pgqrs.Message[File]) error {
 		return pgqrs.Permanent(err) // a dead letter at once
 	}
 	if err != nil {
-		return err // again, after Policy.Backoff
+		return err // retried after Policy.Backoff
 	}
 	tx, err := c.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -220,7 +219,7 @@ func (c *counter) count(ctx context.Context, m *pgqrs.Message[File]) error {
 	return tx.Commit()
 }
 
-// watch shows the progress until nothing is left to do or ctx is done.
+// watch shows the progress until no work is left or ctx is done.
 func (c *counter) watch(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -244,7 +243,7 @@ func (c *counter) watch(ctx context.Context) error {
 	}
 }
 
-// queue says how many messages of the queue are in which state.
+// queue returns how many messages of the queue are in which state.
 func (c *counter) queue(ctx context.Context) (pgqrs.QueueInfo, error) {
 	queues, err := c.store.Queues(ctx, "files")
 	if err != nil {
@@ -258,7 +257,7 @@ func (c *counter) queue(ctx context.Context) (pgqrs.QueueInfo, error) {
 
 func unfinished(q pgqrs.QueueInfo) int64 { return q.Ready + q.Leased + q.Scheduled }
 
-// summarize prints what the queue and the results say.
+// summarize prints the counts of the queue and the results.
 func (c *counter) summarize(ctx context.Context) error {
 	q, err := c.queue(ctx)
 	if err != nil {

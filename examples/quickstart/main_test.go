@@ -19,7 +19,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// TestMain lets the test binary be the program too, so that a test can kill it.
+// TestMain makes the test binary run as the program too, so that a test can kill the program.
 func TestMain(m *testing.M) {
 	if os.Getenv("QUICKSTART_MAIN") != "" {
 		main()
@@ -78,7 +78,9 @@ func TestCarriesOnAfterKill(t *testing.T) {
 
 func TestTwoAtOnceShareTheWork(t *testing.T) {
 	f := newFixture(t, 100)
-	f.open(t) // the file alone: of two that turn on WAL at once, SQLite fails one
+	// The file is created beforehand, because SQLite may fail one of two processes that turn on WAL
+	// at once.
+	f.open(t)
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() { f.run(t, t.Context(), &output{}, time.Millisecond) })
@@ -161,11 +163,11 @@ func TestProgressStaysBelowTheLinesOnATerminal(t *testing.T) {
 	}
 }
 
-// A fixture is a directory of files with known contents, and a database in it
-// that is not to be counted itself.
+// A fixture is a directory of files with known contents, and a database in it that must not be
+// counted.
 type fixture struct {
 	directory, database string
-	want                map[string]digest // of the files that are to be counted
+	want                map[string]digest // of the files that must be counted
 }
 
 func newFixture(t *testing.T, files int) *fixture {
@@ -179,7 +181,7 @@ func newFixture(t *testing.T, files int) *fixture {
 		}
 		content := strings.Repeat("a line\n", i*i) + "an end without a newline"
 		f.write(t, name, content)
-		if i < files-1 { // the last one dies
+		if i < files-1 { // the last file becomes a dead letter
 			f.want[f.path(name)] = digest{fmt.Sprintf("%x", sha256.Sum256([]byte(content))), int64(i * i), int64(len(content))}
 		}
 	}
@@ -198,11 +200,11 @@ func (f *fixture) write(t *testing.T, name, content string) {
 
 func (f *fixture) path(name string) string { return filepath.Join(f.directory, name) }
 
-// secondFailure is printed while the flaky file has a third attempt before
-// it, so work is left for certain, and other files have been counted.
+// secondFailure is the line that is printed while the flaky file has a third attempt before it. So
+// some work is left, and other files have been counted.
 func (f *fixture) secondFailure() string { return "Attempt 2: " + f.path("000.txt") }
 
-// run runs the program in this process. It has a minute.
+// run runs the program in this process, for a minute at most.
 func (f *fixture) run(t *testing.T, ctx context.Context, out *output, slow time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -224,8 +226,8 @@ func (f *fixture) checkMidway(t *testing.T) {
 	}
 }
 
-// checkAll checks the end of it: each file counted once and rightly, the flaky
-// one on its third attempt, the broken one in the dead letters.
+// checkAll checks the end: each file is counted once with the right result, the flaky file on its
+// third attempt, and the broken file is a dead letter.
 func (f *fixture) checkAll(t *testing.T) {
 	t.Helper()
 	got := f.counted(t)
@@ -268,7 +270,7 @@ type result struct {
 	attempt int
 }
 
-// counted returns what the program stored, by path.
+// counted returns the stored results, by path.
 func (f *fixture) counted(t *testing.T) map[string]result {
 	t.Helper()
 	rows, err := f.open(t).QueryContext(t.Context(), "SELECT path, sha256, lines, bytes, attempt FROM counted")
@@ -315,8 +317,7 @@ func (f *fixture) open(t *testing.T) *sql.DB {
 	return db
 }
 
-// An output keeps what the program writes, and calls found, once, when it has
-// written watchFor.
+// An output keeps what the program writes. It calls found once, when watchFor has been written.
 type output struct {
 	watchFor string
 	found    func()
@@ -342,7 +343,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// want checks that the output has all these.
+// want checks that the output contains all texts.
 func (o *output) want(t *testing.T, texts ...string) {
 	t.Helper()
 	for _, text := range texts {

@@ -1,7 +1,6 @@
-// Command schedules enqueues by the clock: every second, and by a cron text.
-// Two workers run the same schedules on a SQLite file, as two processes would;
-// each instant is enqueued once. Start it several times at once, or kill it and
-// start it again.
+// Command schedules enqueues messages by the clock: every second, and by a cron expression. Two
+// workers run the same schedules on a SQLite file, as two processes would. Each instant is enqueued
+// once. Start the command several times at once, or kill it and start it again.
 //
 //	go run ./examples/schedules
 package main
@@ -67,7 +66,7 @@ func run(ctx context.Context, out io.Writer, file string, rounds int) error {
 	ended := make(chan error, 2)
 	for _, w := range []*pgqrs.Worker{
 		{Handlers: []pgqrs.Handler{handler}, Schedules: schedules},
-		{Schedules: schedules}, // beside it, as another process would be
+		{Schedules: schedules}, // a second worker, as in another process
 	} {
 		go func() { ended <- w.Run(ctx) }()
 	}

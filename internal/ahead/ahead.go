@@ -1,4 +1,4 @@
-// Package ahead finds what a blocked message waits for.
+// Package ahead finds the messages that a blocked message waits for.
 package ahead
 
 import (
@@ -10,16 +10,17 @@ import (
 // Most is how many messages Of returns.
 const Most = 10
 
-// A Wait is what a blocked message waits for.
+// A Wait describes what a blocked message waits for.
 type Wait struct {
-	// Messages are those of its group that are not blocked, or those of its batch that have not
-	// ended: the leased ones, then the scheduled, then the ready ones. Their payloads may be cut.
+	// Messages are messages of its group that are not blocked, or messages of its batch that have
+	// not ended. Leased messages come first, then scheduled and then ready ones. Payloads may be
+	// cut.
 	Messages []pgqrs.MessageInfo
-	// Cut says that there are others.
+	// Cut is true if there are more messages.
 	Cut bool
 }
 
-// Of says what m waits for. It is empty for a message that is not blocked.
+// For a blocked message m, Of returns what m waits for. For any other message the Wait is empty.
 func Of(ctx context.Context, store *pgqrs.Store, m pgqrs.MessageInfo) (Wait, error) {
 	if m.State != pgqrs.Blocked {
 		return Wait{}, nil

@@ -1,5 +1,4 @@
-// Package coalesce lets calls that come at the same time share a statement, as a database's group
-// commit does.
+// Package coalesce lets concurrent calls share a statement, like the group commit of a database.
 package coalesce
 
 import (
@@ -12,9 +11,9 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A Group combines calls that come at the same time. A call that finds no other in progress runs
-// its statement on its own goroutine, under its own ctx, without waiting. Calls that come meanwhile
-// wait for that statement to end. Then they share one statement, in the order in which they came.
+// A Group combines concurrent calls. A call that finds no other call in progress runs its statement
+// on its own goroutine, under its own ctx, without waiting. Calls that arrive meanwhile wait for
+// that statement to end. Then they share one statement, in the order of their arrival.
 //
 // A call whose ctx ends while it waits does nothing and returns an error. A call that is in a
 // shared statement when its ctx ends waits for the outcome, for [LastWord] at most. Then it returns
@@ -22,16 +21,16 @@ import (
 //
 // The functions of a Group are set before its first call and never change.
 type Group[In, Out any] struct {
-	// Alone does one call.
+	// Alone executes one call.
 	Alone func(context.Context, In) (Out, error)
-	// Together does several calls by one statement and returns the outcome of each.
+	// Together executes several calls by one statement and returns the outcome of each.
 	Together func(context.Context, []In) ([]Out, error)
-	// Admit returns an error if a call cannot be done.
+	// Admit returns an error if a call cannot be executed.
 	Admit func(context.Context) error
 	// Refused reports whether an error of Together is about one call, and not about the database.
 	// Each call is then repeated alone.
 	Refused func(error) bool
-	// Timeout bounds a shared statement.
+	// Timeout limits the time of a shared statement.
 	Timeout time.Duration
 
 	mu      sync.Mutex
@@ -39,11 +38,11 @@ type Group[In, Out any] struct {
 	waiting []*waiting[In, Out]
 }
 
-// A waiting call. The first three are written before done is closed.
+// A waiting is a call that waits. Its first three fields are written before done is closed.
 type waiting[In, Out any] struct {
 	out   Out
 	err   error
-	retry bool // whether it is to be done alone
+	retry bool // whether to execute it alone
 	done  chan struct{}
 	in    In
 }
@@ -53,11 +52,11 @@ const (
 	LastWord    = time.Second // how long a call whose ctx has ended waits for its outcome
 )
 
-// ErrContended is returned by Together if two calls are about the same row, so that the rows of a
-// shared statement could not tell them apart. Refused must report true for it.
+// ErrContended is returned by Together if two calls concern the same row, so that the rows of a
+// shared statement would not tell their outcomes apart. Refused must return true for it.
 var ErrContended = errors.New("pgqrs: two calls at once about one thing")
 
-// Do does a call, alone or together with others. ctx bounds how long it waits. It is safe for
+// Do executes a call, alone or together with others. The wait ends with ctx. Do is safe for
 // concurrent use.
 func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	if err := g.Admit(ctx); err != nil {
@@ -75,7 +74,7 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	g.waiting = append(g.waiting, w)
 	g.mu.Unlock()
 	if err := g.wait(ctx, w); err != nil {
-		var none Out // w may be written yet
+		var none Out // w may still be written to
 		return none, err
 	}
 	if w.retry {
@@ -84,7 +83,7 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	return w.out, w.err
 }
 
-// wait returns when the call is done, or why that will not be heard.
+// wait returns nil when the call is done, or an error if it cannot wait for the outcome.
 func (g *Group[In, Out]) wait(ctx context.Context, w *waiting[In, Out]) error {
 	select {
 	case <-w.done:
@@ -104,7 +103,7 @@ func (g *Group[In, Out]) wait(ctx context.Context, w *waiting[In, Out]) error {
 	}
 }
 
-// withdraw takes back a call that still waits.
+// withdraw removes a call that is still waiting. It reports whether it was.
 func (g *Group[In, Out]) withdraw(w *waiting[In, Out]) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -117,7 +116,7 @@ func (g *Group[In, Out]) withdraw(w *waiting[In, Out]) bool {
 	return false
 }
 
-// next has what waits done, if anything does.
+// next starts the waiting calls, if there are any.
 func (g *Group[In, Out]) next() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -130,15 +129,15 @@ func (g *Group[In, Out]) next() {
 	}
 }
 
-// share does a batch by one statement, within Timeout.
+// share executes a batch by one statement, within Timeout.
 func (g *Group[In, Out]) share(batch []*waiting[In, Out]) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.Timeout)
 	defer cancel()
 	var outs []Out
 	err := foreign.ErrGoexit
-	defer func() { // whatever ends the goroutine, the calls that wait get an answer
-		g.next() // it begins while these calls return
-		// A statement that was refused for what one caller sent must not fail the others.
+	defer func() { // waiting calls get an answer however the goroutine ends
+		g.next() // the next batch begins while these calls return
+		// If a statement was refused because of one call, the other calls must not fail.
 		retry := err != nil && len(batch) > 1 && ctx.Err() == nil && g.Refused(err)
 		for i, w := range batch {
 			w.err, w.retry = err, retry
@@ -153,7 +152,7 @@ func (g *Group[In, Out]) share(batch []*waiting[In, Out]) {
 	}
 }
 
-// run does a batch; a call that found no company costs no more than alone.
+// run executes a batch. A single call costs no more than without a Group.
 func (g *Group[In, Out]) run(ctx context.Context, batch []*waiting[In, Out]) ([]Out, error) {
 	if len(batch) == 1 {
 		out, err := g.Alone(ctx, batch[0].in)

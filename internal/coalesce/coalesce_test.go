@@ -17,15 +17,15 @@ import (
 
 var errBusy = errors.New("database is locked")
 
-// A counter is the work of a coalescer that a test watches: it doubles numbers.
+// A counter is the work of a Group under test: it doubles numbers.
 type counter struct {
 	Group[int, int]
-	gate chan struct{} // closed: nothing waits
+	gate chan struct{} // if closed, nothing waits
 
 	mu     sync.Mutex
 	single []int
 	shared [][]int
-	fails  error // of shared work
+	fails  error // of shared calls
 }
 
 func newCounter() *counter {
@@ -61,13 +61,13 @@ func newCounter() *counter {
 	return c
 }
 
-// A reply is what a call of do returned.
+// A reply is the result of a call of Do.
 type reply struct {
 	n   int
 	err error
 }
 
-// call does n in a goroutine and returns once it waits for something.
+// call executes n in a goroutine and returns once that waits for something.
 func (c *counter) call(ctx context.Context, n int) <-chan reply {
 	done := make(chan reply, 1)
 	go func() {
@@ -172,9 +172,9 @@ func TestACtxThatEndsDoesNotHideWhatIsBeingDone(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				first := k.call(t.Context(), 1)
 				second := k.call(ctx, 2)
-				k.gate <- struct{}{} // ends the first alone
+				k.gate <- struct{}{} // ends the first call, which is alone
 				<-first
-				synctest.Wait() // the second is being done
+				synctest.Wait() // the second call is in progress
 				cancel()
 				synctest.Wait()
 				if c.answers {

@@ -14,12 +14,12 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/testkit"
 )
 
-// orphaned is how long messages that nobody takes are watched before Drain fails: a Worker may be
+// orphaned is how long Drain waits before it fails for messages that nobody takes. A Worker may be
 // about to start.
 const orphaned = time.Second
 
-// Drain runs the handlers until none of the queues has anything to do, for no longer than limit.
-// Package pgqrstest documents it.
+// Drain runs the handlers until no queue has work left, for no longer than limit. Package pgqrstest
+// documents it.
 func Drain(t testing.TB, s *pgqrs.Store, limit time.Duration, queues []string, handlers ...pgqrs.Handler) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -55,8 +55,8 @@ func Drain(t testing.TB, s *pgqrs.Store, limit time.Duration, queues []string, h
 	}
 }
 
-// remaining returns the queues that have something to do, after making due what only
-// waits. It looks at all queues at once: a handler may enqueue from one to another.
+// remaining returns the queues that have work left, after it has made waiting messages due. It
+// reads all queues at once, because a handler may enqueue from one queue to another.
 func remaining(ctx context.Context, t testing.TB, s *pgqrs.Store, queues []string) (left []pgqrs.QueueInfo) {
 	t.Helper()
 	if len(queues) == 0 {
@@ -74,7 +74,7 @@ func remaining(ctx context.Context, t testing.TB, s *pgqrs.Store, queues []strin
 	return left
 }
 
-// unhandled reports whether queues have messages that nobody takes, and nothing else is left.
+// unhandled reports whether all messages that are left are in queues that nobody handles.
 func unhandled(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.QueueInfo, handled map[string]bool) bool {
 	t.Helper()
 	for _, info := range left {
@@ -106,14 +106,15 @@ func workersOf(ctx context.Context, t testing.TB, s *pgqrs.Store) map[int64]pgqr
 	return workers
 }
 
-// describe says what is left in queues, and why.
+// describe returns what is left in queues, and why.
 func describe(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.QueueInfo, handled map[string]bool) string {
 	t.Helper()
 	workers := workersOf(ctx, t, s)
 	var b strings.Builder
 	for _, info := range left {
 		fmt.Fprintf(&b, "\n\tqueue %q: %d ready, %d leased, %d scheduled: %s", info.Name, info.Ready, info.Leased, info.Scheduled, reason(info, workers, handled))
-		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Leased, pgqrs.Scheduled} { // as they move
+		// The states are in the order in which messages change them.
+		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Leased, pgqrs.Scheduled} {
 			ms, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: info.Name, State: state, Limit: 3})
 			if err != nil {
 				t.Fatalf("drain: %v", err)
@@ -132,7 +133,7 @@ func describe(ctx context.Context, t testing.TB, s *pgqrs.Store, left []pgqrs.Qu
 	return b.String()
 }
 
-// reason says why messages of a queue are left.
+// reason returns why messages of a queue are left.
 func reason(info pgqrs.QueueInfo, workers map[int64]pgqrs.WorkerInfo, handled map[string]bool) string {
 	if !info.PausedAt.IsZero() {
 		return "the queue is paused"
@@ -160,8 +161,8 @@ func reason(info pgqrs.QueueInfo, workers map[int64]pgqrs.WorkerInfo, handled ma
 	}
 }
 
-// A hurryText makes due what waits in a queue: messages for their retry, messages
-// of runs that sleep or wait for the retry of a step, and then those steps.
+// A hurryText makes the waiting messages of a queue due. It has statements for messages that wait
+// for a retry, for messages of runs that sleep or wait for a step's retry, and for these steps.
 type hurryText struct{ messages, runs, steps string }
 
 var hurryTexts = map[pgqrs.Dialect]hurryText{
@@ -198,8 +199,8 @@ var sqliteHurry = hurryText{
 			WHERE m.queue_id = (SELECT id FROM pgqrs_queues WHERE queue_name = ?) AND m.archived_at IS NULL AND m.consumer_worker_id IS NULL AND m.vt <= ` + sqliteNow + `)`,
 }
 
-// hurry makes due what waits, and reports whether there was anything. It does
-// so in one transaction: a run that wakes is to find that its steps have waited long enough.
+// hurry makes waiting messages due, and reports whether there were any. It uses one transaction,
+// because a run that resumes must find that its steps have waited long enough.
 func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (found bool) {
 	t.Helper()
 	begin := beginText(ctx, t, s)
@@ -225,8 +226,8 @@ func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (fou
 				return errors.Join(err, rollback(ctx, conn))
 			}
 		}
-		// Without a ctx that may end: the begin-concurrent branch takes what ncruces waits for that
-		// with for a statement in progress.
+		// The ctx must not end here. The begin-concurrent branch mistakes the statement by which
+		// ncruces waits for the end of a ctx for a statement in progress.
 		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "COMMIT"); err != nil {
 			return errors.Join(err, rollback(ctx, conn))
 		}
@@ -235,8 +236,8 @@ func hurry(ctx context.Context, t testing.TB, s *pgqrs.Store, queue string) (fou
 	return found
 }
 
-// beginText opens a transaction as the Store opens its own. In particular an
-// exclusive one beside concurrent ones is more than Turso 0.7.2 can bear.
+// beginText returns the statement by which the Store begins its transactions. Turso 0.7.2 fails if
+// an exclusive transaction runs beside concurrent ones.
 func beginText(ctx context.Context, t testing.TB, s *pgqrs.Store) string {
 	t.Helper()
 	r, err := s.Verify(ctx)
@@ -253,7 +254,7 @@ func beginText(ctx context.Context, t testing.TB, s *pgqrs.Store) string {
 	}
 }
 
-// rollback ends a transaction that failed, unless the engine has done so.
+// rollback ends a transaction that failed, unless the engine has ended it already.
 func rollback(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 	if err != nil && strings.Contains(err.Error(), "no transaction is active") {

@@ -1,5 +1,5 @@
-// Package dbtest has what package pgqrstest and its conformance suite share: Drain with a limit,
-// and patience with a busy database.
+// Package dbtest has the parts that package pgqrstest and its conformance suite share: Drain with a
+// limit, and retries for a busy database.
 package dbtest
 
 import (
@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Patience is how long tests wait for anything: a slow machine that runs many of them takes its
-// time.
+// Patience is how long tests wait for anything. It is long because a slow machine may run many
+// tests at once.
 const Patience = time.Minute
 
-// Retry gives a statement of the test's own some patience with a busy database.
+// Retry executes a statement of the test itself, and tries again while the database is busy.
 func Retry(t testing.TB, fn func() error) {
 	t.Helper()
 	var err error

@@ -13,16 +13,16 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
 )
 
-// A connector makes the connections of a pool that Open made. It holds what it
-// connects with in functions, so that nothing that prints it shows a secret.
+// A connector makes the connections of a pool that Open made. It keeps its secrets inside
+// functions, so that printing a connector shows none.
 type connector struct {
 	driver  driver.Driver
 	connect func(context.Context) (driver.Conn, error)
 	close   func() error
-	anchor  driver.Conn // keeps a database in memory from going; nil for others
+	anchor  driver.Conn // keeps a database in memory alive, nil for other databases
 }
 
-// open makes the pool.
+// open creates the pool.
 func (p plan) open(ctx context.Context, f found, hide Secrets) (*sql.DB, error) {
 	if err := p.inspect(ctx, f); err != nil {
 		return nil, hide.cut(err)
@@ -52,7 +52,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) { return c
 // Driver implements [driver.Connector].
 func (c *connector) Driver() driver.Driver { return c.driver }
 
-// Close implements [io.Closer]; [sql.DB.Close] calls it last.
+// Close implements [io.Closer]. [sql.DB.Close] calls it last.
 func (c *connector) Close() error {
 	var err error
 	if c.anchor != nil {
@@ -61,16 +61,17 @@ func (c *connector) Close() error {
 	return errors.Join(err, c.close())
 }
 
-// inspect reads the first page of a file that is there, with the key, from the
-// file alone. A connection with a wrong key, or with none, would take the log
-// beside it for damaged, and remove it, or copy it over wrongly, when it
-// closes: with every commit that is in nothing else.
+// inspect reads the first page of an existing file with the key, from the file alone. A connection
+// with a wrong key or without a key would take the write-ahead log for damaged. When it closes, it
+// would remove the log or copy it wrongly, and lose the commits that are only in the log.
 func (p plan) inspect(ctx context.Context, f found) error {
 	if p.look == "" {
 		return nil
 	}
 	if info, err := os.Stat(p.path); err != nil || info.Size() == 0 {
-		return nil // there is nothing to lose; if it cannot be reached, the driver will say why
+		// Without a file there is nothing to lose. If the file cannot be read, the driver reports
+		// why.
+		return nil
 	}
 	base, err := newConnector(f.driver, p.look)
 	if err != nil {
@@ -83,14 +84,14 @@ func (p plan) inspect(ctx context.Context, f found) error {
 		if err == nil {
 			return conn.Close()
 		}
-		// It was read without a lock; somebody may just have been writing it.
+		// The file was read without a lock, while somebody may have been writing to it.
 		if try == 5 || !wait(ctx, 20*time.Millisecond) {
 			return err
 		}
 	}
 }
 
-// wait waits and reports whether ctx let it.
+// wait waits for d. It reports whether ctx lasted that long.
 func wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -100,7 +101,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// newConnector returns what the driver connects with.
+// newConnector returns the driver's connector for a DSN.
 func newConnector(d driver.Driver, dsn string) (driver.Connector, error) {
 	if with, ok := d.(driver.DriverContext); ok {
 		return with.OpenConnector(dsn)
@@ -115,8 +116,8 @@ func closeConnector(c driver.Connector) error {
 	return nil
 }
 
-// A plainConnector is for a driver whose Open knows no context: when that
-// ends, Open is left to itself.
+// A plainConnector is for a driver whose Open takes no context. If the context ends, Open continues
+// on its own.
 type plainConnector struct {
 	driver driver.Driver
 	dsn    string
@@ -139,7 +140,7 @@ func (c *plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		case done <- result{conn, err, v}:
 		case <-ctx.Done():
 			if err == nil && conn != nil {
-				_ = conn.Close() // nobody is left to tell
+				_ = conn.Close() // the caller has gone
 			}
 		}
 	}()
@@ -154,7 +155,7 @@ func (c *plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 }
 
-// connect makes a connection with the settings.
+// connect makes a connection and applies the settings.
 func connect(ctx context.Context, c driver.Connector, settings []setting) (driver.Conn, error) {
 	conn, err := c.Connect(ctx)
 	if err != nil {
@@ -168,8 +169,8 @@ func connect(ctx context.Context, c driver.Connector, settings []setting) (drive
 	return conn, nil
 }
 
-// apply runs the PRAGMA as a query to its end: some drivers refuse to Exec one
-// that returns rows, and others run nothing until the first row is asked for.
+// apply runs the PRAGMA as a query to its end. Some drivers refuse to Exec a PRAGMA that returns
+// rows, and others do nothing until the first row is read.
 func (s setting) apply(ctx context.Context, conn driver.Conn) error {
 	text := "PRAGMA " + s.name
 	if s.value != "" {

@@ -14,32 +14,31 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// A found is a driver that the application has linked in.
+// A found is a driver that the application links in.
 type found struct {
 	driver driver.Driver
 	kind   *kind
 	label  string // in errors
 }
 
-// A kind is what Open knows of a driver that has more than any driver of its
-// dialect has.
+// A kind describes a driver that has more features than every driver of its dialect has.
 type kind struct {
 	mvcc    bool     // whether it has BEGIN CONCURRENT
 	vfs     []string // besides auto and memory
-	ciphers []cipher // the default first
+	ciphers []cipher // the default comes first
 	plan    func(src Source) (plan, error)
 	hints   []hint
 }
 
-// A cipher is one by the name that the driver gives it, with the sizes of its key in bytes.
+// A cipher is a cipher by the driver's name for it, with the sizes of its key in bytes.
 type cipher struct {
 	name  string
 	sizes []int
 }
 
 var (
-	// SQLite's own options in file: URIs, and no more: mattn, modernc, and what registers under
-	// their names.
+	// plainKind has only SQLite's own options in file: URIs. It is for mattn, modernc, and drivers
+	// that register under their names.
 	plainKind = &kind{plan: planURI}
 
 	ncrucesKind = &kind{
@@ -52,8 +51,8 @@ var (
 		},
 	}
 
-	// go-libsql has a Go function for encryption of replicas only; what it
-	// calls, libSQL's PRAGMAs do for a local file.
+	// go-libsql has a Go function for the encryption of replicas only. For a local file, libSQL's
+	// PRAGMAs do the same.
 	libsqlKind = &kind{
 		ciphers: []cipher{{"aes256cbc", []int{32}}},
 		plan:    planLibsql,
@@ -70,7 +69,7 @@ var (
 	}
 )
 
-// driverNames are the names to look for, the preferred one first.
+// driverNames are the names of drivers by dialect, the preferred name first.
 var driverNames = map[Dialect][]string{
 	Postgres: {"postgres", "pgx"},
 	SQLite:   {"sqlite3", "sqlite"},
@@ -83,7 +82,7 @@ var driverImports = map[Dialect]string{
 	Turso:    "turso.tech/database/tursogo or github.com/tursodatabase/go-libsql",
 }
 
-// find looks for a driver among the names that are registered.
+// find looks for a driver among the registered names.
 func find(d Dialect, registered []string) (found, error) {
 	for _, name := range driverNames[d] {
 		if slices.Contains(registered, name) {
@@ -93,10 +92,10 @@ func find(d Dialect, registered []string) (found, error) {
 	return found{}, unsupported("no driver for %s is linked in; import %s", d, driverImports[d])
 }
 
-// identify tells drivers apart by the packages of their types, since two
-// register as sqlite3. Nothing is connected to.
+// identify tells drivers apart by the packages of their types, since two drivers register as
+// sqlite3. It makes no connection.
 func identify(name string, d Dialect) (found, error) {
-	nowhere := ":memory:" // go-libsql takes no empty DSN
+	nowhere := ":memory:" // go-libsql accepts no empty DSN
 	if d == Postgres {
 		nowhere = ""
 	}
@@ -129,28 +128,30 @@ func kindOf(name, pkg string) *kind {
 	return plainKind
 }
 
-// A plan is what a driver is given.
+// A plan is what a driver receives.
 type plan struct {
-	dsn    string
-	look   string    // a DSN that opens the file and nothing else, to look at it first; empty: no need
-	path   string    // of that file
+	dsn string
+	// look is a DSN that only opens the file, to inspect it first. It is empty if that is not
+	// needed.
+	look   string
+	path   string    // of the file
 	unlock []setting // the first settings of each connection: the key
-	setup  []setting // the others
-	memory bool      // gone with its last connection
+	setup  []setting // the other settings
+	memory bool      // the database is gone with its last connection
 	note   string    // for the log
 	hints  []hint
 }
 
-// A setting is a PRAGMA. Want is what it must answer; empty: anything.
+// A setting is a PRAGMA. The answer must be want, unless want is empty.
 type setting struct{ name, value, want string }
 
-// A hint says what a text in a driver's error means.
+// A hint explains a text in a driver's error.
 type hint struct {
 	text string // in lower case
 	err  error
 }
 
-// explain adds to a driver's error what is known of it.
+// explain adds an explanation to a driver's error if one is known.
 func (p plan) explain(err error) error {
 	for _, h := range p.hints {
 		if sqlerr.Contains(err, []string{h.text}) {
@@ -165,15 +166,15 @@ var (
 	errWrongKey = errors.New("the encryption_key or the cipher is wrong, or the file is not encrypted")
 )
 
-// notDatabaseTexts are how a driver says that it cannot make sense of a file.
+// notDatabaseTexts are the errors of drivers that cannot read a file as a database.
 var notDatabaseTexts = []string{
 	"file is not a database",
 	"decryption failed",                    // Turso, like the next
-	"invalid page size in database header", // no header at all
+	"invalid page size in database header", // the file has no header
 	"encryption is an opt in feature",      // this process has the file open without a key
 }
 
-// plan translates a source for the driver, or says what the driver does not have.
+// plan translates a source for the driver. It returns an error if the driver lacks a feature.
 func (f found) plan(src Source) (plan, error) {
 	if src.Dialect == Postgres {
 		return plan{dsn: src.url}, nil
@@ -227,11 +228,11 @@ func sizes(list []int) string {
 	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(list), "[]")), " or ")
 }
 
-// planURI is for every driver that takes SQLite's file: URIs.
+// planURI is for every driver that accepts SQLite's file: URIs.
 func planURI(src Source) (plan, error) {
 	p := plan{setup: []setting{{"busy_timeout", "5000", ""}}}
 	if src.memory {
-		// SQLite's own shared memory; cache=shared ignores the busy timeout.
+		// This is SQLite's own shared memory. With cache=shared it would ignore the busy timeout.
 		p.dsn = fileURI("/"+src.path, url.Values{"vfs": {"memdb"}})
 		return p, nil
 	}
@@ -260,18 +261,17 @@ func planLibsql(src Source) (plan, error) {
 	return p, err
 }
 
-// planTurso is for Turso's own driver, which does not decode the path and ends
-// it at the first question mark. Its files are always in WAL mode or, once
-// Install has said so, in MVCC mode.
+// planTurso is for Turso's own driver, which does not decode the path and ends it at the first
+// question mark. Its files are always in WAL mode, or in MVCC mode after Install has set it.
 func planTurso(src Source) (plan, error) {
 	p := plan{dsn: src.path, setup: []setting{{"busy_timeout", "5000", ""}}}
 	if src.mvcc {
-		p.setup[0].value = "0" // see mvccTimeout
+		p.setup[0].value = "0" // the reason is at mvccTimeout
 	}
 	query := url.Values{}
 	switch {
 	case src.memory:
-		p.dsn = "pgqrs-memory-" + src.path // not the name of a file that is open
+		p.dsn = "pgqrs-memory-" + src.path // not the name of any open file
 		query.Set("vfs", "memory")
 	case src.vfs == "io_uring" && src.goos != "linux":
 		p.note = "vfs=io_uring is there on Linux only; using syscall"
@@ -296,7 +296,7 @@ func planTurso(src Source) (plan, error) {
 // fileURI writes a path as SQLite reads it.
 func fileURI(path string, query url.Values) string {
 	if strings.HasPrefix(path, "//") {
-		path = "/" + strings.TrimLeft(path, "/") // what follows // would be a host
+		path = "/" + strings.TrimLeft(path, "/") // a name after // would be a host
 	}
 	uri := "file:" + (&url.URL{Path: path}).EscapedPath()
 	if len(query) > 0 {

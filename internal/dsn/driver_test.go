@@ -11,7 +11,7 @@ import (
 
 const testKey = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90"
 
-// A linked is a driver that is linked in and opens nothing.
+// A linked is a registered driver that opens nothing.
 type linked struct{ name string }
 
 func (linked) Open(string) (driver.Conn, error) { return nil, errors.New("it opens nothing") }
@@ -22,7 +22,7 @@ func init() {
 	}
 }
 
-// What each driver is given, and what each of its connections is told.
+// The test checks the DSN of each driver and the settings of its connections.
 func TestWhatDriversAreGiven(t *testing.T) {
 	const setup = "busy_timeout = 5000, journal_mode = wal, synchronous = normal, foreign_keys = on"
 	short := testKey[:32]
@@ -84,7 +84,7 @@ func TestDriversAreFoundByNameInOrder(t *testing.T) {
 	for _, c := range []struct {
 		dialect    Dialect
 		registered []string
-		want       string // the driver, or of the error
+		want       string // the driver, or a text of the error
 	}{
 		{Postgres, []string{"pgx", "postgres", "sqlite3"}, "postgres"},
 		{SQLite, []string{"sqlite", "sqlite3", "turso"}, "sqlite3"},

@@ -17,26 +17,25 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/sqlerr"
 )
 
-// Redacted stands in texts where a secret was.
+// Redacted replaces a secret in a text.
 const Redacted = "[redacted]"
 
-// Secrets are texts that must not be seen. Nil hides nothing but what errors of connecting hold.
+// Secrets are texts that must not be shown. Nil hides only the contents of errors of connecting.
 type Secrets []string
 
 // namesSecret matches the name of an option that holds a secret, of this library or of any driver,
-// up to its value. sslkey and passfile name files, and are none.
+// up to its value. The options sslkey and passfile name files, which are not secret.
 var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_pass|token|secret|hexkey|textkey|_key|\bkey|\bpass|\bpwd)[a-z_]*\s*=\s*`)
 
-// pragmaKey matches the PRAGMA of a key in the DSN of a driver that takes PRAGMAs there.
+// pragmaKey matches the PRAGMA of a key in the DSN of a driver that accepts PRAGMAs there.
 var pragmaKey = regexp.MustCompile(`(?i)key\s*\(\s*['"]?([^'")&]+)`)
 
-// privateKey matches a private key in PEM form, as a driver quotes the text of sslkey, to its end
-// or that of the text.
+// privateKey matches a private key in PEM form, as a driver quotes the text of sslkey. It matches
+// to the end of the key or of the text.
 var privateKey = regexp.MustCompile(`(?s)-----BEGIN(?:[ +]|%20)(?:[A-Z0-9]+(?:[ +]|%20))*PRIVATE(?:[ +]|%20)KEY-----.*?(?:-----END[ +%0-9A-Z]*-----|$)`)
 
-// SecretsOf finds the encryption key and the passwords of a DSN, and the forms
-// in which they may come back. It looks for their names in the text alone, since a
-// DSN that cannot be taken apart must not show them either.
+// SecretsOf returns the encryption key and the passwords of a DSN, in all forms in which they may
+// appear. It searches the text for their names, because a malformed DSN must not show them either.
 func SecretsOf(dsn, key string) Secrets {
 	var hide Secrets
 	hide.add(key)
@@ -56,27 +55,29 @@ func SecretsOf(dsn, key string) Secrets {
 		u, _ := splitURL(rest)
 		hide.addPassword(u)
 	}
-	// A longer one first: it may contain a shorter one.
+	// A longer secret comes first, because it may contain a shorter one.
 	slices.SortFunc(hide, func(a, b string) int { return len(b) - len(a) })
 	return slices.Compact(hide)
 }
 
-// addNamed adds what stands in a text behind the name of a secret, wherever that is.
+// addNamed adds the values of all secrets that a text names.
 func (s *Secrets) addNamed(text string) {
 	for _, at := range namesSecret.FindAllStringIndex(text, -1) {
 		value, _, _ := strings.Cut(text[at[1]:], "&")
 		s.add(value)
-		s.add(value[:len(value)-len(strings.TrimLeftFunc(value, isWordRune))]) // whatever ends it, if the DSN has it in a wrong place
+		// The value may end at any other character if it is in a wrong place of the DSN.
+		s.add(value[:len(value)-len(strings.TrimLeftFunc(value, isWordRune))])
 		s.add(keywordValue(value))
 	}
 	for _, found := range pragmaKey.FindAllStringSubmatch(text, -1) {
 		s.add(found[1])
-		s.add(found[0]) // percent-encoded, what stands before a short one looks like a part of it
+		// If it is percent-encoded, the text before a short value looks like a part of the value.
+		s.add(found[0])
 	}
 }
 
-// keywordValue returns the value at the beginning of a text as key=value has it: quoted, or up to a
-// space.
+// keywordValue returns the value at the beginning of a text in key=value form. It is quoted, or
+// ends at a space.
 func keywordValue(text string) string {
 	if quoted, ok := strings.CutPrefix(text, "'"); ok {
 		text, _, _ = strings.Cut(quoted, "'")
@@ -96,7 +97,7 @@ func (s *Secrets) add(secret string) {
 	}
 }
 
-// addText adds a text as it is, in quotes, and in either case.
+// addText adds a text as it is, in quotes, and in upper and lower case.
 func (s *Secrets) addText(text string) {
 	quoted := strconv.Quote(text)
 	for _, form := range []string{text, quoted[1 : len(quoted)-1], strings.ToLower(text), strings.ToUpper(text)} {
@@ -110,9 +111,9 @@ func (s *Secrets) addText(text string) {
 	}
 }
 
-// addPassword adds the password of a URL. One that is the user's, host's or
-// database's name as well is hidden only where it stands as a password: a
-// message without these names would be of no use.
+// addPassword adds the password of a URL. If the password is also the name of the user, host or
+// database, it is hidden only where a password stands. A message without these names would be of no
+// use.
 func (s *Secrets) addPassword(u pgURL) {
 	s.addWritten(u.written)
 	switch u.password {
@@ -124,21 +125,21 @@ func (s *Secrets) addPassword(u pgURL) {
 	}
 }
 
-// addWritten adds a password as it stands in the DSN if that is a way to write
-// it which add does not think of: anything may be percent-encoded.
+// addWritten adds a password as it is written in the DSN, if add does not produce this form. Any
+// character may be percent-encoded.
 func (s *Secrets) addWritten(password string) {
 	if strings.Contains(password, "%") {
 		s.addText(password)
 	}
 }
 
-// addInPlace adds a password to be hidden where a DSN has one.
+// addInPlace adds a password that is hidden only where a DSN has its password.
 func (s *Secrets) addInPlace(password string) {
 	*s = append(*s, ":"+password+"@", "password="+password)
 }
 
-// Hide returns text without the secrets. A short one is looked for as a word
-// only, or a password of one letter would be seen by what is missing.
+// Hide returns text without the secrets. It looks for a short secret only as a word. Otherwise the
+// gaps in the text would reveal a password of one letter.
 func (s Secrets) Hide(text string) string {
 	text = privateKey.ReplaceAllString(text, Redacted)
 	for _, secret := range s {
@@ -161,7 +162,7 @@ func (s Secrets) Hide(text string) string {
 	return text
 }
 
-// joins reports whether one word goes from the end of a into b.
+// joins reports whether a word extends from the end of a into b.
 func joins(a, b string) bool {
 	last, _ := utf8.DecodeLastRuneInString(a)
 	first, _ := utf8.DecodeRuneInString(b)
@@ -170,8 +171,8 @@ func joins(a, b string) bool {
 
 func isWordRune(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// Redact returns err, or an error without secrets if one shows in the text of err or may stand
-// elsewhere in it.
+// Redact returns err if it shows no secret. Otherwise, or if err may hold a secret elsewhere, it
+// returns an error without secrets.
 func (s Secrets) Redact(err error) error {
 	if err == nil || s.Hide(err.Error()) == err.Error() && !holdsDSN(err) {
 		return err
@@ -179,7 +180,7 @@ func (s Secrets) Redact(err error) error {
 	return s.cut(err)
 }
 
-// holders are the types of errors that hold a DSN, or what was read from one: pgx's and net/url's.
+// holders are the types of errors that hold a DSN or parts of one: pgx's and net/url's.
 var holders = []string{"*pgconn.ConnectError", "*pgconn.ParseConfigError", "*pgconn.connectError", "*pgconn.parseConfigError", "*url.Error"}
 
 // holdsDSN reports whether an error, or one that it wraps, holds a DSN.
@@ -190,8 +191,8 @@ func holdsDSN(err error) (holds bool) {
 	return holds
 }
 
-// cut returns an error that stands for one of a driver that connects, of which
-// nobody knows what it holds. An error that is a text and nothing else stays.
+// cut returns a replacement for a driver's error of connecting, which may hold anything. An error
+// that is nothing but a text stays.
 func (s Secrets) cut(err error) error {
 	if err == nil || foreign.Plain(err) && s.Hide(err.Error()) == err.Error() {
 		return err
@@ -207,7 +208,7 @@ func (s Secrets) cut(err error) error {
 	return e
 }
 
-// panics takes the secrets out of what a driver panics with. It is to be deferred.
+// panics removes the secrets from a driver's panic. It must be deferred.
 func (s Secrets) panics() {
 	v := recover()
 	if v == nil {
@@ -219,20 +220,20 @@ func (s Secrets) panics() {
 	panic(v)
 }
 
-// A redactedError stands for an error that may hold a secret. It cannot be
-// unwrapped, since what it was made from would show that.
+// A redactedError replaces an error that may hold a secret. It has no Unwrap, because the original
+// error would show the secret.
 type redactedError struct {
 	text    string
 	state   string
 	is      func(error) bool
-	network *net.OpError // without what it wraps; nil: it is no error of the network
+	network *net.OpError // the error of the network without what it wraps, or nil
 }
 
 func (e *redactedError) Error() string        { return e.text }
 func (e *redactedError) Is(target error) bool { return e.is(target) }
 func (e *redactedError) SQLState() string     { return e.state }
 
-// As finds the error of the network. [errors.As] asks it.
+// As finds the error of the network. [errors.As] calls it.
 func (e *redactedError) As(target any) bool {
 	found, ok := target.(**net.OpError)
 	if ok && e.network != nil {

@@ -1,6 +1,5 @@
-// Package dsn opens the database that a DSN names: it takes the DSN apart, finds the driver that is
-// linked in, makes a pool whose connections all have the same settings, and keeps secrets out of
-// errors.
+// Package dsn opens the database that a DSN names. It parses the DSN, finds the linked driver, and
+// makes a pool whose connections all have the same settings. It keeps secrets out of errors.
 package dsn
 
 import (
@@ -16,7 +15,7 @@ import (
 	"strings"
 )
 
-// A Dialect is the family of a database, by the name that package pgqrs gives it.
+// A Dialect is the family of a database, with the name that package pgqrs gives it.
 type Dialect string
 
 // The dialects.
@@ -26,7 +25,7 @@ const (
 	Turso    Dialect = "turso"
 )
 
-// ErrUnsupported is matched by errors of a DSN that cannot be opened as it stands.
+// ErrUnsupported is matched by the errors of a DSN that cannot be opened as it is.
 var ErrUnsupported = errors.New("pgqrs: not supported")
 
 // Settings are the fields of pgqrs.Config that a DSN may set too. Merge fills them in.
@@ -35,16 +34,16 @@ type Settings struct {
 	Concurrent                         bool
 }
 
-// A Source is a DSN taken apart.
+// A Source is a parsed DSN.
 type Source struct {
 	Dialect Dialect
 	Place   string   // for errors: the file or the host
-	url     string   // PostgreSQL: the DSN without what is not the driver's
-	path    string   // of the file; of a database in memory: its name
-	options []option // ours, each once
+	url     string   // PostgreSQL: the DSN without the library's own options
+	path    string   // of the file, or the name of a database in memory
+	options []option // the library's own options, each once
 	goos    string
 
-	// What Merge makes of the options and Config.
+	// These fields result from merging the options and Config.
 	memory      bool
 	mvcc        bool
 	vfs, cipher string
@@ -58,7 +57,7 @@ type option struct{ name, value string }
 var (
 	schemes = map[string]Dialect{"postgres": Postgres, "postgresql": Postgres, "sqlite": SQLite, "turso": Turso, "file": Turso}
 
-	// The options of the SQLite family, and what those can be that have a fixed set.
+	// The options of the SQLite family, and the values of the options that have a fixed set.
 	fileOptions  = []string{"cipher", "encryption_key", "mvcc", "synchronous", "vfs"}
 	optionValues = map[string][]string{
 		"mvcc":        {"0", "1"},
@@ -71,7 +70,7 @@ func unsupported(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrUnsupported}, args...)...)
 }
 
-// Parse takes a DSN apart. Its errors quote no values, which may be secret.
+// Parse parses a DSN. Its errors quote no values, which may be secret.
 func Parse(dsn string) (Source, error) {
 	scheme, rest, found := strings.Cut(dsn, ":")
 	dialect, known := schemes[scheme]
@@ -94,9 +93,9 @@ func isScheme(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, other)
 }
 
-// parseURL takes a PostgreSQL URL apart: //[USER[:PASSWORD]@]HOST[/DATABASE][?OPTIONS].
-// What it could mean otherwise is refused: a part of the password could end up
-// in the host's name, and in an error.
+// parseURL parses a PostgreSQL URL: //[USER[:PASSWORD]@]HOST[/DATABASE][?OPTIONS]. It refuses
+// ambiguous URLs, because a part of the password could end up in the host's name, and so in an
+// error.
 func parseURL(dsn, rest string) (Source, error) {
 	src := Source{Dialect: Postgres}
 	errMalformed := unsupported("the DSN is not a valid URL; percent-encode what is not a letter or digit in the user name, password and database name")
@@ -110,7 +109,7 @@ func parseURL(dsn, rest string) (Source, error) {
 	var theirs []string
 	for piece := range strings.SplitSeq(u.query, "&") {
 		if name, _, _ := strings.Cut(piece, "="); strings.Contains(name, "@") {
-			return src, errMalformed // and the name may be a password
+			return src, errMalformed // the name may be a password
 		}
 		o, err := parseOption(piece)
 		switch {
@@ -136,10 +135,10 @@ func parseURL(dsn, rest string) (Source, error) {
 	return src, nil
 }
 
-// badPort finds a port that is no number, as what follows u: in //u:password has.
+// badPort matches a port that is no number, such as the text after u: in //u:password.
 var badPort = regexp.MustCompile(`:[0-9]*[^0-9:\],][^:\]]*(,|$)`)
 
-// A pgURL is the parts of a PostgreSQL URL. Several hosts, which pgx takes, are one here.
+// A pgURL has the parts of a PostgreSQL URL. A list of hosts, which pgx accepts, is one host here.
 type pgURL struct {
 	user, password, host, database, query string
 	written                               string // the password before it was decoded
@@ -164,7 +163,7 @@ func splitURL(rest string) (u pgURL, ok bool) {
 	return u, !strings.Contains(rest, "#") && !strings.Contains(path, "@") && !badPort.MatchString(u.host)
 }
 
-// parsePath takes the DSN of a file apart: [//]PATH[?OPTIONS].
+// parsePath parses the DSN of a file: [//]PATH[?OPTIONS].
 func parsePath(dialect Dialect, rest string) (Source, error) {
 	src := Source{Dialect: dialect}
 	path, query, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "?")
@@ -211,7 +210,7 @@ func parseOption(piece string) (option, error) {
 	return o, nil
 }
 
-// add notes an option of ours.
+// add records one of the library's own options.
 func (s *Source) add(o option) error {
 	values, fixed := optionValues[o.name]
 	switch {
@@ -226,8 +225,7 @@ func (s *Source) add(o option) error {
 	return nil
 }
 
-// Merge combines the options of the DSN with the settings. Settings that the DSN has too are in c
-// afterwards.
+// Merge combines the options of the DSN with the settings. It stores the options in c.
 func (s *Source) Merge(c *Settings) error {
 	s.synchronous = "normal"
 	for _, o := range s.options {
@@ -256,7 +254,7 @@ func (s *Source) Merge(c *Settings) error {
 	return s.settle(*c)
 }
 
-// agree puts an option into the field of Config that means the same.
+// agree stores an option in the Config field of the same meaning.
 func agree(field *string, o option, name string, differs bool) error {
 	if *field != "" && differs {
 		return unsupported("the option %s and Config.%s disagree", o.name, name)
@@ -265,7 +263,7 @@ func agree(field *string, o option, name string, differs bool) error {
 	return nil
 }
 
-// settle checks what Config says of the file.
+// settle checks what Config says about the file.
 func (s *Source) settle(c Settings) error {
 	s.mvcc, s.vfs, s.cipher = c.Concurrent, c.VFS, c.Cipher
 	if s.Dialect == Postgres {
@@ -294,7 +292,7 @@ func (s *Source) settle(c Settings) error {
 	case s.memory && (s.vfs == "syscall" || s.vfs == "io_uring"):
 		return unsupported("vfs=%s: a database in memory has no file", s.vfs)
 	case s.path == ":memory:":
-		s.path = rand.Text() // a database of its own for each Store
+		s.path = rand.Text() // each Store has a database of its own
 	}
 	return nil
 }
@@ -302,12 +300,11 @@ func (s *Source) settle(c Settings) error {
 // A Pool is an open pool of connections.
 type Pool struct {
 	DB   *sql.DB
-	Note string // for the log; empty: none
+	Note string // for the log, or empty
 	plan plan
 }
 
-// Open finds the driver among those that are linked in, and makes the pool. goos is the operating
-// system.
+// Open finds the driver among the linked ones, and creates the pool. goos is the operating system.
 func (s Source) Open(ctx context.Context, goos string, hide Secrets) (*Pool, error) {
 	s.goos = goos
 	found, err := find(s.Dialect, sql.Drivers())
@@ -325,5 +322,5 @@ func (s Source) Open(ctx context.Context, goos string, hide Secrets) (*Pool, err
 	return &Pool{db, p.note, p}, nil
 }
 
-// Explain adds to a driver's error what is known of it.
+// Explain adds an explanation to a driver's error if one is known.
 func (p *Pool) Explain(err error) error { return p.plan.explain(err) }

@@ -1,6 +1,6 @@
 // Package foreign calls code that is not the library's: handlers, middleware, observers, loggers,
 // drivers and the methods of errors. Such code may panic, or end its goroutine by runtime.Goexit.
-// The package keeps both from the library's goroutines.
+// The package keeps both away from the library's goroutines.
 package foreign
 
 import (
@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// ErrGoexit is the error of code that ends its goroutine.
+// ErrGoexit is the error of code that called runtime.Goexit.
 var ErrGoexit = errors.New("it called runtime.Goexit")
 
-// Catch calls fn and makes its panic an error.
+// Catch calls fn and returns its panic as an error.
 func Catch(fn func()) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -27,8 +27,8 @@ func Catch(fn func()) (err error) {
 	return nil
 }
 
-// Isolate is Catch for code whose runtime.Goexit must not end the caller's goroutine: it runs
-// in a goroutine of its own, for which Isolate waits.
+// Isolate is like Catch, for code whose runtime.Goexit must not end the caller's goroutine. The
+// code runs in a goroutine of its own, for which Isolate waits.
 func Isolate(fn func()) error {
 	done := make(chan error, 1)
 	go func() {
@@ -39,16 +39,17 @@ func Isolate(fn func()) error {
 	return <-done
 }
 
-// A Panic is a panic as an error, with its stack.
+// A Panic is an error that holds a panic's value and stack.
 type Panic struct{ err error }
 
 func (e *Panic) Error() string { return e.err.Error() }
 
 func (e *Panic) Unwrap() error { return e.err }
 
-// NewPanic is a panic as an error. If the value was an error, it matches that. It is called
-// while the panic is being recovered, when the stack still shows where that came from. The value's
-// text is taken elsewhere, or one that ends its goroutine would end the recovery.
+// NewPanic returns a panic as an error. If the value was an error, the result matches it. NewPanic
+// is called while the panic is being recovered, when the stack still shows its origin. It reads the
+// value's text in another goroutine, because a method that ends its goroutine would end the
+// recovery.
 func NewPanic(v any) error {
 	stack := debug.Stack()
 	var text string
@@ -69,8 +70,8 @@ func NewPanic(v any) error {
 	return &Panic{fmt.Errorf("panic: %s\n\n%s", text, stack)}
 }
 
-// OnStack reports whether a function whose name begins so is on the stack, below the one that
-// recovers.
+// OnStack reports whether the stack below the recovering function has a function whose name begins
+// with prefix.
 func OnStack(prefix string) bool {
 	var callers [64]uintptr
 	for skip := 2; ; skip += len(callers) {
@@ -88,15 +89,16 @@ func OnStack(prefix string) bool {
 	}
 }
 
-// A safeError is an error of code that is not the library's. Its text was taken once, under
-// recover, and what it matches is asked under recover: the methods of such an error may panic, as
-// those of a nil pointer do. It has no Unwrap, by which they would be called without that.
+// A safeError wraps an error of foreign code, whose methods may panic, as the methods of a nil
+// pointer do. The text is read once, under recover. The errors that it matches are asked under
+// recover. A safeError has no Unwrap, because unwrapping would call the methods without recover.
 type safeError struct {
 	err  error
 	text string
 }
 
-// Safe makes an error of foreign code safe to be asked, wrapped and logged. Nil stays nil.
+// Safe wraps an error of foreign code so that it can be compared, wrapped and logged safely. Nil
+// stays nil.
 func Safe(err error) error {
 	switch err.(type) {
 	case nil:
@@ -111,7 +113,7 @@ func Safe(err error) error {
 	return &safe
 }
 
-// textOf is the text of an error, or says why that cannot be had.
+// textOf returns the text of an error, or a text that says why it cannot be read.
 func textOf(err error) (text string) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -123,19 +125,19 @@ func textOf(err error) (text string) {
 
 func (e *safeError) Error() string { return e.text }
 
-// Is reports whether the error matches target. [errors.Is] asks it.
+// Is reports whether the error matches target. [errors.Is] calls it.
 func (e *safeError) Is(target error) (is bool) {
 	defer func() { is = recover() == nil && is }()
 	return errors.Is(e.err, target)
 }
 
-// As finds the first error that fits target. [errors.As] asks it.
+// As finds the first error that fits target. [errors.As] calls it.
 func (e *safeError) As(target any) (is bool) {
 	defer func() { is = recover() == nil && is }()
 	return errors.As(e.err, target)
 }
 
-// A safeValuer is a safeError that says itself how it is to be logged. slog recovers its panics.
+// A safeValuer is a safeError with a LogValue method of its own. slog recovers its panics.
 type safeValuer struct {
 	safeError
 	value slog.LogValuer
@@ -144,7 +146,7 @@ type safeValuer struct {
 // LogValue implements [slog.LogValuer].
 func (e *safeValuer) LogValue() slog.Value { return e.value.LogValue() }
 
-// Walk calls fn with an error and all that it wraps, and with none of those whose methods panic.
+// Walk calls fn with an error and all errors that it wraps, except errors whose methods panic.
 func Walk(err error, fn func(error)) {
 	_ = Catch(func() {
 		for _, inner := range unwrapped(err) {
@@ -154,7 +156,7 @@ func Walk(err error, fn func(error)) {
 	})
 }
 
-// unwrapped is what an error wraps.
+// unwrapped returns the errors that an error wraps.
 func unwrapped(err error) []error {
 	switch e := err.(type) {
 	case *safeError:
@@ -171,7 +173,7 @@ func unwrapped(err error) []error {
 	return nil
 }
 
-// Innermost is the error that err wraps.
+// Innermost returns the innermost error that err wraps.
 func Innermost(err error) error {
 	last := err
 	Walk(err, func(err error) { last = err })
@@ -180,5 +182,5 @@ func Innermost(err error) error {
 
 var plain = reflect.TypeOf(errors.New(""))
 
-// Plain reports whether an error is a text and nothing else.
+// Plain reports whether an error is nothing but a text.
 func Plain(err error) bool { return reflect.TypeOf(err) == plain }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A pointed is an error whose methods need a pointer that is not nil.
+// A pointed is an error whose methods need a non-nil pointer.
 type pointed struct{ text string }
 
 func (p *pointed) Error() string { return p.text }

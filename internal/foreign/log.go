@@ -6,7 +6,7 @@ import (
 	"log/slog"
 )
 
-// NewLogger makes a logger of the application safe to be used. Nil is one that discards everything.
+// NewLogger makes an application's logger safe to use. If l is nil, the result discards everything.
 func NewLogger(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		return slog.New(slog.DiscardHandler)
@@ -14,8 +14,7 @@ func NewLogger(l *slog.Logger) *slog.Logger {
 	return slog.New(logHandler{l.Handler()})
 }
 
-// A logHandler is the application's [slog.Handler]. A record that it fails on is lost, and nothing
-// else.
+// A logHandler wraps the application's [slog.Handler]. A record is lost if the handler fails on it.
 type logHandler struct{ slog.Handler }
 
 // Enabled implements [slog.Handler].

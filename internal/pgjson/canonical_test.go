@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// canonicalForms are texts with what PostgreSQL's JSONB makes of them.
+// canonicalForms are texts and the form in which PostgreSQL's JSONB returns them.
 var canonicalForms = map[string]string{
 	``:     ``,
 	`null`: `null`, `true`: `true`, `false`: `false`, ` true `: `true`,
@@ -68,7 +68,8 @@ func TestCanonical_PlainScalarsAreNotCopied(t *testing.T) {
 	}
 }
 
-// FuzzCanonical holds the form against encoding/json: the value stays the same, and the form of the form is itself.
+// FuzzCanonical compares the form with encoding/json. The value stays the same, and the form of a
+// form is the form itself.
 func FuzzCanonical(f *testing.F) {
 	for text := range canonicalForms {
 		f.Add([]byte(text))

@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// storable reports by other means than Check whether every dialect can hold a
-// valid JSON text: regular expressions for strings, big numbers for numbers.
+// storable reports whether every dialect can hold a valid JSON text. It uses other means than
+// Check: regular expressions for strings, and big numbers for numbers.
 func storable(raw []byte) bool {
 	return utf8.Valid(raw) && storableStrings(raw) && storableNumbers(raw) && nesting(raw) <= 1000
 }
@@ -46,7 +46,7 @@ func storableNumbers(raw []byte) bool {
 	return longer <= 1<<20
 }
 
-// writtenOut returns how many digits a number has before its point and after.
+// writtenOut returns how many digits a number has before and after its point.
 func writtenOut(integer, fraction, exponent string) (before, after int, ok bool) {
 	shift, _ := new(big.Int).SetString("0"+strings.TrimLeft(exponent, "+-"), 10)
 	if strings.HasPrefix(exponent, "-") {
@@ -54,7 +54,7 @@ func writtenOut(integer, fraction, exponent string) (before, after int, ok bool)
 	}
 	digits := integer + fraction
 	zero := strings.Trim(digits, "0") == ""
-	if shift.CmpAbs(big.NewInt(2<<20)) > 0 { // more than any payload could make up for
+	if shift.CmpAbs(big.NewInt(2<<20)) > 0 { // more than any payload could compensate for
 		return 0, 0, zero && shift.Sign() > 0 && shift.Cmp(big.NewInt(1e9)) <= 0
 	}
 	point := len(integer) + int(shift.Int64())

@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// ValidUTF8 reports whether all text that encoding/json writes for v is valid UTF-8 in v.
-// encoding/json replaces invalid UTF-8 by U+FFFD, some versions with the character and some with
-// its escape, so the text that it writes does not tell. v must be a value that it can write.
+// ValidUTF8 reports whether all text that encoding/json writes for v is valid UTF-8 in v. Some
+// versions of that package replace invalid UTF-8 by the character U+FFFD and some by its escape, so
+// the written text does not show it. The value v must be one that encoding/json can write.
 //
 // ValidUTF8 calls the MarshalJSON and MarshalText methods of values in v. It takes text that
 // MarshalJSON returns as it is.

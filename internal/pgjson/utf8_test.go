@@ -86,7 +86,7 @@ func TestValidUTF8_TextThatIsNotWritten(t *testing.T) {
 	}
 }
 
-// FuzzValidUTF8 holds the answer against what encoding/json makes of the same value.
+// FuzzValidUTF8 compares the answer with the output of encoding/json for the same value.
 func FuzzValidUTF8(f *testing.F) {
 	for _, s := range []string{"", "ada", "\uFFFD", "\xff", "a\xf0\x9f", "\xed\xa0\x80"} {
 		f.Add(s)

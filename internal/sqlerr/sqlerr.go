@@ -1,5 +1,5 @@
-// Package sqlerr classifies the errors of databases: by PostgreSQL's codes, by the types of drivers
-// and of package net, and by the texts of SQLite, whose drivers have no codes in common.
+// Package sqlerr classifies the errors of databases. It uses PostgreSQL's codes, the types of
+// drivers and of package net, and the texts of SQLite, whose drivers have no codes in common.
 package sqlerr
 
 import (
@@ -16,7 +16,7 @@ import (
 func State(err error) (state string) {
 	defer func() {
 		if recover() != nil {
-			state = "" // it is not a driver's
+			state = "" // it is not the error of a driver
 		}
 	}()
 	var coded interface{ SQLState() string }
@@ -26,25 +26,25 @@ func State(err error) (state string) {
 	return ""
 }
 
-// Retryable reports whether PostgreSQL's code asks to try again: serialization_failure,
+// Retryable reports whether PostgreSQL's code asks the client to try again: serialization_failure,
 // deadlock_detected.
 func Retryable(state string) bool { return state == "40001" || state == "40P01" }
 
-// Unreachable reports whether an error says that the database or the
-// connection to it is gone, or that it takes no more connections.
+// Unreachable reports whether an error says that the database or the connection is gone, or that
+// the database accepts no more connections.
 func Unreachable(err error) bool {
 	var network *net.OpError
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
 		return true
 	}
-	// Connection exceptions, insufficient resources, the server's coming and going, errors of its
-	// system, idle_in_transaction_session_timeout.
+	// Connection exceptions, insufficient resources, operator intervention, system errors, and
+	// idle_in_transaction_session_timeout.
 	state := State(err)
 	return slices.ContainsFunc([]string{"08", "53", "57P", "58", "25P03"}, func(class string) bool { return strings.HasPrefix(state, class) })
 }
 
-// Missing reports whether the error says that a table or column is not there.
+// Missing reports whether the error says that a table or column does not exist.
 func Missing(err error) bool {
 	switch State(err) {
 	case "42P01", "42703", "3F000", "42704": // undefined table, column, schema, type
@@ -60,7 +60,7 @@ func Missing(err error) bool {
 func Contains(err error, texts []string) bool {
 	text := strings.ToLower(err.Error())
 	if _, after, quoting := strings.Cut(text, "sqlite failure: "); quoting {
-		text = after // go-libsql quotes the statement before it, and what users wrote in theirs
+		text = after // go-libsql quotes the statement before its error, with texts of users in it
 	}
 	for _, t := range texts {
 		if strings.Contains(text, t) {
@@ -80,8 +80,8 @@ func Untranslatable(err error) bool {
 	return false
 }
 
-// Unprepared reports whether an error says that a prepared statement is not on
-// the server connection, or that another is.
+// Unprepared reports whether an error says that the server connection has no such prepared
+// statement, or another one of that name.
 func Unprepared(err error) bool {
 	state := State(err)
 	return state == "26000" || state == "42P05"
@@ -116,13 +116,13 @@ func LimitExceeded(err error) bool { return State(err) == "54000" }
 // transaction.
 func TransactionFailed(err error) bool { return State(err) == "25P02" }
 
-// abortedClasses are the classes of PostgreSQL's codes that say what is wrong with the work, and
-// not with the database: its data, its constraints, the transaction, its names and rights, its
-// size, and what a trigger has against it.
+// abortedClasses are the classes of PostgreSQL's codes for errors of the work, not of the database.
+// They cover data, constraints, the transaction, names, privileges, sizes, and errors that triggers
+// raise.
 var abortedClasses = []string{"22", "23", "25P02", "27", "2F", "38", "39", "42", "44", "54", "P0"}
 
-// Aborted reports whether a transaction failed at its end because of the work in it: an error was
-// swallowed, a constraint that is checked last is broken, or a trigger refuses it.
+// Aborted reports whether a transaction failed at its end because of its own work. For example, an
+// error was ignored, a deferred constraint is violated, or a trigger refuses the commit.
 func Aborted(err error) bool {
 	state := State(err)
 	if state == "" {

@@ -7,10 +7,14 @@ import (
 	"strings"
 )
 
-// Secret returns where an error shows a secret: in its text, as fmt prints it, in an error that it
-// wraps, in the types of as that errors.As finds, or in any value that can be reached from one of
-// these. It returns "" if the secret is nowhere. Case does not matter. Each of as is a pointer for
-// errors.As.
+// Secret returns where an error shows a secret, or "" if it shows it nowhere. It searches:
+//
+//   - the error's text and the texts that fmt prints for it
+//   - the errors that it wraps
+//   - the errors that errors.As finds for the pointers in as
+//   - every value that can be reached from one of these
+//
+// Case does not matter.
 func Secret(err error, secret string, as ...any) string {
 	if err == nil {
 		return ""

@@ -48,13 +48,13 @@ var adminCases = []testcase{
 	{"administration in a transaction that commits is done", "what an operator's script did would be lost", adminCommit},
 }
 
-// kill sends leased messages to the dead letters.
+// kill moves leased messages to the dead letters.
 func kill[T any](t *testing.T, q *pgqrs.Queue[T], ms ...*pgqrs.Message[T]) {
 	t.Helper()
 	must(t, q.Fail(t.Context(), pgqrs.Permanent(errors.New("killed")), ms...))
 }
 
-// deadLetter stores a message that dies at once.
+// deadLetter enqueues a message and makes it a dead letter at once.
 func deadLetter(t *testing.T, q *pgqrs.Queue[string], opts ...pgqrs.Option) int64 {
 	t.Helper()
 	id := enqueue(t, q, "dead", append([]pgqrs.Option{pgqrs.Priority(2)}, opts...)...)
@@ -98,7 +98,7 @@ func (e *env) oneOfEach(t *testing.T, queue string) (q *pgqrs.Queue[string], ids
 
 var allStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}
 
-// counts are the messages of a queue in the order of allStates.
+// counts returns the numbers of a queue's messages in the order of allStates.
 func counts(q pgqrs.QueueInfo) [5]int64 {
 	return [5]int64{q.Ready, q.Scheduled, q.Leased, q.Archived, q.Dead}
 }
@@ -306,7 +306,7 @@ func adminWorkers(t *testing.T, e *env) {
 	}
 }
 
-// adminScript does one of everything to a database that adminScene set up.
+// adminScript makes each administrative call once on a database that adminScene set up.
 func adminScript(t *testing.T, e *env, s *pgqrs.Store, ids map[pgqrs.MessageState]int64) {
 	t.Helper()
 	ctx := t.Context()
@@ -329,7 +329,7 @@ func adminScene(t *testing.T, e *env) map[pgqrs.MessageState]int64 {
 	return ids
 }
 
-// inTransaction runs the script in a transaction that is yet to end.
+// inTransaction runs the script in a transaction and leaves it open.
 func inTransaction(t *testing.T, e *env, ids map[pgqrs.MessageState]int64) *sql.Tx {
 	t.Helper()
 	tx := value(e.db.BeginTx(t.Context(), nil))(t)

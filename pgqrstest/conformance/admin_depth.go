@@ -8,7 +8,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// depth reads how a queue stands.
+// depth reads the depth of a queue.
 func (e *env) depth(t *testing.T, queue string) pgqrs.QueueDepth {
 	t.Helper()
 	qs := value(e.store.Depths(t.Context(), queue))(t)

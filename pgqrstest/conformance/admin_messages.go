@@ -12,7 +12,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// list goes through a listing page by page.
+// list reads a listing page by page.
 func (e *env) list(t *testing.T, f pgqrs.MessageFilter) (all []pgqrs.MessageInfo, pages int) {
 	t.Helper()
 	for {

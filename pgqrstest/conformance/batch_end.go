@@ -29,7 +29,7 @@ var batchEndCases = []testcase{
 	{"what cannot be is refused", "a mistake would show only when the message does not come", batchEndRefused},
 }
 
-// A fan is a batch in the queue jobs, and what waits for it in the queue reports.
+// A fan is a batch in the queue jobs, and its batch callback in the queue reports.
 type fan struct {
 	*env
 	jobs, reports *pgqrs.Queue[string]
@@ -44,7 +44,7 @@ func (e *env) fan(t *testing.T, n int, opts ...pgqrs.Option) *fan {
 	return f
 }
 
-// wantReport fails the test unless the message has come, and nothing after it.
+// wantReport fails the test unless the batch callback has arrived, and nothing after it.
 func (f *fan) wantReport(t *testing.T, done, dead int64) {
 	t.Helper()
 	m := dequeueOne(t, f.reports)
@@ -225,7 +225,7 @@ func batchEndOpen(t *testing.T, e *env) {
 		switch {
 		case strings.Contains(text, "pgqrs:batch.try_lock"):
 			looks.Add(1)
-		case strings.Contains(text, "pgqrs:group.prune"): // which comes after the sweep
+		case strings.Contains(text, "pgqrs:group.prune"): // it comes after the sweep
 			pruned.Add(1)
 		}
 		return none

@@ -10,15 +10,15 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A call is one method of the library with the least arguments that make sense.
+// A call is one method of the library with a minimum of arguments.
 type call struct {
 	name   string
 	writes bool
 	run    func(ctx context.Context) error
 }
 
-// everyCall lists all calls on a Store that need its tables. The queue should
-// hold a ready message and a dead letter, so that all writing calls do write.
+// everyCall lists all calls on a Store that need its tables. The queue should hold a ready message
+// and a dead letter, so that every writing call writes something.
 func everyCall(s *pgqrs.Store, queue string) []call {
 	return append(queueCalls(pgqrs.NewQueue[string](s, queue)), storeCalls(s, queue)...)
 }
@@ -81,13 +81,13 @@ func installCalls(s *pgqrs.Store) []call {
 	}
 }
 
-// runWorker is a Worker's Run as a call.
+// runWorker is a call of a Worker's Run.
 func runWorker(s *pgqrs.Store, queue string) call {
 	h := pgqrs.NewQueue[string](s, queue).Handle(func(context.Context, *pgqrs.Message[string]) error { return nil })
 	return runHandler(h)
 }
 
-// runHandler is Run, which is to return at once, of a Worker with one handler.
+// runHandler is a call of Run on a Worker with one handler. Run is expected to return at once.
 func runHandler(h pgqrs.Handler) call {
 	return call{"Worker.Run", true, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, tooLong)
@@ -96,8 +96,8 @@ func runHandler(h pgqrs.Handler) call {
 	}}
 }
 
-// wantEach runs calls and wants of each an error that matches target, if that
-// is not nil, and that has one of the texts.
+// wantEach makes the calls. Each must return an error that has one of the texts and that matches
+// target, if target is not nil.
 func wantEach(t *testing.T, ctx context.Context, calls []call, target error, texts ...string) {
 	t.Helper()
 	for _, c := range calls {

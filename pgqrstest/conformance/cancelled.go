@@ -22,7 +22,7 @@ var cancelledCases = []testcase{
 	}},
 }
 
-// refuseAll makes every call with a ctx that is done: on an empty store, and on a message in hand.
+// refuseAll makes every call with a ctx that is done, on an empty store and on a leased message.
 func refuseAll(t *testing.T, e *env, done context.Context, want error) {
 	t.Helper()
 	for what, call := range everyQueueCall(jobs(e), &pgqrs.Message[string]{}) {
@@ -50,7 +50,7 @@ func refuseAll(t *testing.T, e *env, done context.Context, want error) {
 	must(t, q.Ack(t.Context(), m))
 }
 
-// everyQueueCall is every call of a queue that goes to the database.
+// everyQueueCall lists every call of a queue that reaches the database.
 func everyQueueCall(q *pgqrs.Queue[string], m *pgqrs.Message[string]) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Enqueue":       func(ctx context.Context) error { _, err := q.Enqueue(ctx, "x"); return err },

@@ -27,10 +27,12 @@ var claimCases = []testcase{
 	{"consumers whose claims collide get nothing from a paused queue, nor while they are suspended", "an operator could not stop a process that is busy", claimPaused},
 }
 
-// ExactlyOnce has a consumer on each Store take messages from one queue at the
-// same time, until all n are acked. It fails the test if one is delivered twice
-// or as a second attempt, or if one comes while more urgent ones are left than
-// the other consumers could have in hand.
+// ExactlyOnce consumes one queue of n messages with a consumer on each Store, until all are acked.
+// It fails the test in these cases:
+//
+//   - A message is delivered twice, or as a second attempt.
+//   - A message is delivered although more urgent messages are left than the other consumers could
+//     hold.
 func ExactlyOnce(t *testing.T, stores []*pgqrs.Store, n int) {
 	t.Helper()
 	const queue, batch = "exactly once", 10
@@ -38,7 +40,7 @@ func ExactlyOnce(t *testing.T, stores []*pgqrs.Store, n int) {
 	for i := range all {
 		all[i] = i
 	}
-	// The second half is urgent.
+	// The second half has a higher priority.
 	priority := pgqrs.Each(func(i int) []pgqrs.Option { return []pgqrs.Option{pgqrs.Priority(2 * i / n)} })
 	value(pgqrs.NewQueue[int](stores[0], queue).EnqueueBatch(t.Context(), all, priority))(t)
 
@@ -66,7 +68,7 @@ func ExactlyOnce(t *testing.T, stores []*pgqrs.Store, n int) {
 	}
 	together(t, len(stores), func(i int) error {
 		q := pgqrs.NewQueue[int](stores[i], queue)
-		// A call may return none while others are claiming what is left.
+		// A call may return nothing while others claim the last messages.
 		for left := n; left > 0; {
 			ms, err := q.Dequeue(ctx, batch, time.Hour)
 			if err == nil {
@@ -88,8 +90,8 @@ func ExactlyOnce(t *testing.T, stores []*pgqrs.Store, n int) {
 
 var claiming = regexp.MustCompile(`pgqrs:message\.(spread_|next_)?claim `)
 
-// colliding returns a Store whose every claim meets a conflict first, and a
-// function that counts those that were made.
+// colliding returns a Store whose claims all meet a conflict first, and a function that counts the
+// claims.
 func colliding(t *testing.T, e *env) (store *pgqrs.Store, claims func() int) {
 	t.Helper()
 	store, net := e.farStore(t)
@@ -107,7 +109,7 @@ func colliding(t *testing.T, e *env) (store *pgqrs.Store, claims func() int) {
 	return store, func() int { n, _ := sent.read(); return n / 2 }
 }
 
-// collidingJobs returns the queue of jobs on such a Store, with another consumer beside it.
+// collidingJobs returns the queue of jobs on a colliding Store that has another consumer.
 func collidingJobs(t *testing.T, e *env) *pgqrs.Queue[string] {
 	t.Helper()
 	store, _ := colliding(t, e)
@@ -134,7 +136,7 @@ func claimLone(t *testing.T, e *env) {
 	}
 }
 
-// keep is dequeue with a lease that outlasts the case, however slow the machine is.
+// keep is like dequeue, with a lease that outlasts the case on any machine.
 func keep(t *testing.T, q *pgqrs.Queue[string], n int) []*pgqrs.Message[string] {
 	t.Helper()
 	return value(q.Dequeue(t.Context(), n, time.Hour))(t)
@@ -147,7 +149,7 @@ func claimSpread(t *testing.T, e *env) {
 	for _, p := range []int{2, 1, -1} {
 		left = append(left, value(q.EnqueueBatch(t.Context(), make([]string, each), pgqrs.Priority(p)))(t)...)
 	}
-	for range 5 { // one that has met no conflict begins with the first
+	for range 5 { // a claim without a conflict begins with the first
 		equalSlices(t, "messages without a conflict", idsOf(dequeue(t, jobs(e), n)), left[:n])
 		left = left[n:]
 	}

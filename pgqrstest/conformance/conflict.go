@@ -74,7 +74,7 @@ func conflictKey(t *testing.T, e *env) {
 	equal(t, "payload", string(e.info(t, ids[0]).Raw), `"a"`)
 	equal(t, "payload", string(e.info(t, ids[2]).Raw), `"b"`)
 
-	// The first message of a key may go again before its id is known.
+	// The first message of a key may be gone before its id is known.
 	net.fail(conflict("pgqrs:message.keyed", func() { value(e.store.Delete(t.Context(), first))(t) }))
 	id := enqueue(t, far, "again", pgqrs.Key("l"))
 	equal(t, "payload", string(e.info(t, id).Raw), `"again"`)

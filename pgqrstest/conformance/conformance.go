@@ -1,5 +1,5 @@
-// Package conformance states each guarantee of pgqrs once, as a case, and runs all cases on a
-// driver:
+// Package conformance is a test suite for database drivers. It states each guarantee of pgqrs once,
+// as a test case, and runs all cases on a driver:
 //
 //	func TestConformance(t *testing.T) {
 //		conformance.Run(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
@@ -9,7 +9,7 @@
 //		})
 //	}
 //
-// [Processes] tests what several processes do with one database.
+// [Processes] tests several processes that share one database.
 package conformance
 
 import (
@@ -24,10 +24,10 @@ import (
 	"github.com/pgqrs/pgqrs-go/internal/dbtest"
 )
 
-// A testcase states one thing that pgqrs guarantees.
+// A testcase states one guarantee of pgqrs.
 type testcase struct {
-	name string // what is guaranteed, as a sentence
-	why  string // what would go wrong without; printed when the case fails
+	name string // the guarantee, as a sentence
+	why  string // the harm without it, printed when the case fails
 	run  func(t *testing.T, e *env)
 }
 
@@ -99,15 +99,13 @@ func features() []feature {
 	}
 }
 
-// Run runs the suite. open returns a new, empty database whenever it
-// is called, with settings as the documentation advises for its driver; it
-// closes it by t.Cleanup.
+// Run runs the suite. Each call of open returns a new, empty database, with the settings that the
+// documentation advises for its driver. It closes the database by t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect)) {
 	run(t, open, pgqrs.Config{})
 }
 
-// RunConcurrent runs the suite with Config.Concurrent, on an engine
-// that has BEGIN CONCURRENT.
+// RunConcurrent runs the suite with Config.Concurrent. The engine must support BEGIN CONCURRENT.
 func RunConcurrent(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect)) {
 	run(t, open, pgqrs.Config{Concurrent: true})
 }
@@ -131,13 +129,13 @@ func run(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), config 
 	}
 }
 
-// An env is what a case works on: a database of its own with the schema installed.
+// An env is the environment of a case: a database of its own, with the schema installed.
 type env struct {
 	db      *sql.DB
 	dialect pgqrs.Dialect
 	store   *pgqrs.Store
 	open    func(t *testing.T) (*sql.DB, pgqrs.Dialect)
-	config  pgqrs.Config // what every Store of the suite is made with
+	config  pgqrs.Config // the config of every Store in the suite
 	log     *logs
 }
 
@@ -149,8 +147,8 @@ func newEnv(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), conf
 	if err := e.store.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// Every case ends with all connections back in the pool: an open cursor
-	// or transaction is a leak.
+	// Every case ends with all connections back in the pool. An open cursor or transaction is a
+	// leak.
 	t.Cleanup(func() {
 		eventually(t, "all connections are back in the pool", func() bool { return db.Stats().InUse == 0 })
 	})
@@ -173,8 +171,8 @@ func (e *env) newStore(t *testing.T, c pgqrs.Config) *pgqrs.Store {
 	return s
 }
 
-// tooLong is how long a case waits for anything: a slow machine that runs many cases takes its
-// time.
+// tooLong is how long a case waits for anything. It is long because a slow machine may run many
+// cases at once.
 const tooLong = dbtest.Patience
 
 // eventually waits for a condition. It fails the test if that takes tooLong.
@@ -221,7 +219,7 @@ func wantError(t *testing.T, err, target error) {
 	}
 }
 
-// equal fails the test unless got is want.
+// equal fails the test unless got equals want.
 func equal[T comparable](t *testing.T, what string, got, want T) {
 	t.Helper()
 	if got != want {
@@ -259,7 +257,7 @@ func dequeueOne[T any](t *testing.T, q *pgqrs.Queue[T]) *pgqrs.Message[T] {
 	return ms[0]
 }
 
-// payloads returns what the messages carry.
+// payloads returns the payloads of messages.
 func payloads[T any](ms []*pgqrs.Message[T]) []T {
 	list := make([]T, len(ms))
 	for i, m := range ms {
@@ -278,7 +276,7 @@ func (e *env) info(t *testing.T, id int64) pgqrs.MessageInfo {
 	return ms[0]
 }
 
-// stats reads what is in a queue.
+// stats reads the counts of a queue.
 func (e *env) stats(t *testing.T, queue string) pgqrs.QueueInfo {
 	t.Helper()
 	qs := value(e.store.Queues(t.Context(), queue))(t)
@@ -288,8 +286,8 @@ func (e *env) stats(t *testing.T, queue string) pgqrs.QueueInfo {
 	return qs[0]
 }
 
-// start runs a worker until the returned function stops it, which returns what
-// Run did. Without that call the test's cleanup stops it and wants no error.
+// start runs a worker until the returned function stops it and returns the result of Run. If that
+// function is not called, the test's cleanup stops the worker, and an error of Run fails the test.
 func start(t *testing.T, w *pgqrs.Worker) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

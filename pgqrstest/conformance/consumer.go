@@ -52,7 +52,8 @@ var consumerCases = []testcase{
 		enqueue(t, q, "x")
 		equal(t, "number of messages", len(dequeue(t, q, 1)), 1)
 		id := handRow(t, e, "jobs").ID
-		wantError(t, e.store.InterruptWorker(t.Context(), id), pgqrs.ErrState) // only what polls can be
+		// Only a worker that polls can be interrupted.
+		wantError(t, e.store.InterruptWorker(t.Context(), id), pgqrs.ErrState)
 		dbtest.Retry(t, func() error {
 			_, err := e.db.ExecContext(t.Context(), "UPDATE pgqrs_workers SET status = 'interrupted'")
 			return err

@@ -13,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// Calls that come at the same time share statements. Nobody may notice but by the speed.
+// Concurrent calls share statements. Callers notice nothing of it except the speed.
 var crowdCases = []testcase{
 	{"messages that many goroutines enqueue at once are each stored once, as they were given, with their own ids", "a caller would be handed the id of a stranger's message, or a busy service would lose some", crowdEnqueues},
 	{"an enqueue whose ctx ends among many says truly whether its message is stored", "a caller would send again what is stored, or give up what is not", crowdCancels},
@@ -24,7 +24,7 @@ var crowdCases = []testcase{
 
 const crowd = 40
 
-// inCrowd runs fn in a crowd of goroutines and waits for all.
+// inCrowd runs fn in many goroutines at once and waits for all of them.
 func inCrowd(fn func(n int)) {
 	var all sync.WaitGroup
 	start := make(chan struct{})

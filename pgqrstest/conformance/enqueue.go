@@ -238,8 +238,8 @@ func wantErrorText(t *testing.T, err error, text string) {
 	}
 }
 
-// wantEmpty fails the test if anything was written: even a message that went
-// again would have left its queue.
+// wantEmpty fails the test if anything was written. A message that was stored and then removed
+// would have left its queue.
 func (e *env) wantEmpty(t *testing.T) {
 	t.Helper()
 	equal(t, "number of queues", len(value(e.store.Queues(t.Context()))(t)), 0)
@@ -265,7 +265,7 @@ func together(t *testing.T, n int, fn func(i int) error) {
 	must(t, errors.Join(errs...))
 }
 
-// largeBatch enqueues 5,000 payloads by one call, and takes them.
+// largeBatch enqueues 5,000 payloads by one call, and dequeues them.
 func largeBatch[T comparable](t *testing.T, e *env, payload func(i int) T) {
 	t.Helper()
 	q := pgqrs.NewQueue[T](e.store, fmt.Sprintf("import of %T", payload(0)))

@@ -22,20 +22,24 @@ type fault int
 const (
 	none    fault = iota
 	refused       // the database never sees it
-	muted         // the database runs it, and the answer is lost: in a transaction that the library began, that of its COMMIT
-	refuted       // the database runs it, but refuses the COMMIT because of a conflict; what is no transaction's it refuses itself
+	// The database runs the statement, and the answer is lost. In a transaction of the library, the
+	// answer to its COMMIT is lost instead.
+	muted
+	// The database runs the statement, but refuses the COMMIT because of a conflict. Outside a
+	// transaction the statement itself is refused.
+	refuted
 )
 
-// The texts of what is no statement, but a call of a *sql.Tx.
+// The texts of calls of a *sql.Tx, which are no statements.
 const (
 	txBegin  = "/* pgqrs:begin */ BEGIN of a *sql.Tx"
 	txCommit = "/* pgqrs:commit */ COMMIT of a *sql.Tx"
 )
 
-// errLost is what the caller of a faulty statement gets. The connection is gone then.
+// errLost is the error of a faulty statement. The connection is gone afterwards.
 var errLost = fmt.Errorf("connection lost by the test: %w", io.ErrUnexpectedEOF)
 
-// errConflict asks to try again, in the words of SQLite and by the code of PostgreSQL.
+// errConflict asks the caller to try again. It has SQLite's words and PostgreSQL's code.
 var errConflict = conflictError{}
 
 type conflictError struct{}
@@ -43,7 +47,7 @@ type conflictError struct{}
 func (conflictError) Error() string    { return "database is locked, says the test" }
 func (conflictError) SQLState() string { return "40001" }
 
-// A network stands between a Store and its database, and can be told to fail.
+// A network stands between a Store and its database, and can fail on demand.
 type network struct {
 	db *sql.DB // the database itself
 
@@ -51,16 +55,15 @@ type network struct {
 	fails func(text string) fault
 }
 
-// fail sets what happens to statements from now on, by their text. The
-// function may be called by several at a time: what it does meanwhile may have
-// to wait for one of the others.
+// fail sets the faults of statements from now on, by their text. The function f may be called by
+// several goroutines at once, and one call may wait for another.
 func (n *network) fail(f func(text string) fault) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.fails = f
 }
 
-// heal lets everything through again.
+// heal ends all faults.
 func (n *network) heal() { n.fail(nil) }
 
 func (n *network) fault(text string) fault {
@@ -73,8 +76,8 @@ func (n *network) fault(text string) fault {
 	return f(text)
 }
 
-// once is a fault of the first statement with the tag, and of no other. The
-// channel is closed when it has happened.
+// once returns a fault of the first statement with the tag only. The channel is closed when it has
+// happened.
 func once(tag string, kind fault) (f func(text string) fault, happened <-chan struct{}) {
 	done := make(chan struct{})
 	var met atomic.Bool
@@ -87,13 +90,13 @@ func once(tag string, kind fault) (f func(text string) fault, happened <-chan st
 	}, done
 }
 
-// mentions reports whether a statement has a tag, or one of several with a | between.
+// mentions reports whether a statement has the tag, or one of several tags separated by |.
 func mentions(text, tags string) bool {
 	return slices.ContainsFunc(strings.Split(tags, "|"), func(tag string) bool { return strings.Contains(text, tag) })
 }
 
-// conflict is a fault of the first statement with the tag: it meets a conflict.
-// When it is tried again, meanwhile has been called, unless it is nil.
+// conflict returns a fault of the first statement with the tag: a conflict. It calls meanwhile,
+// unless that is nil, before the statement is tried again.
 func conflict(tag string, meanwhile func()) func(text string) fault {
 	var met atomic.Bool
 	var then sync.Once
@@ -120,7 +123,7 @@ func (e *env) farStoreWith(t *testing.T, c pgqrs.Config) (*pgqrs.Store, *network
 	c.NoPrepare = true
 	n := &network{db: e.db}
 	db := sql.OpenDB(n)
-	db.SetMaxOpenConns(8) // of the 20 or so that the database's own pool may have
+	db.SetMaxOpenConns(8) // of the database's own pool, which may have some 20
 	t.Cleanup(func() {
 		n.heal()
 		if err := db.Close(); err != nil {
@@ -153,14 +156,14 @@ func (n *network) Open(string) (driver.Conn, error) { return n.Connect(context.B
 type farConn struct {
 	n    *network
 	conn *sql.Conn
-	tx   *sql.Tx // the one that is open, if any
+	tx   *sql.Tx // the open transaction, if any
 	own  bool    // a transaction that the library began is open
 	end  fault   // what happens to its COMMIT
 	lost bool
 }
 
-// run passes a statement on, by send, unless the network fails it. Of a muted
-// one drop throws the answer away.
+// run passes a statement to send, unless the network fails it. If the answer is lost, drop discards
+// it.
 func (c *farConn) run(text string, send func(pgqrs.Tx) error, drop func() error) error {
 	if c.lost {
 		return errLost
@@ -186,8 +189,8 @@ func (c *farConn) run(text string, send func(pgqrs.Tx) error, drop func() error)
 	return errors.Join(errLost, drop())
 }
 
-// later follows the library's transactions: what is muted or refuted in
-// one happens to its COMMIT.
+// later follows the library's transactions. A statement in a transaction that is muted or refuted
+// passes its fault on to the COMMIT.
 func (c *farConn) later(text string, kind fault) fault {
 	switch {
 	case strings.Contains(text, "pgqrs:begin"):
@@ -213,7 +216,7 @@ func (c *farConn) QueryContext(ctx context.Context, text string, args []driver.N
 		rows, err = on.QueryContext(ctx, text, plain(args)...)
 		return err
 	}, func() error {
-		for rows.Next() { // a driver may run the statement only as its rows are read
+		for rows.Next() { // a driver may run the statement only while its rows are read
 			continue
 		}
 		return errors.Join(rows.Err(), rows.Close())
@@ -291,7 +294,7 @@ func (c *farConn) Close() error {
 	if c.tx != nil {
 		return errors.Join(c.Rollback(), c.conn.Close())
 	}
-	if c.own { // as a server does whose client has gone
+	if c.own { // as a server does after its client is gone
 		_, _ = c.conn.ExecContext(context.Background(), "ROLLBACK")
 	}
 	return c.conn.Close()
@@ -312,7 +315,7 @@ type farRows struct{ *sql.Rows }
 
 // Columns implements [driver.Rows].
 func (r farRows) Columns() []string {
-	names, _ := r.Rows.Columns() // an error shows in Next
+	names, _ := r.Rows.Columns() // an error appears in Next
 	return names
 }
 

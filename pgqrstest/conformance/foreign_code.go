@@ -33,10 +33,10 @@ var foreignCases = []testcase{
 	{"a rule whose String panics is refused", "a worker would not start for a reason that nobody sees", foreignRule},
 }
 
-// A hostile is an error whose methods do something: as a nil pointer, they panic.
+// A hostile is an error with a method that does something. As a nil pointer, all its methods panic.
 type hostile struct {
 	do func()
-	in string // the method that does so: Error, Is, As, Unwrap, LogValue, SQLState
+	in string // the method: Error, Is, As, Unwrap, LogValue, SQLState
 }
 
 func (h *hostile) when(method string) {
@@ -56,7 +56,7 @@ func (h *hostile) SQLState() string     { h.when("SQLState"); return "" }
 // typedNil is an error that is not nil, but panics in every method.
 var typedNil error = (*hostile)(nil)
 
-// hostiles returns errors that do something in one method each, by what they do it in.
+// hostiles returns errors that each call do in one method, by the method's name.
 func hostiles(do func()) map[string]error {
 	list := map[string]error{}
 	for _, method := range []string{"Error", "Is", "As", "Unwrap", "LogValue", "SQLState"} {
@@ -65,7 +65,7 @@ func hostiles(do func()) map[string]error {
 	return list
 }
 
-// panicking are errors that panic, by how.
+// panicking returns errors that panic, by the way in which they do it.
 func panicking() map[string]error {
 	list := hostiles(func() { panic("a hostile error") })
 	list["nil"] = typedNil
@@ -240,7 +240,7 @@ func foreignBackoff(t *testing.T, e *env) {
 	equal(t, "retries", e.step(t, h.ID(), "flaky").Retries, 1)
 }
 
-// observing is an Observer whose functions call do, and counts the calls of each.
+// observing returns an Observer whose functions call do, and counts the calls of each function.
 func observing(calls *tally[string], do func()) *pgqrs.Observer {
 	called := func(name string) { calls.add(name); do() }
 	return &pgqrs.Observer{
@@ -294,7 +294,7 @@ func foreignObserverExits(t *testing.T, e *env) {
 	equal(t, "calls", calls.len(), 20)
 }
 
-// A brokenLog is a handler whose Handle does something, and counts its calls.
+// A brokenLog is a slog.Handler whose Handle does something. It counts the calls of Handle.
 type brokenLog struct {
 	slog.Handler
 	calls *atomic.Int64
@@ -313,7 +313,7 @@ func foreignLogger(t *testing.T, e *env) {
 	for name, do := range map[string]func(){"panics": func() { panic("no log") }, "exits": runtime.Goexit} {
 		var calls atomic.Int64
 		s := e.newStore(t, pgqrs.Config{Logger: slog.New(brokenLog{slog.DiscardHandler, &calls, do})})
-		// DiscardHandler takes no level: this one takes all.
+		// DiscardHandler is enabled for no level. This handler is enabled for all levels.
 		q := pgqrs.NewQueue[int](s, name).With(atOnce(2))
 		start(t, fast(q.Handle(func(_ context.Context, m *pgqrs.Message[int]) error {
 			if m.Payload == 1 {
@@ -330,7 +330,7 @@ func foreignLogger(t *testing.T, e *env) {
 	}
 }
 
-// Enabled takes every level.
+// Enabled returns true for every level.
 func (l brokenLog) Enabled(context.Context, slog.Level) bool { return true }
 
 // A brokenNotifier does something whenever it is called.
@@ -408,7 +408,8 @@ func liveWorkers(t *testing.T, e *env) (n int) {
 	return n
 }
 
-// A mine goes off as it is marshalled, or decoded, if it is armed.
+// A mine that is armed panics when it is marshalled. A mine with a fuse panics when it is
+// unmarshalled.
 type mine struct{ Armed, Fuse bool }
 
 func (m mine) MarshalJSON() ([]byte, error) {

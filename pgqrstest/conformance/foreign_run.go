@@ -26,7 +26,7 @@ var foreignRunCases = []testcase{
 	{"a run whose message ended a moment ago, or has not ended, is left alone", "a run would be executed again that pgqrs 0.15 is just about to end", foreignRecent},
 }
 
-// plainOrders returns a queue of the name of the workflow that most cases use.
+// plainOrders returns a queue with the name of the workflow that most cases use.
 func plainOrders(s *pgqrs.Store) *pgqrs.Queue[json.RawMessage] {
 	return pgqrs.NewQueue[json.RawMessage](s, "orders")
 }
@@ -56,8 +56,8 @@ func foreignHeld(t *testing.T, e *env) {
 	equal(t, "result", value(h.Result(t.Context()))(t), receipt{"tea", 20})
 }
 
-// leaves runs a worker of a plain handler, and fails the test unless it leaves a run and handles a
-// message.
+// leaves runs a worker of a plain handler. It fails the test unless the handler leaves a run alone
+// and handles a message.
 func (e *env) leaves(t *testing.T, h pgqrs.Handler, handled <-chan string) {
 	t.Helper()
 	run := e.run(t)
@@ -149,8 +149,8 @@ func foreignBeside(t *testing.T, e *env) {
 	equal(t, "state of the run's", e.info(t, e.runInfo(t, h.ID()).MessageID).State, pgqrs.Leased)
 }
 
-// endWithout ends the message of a run as if somebody had who does not know of runs, two minutes
-// ago.
+// endWithout ends the message of a run two minutes ago, as a program that does not know of runs
+// would.
 func (e *env) endWithout(t *testing.T, run int64, how string) {
 	t.Helper()
 	e.poke(t, "UPDATE pgqrs_messages SET archived_at = enqueued_at%s WHERE id = %d", how, e.runInfo(t, run).MessageID)
@@ -196,7 +196,7 @@ func foreignRecent(t *testing.T, e *env) {
 	lost := e.run(t)
 	e.poke(t, "DELETE FROM pgqrs_messages WHERE id = %d", e.runInfo(t, lost.ID()).MessageID)
 	start(t, fast(sells(orders(e.store))))
-	e.awaitRun(t, lost.ID(), pgqrs.Failed) // the look has been
+	e.awaitRun(t, lost.ID(), pgqrs.Failed) // the check has been made
 	equal(t, "state of what ended a moment ago", e.info(t, e.runInfo(t, h.ID()).MessageID).State, pgqrs.Archived)
 	equal(t, "status", e.runInfo(t, h.ID()).Status, pgqrs.Queued)
 	equal(t, "status of one that is to come", e.runInfo(t, later.ID()).Status, pgqrs.Queued)

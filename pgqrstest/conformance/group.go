@@ -49,7 +49,7 @@ func grouped(t *testing.T, q *pgqrs.Queue[string], group string, payloads ...str
 	return value(q.EnqueueBatch(t.Context(), payloads, pgqrs.Group(group)))(t)
 }
 
-// states returns those of messages by id.
+// states returns the states of messages by id.
 func (e *env) states(t *testing.T, ids ...int64) []pgqrs.MessageState {
 	t.Helper()
 	list := make([]pgqrs.MessageState, len(ids))
@@ -384,7 +384,7 @@ func groupSkipSwept(t *testing.T, e *env) {
 	q := skipping(t, e)
 	ids := grouped(t, q, "a", "1", "2")
 	must(t, q.Fail(t.Context(), errors.New("later"), dequeueOne(t, q)))
-	// As if the process had died before it let the second one go.
+	// As if the process had died before it unblocked the second message.
 	e.poke(t, "UPDATE pgqrs_messages SET vt = parked_vt, parked_vt = NULL WHERE id = %d", ids[0])
 	e.poke(t, "UPDATE pgqrs_messages SET parked_vt = vt, vt = '%s' WHERE id = %d", e.timeText(time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)), ids[1])
 	equalSlices(t, "states", e.states(t, ids...), []pgqrs.MessageState{pgqrs.Scheduled, pgqrs.Blocked})

@@ -34,7 +34,7 @@ var groupWorkerCases = []testcase{
 	{"a run that is cancelled before it begins ends at once, blocked or not, and its group goes on as if it had never been there", "a cancelled run would hold up its group, or wait for hours to end", groupRunCancelled},
 }
 
-// A ledger notes which message of each group is being worked, and in what order they ended.
+// A ledger records which message of each group is being handled, and in what order they ended.
 type ledger struct {
 	mu    sync.Mutex
 	open  map[string]int
@@ -183,7 +183,7 @@ func groupFair(t *testing.T, e *env) {
 				small++
 			}
 			must(t, q.Ack(t.Context(), m))
-			pgqrstest.Advance(t, e.store, time.Millisecond) // messages that are unblocked in the same millisecond come in the order of their ids
+			pgqrstest.Advance(t, e.store, time.Millisecond) // messages that are unblocked in the same millisecond are delivered by id
 		}
 	}
 	if all > 24 {
@@ -215,7 +215,7 @@ func groupRate(t *testing.T, e *env) {
 	}
 }
 
-// paced is a queue whose groups have a policy, in which a failed message waits ten hours.
+// paced returns a queue whose groups have a policy. A failed message waits ten hours.
 func paced(t *testing.T, e *env, p pgqrs.Policy) *pgqrs.Queue[string] {
 	t.Helper()
 	p.Backoff = func(int) time.Duration { return 10 * time.Hour }
@@ -297,7 +297,7 @@ func groupSkipRetryRate(t *testing.T, e *env) {
 	equalSlices(t, "payloads beside several that are delayed", drainBy(t, q, 10), []string{"now"})
 }
 
-// skipping is a queue whose groups pass over what failed, for an hour.
+// skipping returns a queue whose groups pass over a failed message for an hour.
 func skipping(t *testing.T, e *env) *pgqrs.Queue[string] {
 	t.Helper()
 	q := jobs(e).With(pgqrs.Policy{SkipFailed: true, Backoff: func(int) time.Duration { return time.Hour }})
@@ -329,7 +329,8 @@ func groupSkipDue(t *testing.T, e *env) {
 	grouped(t, q, "a", "2", "3")
 	second := dequeueOne(t, q)
 	equal(t, "payload", second.Payload, "2")
-	pgqrstest.Advance(t, e.store, 2*time.Hour) // the retry is due, and the lease of the second over
+	// The retry is due, and the lease of the second message has ended.
+	pgqrstest.Advance(t, e.store, 2*time.Hour)
 	equal(t, "payload", dequeueOne(t, q).Payload, "2")
 	equal(t, "state of the retry", e.info(t, first).State, pgqrs.Blocked)
 	wantNone(t, q)
@@ -389,7 +390,7 @@ func groupRunCancelled(t *testing.T, e *env) {
 		return n, nil
 	})))
 	e.awaitState(t, e.runInfo(t, runs[1].ID()).MessageID, pgqrs.Leased)
-	cancel(3) // the next, while the head is under way
+	cancel(3) // the next message, while the head is being handled
 	equal(t, "state of the last message", state(4), pgqrs.Blocked)
 	close(gate)
 	equal(t, "result of the head", finished(t, runs[1]), 1)

@@ -17,7 +17,7 @@ var identityCases = []testcase{
 	{"what another holds under a row that it has taken over is not given back after a lost claim", "messages would be taken out of another's hands", identityStrays},
 }
 
-// reinstall drops the tables and makes them anew, as another process would.
+// reinstall drops the tables and installs them again, as another process would.
 func (e *env) reinstall(t *testing.T) {
 	t.Helper()
 	s := e.newStore(t, pgqrs.Config{})
@@ -72,11 +72,11 @@ func identityWorker(t *testing.T, e *env) {
 	eventually(t, "the queue's policy is written again", func() bool { return e.stats(t, "a").Policy.MaxLeased == 7 })
 }
 
-// renumber empties the table of workers and has its numbers begin again.
+// renumber empties the table of workers and restarts its ids.
 var renumber = map[pgqrs.Dialect][]string{
 	pgqrs.Postgres: {`TRUNCATE pgqrs_workers RESTART IDENTITY`},
 	pgqrs.SQLite:   {`DELETE FROM pgqrs_workers`, `DELETE FROM sqlite_sequence WHERE name = 'pgqrs_workers'`},
-	pgqrs.Turso:    {`DELETE FROM pgqrs_workers`}, // its engine lets nobody write sqlite_sequence
+	pgqrs.Turso:    {`DELETE FROM pgqrs_workers`}, // its engine allows no writes to sqlite_sequence
 }
 
 func identityNumbers(t *testing.T, e *env) {
@@ -155,11 +155,12 @@ func identityStrays(t *testing.T, e *env) {
 	receive(t, "it works", got)
 	eventually(t, "it has nothing in hand", func() bool { return e.stats(t, "a").Archived == 1 })
 	row := e.awaitStatus(t, "w/a", "polling")
-	e.poke(t, "UPDATE pgqrs_messages SET consumer_worker_id = %d WHERE archived_at IS NULL", row.ID) // the one that takes over holds it
+	// The new owner of the row holds it.
+	e.poke(t, "UPDATE pgqrs_messages SET consumer_worker_id = %d WHERE archived_at IS NULL", row.ID)
 	claimed, happened := once("pgqrs:message.claim", refused)
 	gave, given := once("pgqrs:message.strays", none)
 	net.fail(func(text string) fault {
-		if mentions(text, "pgqrs:worker.heartbeat") { // it would notice
+		if mentions(text, "pgqrs:worker.heartbeat") { // the worker would notice
 			return refused
 		}
 		return max(claimed(text), gave(text))

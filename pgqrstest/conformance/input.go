@@ -94,7 +94,7 @@ func inputBadPolicy(t *testing.T, e *env) {
 	equal(t, "queues made", len(value(e.store.Queues(t.Context()))(t)), 0)
 }
 
-// hostileTexts are what somebody may type into a form.
+// hostileTexts are texts that somebody may type into a form.
 var hostileTexts = []string{
 	`'; DROP TABLE pgqrs_messages; --`,
 	`"double" and 'single' quotes`,
@@ -121,7 +121,7 @@ func inputHostile(t *testing.T, e *env) {
 	hostileWorkers(t, e)
 }
 
-// hostileMessage brings a text through everything that a message carries.
+// hostileMessage sends a text through everything that a message carries.
 func hostileMessage(t *testing.T, e *env, text string) {
 	t.Helper()
 	ctx := t.Context()
@@ -197,7 +197,7 @@ func inputCancelled(t *testing.T, e *env) {
 	defer tx.Rollback()
 	var bound []call
 	for _, c := range everyCall(e.store.WithTx(tx), "parcels") {
-		if c.name != "Dequeue" { // which is refused there in any case
+		if c.name != "Dequeue" { // Dequeue is refused there in any case
 			bound = append(bound, c)
 		}
 	}

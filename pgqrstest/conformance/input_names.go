@@ -10,7 +10,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// inputHostileRuns names everything that a run has by the texts.
+// inputHostileRuns uses the texts as all names that a run has.
 func inputHostileRuns(t *testing.T, e *env) {
 	for _, text := range hostileTexts {
 		hostileRun(t, e, text)
@@ -73,7 +73,7 @@ func inputNowhere(t *testing.T, e *env) {
 	}
 }
 
-// callsByName are the calls that look for something by a name.
+// callsByName lists the calls that look for something by a name.
 func callsByName(s *pgqrs.Store, run *pgqrs.RunHandle[string], name string) []call {
 	calls := []call{
 		{"Queues", false, func(ctx context.Context) error { _, err := s.Queues(ctx, "other", name); return err }},
@@ -94,7 +94,7 @@ func callsByName(s *pgqrs.Store, run *pgqrs.RunHandle[string], name string) []ca
 	return calls
 }
 
-// inputLongNames gives names of 10,000 characters to all that stores one.
+// inputLongNames gives names of 10,000 characters to everything that stores a name.
 func inputLongNames(t *testing.T, e *env) {
 	long := strings.Repeat("n", 10_000)
 	ctx := t.Context()

@@ -50,8 +50,8 @@ func (e *env) blank(t *testing.T) *pgqrs.Store {
 	return c.New(db, dialect)
 }
 
-// statement runs SQL of the test's own. It is a query because go-libsql
-// refuses to execute what returns rows.
+// statement runs SQL of the test's own. It is a query because go-libsql refuses to execute a
+// statement that returns rows.
 func statement(t *testing.T, db *sql.DB, text string) {
 	t.Helper()
 	rows, err := db.QueryContext(context.WithoutCancel(t.Context()), text)
@@ -180,7 +180,7 @@ func installUninstallAdopted(t *testing.T, e *env) {
 	must(t, e.store.Uninstall(t.Context()))
 }
 
-// occupied is what an application may have by the library's names.
+// occupied lists objects of an application that have the library's names.
 var occupied = map[pgqrs.Dialect][]struct{ text, name, what string }{
 	pgqrs.Postgres: {
 		{`CREATE TABLE pgqrs_queues (id BIGINT, title TEXT)`, "pgqrs_queues", "no column queue_name"},
@@ -338,8 +338,8 @@ func installAdopt(t *testing.T, e *env) {
 		}
 		statement(t, s.DB(), `INSERT INTO pgqrs_queues (queue_name) VALUES ('old')`)
 		statement(t, s.DB(), `INSERT INTO pgqrs_messages (queue_id, payload) SELECT id, '{"n": 1}' FROM pgqrs_queues`)
-		statement(t, s.DB(), `DROP TABLE pgqrs_migrations`) // which pgqrs 0.15 does not have
-		if half {                                           // as an earlier try that was cut short may leave it
+		statement(t, s.DB(), `DROP TABLE pgqrs_migrations`) // pgqrs 0.15 does not have it
+		if half {                                           // as an interrupted earlier attempt may leave it
 			statement(t, s.DB(), `ALTER TABLE pgqrs_messages ADD COLUMN last_error TEXT`)
 		}
 		_, err := s.Queues(t.Context())
@@ -392,7 +392,7 @@ func (e *env) schema(t *testing.T, prefix string) *pgqrs.Store {
 	return s
 }
 
-// schemas skips the test where there are none.
+// schemas skips the test on a database without schemas.
 func (e *env) schemas(t *testing.T) {
 	t.Helper()
 	if e.dialect != pgqrs.Postgres {
@@ -477,7 +477,7 @@ func installReadOnly(t *testing.T, e *env) {
 	writing := []call{{"DropQueue of an empty queue", true, func(ctx context.Context) error { return s.DropQueue(ctx, "empty") }}}
 	for _, c := range append(everyCall(s, "q"), runWorker(s, "q"), installCalls(s)[2]) {
 		if c.name == "DropQueue" {
-			continue // there are messages, so that it writes nothing
+			continue // messages exist, so Install writes nothing
 		}
 		if c.writes {
 			writing = append(writing, c)

@@ -19,13 +19,13 @@ var keptCases = []testcase{
 	{"what a schedule makes has the group, priority and headers of its Target, by the clock and by hand", "the first run by hand would be another one", keptBySchedule},
 }
 
-// belongings are all that an option can give a message.
+// belongings are all options that give a message something.
 func belongings() []pgqrs.Option {
 	return []pgqrs.Option{pgqrs.Group("ada"), pgqrs.Priority(2), pgqrs.Headers(map[string]string{"tenant": "t1", "lang": "en"})}
 }
 
-// wantBelongings fails the test unless a message has all that belongings gives, and other headers
-// as said.
+// wantBelongings fails the test unless a message has everything that belongings gives. Its other
+// headers must be the given ones.
 func wantBelongings(t *testing.T, m pgqrs.MessageInfo, others ...string) {
 	t.Helper()
 	equal(t, "group", m.Group, "ada")
@@ -43,8 +43,7 @@ func (e *env) messageOf(t *testing.T, run int64) pgqrs.MessageInfo {
 	return e.info(t, e.runInfo(t, run).MessageID)
 }
 
-// bookings is a workflow that does the step "book", which fails for good if that is what its input
-// says.
+// bookings returns a workflow with the step "book". The step fails for good if the input is true.
 func bookings(s *pgqrs.Store) (*pgqrs.Workflow[bool, string], pgqrs.Handler) {
 	w := pgqrs.NewWorkflow[bool, string](s, "bookings")
 	return w, w.Handle(func(ctx context.Context, run *pgqrs.Run, fails bool) (string, error) {
@@ -135,7 +134,7 @@ func keptByCopy(t *testing.T, e *env) {
 }
 
 func keptByChildren(t *testing.T, e *env) {
-	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // which nobody handles
+	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // no worker handles it
 	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		_, err := kids.Children(ctx, run, "kids", []int{1, 2}, belongings()...)
 		return receipt{}, err

@@ -158,7 +158,7 @@ var keyCases = []testcase{
 	}},
 }
 
-// keysOf gives each item of a batch its key; none where that is empty.
+// keysOf gives each item of a batch its key. An empty key gives none.
 func keysOf(option func(string) pgqrs.Option, keys ...string) pgqrs.Option {
 	return pgqrs.Each(func(i int) []pgqrs.Option {
 		if keys[i] == "" {

@@ -83,25 +83,25 @@ func kitRequire(t *testing.T, e *env) {
 	}), true)
 }
 
-// A probe is a test that notes with what it fails, instead of failing.
+// A probe is a testing.TB that records its failure instead of failing the test.
 type probe struct {
 	testing.TB
 	failure string
 }
 
-// Fatalf ends the goroutine, as that of a test does.
+// Fatalf records the failure and ends the goroutine, as a test's Fatalf does.
 func (p *probe) Fatalf(format string, args ...any) {
 	p.failure = fmt.Sprintf(format, args...)
 	panic(p)
 }
 
-// failsTest reports whether fn fails the test it is given.
+// failsTest reports whether fn fails the test that it is given.
 func failsTest(t *testing.T, fn func(testing.TB)) bool {
 	t.Helper()
 	return failure(t, fn) != ""
 }
 
-// failure returns the text with which fn fails the test it is given, or none.
+// failure returns the text with which fn fails the test that it is given, or "".
 func failure(t *testing.T, fn func(testing.TB)) (text string) {
 	t.Helper()
 	p := &probe{TB: t}

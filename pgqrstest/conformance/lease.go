@@ -177,7 +177,7 @@ var leaseCases = []testcase{
 	}},
 }
 
-// loseLease lets q take what old holds, and tries everything that old might then do.
+// loseLease lets q take the message that old holds, and tries everything that old might do then.
 func loseLease(t *testing.T, e *env, old, q *pgqrs.Queue[string]) {
 	t.Helper()
 	for what, settle := range settlements(t, old) {
@@ -197,7 +197,7 @@ func loseLease(t *testing.T, e *env, old, q *pgqrs.Queue[string]) {
 	}
 }
 
-// settlements are all that a holder may do to messages.
+// settlements are all calls that settle messages.
 func settlements(t *testing.T, q *pgqrs.Queue[string]) map[string]func(...*pgqrs.Message[string]) error {
 	type message = pgqrs.Message[string]
 	ctx := t.Context()

@@ -24,7 +24,7 @@ var limitCases = []testcase{
 	{"a handler that returns the error of the rate is tried again after the wait", "its message would come back too early, or hours too late", limitsHandler},
 }
 
-// slow is a rate at which nothing is added while a test runs.
+// slow is a rate so low that nothing is added while a test runs.
 const slow = 0.0001
 
 func (e *env) limited(t *testing.T, l pgqrs.Limits) *pgqrs.Store {
@@ -133,7 +133,7 @@ func limitsRate(t *testing.T, e *env) {
 	wantLimited(t, err, perMessage)
 	equal(t, "messages", len(dequeue(t, q, 10)), 2)
 	equal(t, "runs", len(value(e.store.Runs(t.Context(), pgqrs.RunFilter{}))(t)), 1)
-	// One that adds faster than calls can take.
+	// A limit that adds faster than calls can take.
 	fastest := pgqrs.NewQueue[int](e.limited(t, pgqrs.Limits{MaxPerSecond: 1e12, Burst: 1}), "fastest")
 	for i := range 20 {
 		enqueue(t, fastest, i)

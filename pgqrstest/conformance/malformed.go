@@ -34,11 +34,11 @@ var malformedCases = []testcase{
 	{"malformed rows of workers, queues and groups stop nobody and are listed", "one row would stop heartbeats, the maintenance and every listing", malformedOthers},
 }
 
-// A wrong is what something other than the library writes into a row, as the SET of an UPDATE.
+// A wrong is a change that foreign SQL makes to a row, as the SET of an UPDATE.
 type wrong struct {
 	set    string
-	reason string // what the error says of it; empty: the message is delivered like any other
-	lite   bool   // only SQLite and its family store it
+	reason string // what the error says of it, or empty if the message is delivered like any other
+	lite   bool   // only the SQLite family stores it
 }
 
 var wrongMessages = []wrong{
@@ -72,12 +72,13 @@ var wrongMessages = []wrong{
 	{`enqueued_at = 'yesterday'`, "enqueued_at", true},
 	{`enqueued_at = x'00'`, "enqueued_at", true},
 	{`enqueued_at = 12`, "enqueued_at", true},
-	{`due_at = 'yesterday'`, "", true}, // the claim writes it anew
+	{`due_at = 'yesterday'`, "", true}, // the claim overwrites it
 	{`vt = '0 o''clock'`, "due_at", true},
 	{`vt = ''`, "due_at", true},
 	{`vt = 'tomorrow'`, "no claim reaches it", true},
 	{`vt = x'00'`, "no claim reaches it", true},
-	{`vt = '2147483647'`, "no claim reaches it", true}, // what follows sorts like a time to come
+	// The following texts sort like a time in the future.
+	{`vt = '2147483647'`, "no claim reaches it", true},
 	{`vt = '5e3 garbage'`, "no claim reaches it", true},
 	{`vt = '9998-01-01T07:00:00Z'`, "no claim reaches it", true},
 	{`vt = '9998-02-31 07:00:00'`, "no claim reaches it", true},
@@ -103,8 +104,8 @@ var wrongMessages = []wrong{
 	{`dequeued_at = x'ff', failed_at = 'never'`, "", true},
 }
 
-// wrongsOn returns those that the case's database stores and its driver reads: that of ncruces
-// v0.18.4 reads no empty BLOB, as which the library asks for texts.
+// wrongsOn returns the changes that the case's database stores and its driver reads. The driver
+// ncruces v0.18.4 reads no empty BLOB, and the library reads texts as BLOBs.
 func wrongsOn(e *env, all []wrong) []wrong {
 	var empty []byte
 	readsEmpty := e.dialect == pgqrs.Postgres || e.db.QueryRow("SELECT CAST('' AS BLOB)").Scan(&empty) == nil
@@ -117,7 +118,7 @@ func wrongsOn(e *env, all []wrong) []wrong {
 	return list
 }
 
-// plant enqueues an urgent message that it makes wrong, and two good ones.
+// plant enqueues an urgent message and makes it wrong, and then enqueues two good messages.
 func (e *env) plant(t *testing.T, q *pgqrs.Queue[int], w wrong) (bad int64, good []int64) {
 	t.Helper()
 	bad = enqueue(t, q, -1, pgqrs.Priority(2))
@@ -126,7 +127,7 @@ func (e *env) plant(t *testing.T, q *pgqrs.Queue[int], w wrong) (bad int64, good
 	return bad, good
 }
 
-// judged fails the test unless a wrong message ended as it should have.
+// judged fails the test unless a wrong message ended as the table says.
 func (e *env) judged(t *testing.T, w wrong, id int64) {
 	t.Helper()
 	m := e.info(t, id)
@@ -172,7 +173,7 @@ func malformedInDequeue(t *testing.T, e *env) {
 		q := pgqrs.NewQueue[int](e.store, fmt.Sprintf("jobs %d", i))
 		bad, good := e.plant(t, q, x)
 		var got []int64
-		for range 3 { // one whose last holder never answered comes alone
+		for range 3 { // a message whose last holder never answered comes alone
 			for _, m := range dequeue(t, q, 10) {
 				got = append(got, m.ID)
 				must(t, q.Ack(t.Context(), m))
@@ -218,7 +219,7 @@ func malformedListed(t *testing.T, e *env) {
 	}
 }
 
-// pages returns the ids that a listing has, a page at a time, and fails the test if it does not
+// pages reads a listing page by page and returns its ids. It fails the test if the listing does not
 // end.
 func pages(t *testing.T, e *env, f pgqrs.MessageFilter) (ids []int64) {
 	t.Helper()
@@ -317,7 +318,7 @@ func malformedHidden(t *testing.T, e *env) {
 	e.awaitState(t, ids[0], pgqrs.Archived)
 }
 
-// wrongEnds are times of the end that stand in no listing, or that no retention reaches.
+// wrongEnds are end times that are in no listing, or that no retention reaches.
 var wrongEnds = []wrong{
 	{`archived_at = 'infinity'`, "archived_at", false},
 	{`archived_at = enqueued_at, failed_at = 'infinity'`, "failed_at", false},
@@ -380,14 +381,14 @@ func malformedFollowers(t *testing.T, e *env) {
 	equal(t, "messages of the batch that died", last.Batch.Dead, 1)
 	equal(t, "messages of the batch that were done", last.Batch.Done, 2)
 
-	// The one that waits for a batch has headers that are no object.
+	// The batch callback has headers that are no object.
 	ids = value(q.EnqueueBatch(t.Context(), []int{4}, pgqrs.Then(then, 10)))(t)
 	e.poke(t, `UPDATE pgqrs_messages SET headers = '[1]' WHERE id = (SELECT batch_id FROM pgqrs_messages WHERE id = %d)`, ids[0])
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
 	equal(t, "payload of what waited", dequeueOne(t, then).Payload, 10)
 }
 
-// wrongRun is what makes a run, or a step of it, wrong.
+// wrongRuns are changes to a run or to one of its steps.
 var wrongRuns = []wrong{
 	{`execution_ct = 9223372036854775807`, "", false},
 	{`created_at = 'infinity', started_at = '-infinity', paused_at = 'infinity'`, "", false},
@@ -416,7 +417,8 @@ var wrongSteps = []wrong{
 	{`started_at = 'yesterday'`, "started_at", true},
 }
 
-// twoParts is a workflow that records a step, waits for a signal and returns the step's result.
+// twoParts returns a workflow that records a step, waits for a signal and returns the step's
+// result.
 func twoParts(s *pgqrs.Store) (*pgqrs.Workflow[int, string], pgqrs.Handler) {
 	w := pgqrs.NewWorkflow[int, string](s, "two parts")
 	return w, w.Handle(func(ctx context.Context, run *pgqrs.Run, n int) (string, error) {
@@ -428,7 +430,7 @@ func twoParts(s *pgqrs.Store) (*pgqrs.Workflow[int, string], pgqrs.Handler) {
 	})
 }
 
-// ends fails the test unless a run ends as the wrong in its rows asks for.
+// ends fails the test unless a run ends as it should with the change in its rows.
 func (x wrong) ends(t *testing.T, h *pgqrs.RunHandle[string], want string) {
 	t.Helper()
 	got, err := h.Result(patience(t))
@@ -709,7 +711,7 @@ func malformedOthers(t *testing.T, e *env) {
 		policy := pgqrs.Policy{Rate: pgqrs.Rate{N: 1000, Per: time.Second}, GroupRate: pgqrs.Rate{N: 1000, Per: time.Second}}
 		must(t, other.With(policy).Configure(t.Context()))
 		enqueue(t, other, 1, pgqrs.Group("a"))
-		for _, m := range dequeue(t, other, 1) { // which makes a worker's row
+		for _, m := range dequeue(t, other, 1) { // the dequeue makes a worker's row
 			must(t, other.Ack(t.Context(), m))
 		}
 		e.poke(t, "UPDATE %s SET %s WHERE %s", x.table, x.set, map[string]string{
@@ -721,7 +723,8 @@ func malformedOthers(t *testing.T, e *env) {
 		value(json.Marshal(value(e.store.Depths(t.Context()))(t)))(t)
 		value(json.Marshal(value(e.store.Workers(t.Context()))(t)))(t)
 		enqueue(t, other, 2, pgqrs.Group("a"))
-		ms, err := other.Dequeue(t.Context(), 1, time.Minute) // its own limits may keep it back
+		// The queue's own limits may refuse the dequeue.
+		ms, err := other.Dequeue(t.Context(), 1, time.Minute)
 		if err != nil && !strings.Contains(err.Error(), "limits") && !strings.Contains(err.Error(), "stopped") {
 			t.Errorf("%s: dequeue: %v", x.set, err)
 		}

@@ -31,7 +31,7 @@ var memoryCases = []testcase{
 
 const mebibyte = 1 << 20
 
-// large returns a text that as JSON has some bytes more than n, of characters of two bytes each.
+// large returns a text of two-byte characters. As JSON it has a few bytes more than n.
 func large(n int) string { return strings.Repeat("é", n/2) }
 
 func memoryListed(t *testing.T, e *env) {
@@ -196,8 +196,8 @@ func memorySchedules(t *testing.T, e *env) {
 	equal(t, "whether its payload is whole", string(whole.Payload) == `"`+text+`"` && whole.PayloadSize == listed.PayloadSize, true)
 }
 
-// oversized are the columns whose texts a listing cuts, and what the row says of them; empty: that
-// it is cut.
+// oversized are the columns whose texts a listing cuts. The row must say which text is cut, or only
+// that it is cut if says is empty.
 var oversized = []struct{ table, column, says string }{
 	{"pgqrs_messages", "dedup_key", "dedup_key"},
 	{"pgqrs_messages", "last_error", ""},
@@ -220,7 +220,7 @@ var oversized = []struct{ table, column, says string }{
 func memoryNames(t *testing.T, e *env) {
 	q := jobs(e)
 	enqueue(t, q, "x")
-	value(q.Dequeue(t.Context(), 1, time.Minute))(t) // which makes a worker's row
+	value(q.Dequeue(t.Context(), 1, time.Minute))(t) // the dequeue makes a worker's row
 	w, h := twoParts(e.store)
 	run := launch(t, w, 1)
 	stop := start(t, fast(h))
@@ -261,7 +261,7 @@ func memoryNames(t *testing.T, e *env) {
 	}
 }
 
-// listings are all that there are, by what they list.
+// listings returns the result of every listing, by its name.
 func (e *env) listings(t *testing.T, run int64) map[string]any {
 	t.Helper()
 	var ids []int64
@@ -303,7 +303,7 @@ func memoryKept(t *testing.T, e *env) {
 	equal(t, "messages purged", value(e.store.Purge(t.Context(), "redriven", pgqrs.Archived))(t), 1)
 }
 
-// enqueueLarge enqueues messages that have a mebibyte each, but for a few bytes.
+// enqueueLarge enqueues messages of a mebibyte each, less a few bytes.
 func enqueueLarge(t *testing.T, q *pgqrs.Queue[string], n int) (ids []int64) {
 	t.Helper()
 	text := strings.Repeat("x", mebibyte-2)
@@ -331,11 +331,11 @@ func memoryClaimed(t *testing.T, e *env) {
 	for range 40 {
 		small = append(small, enqueue(t, q, "small"))
 	}
-	dequeue(small[:32]...) // as many as it looks at after large ones
+	dequeue(small[:32]...) // as many as Dequeue reads after large messages
 	dequeue(small[32:]...)
 }
 
-// Of messages with so much in a column a claim takes so many.
+// A claim takes columnClaimed messages if each has columnBytes in a column.
 const (
 	columnBytes   = 200_000
 	columnClaimed = 8*mebibyte/columnBytes + 1

@@ -73,7 +73,7 @@ var orderCases = []testcase{
 		var left atomic.Int64
 		left.Store(n)
 		together(t, consumers, func(i int) error {
-			// A call may return none while others are claiming what is left.
+			// A call may return nothing while others claim the last messages.
 			for left.Load() > 0 {
 				ms, err := queues[i].Dequeue(ctx, 7, time.Minute)
 				if err == nil {
@@ -94,7 +94,7 @@ var orderCases = []testcase{
 	}},
 }
 
-// drainBy dequeues and acks n messages at a time until none is left.
+// drainBy dequeues and acks n messages at a time until the queue is empty.
 func drainBy(t *testing.T, q *pgqrs.Queue[string], n int) []string {
 	t.Helper()
 	var got []string

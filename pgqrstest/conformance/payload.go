@@ -177,7 +177,7 @@ var payloadCases = []testcase{
 	}},
 }
 
-// comesBack fails the test unless a batch of JSON texts comes back.
+// comesBack fails the test unless a batch of JSON texts is delivered unchanged.
 func comesBack(t *testing.T, e *env, texts ...string) {
 	t.Helper()
 	q := pgqrs.NewQueue[json.RawMessage](e.store, "raw")
@@ -186,7 +186,7 @@ func comesBack(t *testing.T, e *env, texts ...string) {
 		raws = append(raws, json.RawMessage(text))
 	}
 	ids := value(q.EnqueueBatch(t.Context(), raws))(t)
-	for at := 0; at < len(ids); { // a call returns no more bytes than Dequeue says
+	for at := 0; at < len(ids); { // a call returns no more bytes than Dequeue documents
 		ms := dequeue(t, q, len(ids)-at+1)
 		if len(ms) == 0 {
 			t.Fatalf("%d of %d messages came", at, len(ids))
@@ -241,9 +241,8 @@ func invalidPayloads(t *testing.T, e *env) {
 	}
 }
 
-// checkNumbers fails the test unless the numbers are all taken and come back,
-// or all refused. On PostgreSQL it also asks whether the server would have
-// held those refused.
+// checkNumbers fails the test unless all the numbers are accepted and delivered, or all are
+// refused. On PostgreSQL it also checks that the server would refuse the same numbers.
 func checkNumbers(t *testing.T, e *env, take bool, numbers ...string) {
 	t.Helper()
 	q := pgqrs.NewQueue[json.RawMessage](e.store, "numbers")
@@ -269,8 +268,8 @@ func checkNumbers(t *testing.T, e *env, take bool, numbers ...string) {
 	}
 }
 
-// sameJSON fails the test unless got and want are the same JSON value:
-// whatever the spaces, the order of fields, the escapes and the way a number is written.
+// sameJSON fails the test unless got and want are the same JSON value. Spaces, the order of fields,
+// escapes and the notation of numbers do not matter.
 func sameJSON(t *testing.T, got []byte, want string) {
 	t.Helper()
 	if !sameValue(decode(t, got), decode(t, []byte(want))) {
@@ -319,8 +318,8 @@ func sameNumber(a, b string) bool {
 	return ok1 && ok2 && x.Cmp(y) == 0
 }
 
-// claimedTogether has payloads and headers of falling length, so that each fits where the one
-// before it stood.
+// claimedTogether claims payloads and headers of falling length, so that each fits into the space
+// of the one before it.
 func claimedTogether(t *testing.T, e *env) {
 	const n = 20
 	payload := func(i int) string { return strings.Repeat(string(rune('a'+i)), n-i) }
@@ -386,8 +385,8 @@ func payloadStrict(t *testing.T, e *env) {
 	equal(t, "result", value(w.RunHandle(fine.ID()).Result(t.Context()))(t).A, 1)
 }
 
-// A rest is what a type has left that has lost its field B.
+// A rest is the rest of a type that has lost its field B.
 type rest struct{ A int }
 
-// MarshalJSON has the field still, as the version before.
+// MarshalJSON still writes the field B, as the version before.
 func (r rest) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, `{"A":%d,"B":2}`, r.A), nil }

@@ -16,7 +16,7 @@ var policyCases = []testcase{
 	{"the lease of a queue's policy wins over the worker's, for claims and renewals", "a queue of long jobs would need a worker of its own, or its jobs be done twice", policyLease},
 }
 
-// policy reads what operators see of a queue's policy, and that both listings say the same.
+// policy reads a queue's policy, and checks that both listings agree on it.
 func (e *env) policy(t *testing.T, queue string) pgqrs.PolicyInfo {
 	t.Helper()
 	p := e.stats(t, queue).Policy

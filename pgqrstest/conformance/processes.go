@@ -16,9 +16,9 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// Processes is the part of the conformance suite that takes several processes
-// on one database, of which some are killed. The others are the test binary
-// again, so TestMain calls Main before anything else:
+// Processes is the part of the suite that runs several processes on one database and kills some of
+// them. The processes are started from the test binary, so TestMain calls Main before anything
+// else:
 //
 //	var processes = conformance.Processes{New: newDSN, Open: pgqrs.Open}
 //
@@ -29,24 +29,25 @@ import (
 //
 //	func TestProcesses(t *testing.T) { processes.Run(t) }
 type Processes struct {
-	// New makes an empty database, which goes when the test ends, and returns what Open takes.
+	// New creates an empty database and returns its DSN, which is passed to Open. New removes the
+	// database when the test ends.
 	New func(t *testing.T) (dsn string)
-	// Open opens such a database. It is called in every process. Closing the Store need not close
-	// the database.
+	// Open opens a database that New created. It is called in every process. Closing the Store need
+	// not close the database.
 	Open func(ctx context.Context, dsn string) (*pgqrs.Store, error)
-	// Scale multiplies how many processes, messages and kills there are. Zero means 1, which takes
-	// some seconds.
+	// Scale multiplies the number of processes, messages and kills. Zero means 1, which takes some
+	// seconds.
 	Scale int
 }
 
-// A joint is a case of several processes.
+// A joint is a case for several processes.
 type joint struct {
 	name, why string
 	test      func(t *testing.T, s *stage)
-	play      func(ctx context.Context, a *actor) error // what a process does, until ctx is done
+	play      func(ctx context.Context, a *actor) error // a process's work until ctx is done
 }
 
-// processCases name the parts that children play, too.
+// processCases are the cases of several processes. A child finds its part here by name.
 var processCases = []joint{
 	{"an idle worker takes what another process enqueues, by its polls", "messages would wait for a restart", testPickup, playPickup},
 	{"what a killed process held is delivered to another one", "a crash would cost a message", testHeirs, playHeirs},
@@ -58,18 +59,17 @@ var processCases = []joint{
 	{"processes that run one schedule, and are killed, enqueue each instant once", "a nightly job would be left out, or done twice", testInstants, playInstants},
 }
 
-// childVariable holds the part of a process that is a child of the test.
+// childVariable is the environment variable that holds a child's part.
 const childVariable = "PGQRSTEST_CHILD"
 
-// A part says in which case a child plays, and where.
+// A part tells a child its case and its database.
 type part struct {
 	Case, DSN string
 	Scale     int
 	Stuck     bool // it is there to be killed at work
 }
 
-// Main returns in the process of the test. In a child it plays the child's part and ends the
-// process.
+// Main returns in the process of the test. In a child process it runs the child's part and exits.
 func (p Processes) Main() {
 	text := os.Getenv(childVariable)
 	if text == "" {
@@ -82,8 +82,8 @@ func (p Processes) Main() {
 	os.Exit(0)
 }
 
-// play plays a child's part until its standard input ends, which is when the
-// test dismisses it or has died.
+// play runs a child's part until its standard input ends, which happens when the test dismisses the
+// child or dies.
 func (p Processes) play(text string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -107,7 +107,7 @@ func (p Processes) play(text string) error {
 	return fmt.Errorf("there is no case %q", o.Case)
 }
 
-// Run runs the cases.
+// Run runs the cases as subtests of t.
 func (p Processes) Run(t *testing.T) {
 	for _, j := range processCases {
 		t.Run(j.name, func(t *testing.T) {
@@ -130,22 +130,22 @@ func (p Processes) Run(t *testing.T) {
 	}
 }
 
-// A stage is what a case works on.
+// A stage is the environment of a case.
 type stage struct {
 	part
 	store *pgqrs.Store
 }
 
-// number is how many processes there are.
+// number is the number of processes.
 func (s *stage) number() int { return 1 + s.Scale }
 
-// An actor is what a child works with.
+// An actor is the environment of a child.
 type actor struct {
 	store *pgqrs.Store
 	part
 }
 
-// work runs workers until ctx is done. Each polls often and says only what is wrong.
+// work runs workers until ctx is done. Each worker polls often.
 func (a *actor) work(ctx context.Context, workers ...*pgqrs.Worker) error {
 	ended := make(chan error, len(workers))
 	for _, w := range workers {
@@ -159,7 +159,7 @@ func (a *actor) work(ctx context.Context, workers ...*pgqrs.Worker) error {
 	return errors.Join(errs...)
 }
 
-// Notes tell, in the order in which they were made, what the processes did.
+// Notes record the actions of the processes in their order.
 var (
 	makeNotes = map[pgqrs.Dialect]string{
 		pgqrs.Postgres: `CREATE TABLE notes (id BIGSERIAL PRIMARY KEY, subject TEXT NOT NULL, n BIGINT NOT NULL, what TEXT NOT NULL, pid BIGINT NOT NULL)`,
@@ -171,7 +171,7 @@ var (
 	}
 )
 
-// execute executes the text for the Store's dialect; Turso's is SQLite's.
+// execute executes the text for the Store's dialect. Turso uses SQLite's.
 func execute(ctx context.Context, s *pgqrs.Store, texts map[pgqrs.Dialect]string, args ...any) error {
 	text, ok := texts[s.Dialect()]
 	if !ok {
@@ -181,14 +181,14 @@ func execute(ctx context.Context, s *pgqrs.Store, texts map[pgqrs.Dialect]string
 	return err
 }
 
-// What happened to a subject.
+// The kinds of notes.
 const (
 	begun  = "begun"
 	failed = "failed"
 	ended  = "ended"
 )
 
-// A note is a row of the notes.
+// A note is a row of the table of notes.
 type note struct {
 	subject string
 	n       int
@@ -196,12 +196,12 @@ type note struct {
 	pid     int
 }
 
-// note makes one.
+// note adds a note.
 func (a *actor) note(ctx context.Context, subject string, n int, what string) error {
 	return execute(ctx, a.store, insertNote, subject, n, what, os.Getpid())
 }
 
-// notes reads them.
+// notes reads all notes.
 func (s *stage) notes(t *testing.T) []note {
 	t.Helper()
 	rows := value(s.store.DB().QueryContext(t.Context(), `SELECT subject, n, what, pid FROM notes ORDER BY id`))(t)
@@ -216,7 +216,7 @@ func (s *stage) notes(t *testing.T) []note {
 	return list
 }
 
-// awaitNotes waits until there are so many notes of a kind.
+// awaitNotes waits until there are n notes of a kind.
 func (s *stage) awaitNotes(t *testing.T, what string, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d notes say %q", n, what), func() bool {
@@ -230,7 +230,7 @@ func (s *stage) awaitNotes(t *testing.T, what string, n int) {
 	})
 }
 
-// awaitArchived waits until so many messages of a queue are done.
+// awaitArchived waits until n messages of a queue are archived.
 func (s *stage) awaitArchived(t *testing.T, queue string, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d messages of %q are archived", n, queue), func() bool {
@@ -239,7 +239,7 @@ func (s *stage) awaitArchived(t *testing.T, queue string, n int) {
 	})
 }
 
-// A process is a child of the test.
+// A process is a child process of the test.
 type process struct {
 	cmd    *exec.Cmd
 	stdin  io.Closer
@@ -250,7 +250,7 @@ type process struct {
 // begin starts a child, which is killed if it is still there when the test ends.
 func (s *stage) begin(t *testing.T) *process { return begin(t, s.part) }
 
-// beginStuck starts a child that will not get on with what it takes up.
+// beginStuck starts a child that never finishes the work it takes.
 func (s *stage) beginStuck(t *testing.T) *process {
 	o := s.part
 	o.Stuck = true
@@ -270,7 +270,7 @@ func begin(t *testing.T, o part) *process {
 	return p
 }
 
-// kill kills the child, by SIGKILL where there is one, and returns its id.
+// kill kills the child, by SIGKILL where there is one, and returns its process id.
 func (p *process) kill(t *testing.T) int {
 	t.Helper()
 	must(t, p.cmd.Process.Kill())

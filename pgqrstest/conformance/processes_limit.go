@@ -8,7 +8,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// The limits that processes keep to together.
+// The limits that the processes share.
 var (
 	threeHeld  = pgqrs.Policy{MaxLeased: 3}
 	fiftyEach  = pgqrs.Rate{N: 10, Per: 200 * time.Millisecond}
@@ -19,7 +19,7 @@ func playHeld(ctx context.Context, a *actor) error { return a.workLimited(ctx, t
 
 func playRate(ctx context.Context, a *actor) error { return a.workLimited(ctx, fiftyATime) }
 
-// workLimited works a queue by two workers.
+// workLimited handles a queue with two workers.
 func (a *actor) workLimited(ctx context.Context, p pgqrs.Policy) error {
 	handler := pgqrs.NewQueue[int](a.store, "limited").With(p).Handle(func(ctx context.Context, m *pgqrs.Message[int]) error {
 		if err := a.note(ctx, "message", m.Payload, begun); err != nil {
@@ -31,7 +31,7 @@ func (a *actor) workLimited(ctx context.Context, p pgqrs.Policy) error {
 	return a.work(ctx, &pgqrs.Worker{Handlers: []pgqrs.Handler{handler}}, &pgqrs.Worker{Handlers: []pgqrs.Handler{handler}})
 }
 
-// limited has the processes work messages to their end, under a limit.
+// limited runs processes that handle messages under a limit, until all messages are done.
 func (s *stage) limited(t *testing.T, p pgqrs.Policy) {
 	t.Helper()
 	q := pgqrs.NewQueue[int](s.store, "limited").With(p)
@@ -58,7 +58,7 @@ func (s *stage) limited(t *testing.T, p pgqrs.Policy) {
 	}
 }
 
-// testHeld counts by the notes, which are made after the claim and before the ack.
+// testHeld counts the notes, which are made after the claim and before the ack.
 func testHeld(t *testing.T, s *stage) {
 	s.limited(t, threeHeld)
 	now, most := 0, 0
@@ -75,7 +75,7 @@ func testHeld(t *testing.T, s *stage) {
 	}
 }
 
-// claimTimes are when deliveries began, by the database's clock, in microseconds.
+// claimTimes select when deliveries began, by the database's clock, in microseconds.
 var claimTimes = map[pgqrs.Dialect]string{
 	pgqrs.Postgres: `SELECT (extract(epoch FROM dequeued_at) * 1000000)::bigint FROM pgqrs_messages ORDER BY 1`,
 	pgqrs.SQLite:   `SELECT CAST((julianday(dequeued_at) - 2440587.5) * 86400000000 AS INTEGER) FROM pgqrs_messages ORDER BY 1`,
@@ -98,7 +98,7 @@ func testRate(t *testing.T, s *stage) {
 	must(t, rows.Err())
 	for i := range at {
 		for j := i; j < len(at); j++ {
-			within := at[j] - at[i] + 2*time.Millisecond // as far as SQLite's clock reads
+			within := at[j] - at[i] + 2*time.Millisecond // the resolution of SQLite's clock
 			if n, most := j-i+1, fiftyEach.N+int(within*time.Duration(fiftyEach.N)/fiftyEach.Per); n > most {
 				t.Fatalf("%d deliveries began within %v; want %d at most", n, within, most)
 			}

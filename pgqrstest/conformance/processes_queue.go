@@ -11,8 +11,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// patient is a policy for messages that are given back at once, do not die of
-// being killed often, and are missed within two seconds.
+// patient is a policy for messages whose workers are killed often. They are retried at once and
+// without limit, and their lease ends after two seconds.
 var patient = pgqrs.Policy{MaxAttempts: -1, Lease: 2 * time.Second, Backoff: func(int) time.Duration { return 0 }}
 
 func playPickup(ctx context.Context, a *actor) error {
@@ -156,18 +156,17 @@ func testGroups(t *testing.T, s *stage) {
 	equal(t, "number of groups", len(lines), groups)
 }
 
-// A line is where a group stands as its notes are read.
+// A line is the state of a group while its notes are read.
 type line struct {
 	done int  // messages that have ended
-	open bool // whether the next one is being worked
-	pid  int  // who works it
+	open bool // whether the next message is being handled
+	pid  int  // the process that handles it
 }
 
-// take takes a note and reports whether it is in order: a message is begun only
-// after the one before it has ended, and again only after it failed or who had
-// it was killed.
+// take adds a note and reports whether it is in order. A message may begin only after the message
+// before it has ended. It may begin again only after it failed or its process was killed.
 func (l *line) take(x note, killed map[int]bool) bool {
-	if x.n == l.done-1 { // it had ended, and who worked it died before that was recorded
+	if x.n == l.done-1 { // it had ended, and its process died before that was recorded
 		return len(killed) > 0 && (!l.open || killed[l.pid])
 	}
 	free := !l.open || killed[l.pid]
@@ -185,7 +184,8 @@ func (l *line) take(x note, killed map[int]bool) bool {
 	}
 }
 
-// playBatch works letters, one in seven of which dies, and the report that waits for them.
+// playBatch handles letters, one in seven of which dies, and the report that is their batch
+// callback.
 func playBatch(ctx context.Context, a *actor) error {
 	letters := pgqrs.NewQueue[int](a.store, "letters").With(patient)
 	reports := pgqrs.NewQueue[string](a.store, "reports").With(patient)

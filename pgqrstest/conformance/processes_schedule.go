@@ -15,7 +15,7 @@ func playInstants(ctx context.Context, a *actor) error {
 	}})
 }
 
-// testInstants keeps two processes, and kills the older one again and again.
+// testInstants keeps two processes running, and kills the older one again and again.
 func testInstants(t *testing.T, s *stage) {
 	older, newer := s.begin(t), s.begin(t)
 	for kills := range s.Scale {
@@ -41,13 +41,14 @@ func testInstants(t *testing.T, s *stage) {
 	equal(t, "number of messages", len(messages), len(runs))
 }
 
-// awaitInstants waits until so many instants have been run.
+// awaitInstants waits until n instants have been run.
 func (s *stage) awaitInstants(t *testing.T, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d instants were run", n), func() bool { return len(s.instants(t)) >= n })
 }
 
-// instants lists the schedule's runs, the latest first; none before a process has made it.
+// instants lists the schedule's runs, the latest first. The list is empty before a process has made
+// the schedule.
 func (s *stage) instants(t *testing.T) []pgqrs.ScheduleRun {
 	t.Helper()
 	if len(value(s.store.Schedules(t.Context(), "beat"))(t)) == 0 {

@@ -30,7 +30,7 @@ var queueLimitCases = []testcase{
 	{"a claim with a limit that meets a conflict begins again, and takes its tokens once", "messages would be claimed twice or be lost, or the rate be halved", limitConflict},
 }
 
-// limitedQueue is a queue with a policy that is in its row, and messages 1 to n.
+// limitedQueue returns a queue with messages 1 to n, and a policy in its row.
 func limitedQueue(t *testing.T, s *pgqrs.Store, n int, p pgqrs.Policy) *pgqrs.Queue[int] {
 	t.Helper()
 	q := pgqrs.NewQueue[int](s, "limited").With(p)
@@ -45,7 +45,7 @@ func limitedQueue(t *testing.T, s *pgqrs.Store, n int, p pgqrs.Policy) *pgqrs.Qu
 	return q
 }
 
-// wantClosed wants an error that says when to come again.
+// wantClosed wants an error that says when to try again, and returns that time.
 func wantClosed(t *testing.T, q *pgqrs.Queue[int]) time.Duration {
 	t.Helper()
 	ms, err := q.Dequeue(t.Context(), 10, time.Minute)
@@ -156,7 +156,7 @@ func limitRoom(t *testing.T, e *env) {
 		ms = dequeue(t, q, 10)
 		want := 1
 		if i == len(settles)-1 {
-			want = 2 // the other one's has expired too
+			want = 2 // the other lease has expired too
 		}
 		equal(t, "messages after "+settle.what, len(ms), want)
 	}
@@ -284,7 +284,7 @@ func limitNoticedByWorker(t *testing.T, e *env) {
 	equal(t, "handlers at a time", most.Load(), 1)
 }
 
-// receiveIn hands a value to whoever receives from c.
+// receiveIn sends a value to a receiver of c.
 func receiveIn(t *testing.T, what string, c chan<- struct{}) {
 	t.Helper()
 	select {
@@ -315,9 +315,10 @@ func limitAnew(t *testing.T, e *env) {
 	q := limitedQueue(t, e.store, 20, pgqrs.Policy{Rate: pgqrs.Rate{N: 1, Per: 24 * time.Hour}})
 	equal(t, "messages at first", len(dequeue(t, q, 10)), 1)
 	wantClosed(t, q)
-	must(t, q.Configure(t.Context())) // the same again changes nothing
+	must(t, q.Configure(t.Context())) // the same settings change nothing
 	wantClosed(t, q)
-	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 1, Per: 24 * time.Hour}, Retention: time.Hour}).Configure(t.Context())) // nor does something else
+	// Another setting changes nothing either.
+	must(t, q.With(pgqrs.Policy{Rate: pgqrs.Rate{N: 1, Per: 24 * time.Hour}, Retention: time.Hour}).Configure(t.Context()))
 	wantClosed(t, q)
 	for _, rate := range []pgqrs.Rate{{N: 1, Per: 12 * time.Hour}, {N: 2, Per: 24 * time.Hour}} { // another interval, another burst
 		must(t, q.With(pgqrs.Policy{Rate: rate}).Configure(t.Context()))

@@ -39,7 +39,7 @@ func reservedRefused(t *testing.T, e *env) {
 	for _, name := range []string{"pgqrs-batch", "pgqrs-group", pgqrs.DueHeader, "dead-letter-queue"} {
 		s := e.newStore(t, pgqrs.Config{Headers: func(context.Context) map[string]string { return map[string]string{name: "1"} }})
 		for what, err := range reservedCalls(t, s, pgqrs.Priority(1)) {
-			if what != "a schedule" { // which asks for them at its instants
+			if what != "a schedule" { // a schedule sets such keys itself
 				wantError(t, err, pgqrs.ErrInvalidPayload)
 				wantText(t, "error of "+what, err.Error(), "Config.Headers", name)
 			}
@@ -49,7 +49,7 @@ func reservedRefused(t *testing.T, e *env) {
 	_ = enqueue(t, jobs(e), "x", pgqrs.Key("a pgqrs-key"), pgqrs.Headers(map[string]string{"x-pgqrs-": "1"}))
 }
 
-// reservedCalls makes every call that takes options with one, and returns the errors.
+// reservedCalls makes every call that takes options with the given option, and returns the errors.
 func reservedCalls(t *testing.T, s *pgqrs.Store, option pgqrs.Option) map[string]error {
 	t.Helper()
 	q, w := pgqrs.NewQueue[int](s, "jobs"), pgqrs.NewWorkflow[int, int](s, "flow")

@@ -40,8 +40,8 @@ var scheduleCases = []testcase{
 	{"calls about a schedule that does not exist return ErrNotFound", "a typo would look like success", scheduleNone},
 }
 
-// A grid is a rule of instants that a case is not overtaken by: half a step from now, if it was
-// made now.
+// A grid is a rule whose instants lie half a step from the time at which the grid was made. So no
+// instant comes while a case runs.
 type grid struct {
 	base time.Time
 	step time.Duration
@@ -57,16 +57,16 @@ func (g grid) Next(t time.Time) time.Time {
 
 func (g grid) String() string { return "each " + g.step.String() }
 
-// last returns the nth latest instant, from 0 on.
+// last returns the nth latest instant, where 0 is the latest.
 func (g grid) last(n int) time.Time { return g.base.Add(-time.Duration(n) * g.step) }
 
-// ticking runs a worker that has schedules and nothing else.
+// ticking runs a worker that only has schedules.
 func ticking(t *testing.T, schedules ...pgqrs.Schedule) (stop func() error) {
 	t.Helper()
 	return start(t, &pgqrs.Worker{Schedules: schedules})
 }
 
-// schedule reads the one named.
+// schedule reads the schedule with a name.
 func (e *env) schedule(t *testing.T, name string) pgqrs.ScheduleInfo {
 	t.Helper()
 	list := value(e.store.Schedules(t.Context(), name))(t)
@@ -87,7 +87,7 @@ func (e *env) runsOf(t *testing.T, name string) []pgqrs.ScheduleRun {
 	return runs
 }
 
-// awaitNext waits until a schedule is advanced to an instant.
+// awaitNext waits until a schedule's next instant is the given one.
 func (e *env) awaitNext(t *testing.T, name string, next time.Time) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("schedule %q is advanced to %v", name, next), func() bool {
@@ -102,14 +102,14 @@ func (e *env) setNext(t *testing.T, name string, at time.Time) {
 	e.poke(t, "UPDATE pgqrs_schedules SET next_at = '%s', tick_ct = tick_ct + 1 WHERE name = '%s'", e.timeText(at), name)
 }
 
-// timeText is a time as a literal.
+// timeText returns a time as an SQL literal.
 func (e *env) timeText(at time.Time) string {
 	zone := map[pgqrs.Dialect]string{pgqrs.Postgres: "+00"}[e.dialect]
 	return at.UTC().Format("2006-01-02 15:04:05.000") + zone
 }
 
-// register makes the rows of schedules, and leaves no worker behind. That
-// of a last one says that the worker has come that far.
+// register makes the rows of schedules, and leaves no worker running. It adds one more schedule,
+// whose row shows that the worker has made the others.
 func (e *env) register(t *testing.T, schedules ...pgqrs.Schedule) {
 	t.Helper()
 	beacon := schedules[0]
@@ -120,7 +120,7 @@ func (e *env) register(t *testing.T, schedules ...pgqrs.Schedule) {
 	must(t, e.store.DeleteSchedule(t.Context(), beacon.Name))
 }
 
-// instants returns when runs were due.
+// instants returns the times at which runs were due.
 func instants(runs []pgqrs.ScheduleRun) (list []string) {
 	for _, r := range runs {
 		list = append(list, r.DueAt.UTC().Format(time.RFC3339Nano))
@@ -250,7 +250,8 @@ func scheduleMissed(t *testing.T, e *env) {
 	}
 }
 
-// A flood is a rule of an instant each second up to those of a grid, which follow.
+// A flood is a rule with an instant each second up to the latest instant of a grid, and then the
+// grid's instants.
 type flood struct{ grid }
 
 func (f flood) Next(t time.Time) time.Time {
@@ -314,7 +315,7 @@ func scheduleChanged(t *testing.T, e *env) {
 	e.setNext(t, "s", hourly.last(0))
 	e.register(t, pgqrs.Schedule{Name: "s", Rule: hourly, Zone: time.FixedZone("Here", 3600), Target: q.Target("new")})
 	equal(t, "next instant by another zone", e.schedule(t, "s").NextAt, hourly.last(-1))
-	equal(t, "runs of what the other zone had", len(e.runsOf(t, "s")), 1) // the one by hand
+	equal(t, "runs of what the other zone had", len(e.runsOf(t, "s")), 1) // the run by hand
 	equal(t, "zone", e.schedule(t, "s").Zone, "Here")
 }
 
@@ -359,7 +360,8 @@ func scheduleVersions(t *testing.T, e *env) {
 	q, hourly, daily := pgqrs.NewQueue[string](e.store, "q"), newGrid(time.Hour), newGrid(24*time.Hour)
 	older := pgqrs.Schedule{Name: "s", Rule: daily, Target: q.Target("old")}
 	newer := pgqrs.Schedule{Name: "s", Rule: hourly, Target: q.Target("new")}
-	beside := pgqrs.Schedule{Name: "beside", Rule: pgqrs.Every(time.Second), Target: q.Target("beside")} // makes it look each second
+	// The worker looks each second because of this schedule.
+	beside := pgqrs.Schedule{Name: "beside", Rule: pgqrs.Every(time.Second), Target: q.Target("beside")}
 	ticking(t, older, beside)
 	e.awaitNext(t, "s", daily.last(-1))
 	stop := ticking(t, newer)
@@ -387,7 +389,7 @@ func scheduleClockBack(t *testing.T, e *env) {
 	stop := ticking(t, s)
 	e.awaitNext(t, "s", g.last(-1))
 	must(t, stop())
-	// Its time comes again, with another that is new.
+	// The instant is due again, together with a new one.
 	e.setNext(t, "s", g.last(1))
 	s.CatchUp = 2
 	ticking(t, s)
@@ -419,7 +421,7 @@ func scheduleAtomic(t *testing.T, e *env) {
 	}
 }
 
-// receiveClosed waits for a channel to be closed.
+// receiveClosed waits until a channel is closed.
 func receiveClosed(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
@@ -429,7 +431,7 @@ func receiveClosed(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
-// A watched is a rule that tells in which zone it was asked, and for when.
+// A watched is a rule that reports in which zone and for which time it was asked.
 type watched struct {
 	grid
 	asked *tally[time.Time]
@@ -452,7 +454,7 @@ func scheduleZone(t *testing.T, e *env) {
 	equal(t, "whether the rule was asked", rule.asked.len() > 0, true)
 }
 
-// A brittle rule works the first time.
+// A brittle is a rule that works only the first time.
 type brittle struct {
 	grid
 	then func(t time.Time) time.Time
@@ -490,7 +492,7 @@ func scheduleBadRule(t *testing.T, e *env) {
 	}
 }
 
-// A heldRule does not return what comes after its latest instant before held is done.
+// A heldRule returns what comes after its latest instant only once held is done.
 type heldRule struct {
 	grid
 	held context.Context
@@ -537,8 +539,8 @@ func scheduleWaits(t *testing.T, e *env) {
 	}
 }
 
-// holdSchedules has a transaction keep a key that a schedule enqueues and the row of another one,
-// where writers do not wait for each other.
+// holdSchedules opens a transaction that holds the key of one schedule's message and the row of
+// another schedule. It needs a database whose writers do not wait for each other.
 func (e *env) holdSchedules(t *testing.T, q *pgqrs.Queue[int], key, row string) (release func()) {
 	t.Helper()
 	if e.dialect != pgqrs.Postgres {

@@ -52,7 +52,7 @@ func scheduleByHand(t *testing.T, e *env) {
 	e.register(t, pgqrs.Schedule{Name: "w", Rule: g, Target: w.Target("in")})
 	must(t, e.store.PauseSchedule(t.Context(), "s"))
 	before := e.schedule(t, "s")
-	other := e.newStore(t, pgqrs.Config{}) // which has no code of it
+	other := e.newStore(t, pgqrs.Config{}) // it has no code for the schedule
 	for n := range 2 {
 		run := value(other.RunSchedule(t.Context(), "s"))(t)
 		m := dequeueOne(t, q)

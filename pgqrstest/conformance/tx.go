@@ -159,15 +159,15 @@ var txCases = []testcase{
 	{"the ctx of a transaction of HandleTx or StepTx is good for any call once that has ended", "a goroutine that the handler started could not enqueue any more", txAfter},
 }
 
-// A callerTx is a transaction of the caller's, of either kind that WithTx takes.
+// A callerTx is a transaction of the caller, of either kind that WithTx takes.
 type callerTx struct {
 	e      *env
 	pinned bool // on a *sql.Conn
-	commit bool // how it is to end
+	commit bool // whether it ends by COMMIT
 	finish func() error
 }
 
-// eachTx calls fn for either kind of transaction and either end. fn begins and ends it.
+// eachTx calls fn for both kinds of transaction and both ends. fn begins and ends the transaction.
 func eachTx(e *env, fn func(tx *callerTx)) {
 	for _, pinned := range []bool{false, true} {
 		for _, commit := range []bool{false, true} {
@@ -181,7 +181,7 @@ func (c *callerTx) begin(t *testing.T) pgqrs.Tx {
 	t.Helper()
 	if !c.pinned {
 		tx := value(c.e.db.BeginTx(t.Context(), nil))(t)
-		t.Cleanup(func() { _ = tx.Rollback() }) // nothing, if it has ended
+		t.Cleanup(func() { _ = tx.Rollback() }) // does nothing if it has ended
 		c.finish = tx.Rollback
 		if c.commit {
 			c.finish = tx.Commit
@@ -189,7 +189,7 @@ func (c *callerTx) begin(t *testing.T) pgqrs.Tx {
 		return tx
 	}
 	conn := value(c.e.db.Conn(t.Context()))(t)
-	t.Cleanup(func() { _ = conn.Close() }) // nothing, if it was closed
+	t.Cleanup(func() { _ = conn.Close() }) // does nothing if it was closed
 	text := "BEGIN IMMEDIATE"
 	if c.e.dialect == pgqrs.Postgres {
 		text = "BEGIN"
@@ -206,13 +206,14 @@ func (c *callerTx) begin(t *testing.T) pgqrs.Tx {
 	return conn
 }
 
-// end ends the transaction the way it is to end.
+// end ends the transaction by COMMIT or ROLLBACK.
 func (c *callerTx) end(t *testing.T) {
 	t.Helper()
 	must(t, c.finish())
 }
 
-// view returns everything about a message, for comparison; "none" if it is not there.
+// view returns everything about a message as a text for comparison, or "none" if there is no
+// message.
 func (e *env) view(t *testing.T, id int64) string {
 	t.Helper()
 	ms := value(e.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{id}}))(t)
@@ -222,8 +223,7 @@ func (e *env) view(t *testing.T, id int64) string {
 	return fmt.Sprintf("%s %+v", ms[0].State, ms[0])
 }
 
-// within calls fn in a HandleTx handler and in the function of a StepTx, with what tells them
-// apart.
+// within calls fn in a HandleTx handler and in the function of a StepTx, with the name of the kind.
 func (e *env) within(t *testing.T, fn func(ctx context.Context, tx *sql.Tx, kind string) error) (id int64, h *pgqrs.RunHandle[int]) {
 	t.Helper()
 	q, w := pgqrs.NewQueue[int](e.store, "within").With(atOnce(1)), pgqrs.NewWorkflow[int, int](e.store, "steps")

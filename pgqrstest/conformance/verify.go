@@ -23,7 +23,7 @@ var verifyCases = []testcase{
 	{"what is written on a connection after Verify and Install looked at the schema there is committed", "messages would be lost with the connection, though their ids were returned", verifyHarmless},
 }
 
-// wantComplete checks that Verify finds nothing wrong.
+// wantComplete fails the test unless Verify finds nothing wrong.
 func wantComplete(t *testing.T, s *pgqrs.Store) {
 	t.Helper()
 	r := value(s.Verify(t.Context()))(t)
@@ -35,8 +35,8 @@ func wantComplete(t *testing.T, s *pgqrs.Store) {
 	}
 }
 
-// warnings returns what Verify warns of, but for a server whose only data is a test's, the version
-// of an engine that a driver brings, and what waits for a case to take it.
+// warnings returns Verify's warnings without three that tests provoke: a test server without fsync,
+// the engine version of a driver, and messages that no worker takes.
 func warnings(r pgqrs.Report) []string {
 	return slices.DeleteFunc(slices.Clone(r.Warnings), func(w string) bool {
 		return strings.HasPrefix(w, "fsync is off: ") || strings.Contains(w, "WAL-reset bug") || strings.HasSuffix(w, "no live worker takes them")
@@ -92,7 +92,7 @@ func verifyModel(t *testing.T, e *env) {
 	equalSlices(t, "warnings", warnings(r), nil)
 }
 
-// forgetful makes the only connection of a pool worth a warning.
+// forgetful gives the only connection of a pool a setting that Verify warns of.
 var forgetful = map[pgqrs.Dialect]struct{ text, warning string }{
 	pgqrs.Postgres: {`SET synchronous_commit = off`, "synchronous_commit is off: "},
 	pgqrs.SQLite:   {`PRAGMA busy_timeout = 0`, "busy_timeout is 0: "},
@@ -134,7 +134,7 @@ func verifyReadOnly(t *testing.T, e *env) {
 	}
 }
 
-// unattended returns what Verify says of queues without workers.
+// unattended returns Verify's warnings about queues without workers.
 func (e *env) unattended(t *testing.T) []string {
 	t.Helper()
 	return slices.DeleteFunc(value(e.store.Verify(t.Context()))(t).Warnings, func(w string) bool { return !strings.HasSuffix(w, "no live worker takes them") })
@@ -192,7 +192,8 @@ func verifyMistaken(t *testing.T, e *env) {
 	}[e.dialect]
 	engine := value(e.store.Verify(t.Context()))(t).Engine
 	if strings.HasPrefix(engine, "Turso ") {
-		wrong = append(wrong, pgqrs.SQLite) // whose statements leave a connection unable to commit there
+		// SQLite's statements leave a connection unable to commit there
+		wrong = append(wrong, pgqrs.SQLite)
 	}
 	for _, d := range wrong {
 		s := pgqrs.New(e.db, d)
@@ -220,7 +221,7 @@ func verifyLogged(t *testing.T, e *env) {
 	c := e.config
 	c.Logger = log.logger(t)
 	s = c.New(s.DB(), e.dialect)
-	s.DB().SetMaxOpenConns(1) // which Verify warns of too
+	s.DB().SetMaxOpenConns(1) // Verify warns of this too
 	h, got := handling(pgqrs.NewQueue[string](s, "a"))
 	const said = `warning="the pool has one connection (SetMaxOpenConns(1))`
 	stop := start(t, fast(h))

@@ -36,20 +36,20 @@ var workerCases = []testcase{
 	{"takes nothing from a paused queue until it is resumed", "an operator could not hold a queue back", workerPaused},
 }
 
-// fast is a worker that looks for messages often.
+// fast returns a worker that polls often.
 func fast(handlers ...pgqrs.Handler) *pgqrs.Worker {
 	return &pgqrs.Worker{Handlers: handlers, PollInterval: 10 * time.Millisecond}
 }
 
-// never is a PollInterval that no test lives to see.
+// never is a PollInterval that is longer than any test.
 const never = time.Hour
 
-// atOnce is a policy without waiting between attempts.
+// atOnce is a policy without a backoff.
 func atOnce(maxAttempts int) pgqrs.Policy {
 	return pgqrs.Policy{MaxAttempts: maxAttempts, Backoff: func(int) time.Duration { return 0 }}
 }
 
-// A tally keeps what handlers were given. It is safe for concurrent use.
+// A tally collects what handlers receive. It is safe for concurrent use.
 type tally[T any] struct {
 	mu   sync.Mutex
 	seen []T
@@ -69,7 +69,7 @@ func (l *tally[T]) all() []T {
 
 func (l *tally[T]) len() int { return len(l.all()) }
 
-// A gauge counts what goes on at a time, and the most there ever was.
+// A gauge counts concurrent activities, and keeps the maximum.
 type gauge struct {
 	mu        sync.Mutex
 	now, most int
@@ -88,7 +88,7 @@ func (g *gauge) read() (now, most int) {
 	return g.now, g.most
 }
 
-// awaitState waits until a message is in a state and returns it.
+// awaitState waits until a message is in a state, and returns the message.
 func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) pgqrs.MessageInfo {
 	t.Helper()
 	eventually(t, fmt.Sprintf("message %d is %s", id, state), func() bool { return e.info(t, id).State == state })
@@ -106,8 +106,8 @@ func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
 	return v
 }
 
-// poke changes the tables behind the library's back. It takes no arguments
-// but those of fmt.Sprintf, because dialects differ in how they bind.
+// poke changes the tables without the library. Its arguments are those of fmt.Sprintf, because
+// dialects differ in how they bind arguments.
 func (e *env) poke(t *testing.T, format string, args ...any) {
 	t.Helper()
 	dbtest.Retry(t, func() error {
@@ -156,10 +156,10 @@ func workerPolicies(t *testing.T, e *env) {
 	}
 }
 
-// quick is how many messages make a worker find out that it is worth claiming ahead.
+// quick is how many messages a worker needs to learn that claiming ahead pays.
 const quick = 30
 
-// backlog stores quick messages, of payload 0, and then n of payload 1.
+// backlog stores quick messages with payload 0, and then n messages with payload 1.
 func backlog(t *testing.T, q *pgqrs.Queue[int], n int) {
 	t.Helper()
 	payloads := make([]int, quick+n)
@@ -169,8 +169,8 @@ func backlog(t *testing.T, q *pgqrs.Queue[int], n int) {
 	value(q.EnqueueBatch(t.Context(), payloads))(t)
 }
 
-// counted is a handler that counts how many messages are being handled. Those
-// that are not quick wait at the gate.
+// counted returns a handler that counts how many messages are being handled. Messages with another
+// payload than 0 wait at the gate.
 func counted(q *pgqrs.Queue[int], g *gauge, gate <-chan struct{}) pgqrs.Handler {
 	return q.Handle(func(_ context.Context, m *pgqrs.Message[int]) error {
 		g.add(1)
@@ -186,7 +186,7 @@ func workerConcurrency(t *testing.T, e *env) {
 	var g gauge
 	gate := make(chan struct{})
 	var handlers []pgqrs.Handler
-	for _, name := range []string{"a", "b"} { // the worker's limit is for both together
+	for _, name := range []string{"a", "b"} { // the two queues share the worker's limit
 		q := pgqrs.NewQueue[int](e.store, name)
 		backlog(t, q, 6)
 		handlers = append(handlers, counted(q, &g, gate))
@@ -234,7 +234,7 @@ func workerFair(t *testing.T, e *env) {
 		handled.add(1)
 		if n, _ := before.read(); n > 0 {
 			if now, _ := handled.read(); now > n+most {
-				return nil // the queue has had its way, and ends
+				return nil // the queue has kept the worker to itself for long enough, and ends
 			}
 		}
 		_, err := busy.Enqueue(ctx, m.Payload+1)

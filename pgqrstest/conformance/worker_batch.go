@@ -25,7 +25,7 @@ var batchCases = []testcase{
 	{"a batch handler that cannot work is refused when the worker starts", "a mistake would show as messages that are never handled", batchRefused},
 }
 
-// batching returns a handler that keeps what its batches had.
+// batching returns a handler that keeps the contents of its batches.
 func batching(q *pgqrs.Queue[int], size int, age time.Duration) (pgqrs.Handler, *tally[string]) {
 	var calls tally[string]
 	return q.HandleBatch(func(_ context.Context, ms []*pgqrs.Message[int]) error {

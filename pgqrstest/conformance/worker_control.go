@@ -24,7 +24,7 @@ var controlCases = []testcase{
 	{"a worker that was given up for dead while it was held up goes on", "a laptop that slept, or a paused container, would never work again", controlGivenUp},
 }
 
-// worker returns the row of a name.
+// worker returns the worker row with a name.
 func (e *env) worker(t *testing.T, name string) pgqrs.WorkerInfo {
 	t.Helper()
 	for _, w := range value(e.store.Workers(t.Context()))(t) {
@@ -42,7 +42,7 @@ func (e *env) awaitStatus(t *testing.T, name string, status pgqrs.WorkerState) p
 	return e.worker(t, name)
 }
 
-// named is a worker called w with a heartbeat each second.
+// named returns a worker called w with a heartbeat each second.
 func named(handlers ...pgqrs.Handler) *pgqrs.Worker {
 	w := fast(handlers...)
 	w.Name, w.Lease = "w", 6*time.Second
@@ -74,12 +74,12 @@ type controlled struct {
 	gate  chan struct{}
 	freed <-chan string    // of queue b
 	ended <-chan error     // what Run returned
-	row   pgqrs.WorkerInfo // of queue a
-	admin *pgqrs.Store     // another process's
+	row   pgqrs.WorkerInfo // of the worker on queue a
+	admin *pgqrs.Store     // of another process
 }
 
-// startOnly runs a worker until the test ends, and sends what Run returned if
-// that is earlier.
+// startOnly runs a worker until the test ends. It sends the result of Run if Run returns before
+// that.
 func startOnly(t *testing.T, w *pgqrs.Worker) <-chan error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -113,14 +113,14 @@ func newControlled(t *testing.T, e *env) *controlled {
 	return c
 }
 
-// goesOn fails the test unless queue b is worked on.
+// goesOn fails the test unless queue b is handled.
 func (c *controlled) goesOn(t *testing.T) {
 	t.Helper()
 	enqueue(t, c.b, "x")
 	receive(t, "the other queue goes on", c.freed)
 }
 
-// held fails the test unless queue a is left alone.
+// held fails the test unless no message of queue a is taken.
 func (c *controlled) held(t *testing.T, e *env) (id int64) {
 	t.Helper()
 	id = enqueue(t, c.a, "held")
@@ -196,11 +196,11 @@ func controlAhead(t *testing.T, e *env) {
 
 func controlIllegal(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[string](e.store, "hand")
-	dequeue(t, q, 1) // makes a row
+	dequeue(t, q, 1) // the dequeue makes a row
 	id := value(e.store.Workers(t.Context()))(t)[0].ID
 	steps := []struct {
 		move    func(context.Context, int64) error
-		illegal []string // what the error says; none: it is legal
+		illegal []string // what the error says, or none if it is legal
 	}{
 		{e.store.InterruptWorker, []string{"it is ready", "polling"}},
 		{e.store.ResumeWorker, []string{"it is ready", "suspended"}},
@@ -268,7 +268,8 @@ func controlGivenUp(t *testing.T, e *env) {
 	c := newControlled(t, e)
 	first := enqueue(t, c.a, "in flight")
 	receive(t, "the handler has begun", c.begun)
-	// As another worker's maintenance leaves the row of one that it has not heard of for too long.
+	// As another worker's maintenance leaves the row of a worker whose heartbeat timeout has
+	// passed.
 	e.poke(t, "UPDATE pgqrs_workers SET status = 'stopped', shutdown_at = heartbeat_at WHERE id = %d", c.row.ID)
 	e.awaitStatus(t, "w/a", "polling")
 	close(c.gate)

@@ -36,7 +36,7 @@ var faultCases = []testcase{
 	{"Run on a database without the schema returns ErrNotInstalled", "a worker would wait without end for tables that nobody makes", faultNoSchema},
 }
 
-// everything is the fault of a database that is away.
+// everything is the fault of an unreachable database.
 func everything(string) fault { return refused }
 
 func faultAway(t *testing.T, e *env) {
@@ -80,7 +80,7 @@ func faultClaim(t *testing.T, e *env) {
 		handled.add(fmt.Sprint(m.ID, " ", m.Attempt))
 		return nil
 	}))
-	w.Concurrency, w.Lease = 3, time.Hour // nothing comes back by itself
+	w.Concurrency, w.Lease = 3, time.Hour // no lease ends by itself
 	start(t, w)
 	receive(t, "the claim's answer is lost", happened)
 	var want []string
@@ -128,7 +128,7 @@ func faultClaimDrain(t *testing.T, e *env) {
 	claim, happened := once("pgqrs:message.claim", muted)
 	net.fail(func(text string) fault {
 		if strings.Contains(text, "pgqrs:worker.poll") {
-			return refused // or it would find out by itself
+			return refused // otherwise the worker would notice by itself
 		}
 		return claim(text)
 	})
@@ -141,7 +141,7 @@ func faultClaimDrain(t *testing.T, e *env) {
 	equal(t, "attempts", m.Attempt, 0)
 }
 
-// quiet fails the test if the log speaks of lost leases.
+// quiet fails the test if the log mentions lost leases.
 func (e *env) quiet(t *testing.T) {
 	t.Helper()
 	for _, text := range []string{"lease lost", "lease was lost before"} {
@@ -231,8 +231,8 @@ func faultTx(t *testing.T, e *env) {
 	wantText(t, "log", e.log.String(), "message is put off because of the database")
 }
 
-// refuse has the database refuse updates of messages with a payload that set a column, until the
-// returned function is called.
+// refuse makes the database refuse updates that set a column of messages with a payload. It does so
+// until the returned function is called.
 func (e *env) refuse(t *testing.T, column, payload string) (allow func()) {
 	t.Helper()
 	texts := []string{fmt.Sprintf("CREATE TRIGGER refuse BEFORE UPDATE ON pgqrs_messages WHEN NEW.%[1]s IS NOT OLD.%[1]s AND OLD.payload = '%[2]s' BEGIN SELECT RAISE(ABORT, 'not this one'); END", column, payload)}
@@ -324,7 +324,8 @@ func faultDeadlock(t *testing.T, e *env) {
 	first, crossed := make(chan struct{}), make(chan struct{})
 	q := pgqrs.NewQueue[int](e.store, "orders").With(atOnce(1))
 	start(t, fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[int]) error {
-		if _, err := tx.ExecContext(ctx, "SET LOCAL deadlock_timeout = '10ms'"); err != nil { // it is the one to find out, and to fail
+		// This transaction finds the deadlock, and fails.
+		if _, err := tx.ExecContext(ctx, "SET LOCAL deadlock_timeout = '10ms'"); err != nil {
 			return err
 		}
 		if err := add(ctx, tx, 1); err != nil {
@@ -363,7 +364,7 @@ func faultDeadlock(t *testing.T, e *env) {
 	equal(t, "what was booked", sum, 4)
 }
 
-// lookalikes are errors of user code that a database could have returned too.
+// lookalikes are errors of user code that look like errors of a database.
 var lookalikes = map[string]error{
 	"a short file":       fmt.Errorf("read the invoice: %w", io.ErrUnexpectedEOF),
 	"an empty file":      io.EOF,

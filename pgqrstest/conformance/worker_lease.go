@@ -29,17 +29,17 @@ var drainCases = []testcase{
 	{"Run returns nil at once when its ctx was done before it began", "a program that is told to stop while it starts would not", drainBefore},
 }
 
-// A pair is what most of these cases are about: a worker with one message in
-// the hands of its handler, and a queue of the same name in another Store.
+// A pair is the set-up of most of these cases. It has a worker whose handler holds one message, and
+// a queue of the same name in another Store.
 type pair struct {
 	id        int64
 	elsewhere *pgqrs.Queue[int]
-	gate      chan struct{} // the handler waits for its ctx, or for this
+	gate      chan struct{} // the handler waits for its ctx or for this channel
 	causes    chan error    // why the handler's ctx ended
 	stop      func() error
 }
 
-// newPair starts the worker, with a short lease, and has it handle a message.
+// newPair starts the worker, with a short lease, and waits until it handles a message.
 func newPair(t *testing.T, e *env, result error) pair {
 	t.Helper()
 	q := pgqrs.NewQueue[int](e.store, "long")
@@ -108,20 +108,20 @@ func leaseCleared(t *testing.T, e *env) {
 	equal(t, "state", m.State, pgqrs.Scheduled) // until the lease would have ended
 }
 
-// An ahead is a worker that handles one message and has claimed more ahead.
+// An ahead is a worker that handles one message and has claimed more messages ahead.
 type ahead struct {
 	q       *pgqrs.Queue[int]
 	stop    func() error
-	gate    chan struct{} // the handler waits for this
+	gate    chan struct{} // the handler waits for this channel
 	ended   chan error    // ctx.Err() when it returns
 	current int64         // the message being handled
-	waiting []int64       // those claimed ahead
+	waiting []int64       // messages that are claimed ahead
 }
 
 type ctxKey struct{}
 
-// newAhead starts it on a store. The handlers of the first messages return at
-// once, for the worker to find out that it is worth claiming ahead.
+// newAhead starts the worker on a store. The handlers of the first messages return at once, so that
+// the worker learns that claiming ahead pays.
 func newAhead(t *testing.T, e *env, store *pgqrs.Store, settings pgqrs.Worker) *ahead {
 	t.Helper()
 	const more = 5
@@ -186,7 +186,7 @@ func leaseExtended(t *testing.T, e *env) {
 	e.awaitState(t, id, pgqrs.Archived)
 }
 
-// stopping calls stop and sends what it returns.
+// stopping calls stop and sends its result.
 func stopping(stop func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- stop() }()
@@ -319,7 +319,7 @@ func leaseTakenAgain(t *testing.T, e *env) {
 	})))
 	id := enqueue(t, q, 1)
 	receive(t, "the handler has begun", begun)
-	// As pgqrs 0.15 gives a message back, well before the next heartbeat could tell.
+	// As pgqrs 0.15 releases a message, well before the next heartbeat could notice.
 	e.poke(t, "UPDATE pgqrs_messages SET consumer_worker_id = NULL, vt = enqueued_at WHERE id = %d", id)
 	wantError(t, receive(t, "the first handler's ctx has ended", cause), pgqrs.ErrLeaseLost)
 	e.awaitState(t, id, pgqrs.Archived)

@@ -21,7 +21,7 @@ var maintenanceCases = []testcase{
 	{"a run goes on when pgqrs 0.15 has ended its last child", "it would wait for ever: pgqrs 0.15 knows of no parents", maintenanceJoin},
 }
 
-// maintenance runs a worker of another queue, which does maintenance as it starts.
+// maintenance runs a worker of another queue. A worker does maintenance when it starts.
 func (e *env) maintenance(t *testing.T, policy pgqrs.Policy) {
 	t.Helper()
 	q := pgqrs.NewQueue[string](e.store, "maintenance").With(policy)
@@ -31,7 +31,7 @@ func (e *env) maintenance(t *testing.T, policy pgqrs.Policy) {
 	start(t, w)
 }
 
-// hand makes the row of a consumer by hand of a Store of its own.
+// hand makes the row of a consumer that calls Dequeue itself, in a Store of its own.
 func (e *env) hand(t *testing.T, queue string) (*pgqrs.Queue[int], pgqrs.WorkerInfo) {
 	t.Helper()
 	before := value(e.store.Workers(t.Context()))(t)
@@ -93,7 +93,7 @@ func maintenanceKeep(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[string](e.store, "maintenance")
 	id := enqueue(t, q, "old")
 	must(t, q.Ack(t.Context(), dequeueOne(t, q)))
-	// A queue whose old messages do go shows that maintenance has been done.
+	// Another queue has old messages that are deleted, which shows that maintenance was done.
 	other := pgqrs.NewQueue[string](e.store, "other")
 	enqueue(t, other, "old")
 	must(t, other.Ack(t.Context(), dequeueOne(t, other)))

@@ -52,7 +52,8 @@ func wantText(t *testing.T, what, text string, parts ...string) {
 	}
 }
 
-// wantDelay fails the test unless the message waits for about as long, by the database's clock.
+// wantDelay fails the test unless the message waits for about the given time, by the database's
+// clock.
 func wantDelay(t *testing.T, m pgqrs.MessageInfo, want time.Duration) {
 	t.Helper()
 	if d := m.DueAt.Sub(m.EnqueuedAt); d < want || d > want+time.Minute {
@@ -227,7 +228,7 @@ func (e *env) beats(t *testing.T, n int) {
 				count[w.ID]++
 				last[w.ID] = w.HeartbeatAt
 			}
-			done = done && count[w.ID] > n // the first sight is none
+			done = done && count[w.ID] > n // the first count is the base
 		}
 		return done
 	})
@@ -277,7 +278,7 @@ func outcomeSettled(t *testing.T, e *env) {
 func outcomeOverdrawn(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[string](e.store, "killer").With(atOnce(1))
 	id := enqueue(t, q, "x")
-	dequeueOne(t, q) // and dies
+	dequeueOne(t, q) // its process dies
 	pgqrstest.Advance(t, e.store, time.Minute)
 	h, got := handling(q)
 	start(t, fast(h))
@@ -286,7 +287,7 @@ func outcomeOverdrawn(t *testing.T, e *env) {
 	equal(t, "times it was handled", len(got), 0)
 }
 
-// effects makes a table for what handlers do, and returns how to count it.
+// effects makes a table for the effects of handlers, and returns a function that counts them.
 func (e *env) effects(t *testing.T) (count func() int) {
 	t.Helper()
 	e.poke(t, "CREATE TABLE effects (n INTEGER)")
@@ -370,14 +371,14 @@ func outcomeTxLost(t *testing.T, e *env) {
 	must(t, elsewhere.Ack(t.Context(), m))
 }
 
-// takeOver lets a message's lease end and has another consumer take it.
+// takeOver ends a message's lease and lets another consumer take the message.
 func takeOver[T any](t *testing.T, e *env, q *pgqrs.Queue[T], id int64) (m *pgqrs.Message[T]) {
 	t.Helper()
 	eventually(t, "another consumer takes the message", func() bool {
 		e.makeDue(t, id)
 		ms := value(q.Dequeue(t.Context(), 1, time.Hour))(t)
 		if len(ms) == 0 || ms[0].ID != id {
-			return false // renewed in between
+			return false // the lease was renewed in between
 		}
 		m = ms[0]
 		return true
@@ -393,7 +394,7 @@ func outcomeTxLostLate(t *testing.T, e *env) {
 	q := pgqrs.NewQueue[int](e.store, "orders").With(atOnce(1))
 	ended := make(chan error, 1)
 	w := fast(q.HandleTx(func(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[int]) error {
-		// On SQLite nobody else could take it now: the transaction holds the write lock.
+		// On SQLite nobody else could take it now, because the transaction holds the write lock.
 		_, err := tx.ExecContext(ctx, fmt.Sprintf("UPDATE pgqrs_messages SET claim_ct = claim_ct + 1 WHERE id = %d", m.ID))
 		if err == nil {
 			_, err = tx.ExecContext(ctx, effect)
@@ -411,5 +412,5 @@ func outcomeTxLostLate(t *testing.T, e *env) {
 	id := enqueue(t, q, 1)
 	wantError(t, receive(t, "the handler returns", ended), pgqrs.ErrLeaseLost)
 	equal(t, "effects", count(), 0)
-	e.awaitState(t, id, pgqrs.Dead) // by the policy: the theft was rolled back too
+	e.awaitState(t, id, pgqrs.Dead) // by the policy, because the theft was rolled back too
 }

@@ -39,7 +39,7 @@ func newIdler(t *testing.T, e *env) *idler {
 	return &idler{q: q, got: got, net: net, store: store}
 }
 
-// sleep makes the poll fail that follows each message: the next one is PollInterval away.
+// sleep makes the poll after each message fail, so that the next poll is PollInterval away.
 func (i *idler) sleep(t *testing.T, e *env) {
 	t.Helper()
 	const said = "could not look for messages"
@@ -119,7 +119,7 @@ func workerPaused(t *testing.T, e *env) {
 	receive(t, "a message is handled before the pause", got)
 	must(t, e.store.PauseQueue(t.Context(), "held"))
 	id := enqueue(t, q, "during")
-	for range 5 { // the worker has been round
+	for range 5 { // the worker has polled
 		enqueue(t, other, "x")
 		receive(t, "the other queue goes on", passed)
 	}
@@ -136,13 +136,12 @@ func workerResumed(t *testing.T, e *env) {
 	i.net.fail(f)
 	enqueue(t, i.q, "during")
 	receive(t, "it claims nothing", claimed)
-	value(e.store.Workers(t.Context()))(t) // takes as long as the claim
+	value(e.store.Workers(t.Context()))(t) // it takes as long as the claim
 	must(t, i.store.ResumeQueue(t.Context(), "wake"))
 	equal(t, "handled", receive(t, "a message is handled at once after the pause", i.got), "during")
 }
 
-// slowClaims are those of a database that has to read past much that is dead, and so are its looks
-// from the beginning.
+// slowClaims slows claims and rescans, as in a database that has to read past many dead rows.
 func slowClaims(text string) fault {
 	if strings.Contains(text, "pgqrs:message.claim ") || strings.Contains(text, "pgqrs:message.passed ") {
 		time.Sleep(30 * time.Millisecond)
@@ -194,7 +193,7 @@ func workerSlowOrder(t *testing.T, e *env) {
 	near := pgqrs.NewQueue[string](e.store, "stream")
 	enqueue(t, near, "first", pgqrs.Priority(-1))
 	enqueue(t, near, "urgent")
-	value(near.EnqueueBatch(t.Context(), make([]string, 600), pgqrs.Priority(-1)))(t) // more than are claimed at once
+	value(near.EnqueueBatch(t.Context(), make([]string, 600), pgqrs.Priority(-1)))(t) // more than one claim takes
 	var handled tally[string]
 	w := fast(pgqrs.NewQueue[string](store, "stream").Handle(func(_ context.Context, m *pgqrs.Message[string]) error {
 		handled.add(m.Payload)

@@ -28,7 +28,7 @@ var cancelCases = []testcase{
 	{"a paused run can be cancelled", "an operator would have to let it go on first", cancelPaused},
 }
 
-// quickBeats is a worker that heartbeats, and so sees cancellations, every 0.1 s.
+// quickBeats returns a worker that sends a heartbeat, and so sees cancellations, every 0.1 s.
 func quickBeats(h ...pgqrs.Handler) *pgqrs.Worker {
 	w := fast(h...)
 	w.Lease = 600 * time.Millisecond
@@ -76,7 +76,7 @@ func cancelBeforeAwaited(t *testing.T, e *env) {
 	wantError(t, err, pgqrs.ErrCancelled)
 }
 
-// expired is a ctx that ends soon.
+// expired returns a ctx that ends soon.
 func expired(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	t.Cleanup(cancel)
@@ -110,7 +110,7 @@ func cancelLeft(t *testing.T, e *env) {
 
 func cancelMany(t *testing.T, e *env) {
 	const n = 1000
-	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // which nobody handles
+	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // no worker handles it
 	start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		_, err := kids.Children(ctx, run, "kids", make([]int, n))
 		return receipt{}, err
@@ -123,7 +123,7 @@ func cancelMany(t *testing.T, e *env) {
 	e.awaitRun(t, h.ID(), pgqrs.Cancelled)
 }
 
-// A stopper is a run that is in a step, with what happens to it.
+// A stopper is a run that is in a step, and the channels that control it.
 type stopper struct {
 	*pgqrs.RunHandle[receipt]
 	begun chan struct{} // the step has begun
@@ -132,11 +132,11 @@ type stopper struct {
 	stop  func() error
 }
 
-// A cleaner is what a run does after it was told err, and what it returns.
+// A cleaner is the clean-up of a run that received err. It returns the error of the run's function.
 type cleaner func(ctx context.Context, run *pgqrs.Run, calls *tally[string], err error) error
 
-// newStopper starts a run whose function does the steps "first", which waits at
-// the gate if it ignores its ctx, and "second", and then cleans up.
+// newStopper starts a run with the steps "first" and "second", which then cleans up. The step
+// "first" waits at the gate if ignores is true, and otherwise for the end of its ctx.
 func newStopper(t *testing.T, e *env, ignores bool, cleanUp cleaner) *stopper {
 	t.Helper()
 	s := &stopper{begun: make(chan struct{}, 10), gate: make(chan struct{})}
@@ -214,7 +214,7 @@ func cancelCleanUp(t *testing.T, e *env) {
 func cancelCleanUpEarly(t *testing.T, e *env) {
 	s := newStopper(t, e, true, func(ctx context.Context, run *pgqrs.Run, calls *tally[string], _ error) error {
 		return run.With(pgqrs.Policy{MaxAttempts: 1}).Do(ctx, "refund", func(own context.Context) error {
-			<-ctx.Done() // by a heartbeat, which as a rule comes now
+			<-ctx.Done() // usually cancelled by a heartbeat
 			calls.add(fmt.Sprint("refund ", own.Err()))
 			return own.Err()
 		})

@@ -34,8 +34,8 @@ var childCases = []testcase{
 
 var errSpilt = errors.New("spilt")
 
-// family is a parent and its children, which return the double of what they are given, or fail if
-// that is negative.
+// A family is a parent and its children. A child returns the double of its input, or fails if the
+// input is negative.
 type family struct {
 	parents *pgqrs.Workflow[[]int, []int]
 	double  *pgqrs.Workflow[int, int]
@@ -45,7 +45,7 @@ func newFamily(s *pgqrs.Store) *family {
 	return &family{parents: pgqrs.NewWorkflow[[]int, []int](s, "parents"), double: pgqrs.NewWorkflow[int, int](s, "doubles")}
 }
 
-// handlers are a parent that starts Children, and its children.
+// handlers returns the handlers of a parent that starts Children, and of its children.
 func (f *family) handlers() []pgqrs.Handler {
 	return []pgqrs.Handler{
 		f.parents.Handle(func(ctx context.Context, run *pgqrs.Run, in []int) ([]int, error) {
@@ -155,9 +155,9 @@ func childMuted(t *testing.T, e *env) {
 	equal(t, "number of children", len(f.childRuns(t, e)), 2)
 }
 
-// stale runs a function of a workflow in two processes: the first execution loses its run at the
-// beginning, and makes the call when the second execution is asleep in it, or, if first is true,
-// before the second one makes the call.
+// stale runs a function of a workflow in two processes. The first execution loses its run at the
+// beginning. It makes the call before the second execution does if first is true. Otherwise it
+// makes the call while the second execution is suspended in it.
 func stale[Out any](t *testing.T, e *env, first bool, call func(ctx context.Context, s *pgqrs.Store, run *pgqrs.Run) (Out, error)) *pgqrs.RunHandle[Out] {
 	t.Helper()
 	begun, gate, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -170,7 +170,7 @@ func stale[Out any](t *testing.T, e *env, first bool, call func(ctx context.Cont
 		ended <- err
 		return out, err
 	}))
-	worker.Concurrency = 1 // it does not take the run back
+	worker.Concurrency = 1 // it does not claim the run again
 	stop := start(t, worker)
 	h := launch(t, slow, 1)
 	receive(t, "the first execution has begun", begun)
@@ -241,7 +241,7 @@ func childLastTwo(t *testing.T, e *env) {
 	for range 2 { // processes
 		f := newFamily(e.newStore(t, pgqrs.Config{}))
 		worker := fast(f.handlers()[0], f.double.Handle(func(ctx context.Context, _ *pgqrs.Run, n int) (int, error) {
-			select { // each goes on as the other does
+			select { // each one continues when the other does
 			case meet <- struct{}{}:
 			case <-meet:
 			case <-ctx.Done():
@@ -276,7 +276,7 @@ func childQuick(t *testing.T, e *env) {
 	stop()
 }
 
-// lineage is a workflow that is its own child down to a depth, where it waits for a signal.
+// lineage returns a workflow that is its own child down to a depth, where it waits for a signal.
 func lineage(s *pgqrs.Store) (*pgqrs.Workflow[int, string], pgqrs.Handler) {
 	w := pgqrs.NewWorkflow[int, string](s, "lineage")
 	return w, w.Handle(func(ctx context.Context, run *pgqrs.Run, depth int) (string, error) {
@@ -356,7 +356,7 @@ func childListed(t *testing.T, e *env) {
 	w, h := lineage(e.store)
 	f := newFamily(e.store)
 	start(t, fast(append(f.handlers(), h)...))
-	finished(t, launch(t, f.parents, []int{1})) // another one's child
+	finished(t, launch(t, f.parents, []int{1})) // a child of another run
 	parent := launch(t, f.parents, []int{1, -1, 2})
 	e.awaitRun(t, parent.ID(), pgqrs.Failed)
 	kids := f.childRuns(t, e)[:3]

@@ -27,7 +27,7 @@ var runControlCases = []testcase{
 	{"Steps says of each step how it stands, in their order", "an operator could not see what a run did and what it waits for", stepsList},
 }
 
-// A held run is in its first step, which waits at a gate; a second step follows.
+// A held run is in its first step, which waits at a gate. A second step follows.
 type held struct {
 	*pgqrs.RunHandle[receipt]
 	gate  chan struct{}
@@ -54,7 +54,7 @@ func newHeld(t *testing.T, e *env) *held {
 	return h
 }
 
-// pausedNow waits until a paused run has no worker, and wants it to be put off for good.
+// pausedNow waits until no worker holds the message of a paused run, and checks the run.
 func (e *env) pausedNow(t *testing.T, id int64) {
 	t.Helper()
 	e.awaitState(t, e.runInfo(t, id).MessageID, pgqrs.Scheduled)
@@ -126,7 +126,7 @@ func pauseSignal(t *testing.T, e *env) {
 	equal(t, "result", finished(t, run), "kept")
 }
 
-// ends starts a run of every kind of end, and of those that have none yet.
+// ends starts runs with every kind of end, and runs in every state before the end.
 func ends(t *testing.T, e *env) map[pgqrs.RunState]*pgqrs.RunHandle[receipt] {
 	t.Helper()
 	stop := start(t, fast(orders(e.store).Handle(func(ctx context.Context, run *pgqrs.Run, o order) (receipt, error) {
@@ -155,12 +155,12 @@ func ends(t *testing.T, e *env) map[pgqrs.RunState]*pgqrs.RunHandle[receipt] {
 	runs[pgqrs.Queued] = launch(t, orders(e.store), order{})
 	runs[pgqrs.Paused] = launch(t, orders(e.store), order{})
 	must(t, runs[pgqrs.Paused].Pause(t.Context()))
-	must(t, runs[pgqrs.Cancelling].Cancel(t.Context())) // which nobody works
+	must(t, runs[pgqrs.Cancelling].Cancel(t.Context())) // no worker handles it
 	return runs
 }
 
-// refuses makes a call on runs of all but the given statuses and on one that
-// does not exist, and wants errors and no change.
+// refuses makes a call on runs in all states except the given ones, and on a run that does not
+// exist. It wants errors and no change.
 func refuses(t *testing.T, e *env, call func(*pgqrs.RunHandle[receipt]) error, but ...pgqrs.RunState) {
 	t.Helper()
 	wantError(t, call(orders(e.store).RunHandle(1<<40)), pgqrs.ErrNotFound)
@@ -183,7 +183,8 @@ func pauseRefused(t *testing.T, e *env) {
 	refuses(t, e, func(run *pgqrs.RunHandle[receipt]) error { return run.Resume(ctx) }, pgqrs.Paused)
 }
 
-// failing is a function whose steps "charge" and "ship" are noted; "ship" fails while broken.
+// failing returns a function whose steps "charge" and "ship" are noted. The step "ship" fails while
+// broken is true.
 func failing(calls *tally[string], broken *bool) script {
 	return func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		if err := noted(ctx, run, calls, "charge"); err != nil {
@@ -208,7 +209,7 @@ func retryGoesOn(t *testing.T, e *env) {
 	info := e.awaitRun(t, h.ID(), pgqrs.Failed)
 	wantText(t, "error", info.Error, "boom", `"ship"`)
 	equalSlices(t, "calls", calls.all(), []string{"charge", "ship", "ship"})
-	must(t, h.Retry(t.Context())) // it is still broken, and has all its attempts again
+	must(t, h.Retry(t.Context())) // it is still broken, and has all its attempts before it again
 	eventually(t, "it has failed again", func() bool { return calls.len() == 5 })
 	e.awaitRun(t, h.ID(), pgqrs.Failed)
 	broken = false
@@ -224,7 +225,8 @@ func retryDead(t *testing.T, e *env) {
 	run := launch(t, w, 2)
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "one"))
 	asleep(t, e, run, "approved#2")
-	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5") // as if so many workers had died of it
+	// As if so many workers had died while handling it.
+	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5")
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "two"))
 	info := e.awaitRun(t, run.ID(), pgqrs.Failed)
 	equal(t, "state of the message", e.info(t, info.MessageID).State, pgqrs.Dead)
@@ -233,8 +235,7 @@ func retryDead(t *testing.T, e *env) {
 	equal(t, "result", finished(t, run), "one two")
 }
 
-// failsAtCharge runs a run until it fails: at step "charge", for which it makes up by step
-// "refund".
+// failsAtCharge runs a run until it fails at step "charge". The run compensates by step "refund".
 func failsAtCharge(t *testing.T, e *env) *pgqrs.RunHandle[receipt] {
 	t.Helper()
 	h := e.run(t)
@@ -259,7 +260,8 @@ func retryOtherWay(t *testing.T, e *env) {
 	stop := start(t, fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		err := walk("reserve", "charge")(ctx, run)
 		if err == nil {
-			err = run.Sleep(ctx, "nap", time.Millisecond) // what follows is another execution
+			// The function goes on in another execution.
+			err = run.Sleep(ctx, "nap", time.Millisecond)
 		}
 		if err == nil {
 			err = walk("ship")(ctx, run)
@@ -293,7 +295,8 @@ func retryParent(t *testing.T, e *env) {
 	start(t, fast(f.handlers()[0]))
 	run := launch(t, f.parents, []int{1, 2})
 	asleep(t, e, run, "kids")
-	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", e.runInfo(t, run.ID()).MessageID) // as if so many workers had died of it
+	// As if so many workers had died while handling it.
+	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", e.runInfo(t, run.ID()).MessageID)
 	must(t, approved.Send(t.Context(), e.store, run.ID(), "wake up"))
 	e.awaitRun(t, run.ID(), pgqrs.Failed)
 	must(t, run.Retry(t.Context()))
@@ -357,7 +360,7 @@ func runsList(t *testing.T, e *env) {
 	}
 }
 
-// runsByTime lists runs, of which all are given, by when they were started.
+// runsByTime lists runs by their start time. All runs of the database are given.
 func runsByTime(t *testing.T, e *env, all []int64) {
 	t.Helper()
 	e.poke(t, "UPDATE pgqrs_workflow_runs SET created_at = '2026-01-01 00:00:00.000'")

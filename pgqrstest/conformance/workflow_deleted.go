@@ -20,18 +20,18 @@ var deletedCases = []testcase{
 	{"a deleted child and the last one to end, at the same moment, wake their parent", "each would leave the waking to the other, and the parent wait for ever", deletedAtOnce},
 }
 
-// A nursery is a parent that waits for children, which return the double of what they are given as
-// soon as they may.
+// A nursery is a parent that waits for children. A child returns the double of its input as soon as
+// the gate allows.
 type nursery struct {
 	*family
 	run  *pgqrs.RunHandle[[]int]
 	kids []pgqrs.RunInfo // in the order of the inputs
-	errs chan error      // of Children, when it is over
+	errs chan error      // the error of Children
 	gate chan struct{}   // of children
 	stop func() error    // the parent's worker
 }
 
-// newNursery starts a parent with so many children that nobody works yet.
+// newNursery starts a parent with n children. No worker handles the children yet.
 func newNursery(t *testing.T, e *env, n int) *nursery {
 	t.Helper()
 	y := &nursery{family: newFamily(e.store), errs: make(chan error, 10), gate: make(chan struct{}, 100)}
@@ -56,7 +56,7 @@ func newNursery(t *testing.T, e *env, n int) *nursery {
 	return y
 }
 
-// work starts a worker for the children, of which those that wait are held up at the gate.
+// work starts a worker for the children. A child for which waits returns true waits at the gate.
 func (y *nursery) work(t *testing.T, waits func(n int) bool) (stop func() error) {
 	t.Helper()
 	return start(t, fast(y.double.Handle(func(ctx context.Context, _ *pgqrs.Run, n int) (int, error) {
@@ -71,10 +71,10 @@ func (y *nursery) work(t *testing.T, waits func(n int) bool) (stop func() error)
 	})))
 }
 
-// third is the child of the input 3.
+// third reports whether a child's input is 3.
 func third(n int) bool { return n == 3 }
 
-// wantResults waits for the end of the parent.
+// wantResults waits until the parent ends, and checks its results.
 func (y *nursery) wantResults(t *testing.T, results []int, deleted ...int) {
 	t.Helper()
 	equalSlices(t, "results", finished(t, y.run), results)
@@ -117,7 +117,8 @@ func deletedEnded(t *testing.T, e *env) {
 
 func deletedPurged(t *testing.T, e *env) {
 	y := newNursery(t, e, 3)
-	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", y.kids[1].MessageID) // as if so many workers had died of it
+	// As if so many workers had died while handling it.
+	e.poke(t, "UPDATE pgqrs_messages SET read_ct = 5 WHERE id = %d", y.kids[1].MessageID)
 	y.work(t, third)
 	e.awaitRun(t, y.kids[0].ID, pgqrs.Succeeded)
 	e.awaitRun(t, y.kids[1].ID, pgqrs.Failed)

@@ -50,7 +50,7 @@ func endSuccess(t *testing.T, e *env) {
 	equalSlices(t, "runs that have succeeded", e.runIDs(t, pgqrs.RunFilter{Status: pgqrs.Succeeded}), []int64{h.ID()})
 }
 
-// failedRun returns a run's error, after a look at what every one has.
+// failedRun returns a run's error, after checks that apply to every such error.
 func failedRun(t *testing.T, h *pgqrs.RunHandle[receipt]) error {
 	t.Helper()
 	out, err := h.Result(t.Context())
@@ -158,7 +158,7 @@ func endLost(t *testing.T, e *env) {
 }
 
 func endLostLater(t *testing.T, e *env) {
-	const last = 15 // the statements that end a run have been prepared
+	const last = 15 // by then the statements that end a run are prepared
 	var tries gauge
 	start(t, fast(orders(e.store).Handle(func(_ context.Context, run *pgqrs.Run, o order) (receipt, error) {
 		if o.N == last {
@@ -216,7 +216,8 @@ func endUndecodable(t *testing.T, e *env) {
 		h := value(raw.Start(t.Context(), json.RawMessage(in)))(t)
 		wantText(t, "error", e.awaitRun(t, h.ID(), pgqrs.Failed).Error, "invalid payload", "does not decode into string")
 	}
-	null := value(raw.Start(t.Context(), json.RawMessage(`null`)))(t) // is a string's zero value to JSON
+	// null decodes to a string's zero value
+	null := value(raw.Start(t.Context(), json.RawMessage(`null`)))(t)
 	e.awaitRun(t, null.ID(), pgqrs.Succeeded)
 	equal(t, "calls in the end", calls.len(), len(bad)+1)
 }
@@ -224,7 +225,8 @@ func endUndecodable(t *testing.T, e *env) {
 func endKiller(t *testing.T, e *env) {
 	h := e.run(t)
 	for range 2 {
-		dequeueOne(t, pgqrs.NewQueue[json.RawMessage](e.newStore(t, pgqrs.Config{}), "orders")) // and dies
+		// The process that dequeues it dies.
+		dequeueOne(t, pgqrs.NewQueue[json.RawMessage](e.newStore(t, pgqrs.Config{}), "orders"))
 		pgqrstest.Advance(t, e.store, time.Minute)
 	}
 	var calls tally[int64]
@@ -247,7 +249,7 @@ func endKiller(t *testing.T, e *env) {
 func endTimeout(t *testing.T, e *env) {
 	var asked tally[int]
 	causes := make(chan error, 10)
-	// Timeout leaves a slow machine the time to reach the step.
+	// Timeout leaves a slow machine enough time to reach the step.
 	w := orders(e.store).With(pgqrs.Policy{MaxAttempts: 2, Timeout: time.Second, Backoff: func(attempt int) time.Duration {
 		asked.add(attempt)
 		return time.Hour
@@ -321,7 +323,7 @@ func endOtherType(t *testing.T, e *env) {
 	wantErrorText(t, err, "[]int")
 }
 
-// rows counts what there is of runs in the tables: runs, steps and signals.
+// rows counts the runs, steps and signals in the tables.
 func (e *env) rows(t *testing.T) (list []int) {
 	t.Helper()
 	for _, table := range []string{"pgqrs_workflow_runs", "pgqrs_workflow_steps", "pgqrs_workflow_signals"} {
@@ -332,7 +334,7 @@ func (e *env) rows(t *testing.T) (list []int) {
 	return list
 }
 
-// stepping is a script with a step, for runs that get a signal too.
+// stepping is a script with a step, for runs that also receive a signal.
 func stepping(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 	return receipt{}, run.Do(ctx, "step", func(context.Context) error { return nil })
 }
@@ -367,7 +369,7 @@ func endRetention(t *testing.T, e *env) {
 	must(t, stop())
 	pgqrstest.Advance(t, e.store, 2*time.Hour)
 	recent := e.signalled(t)
-	start(t, fast(handlers...)) // which does maintenance
+	start(t, fast(handlers...)) // the worker does maintenance
 	e.awaitRun(t, recent.ID(), pgqrs.Succeeded)
 	eventually(t, "the old run is gone", func() bool {
 		_, err := old.Info(t.Context())

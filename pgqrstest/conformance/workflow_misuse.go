@@ -28,7 +28,7 @@ var misuseCases = []testcase{
 // A nestedCall is a call of a run that is made in a step's function.
 type nestedCall func(ctx context.Context, run *pgqrs.Run) error
 
-// nestedCalls are all calls of a run, by the name that their error has.
+// nestedCalls returns all calls of a run, by the name in their error.
 func nestedCalls(e *env) map[string]nestedCall {
 	child := pgqrs.NewWorkflow[int, int](e.store, "children")
 	return map[string]nestedCall{
@@ -66,8 +66,8 @@ func nestedCalls(e *env) map[string]nestedCall {
 	}
 }
 
-// nesting returns a handler whose runs make the call of their input in a step, or in a StepTx; the
-// step returns what then makes of its error.
+// nesting returns a handler. Its runs make the call that their input names, in a step or in a
+// StepTx. The step passes the error to then and returns the result.
 func nesting(t *testing.T, e *env, then func(error) error) (*pgqrs.Workflow[string, int], pgqrs.Handler) {
 	w := pgqrs.NewWorkflow[string, int](e.store, "nesting")
 	calls := nestedCalls(e)

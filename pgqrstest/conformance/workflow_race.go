@@ -26,10 +26,10 @@ var raceCases = []testcase{
 	{"two Cancels and two Retries at once do it once", "two operators would do it twice, or fail for no reason", raceTwice},
 }
 
-const rounds = 15 // of a race that cannot be driven
+const rounds = 15 // of a race that the test cannot control
 
-// race lets the function of a run return as act is called, over and over, and
-// hands the run's end and what act returned to check.
+// race lets the function of a run return while act is called, over and over. It passes the run's
+// end and the result of act to check.
 func race(t *testing.T, e *env, result error, act func(*pgqrs.RunHandle[receipt]) error, check func(info pgqrs.RunInfo, err error)) {
 	t.Helper()
 	begun, gate := make(chan struct{}, 10), make(chan struct{}, 10)
@@ -50,7 +50,7 @@ func race(t *testing.T, e *env, result error, act func(*pgqrs.RunHandle[receipt]
 				gate <- struct{}{}
 				return nil
 			}
-			for range i % 3 { // let the other go first, by a statement or two
+			for range i % 3 { // let the other one go first, by a statement or two
 				e.runInfo(t, h.ID())
 			}
 			err = act(h)
@@ -142,14 +142,14 @@ func raceCancelRelease(t *testing.T, e *env) {
 	e.awaitRun(t, run.ID(), pgqrs.Cancelled)
 }
 
-// A twin is one of two executions of a run, each on a Store of its own: its
-// step "work" and its end wait at gates.
+// A twin is one of two executions of a run, each on a Store of its own. Its step "work" and its end
+// wait at gates.
 type twin struct {
 	begun, gate chan struct{}
 	returned    chan error // by the step
 }
 
-// newTwin starts a worker for a twin, which calls itself name.
+// newTwin starts the worker of a twin with the given name.
 func newTwin(t *testing.T, e *env, name string) *twin {
 	t.Helper()
 	w := &twin{make(chan struct{}, 10), make(chan struct{}), make(chan error, 10)}
@@ -160,14 +160,14 @@ func newTwin(t *testing.T, e *env, name string) *twin {
 			return name, nil
 		})
 		w.returned <- err
-		return receipt{Item: work + " by " + name}, nil // whatever the step said
+		return receipt{Item: work + " by " + name}, nil // whatever the step returned
 	}))
 	worker.Concurrency = 1 // so that the first cannot claim the run again
 	start(t, worker)
 	return w
 }
 
-// newTwins has the first twin in its step, and then the second, which has the lease.
+// newTwins starts the first twin's step, and then the second twin's, which has the lease.
 func newTwins(t *testing.T, e *env) (h *pgqrs.RunHandle[receipt], first, second *twin) {
 	t.Helper()
 	h = e.run(t)
@@ -244,7 +244,7 @@ func raceRetryCancel(t *testing.T, e *env) {
 			return nil
 		})
 		want := pgqrs.Cancelled
-		if cancelled != nil { // it had not been retried yet, or had ended again
+		if cancelled != nil { // it had not been retried yet, or it had ended again
 			wantError(t, cancelled, pgqrs.ErrState)
 			want = pgqrs.Succeeded
 		}

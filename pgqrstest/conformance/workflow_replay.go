@@ -29,19 +29,19 @@ type verbatim string
 func (v verbatim) MarshalJSON() ([]byte, error)     { return []byte(v), nil }
 func (v *verbatim) UnmarshalJSON(text []byte) error { *v = verbatim(text); return nil }
 
-// verbatims are values that not every database gives back in the form in which they come.
+// verbatims are values that some databases return in another form.
 var verbatims = []verbatim{
 	`{"b":1,"a":1e2}`, `{"a":1,"bb":{"z":2,"y":3},"b":2}`, `{"a":1,"a":2}`, `[-0,-0.0,1.50,1E+2,15e-1,0.05e1]`,
 	`" \u003c\u0041\/\u00e9\u2028 "`, `[ ]`, `{ "a" : [ 1 ] }`, `null`,
 }
 
-// A diary notes what each execution of a run gets from its calls.
+// A diary records what each execution of a run receives from its calls.
 type diary struct {
 	mu   sync.Mutex
 	seen map[string][]string
 }
 
-// note adds what a call has returned, unless that is a suspension.
+// note adds the result of a call, unless it is a suspension.
 func (d *diary) note(call string, v any, err error) error {
 	if errors.Is(err, pgqrs.ErrSuspended) {
 		return err
@@ -55,7 +55,7 @@ func (d *diary) note(call string, v any, err error) error {
 	return nil
 }
 
-// wantSame fails the test unless each of so many calls returned the same several times.
+// wantSame fails the test unless there are n calls and each returned the same result several times.
 func (d *diary) wantSame(t *testing.T, calls int) {
 	t.Helper()
 	d.mu.Lock()
@@ -74,12 +74,12 @@ func (d *diary) wantSame(t *testing.T, calls int) {
 	}
 }
 
-// entry is note of a call with a value.
+// entry is like note, for a call with a value.
 func entry[T any](d *diary, call string) func(v T, err error) error {
 	return func(v T, err error) error { return d.note(call, v, err) }
 }
 
-// returns is the function of a step.
+// returns makes a step's function that returns v.
 func returns[T any](v T) func(context.Context) (T, error) {
 	return func(context.Context) (T, error) { return v, nil }
 }

@@ -82,7 +82,8 @@ func stepFinal(t *testing.T, e *env) {
 	}{
 		"exhausted": {errBoom, 2, nil},
 		"permanent": {fmt.Errorf("wrapped: %w", pgqrs.Permanent(errBoom)), 1, pgqrs.ErrPermanent},
-		"not found": {pgqrs.ErrNotFound, 2, nil}, // a sentinel of ours is not recorded but those of attempts
+		// A sentinel of the library is recorded only if it is about attempts.
+		"not found": {pgqrs.ErrNotFound, 2, nil},
 	} {
 		var attempts, seen, refunds tally[string]
 		w := pgqrs.NewWorkflow[int, int](e.store, what)
@@ -145,8 +146,8 @@ func stepDelays(t *testing.T, e *env) {
 	e.awaitRun(t, h.ID(), pgqrs.Succeeded)
 }
 
-// stillWaits fails the test unless a step has so long to wait, or up to a minute
-// less. What SQLite says of times is good to some 40 us, so it may be a little more.
+// stillWaits fails the test unless a step has to wait for the given time, or up to a minute less.
+// SQLite's times are accurate to some 40 us, so the wait may be a little longer.
 func stillWaits(t *testing.T, s pgqrs.StepInfo, want time.Duration) {
 	t.Helper()
 	if s.RetryIn > want+time.Millisecond || s.RetryIn < want-time.Minute {

@@ -10,14 +10,14 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// loseRun takes a run from its worker, as if that had died and its lease had ended.
+// loseRun takes a run from its worker, as if the worker had died and its lease had ended.
 func (e *env) loseRun(t *testing.T, id int64) {
 	t.Helper()
 	e.poke(t, "UPDATE pgqrs_messages SET vt = enqueued_at, consumer_worker_id = NULL WHERE id = (SELECT message_id FROM pgqrs_workflow_runs WHERE id = %d)", id)
 }
 
-// later lets time pass for runs that wait, while no worker looks: one that did
-// in the middle would find the message due, and its step not.
+// later lets time pass for waiting runs while no worker polls. A worker that polled in the middle
+// would find the message due, but not its step.
 func (e *env) later(t *testing.T, d time.Duration) {
 	t.Helper()
 	must(t, e.store.PauseQueue(t.Context(), "orders"))
@@ -28,7 +28,7 @@ func (e *env) later(t *testing.T, d time.Duration) {
 // A script is the function of the workflow that most cases use.
 type script func(ctx context.Context, run *pgqrs.Run, execution int) (receipt, error)
 
-// play returns a handler for a script. It passes the script the number of the run's execution by
+// play returns a handler for a script. The script receives the number of the run's execution by
 // this handler, from 1.
 func play(s *pgqrs.Store, fn script) pgqrs.Handler {
 	var mu sync.Mutex
@@ -42,7 +42,7 @@ func play(s *pgqrs.Store, fn script) pgqrs.Handler {
 	})
 }
 
-// act starts a worker for a script and a run of it.
+// act starts a worker for a script and a run of the script.
 func (e *env) act(t *testing.T, fn script) *pgqrs.RunHandle[receipt] {
 	t.Helper()
 	w := fast(play(e.store, fn))

@@ -33,7 +33,7 @@ const (
 	rejected pgqrs.Signal[string] = "rejected"
 )
 
-// waiting is a function that waits for n signals and returns their values.
+// waiting returns a function that waits for n signals and returns their values.
 func waiting(timeout time.Duration) func(context.Context, *pgqrs.Run, int) (string, error) {
 	return func(ctx context.Context, run *pgqrs.Run, n int) (string, error) {
 		var values []string
@@ -91,8 +91,8 @@ func signalTx(t *testing.T, e *env) {
 	})
 }
 
-// just does something before the first statement with the tag reaches the
-// database, unless it is nil. It must not go over the same network.
+// just calls do, unless it is nil, before the first statement with the tag reaches the database. do
+// must not use the same network.
 func (n *network) just(tag string, do func()) {
 	f, _ := once(tag, refused)
 	n.fail(func(text string) fault {
@@ -110,7 +110,7 @@ func signalBetween(t *testing.T, e *env) {
 		w := pgqrs.NewWorkflow[int, string](store, name)
 		run := launch(t, pgqrs.NewWorkflow[int, string](e.store, name), 1)
 		if tag == "pgqrs:signal.take" {
-			// In its transaction nobody else could write on SQLite.
+			// Inside its transaction nobody else could write on SQLite.
 			start(t, fast(w.Handle(func(ctx context.Context, r *pgqrs.Run, n int) (string, error) {
 				if stepOf(t, run, "approved#1").Name == "" {
 					must(t, approved.Send(t.Context(), e.store, run.ID(), tag))
@@ -125,7 +125,8 @@ func signalBetween(t *testing.T, e *env) {
 	}
 }
 
-// sendMany sends a signal, under BEGIN CONCURRENT again if the call gives up. Nothing was sent then.
+// sendMany sends a signal. Under BEGIN CONCURRENT it sends it again if the call gives up, because
+// then nothing was sent.
 func (e *env) sendMany(t *testing.T, run int64, value string) error {
 	err := approved.Send(t.Context(), e.store, run, value)
 	for tries := 1; tries < 10 && e.config.Concurrent && err != nil && strings.Contains(err.Error(), "tried 25 times"); tries++ {

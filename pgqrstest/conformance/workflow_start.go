@@ -31,13 +31,13 @@ var workflowStartCases = []testcase{
 	{"a start that makes no sense is refused and stores nothing", "bad input would surface in a worker, far from its cause", startRefused},
 }
 
-// An order is what most workflows of these cases take.
+// An order is the input of most workflows in these cases.
 type order struct {
 	Item string `json:"item"`
 	N    int    `json:"n"`
 }
 
-// A receipt is what most workflows of these cases return.
+// A receipt is the result of most workflows in these cases.
 type receipt struct {
 	Item  string `json:"item"`
 	Total int    `json:"total"`
@@ -60,14 +60,14 @@ func (e *env) runInfo(t *testing.T, id int64) pgqrs.RunInfo {
 	return value(e.store.RunHandle(id).Info(t.Context()))(t)
 }
 
-// awaitRun waits until a run has a status and returns it.
+// awaitRun waits until a run has a status, and returns the run.
 func (e *env) awaitRun(t *testing.T, id int64, status pgqrs.RunState) pgqrs.RunInfo {
 	t.Helper()
 	eventually(t, fmt.Sprintf("run %d is %s", id, status), func() bool { return e.runInfo(t, id).Status == status })
 	return e.runInfo(t, id)
 }
 
-// runIDs lists the runs that the filter lets through, by id.
+// runIDs lists the runs that match a filter, by id.
 func (e *env) runIDs(t *testing.T, f pgqrs.RunFilter) []int64 {
 	t.Helper()
 	ids := []int64{}
@@ -77,7 +77,7 @@ func (e *env) runIDs(t *testing.T, f pgqrs.RunFilter) []int64 {
 	return ids
 }
 
-// sells returns a handler that multiplies.
+// sells returns a handler that multiplies the numbers of an order.
 func sells(w *pgqrs.Workflow[order, receipt]) pgqrs.Handler {
 	return w.Handle(func(_ context.Context, _ *pgqrs.Run, o order) (receipt, error) {
 		return receipt{o.Item, 10 * o.N}, nil
@@ -188,7 +188,7 @@ func startUnique(t *testing.T, e *env) {
 	start(t, fast(sells(orders(e.store))))
 	value(first.Result(t.Context()))(t)
 	check()
-	eachTx(e, func(tx *callerTx) { // which goes on after it
+	eachTx(e, func(tx *callerTx) { // the transaction stays usable after the error
 		bound := orders(e.store).WithTx(tx.begin(t))
 		h, err := bound.Start(t.Context(), order{}, pgqrs.Unique("o-1"))
 		wantError(t, err, pgqrs.ErrDuplicate)
@@ -224,13 +224,13 @@ func startWaits(t *testing.T, e *env) {
 	e.run(t) // makes the queue and the definition
 	var options sql.TxOptions
 	if e.dialect == pgqrs.Postgres {
-		options.Isolation = sql.LevelReadCommitted // under a stricter one the wait ends with a serialization failure
+		options.Isolation = sql.LevelReadCommitted // at a stricter level the wait ends with a serialization failure
 	}
 	for _, commit := range []bool{true, false} {
 		key := pgqrs.Key(fmt.Sprint(commit))
 		first := value(e.db.BeginTx(t.Context(), nil))(t)
 		h := value(orders(e.store).WithTx(first).Start(t.Context(), order{}, key))(t)
-		// The other is seen on its way: it cannot end before the first does.
+		// The other transaction is seen on its way: it cannot end before the first one does.
 		far, net := e.farStore(t)
 		watch, seen := once("/* pgqrs:", none)
 		net.fail(watch)
@@ -241,7 +241,7 @@ func startWaits(t *testing.T, e *env) {
 			if err != nil {
 				return err
 			}
-			defer tx.Rollback() // nothing, once it is committed
+			defer tx.Rollback() // does nothing once it is committed
 			if waited, err = orders(far).WithTx(tx).Start(t.Context(), order{}, key); err != nil {
 				return err
 			}
@@ -316,7 +316,7 @@ func startUnknown(t *testing.T, e *env) {
 	other := pgqrs.NewWorkflow[order, receipt](e.store, "other")
 	plain, got := handling(q)
 	start(t, fast(plain, sells(other)))
-	for range 5 { // the worker has been round
+	for range 5 { // the worker has polled
 		enqueue(t, q, "x")
 		receive(t, "a message is handled", got)
 		value(value(other.Start(t.Context(), order{}))(t).Result(t.Context()))(t)
@@ -347,7 +347,7 @@ func startNames(t *testing.T, e *env) {
 	}
 }
 
-// inRun is all that a run's own ctx must not do outside a step.
+// inRun returns all calls that a run's own ctx must not make outside a step.
 func inRun(e *env, other int64) map[string]func(context.Context) error {
 	q := pgqrs.NewQueue[string](e.store, "from the run")
 	w := pgqrs.NewWorkflow[order, receipt](e.store, "from the run too")
@@ -370,7 +370,7 @@ func inRun(e *env, other int64) map[string]func(context.Context) error {
 	}
 }
 
-// inRunOrder is an order in which all of them succeed.
+// inRunOrder is an order in which all these calls succeed.
 var inRunOrder = []string{"Enqueue", "EnqueueBatch", "Start", "Send", "Pause", "Resume", "RerunFrom", "Cancel", "Result"}
 
 func startInRun(t *testing.T, e *env) {

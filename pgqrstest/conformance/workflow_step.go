@@ -46,7 +46,8 @@ func stepTimes(t *testing.T, e *env) {
 	steps := value(h.Steps(t.Context()))(t)
 	equal(t, "steps", len(steps), 6)
 	for _, s := range steps {
-		if took := s.EndedAt.Sub(s.StartedAt); took < least-time.Millisecond { // SQLite has milliseconds
+		// SQLite's times have milliseconds
+		if took := s.EndedAt.Sub(s.StartedAt); took < least-time.Millisecond {
 			t.Errorf("step %q is recorded to have taken %v, want %v at least", s.Name, took, least)
 		}
 	}
@@ -109,7 +110,7 @@ func stepZombie(t *testing.T, e *env) {
 		ended <- fmt.Sprint(v, err)
 		return receipt{"zombie", v}, nil
 	}))
-	zombie.Concurrency = 1 // it does not take the run back
+	zombie.Concurrency = 1 // it does not claim the run again
 	h := e.run(t)
 	stop := start(t, zombie)
 	receive(t, "the step is under way", begun)
@@ -127,7 +128,7 @@ func stepZombie(t *testing.T, e *env) {
 	equal(t, "state", e.info(t, e.runInfo(t, h.ID()).MessageID).State, pgqrs.Archived)
 }
 
-// A parcel loses something on its way through JSON.
+// A parcel loses something when it is encoded to JSON.
 type parcel struct {
 	Kept int
 	Lost int `json:"-"`
@@ -205,7 +206,7 @@ func stepLoads(t *testing.T, e *env) {
 	})
 }
 
-// withoutHeartbeats leaves out what a worker asks from time to time.
+// withoutHeartbeats leaves out the statements that a worker sends from time to time.
 func withoutHeartbeats(tags []string) (list []string) {
 	for _, tag := range tags {
 		if !slices.Contains([]string{"interrupted", "expired", "stranded"}, tag) {

@@ -22,13 +22,13 @@ var workflowStepTxCases = []testcase{
 	{"StepTx whose function ends the transaction, or breaks it, is a failure of the step", "it would be repeated every second for ever, effect and all", stepTxSpoiled},
 }
 
-// book is an effect in the database.
+// book makes an effect in the database.
 func book(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, effect)
 	return err
 }
 
-// booking is the function of a StepTx that has an effect and returns n.
+// booking returns the function of a StepTx that makes an effect and returns n.
 func booking(n int) func(context.Context, *sql.Tx) (int, error) {
 	return func(ctx context.Context, tx *sql.Tx) (int, error) { return n, book(ctx, tx) }
 }
@@ -99,7 +99,8 @@ func stepTxLost(t *testing.T, e *env) {
 		err := run.DoTx(ctx, "book", func(ctx context.Context, tx *sql.Tx) error {
 			attempts.add(execution)
 			if execution == 1 {
-				// On SQLite nobody else could take it now: the transaction holds the write lock.
+				// On SQLite nobody else could take it now, because the transaction holds the write
+				// lock.
 				_, err := tx.ExecContext(ctx, fmt.Sprintf("UPDATE pgqrs_messages SET claim_ct = claim_ct + 1 WHERE id = (SELECT message_id FROM pgqrs_workflow_runs WHERE id = %d)", run.ID()))
 				if err != nil {
 					return err
@@ -164,12 +165,12 @@ func stepTxCommit(t *testing.T, e *env) {
 	}
 }
 
-// twice runs a run of the script in two workers at once: the other begins when
-// the first sends its id.
+// twice runs a run of the script in two workers at once. The second worker begins when the first
+// sends its id.
 func (e *env) twice(t *testing.T, lose <-chan int64, first, second script) (h *pgqrs.RunHandle[receipt], stop func() error) {
 	t.Helper()
 	w := fast(play(e.store, first))
-	w.Concurrency = 1 // it does not take the run back
+	w.Concurrency = 1 // it does not claim the run again
 	h = e.run(t)
 	stop = start(t, w)
 	equal(t, "run", receive(t, "the first execution is under way", lose), h.ID())
@@ -217,7 +218,8 @@ func stepTxInside(t *testing.T, e *env) {
 			return 1, book(context.WithoutCancel(ctx), tx)
 		})
 		if err == nil && n == 2 {
-			err = pgqrs.ErrSuspended // as good: the other was quick, and its record is adopted
+			// This is just as good: the other execution was quick, and its record is used.
+			err = pgqrs.ErrSuspended
 		}
 		got <- err
 		return receipt{"first", 1}, err
@@ -245,7 +247,8 @@ func stepTxSpoiled(t *testing.T, e *env) {
 		"committed":   func(_ context.Context, tx *sql.Tx) error { return tx.Commit() },
 		"rolled back": func(_ context.Context, tx *sql.Tx) error { return tx.Rollback() },
 	}
-	if e.dialect == pgqrs.Postgres { // the SQLite family checks foreign keys only where it is told to, and goes on after errors
+	// The SQLite family checks foreign keys only if a PRAGMA says so, and continues after errors.
+	if e.dialect == pgqrs.Postgres {
 		spoil["swallowed"] = func(ctx context.Context, tx *sql.Tx) error {
 			_, _ = tx.ExecContext(ctx, "SELECT * FROM nowhere")
 			return nil

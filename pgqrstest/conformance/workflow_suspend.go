@@ -23,7 +23,7 @@ var workflowSuspendCases = []testcase{
 	{"a step that was cut short because a step beside it suspended the run burns no attempt", "one of many steps at once would use up the attempts of all", suspendSiblings},
 }
 
-// refunding is a script of two steps that compensates for what it takes for a failure.
+// refunding returns a script of two steps that compensates for whatever it takes for a failure.
 func refunding(calls, refunds *tally[string], charge func(context.Context) error) script {
 	return func(ctx context.Context, run *pgqrs.Run, _ int) (receipt, error) {
 		err := run.With(atOnce(1)).Do(ctx, "charge", func(ctx context.Context) error {
@@ -42,7 +42,8 @@ func refunding(calls, refunds *tally[string], charge func(context.Context) error
 
 func suspendFault(t *testing.T, e *env) {
 	for tag, kinds := range map[string]map[fault]int{
-		"pgqrs:step.save":                 {refused: 2, muted: 1}, // and how often the step is called
+		// Each fault, and how often the step is called with it.
+		"pgqrs:step.save":                 {refused: 2, muted: 1},
 		"pgqrs:run.begin":                 {refused: 1, muted: 1},
 		"pgqrs:run.end|pgqrs:run.finish":  {refused: 1, muted: 1},
 		"pgqrs:run.end|pgqrs:message.ack": {refused: 1, muted: 1},
@@ -108,7 +109,7 @@ func suspendBoundary(t *testing.T, e *env) {
 		<-gate
 		return nil
 	})
-	// Another handler tells when the drain has begun: its message is given back.
+	// Another handler shows when the drain has begun, because its message is released.
 	a := newAhead(t, e, e.newStore(t, pgqrs.Config{}), pgqrs.Worker{})
 	close(a.gate)
 	must(t, a.stop())
@@ -121,7 +122,7 @@ func suspendBoundary(t *testing.T, e *env) {
 	h := e.run(t)
 	receive(t, "the step has begun", begun)
 	cancel()
-	// A draining worker claims nothing: what is enqueued now stays.
+	// A draining worker claims nothing, so a message that is enqueued now stays ready.
 	eventually(t, "the worker drains", func() bool {
 		id := enqueue(t, q, "x")
 		e.beats(t, 1)
@@ -154,7 +155,7 @@ func suspendLost(t *testing.T, e *env) {
 		defer func() { ended <- struct{}{} }()
 		return lost(ctx, run, execution)
 	}))
-	w.Lease, w.Concurrency = 600*time.Millisecond, 1 // it does not take the run back
+	w.Lease, w.Concurrency = 600*time.Millisecond, 1 // it does not claim the run again
 	start(t, w)
 	h := e.run(t)
 	receive(t, "the step has begun", begun)
@@ -179,7 +180,8 @@ func suspendSwallowed(t *testing.T, e *env) {
 		})
 		_ = run.Do(ctx, "book", func(context.Context) error { calls.add("book"); return nil })
 		if execution == 1 {
-			panic("of a value that the step did not return") // what swallowing often leads to
+			// a frequent result of swallowing the error
+			panic("of a value that the step did not return")
 		}
 		return receipt{"tea", v}, nil
 	})
@@ -196,7 +198,7 @@ func suspendDefer(t *testing.T, e *env) {
 	var attempts, refunds tally[string]
 	h := e.act(t, func(ctx context.Context, run *pgqrs.Run, _ int) (out receipt, err error) {
 		defer func() {
-			if err != nil { // no look at ErrSuspended: a step does not start then
+			if err != nil { // no check for ErrSuspended, because a step does not start then
 				err = errors.Join(err, run.Do(ctx, "refund", func(context.Context) error { refunds.add("refund"); return nil }))
 			}
 		}()
@@ -245,7 +247,7 @@ func suspendSiblings(t *testing.T, e *env) {
 		group, cancel := context.WithCancel(ctx) // as of an errgroup
 		defer cancel()
 		started := make(chan struct{})  // or refused
-		finished := make(chan struct{}) // the quick step, well
+		finished := make(chan struct{}) // the quick step ended well
 		var both sync.WaitGroup
 		both.Add(1)
 		var first, second error

@@ -21,8 +21,8 @@ var workflowVersionCases = []testcase{
 	{"steps that run at once may come back in any order, without a warning", "the warning that matters would drown in false ones", versionConcurrent},
 }
 
-// deploy runs a run by one version of its code up to a crash, and then by
-// another to its end.
+// deploy runs a run by one version of its code up to a crash, and then by another version to its
+// end.
 func (e *env) deploy(t *testing.T, before, after func(ctx context.Context, run *pgqrs.Run) error) pgqrs.RunInfo {
 	t.Helper()
 	w := fast(play(e.store, func(ctx context.Context, run *pgqrs.Run, execution int) (receipt, error) {
@@ -43,7 +43,7 @@ func (e *env) deploy(t *testing.T, before, after func(ctx context.Context, run *
 	return e.runInfo(t, h.ID())
 }
 
-// walk is code that asks for steps.
+// walk returns code that calls the named steps.
 func walk(names ...string) func(ctx context.Context, run *pgqrs.Run) error {
 	return func(ctx context.Context, run *pgqrs.Run) error {
 		for _, name := range names {
@@ -55,7 +55,7 @@ func walk(names ...string) func(ctx context.Context, run *pgqrs.Run) error {
 	}
 }
 
-// versioned is walk with a Version between two steps, which it notes.
+// versioned is like walk, with a Version between the two steps, which it records in seen.
 func versioned(seen *tally[int], version int, first, last string) func(ctx context.Context, run *pgqrs.Run) error {
 	return func(ctx context.Context, run *pgqrs.Run) error {
 		if err := walk(first)(ctx, run); err != nil {
@@ -76,7 +76,7 @@ func versionKept(t *testing.T, e *env) {
 	equalSlices(t, "versions", seen.all(), []int{1, 1})
 	sameJSON(t, e.step(t, r.ID, "version:fraud-check").Output, "1")
 	equal(t, "warning", r.Warning, "")
-	// A run that has not come to that point takes the new one.
+	// A run that has not reached that point uses the new version.
 	var later tally[int]
 	r = e.deploy(t, walk("a"), versioned(&later, 2, "a", "b"))
 	equalSlices(t, "versions of a run that was before it", later.all(), []int{2})
@@ -98,7 +98,7 @@ func versionPassed(t *testing.T, e *env) {
 }
 
 func versionPending(t *testing.T, e *env) {
-	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // which nobody handles
+	kids := pgqrs.NewWorkflow[int, int](e.store, "kids") // no worker handles it
 	pending := map[string]func(ctx context.Context, run *pgqrs.Run) error{
 		"nap":        func(ctx context.Context, run *pgqrs.Run) error { return run.Sleep(ctx, "nap", time.Hour) },
 		"approved#1": func(ctx context.Context, run *pgqrs.Run) error { _, err := approved.Wait(ctx, run, 0); return err },
@@ -189,7 +189,7 @@ func versionConcurrent(t *testing.T, e *env) {
 	r := e.deploy(t, walk("a", "b", "c"), func(ctx context.Context, run *pgqrs.Run) error {
 		asked, passed, beside := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 		go func() {
-			beside <- run.Do(ctx, "slow", func(context.Context) error { // which the crash had cut short
+			beside <- run.Do(ctx, "slow", func(context.Context) error { // the crash had interrupted it
 				close(asked)
 				<-passed
 				return nil

@@ -1,12 +1,13 @@
-// Command declarations prints what a move of code between files and packages must not change: the
-// top-level declarations of packages, sorted, and the constant texts of their SQL statements, sorted by tag.
+// Command declarations prints everything that a move of code between files and packages must keep.
+// It prints the top-level declarations of packages, sorted, and the constant texts of their SQL
+// statements, sorted by tag.
 //
 //	go run ./scripts/declarations [-renames] DIRECTORY...
 //
-// With -renames it replaces every unexported name and leaves comments out, so that two commits that
-// differ in such names alone have the same output.
+// With -renames it replaces every unexported name and leaves comments out. Two commits that differ
+// only in such names then have the same output.
 //
-// scripts/moves.sh compares the output of two commits.
+// The script moves.sh compares the output of two commits.
 package main
 
 import (
@@ -51,7 +52,7 @@ func main() {
 	}
 }
 
-// A source is the files of a directory, tests included.
+// A source has the files of a directory, tests included.
 type source struct {
 	fset    *token.FileSet
 	files   []*ast.File
@@ -74,7 +75,8 @@ func load(dir string) (source, error) {
 	return p, nil
 }
 
-// declarations returns each function and each specification of a type, constant or variable as text.
+// declarations returns each function and each specification of a type, constant or variable as
+// text.
 func (p source) declarations() []string {
 	var list []string
 	for _, file := range p.files {
@@ -107,7 +109,8 @@ func (p source) print(file *ast.File, node ast.Node) string {
 	return b.String()
 }
 
-// printUnnamed prints a declaration on one line, without comments and unexported names. The statements are compared apart.
+// printUnnamed prints a declaration on one line, without comments and unexported names. The
+// statements are compared separately.
 func (p source) printUnnamed(node ast.Node) string {
 	ast.Inspect(node, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -138,7 +141,7 @@ func (p source) statements() []string {
 	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
 	config := types.Config{
 		Importer: importer.ForCompiler(p.fset, "source", nil),
-		Error:    func(error) {}, // an import that is missing hides no constant
+		Error:    func(error) {}, // a missing import hides no constant
 	}
 	var sources []*ast.File
 	for _, file := range p.files {

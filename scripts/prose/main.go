@@ -1,7 +1,7 @@
 // Prose checks the comments and pages of the repository against the rules of CONTRIBUTING.md.
 //
 //	go run ./scripts/prose            checks the repository
-//	go run ./scripts/prose -list      lists every sentence that breaks a rule, too
+//	go run ./scripts/prose -list      also lists every sentence that breaks a rule
 //	go run ./scripts/prose -list FILE...
 package main
 
@@ -95,7 +95,7 @@ func (c counter) average() float64 { return share(c.words, c.sentences) }
 
 func share(n, of int) float64 { return float64(n) / float64(max(1, of)) }
 
-// A report is what the check has found.
+// A report has the results of the check.
 type report struct {
 	pages    map[string]counter
 	exported counter // doc comments of exported names
@@ -142,7 +142,7 @@ func (r *report) read(file string) error {
 	return nil
 }
 
-// check counts the sentences of a paragraph. Those of strict ones may have no banned words.
+// check counts the sentences of a paragraph. A strict paragraph may have no banned words.
 func (r *report) check(file string, p paragraph, strict bool) counter {
 	var c counter
 	for _, s := range sentencesOf(p.text) {
@@ -177,7 +177,7 @@ func (r *report) find(file string, line int, what, sentence string) {
 	r.findings = append(r.findings, strings.TrimSuffix(fmt.Sprintf("%s:%d: %s: %.160s", file, line, what, sentence), ": "))
 }
 
-// summary is a table of the counts.
+// summary returns a table of the counts.
 func (r *report) summary() string {
 	var b strings.Builder
 	row := func(name string, c counter) {
@@ -192,7 +192,7 @@ func (r *report) summary() string {
 	return b.String()
 }
 
-// failures lists the rules that are broken.
+// failures returns the rules that are broken.
 func (r *report) failures() []string {
 	var list []string
 	fail := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }

@@ -50,7 +50,7 @@ func commentsOf(file string, text []byte) ([]comment, error) {
 	return list, nil
 }
 
-// columns is the width of a line, with tabs of four columns.
+// columns returns the width of a line. A tab counts as four columns.
 func columns(line string) int {
 	return utf8.RuneCountInString(line) + 3*strings.Count(line, "\t")
 }

@@ -28,7 +28,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// of says what a message waits for: ids with their states, and whether there may be more.
+// of returns what a message waits for: ids with their states, and whether there may be more.
 func of(t *testing.T, store *pgqrs.Store, id int64) string {
 	t.Helper()
 	list, err := store.Messages(t.Context(), pgqrs.MessageFilter{IDs: []int64{id}})

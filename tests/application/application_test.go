@@ -1,5 +1,5 @@
-// Package application_test adds pgqrs to an application that is older than the drivers of the tests, and
-// checks that nothing of the application moves.
+// Package application_test adds pgqrs to an application that is older than the drivers of the
+// tests. It checks that no dependency of the application changes its version.
 package application_test
 
 import (

@@ -10,8 +10,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// honest are facts with which nothing is wrong: a message of each kind, a run,
-// and one message that had to be delivered twice.
+// honest returns facts without any error: a message of each kind, a run, and one message that had
+// to be delivered twice.
 func honest() *facts {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(seconds float64) time.Time { return begin.Add(time.Duration(seconds * float64(time.Second))) }
@@ -49,7 +49,7 @@ func TestHonestFactsPassTheAudit(t *testing.T) {
 	}
 }
 
-// Each of these is one thing that is wrong, and is to be found.
+// Each case is one error that the audit must find.
 func TestTheAuditFinds(t *testing.T) {
 	change := func(f *facts, id int64, with func(*pgqrs.MessageInfo)) {
 		m := f.messages[id]

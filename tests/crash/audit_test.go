@@ -14,7 +14,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// Facts are what is there in the end: the database, and the ledgers.
+// A facts has the final contents of the database and of the ledgers.
 type facts struct {
 	messages map[int64]pgqrs.MessageInfo
 	runs     map[int64]pgqrs.RunInfo
@@ -23,16 +23,16 @@ type facts struct {
 	ledger   []entry
 }
 
-// A happening is an effect on a message or run.
+// A happening is an effect of a message or run.
 type happening struct {
 	kind string
 	id   int64
 }
 
-// An audit is what is wrong with the facts, in sentences.
+// An audit lists the errors in the facts, in sentences.
 type audit struct {
 	lost, doubled []string
-	broken        []string // leases that overlap, and other promises
+	broken        []string // overlapping leases, and other broken promises
 }
 
 func (a *audit) lose(format string, args ...any) {
@@ -55,7 +55,7 @@ func (f *facts) audit() audit {
 	return a
 }
 
-// print fails the test with what is wrong.
+// print fails the test with the errors.
 func (a audit) print(t *testing.T) {
 	t.Helper()
 	for _, kind := range []struct {
@@ -72,8 +72,8 @@ func (a audit) print(t *testing.T) {
 	}
 }
 
-// auditMessages: what was acknowledged is there, and all that is there has
-// reached its end, once, together with the row of its transaction.
+// auditMessages checks that every acknowledged message is in the database. Each message must have
+// reached its end once, together with the row of its transaction.
 func (f *facts) auditMessages(a *audit) {
 	tokens := map[string]int64{}
 	for _, id := range slices.Sorted(maps.Keys(f.messages)) {
@@ -113,8 +113,8 @@ func (f *facts) auditMessages(a *audit) {
 	}
 }
 
-// auditRuns: what was acknowledged is there, once for each key, and each run
-// has the right output.
+// auditRuns checks that every acknowledged run is in the database, once for each key, with the
+// right output.
 func (f *facts) auditRuns(a *audit) {
 	keys := map[string]int64{}
 	for _, id := range slices.Sorted(maps.Keys(f.runs)) {
@@ -149,8 +149,8 @@ func (f *facts) auditRuns(a *audit) {
 	}
 }
 
-// auditEffects: each effect is there once, if what it goes with has ended, and
-// not at all otherwise.
+// auditEffects checks that an effect is there once if the message or run that it belongs to has
+// ended, and not at all otherwise.
 func (f *facts) auditEffects(a *audit) {
 	for h, times := range f.effects {
 		if times > 1 {
@@ -180,8 +180,8 @@ func (f *facts) auditEffects(a *audit) {
 	}
 }
 
-// auditAcks: no ack succeeded for two deliveries, and no delivery came after
-// one.
+// auditAcks checks that no ack succeeded for two deliveries of a message, and that no delivery came
+// after an ack.
 func (f *facts) auditAcks(a *audit) {
 	by := map[int64]int64{} // message to the claim that acked it
 	for _, e := range f.ledger {
@@ -200,23 +200,23 @@ func (f *facts) auditAcks(a *audit) {
 	}
 }
 
-// A holding is the time in which a delivery's lease is known to have lasted,
-// by the clock of the database. That is of this same host.
+// A holding is the time in which a delivery's lease is known to have lasted. It uses the database's
+// clock, which is also this host's clock.
 type holding struct {
-	entry                 // that says claimed
-	from, until time.Time // until includes what was extended, and ends when the holder was about to settle
-	settling    time.Time // zero: never
+	entry                 // with the event claimed
+	from, until time.Time // until includes extensions, and ends when the holder was about to settle
+	settling    time.Time // or zero
 }
 
-// coarse is more than what timestamps are rounded by.
+// coarse is more than the rounding of timestamps.
 const coarse = 5 * time.Millisecond
 
-// auditLeases: no message was held by two at once.
+// auditLeases checks that no two deliveries held a message at the same time.
 //
-// The beginning of a lease is known exactly: it is as long before its end as
-// the lease lasts. Its end is known to be no earlier than what the delivery or
-// Extend said, or than the holder's being about to settle, whichever came first.
-// What a Worker's own renewals add is not known here, and not needed.
+// The beginning of a lease is known exactly, because its end minus its length is known. Its end is
+// not before the time that the delivery or Extend returned, or the time at which the holder was
+// about to settle, whichever is earlier. Renewals by a Worker are not known here, and are not
+// needed.
 func (f *facts) auditLeases(a *audit) {
 	for id, list := range f.holdings(a) {
 		slices.SortFunc(list, func(x, y *holding) int { return cmp.Compare(x.Claim, y.Claim) })
@@ -234,7 +234,7 @@ func (f *facts) auditLeases(a *audit) {
 	}
 }
 
-// holdings returns the deliveries of each message that the ledgers know of.
+// holdings returns the deliveries of each message that are in the ledgers.
 func (f *facts) holdings(a *audit) map[int64][]*holding {
 	type delivery struct{ id, claim int64 }
 	byDelivery, all := map[delivery]*holding{}, map[int64][]*holding{}
@@ -268,7 +268,7 @@ func (f *facts) holdings(a *audit) map[int64][]*holding {
 	return all
 }
 
-// missing names what did not come to pass, without which the audit is idle.
+// missing names the events that did not happen but that a meaningful audit needs.
 func (f *facts) missing() []string {
 	happened := map[string]int{"order": len(f.orders)}
 	for _, e := range f.ledger {

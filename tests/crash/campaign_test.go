@@ -18,13 +18,13 @@ import (
 	"time"
 )
 
-// patience is how long anything may take that has to happen.
+// patience is how long anything that has to happen may take.
 const patience = time.Minute
 
-// team is who works at once.
+// team are the roles that work at the same time.
 var team = []string{"producer", "worker", "worker", "consumer"}
 
-// A campaign is children at work on one database, who are killed and replaced.
+// A campaign is a team of children that work on one database, and are killed and replaced.
 type campaign struct {
 	t        *testing.T
 	dsn      string
@@ -33,17 +33,17 @@ type campaign struct {
 	children []*process // one for each of team
 	made     int        // children so far
 	kills    int
-	runs     int // that were acknowledged to producers, but for those alive
+	runs     int // acknowledged to producers, except those that are alive
 }
 
-// A process is a child as its parent sees it.
+// A process is a child from its parent's view.
 type process struct {
 	assignment
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	stderr tail
-	ready  chan struct{} // closed when it says so
-	exited chan struct{} // closed when it has, with err
+	ready  chan struct{} // closed when the child reports that it is ready
+	exited chan struct{} // closed when the child has exited, with err
 	err    error
 }
 
@@ -62,7 +62,7 @@ func newCampaign(t *testing.T, dsn string, seed uint64) *campaign {
 	return c
 }
 
-// spawn starts the child that has place i of the team.
+// spawn starts the child for place i of the team.
 func (c *campaign) spawn(i int) *process {
 	c.t.Helper()
 	c.made++
@@ -103,8 +103,8 @@ func (c *campaign) spawn(i int) *process {
 	return p
 }
 
-// strike kills one child, or at times all at once, at a random instant, and
-// replaces it.
+// strike kills one child, or sometimes all of them, at a random instant, and replaces what it
+// killed.
 func (c *campaign) strike() {
 	c.t.Helper()
 	first := c.random.IntN(len(c.children))
@@ -112,7 +112,7 @@ func (c *campaign) strike() {
 	if c.random.IntN(8) == 0 {
 		first, victims = 0, c.children
 	}
-	if c.random.IntN(8) != 0 { // else it may not have come far
+	if c.random.IntN(8) != 0 { // otherwise it may not have come far
 		for _, p := range victims {
 			c.await(p)
 		}
@@ -135,7 +135,7 @@ func (c *campaign) strike() {
 	}
 }
 
-// await returns once the child is at work.
+// await waits until the child is at work.
 func (c *campaign) await(p *process) {
 	c.t.Helper()
 	select {
@@ -147,7 +147,7 @@ func (c *campaign) await(p *process) {
 	}
 }
 
-// dismiss has the children of a role finish what they do and end.
+// dismiss lets the children of a role finish their work and end.
 func (c *campaign) dismiss(role string) {
 	c.t.Helper()
 	for _, p := range c.children {
@@ -167,7 +167,7 @@ func (c *campaign) dismiss(role string) {
 	}
 }
 
-// A tail keeps the end of what is written to it.
+// A tail keeps the end of the bytes written to it.
 type tail struct {
 	mu   sync.Mutex
 	text []byte

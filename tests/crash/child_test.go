@@ -20,8 +20,8 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 )
 
-// What the children do to the database, besides the library's tables. Nothing
-// in these tables is unique, so that an effect that happens twice shows.
+// The children's own tables, besides the library's. They have no unique index, so that an effect
+// that happens twice is visible.
 const (
 	makeEffects  = `CREATE TABLE effects (kind TEXT NOT NULL, id BIGINT NOT NULL, claim BIGINT NOT NULL)`
 	insertEffect = `INSERT INTO effects (kind, id, claim) VALUES ($1, $2, $3)`
@@ -29,7 +29,7 @@ const (
 	insertOrder  = `INSERT INTO orders (token) VALUES ($1)`
 )
 
-// The queues, and the one workflow.
+// The queues and the workflow.
 const (
 	plain  = "plain"   // a Worker handles its messages
 	booked = "booked"  // a Worker handles them with HandleTx
@@ -45,10 +45,10 @@ const (
 	bookEffect    = "book"
 )
 
-// lease is short, so that what a killed process held comes back soon.
+// lease is short, so that messages of a killed process are delivered again soon.
 const lease = time.Second
 
-// Nothing dies of being killed often: the end to reach is to be archived.
+// No message dies of being killed often. Every message must be archived in the end.
 var policy = pgqrs.Policy{MaxAttempts: -1, Backoff: pgqrs.Exponential(20*time.Millisecond, 200*time.Millisecond)}
 
 type task struct {
@@ -61,21 +61,21 @@ type amount struct{ N int }
 
 type receipt struct{ Price, Reserved int }
 
-// price and reserved are what the steps of a run return.
+// price and reserved are the results of a run's steps.
 func (a amount) price() int    { return 3 * a.N }
 func (a amount) reserved() int { return a.N + 1 }
 
-// childVariable holds the assignment of a process that is a child.
+// childVariable is the environment variable with the assignment of a child process.
 const childVariable = "PGQRS_CRASH_CHILD"
 
-// An assignment is what a child has to do.
+// An assignment is the task of a child.
 type assignment struct {
 	DSN    string
 	Role   string
 	Name   string // of this process alone
 	Ledger string // path
 	Seed   uint64
-	Runs   int // how many runs were acknowledged to the producers before it
+	Runs   int // runs that were acknowledged to earlier producers
 }
 
 func TestMain(m *testing.M) {
@@ -89,8 +89,7 @@ func TestMain(m *testing.M) {
 	postgres.Main(m)
 }
 
-// beChild works until its standard input ends, which is when its parent
-// dismisses it or has died.
+// beChild works until its standard input ends, which happens when its parent dismisses it or dies.
 func beChild(text string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -130,7 +129,7 @@ var roles = map[string]func(*child, context.Context) error{
 	"consumer": (*child).consume,
 }
 
-// A child is a process at work.
+// A child is the state of a child process.
 type child struct {
 	assignment
 	store  *pgqrs.Store
@@ -145,10 +144,10 @@ func (c *child) workflow() *pgqrs.Workflow[amount, receipt] {
 	return pgqrs.NewWorkflow[amount, receipt](c.store, order).With(policy)
 }
 
-// random is a source for one goroutine.
+// random returns a random source for one goroutine.
 func (c *child) random(goroutine uint64) *rand.Rand { return rand.New(rand.NewPCG(c.Seed, goroutine)) }
 
-// spend takes time, as work does, unless ctx ends before.
+// spend takes time like real work, unless ctx ends first.
 func spend(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -156,8 +155,8 @@ func spend(ctx context.Context, d time.Duration) {
 	}
 }
 
-// complain notes an error that the child bears: what was not acknowledged may
-// be gone, and what was not settled comes again.
+// complain notes an error that the child can ignore. Unacknowledged work may be lost, and unsettled
+// messages are delivered again.
 func complain(ctx context.Context, err error) {
 	if ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)

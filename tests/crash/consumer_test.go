@@ -13,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// work runs a Worker whose every delivery is written down.
+// work runs a Worker and records each delivery in the ledger.
 func (c *child) work(ctx context.Context) error {
 	w := &pgqrs.Worker{
 		Handlers: []pgqrs.Handler{
@@ -43,7 +43,7 @@ func claimOf(m *pgqrs.MessageInfo) entry {
 	return entry{Event: claimed, Queue: m.Queue, ID: m.ID, Worker: m.WorkerID, Claim: m.Claim, Attempt: m.Attempt, Until: m.LeasedUntil}
 }
 
-// errSpurious makes a message come again.
+// errSpurious makes the library deliver a message again.
 var errSpurious = errors.New("failed for the sake of the test")
 
 func spurious() error {
@@ -69,8 +69,8 @@ func handleBooked(ctx context.Context, tx *sql.Tx, m *pgqrs.Message[task]) error
 	return spurious()
 }
 
-// runOrder has a step, two steps in transactions, and a wait between them, in
-// which another process may take the run over.
+// runOrder has a step, and two steps in transactions with a wait between them. Another process may
+// take the run over during the wait.
 func runOrder(ctx context.Context, run *pgqrs.Run, a amount) (r receipt, err error) {
 	run = run.With(policy)
 	if r.Price, err = pgqrs.Step(ctx, run, "price", func(context.Context) (int, error) { return a.price(), spurious() }); err != nil {
@@ -88,7 +88,7 @@ func runOrder(ctx context.Context, run *pgqrs.Run, a amount) (r receipt, err err
 	return r, run.DoTx(ctx, "book", func(ctx context.Context, tx *sql.Tx) error { return effect(ctx, tx, bookEffect, run.ID()) })
 }
 
-// effect has its effect, and then fails at times, which undoes it.
+// effect writes an effect, and sometimes fails afterwards, which undoes the effect.
 func effect(ctx context.Context, tx *sql.Tx, kind string, run int64) error {
 	if _, err := tx.ExecContext(ctx, insertEffect, kind, run, 0); err != nil {
 		return err
@@ -96,7 +96,7 @@ func effect(ctx context.Context, tx *sql.Tx, kind string, run int64) error {
 	return spurious()
 }
 
-// consume takes messages by hand, on four goroutines of one worker row.
+// consume dequeues messages on four goroutines that share one worker row.
 func (c *child) consume(ctx context.Context) error {
 	queue := c.queue(byHand)
 	var all sync.WaitGroup
@@ -126,8 +126,7 @@ func (c *child) consume(ctx context.Context) error {
 	return nil
 }
 
-// settle does one of the things that can be done with a message in hand. It
-// does them too late at times.
+// settle makes one of the calls that are possible for a leased message, sometimes too late.
 func (c *child) settle(ctx context.Context, random *rand.Rand, queue *pgqrs.Queue[task], m *pgqrs.Message[task]) error {
 	switch random.IntN(20) {
 	case 0:
@@ -159,7 +158,7 @@ func (c *child) settle(ctx context.Context, random *rand.Rand, queue *pgqrs.Queu
 	return nil
 }
 
-// ackTx acks together with an effect.
+// ackTx acks a message in a transaction with an effect.
 func (c *child) ackTx(ctx context.Context, queue *pgqrs.Queue[task], m *pgqrs.Message[task]) error {
 	tx, err := c.store.DB().BeginTx(ctx, nil)
 	if err != nil {

@@ -2,16 +2,16 @@
 
 // Package crash_test kills processes, and cuts the power.
 //
-// Children of the test produce, work and consume on one database, and are
-// killed with SIGKILL at random instants, one or all at once, again and again.
-// Each keeps a ledger outside of the database: a file to which it appends what
-// it was told. In the end the ledgers are held against the database.
+// Children of the test produce, work and consume on one database. They are killed with SIGKILL at
+// random instants, one at a time or all at once, again and again. Each child appends the
+// acknowledgements it receives to a ledger, a file outside the database. In the end the ledgers are
+// compared with the database.
 //
-// A loss of power is played by a file system for SQLite that knows what was
-// synced. The same roles work on it, in the process of the test.
+// A file system for SQLite that knows which data was synced simulates a loss of power. The same
+// roles work on it, in the process of the test.
 //
-// PGQRS_CRASH_SEED repeats what a test that has failed did, as far as the
-// clock lets it; PGQRS_SOAK=10m makes it go on for ten minutes.
+// To repeat a failed test as far as the clock allows, set PGQRS_CRASH_SEED. PGQRS_SOAK=10m makes
+// the test run for ten minutes.
 package crash_test
 
 import (
@@ -27,8 +27,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// The short form goes on for so many kills on each engine, and until so many
-// runs were acknowledged.
+// The short form continues for a number of kills on each engine, and until a number of runs were
+// acknowledged.
 const (
 	enoughKills = 20
 	enoughRuns  = 50
@@ -98,9 +98,9 @@ func open(t *testing.T, dsn string) *pgqrs.Store {
 	return store
 }
 
-// makeTables makes the children's own tables. The library's they make
-// themselves. The database is closed again: a file that nobody has open any
-// more, since all were killed, is to be recovered by the next to open it.
+// makeTables creates the children's own tables, and closes the database. The children create the
+// library's tables. If all processes that had a file open were killed, the next one to open it must
+// recover it.
 func makeTables(t *testing.T, dsn string) {
 	t.Helper()
 	store, err := pgqrs.Open(t.Context(), dsn)
@@ -117,7 +117,7 @@ func makeTables(t *testing.T, dsn string) {
 	}
 }
 
-// awaitEnd waits until nothing is left to do, for as long as that goes on.
+// awaitEnd waits until no work is left, as long as there is progress.
 func awaitEnd(t *testing.T, store *pgqrs.Store) bool {
 	t.Helper()
 	ctx := context.Background()

@@ -13,28 +13,28 @@ import (
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
-// A disk is a file system for SQLite that remembers what would be left if the
-// power failed: what was synced, and of what was written since, any part. It
-// passes everything on to the real one, but for the syncs.
+// A disk is a file system for SQLite that keeps what would be left after a loss of power:
+// everything that was synced, and any part of later writes. It passes every call except syncs on to
+// the real file system.
 type disk struct {
 	vfs.VFS
 	mu    sync.Mutex
 	files map[string]*platter // by path
 }
 
-// A platter is what is safe of one file, and what was written to it since.
+// A platter has the safe content of one file, and the writes since then.
 type platter struct {
 	safe   []byte
 	writes []change
 }
 
-// A change is a write; without data it is a truncation.
+// A change is a write, or a truncation if it has no data.
 type change struct {
 	at   int64
 	data []byte
 }
 
-// sector is how much a disk writes at once.
+// sector is the unit in which a disk writes.
 const sector = 512
 
 func newDisk() *disk { return &disk{VFS: vfs.Find(""), files: map[string]*platter{}} }
@@ -60,7 +60,7 @@ func (d *disk) OpenFilename(filename *vfs.Filename, flags vfs.OpenFlag) (vfs.Fil
 	return &diskFile{file, d, p}, flags, nil
 }
 
-// A diskFile is one connection's hold of a file.
+// A diskFile is an open file of one connection.
 type diskFile struct {
 	vfs.File
 	disk *disk
@@ -92,7 +92,7 @@ func (f *diskFile) Sync(vfs.SyncFlag) error {
 	return nil
 }
 
-// SharedMemory is that of the real file.
+// SharedMemory returns the real file's shared memory.
 func (f *diskFile) SharedMemory() vfs.SharedMemory {
 	if real, ok := f.File.(vfs.FileSharedMemory); ok {
 		return real.SharedMemory()
@@ -109,8 +109,8 @@ func (w change) apply(image []byte) []byte {
 	return image
 }
 
-// fail writes to another directory what a loss of power would leave now. Of
-// what was not synced any sector may have been written, or not.
+// fail writes to another directory what a loss of power would leave now. Sectors that were not
+// synced may have been written or not.
 func (d *disk) fail(random *rand.Rand, dir string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

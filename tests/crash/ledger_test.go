@@ -14,19 +14,19 @@ import (
 	"time"
 )
 
-// An event is what a line of a ledger says.
+// An event is the subject of a line in a ledger.
 type event string
 
 const (
-	enqueued event = "enqueued" // Enqueue returned the id, or the transaction around it committed
-	started  event = "started"  // Start returned the run's id
-	claimed  event = "claimed"  // a delivery is in hand
+	enqueued event = "enqueued" // Enqueue returned the id, or its transaction committed
+	started  event = "started"  // Start returned the run's ID
+	claimed  event = "claimed"  // a delivery has begun
 	extended event = "extended" // Extend succeeded
 	ended    event = "ended"    // the handler is about to return, or the consumer to settle
 	acked    event = "acked"    // Ack succeeded
 )
 
-// An entry is one line. Which fields are set depends on the event.
+// An entry is one line. The set fields depend on the event.
 type entry struct {
 	Event   event     `json:"event"`
 	Process string    `json:"process,omitempty"` // filled in by readLedgers
@@ -37,14 +37,15 @@ type entry struct {
 	Claim   int64     `json:"claim,omitempty"`
 	Attempt int       `json:"attempt,omitempty"`
 	At      time.Time `json:"at,omitzero"`
-	Until   time.Time `json:"until,omitzero"` // the lease lasts at least this long, unless it is settled
+	// The lease lasts at least until then, unless the message is settled.
+	Until time.Time `json:"until,omitzero"`
 }
 
-// A ledger is a file of one process, outside of the database. What is written
-// outlives the process, whenever that is killed.
+// A ledger is a file of one process, outside the database. It survives a kill of the process at any
+// time.
 type ledger struct {
 	file *os.File
-	held *sync.RWMutex // keeps entries out while it is locked
+	held *sync.RWMutex // while it is locked, no entries are written
 }
 
 func openLedger(path string) (ledger, error) {
@@ -52,8 +53,8 @@ func openLedger(path string) (ledger, error) {
 	return ledger{file, new(sync.RWMutex)}, err
 }
 
-// write appends entries by one call of the operating system. A process that
-// cannot write its ledger ends, since its test would be worthless.
+// write appends entries by one system call. A process that cannot write its ledger exits, because
+// its test would be meaningless.
 func (l ledger) write(entries ...entry) {
 	var lines []byte
 	for _, e := range entries {
@@ -70,7 +71,7 @@ func (l ledger) write(entries ...entry) {
 	}
 }
 
-// readLedgers returns the entries of all processes, each named by its file.
+// readLedgers returns the entries of all processes. A file has the name of its process.
 func readLedgers(t *testing.T, dir string) []entry {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -87,8 +88,7 @@ func readLedgers(t *testing.T, dir string) []entry {
 	return all
 }
 
-// readLedger returns the entries of one process, which may have been killed
-// before it made any.
+// readLedger returns the entries of one process, which may have been killed before it wrote any.
 func readLedger(t *testing.T, path string) []entry {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -102,7 +102,7 @@ func readLedger(t *testing.T, path string) []entry {
 	return entries
 }
 
-// parseLedger passes over a last line that was cut short by the kill.
+// parseLedger ignores a last line that was cut short by a kill.
 func parseLedger(text []byte) ([]entry, error) {
 	var entries []entry
 	for line := range bytes.Lines(text) {

@@ -25,9 +25,9 @@ import (
 // enoughFailures is the number of power failures in the short form.
 const enoughFailures = 5
 
-// With synchronous=FULL a loss of power is no more than a crash. With NORMAL
-// the last commits may be undone, whoever was told of them; but what is left is
-// whole: nothing is half there, and all of it reaches its end.
+// With synchronous=FULL a loss of power is like a crash. With NORMAL it may undo the last commits,
+// even if they were acknowledged. The rest is consistent: nothing is half done, and all work
+// reaches its end.
 func TestALossOfPowerUndoesNothingOrTheLastCommits(t *testing.T) {
 	each := reliability.Soak(t) / 2
 	for _, synchronous := range []string{"full", "normal"} {
@@ -59,24 +59,24 @@ func TestALossOfPowerUndoesNothingOrTheLastCommits(t *testing.T) {
 	}
 }
 
-// A powerCampaign is work on a file whose disk loses its power, again and again.
+// A powerCampaign is work on a file whose disk loses its power again and again.
 type powerCampaign struct {
 	t           *testing.T
 	random      *rand.Rand
 	synchronous string
-	dir         string // of the database as the latest failure left it
+	dir         string // of the database after the latest failure
 	ledgers     string
-	held        sync.RWMutex // all ledgers
+	held        sync.RWMutex // held by all ledgers
 	rounds      int
-	runs        int // that were acknowledged before the latest failure
+	runs        int // acknowledged before the latest failure
 }
 
-// file is the DSN of the database for Open.
+// file returns the DSN of the database.
 func (p *powerCampaign) file() string {
 	return "sqlite:" + filepath.Join(p.dir, "q.db") + "?synchronous=" + p.synchronous
 }
 
-// round works on the database for a while, until the power fails.
+// round works on the database until the power fails.
 func (p *powerCampaign) round() {
 	p.t.Helper()
 	p.rounds++
@@ -97,7 +97,8 @@ func (p *powerCampaign) round() {
 	stop := p.work(store, "producer", "worker", "consumer")
 	instant := time.NewTimer(time.Duration(200+p.random.IntN(500)) * time.Millisecond)
 	<-instant.C
-	// All that is in the ledgers was written before the failure, since they are held. What comes after is taken back.
+	// While the ledgers are locked, all of their entries come from before the failure. Later
+	// entries are removed.
 	p.held.Lock()
 	told := takeSnapshot(p.t, p.ledgers)
 	next := p.t.TempDir()
@@ -119,8 +120,8 @@ func (p *powerCampaign) round() {
 	p.dir = next
 }
 
-// awaitClosed waits until no connection is open any more: database/sql closes
-// that of a transaction whose ctx has ended beside its caller.
+// awaitClosed waits until no connection is open. database/sql closes the connection of a
+// transaction whose ctx has ended in another goroutine.
 func awaitClosed(t *testing.T, db *sql.DB) {
 	t.Helper()
 	deadline := time.After(time.Minute)
@@ -135,12 +136,12 @@ func awaitClosed(t *testing.T, db *sql.DB) {
 	}
 }
 
-// ledger is the path of the ledger that a role has in this round.
+// ledger returns the path of a role's ledger in this round.
 func (p *powerCampaign) ledger(role string) string {
 	return filepath.Join(p.ledgers, fmt.Sprintf("%05d-%s", p.rounds, role))
 }
 
-// work sets roles to work in this process. What it returns ends them.
+// work starts roles in this process. The returned function stops them.
 func (p *powerCampaign) work(store *pgqrs.Store, roleNames ...string) (stop func()) {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -167,14 +168,14 @@ func (p *powerCampaign) work(store *pgqrs.Store, roleNames ...string) (stop func
 	}
 }
 
-// finish opens the database on a disk that works, and waits until all that is
-// left there has reached its end.
+// finish opens the database on a working disk, and waits until all work has reached its end.
 func (p *powerCampaign) finish() *pgqrs.Store {
 	p.t.Helper()
 	p.rounds++
 	store := open(p.t, p.file())
 	p.checkIntegrity(store)
-	// With NORMAL, and no checkpoint yet, the making of the tables may be undone too. With FULL it may not.
+	// With NORMAL, and without a checkpoint, the creation of the tables may be undone too. With
+	// FULL it must not.
 	if p.synchronous == "normal" {
 		if err := store.Install(p.t.Context()); err != nil {
 			p.t.Fatal(err)
@@ -194,7 +195,7 @@ func (p *powerCampaign) checkIntegrity(store *pgqrs.Store) {
 	}
 }
 
-// A snapshot is how long ledgers were at an instant.
+// A snapshot has the lengths of the ledgers at an instant.
 type snapshot map[string]int64
 
 func takeSnapshot(t *testing.T, dir string) snapshot {
@@ -214,7 +215,7 @@ func takeSnapshot(t *testing.T, dir string) snapshot {
 	return s
 }
 
-// restore takes back what was written after the snapshot.
+// restore removes what was written after the snapshot.
 func (s snapshot) restore(t *testing.T) {
 	t.Helper()
 	for path, size := range s {
@@ -224,7 +225,7 @@ func (s snapshot) restore(t *testing.T) {
 	}
 }
 
-// undone counts the messages and runs that were acknowledged and are not there.
+// undone counts the acknowledged messages and runs that are missing.
 func undone(f *facts, told []entry) int {
 	tokens := map[string]bool{}
 	for _, m := range f.messages {

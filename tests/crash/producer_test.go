@@ -13,11 +13,11 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// maxBacklog is how many messages may wait before the producers do.
+// maxBacklog is how many messages may wait before the producers pause.
 const maxBacklog = 300
 
-// produce enqueues on three goroutines, so that calls coalesce, and starts
-// runs on one more.
+// produce enqueues on three goroutines, so that calls share statements. It starts runs on another
+// goroutine.
 func (c *child) produce(ctx context.Context) error {
 	var tokens atomic.Int64
 	token := func() string { return fmt.Sprintf("%s-%d", c.Name, tokens.Add(1)) }
@@ -43,7 +43,8 @@ func (c *child) produce(ctx context.Context) error {
 	}
 	all.Go(func() {
 		for n := c.Runs; ctx.Err() == nil; {
-			// A run whose id the process before this one did not live to write down is started again with its key.
+			// The process before this one may have died before it recorded a run's id. Such a run
+			// is started again with the same key.
 			run, err := c.workflow().Start(ctx, amount{N: n}, pgqrs.Key(keyOf(n)))
 			if err != nil {
 				complain(ctx, err)
@@ -58,8 +59,8 @@ func (c *child) produce(ctx context.Context) error {
 	return nil
 }
 
-// enqueue stores one message, or a few at once, or one together with a row of
-// the application, and writes the ids down once it knows them.
+// enqueue stores one message, or several at once, or one together with a row of the application. It
+// records the ids in the ledger once it knows them.
 func (c *child) enqueue(ctx context.Context, random *rand.Rand, token func() string) error {
 	name := []string{plain, booked, byHand}[random.IntN(3)]
 	tasks := make([]task, 1+max(0, random.IntN(8)-3))
@@ -89,7 +90,7 @@ func (c *child) enqueue(ctx context.Context, random *rand.Rand, token func() str
 	return nil
 }
 
-// enqueueOrder enqueues in a transaction, or gives that up in the end.
+// enqueueOrder enqueues in a transaction, and commits it or rolls it back.
 func (c *child) enqueueOrder(ctx context.Context, queue *pgqrs.Queue[task], tasks []task, giveUp bool) ([]int64, error) {
 	tx, err := c.store.DB().BeginTx(ctx, nil)
 	if err != nil {
@@ -109,10 +110,10 @@ func (c *child) enqueueOrder(ctx context.Context, queue *pgqrs.Queue[task], task
 	return ids, tx.Commit()
 }
 
-// keyOf is the key of a run.
+// keyOf returns the key of a run.
 func keyOf(n int) string { return fmt.Sprintf("run-%d", n) }
 
-// watchBacklog says whether too much is left to do.
+// watchBacklog records whether too much work is left.
 func (c *child) watchBacklog(ctx context.Context, full *atomic.Bool) {
 	for ctx.Err() == nil {
 		left, err := unfinished(ctx, c.store)
@@ -125,7 +126,7 @@ func (c *child) watchBacklog(ctx context.Context, full *atomic.Bool) {
 	}
 }
 
-// unfinished counts the messages that are yet to reach their end.
+// unfinished counts the messages that have not ended.
 func unfinished(ctx context.Context, store *pgqrs.Store) (int64, error) {
 	queues, err := store.Queues(ctx)
 	var left int64

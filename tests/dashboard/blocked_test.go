@@ -68,7 +68,7 @@ func TestAQueueSaysThatNoWorkerTakesFromIt(t *testing.T) {
 	const mark, why = `<span class="state unattended">no worker</span>`, "No live worker takes messages from this queue"
 	shown := func(t *testing.T, store *pgqrs.Store, want bool) {
 		t.Helper()
-		address := serve(t, store, dashboard.Options{}) // whose samples are fresh
+		address := serve(t, store, dashboard.Options{}) // its samples are fresh
 		for page, text := range map[string]string{address: mark, address + "queue?name=emails": why} {
 			if got := strings.Contains(get(t, page, http.StatusOK), text); got != want {
 				t.Errorf("%s says that there is no worker: %v, want %v", page, got, want)

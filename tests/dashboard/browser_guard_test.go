@@ -16,7 +16,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
-// at is the address of a server under another name, with its port.
+// at returns the address of a server under another host name, with its port.
 func at(t *testing.T, name, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -25,7 +25,7 @@ func at(t *testing.T, name, address string) string {
 	return u.String()
 }
 
-// page serves what a hostile site would.
+// page serves the page of a hostile site.
 func page(t *testing.T, body string) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -36,7 +36,7 @@ func page(t *testing.T, body string) string {
 	return server.URL
 }
 
-// ask evaluates a script that gives a text.
+// ask evaluates a script that returns a text.
 func (b *browser) ask(script string) string {
 	b.t.Helper()
 	text, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
@@ -50,7 +50,7 @@ func (b *browser) visit(address string) {
 	b.do(chromedp.Navigate(address), chromedp.WaitReady("body"))
 }
 
-// arrives waits until the page has a text in its body.
+// arrives waits until the body of the page contains a text.
 func (b *browser) arrives(text string) {
 	b.t.Helper()
 	eventually(b.t, fmt.Sprintf("the page has %q", text), func() bool {
@@ -59,8 +59,8 @@ func (b *browser) arrives(text string) {
 	})
 }
 
-// follow follows the link of a page by a script. Chromium does not acknowledge a click that leads to
-// another process.
+// follow follows the link of a page by a script. Chromium does not acknowledge a click that leads
+// to another process.
 func (b *browser) follow() {
 	b.t.Helper()
 	b.ask(`setTimeout(() => document.querySelector("a").click()), ""`)
@@ -117,7 +117,7 @@ func TestOtherSitesDoNothingInABrowser(t *testing.T) {
 			t.Fatalf("%+v: the message is %s", c, got)
 		}
 	}
-	// A picture and a frame make the database search, and their time tells what it finds.
+	// A picture and a frame make the database search, and the time they take reveals the result.
 	b.visit(at(t, "evil.example", page(t, fmt.Sprintf(`<iframe src="%ssearch?q=secret"></iframe>`, html.EscapeString(address)))))
 	if got := b.ask(fmt.Sprintf(`fetch(%q, {mode: "no-cors"}).then(r => r.type, e => "failed")`, address+"search?q=secret")); got != "failed" {
 		t.Errorf("a script of another site gets a response of the type %s", got)
@@ -156,7 +156,7 @@ func TestTheTokensAddressOpensTheDashboardInABrowser(t *testing.T) {
 		b.open("queue?name=emails")
 		b.click(`button[value="pause"]`)
 		b.shows("Paused")
-		// Another site acts with the browser's cookie.
+		// Another site sends an action with the browser's cookie.
 		form := `<form method="post" action="` + address + `action"><input name="do" value="resume"><input name="name" value="emails"><button>Go</button></form>`
 		b.visit(at(t, "evil.example", page(t, form)))
 		b.click("button")

@@ -29,7 +29,8 @@ type browser struct {
 	said []string
 }
 
-// newBrowser starts a Chromium, and opens a tab. Without one the test is skipped, but for CI.
+// newBrowser starts a Chromium, and opens a tab. The test is skipped if there is no Chromium,
+// except in CI.
 func newBrowser(t *testing.T, address string) *browser {
 	t.Helper()
 	path := ""
@@ -67,7 +68,7 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	must(b.t, chromedp.Do(ctx, steps...))
 }
 
-// listen notes what the browser complains of: policies, scripts and addresses that fail.
+// listen records the browser's complaints about policies, scripts and addresses that fail.
 func (b *browser) listen(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,13 +93,13 @@ func (b *browser) open(page string) {
 	b.do(chromedp.Navigate(b.address+page), chromedp.WaitReady("main"))
 }
 
-// click clicks what a selector finds.
+// click clicks the element of a selector.
 func (b *browser) click(selector string) {
 	b.t.Helper()
 	b.do(chromedp.Click(selector))
 }
 
-// shows waits until the main part of the page has a text.
+// shows waits until the main part of the page contains a text.
 func (b *browser) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, fmt.Sprintf("the page shows %q", text), func() bool {
@@ -115,7 +116,7 @@ func TestADashboardInABrowser(t *testing.T) {
 	b.open("")
 	b.shows("emails")
 	enqueue(t, d.store, "invoices", 1)
-	b.shows("invoices") // without a reload: the page renews itself
+	b.shows("invoices") // without a reload, because the page renews itself
 	b.open("queue?name=invoices")
 	for range 4 {
 		enqueue(t, d.store, "invoices", mail{To: "ada@example.com"})
@@ -133,7 +134,7 @@ func TestADashboardInABrowser(t *testing.T) {
 	close(d.mended)
 	b.click(`button[value="redrive"]`)
 	b.shows("Redriven")
-	b.shows("archived") // the worker has done it, and the page says so by itself
+	b.shows("archived") // the worker has handled it, and the page shows that by itself
 	if got := stateOf(t, d.store, id); got != pgqrs.Archived {
 		t.Errorf("the message is %s", got)
 	}

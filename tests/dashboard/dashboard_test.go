@@ -21,7 +21,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// get reads a page and wants its status.
+// get reads a page and checks its status.
 func get(t *testing.T, address string, status int) string {
 	t.Helper()
 	answer, err := http.Get(address)
@@ -40,7 +40,7 @@ func read(t *testing.T, answer *http.Response, status int) string {
 	return string(body)
 }
 
-// post sends an action with headers, and does not follow where it leads. Without any it comes from
+// post sends an action with headers, and does not follow redirects. Without headers it comes from
 // the dashboard's own page.
 func post(t *testing.T, address string, form url.Values, headers ...string) *http.Response {
 	t.Helper()
@@ -58,7 +58,7 @@ func post(t *testing.T, address string, form url.Values, headers ...string) *htt
 	return answer
 }
 
-// want reports what a page lacks.
+// want reports the texts that a page lacks.
 func want(t *testing.T, page string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -370,7 +370,7 @@ func TestSearchFindsByIDByKeyAndByText(t *testing.T) {
 	want(t, get(t, address+"search?q=nothing+of+the+kind", http.StatusOK), "Nothing was found", "messages and")
 }
 
-// A queue that something else than the library has made may have a name that the library refuses.
+// A queue that another program has made may have a name that the library refuses.
 func TestSearchPassesOverQueuesWithOddNames(t *testing.T) {
 	d := newDemo(t)
 	address := serve(t, d.store, dashboard.Options{})

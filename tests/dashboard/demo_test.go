@@ -57,7 +57,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// serve mounts a dashboard below a prefix, and returns its address.
+// serve mounts a dashboard under a prefix, and returns its address.
 func serve(t *testing.T, store *pgqrs.Store, options dashboard.Options) string {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -95,10 +95,10 @@ type mail struct {
 	Subject string `json:"subject"`
 }
 
-// A demo is a store with work in it, and a worker that does some of it.
+// A demo is a store with work in it, and a worker that handles some of it.
 type demo struct {
 	store    *pgqrs.Store
-	mended   chan struct{} // closed: mail to bounce@example.com goes through
+	mended   chan struct{} // once it is closed, mail to bounce@example.com succeeds
 	checkout *pgqrs.Workflow[string, string]
 	parcel   *pgqrs.Workflow[string, string]
 	packing  atomic.Int64 // how long a parcel takes to pack
@@ -106,7 +106,7 @@ type demo struct {
 
 const approved pgqrs.Signal[bool] = "approved"
 
-// newDemo makes a store whose worker sends mail and runs checkouts until the test ends.
+// newDemo creates a store whose worker sends mail and runs checkouts until the test ends.
 func newDemo(t *testing.T) *demo {
 	t.Helper()
 	store := openStore(t)
@@ -133,9 +133,9 @@ func newDemo(t *testing.T) *demo {
 	return d
 }
 
-const declined = "A-1003" // is an order that cannot be charged
+const declined = "A-1003" // an order that cannot be charged
 
-// sell is a workflow with a sleep, a signal that it waits for, and children.
+// sell is a workflow with a sleep, a signal and children.
 func (d *demo) sell(ctx context.Context, run *pgqrs.Run, order string) (string, error) {
 	if _, err := pgqrs.Step(ctx, run, "reserve", func(context.Context) ([]string, error) { return []string{"gopher", "mug"}, nil }); err != nil {
 		return "", err

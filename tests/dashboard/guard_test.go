@@ -34,7 +34,7 @@ func answer(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-// posted is a request for an action as a browser sends it from the dashboard's own page.
+// posted returns a request for an action as a browser sends it from the dashboard's own page.
 func posted(form url.Values, headers ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/action", strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -45,7 +45,7 @@ func posted(form url.Values, headers ...string) *http.Request {
 	return r
 }
 
-// A logbook keeps what is logged. It is safe for concurrent use.
+// A logbook keeps log records. It is safe for concurrent use.
 type logbook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -100,7 +100,7 @@ func TestOtherHostsAreMisdirected(t *testing.T) {
 	}
 }
 
-// Some requests no client of net/http sends. The server and the handler refuse them together.
+// Clients of net/http do not send such requests. The server and the handler refuse them together.
 func TestOddRequestsAreRefused(t *testing.T) {
 	store := openStore(t)
 	enqueue(t, store, "secret-queue", 1)
@@ -135,7 +135,7 @@ func TestOddRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// raw sends bytes and reads the answer.
+// raw sends bytes and returns the answer.
 func raw(t *testing.T, address, request string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -153,7 +153,7 @@ func raw(t *testing.T, address, request string) string {
 	return string(text)
 }
 
-// A flood is a body without an end that counts what is read of it.
+// A flood is an endless body that counts the bytes read of it.
 type flood struct {
 	left, read int64
 	begin      string
@@ -236,13 +236,13 @@ func TestPagesReadTheQueryAndActionsTheForm(t *testing.T) {
 	enqueue(t, store, "emails", 1)
 	enqueue(t, store, "other", 1)
 	h := dashboard.Handler(store, dashboard.Options{Actions: true})
-	// A page whose body names another queue.
+	// The body names another queue than the query.
 	r := httptest.NewRequest(http.MethodGet, "/queue?name=emails", strings.NewReader("name=other"))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if w := answer(h, r); w.Code != http.StatusBadRequest {
 		t.Errorf("a GET with a body: status %d", w.Code)
 	}
-	// An action whose query says what its form does not.
+	// The query of an action differs from its form.
 	r = posted(url.Values{"name": {"emails"}})
 	r.URL.RawQuery = "do=pause&name=emails"
 	if w := answer(h, r); w.Code != http.StatusBadRequest {
@@ -262,7 +262,7 @@ func TestPagesReadTheQueryAndActionsTheForm(t *testing.T) {
 	}
 }
 
-// A client that sends the form of an action byte by byte is given up.
+// A client that sends the form of an action byte by byte is disconnected.
 func TestASlowBodyIsGivenUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes ten seconds")
@@ -366,7 +366,7 @@ func TestTheAddressWithTheTokenSetsACookieAndLosesIt(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("/ops/queues/", http.StripPrefix("/ops/queues", dashboard.Handler(store, dashboard.Options{Token: token})))
 	mux.Handle("/ops/queues", http.StripPrefix("/ops/queues", dashboard.Handler(store, dashboard.Options{Token: token})))
-	var seen []string // of cookies that reach the rest of the application
+	var seen []string // cookies that reach the rest of the application
 	mux.HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) { seen = append(seen, r.Header.Get("Cookie")) })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -438,8 +438,7 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 	must(t, dashboard.Options{Token: token, Hosts: []string{"a", "[::1]", "::1", "1.2.3.4", "b.example."}, TrustedOrigins: []string{"https://a"}}.Check())
 }
 
-// Another site cannot make the database work by pictures and scripts, and measure how long that
-// takes.
+// Another site cannot make the database work by pictures and scripts and measure the time.
 func TestPagesAreNoPartsOfOtherSites(t *testing.T) {
 	h := dashboard.Handler(openStore(t), dashboard.Options{})
 	for _, c := range []struct {
@@ -545,7 +544,7 @@ func TestTheLogNamesWhoDidWhat(t *testing.T) {
 	}
 }
 
-// A brokenLog is a handler of an application that fails in any way.
+// A brokenLog is a handler of an application that fails in every way.
 type brokenLog struct{}
 
 func (brokenLog) Enabled(context.Context, slog.Level) bool  { return true }
@@ -562,7 +561,7 @@ func TestALoggerThatPanicsChangesNothing(t *testing.T) {
 	}
 }
 
-// The text of a driver may name hosts, users and columns. It belongs into the log.
+// The error of a driver may name hosts, users and columns, so it belongs into the log only.
 func TestErrorPagesShowNoTextOfTheDriver(t *testing.T) {
 	store, db := openDB(t)
 	id := enqueue(t, store, "emails", 1)
@@ -612,7 +611,7 @@ func TestEveryAnswerIsolatesItself(t *testing.T) {
 	}
 }
 
-// Middleware of an application may have read the form before, to look for a token of its own.
+// Middleware of an application may have read the form already, to check a token of its own.
 func TestAFormThatTheApplicationHasReadIsDone(t *testing.T) {
 	store := openStore(t)
 	enqueue(t, store, "emails", 1)

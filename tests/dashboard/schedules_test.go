@@ -14,7 +14,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/dashboard"
 )
 
-// A rule is what its text says; it runs once, at a time.
+// A rule describes itself by its text. It runs once, at a given time.
 type rule struct {
 	text string
 	at   time.Time
@@ -29,7 +29,7 @@ func (r rule) Next(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// schedule has a worker write the rows of schedules, and ends it.
+// schedule runs a worker that writes the rows of schedules, and stops it.
 func schedule(t *testing.T, store *pgqrs.Store, schedules ...pgqrs.Schedule) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -47,7 +47,7 @@ func schedule(t *testing.T, store *pgqrs.Store, schedules ...pgqrs.Schedule) {
 	must(t, <-done)
 }
 
-// yearly is a schedule of the "reports" queue that is due in a year.
+// yearly returns a schedule of the "reports" queue that is due in a year.
 func yearly(store *pgqrs.Store, name string, options ...pgqrs.Option) pgqrs.Schedule {
 	return pgqrs.Schedule{Name: name, Rule: rule{"once in a year", time.Now().Add(365 * 24 * time.Hour)}, Target: pgqrs.NewQueue[mail](store, "reports").Target(mail{To: "ada@example.com"}, options...)}
 }

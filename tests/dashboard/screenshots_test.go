@@ -52,7 +52,7 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// look chooses light or dark, as the system would.
+// look selects light or dark colours, as the system would.
 func (b *browser) look(scheme string) {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -103,7 +103,8 @@ func (d *demo) live(t *testing.T, b *browser) map[string]string {
 			runs = append(runs, run)
 		}
 		if len(runs) > 1 && i%10 == 9 && i < 60 {
-			if err := approved.Send(t.Context(), d.store, runs[len(runs)-2].ID(), true); !errors.Is(err, pgqrs.ErrState) { // it has failed
+			// The run has failed.
+			if err := approved.Send(t.Context(), d.store, runs[len(runs)-2].ID(), true); !errors.Is(err, pgqrs.ErrState) {
 				must(t, err)
 			}
 		}
@@ -130,11 +131,12 @@ func (d *demo) keep(t *testing.T, w *pgqrs.Worker) {
 	go func() { done <- w.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		<-done // handlers that are cut short are no matter
+		<-done // interrupted handlers do not matter
 	})
 }
 
-// hold gives the shop accounts whose movements wait for one that has failed, and returns one of these.
+// hold creates accounts whose movements wait for a failed movement. It returns the id of a waiting
+// one.
 func (d *demo) hold(t *testing.T) int64 {
 	t.Helper()
 	movements := pgqrs.NewQueue[map[string]any](d.store, "movements").With(pgqrs.Policy{MaxAttempts: 8, Backoff: func(int) time.Duration { return 20 * time.Minute }})
@@ -152,7 +154,7 @@ func (d *demo) hold(t *testing.T) int64 {
 	return last
 }
 
-// clock gives the shop schedules, and a worker that runs them until the test ends.
+// clock creates schedules, and runs a worker for them until the test ends.
 func (d *demo) clock(t *testing.T) {
 	t.Helper()
 	berlin, err := time.LoadLocation("Europe/Berlin")
@@ -179,7 +181,7 @@ func (d *demo) clock(t *testing.T) {
 	}
 }
 
-// reduce makes a picture small: with its commonest colours in the place of all.
+// reduce makes a picture smaller by reducing it to its commonest colours.
 func reduce(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	full, err := png.Decode(bytes.NewReader(raw))

@@ -1,5 +1,5 @@
-// Package encodings_test runs the library on databases of PostgreSQL that are not UTF-8: such a
-// database refuses a text with a character that its encoding lacks.
+// Package encodings_test runs the library on PostgreSQL databases whose encoding is not UTF-8. Such
+// a database refuses a text with a character that its encoding lacks.
 package encodings_test
 
 import (
@@ -53,7 +53,8 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// each runs a test with both drivers. lib/pq sets client_encoding, pgx has to be told to: the library refuses another one.
+// each runs a test with both drivers. lib/pq sets client_encoding, and for pgx the test sets it.
+// The library refuses other encodings of the client.
 func each(t *testing.T, options string, run func(t *testing.T, p place)) {
 	for _, c := range []struct {
 		name, driver string
@@ -101,7 +102,7 @@ func (p place) work(t *testing.T, handlers ...pgqrs.Handler) {
 	})
 }
 
-// await waits for a message to be in a state.
+// await waits until a message is in a state.
 func (p place) await(t *testing.T, id int64, state pgqrs.MessageState) pgqrs.MessageInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -146,7 +147,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-// A failure is what handlers fail with, and how the database has it in the end.
+// A failure is the error of a handler, and the text that the database stores for it.
 type failure struct{ text, latin1 string }
 
 var errs = map[string]failure{
@@ -159,7 +160,7 @@ var errs = map[string]failure{
 	"line":    {"two\u2028lines", `two\u2028lines`},
 }
 
-// None of these texts keeps the outcome of another message from being recorded.
+// These texts do not keep the outcomes of other messages from being recorded.
 func TestErrorsThatTheEncodingLacks(t *testing.T) {
 	each(t, latin1, func(t *testing.T, p place) {
 		fails := func(_ context.Context, m *pgqrs.Message[string]) error {
@@ -218,7 +219,7 @@ func TestFailuresByHandThatTheEncodingLacks(t *testing.T) {
 				t.Errorf("%q, want %q", m.LastError, e.latin1)
 			}
 		}
-		// In the caller's transaction, which has failed then, it is the caller's.
+		// In the caller's transaction, which has failed by then, it is the caller's error.
 		must(q.Enqueue(t.Context(), "x"))(t)
 		ms := must(q.Dequeue(t.Context(), 1, time.Minute))(t)
 		tx := must(p.store.DB().BeginTx(t.Context(), nil))(t)
@@ -250,7 +251,7 @@ func TestRunsThatTheEncodingLacks(t *testing.T) {
 				return "€", nil
 			case "fails":
 				return "", errors.New("€")
-			case "recovers": // from a step whose result cannot be held
+			case "recovers": // from a step whose result cannot be stored
 				_, err := pgqrs.Step(ctx, steps, "step", func(context.Context) (string, error) { return "€", nil })
 				if errors.Is(err, pgqrs.ErrSuspended) {
 					return "", err
@@ -275,7 +276,7 @@ func TestRunsThatTheEncodingLacks(t *testing.T) {
 	})
 }
 
-// A run that dies with its message, on the way that a killed worker's takes.
+// A run ends with its message as after a killed worker.
 func TestDeathsOfRunsThatTheEncodingLacks(t *testing.T) {
 	each(t, latin1, func(t *testing.T, p place) {
 		w := pgqrs.NewWorkflow[string, string](p.store, "runs").With(pgqrs.Policy{MaxAttempts: 1})
@@ -300,14 +301,14 @@ func TestDeathsOfRunsThatTheEncodingLacks(t *testing.T) {
 	})
 }
 
-// What cannot be stored is an error of the call, by name.
+// If a text cannot be stored, the call returns an error that names it.
 func TestPayloadsThatTheEncodingLacks(t *testing.T) {
 	each(t, latin1, func(t *testing.T, p place) {
 		refusesPayloads(t, p, "€")
 	})
 }
 
-// A database without an encoding takes every byte, but no escape for one that is not ASCII.
+// A database without an encoding accepts every byte, but no escape of a character outside ASCII.
 func TestPayloadsWithoutAnEncoding(t *testing.T) {
 	each(t, sqlASCII, func(t *testing.T, p place) {
 		q := pgqrs.NewQueue[string](p.store, "jobs").With(pgqrs.Policy{MaxAttempts: 1})
@@ -320,7 +321,7 @@ func TestPayloadsWithoutAnEncoding(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.await(t, ms[0].ID, pgqrs.Dead)
-		refusesPayloads(t, p, "\u2028") // JSON has it as an escape
+		refusesPayloads(t, p, "\u2028") // JSON writes it as an escape
 	})
 }
 
@@ -351,7 +352,7 @@ func refusesPayloads(t *testing.T, p place, text string) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	// One call's does not fail those beside it.
+	// The error of one call does not fail concurrent calls.
 	done := make(chan error, 40)
 	for n := range cap(done) {
 		go func() {

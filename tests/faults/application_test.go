@@ -14,12 +14,12 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// An application works on a database that fails. It enqueues orders, which a
-// Worker books in a transaction with their ack; mails, which it handles without
-// one; and starts runs, which book twice. Every tenth order and mail is bad: it
-// has to end in the dead letters, and leave no booking.
+// An application works on a database that fails. It enqueues orders, which a Worker books in a
+// transaction with their ack. It enqueues mails, which are handled without a transaction. It starts
+// runs, which book twice. Every tenth order and mail is bad, so it must become a dead letter and
+// leave no booking.
 //
-// A booking is a row in a table that forbids nothing, so that a second one shows.
+// A booking is a row in a table without constraints, so that a second booking is visible.
 type application struct {
 	name          string // of its runs' keys
 	log           *journal
@@ -27,14 +27,14 @@ type application struct {
 	orders, mails *pgqrs.Queue[item]
 	runs          *pgqrs.Workflow[item, int]
 
-	back *pgqrs.Store // of the Worker, which thus hears of news by the database alone
+	back *pgqrs.Store // of the Worker, which notices messages only by polling the database
 
 	pace pace
 
-	producing, stop func() // end the producers, and the Worker
+	producing, stop func() // stop the producers, and the Worker
 	working         chan error
 
-	handled atomic.Int64 // messages, to see progress by
+	handled atomic.Int64 // messages, to watch the progress
 	sent    atomic.Int64 // items
 
 	mu sync.Mutex
@@ -42,20 +42,21 @@ type application struct {
 	failures []error // of the producers
 }
 
-// Receipts are what the producers were told.
+// A receipts has the acknowledgements that the producers received.
 type receipts struct {
 	Bad     map[int64]bool // messages whose ids were returned, and whether they are bad
 	Started []int64        // runs whose ids were returned
 }
 
-// A pace is how fast an application works. Zero is as fast as it can, with leases of the default length.
+// A pace is the speed of an application. The zero value works as fast as possible, with leases of
+// the default length.
 type pace struct {
-	Sends  time.Duration // between two of a producer's calls; zero: 5 ms
+	Sends  time.Duration // between two calls of a producer, or 0 for 5 ms
 	Lease  time.Duration
 	Orders time.Duration // of work on each, after its booking
 }
 
-// An item is what messages and runs carry.
+// An item is the payload of messages and the input of runs.
 type item struct {
 	N   int64
 	Bad bool
@@ -66,7 +67,7 @@ const (
 	producers   = 3
 )
 
-// newApplication installs the tables.
+// newApplication installs the tables and returns an application.
 func newApplication(ctx context.Context, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config, name string) (*application, error) {
 	a := &application{name: name, log: &journal{}, receipts: receipts{Bad: map[int64]bool{}}, working: make(chan error, 1)}
 	c.Logger = slog.New(slog.NewTextHandler(a.log, nil))
@@ -117,8 +118,8 @@ func (a *application) produce() {
 	}
 }
 
-// send is one call of a producer. It is not ended by the end of the producer: a
-// call that was cut short would not show whether it hangs.
+// send makes one call of a producer. The end of the producer does not cancel the call, because a
+// cancelled call would not show whether it hangs.
 func (a *application) send(n int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()

@@ -7,14 +7,15 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/reliability"
 )
 
-// A found is how a message or run ended, as the tables say.
+// A found is the end of a message or run in the tables.
 type found struct {
 	dead     bool
 	attempts int
 	bookings map[string]int // by kind
 }
 
-// audit compares what the application was told with what the tables hold, and reports.
+// audit compares the acknowledgements that the application received with the tables, and reports
+// the result.
 func (w *workload) audit(db *sql.DB, fault, injected string, runs int) {
 	w.t.Helper()
 	messages := w.messages(db)
@@ -80,7 +81,7 @@ func (w *workload) sample() error {
 	return w.failures[len(w.failures)/2]
 }
 
-// messages reads all messages; those of the orders have bookings, none as yet or some.
+// messages reads all messages. Orders have an empty set of bookings.
 func (w *workload) messages(db *sql.DB) map[int64]*found {
 	w.t.Helper()
 	all := map[int64]*found{}
@@ -99,7 +100,7 @@ func (w *workload) messages(db *sql.DB) map[int64]*found {
 	return all
 }
 
-// endedRuns reads all runs. Dead is one that did not succeed.
+// endedRuns reads all runs. A run that did not succeed counts as dead.
 func (w *workload) endedRuns(db *sql.DB) map[int64]*found {
 	w.t.Helper()
 	all := map[int64]*found{}
@@ -114,7 +115,7 @@ func (w *workload) endedRuns(db *sql.DB) map[int64]*found {
 	return all
 }
 
-// bookings reads the bookings of a kind into those they are of.
+// bookings reads the bookings of a kind, and adds them to their messages or runs.
 func (w *workload) bookings(db *sql.DB, kind string, all map[int64]*found) {
 	w.t.Helper()
 	var id int64

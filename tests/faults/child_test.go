@@ -16,16 +16,16 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// taskVariable holds the task of a process that spawn starts.
+// taskVariable is the environment variable with the task of a child process.
 const taskVariable = "PGQRS_TEST_TASK"
 
-// A task is what a child does, on which database.
+// A task is the work of a child, and its database.
 type task struct {
 	Name    string
 	Driver  string
 	DSN     string
 	Dialect pgqrs.Dialect
-	Lock    bool // take the write lock and nothing else
+	Lock    bool // only take the write lock
 	Pace    pace
 }
 
@@ -39,7 +39,7 @@ type child struct {
 	ended bool
 }
 
-// spawn starts this binary again and returns once it has begun with its task.
+// spawn starts this binary again, and returns once the child has begun its task.
 func spawn(t *testing.T, do task) *child {
 	t.Helper()
 	raw, err := json.Marshal(do)
@@ -69,7 +69,7 @@ func spawn(t *testing.T, do task) *child {
 	return c
 }
 
-// end has the child end, and returns its last line.
+// end stops the child, and returns its last line.
 func (c *child) end() string {
 	c.t.Helper()
 	if c.ended {
@@ -86,7 +86,7 @@ func (c *child) end() string {
 	return c.said
 }
 
-// hang calls meanwhile while the child is stopped as it is.
+// hang calls meanwhile while the child is suspended by a signal.
 func (c *child) hang(meanwhile func()) {
 	c.t.Helper()
 	c.signal(syscall.SIGSTOP)
@@ -101,7 +101,7 @@ func (c *child) signal(sig os.Signal) {
 	}
 }
 
-// perform is a child's main. It goes on until its standard input ends.
+// perform is the main function of a child. It works until its standard input ends.
 func perform(raw string) error {
 	var do task
 	if err := json.Unmarshal([]byte(raw), &do); err != nil {
@@ -127,7 +127,7 @@ func perform(raw string) error {
 	return errors.Join(<-a.working, a.close(), json.NewEncoder(os.Stdout).Encode(a.receipts))
 }
 
-// lock keeps the write lock.
+// lock takes the write lock and keeps it.
 func lock(db *sql.DB) error {
 	ctx := context.Background()
 	conn, err := db.Conn(ctx)

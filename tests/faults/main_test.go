@@ -1,8 +1,8 @@
-// Package faults_test lets databases fail under an application at work, and
-// afterwards counts what was lost and what was done twice: nothing may be.
+// Package faults_test makes databases fail under an application at work. Afterwards it counts lost
+// and repeated work, of which there must be none.
 //
-// In the short form each fault is injected a few times. In the long form, of
-// which package reliability tells, the faults of a database share the time.
+// In the short form each fault is injected a few times. In the long form, which package reliability
+// documents, the faults of a database share the time.
 package faults_test
 
 import (
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	postgres.Main(m)
 }
 
-const patience = time.Minute // for whatever has to happen
+const patience = time.Minute // for anything that has to happen
 
 // A fault is a way in which a database fails.
 type fault struct {
@@ -35,7 +35,7 @@ type fault struct {
 	test func(t *testing.T, share time.Duration)
 }
 
-// inject injects faults one after the other. The long form shares its time among them.
+// inject injects faults one after the other. In the long form they share its time.
 func inject(t *testing.T, faults []fault) {
 	t.Helper()
 	share := reliability.Soak(t) / time.Duration(len(faults))
@@ -44,7 +44,7 @@ func inject(t *testing.T, faults []fault) {
 	}
 }
 
-// rounds counts injections of a fault: n of them, or as many as there is time for.
+// rounds counts the injections of a fault: n, or as many as fit into the time.
 func rounds(n int, share time.Duration) iter.Seq[int] {
 	end := time.Now().Add(share)
 	return func(yield func(int) bool) {
@@ -56,7 +56,7 @@ func rounds(n int, share time.Duration) iter.Seq[int] {
 	}
 }
 
-// eventually fails the test unless a condition comes true. It must come true by itself.
+// eventually fails the test unless a condition becomes true without help.
 func eventually(t *testing.T, what string, ok func() (bool, error)) {
 	t.Helper()
 	deadline := time.After(patience)

@@ -33,7 +33,8 @@ func TestPooler(t *testing.T) {
 				w.progress(50)
 			}
 			w.finish(own, "PgBouncer in transaction mode, "+f.name, "each transaction on another server connection", 1)
-			found := w.log.has("a pooler changes the server connection") || w.log.has("could not look for a pooler") // so nothing was prepared
+			// After either of these log lines nothing was prepared.
+			found := w.log.has("a pooler changes the server connection") || w.log.has("could not look for a pooler")
 			if !f.config.NoPrepare && (!found || w.log.has("does not keep prepared statements")) {
 				t.Errorf("the Store did not find the pooler before it prepared statements:\n%s", w.log)
 			}

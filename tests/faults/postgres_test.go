@@ -18,10 +18,10 @@ import (
 	_ "github.com/lib/pq"
 )
 
-// drivers names the drivers of PostgreSQL by what they register.
+// drivers has the names of PostgreSQL's drivers, by the names under which they register.
 var drivers = map[string]string{"postgres": "lib/pq", "pgx": "pgx"}
 
-// A lab is a PostgreSQL server that is to fail, with a schema for one application.
+// A lab is a PostgreSQL server that will fail, with a schema for one application.
 type lab struct {
 	*postgres.Server
 	dsn string
@@ -29,15 +29,14 @@ type lab struct {
 	own *sql.DB // the test's
 }
 
-// newLab opens a pool for the application with a driver and, besides the
-// defaults, parameters for its DSN.
+// newLab opens a pool for the application. It uses a driver and additional parameters for its DSN.
 func newLab(t *testing.T, server *postgres.Server, driver, params string) *lab {
 	t.Helper()
 	dsn := postgres.SchemaOn(t, "postgres", server.DSN())
 	l := &lab{Server: server, own: open(t, "postgres", dsn), dsn: dsn + " application_name=application" + params}
 	l.db = open(t, driver, l.dsn)
 	l.db.SetMaxOpenConns(pool.Max)
-	l.db.SetMaxIdleConns(pool.Max / 2) // idle ones are to fail too
+	l.db.SetMaxIdleConns(pool.Max / 2) // idle connections must fail too
 	return l
 }
 
@@ -58,7 +57,7 @@ func (l *lab) exec(t *testing.T, text string, args ...any) {
 	}
 }
 
-// set sets a parameter of the server for all sessions, those that are open too.
+// set sets a parameter of the server for all sessions, including open ones.
 func (l *lab) set(t *testing.T, name, value string) {
 	t.Helper()
 	l.exec(t, "ALTER SYSTEM SET "+name+" = "+value)
@@ -106,7 +105,7 @@ func testTerminated(t *testing.T, server *postgres.Server, driver string, share 
 func testRestarted(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
 	l := newLab(t, server, driver, "")
 	w := l.work(t)
-	l.own.SetMaxIdleConns(0) // none of its own are to be found dead
+	l.own.SetMaxIdleConns(0) // its own pool must keep no dead connection
 	runs := 0
 	for runs = range rounds(1, share) {
 		w.progress(50)
@@ -122,8 +121,8 @@ func testRestarted(t *testing.T, server *postgres.Server, driver string, share t
 	w.finish(l.own, "PostgreSQL goes down and comes back, "+drivers[driver], "immediate shutdown, start", runs)
 }
 
-// While the server hangs calls return when their ctx ends, on pgx. lib/pq waits
-// for the server on connections that it has; when that goes on, so do they.
+// While the server hangs, calls on pgx return when their ctx ends. On lib/pq, calls on existing
+// connections wait for the server, as long as it hangs.
 func testPaused(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
 	l := newLab(t, server, driver, "")
 	w := l.work(t)
@@ -172,7 +171,7 @@ func testCrowded(t *testing.T, server *postgres.Server, driver string, share tim
 	t.Cleanup(func() { restart(t, server) })
 	l := newLab(t, server, driver, "")
 	w := l.work(t)
-	l.db.SetMaxIdleConns(1) // so that it needs new ones all the time
+	l.db.SetMaxIdleConns(1) // so that it always needs new connections
 	runs := 0
 	for runs = range rounds(1, share) {
 		w.progress(50)
@@ -191,7 +190,7 @@ func restart(t *testing.T, server *postgres.Server, settings ...string) {
 	}
 }
 
-// crowd takes every connection there is, and those that become free, until leave is called.
+// crowd takes every connection, and every connection that becomes free, until leave is called.
 func (l *lab) crowd(t *testing.T, dsn string, limit int) (leave func()) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -249,7 +248,7 @@ func testFullDisk(t *testing.T, server *postgres.Server, driver string, share ti
 	l := newLab(t, server, driver, " default_tablespace=small")
 	w := l.work(t)
 	runs := 0
-	for runs = range rounds(2, min(share, time.Minute)) { // what is archived takes room too
+	for runs = range rounds(2, min(share, time.Minute)) { // archived messages take space too
 		w.progress(50)
 		filler := fill(t, disk)
 		w.refusals(20)
@@ -261,7 +260,7 @@ func testFullDisk(t *testing.T, server *postgres.Server, driver string, share ti
 	w.finish(l.own, "PostgreSQL's disk is full", "tablespace on a small tmpfs", runs, "No space left on device")
 }
 
-// A transaction that is open keeps what is dead since in the tables: the claim has to find its rows all the same.
+// An open transaction keeps dead rows in the tables. The claim has to find its rows nevertheless.
 func testHeldOpen(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
 	l := newLab(t, server, driver, "")
 	w := l.work(t)
@@ -284,8 +283,8 @@ func testHeldOpen(t *testing.T, server *postgres.Server, driver string, share ti
 	}
 }
 
-// A process that hangs for longer than its leases is overtaken. What it then
-// has left to do, in transactions that are still open, must not be done again.
+// A process that hangs for longer than its leases is overtaken. Its remaining work, in transactions
+// that are still open, must not be done again.
 func testHangingProcess(t *testing.T, server *postgres.Server, driver string, share time.Duration) {
 	l := newLab(t, server, driver, "")
 	p := pace{Lease: time.Second, Orders: 20 * time.Millisecond}
@@ -301,8 +300,8 @@ func testHangingProcess(t *testing.T, server *postgres.Server, driver string, sh
 	w.finish(l.own, "a process hangs, PostgreSQL", "SIGSTOP for longer than its leases", runs)
 }
 
-// overtake returns when every message that is leased now is done, but for those
-// that an open transaction has just acked: they are locked until it ends.
+// overtake returns when every message that is leased now is done. The exception is messages that an
+// open transaction has just acked, which are locked until it ends.
 func (l *lab) overtake(t *testing.T) {
 	t.Helper()
 	const leased = "SELECT COALESCE(array_agg(id), '{}') FROM pgqrs_messages WHERE archived_at IS NULL AND consumer_worker_id IS NOT NULL"

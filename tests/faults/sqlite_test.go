@@ -15,7 +15,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 )
 
-// fileDSN has the settings that docs/BACKENDS.md asks for.
+// fileDSN has the settings that docs/BACKENDS.md requires.
 func fileDSN(path string) string {
 	return "file:" + filepath.ToSlash(path) + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 }
@@ -24,8 +24,8 @@ func openFile(t *testing.T, path string) *sql.DB {
 	t.Helper()
 	db := open(t, "sqlite3", fileDSN(path))
 	db.SetMaxOpenConns(pool.Max)
-	db.SetMaxIdleConns(pool.Max)      // they keep their settings
-	if err := db.Ping(); err != nil { // alone, to turn WAL on
+	db.SetMaxIdleConns(pool.Max)      // connections keep their settings
+	if err := db.Ping(); err != nil { // on one connection, to turn on WAL
 		t.Fatal(err)
 	}
 	return db
@@ -49,8 +49,8 @@ func workOnFile(t *testing.T) (w *workload, db *sql.DB, path string) {
 	return work(t, db, pgqrs.SQLite, pgqrs.Config{}), db, path
 }
 
-// testLocked has a process take the write lock, for longer than the busy
-// timeout and than the calls' ctx.
+// testLocked makes a process hold the write lock, for longer than the busy timeout and the ctx of
+// calls.
 func testLocked(t *testing.T, share time.Duration) {
 	w, db, path := workOnFile(t)
 	runs := 0
@@ -69,7 +69,7 @@ func testMaxPages(t *testing.T, share time.Duration) {
 	runs := 0
 	for runs = range rounds(2, min(share, time.Minute)) {
 		w.progress(50)
-		everywhere(t, db, "PRAGMA max_page_count = 1") // SQLite takes the size that the file has, if that is more
+		everywhere(t, db, "PRAGMA max_page_count = 1") // SQLite uses the size of the file if it is larger
 		w.refusals(20)
 		everywhere(t, db, "PRAGMA max_page_count = 1000000")
 		w.progress(50)
@@ -87,7 +87,7 @@ func everywhere(t *testing.T, db *sql.DB, text string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close() // not before all are here
+		defer conn.Close() // not before all connections are open
 		if _, err := conn.ExecContext(ctx, text); err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func testFullFile(t *testing.T, share time.Duration) {
 	dir := t.TempDir()
 	mountSmall(t, dir, "64m")
 	db := openFile(t, filepath.Join(dir, "queue.db"))
-	t.Cleanup(func() { db.Close() }) // before the disk goes
+	t.Cleanup(func() { db.Close() }) // before the disk is removed
 	w := work(t, db, pgqrs.SQLite, pgqrs.Config{})
 	runs := 0
 	for runs = range rounds(2, min(share, time.Minute)) {
@@ -126,7 +126,7 @@ func testReadOnlyFile(t *testing.T, share time.Duration) {
 	w.finish(db, "SQLite: the file is read-only", "PRAGMA query_only", runs, "readonly database")
 }
 
-// testShared lets seven more processes work on the file.
+// testShared adds seven more processes that work on the file.
 func testShared(t *testing.T, share time.Duration) {
 	w, db, path := workOnFile(t)
 	w.progress(1)

@@ -13,7 +13,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// A standby reads, says at each write that it is one or that it is read-only, and is a warning of Verify.
+// A standby can be read. Its error of a write says that it is a standby or read-only, and Verify
+// warns of it.
 func TestStandby(t *testing.T) {
 	server := postgres.Private(t)
 	primary := pgqrs.New(open(t, "postgres", server.DSN()), pgqrs.Postgres)

@@ -18,12 +18,12 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A workload is an application in this process, under a test.
+// A workload is an application in this process, for a test.
 type workload struct {
 	*application
 	t *testing.T
 
-	leasesEnd bool // the fault outlasts leases, so that attempts are burned
+	leasesEnd bool // the fault lasts longer than leases, so attempts are used up
 }
 
 // work starts an application on the pool.
@@ -32,7 +32,7 @@ func work(t *testing.T, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *workload {
 	return workAt(t, pace{}, db, d, c)
 }
 
-// workAt is work at a pace.
+// workAt is like work, at a pace.
 func workAt(t *testing.T, p pace, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *workload {
 	t.Helper()
 	a, err := newApplication(t.Context(), db, d, c, "first")
@@ -49,11 +49,12 @@ func workAt(t *testing.T, p pace, db *sql.DB, d pgqrs.Dialect, c pgqrs.Config) *
 	t.Cleanup(a.stop)
 	t.Cleanup(a.producing)
 	w := &workload{application: a, t: t}
-	w.progress(1) // a Worker that cannot even begin says so, and ends
+	w.progress(1) // if a Worker cannot even begin, it returns an error
 	return w
 }
 
-// progress returns once n more messages have been handled: the fault is over, or does not stop the work.
+// progress returns once n more messages have been handled. Then the fault is over, or does not stop
+// the work.
 func (w *workload) progress(n int64) {
 	w.t.Helper()
 	until := w.handled.Load() + n
@@ -85,8 +86,8 @@ func (w *workload) refusals(n int) {
 	})
 }
 
-// allReturn makes calls to a database that does not answer: each has to return
-// when its ctx ends, and to say that it did.
+// allReturn makes calls to a database that does not answer. Each must return when its ctx ends,
+// with an error that says so.
 func (w *workload) allReturn() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -126,7 +127,7 @@ func (w *workload) allReturn() {
 	}
 }
 
-// join ends a child and takes over what its producers were told.
+// join ends a child, and adds the acknowledgements of its producers.
 func (w *workload) join(c *child) {
 	w.t.Helper()
 	var told receipts
@@ -139,9 +140,9 @@ func (w *workload) join(c *child) {
 	w.Started = append(w.Started, told.Started...)
 }
 
-// finish stops the producers, waits until all is done on a database that is
-// well again, ends the Worker, and counts. What failed must have said what was
-// being done and, if words are given, one of them.
+// finish stops the producers, waits until all work is done on the recovered database, stops the
+// Worker, and audits. The errors must say what was being done. If words are given, they must
+// contain one of them.
 func (w *workload) finish(db *sql.DB, fault string, injected string, runs int, words ...string) {
 	w.t.Helper()
 	w.producing()
@@ -194,11 +195,11 @@ func containsAny(text string, words []string) bool {
 	return false
 }
 
-// A journal keeps the last of a log.
+// A journal keeps the end of a log.
 type journal struct {
 	mu   sync.Mutex
 	text []byte
-	told map[string]bool // messages there were, and why
+	told map[string]bool // messages of the log, with their reasons
 }
 
 var messageField = regexp.MustCompile(`(?:msg|why)="([^"]*)"`)
@@ -219,7 +220,7 @@ func (j *journal) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// has reports whether a message, or its reason, ever held a text.
+// has reports whether a message or its reason has ever contained a text.
 func (j *journal) has(text string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -1,11 +1,9 @@
-// Package fuzz_test sends messages of any content through SQLite and
-// PostgreSQL. Its seeds run with the other tests;
+// Package fuzz_test sends messages of any content through SQLite and PostgreSQL. Its seeds run with
+// the other tests. These commands search for more:
 //
 //	go test -fuzz FuzzMessage -fuzztime 5m ./fuzz
 //	go test -fuzz FuzzBatch -fuzztime 5m ./fuzz
 //	go test -fuzz FuzzResult -fuzztime 5m ./fuzz
-//
-// looks for more.
 package fuzz_test
 
 import (
@@ -30,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { postgres.Main(m) }
 
-// stores opens a database in memory and, if there is one, PostgreSQL.
+// stores opens a database in memory and, if it is available, PostgreSQL.
 func stores(f *testing.F) map[string]*pgqrs.Store {
 	lite, err := pgqrs.Open(f.Context(), "sqlite::memory:")
 	if err != nil {
@@ -55,13 +53,13 @@ func stores(f *testing.F) map[string]*pgqrs.Store {
 	return all
 }
 
-// A trip is a message on its way: all that a user can put into one.
+// A trip is a message with everything that a user can put into one.
 type trip struct {
 	payload json.RawMessage
 	text    string // its key, a header's name and value, and its error
 }
 
-// A fate is what came of it.
+// A fate is the outcome of a trip.
 type fate struct {
 	refused bool
 	payload any
@@ -70,9 +68,9 @@ type fate struct {
 	text    string
 }
 
-// FuzzMessage sends any bytes as a payload, and any text as everything else,
-// by Enqueue and by EnqueueBatch. They come back as the same JSON value and the same
-// text, or are refused, and never are they one thing here and another there.
+// FuzzMessage sends any bytes as a payload, and any text as everything else, by Enqueue and by
+// EnqueueBatch. The message comes back as the same JSON value and the same text, or is refused. All
+// dialects agree on which.
 func FuzzMessage(f *testing.F) {
 	for _, payload := range payloadSeeds {
 		f.Add([]byte(payload), "k")
@@ -95,8 +93,8 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// FuzzBatch sends any bytes as one payload of a batch without options, beside
-// an object. They come back as the same JSON value, or are refused, on every dialect.
+// FuzzBatch sends any bytes as one payload of a batch without options, beside an object. The
+// payload comes back as the same JSON value, or is refused, on every dialect.
 func FuzzBatch(f *testing.F) {
 	for _, payload := range payloadSeeds {
 		f.Add([]byte(payload))
@@ -183,13 +181,13 @@ func (x trip) send(t *testing.T, s *pgqrs.Store, batch bool) fate {
 	return fate{payload: value(t, ms[0].Payload), headers: ms[0].Headers, key: ms[0].Key, text: whole.LastError}
 }
 
-// keyed reports whether the text may be a key: see NewQueue.
+// keyed reports whether the text may be a key. The rule is at NewQueue.
 func (x trip) keyed() bool {
 	return x.text != "" && utf8.ValidString(x.text) && utf8.RuneCountInString(x.text) <= 255 &&
 		!strings.ContainsFunc(x.text, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// check compares what came back with what was sent.
+// check compares a delivered message with what was sent.
 func (x trip) check(t *testing.T, s *pgqrs.Store, m *pgqrs.Message[json.RawMessage], whole pgqrs.MessageInfo) {
 	t.Helper()
 	sent := value(t, x.payload)
@@ -215,7 +213,7 @@ func (a fate) equal(b fate) bool {
 	return a.refused == b.refused && same(a.payload, b.payload) && maps.Equal(a.headers, b.headers) && a.key == b.key && a.text == b.text
 }
 
-// value decodes JSON, its numbers as they are written.
+// value decodes JSON, with numbers as they are written.
 func value(t *testing.T, raw []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(raw))
@@ -227,7 +225,7 @@ func value(t *testing.T, raw []byte) any {
 	return v
 }
 
-// same reports whether two JSON values are equal, and their numbers to the last digit.
+// same reports whether two JSON values are equal, with numbers equal to the last digit.
 func same(a, b any) bool {
 	switch a := a.(type) {
 	case map[string]any:

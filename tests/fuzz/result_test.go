@@ -13,7 +13,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A replayer is a worker whose runs return what they are given as the result of a step, twice.
+// A replayer is a worker whose runs return their input as the result of a step, twice.
 type replayer struct {
 	store *pgqrs.Store
 	runs  *pgqrs.Workflow[int, json.RawMessage]
@@ -54,8 +54,8 @@ func newReplayer(f *testing.F, s *pgqrs.Store) *replayer {
 	return r
 }
 
-// replay returns what all executions of a run see of a step with that result, and what the run returns;
-// nil if the result is refused.
+// replay runs a step with the result. It returns what all executions of the run see of the step and
+// what the run returns, or nil if the result is refused.
 func (r *replayer) replay(t *testing.T, result json.RawMessage) json.RawMessage {
 	t.Helper()
 	r.mu.Lock()
@@ -90,7 +90,8 @@ func (r *replayer) replay(t *testing.T, result json.RawMessage) json.RawMessage 
 	return here
 }
 
-// FuzzResult has a step return any bytes. Each execution of its run gets the same bytes, on every dialect, or they are refused.
+// FuzzResult returns any bytes from a step. On every dialect, each execution of its run gets the
+// same bytes, or the bytes are refused.
 func FuzzResult(f *testing.F) {
 	for _, payload := range payloadSeeds {
 		f.Add([]byte(payload))

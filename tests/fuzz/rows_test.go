@@ -17,9 +17,9 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/reliability"
 )
 
-// A hostile program may write anything that a column takes into any row but those of the messages,
-// runs, schedules, queues and workers that are sound. These make a row of each table to write into,
-// with %d for a number of its own, and say how it is found again.
+// victims create a row in each table to write into, with %d for a number of its own, and say how to
+// find the row again. A hostile program may write anything that a column accepts into any row. The
+// only rows left alone are the sound messages, runs, schedules, queues and workers of the test.
 var victims = []struct{ table, make, where string }{
 	{"pgqrs_messages", `INSERT INTO pgqrs_messages (queue_id, payload, priority, group_key) SELECT id, '1', 2, 'victims' FROM pgqrs_queues WHERE queue_name = 'sound'`, `group_key = 'victims'`},
 	{"pgqrs_messages", `UPDATE pgqrs_messages SET group_key = 'victims', priority = 2 WHERE id = (SELECT message_id FROM pgqrs_workflow_runs WHERE run_key = 'victim')`, `group_key = 'victims'`},
@@ -40,12 +40,12 @@ var (
 	hostileInt  = []string{`0`, `-1`, `1`, `-2147483648`, `2147483647`, `9223372036854775807`, `-9223372036854775807 - 1`, `-32768`, `2`}
 	hostileTime = []string{`'infinity'`, `'-infinity'`, `'epoch'`, `'294276-12-31 23:59:59.999999+00'`, `'4714-11-24 00:00:00+00 BC'`, `'0001-01-01 00:00:00+00'`,
 		`'9999-12-31 23:59:59.999+00'`, `'9999-12-31 23:59:59.999999+00'`, `'10000-01-01 00:00:00+00'`, `now()`}
-	// hostileLite is what any column of SQLite takes.
+	// hostileLite are values that any column of SQLite accepts.
 	hostileLite = slices.Concat(hostileText, hostileJSON, hostileInt, []string{`x''`, `x'ff00'`, `CAST(x'fffe' AS TEXT)`, `0.5`, `1e300`, `-1e300`, `9e999`, `-9e999`,
 		`'-infinity'`, `'9999-12-31 23:59:59.999'`, `'9999-12-31 23:59:59.9999'`, `'0000-00-00'`, `'2026-01-01 00:00:00'`, `'2026-01-01T00:00:00Z'`, `'NaN'`, `hex(zeroblob(40000))`})
 )
 
-// A rig is a database with what is sound in it.
+// A rig is a database and the sound rows in it.
 type rig struct {
 	store   *pgqrs.Store
 	columns map[string][][2]string // of each table: name and type
@@ -96,7 +96,7 @@ func newRig(tb testing.TB, s *pgqrs.Store) *rig {
 	return r
 }
 
-// hostile returns a value that a column may take.
+// hostile returns a value that a column may accept.
 func (r *rig) hostile(random *rand.Rand, kind string) string {
 	list := map[string][]string{"": hostileLite, "timestamptz": hostileTime, "jsonb": hostileJSON, "bool": {`true`, `false`},
 		"pgqrs_workflow_status": {`'QUEUED'`, `'RUNNING'`, `'PAUSED'`, `'SUCCESS'`, `'ERROR'`, `'CANCELLING'`, `'CANCELLED'`},
@@ -112,7 +112,8 @@ func (r *rig) hostile(random *rand.Rand, kind string) string {
 	return list[random.IntN(len(list))]
 }
 
-// attack makes a victim and writes into it. What the database refuses is no matter; it returns what it wrote.
+// attack creates a victim and writes into it. It returns what it wrote. It does not matter if the
+// database refuses some of it.
 func (r *rig) attack(tb testing.TB, random *rand.Rand) (done []string) {
 	tb.Helper()
 	for range 1 + random.IntN(8) {
@@ -134,7 +135,7 @@ func (r *rig) attack(tb testing.TB, random *rand.Rand) (done []string) {
 	return done
 }
 
-// try executes a text, and reports whether the database took it.
+// try executes a text, and reports whether the database accepted it.
 func (r *rig) try(text string) bool {
 	_, err := r.store.DB().Exec(text)
 	return err == nil
@@ -142,8 +143,8 @@ func (r *rig) try(text string) bool {
 
 const soundWait = 20 * time.Second
 
-// survive attacks the tables while a worker is at work, and fails the test unless all that is sound
-// is done, and every listing answers.
+// survive attacks the tables while a worker is running. It fails the test unless all sound work is
+// done and every listing returns.
 func (r *rig) survive(t *testing.T, seed uint64) (done int) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -255,7 +256,7 @@ func (r *rig) await(t *testing.T, first int) {
 	}
 }
 
-// list asks for every listing that there is.
+// list calls every listing.
 func (r *rig) list(t *testing.T) {
 	t.Helper()
 	ctx, s := t.Context(), r.store
@@ -295,7 +296,7 @@ func (r *rig) list(t *testing.T) {
 	for _, id := range r.ids(t, "pgqrs_workflow_runs") {
 		info, err := s.RunHandle(id).Info(ctx)
 		if strings.Contains(fmt.Sprint(err), "workflow_id: there is no such workflow") {
-			continue // which says so
+			continue // and the row is marked so
 		}
 		answers("run", info, err)
 		steps, err := s.RunHandle(id).Steps(ctx)
@@ -321,7 +322,7 @@ func (r *rig) ids(t *testing.T, table string) (ids []int64) {
 	return ids
 }
 
-// clean deletes all messages by the library, and the rest of what was attacked behind its back.
+// clean deletes all messages by the library, and the other attacked rows by SQL.
 func (r *rig) clean(t *testing.T) {
 	t.Helper()
 	ids := r.ids(t, "pgqrs_messages")
@@ -342,7 +343,7 @@ func (r *rig) clean(t *testing.T) {
 	}
 }
 
-// rigs are one for each database.
+// rigs returns a rig for each database.
 func rigs(f *testing.F) map[string]*rig {
 	all := map[string]*rig{}
 	for name, s := range stores(f) {
@@ -351,7 +352,7 @@ func rigs(f *testing.F) map[string]*rig {
 	return all
 }
 
-// FuzzRows writes hostile values into rows of every table, while a worker is at work beside.
+// FuzzRows writes hostile values into rows of every table, while a worker is running.
 func FuzzRows(f *testing.F) {
 	for seed := range uint64(12) {
 		f.Add(seed)

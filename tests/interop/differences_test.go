@@ -11,8 +11,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// What a mixed deployment sees and this library cannot change: docs/INTEROP.md
-// lists it. A proof that fails here says that the page is out of date.
+// differencesProofs prove effects of a mixed deployment that this library cannot change.
+// docs/INTEROP.md lists them. If a proof fails here, the page is out of date.
 var differencesProofs = []proof{
 	{"a Python consumer that is slower than its lease loses the message to Go", slowPython},
 	{"Python hides a message as long as it has an owner, whose lease has ended too", hidden},
@@ -102,7 +102,7 @@ func pausedRun(t *testing.T, p *pair) {
 func overwritten(t *testing.T, p *pair) {
 	run := value(pgqrs.NewWorkflow[order, receipt](p.store, "order").Start(t.Context(), order{"ink", 7}))(t)
 	p.py.run(t, openRun, nil)
-	pgqrstest.Advance(t, p.store, time.Minute) // it is slower than its lease
+	pgqrstest.Advance(t, p.store, time.Minute) // the handler is slower than its lease
 	p.work(t, pgqrs.NewWorkflow[order, receipt](p.store, "order").Handle(takeOrder))
 	equal(t, "total", value(run.Result(soon(t)))(t).Total, 21)
 	p.py.run(t, `await my.run.complete({"total": 1, "lines": []})`, nil)

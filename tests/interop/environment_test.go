@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// requirement pins the reference to the files that PyPI has had since its
-// release: the source, and a wheel for each of the common platforms.
+// requirement pins the reference to the files of its release on PyPI: the source, and a wheel for
+// each of the common platforms.
 const requirement = `pgqrs==0.15.3 \
     --hash=sha256:f53f5c12be523d10348678efcbce5ae8f7b1c8990e1c89a2a63b3725861e262d \
     --hash=sha256:a435e9a69538cfaf628157dbd18187e4d9ce074f8fa8adafd73046c2a8969c2e \
@@ -30,9 +30,8 @@ const requirement = `pgqrs==0.15.3 \
     --hash=sha256:af0acac952c6d796191175192155cf6df5a7c86e96bd87dc44101f32f0e30262
 `
 
-// A build is a way to install the reference. PyPI's wheels have PostgreSQL
-// alone; for SQLite its source is compiled, without optimisation, which takes
-// some minutes, once.
+// A build is a way to install the reference. The wheels of PyPI support PostgreSQL only. For SQLite
+// the source is compiled once, without optimisation, which takes some minutes.
 type build struct {
 	name  string
 	needs []string // programs
@@ -45,24 +44,24 @@ var (
 	source = build{
 		name:  "sqlite",
 		needs: []string{"python3", "cargo", "cc"},
-		pip:   []string{"--no-binary=pgqrs", "--no-cache-dir"}, // pip would keep what it built under the name of what is on PyPI
+		pip:   []string{"--no-binary=pgqrs", "--no-cache-dir"}, // pip would cache its build under the name of PyPI's file
 		env: []string{"MATURIN_PEP517_ARGS=--locked --no-default-features --features sqlite",
 			"CARGO_PROFILE_RELEASE_OPT_LEVEL=0", "CARGO_PROFILE_RELEASE_DEBUG=0", "CARGO_PROFILE_RELEASE_STRIP=true"},
 	}
 )
 
-// errMissing says that this machine has no Python, or no Rust, to test with.
+// errMissing says that Python or Rust is not installed.
 var errMissing = errors.New("is missing")
 
-// environments are those that this test binary has asked for.
+// environments are the environments that this test binary has asked for.
 var environments struct {
 	sync.Mutex
 	made map[string]func() (string, error)
 }
 
-// environment returns the directory of a Python virtual environment with the
-// reference in it. It is made once a machine, below the user's cache directory.
-// Where that cannot be done the test is skipped, but fails in CI.
+// environment returns the directory of a Python virtual environment with the reference in it. The
+// environment is made once on each machine, in the user's cache directory. If that is not possible
+// the test is skipped, or fails in CI.
 func environment(t *testing.T, b build) string {
 	t.Helper()
 	environments.Lock()
@@ -88,7 +87,7 @@ func environment(t *testing.T, b build) string {
 
 func pythonOf(dir string) string { return filepath.Join(dir, "bin", "python") }
 
-// make makes the environment, unless it is there. Other processes wait.
+// make makes the environment if it is missing. Other processes wait.
 func (b build) make() (string, error) {
 	for _, program := range b.needs {
 		if _, err := exec.LookPath(program); err != nil {
@@ -103,7 +102,8 @@ func (b build) make() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Everything it depends on is in its name, so that another version makes another.
+	// The name contains everything that the environment depends on, so another version makes
+	// another environment.
 	sum := sha256.Sum256([]byte(fmt.Sprint(string(version), requirement, b.pip, b.env)))
 	dir := filepath.Join(cache, "pgqrs-interop", b.name+"-"+hex.EncodeToString(sum[:6]))
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -135,7 +135,7 @@ func (b build) install(dir string) error {
 	if err := os.WriteFile(pinned, []byte(requirement), 0o644); err != nil {
 		return err
 	}
-	// It imports none of its dependencies.
+	// The reference imports none of its dependencies.
 	pip := append([]string{"-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", pinned}, b.pip...)
 	if out, err := b.command(pythonOf(dir), pip...).CombinedOutput(); err != nil {
 		return fmt.Errorf("pip install: %w\n%s", err, out)
@@ -151,7 +151,7 @@ func (b build) command(name string, arg ...string) *exec.Cmd {
 	return cmd
 }
 
-// lock takes an exclusive lock on a file, which ends with the process at the latest.
+// lock takes an exclusive lock on a file. The lock ends with the process at the latest.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -163,7 +163,7 @@ func lock(path string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// TestEnvironments makes the environments, so that they can be made ahead of the tests.
+// TestEnvironments makes the environments, to prepare them before the other tests.
 func TestEnvironments(t *testing.T) {
 	for _, b := range []build{wheel, source} {
 		t.Run(b.name, func(t *testing.T) {

@@ -24,7 +24,7 @@ var installProofs = []proof{
 
 func TestInstall(t *testing.T) { prove(t, installProofs) }
 
-// ledger returns what Python has recorded of its migrations.
+// ledger returns the migrations that Python has recorded.
 func (p *pair) ledger(t *testing.T) string {
 	t.Helper()
 	rows := value(p.db.QueryContext(t.Context(), `SELECT version, description, success, checksum FROM _sqlx_migrations ORDER BY version`))(t)
@@ -40,7 +40,7 @@ func (p *pair) ledger(t *testing.T) string {
 	return strings.Join(list, "\n")
 }
 
-// wantWorking sends a message each way.
+// wantWorking sends a message in each direction.
 func (p *pair) wantWorking(t *testing.T) {
 	t.Helper()
 	q := pgqrs.NewQueue[string](p.store, "works")
@@ -155,7 +155,7 @@ func adoptSchema(t *testing.T, p *pair) {
 	must(t, p.store.Close())
 }
 
-// withoutSearchPath takes the schema out of lib/pq's DSN.
+// withoutSearchPath removes the schema from lib/pq's DSN.
 func withoutSearchPath(dsn string) string {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
 		query := u.Query()

@@ -81,7 +81,7 @@ func sameRate(t *testing.T, p *pair) {
 		except pgqrs.RateLimitedError:
 			assert i >= 5, i
 	`, nil)
-	// A batch above the burst never passes in Python, and once it is full in Go.
+	// A batch above the burst never passes in Python. In Go it passes once the burst is full.
 	p.py.fails(t, `await pgqrs.produce_batch(await pgqrs.connect_with(my.config), "jobs", list(range(6)))`, nil, "RateLimitedError", "")
 	full := pgqrs.NewQueue[int](p.newStore(t, pgqrs.Config{Limits: pgqrs.Limits{MaxPerSecond: 1.0 / 3600, Burst: 5}}), "jobs")
 	equal(t, "stored", len(value(full.EnqueueBatch(t.Context(), make([]int, 6)))(t)), 6)

@@ -36,13 +36,13 @@ var messagesProofs = []proof{
 
 func TestMessages(t *testing.T) { proveShared(t, messagesProofs) }
 
-// makeQueue makes a queue's row on Python's side, which wants one.
+// makeQueue creates a queue's row in Python, which needs one.
 func (p *pair) makeQueue(t *testing.T, name string) {
 	t.Helper()
 	p.py.run(t, `my.queue = await my.store.queue(name)`, args{"name": name})
 }
 
-// A box collects what handlers get.
+// A box collects what handlers receive.
 type box[T any] struct {
 	mu   sync.Mutex
 	list []T
@@ -94,7 +94,7 @@ func pythonToGo(t *testing.T, p *pair) {
 	for _, m := range got.all() {
 		by = append(by, m["by"])
 	}
-	slices.Sort(by) // a Worker handles several at once
+	slices.Sort(by) // a Worker handles several at once, in any order
 	equal(t, "messages", strings.Join(by, ", "), "a producer, a worker of the moment")
 	equal(t, "attempts", p.message(t, id).Attempt, 1)
 }
@@ -169,7 +169,7 @@ func transaction(t *testing.T, p *pair) {
 	tx := value(p.db.BeginTx(t.Context(), nil))(t)
 	defer tx.Rollback()
 	value(q.WithTx(tx).Enqueue(t.Context(), "x"))(t)
-	// On SQLite Python would wait for the transaction to end, and not see it.
+	// On SQLite Python would wait for the end of the transaction.
 	if p.dialect == pgqrs.Postgres {
 		p.py.run(t, `assert await my.consumer.dequeue() == []`, nil)
 	}
@@ -177,7 +177,7 @@ func transaction(t *testing.T, p *pair) {
 	equal(t, "payload", do[string](t, p.py, `return (await my.consumer.dequeue())[0].payload`, nil), "x")
 }
 
-// payloadTable are payloads as JSON. They have the same meaning in Go, Rust and Python.
+// payloadTable are payloads in JSON that mean the same in Go, Rust and Python.
 var payloadTable = []string{
 	`{}`, `[]`, `null`, `true`, `"plain"`, `0`, `-1`, `""`,
 	`{"empty": {}, "list": [], "nothing": null, "nested": {"a": [1, {"b": [[], {}]}]}}`,
@@ -208,7 +208,8 @@ func payloads(t *testing.T, p *pair) {
 			await my.producer.enqueue(want)
 		`, args{"text": text})
 		var m *pgqrs.Message[json.RawMessage]
-		eventually(t, "it is due", func() bool { // Python's clock has microseconds, and Go's on SQLite milliseconds
+		// Python's clock has microseconds, and Go's clock on SQLite milliseconds
+		eventually(t, "it is due", func() bool {
 			for _, m = range value(fromPython.Dequeue(t.Context(), 1, time.Minute))(t) {
 			}
 			return m != nil
@@ -219,7 +220,7 @@ func payloads(t *testing.T, p *pair) {
 	}
 }
 
-// normal returns JSON in one form: numbers by value, keys in order.
+// normal returns JSON in a normal form: numbers by value, keys in order.
 func normal(t *testing.T, raw []byte) string {
 	t.Helper()
 	var v any
@@ -320,7 +321,7 @@ func together(t *testing.T, p *pair) {
 		numbers[i] = i
 	}
 	value(q.EnqueueBatch(t.Context(), numbers))(t)
-	// Each side takes five messages ahead, so that it gets some, however fast the other one is.
+	// Each side claims five messages at a time, so that each side gets some.
 	var got box[int]
 	ahead := value(q.Dequeue(t.Context(), 5, time.Minute))(t)
 	must(t, q.Ack(t.Context(), ahead...))
@@ -420,7 +421,7 @@ func replayed(t *testing.T, p *pair) {
 	q := pgqrs.NewQueue[string](p.store, "jobs")
 	id := value(q.Enqueue(t.Context(), "x"))(t)
 	must(t, q.Fail(t.Context(), pgqrs.Permanent(errors.New("no good")), value(q.Dequeue(t.Context(), 1, time.Minute))(t)...))
-	// What Producer.replay_dlq writes; Python has no call for it.
+	// This is the statement of Producer.replay_dlq, which Python has no call for.
 	p.exec(t, `UPDATE pgqrs_messages SET archived_at = NULL, read_ct = 0, vt = enqueued_at, consumer_worker_id = NULL, dequeued_at = NULL`)
 	m := value(q.Dequeue(t.Context(), 1, time.Minute))(t)
 	equal(t, "messages", len(m), 1)

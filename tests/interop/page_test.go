@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The page names every proof, and nothing that is none.
+// The page names every proof, and nothing else.
 func TestThePageNamesTheProofs(t *testing.T) {
 	text, err := os.ReadFile("../../docs/INTEROP.md")
 	must(t, err)

@@ -24,7 +24,7 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// A pair is a database with a Go and a Python side, for one test.
+// A pair is a database of one test with a Go side and a Python side.
 type pair struct {
 	dialect pgqrs.Dialect
 	db      *sql.DB
@@ -34,18 +34,18 @@ type pair struct {
 	driver, goDSN string // of db
 
 	env    string // of Python
-	dsn    string // as Python takes it
+	dsn    string // in the form for Python
 	schema string
 }
 
-// A proof is a sentence about sharing tables, and the test that it is true.
+// A proof is a sentence about sharing tables, and the test that proves it.
 type proof struct {
 	sentence string
 	test     func(*testing.T, *pair)
 }
 
-// prove runs proofs on PostgreSQL and on SQLite, each on an empty database. The
-// Python side has connected then, as `my.store`, and neither has installed anything.
+// prove runs proofs on PostgreSQL and on SQLite, each on an empty database. The Python side has
+// connected as `my.store`. Neither side has installed tables.
 func prove(t *testing.T, proofs []proof) {
 	for _, x := range proofs {
 		t.Run(x.sentence, func(t *testing.T) {
@@ -55,7 +55,7 @@ func prove(t *testing.T, proofs []proof) {
 	}
 }
 
-// proveShared does so where Python has installed the tables and Go has adopted them.
+// proveShared is like prove, but Python has installed the tables and Go has adopted them.
 func proveShared(t *testing.T, proofs []proof) {
 	for _, x := range proofs {
 		shared := func(t *testing.T, p *pair) {
@@ -107,11 +107,11 @@ func (p *pair) newStore(t *testing.T, c pgqrs.Config) *pgqrs.Store {
 	t.Helper()
 	c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	s := c.New(p.db, p.dialect)
-	t.Cleanup(func() { _ = s.Close() }) // there may be no tables
+	t.Cleanup(func() { _ = s.Close() }) // the tables may be missing
 	return s
 }
 
-// python starts another process, which has connected.
+// python starts another Python process, and connects it.
 func (p *pair) python(t *testing.T) *python {
 	t.Helper()
 	py := startPython(t, p.env)
@@ -126,7 +126,7 @@ func (p *pair) python(t *testing.T) *python {
 	return py
 }
 
-// pythonDSN turns lib/pq's DSN into a URL and the schema in its search_path.
+// pythonDSN converts lib/pq's DSN to a URL and the schema of its search_path.
 func pythonDSN(t *testing.T, dsn string) (string, string) {
 	t.Helper()
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
@@ -137,7 +137,8 @@ func pythonDSN(t *testing.T, dsn string) (string, string) {
 		return u.String(), schema
 	}
 	values := map[string]string{}
-	for _, field := range strings.Fields(dsn) { // the tests' own server has no spaces in it
+	// The DSN of the tests' own server contains no spaces.
+	for _, field := range strings.Fields(dsn) {
 		key, value, _ := strings.Cut(field, "=")
 		values[key] = strings.Trim(value, "'")
 	}
@@ -151,7 +152,7 @@ func pythonDSN(t *testing.T, dsn string) (string, string) {
 	return u.String(), schema
 }
 
-// share installs the tables as a mixed deployment does: Python first, then Go.
+// share installs the tables as in a mixed deployment: first Python, then Go.
 func (p *pair) share(t *testing.T) {
 	t.Helper()
 	p.py.run(t, `await my.admin.install()`, nil)
@@ -176,7 +177,7 @@ func (p *pair) work(t *testing.T, handlers ...pgqrs.Handler) (stop func()) {
 	return stop
 }
 
-// query returns the first column of a query's only row, as text.
+// query returns the first column of a query's only row as text.
 func (p *pair) query(t *testing.T, text string, a ...any) string {
 	t.Helper()
 	var v sql.NullString
@@ -232,7 +233,7 @@ func wantOK(t *testing.T, s *pgqrs.Store) {
 
 func bytesReader(b []byte) *bytes.Reader { return bytes.NewReader(b) }
 
-// numbers replaces the numbers in a decoded JSON value by what tells their values apart.
+// numbers replaces the numbers in a decoded JSON value by texts that differ if the values differ.
 func numbers(t *testing.T, v any) any {
 	t.Helper()
 	switch v := v.(type) {
@@ -256,7 +257,7 @@ func numbers(t *testing.T, v any) any {
 
 func sqlInt(n int64) string { return strconv.FormatInt(n, 10) }
 
-// soon is a ctx for calls that wait.
+// soon returns a ctx for calls that wait.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)

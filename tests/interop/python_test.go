@@ -20,10 +20,10 @@ import (
 //go:embed child.py
 var childScript string
 
-// patience is how long anything on the other side may take.
+// patience is how long anything on the Python side may take.
 const patience = time.Minute
 
-// A python is a Python process with pgqrs 0.15.3 in it, which runs code for one test.
+// A python is a Python process with pgqrs 0.15.3, which executes code for one test.
 type python struct {
 	cmd     *exec.Cmd
 	stdin   io.WriteCloser
@@ -31,7 +31,7 @@ type python struct {
 	stderr  *tail
 }
 
-// startPython starts one in the given environment. It ends with the test.
+// startPython starts a process in the given environment. It ends with the test.
 func startPython(t *testing.T, env string) *python {
 	t.Helper()
 	p := &python{cmd: exec.Command(pythonOf(env), "-u", "-c", childScript), stderr: &tail{}}
@@ -63,10 +63,10 @@ func (p *python) kill() {
 	_ = p.cmd.Wait()
 }
 
-// An args holds the arguments of Python code, by name.
+// An args has the arguments of Python code, by name.
 type args map[string]any
 
-// An answer is what the child says to a request.
+// An answer is the child's response to a request.
 type answer struct {
 	Value       json.RawMessage
 	Class, Text string
@@ -98,7 +98,7 @@ func (p *python) ask(t *testing.T, code string, a args) answer {
 	return got
 }
 
-// do runs Python code that is to succeed, and decodes what it returns.
+// do executes Python code that must succeed, and decodes its result.
 func do[T any](t *testing.T, p *python, code string, a args) T {
 	t.Helper()
 	got := p.ask(t, code, a)
@@ -112,13 +112,14 @@ func do[T any](t *testing.T, p *python, code string, a args) T {
 	return v
 }
 
-// run runs Python code that is to succeed.
+// run executes Python code that must succeed.
 func (p *python) run(t *testing.T, code string, a args) {
 	t.Helper()
 	do[any](t, p, code, a)
 }
 
-// fails runs Python code that is to raise an exception of a class, with a text in it.
+// fails executes Python code that must raise an exception of a class, whose text contains the given
+// text.
 func (p *python) fails(t *testing.T, code string, a args, class, text string) {
 	t.Helper()
 	got := p.ask(t, code, a)
@@ -127,7 +128,7 @@ func (p *python) fails(t *testing.T, code string, a args, class, text string) {
 	}
 }
 
-// eventually asks until Python code returns true.
+// eventually repeats Python code until it returns true.
 func (p *python) eventually(t *testing.T, what, code string, a args) {
 	t.Helper()
 	eventually(t, what, func() bool { return do[bool](t, p, code, a) })
@@ -149,7 +150,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// unindent takes the indentation of the first line from all lines.
+// unindent removes the indentation of the first line from all lines.
 func unindent(code string) string {
 	code = strings.Trim(code, "\n")
 	indent := code[:len(code)-len(strings.TrimLeft(code, "\t "))]
@@ -160,7 +161,7 @@ func unindent(code string) string {
 	return strings.Join(lines, "\n")
 }
 
-// A tail keeps the end of what a process writes.
+// A tail keeps the end of a process's output.
 type tail struct {
 	mu   sync.Mutex
 	text bytes.Buffer

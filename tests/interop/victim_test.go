@@ -15,7 +15,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// The environment of a process that is to be killed.
+// The environment variables of a process that will be killed.
 const (
 	victimDialect = "PGQRS_INTEROP_DIALECT"
 	victimDriver  = "PGQRS_INTEROP_DRIVER"
@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 	postgres.Main(m)
 }
 
-// victim works the workflow "order" and says so when it is in its second step, from which it never returns.
+// victim handles the workflow "order". It reports when it is in its second step, which never
+// returns.
 func victim(driver, dsn string, d pgqrs.Dialect) error {
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -51,7 +52,7 @@ func victim(driver, dsn string, d pgqrs.Dialect) error {
 	return (&pgqrs.Worker{Handlers: []pgqrs.Handler{w}}).Run(context.Background())
 }
 
-// killInSecondStep has another Go process run the workflow "order" and kills it in its second step.
+// killInSecondStep runs another Go process on the workflow "order" and kills it in its second step.
 func (p *pair) killInSecondStep(t *testing.T) {
 	t.Helper()
 	exe := value(os.Executable())(t)

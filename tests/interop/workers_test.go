@@ -29,7 +29,7 @@ var workersProofs = []proof{
 
 func TestWorkers(t *testing.T) { proveShared(t, workersProofs) }
 
-// workerOf returns the row of the only worker of a queue that has a status.
+// workerOf returns the row of a queue's only worker with a status.
 func (p *pair) workerOf(t *testing.T, queue string, status pgqrs.WorkerState) pgqrs.WorkerInfo {
 	t.Helper()
 	var found pgqrs.WorkerInfo
@@ -60,7 +60,8 @@ func (p *pair) awaitStatus(t *testing.T, id int64, status pgqrs.WorkerState) {
 	eventually(t, "the worker is "+string(status), func() bool { return p.worker(t, id).State == status })
 }
 
-// poll starts a Python worker that polls a queue. It keeps what it got in my.got, and how it ended in my.task.
+// poll starts a Python worker that polls a queue. It keeps its messages in my.got, and its result
+// in my.task.
 const poll = `
 	my.got = []
 	my.consumer = await my.store.consumer(queue)
@@ -125,7 +126,7 @@ func obey(t *testing.T, p *pair) {
 	done := make(chan error, 1)
 	go func() { done <- (&pgqrs.Worker{Handlers: []pgqrs.Handler{q.Handle(got.handle)}}).Run(t.Context()) }()
 	id := p.workerOf(t, "jobs", "polling").ID
-	// The statements of pgqrs; Python has no call that does this to another's worker.
+	// These are statements of pgqrs. Python has no call that does this to another process's worker.
 	move := func(to, from string) {
 		t.Helper()
 		p.exec(t, `UPDATE pgqrs_workers SET status = '`+to+`' WHERE status IN (`+from+`)`)
@@ -150,8 +151,8 @@ func obey(t *testing.T, p *pair) {
 	}
 }
 
-// abandon enqueues a message that a worker of a Go process holds which is no
-// more, for a minute, and returns its id and the worker's.
+// abandon enqueues a message and leases it for a minute to the worker of a Go process that is gone.
+// It returns the ids of the message and of the worker.
 func (p *pair) abandon(t *testing.T, queue string) (id, worker int64) {
 	t.Helper()
 	q := pgqrs.NewQueue[string](p.newStore(t, pgqrs.Config{}), queue)
@@ -192,7 +193,7 @@ func deadPython(t *testing.T, p *pair) {
 	p.py.run(t, `[my.held] = await (await my.store.consumer("jobs")).dequeue()`, nil)
 	p.py.kill()
 	equal(t, "messages before the lease ends", len(value(q.Dequeue(t.Context(), 1, time.Minute))(t)), 0)
-	pgqrstest.Advance(t, p.store, 31*time.Second) // pgqrs leases for 30 s
+	pgqrstest.Advance(t, p.store, 31*time.Second) // the lease of pgqrs is 30 s
 	ms := value(q.Dequeue(t.Context(), 1, time.Minute))(t)
 	equal(t, "messages then", len(ms), 1)
 	equal(t, "id", ms[0].ID, id)
@@ -200,15 +201,16 @@ func deadPython(t *testing.T, p *pair) {
 	must(t, q.Ack(t.Context(), ms...))
 }
 
-// silent is a statement that makes a worker's last heartbeat one of some time ago, as if its process had been held up.
+// silent returns a statement that moves a worker's last heartbeat back, as if its process had been
+// suspended.
 func (p *pair) silent(id int64, ago, more string) string {
 	past := map[pgqrs.Dialect]string{pgqrs.Postgres: `now() - interval '` + ago + `'`, pgqrs.SQLite: `strftime('%Y-%m-%d %H:%M:%f', 'now', '-` + ago + `')`}[p.dialect]
 	return `UPDATE pgqrs_workers SET heartbeat_at = ` + past + more + ` WHERE id = ` + sqlInt(id)
 }
 
-// reclaim does to a worker what pgqrs's reclaim_messages does to silent ones.
-// Python has no call for the second half. It makes the worker silent at the same
-// time, because a live one's heartbeat could come between the two.
+// reclaim does to a worker what reclaim_messages of pgqrs does to silent workers. Python has no
+// call for the second half. It also makes the worker silent in the same call, because a live worker
+// could send a heartbeat in between.
 func (p *pair) reclaim(t *testing.T, id int64) {
 	t.Helper()
 	p.py.run(t, `await my.admin.release_worker_messages(id)`, args{"id": id})
@@ -281,7 +283,7 @@ func busyPython(t *testing.T, p *pair) {
 		await my.begun.wait()
 		return my.consumer.worker_id
 	`, nil)
-	// A worker that is as silent, and of Go, shows that maintenance has been done.
+	// A Go worker that is equally silent shows that maintenance has been done.
 	_, mine := p.abandon(t, "other")
 	p.exec(t, p.silent(mine, "1 minute", ""))
 	p.exec(t, p.silent(id, "1 minute", ""))
@@ -297,7 +299,7 @@ func busyPython(t *testing.T, p *pair) {
 
 func pruned(t *testing.T, p *pair) {
 	_, referred := p.abandon(t, "kept")
-	p.exec(t, `UPDATE pgqrs_messages SET archived_at = enqueued_at`) // by the one that is dead
+	p.exec(t, `UPDATE pgqrs_messages SET archived_at = enqueued_at`) // by the dead worker
 	q := pgqrs.NewQueue[string](p.store, "jobs").With(pgqrs.Policy{Retention: time.Hour})
 	value(q.Enqueue(t.Context(), "x"))(t)
 	must(t, q.Ack(t.Context(), value(q.Dequeue(t.Context(), 1, time.Minute))(t)...))
@@ -358,7 +360,7 @@ func dropped(t *testing.T, p *pair) {
 		for _, state := range []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead} {
 			value(p.store.Purge(t.Context(), queue, state))(t)
 		}
-		pgqrstest.Advance(t, p.store, time.Minute) // until its workers count as gone
+		pgqrstest.Advance(t, p.store, time.Minute) // its workers then count as gone
 		must(t, p.store.DropQueue(t.Context(), queue))
 	}
 	for _, table := range []string{"queues", "messages", "workers WHERE queue_id IS NOT NULL", "workflows", "workflow_runs", "workflow_steps"} {

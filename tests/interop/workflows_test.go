@@ -34,13 +34,14 @@ var workflowsProofs = []proof{
 
 func TestWorkflows(t *testing.T) { proveShared(t, workflowsProofs) }
 
-// makeWorkflow makes a definition on Python's side, which wants one.
+// makeWorkflow creates a definition in Python, which needs one.
 func (p *pair) makeWorkflow(t *testing.T, name string) {
 	t.Helper()
 	p.py.run(t, `await pgqrs.workflow().name(name).store(my.store).create()`, args{"name": name})
 }
 
-// trigger triggers the workflow on Python's side and returns the message's id. The message is in my.message.
+// trigger triggers the workflow in Python and returns the message's id. The message is in
+// my.message.
 func (p *pair) trigger(t *testing.T, name string, input any) int64 {
 	t.Helper()
 	return do[int64](t, p.py, `
@@ -81,7 +82,7 @@ type receipt struct {
 	Lines []string `json:"lines"`
 }
 
-// takeOrder is a workflow of two steps; the Python one below does the same.
+// takeOrder is a workflow of two steps. The Python workflow below does the same.
 func takeOrder(ctx context.Context, run *pgqrs.Run, o order) (receipt, error) {
 	price, err := pgqrs.Step(ctx, run, "price", func(context.Context) (map[string]int, error) {
 		return map[string]int{"each": 3}, nil
@@ -241,7 +242,7 @@ func resumePython(t *testing.T, p *pair) {
 	equal(t, "status", info.Status, pgqrs.Running)
 	equal(t, "state of its message", p.message(t, info.MessageID).State, pgqrs.Leased)
 	pgqrstest.Advance(t, p.store, 2*time.Minute)
-	// Go's maintenance gives the message to Python.
+	// Go's maintenance releases the message to Python.
 	p.work(t, pgqrs.NewQueue[string](p.store, "maintenance").Handle(func(context.Context, *pgqrs.Message[string]) error { return nil }))
 	eventually(t, "the message has no owner", func() bool { return p.message(t, info.MessageID).WorkerID == 0 })
 	p.py.run(t, pythonOrder, nil)
@@ -250,7 +251,7 @@ func resumePython(t *testing.T, p *pair) {
 	equal(t, "steps that Python ran", do[string](t, p.py, `return " ".join(my.ran)`, nil), "total")
 }
 
-// openRun takes a message of the queue, as my.held, opens its run and starts it, as my.run.
+// openRun dequeues a message as my.held, opens its run and starts the run as my.run.
 const openRun = `
 	my.consumer = await my.store.consumer("order")
 	[my.held] = await my.consumer.dequeue()
@@ -258,7 +259,7 @@ const openRun = `
 	await my.run.start()
 `
 
-// finishPrice has Python, which has opened the run, take its step "price", and end the run with it.
+// finishPrice makes Python, which has opened the run, execute its step "price" and end the run.
 func (p *pair) finishPrice(t *testing.T, run *pgqrs.RunHandle[receipt]) {
 	t.Helper()
 	p.py.run(t, `
@@ -292,7 +293,7 @@ func retryPython(t *testing.T, p *pair) {
 		assert await (await my.store.consumer("order")).dequeue() == []
 	`, nil)
 	pgqrstest.Advance(t, p.store, 5*time.Minute)
-	p.exec(t, `UPDATE pgqrs_messages SET vt = enqueued_at`) // too early
+	p.exec(t, `UPDATE pgqrs_messages SET vt = enqueued_at`) // before the wait is over
 	p.py.run(t, openRun, nil)
 	p.py.fails(t, `await my.run.acquire_step("price")`, nil, "StepNotReadyError", "")
 	pgqrstest.Advance(t, p.store, 6*time.Minute)
@@ -416,7 +417,8 @@ func redelivered(t *testing.T, p *pair) {
 	p.makeWorkflow(t, "order")
 	p.trigger(t, "order", order{"ink", 7})
 	p.py.run(t, openRun, nil)
-	p.py.run(t, `await my.run.complete({"total": 1, "lines": []})`, nil) // and dies before the archive
+	// The process dies before it archives the message.
+	p.py.run(t, `await my.run.complete({"total": 1, "lines": []})`, nil)
 	p.py.kill()
 	pgqrstest.Advance(t, p.store, time.Minute)
 	run := p.runOf(t, "order")
@@ -444,6 +446,6 @@ func childOfPython(t *testing.T, p *pair) {
 	p.py.run(t, pythonOrder, nil)
 	p.py.run(t, pollOrder, nil)
 	p.awaitRun(t, ended, pgqrs.Succeeded)
-	p.work(t, parent) // its maintenance, at its start and then once a minute, tells the parent
+	p.work(t, parent) // its maintenance, at the start and then once a minute, wakes the parent
 	equal(t, "result", value(run.Result(soon(t)))(t), 21)
 }

@@ -1,4 +1,4 @@
-// Package limits_test measures what a limit costs a claim.
+// Package limits_test measures the cost of limits for claims.
 package limits_test
 
 import (
@@ -22,8 +22,8 @@ func TestMain(m *testing.M) { postgres.Main(m) }
 
 const pragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)"
 
-// BenchmarkClaim times claims of ten messages without a limit and with each, in
-// turns, so that what else the machine does tells on all. It reports medians.
+// BenchmarkClaim measures claims of ten messages without a limit and with each kind of limit. They
+// take turns, so that other load on the machine affects all of them. It reports medians.
 func BenchmarkClaim(b *testing.B) {
 	for name, open := range map[string]func() (driver, dsn string, d pgqrs.Dialect){
 		"postgres": func() (string, string, pgqrs.Dialect) {
@@ -74,7 +74,7 @@ func timeClaims(b *testing.B, store *pgqrs.Store) {
 	}
 }
 
-// timeClaim says how long a claim of ten messages takes.
+// timeClaim returns how long a claim of ten messages takes.
 func timeClaim(ctx context.Context, q *pgqrs.Queue[int]) (time.Duration, error) {
 	if _, err := q.EnqueueBatch(ctx, make([]int, 10)); err != nil {
 		return 0, err

@@ -10,18 +10,18 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// An event is an operation on one message, with what it returned.
+// An event is an operation on one message, with its result.
 type event struct {
 	client    int
 	kind      string // claim, ack, extend or release
 	message   int64
-	claim     int64 // of the lease that it got, or was called with
-	done      bool  // false: the lease was lost
+	claim     int64 // of the lease that the operation got or used
+	done      bool  // false if the lease was lost
 	attempt   int   // of a claim
 	call, ret int64 // nanoseconds since the history began
 
 	// By the database's clock.
-	due, until time.Time     // of a claim: since when it could be had, and when the lease ends
+	due, until time.Time     // of a claim: when the message was due, and when the lease ends
 	term       time.Duration // of a claim or extension
 	before     time.Time     // a time before an extension was called
 }
@@ -30,14 +30,15 @@ func (e event) String() string {
 	return fmt.Sprintf("%s of message %d by claim %d (attempt %d): %v", e.kind, e.message, e.claim, e.attempt, e.done)
 }
 
-// A holding is the state of a message as one claim after the other leaves it.
+// A holding is the state of a message after a claim.
 type holding struct {
 	claims      int64
 	attempts    int
 	held, acked bool
 }
 
-// step is what one operation does to a message; it reports whether it could return what it did.
+// step reports whether an operation can have returned its result in this state, and returns the
+// next state.
 func (h holding) step(e event) (bool, holding) {
 	holds := h.held && h.claims == e.claim
 	next := h
@@ -50,7 +51,7 @@ func (h holding) step(e event) (bool, holding) {
 		return e.done == holds, next
 	case "extend":
 		return e.done == (holds && !h.acked), next
-	default: // release
+	default: // the operation is a release
 		if e.done {
 			next.held, next.attempts = false, h.attempts-1
 		}
@@ -58,7 +59,8 @@ func (h holding) step(e event) (bool, holding) {
 	}
 }
 
-// linearizable is the model that a history of one message must agree with, in some order that its calls allow.
+// linearizable is the model of a message. A history of one message must agree with it, in some
+// order that its calls allow.
 var linearizable = porcupine.Model{
 	Init: func() any { return holding{} },
 	Step: func(state, input, _ any) (bool, any) {
@@ -67,7 +69,7 @@ var linearizable = porcupine.Model{
 	},
 }
 
-// check returns what is wrong with a history.
+// check returns the errors in a history.
 func check(history []event) []error {
 	var errs []error
 	byMessage := map[int64][]event{}
@@ -90,10 +92,11 @@ func check(history []event) []error {
 	return errs
 }
 
-// overlaps finds claims of a message that began while the lease before lived, by the database's clock.
+// overlaps finds claims of a message that began while the lease before was alive, by the database's
+// clock.
 func overlaps(events []event) []error {
 	var claims []event
-	ends := map[int64]time.Time{} // of leases, no later than they really ended
+	ends := map[int64]time.Time{} // of leases, at or before their real end
 	released := map[int64]bool{}
 	later := func(claim int64, t time.Time) {
 		if t.After(ends[claim]) {
@@ -139,7 +142,7 @@ func acked(events []event) []int64 {
 	return claims
 }
 
-// Each history but the first breaks one promise.
+// Each history except the first breaks one promise.
 func TestTheCheckOfAHistoryFindsWhatIsWrong(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
 	const term = 10 * time.Millisecond

@@ -20,9 +20,9 @@ const (
 	historyLease    = 20 * time.Millisecond
 )
 
-// TestHistory has several consumers claim, ack, extend and release the same few
-// messages, with leases so short that many expire and with deliveries of
-// others that have long been lost, and checks the history.
+// TestHistory runs several consumers that claim, ack, extend and release the same few messages.
+// Leases are so short that many expire. The consumers also use deliveries of others whose leases
+// were lost long ago. The test checks the history.
 func TestHistory(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// A round is a history of some messages from their first claim to their ack.
+// A round is a history of some messages, from their first claim to their ack.
 type round struct {
 	engine engine
 	store  *pgqrs.Store
@@ -110,7 +110,8 @@ func (r *round) more() bool {
 	return r.left > 0
 }
 
-// act is one operation of a client: a claim, or something with a delivery that it or another was given.
+// act does one operation of a client: a claim, or something with a delivery of this or another
+// client.
 func (r *round) act(ctx context.Context, client int) error {
 	q := r.queues[client%historyStores]
 	m := r.delivery()
@@ -142,7 +143,7 @@ func (r *round) act(ctx context.Context, client int) error {
 	return nil
 }
 
-// delivery returns one of the latest deliveries, or nil if there are none.
+// delivery returns one of the latest deliveries, or nil.
 func (r *round) delivery() *pgqrs.Message[int] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,7 +183,7 @@ func (r *round) note(e event) {
 	r.history = append(r.history, e)
 }
 
-// outcome counts messages that did not end in the archive, and those that were acked by two claims.
+// outcome counts messages that were not archived, and messages that were acked by two claims.
 func (r *round) outcome(t *testing.T) (lost, doubled int) {
 	ms, err := r.store.Messages(t.Context(), pgqrs.MessageFilter{IDs: r.ids})
 	if err != nil {

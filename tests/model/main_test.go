@@ -1,9 +1,9 @@
-// Package model_test drives queues and runs by random operations and holds
-// what they do against models in memory, on SQLite and PostgreSQL, and checks
-// histories of concurrent operations on one queue.
+// Package model_test executes random operations on queues and runs, on SQLite and PostgreSQL. It
+// compares the results with models in memory. It also checks histories of concurrent operations on
+// one queue.
 //
-// A sequence that fails is made as short as it can be, and printed with a seed
-// that repeats it. PGQRS_SOAK, a Go duration, makes each test go on for that long.
+// A failing sequence is shortened as far as possible, and printed with a seed that repeats it.
+// PGQRS_SOAK, a Go duration, sets how long each test runs.
 package model_test
 
 import (
@@ -25,7 +25,8 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 )
 
-// Sequences in a test, and operations in a sequence, on average; flags of the same names change them.
+// defaults are the number of sequences in a test, and of operations in a sequence on average. Flags
+// of the same names change them.
 var defaults = map[string]string{"rapid.checks": "50", "rapid.steps": "40", "rapid.nofailfile": "true"}
 
 func TestMain(m *testing.M) {
@@ -83,8 +84,8 @@ func (e engine) now(ctx context.Context, db *sql.DB) (time.Time, error) {
 	}
 }
 
-// eachEngine runs sequences on each engine, as often as PGQRS_SOAK says. A
-// sequence returns how many messages it put through.
+// eachEngine runs sequences on each engine, for as long as PGQRS_SOAK says. A sequence returns how
+// many messages it has handled.
 func eachEngine(t *testing.T, what string, sequence func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) int) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 var allStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Leased, pgqrs.Archived, pgqrs.Dead}
 
-// drawIDs picks messages, there or not.
+// drawIDs draws ids of messages, whether they exist or not.
 func (m *queueMachine) drawIDs(rt *rapid.T) []int64 {
 	if len(m.ids) == 0 {
 		rt.Skip("nothing was ever enqueued")
@@ -76,7 +76,7 @@ func (m *queueMachine) redriven(rt *rapid.T, ids []int64, n int64, err error) {
 
 func (m *queueMachine) pause(rt *rapid.T) {
 	name := rapid.SampledFrom(m.names).Draw(rt, "queue")
-	paused := rapid.IntRange(0, 2).Draw(rt, "pause") == 0 // a paused queue is dull
+	paused := rapid.IntRange(0, 2).Draw(rt, "pause") == 0 // a queue that is paused tests little
 	call := m.admin.ResumeQueue
 	if paused {
 		call = m.admin.PauseQueue
@@ -126,7 +126,7 @@ func (m *queueMachine) suspend(rt *rapid.T) {
 	row.suspended = !row.suspended
 }
 
-// restart makes a consumer a new process: what it holds is held by its former self.
+// restart makes a consumer a new process. Its messages stay leased by the old process.
 func (m *queueMachine) restart(rt *rapid.T) {
 	c := rapid.IntRange(0, 1).Draw(rt, "consumer")
 	if err := m.stores[c].Close(); err != nil {
@@ -136,7 +136,7 @@ func (m *queueMachine) restart(rt *rapid.T) {
 	m.rows[2*c], m.rows[2*c+1] = &consumerRow{}, &consumerRow{}
 }
 
-// advance lets delays and leases come closer to their end, by moving the times of all rows.
+// advance brings the ends of delays and leases closer, by moving the times of all rows.
 func (m *queueMachine) advance(rt *rapid.T) {
 	d := time.Hour + hours.Draw(rt, "time")
 	pgqrstest.Advance(m.t, m.admin, d)
@@ -146,7 +146,7 @@ func (m *queueMachine) advance(rt *rapid.T) {
 	}
 }
 
-// compare holds every message ever enqueued, and the counts, against the model.
+// compare compares every message that was ever enqueued, and the counts, with the model.
 func (m *queueMachine) compare(rt *rapid.T) {
 	now, err := m.engine.now(m.ctx(), m.db)
 	if err != nil {
@@ -173,10 +173,10 @@ func (m *queueMachine) compare(rt *rapid.T) {
 	m.compareCounts(rt)
 }
 
-// rounding is what a time may lose to SQLite's clock, which has milliseconds.
+// rounding is how much SQLite's clock may round a time, because it has milliseconds.
 const rounding = 2 * time.Millisecond
 
-// same compares a message with the model's, which takes over its exact times.
+// same compares a message with the model's message, and copies the exact times to the model.
 func (m *queueMachine) same(rt *rapid.T, got *pgqrs.MessageInfo, want *modelMessage, passed time.Duration) {
 	at := map[pgqrs.MessageState]time.Time{pgqrs.Ready: got.DueAt, pgqrs.Scheduled: got.DueAt, pgqrs.Leased: got.LeasedUntil, pgqrs.Archived: got.EndedAt, pgqrs.Dead: got.EndedAt}[got.State]
 	early, late := want.at, want.at
@@ -191,7 +191,7 @@ func (m *queueMachine) same(rt *rapid.T, got *pgqrs.MessageInfo, want *modelMess
 	}
 	want.at, want.about = at, false
 	if want.holder.worker == 0 && want.holder.claim != 0 {
-		want.holder.worker = got.WorkerID // of a row that nothing has told of
+		want.holder.worker = got.WorkerID // of a row that is not known yet
 	}
 	type facts struct {
 		Queue, Key, Payload string

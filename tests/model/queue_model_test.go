@@ -9,11 +9,11 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A queueModel is what queues are documented to do, in memory. Its time is the
-// database's as of the latest look at it.
+// A queueModel is the documented behaviour of queues, in memory. Its time is the database's time at
+// the latest comparison.
 type queueModel struct {
 	now      time.Time
-	queues   map[string]*modelQueue // those that have been made
+	queues   map[string]*modelQueue // queues that exist
 	messages map[int64]*modelMessage
 }
 
@@ -28,24 +28,24 @@ type modelMessage struct {
 	key      string
 	headers  map[string]string
 
-	ended     pgqrs.MessageState // Archived or Dead; empty: unfinished
-	holder    lease              // who claimed it last, unless it was given back
+	ended     pgqrs.MessageState // Archived or Dead, or empty if it is unfinished
+	holder    lease              // the last claim, unless the message was released
 	claims    int64
 	attempts  int
 	lastError string
 
 	at    time.Time // when it is due, its lease ends, or it ended
-	about bool      // at was set by the latest operation: the database's time may be a little later
+	about bool      // set by the latest operation, so the database's time may be a little later
 }
 
-// A lease is a claim of a message. The zero lease is nobody's.
+// A lease is a claim of a message. The zero lease belongs to nobody.
 type lease struct{ worker, claim int64 }
 
 func newQueueModel(now time.Time) *queueModel {
 	return &queueModel{now: now, queues: map[string]*modelQueue{}, messages: map[int64]*modelMessage{}}
 }
 
-// clone returns a copy, to go back to when a transaction is rolled back.
+// clone returns a copy, for the case that a transaction is rolled back.
 func (m *queueModel) clone() *queueModel {
 	c := newQueueModel(m.now)
 	for name, q := range m.queues {
@@ -80,7 +80,7 @@ func (m *queueModel) state(msg *modelMessage) pgqrs.MessageState {
 	}
 }
 
-// in a state, in the order in which they are listed.
+// list returns the messages in a state, in the order of their listing.
 func (m *queueModel) list(queue string, state pgqrs.MessageState) []*modelMessage {
 	var list []*modelMessage
 	for _, msg := range m.messages {
@@ -108,8 +108,8 @@ func (m *queueModel) keyed(queue, key string) *modelMessage {
 	return nil
 }
 
-// claim leases up to n due messages for a worker: by priority, time and id;
-// one whose last lease expired alone.
+// claim leases up to n due messages for a worker, by priority, time and id. A message whose last
+// lease expired is leased alone.
 func (m *queueModel) claim(queue string, worker int64, n int, term time.Duration) []*modelMessage {
 	if m.queues[queue].paused {
 		return nil
@@ -129,7 +129,8 @@ func (m *queueModel) claim(queue string, worker int64, n int, term time.Duration
 	return due
 }
 
-// dequeue claims until something can be handed out; what cannot dies.
+// dequeue claims until a message can be delivered. Messages that cannot be delivered become dead
+// letters.
 func (m *queueModel) dequeue(queue string, worker int64, n int, term time.Duration, maxAttempts int) []*modelMessage {
 	for {
 		claimed := m.claim(queue, worker, n, term)
@@ -160,7 +161,8 @@ func (m *queueModel) die(msg *modelMessage, text string) {
 	m.end(msg, pgqrs.Dead)
 }
 
-// held returns the message of a lease that is nobody else's yet, whether or not it has expired.
+// held returns the message of a lease if nobody else has claimed it, whether or not the lease has
+// expired.
 func (m *queueModel) held(id int64, by lease) *modelMessage {
 	if msg := m.messages[id]; msg != nil && msg.holder == by && msg.ended == "" {
 		return msg
@@ -168,7 +170,7 @@ func (m *queueModel) held(id int64, by lease) *modelMessage {
 	return nil
 }
 
-// ack reports whether the lease had the message, now or when it was acked.
+// ack reports whether the lease holds the message, or held it when it was acked.
 func (m *queueModel) ack(id int64, by lease) bool {
 	if msg := m.held(id, by); msg != nil {
 		m.end(msg, pgqrs.Archived)
@@ -178,7 +180,7 @@ func (m *queueModel) ack(id int64, by lease) bool {
 	return msg != nil && msg.holder == by && msg.ended == pgqrs.Archived
 }
 
-// release gives a message back uncounted.
+// release makes a message ready after a delay, without counting the attempt.
 func (m *queueModel) release(id int64, by lease, delay time.Duration) bool {
 	msg := m.held(id, by)
 	if msg != nil {
@@ -189,7 +191,7 @@ func (m *queueModel) release(id int64, by lease, delay time.Duration) bool {
 	return msg != nil
 }
 
-// retry gives a message back with an error.
+// retry makes a message ready after a delay, with an error.
 func (m *queueModel) retry(id int64, by lease, delay time.Duration, text string) bool {
 	msg := m.held(id, by)
 	if msg != nil {
@@ -223,8 +225,8 @@ func (m *queueModel) delete(id int64, by lease) bool {
 	return msg != nil
 }
 
-// redrive makes ended messages new and returns which it did and which it left
-// because of their key. Of several with one key the first is it.
+// redrive makes ended messages new. It returns the redriven ones and those that it left because of
+// their key. If several have the same key, it redrives the first.
 func (m *queueModel) redrive(ids []int64) (done, left []int64) {
 	var fresh []*modelMessage
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {

@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQueue does random operations on two queues, by two consumers, and
-// compares everything that can be seen of the queues with the model after each.
+// TestQueue executes random operations of two consumers on two queues. After each operation it
+// compares everything that can be read from the queues with the model.
 func TestQueue(t *testing.T) {
 	eachEngine(t, "any order of operations on queues", func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) int {
 		m := newQueueMachine(t, e, s, rt)
@@ -44,13 +44,13 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// oneOf makes several rare operations one.
+// oneOf combines several rare operations into one.
 func oneOf(ops ...func(*rapid.T)) func(*rapid.T) {
 	return func(rt *rapid.T) { ops[rapid.IntRange(0, len(ops)-1).Draw(rt, "operation")](rt) }
 }
 
-// Delays and leases are whole hours, and time is moved by whole hours: what a
-// sequence takes in real time never makes anything due.
+// Delays and leases are whole hours, and time moves by whole hours. So the real time of a sequence
+// never makes anything due.
 var hours = rapid.Map(rapid.IntRange(0, 3), func(n int) time.Duration { return time.Duration(n) * time.Hour })
 
 var policies = map[int]pgqrs.Policy{ // by the index of a queue
@@ -58,34 +58,34 @@ var policies = map[int]pgqrs.Policy{ // by the index of a queue
 	1: {MaxAttempts: -1, Backoff: func(int) time.Duration { return 0 }},
 }
 
-// A queueMachine does operations on the library and on the model.
+// A queueMachine executes operations on the library and on the model.
 type queueMachine struct {
 	t      *testing.T
 	engine engine
 	db     *sql.DB
 	admin  *pgqrs.Store
-	tx     *sql.Tx // nil: none is open
+	tx     *sql.Tx // nil if none is open
 	model  *queueModel
 
 	names   []string
 	stores  []*pgqrs.Store        // of the consumers
-	rows    []*consumerRow        // of each consumer and queue
+	rows    []*consumerRow        // by consumer and queue
 	ids     []int64               // of all messages ever
 	hands   []*pgqrs.Message[int] // all deliveries ever
-	settled []*pgqrs.Message[int] // those of the latest settlement
+	settled []*pgqrs.Message[int] // the deliveries of the latest settlement
 }
 
 // A consumerRow is the worker row behind a store's Dequeue calls on a queue.
 type consumerRow struct {
 	made      bool
-	id        int64 // 0: not known
+	id        int64 // 0 if it is not known
 	suspended bool
 	beat      time.Time
 }
 
 func newQueueMachine(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) *queueMachine {
 	m := &queueMachine{t: t, engine: e, db: s.DB(), admin: s}
-	// Names that no sequence before had: its queues may still be there.
+	// Every sequence has new names, because the queues of earlier sequences may still exist.
 	prefix := fmt.Sprint("q", time.Now().UnixNano())
 	m.names = []string{prefix + "a", prefix + "b"}
 	now, err := e.now(t.Context(), m.db)
@@ -114,7 +114,7 @@ func (m *queueMachine) close() {
 
 func (m *queueMachine) ctx() context.Context { return m.t.Context() }
 
-// queue returns a queue, in the transaction if one is open, and its index.
+// drawQueue returns a queue, in the transaction if one is open, and its index.
 func drawQueue[T any](m *queueMachine, rt *rapid.T, s *pgqrs.Store) (*pgqrs.Queue[T], int) {
 	i := rapid.IntRange(0, 1).Draw(rt, "queue")
 	return boundQueue[T](m, s, i), i
@@ -193,7 +193,7 @@ func (m *queueMachine) enqueueBatch(rt *rapid.T) {
 	m.stored(rt, i, drafts, ids, err)
 }
 
-// stored puts messages into the model, and compares what came back with what it says.
+// stored adds messages to the model, and compares the call's result with the model's.
 func (m *queueMachine) stored(rt *rapid.T, queue int, drafts []draft, ids []int64, err error) {
 	name := m.names[queue]
 	m.model.makeQueue(name)
@@ -221,7 +221,7 @@ func (m *queueMachine) stored(rt *rapid.T, queue int, drafts []draft, ids []int6
 	wantSentinel(rt, "enqueue", err, pgqrs.ErrDuplicate, duplicate)
 }
 
-// wantSentinel fails unless err is nil, or matches target if it should.
+// wantSentinel fails unless err is nil, or matches target if should is true.
 func wantSentinel(rt *rapid.T, what string, err, target error, should bool) {
 	rt.Helper()
 	switch {
@@ -268,12 +268,12 @@ func (m *queueMachine) dequeue(rt *rapid.T) {
 		if fmt.Sprint(msg.Payload) != want[n].payload {
 			rt.Fatalf("payload of message %d is %d; want %s", msg.ID, msg.Payload, want[n].payload)
 		}
-		m.same(rt, &msg.MessageInfo, want[n], time.Minute) // the real time is looked at afterwards
+		m.same(rt, &msg.MessageInfo, want[n], time.Minute) // the exact time is compared afterwards
 	}
 	m.hands = append(m.hands, got...)
 }
 
-// drawHands picks deliveries, of no message twice, among all there ever were.
+// drawHands draws deliveries from all there ever were, at most one for each message.
 func (m *queueMachine) drawHands(rt *rapid.T) []*pgqrs.Message[int] {
 	if len(m.hands) == 0 {
 		rt.Skip("nothing was ever delivered")
@@ -285,7 +285,7 @@ func (m *queueMachine) drawHands(rt *rapid.T) []*pgqrs.Message[int] {
 	return rapid.SliceOfNDistinct(rapid.SampledFrom(recent), 1, 3, func(msg *pgqrs.Message[int]) int64 { return msg.ID }).Draw(rt, "deliveries")
 }
 
-// settle does something with deliveries and compares which were lost.
+// settle settles deliveries and compares which were lost.
 func (m *queueMachine) settle(rt *rapid.T, what string, real func(*pgqrs.Queue[int], ...*pgqrs.Message[int]) error, model func(msg *pgqrs.Message[int], by lease, p pgqrs.Policy) bool) {
 	hands := m.drawHands(rt)
 	i := slices.Index(m.names, hands[0].Queue)
@@ -354,7 +354,7 @@ func (m *queueMachine) fail(rt *rapid.T) {
 		})
 }
 
-// transaction does a few operations in a caller's transaction, which may be rolled back.
+// transaction executes a few operations in a caller's transaction, which may be rolled back.
 func (m *queueMachine) transaction(rt *rapid.T) {
 	before := m.model.clone()
 	tx, err := m.db.BeginTx(m.ctx(), nil)
@@ -365,7 +365,7 @@ func (m *queueMachine) transaction(rt *rapid.T) {
 	m.tx = tx
 	defer func() { m.tx = nil }()
 	ids := len(m.ids)
-	m.enqueue(rt) // the first statement is a write
+	m.enqueue(rt) // so that the first statement is a write
 	for range rapid.IntRange(0, 3).Draw(rt, "more operations") {
 		ops := []func(*rapid.T){m.enqueue, m.enqueueBatch}
 		if len(m.hands) > 0 {
@@ -378,7 +378,7 @@ func (m *queueMachine) transaction(rt *rapid.T) {
 	} else {
 		err = tx.Rollback()
 		m.model = before
-		m.ids = m.ids[:ids] // SQLite may give them again
+		m.ids = m.ids[:ids] // SQLite may use them again
 	}
 	if err != nil {
 		rt.Fatal(err)

@@ -7,12 +7,12 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A modelRun is what a run of a script is documented to do, in memory. A
-// script is a list of steps by their kind:
+// A modelRun is the documented behaviour of a run of a script, in memory. A script is a list of
+// steps by their kind:
 //
 //	ok      returns
-//	flaky   fails the first time, and is to be tried again after retryIn
-//	bad     fails for good, but not when it is taken again
+//	flaky   fails the first time, and is retried after retryIn
+//	bad     fails for good, but succeeds when it is executed again after a retry of the run
 //	sleep   sleeps for sleepFor
 //	wait    waits for a signal, for waitFor at most
 type modelRun struct {
@@ -20,14 +20,14 @@ type modelRun struct {
 	status  pgqrs.RunState
 	started bool
 	calls   []int    // of the functions of steps
-	results []string // of steps; of those that have ended
+	results []string // of the steps that have ended
 	has     []bool   // which steps have a result
-	taken   []int    // steps in the order in which they were first begun
+	taken   []int    // steps in the order in which they first began
 
-	waits   bool          // for left, in the step that is next
-	left    time.Duration // until it has waited long enough
-	signals int           // that nothing has taken
-	held    time.Duration // until the lease of a worker that died ends; 0: nobody's
+	waits   bool          // in the next step, for the time left
+	left    time.Duration // until the wait is over
+	signals int           // signals that no wait has used
+	held    time.Duration // until the lease of a dead worker ends, or 0 without a lease
 }
 
 const (
@@ -35,14 +35,14 @@ const (
 	sleepFor = 2 * time.Hour
 	waitFor  = 3 * time.Hour
 
-	timedOut = "timeout" // result of a wait that no signal came for
+	timedOut = "timeout" // result of a wait without a signal
 )
 
 func newModelRun(script []string) *modelRun {
 	return &modelRun{script: script, status: pgqrs.Queued, calls: make([]int, len(script)), results: make([]string, len(script)), has: make([]bool, len(script))}
 }
 
-// next is the first step without a result; without one, the number of steps.
+// next returns the first step without a result, or the number of steps.
 func (r *modelRun) next() int {
 	if i := slices.Index(r.has, false); i >= 0 {
 		return i
@@ -54,7 +54,7 @@ func (r *modelRun) ended() bool {
 	return slices.Contains([]pgqrs.RunState{pgqrs.Cancelled, pgqrs.Succeeded, pgqrs.Failed}, r.status)
 }
 
-// execute is what workers do with it until it has to wait.
+// execute does what workers do with the run until it has to wait.
 func (r *modelRun) execute() {
 	if r.ended() || r.held > 0 {
 		return
@@ -75,7 +75,7 @@ func (r *modelRun) execute() {
 	r.status = pgqrs.Succeeded
 }
 
-// step takes the next step, and reports whether that ended with a result.
+// step executes the next step, and reports whether it ended with a result.
 func (r *modelRun) step(n int, kind string) bool {
 	if r.waits && r.left > 0 && !(kind == "wait" && r.signals > 0) {
 		return false
@@ -128,7 +128,7 @@ func (r *modelRun) advance(d time.Duration) {
 	r.held = max(0, r.held-d)
 }
 
-// The calls of an operator report whether they could be done.
+// The calls of an operator return whether they were possible.
 
 func (r *modelRun) signal() bool {
 	if !r.ended() {
@@ -137,7 +137,7 @@ func (r *modelRun) signal() bool {
 	return !r.ended()
 }
 
-// cancel ends a run at once that has no steps and is in nobody's hands.
+// cancel ends a run at once if it has no steps and nobody holds it.
 func (r *modelRun) cancel() bool {
 	switch {
 	case r.ended():
@@ -169,7 +169,7 @@ func (r *modelRun) resume() bool {
 	return ok
 }
 
-// retry has all steps that failed taken anew, and so the waits that timed out.
+// retry clears the failed steps, including waits that timed out.
 func (r *modelRun) retry() bool {
 	ok := r.status == pgqrs.Failed
 	if ok {

@@ -16,9 +16,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestRun starts runs of random scripts, lets a worker execute them, moves
-// time, signals, pauses, cancels and retries them in any order, lets workers die that hold
-// them, and compares each with its model.
+// TestRun starts runs of random scripts and lets a worker execute them. In random order it moves
+// time, sends signals, pauses, cancels and retries runs, and lets workers die that hold them. It
+// compares each run with its model.
 func TestRun(t *testing.T) {
 	eachEngine(t, "any order of operations on runs", func(t *testing.T, e engine, s *pgqrs.Store, rt *rapid.T) int {
 		m := newRunMachine(t, s)
@@ -36,7 +36,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// A runMachine does operations on the library and on the models.
+// A runMachine executes operations on the library and on the models.
 type runMachine struct {
 	t        *testing.T
 	store    *pgqrs.Store
@@ -46,7 +46,7 @@ type runMachine struct {
 	runs     []*startedRun
 
 	mu    sync.Mutex
-	calls map[string]int // of a step's function, by run and step
+	calls map[string]int // of step functions, by run and step
 }
 
 type startedRun struct {
@@ -132,7 +132,7 @@ func (m *runMachine) start(rt *rapid.T) {
 	m.runs = append(m.runs, &startedRun{run, info.MessageID, newModelRun(script)})
 }
 
-// work has a worker do everything that is due.
+// work runs a worker that does everything that is due.
 func (m *runMachine) work(rt *rapid.T) {
 	held := int64(0)
 	for _, r := range m.runs {
@@ -161,7 +161,7 @@ func (m *runMachine) work(rt *rapid.T) {
 	}
 }
 
-// crash is a worker that claims a run and dies.
+// crash runs a worker that claims a run and dies.
 func (m *runMachine) crash(rt *rapid.T) {
 	ms, err := m.dead.Dequeue(m.ctx(), 1, time.Hour)
 	if err != nil {
@@ -187,7 +187,7 @@ func (m *runMachine) advance(rt *rapid.T) {
 	}
 }
 
-// change does something to a run, which fails with ErrState if the model cannot do it.
+// change makes a call on a run. The call must fail with ErrState if the model cannot do it.
 func (m *runMachine) change(rt *rapid.T, what string, real func(*startedRun) error, model func(*modelRun) bool) {
 	r := rapid.SampledFrom(m.runs).Draw(rt, "run")
 	err := real(r)
@@ -216,7 +216,7 @@ func (m *runMachine) retry(rt *rapid.T) {
 	m.change(rt, "retry", func(r *startedRun) error { return r.Retry(m.ctx()) }, (*modelRun).retry)
 }
 
-// compare holds every run, its steps and the calls of their functions against its model.
+// compare compares every run, its steps and the calls of their functions with its model.
 func (m *runMachine) compare(rt *rapid.T) {
 	for _, r := range m.runs {
 		info, err := r.Info(m.ctx())

@@ -1,4 +1,4 @@
-// Package notify_test has processes tell each other of new messages through PostgreSQL.
+// Package notify_test tests processes that notify each other of new messages through PostgreSQL.
 package notify_test
 
 import (
@@ -23,15 +23,17 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// childVariable holds the order of a process that is to enqueue.
+// childVariable is the environment variable with the order of a child process.
 const childVariable = "PGQRS_NOTIFY_CHILD"
 
-// An order says what a child enqueues, and where.
+// An order tells a child what to enqueue, and where.
 type order struct {
 	DSN, Channel string
 	Payloads     []int
 	InTx         bool
-	Times        int // how many messages to enqueue that say when, one after the other, in the place of Payloads
+	// Times is how many messages with the current time to enqueue, one after the other, instead of
+	// Payloads.
+	Times int
 }
 
 func TestMain(m *testing.M) {
@@ -62,7 +64,7 @@ func beChild(text string) error {
 	defer store.Close()
 	q := pgqrs.NewQueue[int](store, "jobs")
 	for n := range o.Times {
-		time.Sleep(time.Duration(300+n*37%200) * time.Millisecond) // until all is quiet, and out of step with polls
+		time.Sleep(time.Duration(300+n*37%200) * time.Millisecond) // until all is quiet, and not in step with polls
 		if _, err := q.Enqueue(ctx, int(time.Now().UnixMicro())); err != nil {
 			return err
 		}
@@ -87,7 +89,7 @@ func beChild(text string) error {
 	return tx.Commit()
 }
 
-// An ear is a Notifier that tells what it hears.
+// An ear is a Notifier that reports what it receives.
 type ear struct {
 	*notifypgqrs.Notifier
 	heard chan<- string
@@ -100,11 +102,11 @@ func (e ear) Listen(ctx context.Context, wake func(queue string)) error {
 	})
 }
 
-// A listener is a worker of this process that hears of messages.
+// A listener is a worker of this process that is notified of messages.
 type listener struct {
 	t       testing.TB
 	dsn     string
-	name    string // of the connection that listens, and of the channel
+	name    string // of the listening connection, and of the channel
 	store   *pgqrs.Store
 	db      *sql.DB
 	heard   chan string
@@ -182,7 +184,7 @@ func (l *listener) eventually(what string, condition func() bool) {
 	}
 }
 
-// wantHeard waits for the worker to hear of a queue.
+// wantHeard waits until the worker is notified of a queue.
 func (l *listener) wantHeard(queue string) {
 	l.t.Helper()
 	select {
@@ -195,7 +197,7 @@ func (l *listener) wantHeard(queue string) {
 	}
 }
 
-// onBackends runs a query over the connections that listen and returns its number.
+// onBackends counts the listening connections that match a query.
 func (l *listener) onBackends(query string) (n int) {
 	l.t.Helper()
 	if err := l.db.QueryRow(query+` FROM pg_stat_activity WHERE application_name = $1`, l.name).Scan(&n); err != nil {
@@ -204,7 +206,7 @@ func (l *listener) onBackends(query string) (n int) {
 	return n
 }
 
-// wantHandled waits for payloads to be handled.
+// wantHandled waits until payloads are handled.
 func (l *listener) wantHandled(payloads ...int) {
 	l.t.Helper()
 	left := map[int]bool{}
@@ -221,13 +223,13 @@ func (l *listener) wantHandled(payloads ...int) {
 	}
 }
 
-// child has another process enqueue.
+// child makes another process enqueue.
 func (l *listener) child(inTx bool, payloads ...int) {
 	l.t.Helper()
 	l.run(order{Payloads: payloads, InTx: inTx})
 }
 
-// run has another process carry out an order.
+// run makes another process execute an order.
 func (l *listener) run(o order) {
 	l.t.Helper()
 	o.DSN, o.Channel = l.dsn, l.name
@@ -258,7 +260,7 @@ func TestWorkerHearsAgainAfterItsConnectionWasKilled(t *testing.T) {
 		if killed := l.onBackends(`SELECT count(pg_terminate_backend(pid))`); killed != 1 {
 			t.Fatalf("%d connections were killed; want 1", killed)
 		}
-		l.child(false, n) // perhaps unheard
+		l.child(false, n) // it may not be listening yet
 		l.eventually("it listens again", func() bool {
 			for len(l.heard) > 0 {
 				if <-l.heard == "" {
@@ -297,7 +299,8 @@ func TestWorkerThatCannotListenWorksAllTheSame(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("its message was not handled within a minute")
 	}
-	l.eventually("the log says so", func() bool { return l.log.has("connect to listen") }) // before it ends, which it may do sooner
+	// This must come before the test ends, which may be sooner.
+	l.eventually("the log says so", func() bool { return l.log.has("connect to listen") })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -324,7 +327,7 @@ func TestNothingIsHeardOfWhatIsRolledBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l.wantHeard("jobs") // the first that it heard of
+	l.wantHeard("jobs") // the first notification
 }
 
 func TestWorkerThatEndsLeavesNoConnection(t *testing.T) {
@@ -333,8 +336,8 @@ func TestWorkerThatEndsLeavesNoConnection(t *testing.T) {
 	l.eventually("its connection is gone", func() bool { return l.onBackends(`SELECT count(*)`) == 0 })
 }
 
-// BenchmarkPickup times messages of another process from before they are
-// enqueued to when their handler is called, by the clock that both have.
+// BenchmarkPickup measures the time from before another process enqueues a message until its
+// handler is called. Both processes use the same clock.
 func BenchmarkPickup(b *testing.B) {
 	const times = 40
 	l := listen(b)

@@ -1,2 +1,3 @@
-// Package orm tests that a Store works in the transactions of libraries on top of database/sql, and refuses their pools.
+// Package orm tests a Store in the transactions of libraries on top of database/sql. The Store must
+// refuse the pools of these libraries.
 package orm

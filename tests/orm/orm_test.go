@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { postgres.Main(m) }
 
-// A database is one with the tables of the library, and with a table of the application's.
+// A database has the library's tables, and a table of the application.
 type database struct {
 	*sql.DB
 	dialect pgqrs.Dialect
@@ -63,7 +63,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// messages counts what is in the queue.
+// messages counts the messages in the queue.
 func (db database) messages(t *testing.T) int {
 	t.Helper()
 	queues, err := db.store.Queues(t.Context(), "welcome")
@@ -105,7 +105,8 @@ func (db database) bun() *bun.DB {
 
 var errNo = errors.New("the application changes its mind")
 
-// A library runs fn in a transaction that it begins with a row of the application's, and commits it unless fn fails.
+// A library begins a transaction with a row of the application and runs fn in it. It commits the
+// transaction unless fn fails.
 type library struct {
 	name string
 	run  func(t *testing.T, db database, fn func(pgqrs.Tx) error) error
@@ -149,7 +150,8 @@ var libraries = []library{
 	}},
 }
 
-// What is enqueued in a library's transaction is there if and only if that commits.
+// A message that is enqueued in a library's transaction exists if and only if the transaction
+// commits.
 func TestTransactionsOfOtherLibraries(t *testing.T) {
 	onEach(t, func(t *testing.T, db database) {
 		for _, l := range libraries {
@@ -162,7 +164,7 @@ func TestTransactionsOfOtherLibraries(t *testing.T) {
 				if n := db.messages(t); n != before {
 					t.Errorf("%d messages after the rollback, %d before", n, before)
 				}
-				for range 3 { // prepared statements are used again
+				for range 3 { // so that prepared statements are used again
 					must(t, l.run(t, db, func(tx pgqrs.Tx) error { return db.enqueue(t.Context(), tx) }))
 				}
 				if n := db.messages(t); n != before+3 {
@@ -173,7 +175,8 @@ func TestTransactionsOfOtherLibraries(t *testing.T) {
 	})
 }
 
-// A library's pool is no transaction: what is enqueued with it would be there after a rollback.
+// A library's pool is no transaction: a message that is enqueued with it would exist after a
+// rollback.
 func TestPoolsOfOtherLibrariesAreRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, db database) {
 		conn, err := db.sqlx().Connx(t.Context())

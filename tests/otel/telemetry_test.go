@@ -20,7 +20,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 )
 
-// A probe is a store on a new file, with all that its telemetry says.
+// A probe is a store on a new file, and all of its telemetry.
 type probe struct {
 	*pgqrs.Store
 	telemetry *otelpgqrs.Telemetry
@@ -46,7 +46,7 @@ func newProbe(t *testing.T, c pgqrs.Config) *probe {
 	return p
 }
 
-// work runs handlers until as many spans as are wanted have ended.
+// work runs handlers until the given number of spans have ended.
 func (p *probe) work(t *testing.T, spans int, handlers ...pgqrs.Handler) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -75,7 +75,7 @@ func (p *probe) span(t *testing.T, name string) sdktrace.ReadOnlySpan {
 	return all[i]
 }
 
-// sums are the counts of an instrument by the value of an attribute.
+// sums returns the counts of an instrument by the value of an attribute.
 func (p *probe) sums(t *testing.T, name, by string) map[string]int64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics

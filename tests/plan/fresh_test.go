@@ -13,11 +13,12 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// sessions is the name of those whose reading is counted; other tests use the same server.
+// sessions is the name of the sessions whose reading is counted, because other tests use the same
+// server.
 const sessions = "plans_of_empty_tables"
 
-// A plan that was made for a table with next to nothing in it reads it whole, and PostgreSQL keeps it until somebody
-// analyzes the table. A prepared statement is not to stay with it for as long as that.
+// The plan for an almost empty table reads the whole table. PostgreSQL keeps the plan until the
+// table is analyzed. A prepared statement must not keep the plan for so long.
 func TestPlansOfEmptyTablesAreMadeAnewOnPostgres(t *testing.T) {
 	for when, text := range map[string]string{"never analyzed": "SELECT", "analyzed when empty": "VACUUM ANALYZE pgqrs_messages"} {
 		t.Run(when, func(t *testing.T) {
@@ -34,14 +35,14 @@ func TestPlansOfEmptyTablesAreMadeAnewOnPostgres(t *testing.T) {
 			exec(text)
 
 			q := pgqrs.NewQueue[int](s, "q")
-			handle(t, q, 50) // by plans for a table of so many
+			handle(t, q, 50) // with plans for a small table
 			const many, times = 20_000, 1000
 			exec(fmt.Sprintf(`INSERT INTO pgqrs_messages (queue_id, payload, archived_at) SELECT id, '1', now() FROM pgqrs_queues CROSS JOIN generate_series(1, %d)`, many))
 			handle(t, q, times)
 			must(t, s.Close())
-			must(t, db.Close()) // so that the sessions tell what they have read
+			must(t, db.Close()) // so that the sessions report what they have read
 
-			// Claims and acks read all messages, some of them more than once, until they are planned anew.
+			// Claims and acks read all messages, some more than once, until they are planned again.
 			if read := rowsScanned(t, dsn); read > many*times {
 				t.Errorf("%d messages were handled by reading %d rows, where there are %d", times, read, many)
 			}
@@ -66,7 +67,8 @@ func handle(t *testing.T, q *pgqrs.Queue[int], times int) {
 	}
 }
 
-// rowsScanned returns how many messages were read by scans of the table, once the other sessions have ended.
+// rowsScanned returns how many messages were read by scans of the table. It waits for the end of
+// the other sessions.
 func rowsScanned(t *testing.T, dsn string) (read int) {
 	t.Helper()
 	db := openPool(t, dsn)

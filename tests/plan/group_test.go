@@ -12,21 +12,21 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// groupOperations are the tags that operateGroups must have sent.
+// groupOperations are the tags that operateGroups must send.
 var groupOperations = strings.Fields(`
 	group.lock message.group_enqueue group.try_lock group.park group.refund group.promote group.pace group.of group.redrive group.sweep group.prune
 	batch.try_lock batch.finish batch.sweep message.list_blocked message.claim message.ack worker.poll queue.depth`)
 
-// manyInGroups are how many messages stand in one group, how many other groups
-// of five there are, and how many messages of a batch have ended.
+// The numbers of messages in one group, of other groups of five messages, and of ended messages in
+// a batch.
 var (
 	fewInGroups  = []any{2000, 500, 2000}
 	manyInGroups = []any{300_000, 20_000, 100_000}
 )
 
-// fillGroups adds them, after the rows of their groups, to a queue that has
-// one message under way in each group, and a message that waits for the batch.
-// The spelling of a series of numbers, of a time and of the end of time is the dialect's.
+// fillGroups adds the messages after the rows of their groups. The queue has one message in
+// progress in each group, and a batch callback. Series of numbers, times and the end of time are
+// written as in the dialect.
 func fillGroups(d pgqrs.Dialect, n []any) []string {
 	headers := `json_build_object('pgqrs-group', 'g' || i)`
 	now, ever, series := "now()", "timestamptz '9999-12-31 23:59:59.999+00'", "generate_series(1, %d) AS s (i)"
@@ -50,8 +50,8 @@ func fillGroups(d pgqrs.Dialect, n []any) []string {
 	}
 }
 
-// planGroups has a watcher look at what groups and batches send, on a few messages
-// and then on many, in situations, each of which has a name and a statement that brings it about.
+// planGroups watches the statements of groups and batches, on a few messages and then on many. It
+// does so in several situations, each of which has a name and a statement that prepares it.
 func planGroups(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, situations [][2]string, say func(when string)) {
 	t.Helper()
 	exec := func(text string) {
@@ -61,7 +61,7 @@ func planGroups(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, situation
 	}
 	s := pgqrs.Config{NoPrepare: true}.New(db, d)
 	q := pgqrs.NewQueue[int](s, "lines")
-	must(t, q.Configure(t.Context())) // makes the queue
+	must(t, q.Configure(t.Context())) // creates the queue
 	fill := func(n []any) {
 		for _, text := range fillGroups(d, n) {
 			exec(text)
@@ -106,7 +106,7 @@ func operateGroups(t *testing.T, w *watcher, s *pgqrs.Store, q *pgqrs.Queue[int]
 		f.After = page[len(page)-1].Cursor
 	}
 	value(s.Depths(ctx, "lines"))(t)
-	// A message of the batch ends; there is always another.
+	// A message of the batch ends, and there is always another.
 	batch := value(s.Messages(ctx, pgqrs.MessageFilter{Queue: "reports", State: pgqrs.Blocked}))(t)[0].ID
 	id := value(q.Enqueue(ctx, 1))(t)
 	_, err := s.DB().ExecContext(ctx, fmt.Sprintf("UPDATE pgqrs_messages SET batch_id = %d WHERE id = %d", batch, id))

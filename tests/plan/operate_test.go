@@ -10,17 +10,17 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// operate makes the library send every statement it has, on a queue that has
-// messages in all states, each for up to 100 messages.
+// operate makes the library send every statement, each for up to 100 messages, on a queue with
+// messages in all states.
 func operate(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	t.Helper()
 	w.reset()
-	s := pgqrs.Config{NoPrepare: true}.New(db, d) // so that each statement comes as text
+	s := pgqrs.Config{NoPrepare: true}.New(db, d) // so that each statement is sent as text
 	q := pgqrs.NewQueue[int](s, "big")
 	operateQueue(t, s, q)
 	operateStore(t, s)
 	operateLimits(t, pgqrs.Config{NoPrepare: true}.New(db, d))
-	operateWorker(t, w, s, q) // last, for it waits until all statements were sent
+	operateWorker(t, w, s, q) // last, because it waits until all statements were sent
 	must(t, s.Close())
 	if left := w.missing(); len(left) > 0 {
 		t.Fatalf("statements that were not sent: %v", left)
@@ -101,8 +101,8 @@ func operateStore(t *testing.T, s *pgqrs.Store) {
 	}
 }
 
-// operateWorker runs a Worker whose handler holds a message until its lease
-// was renewed, after a claim that failed. A second one finds nothing to do.
+// operateWorker runs a Worker after a claim that failed. Its handler holds a message until the
+// lease was renewed. A second Worker finds nothing to do.
 func operateWorker(t *testing.T, w *watcher, s *pgqrs.Store, q *pgqrs.Queue[int]) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -136,8 +136,8 @@ func await(ctx context.Context, condition func() bool) {
 	}
 }
 
-// operateShared has maintenance done of a database that pgqrs 0.15 works on too,
-// where a worker has stopped that a million messages refer to.
+// operateShared runs maintenance on a database that pgqrs 0.15 uses too. A stopped worker there is
+// referred to by a million messages.
 func operateShared(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	t.Helper()
 	w.reset()
@@ -166,7 +166,7 @@ func operateShared(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect) {
 	}
 }
 
-// operateLimits claims under limits, and has what it claims die.
+// operateLimits claims under limits, and makes the claimed messages dead letters.
 func operateLimits(t *testing.T, s *pgqrs.Store) {
 	t.Helper()
 	ctx := t.Context()

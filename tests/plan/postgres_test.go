@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { postgres.Main(m) }
 
-// fillPostgres adds messages of every state, and the worker that holds them.
+// fillPostgres adds messages in every state, and the worker that holds them.
 const fillPostgres = `
 	WITH holder AS (
 		INSERT INTO pgqrs_workers (name, queue_id, status, go_state) SELECT 'holder ' || gen_random_uuid(), id, 'polling', 'live' FROM pgqrs_queues WHERE queue_name = 'big'
@@ -39,8 +39,8 @@ const fillPostgres = `
 	FROM holder h CROSS JOIN (VALUES ('archived', %d), ('scheduled', %d), ('leased', %d), ('ready', %d), ('dead', %d), ('idle', %d)) AS k (kind, n)
 	CROSS JOIN LATERAL generate_series(1, k.n) AS i`
 
-// How many messages there are: archived, scheduled, leased, ready, dead, and
-// scheduled in a queue where nothing else is.
+// Numbers of messages: archived, scheduled, leased, ready, dead, and scheduled in a queue with no
+// other messages.
 var (
 	fewMessages  = []any{1000, 1000, 1000, 1000, 1000, 1000}
 	manyMessages = []any{1_000_000, 300_000, leased, 100_000, 10_000, 100_000}
@@ -63,10 +63,11 @@ func TestPostgres(t *testing.T) {
 	exec(`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`)
 	exec(`INSERT INTO pgqrs_queues (queue_name) VALUES ('big'), ('idle')`)
 	exec(`SET plan_cache_mode = force_generic_plan`)
-	exec(`VACUUM ANALYZE pgqrs_messages`) // as in an idle moment: the partial indexes are empty
+	// As when the queue is idle: the partial indexes are empty.
+	exec(`VACUUM ANALYZE pgqrs_messages`)
 	exec(fmt.Sprintf(fillPostgres, fewMessages...))
 
-	operate(t, w, db, pgqrs.Postgres) // leaves its generic plans in the session
+	operate(t, w, db, pgqrs.Postgres) // it leaves its generic plans in the session
 
 	exec(fmt.Sprintf(fillPostgres, manyMessages...))
 	p.when = "a table that has grown since the plans were made"
@@ -100,19 +101,18 @@ func TestGroupsOnPostgres(t *testing.T) {
 	}, func(when string) { p.when = when })
 }
 
-// postgresPlans explains statements and checks what their plans read.
+// A postgresPlans explains statements and checks how much their plans read.
 type postgresPlans struct {
 	t      *testing.T
-	when   string // what is looked at; empty: nothing yet
+	when   string // the situation, or empty before the first
 	failed map[string]bool
-	check  func(tag, kind, raw string) error // looks at a plan as JSON
+	check  func(tag, kind, raw string) error // checks a plan in JSON
 }
 
-// look explains a statement as the planner sees it with its arguments, and as
-// it does without, in a generic plan.
+// look explains a statement with its arguments, and without them in a generic plan.
 func (p *postgresPlans) look(ctx context.Context, c driver.Conn, tag, text string, args []driver.NamedValue) error {
 	begin, end := "SAVEPOINT look", "ROLLBACK TO look"
-	if err := do(ctx, c, begin); err != nil { // not in a transaction
+	if err := do(ctx, c, begin); err != nil { // the statement is not in a transaction
 		begin, end = "BEGIN", "ROLLBACK"
 	} else if err := do(ctx, c, "RELEASE look"); err != nil {
 		return err
@@ -137,7 +137,7 @@ func (p *postgresPlans) look(ctx context.Context, c driver.Conn, tag, text strin
 		}
 	}
 	if tag == "message.claim" {
-		time.Sleep(25 * time.Millisecond) // so that the next one goes on where it ends
+		time.Sleep(25 * time.Millisecond) // so that the next claim continues where it ends
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func do(ctx context.Context, c driver.Conn, text string) error {
 	return err
 }
 
-// query returns the one value that a query answers.
+// query returns the single value of a query.
 func query(ctx context.Context, c driver.Conn, text string, args []driver.NamedValue) (string, error) {
 	rows, err := c.(driver.QueryerContext).QueryContext(ctx, text, args)
 	if err != nil {
@@ -203,7 +203,7 @@ type node struct {
 	Plans    []node
 }
 
-// most returns the node on a table that reads the most of it.
+// most returns the node that reads the most of a table.
 func (n node) most(table string) (most node, count int64) {
 	if n.Relation == table {
 		most, count = n, int64((n.Rows+n.Filtered+n.Checked)*n.Loops)
@@ -233,7 +233,7 @@ func (p *postgresPlans) checkMessages(tag, kind, raw string) error {
 	// A row costs a few pages in the table and each index.
 	pages, maxPages := plan.Hit+plan.Read, 60*asked+2*reads[tag]
 	if tag == "message.next_claim" {
-		maxPages += leased // it may be the first to pass by what message.disown has left dead
+		maxPages += leased // it may be the first to skip the dead rows of message.disown
 	}
 	if most, count := plan.most("pgqrs_messages"); count > limit || pages > maxPages {
 		p.failed[what] = true

@@ -19,7 +19,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// fillRuns adds 200,000 runs. The 10th, 20th and 30th were started by the 7th, and two have failed.
+// fillRuns adds 200,000 runs. The 10th, 20th and 30th are children of the 7th, and two have failed.
 var fillRuns = []string{
 	`INSERT INTO pgqrs_queues (queue_name) VALUES ('orders')`,
 	`INSERT INTO pgqrs_workflows (name, queue_id) SELECT queue_name, id FROM pgqrs_queues`,
@@ -32,7 +32,7 @@ var fillRuns = []string{
 	`UPDATE pgqrs_workflow_runs SET status = 'QUEUED' WHERE id > 199000`,
 }
 
-// lookAfterRuns has a consumer and a worker look for runs of messages, and for runs that have lost theirs.
+// lookAfterRuns makes a consumer and a worker look for runs of messages, and for stranded runs.
 func lookAfterRuns(t *testing.T, s *pgqrs.Store, w *watcher) {
 	t.Helper()
 	w.reset()
@@ -58,7 +58,8 @@ func lookAfterRuns(t *testing.T, s *pgqrs.Store, w *watcher) {
 	}
 }
 
-// listRuns asks for the pages of runs that an operator sees, on tables that were never analyzed, and after.
+// listRuns reads the pages of runs that an operator sees, before the tables are first analyzed, and
+// after.
 func listRuns(t *testing.T, db *sql.DB, d pgqrs.Dialect, w *watcher) {
 	t.Helper()
 	s := pgqrs.Config{NoPrepare: true}.New(db, d)
@@ -92,14 +93,14 @@ func listRuns(t *testing.T, db *sql.DB, d pgqrs.Dialect, w *watcher) {
 			}
 		}
 	}
-	for _, tag := range []string{"run.list", "run.status_list", "run.child_list"} { // since the last look after runs
+	for _, tag := range []string{"run.list", "run.status_list", "run.child_list"} { // since lookAfterRuns
 		if !w.has(tag) {
 			t.Errorf("%s was not sent", tag)
 		}
 	}
 }
 
-// ofRuns reports whether a statement looks at runs alone. Retention is another test's.
+// ofRuns reports whether a statement reads runs only. Another test covers retention.
 func ofRuns(tag string) bool { return strings.HasPrefix(tag, "run.") && tag != "run.expired" }
 
 func TestListsOfRunsReadNoOthersOnPostgres(t *testing.T) {
@@ -110,7 +111,7 @@ func TestListsOfRunsReadNoOthersOnPostgres(t *testing.T) {
 		if err := json.Unmarshal([]byte(raw), &explained); err != nil {
 			return err
 		}
-		most := map[string]int64{"run.stranded": 5000}[tag] // a thousand runs, and the message of each
+		most := map[string]int64{"run.stranded": 5000}[tag] // a thousand runs, and their messages
 		if pages := explained[0].Plan.Hit + explained[0].Plan.Read; pages > max(500, most) && ofRuns(tag) {
 			t.Errorf("%s, %s, reads %d pages\n%s", tag, kind, pages, raw)
 		}

@@ -20,15 +20,18 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// A timetable is how many schedules there are, how many of them have run and how often, and among how many messages theirs are.
+// A timetable has numbers: of schedules, of schedules that have run, of the runs of each, and of
+// all messages.
 type timetable struct{ schedules, busy, runs, messages int }
 
 var (
-	fewSchedules  = timetable{1000, 10, 200, 1000}
-	manySchedules = timetable{100_000, 900, 1100, 100_000} // nearly a million runs; a thousand of each stay
+	fewSchedules = timetable{1000, 10, 200, 1000}
+	// Nearly a million runs, of which a thousand stay for each schedule.
+	manySchedules = timetable{100_000, 900, 1100, 100_000}
 )
 
-// fill adds what is not there yet of a timetable. The schedules are s1, s2 and so on, those that ran often first.
+// fill adds what is missing of a timetable. The schedules are s1, s2 and so on. The first ones have
+// run often.
 func (n timetable) fill(t *testing.T, db *sql.DB, d pgqrs.Dialect) {
 	t.Helper()
 	at := map[pgqrs.Dialect]string{
@@ -47,21 +50,22 @@ func (n timetable) fill(t *testing.T, db *sql.DB, d pgqrs.Dialect) {
 	}
 }
 
-// scheduleOperations are the tags that operateSchedules must have sent.
+// scheduleOperations are the tags that operateSchedules must send.
 var scheduleOperations = strings.Fields(`
 	schedule.find schedule.put schedule.advance schedule.record schedule.prune
 	schedule.take schedule.pause schedule.named_list schedule.history schedule.remove_runs schedule.remove_row`)
 
-// runsRead are how many rows a statement on schedules may read of a table: a page of a history, and what a look at three schedules needs.
+// runsRead has how many rows a statement on schedules may read of a table. The number is enough for
+// a page of a history, and for three schedules.
 var runsRead = map[string]int64{
 	"schedule.history":     50,
 	"schedule.remove_runs": 1100,
-	"schedule.prune":       3 * 1200, // a thousand of each stay
+	"schedule.prune":       3 * 1200, // a thousand stay for each
 }
 
 func mayRead(tag string) int64 { return 20 + runsRead[tag] }
 
-// operateSchedules has a worker keep three schedules, and an operator look at some.
+// operateSchedules makes a worker run three schedules, and an operator list some.
 func operateSchedules(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, remove string) {
 	t.Helper()
 	w.reset()
@@ -97,10 +101,12 @@ func operateSchedules(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, rem
 	}
 }
 
-// planSchedules operates few schedules, and then many, in situations, each of which has a name and a statement that brings it about.
+// planSchedules operates few schedules, and then many. It does so in several situations, each of
+// which has a name and a statement that prepares it.
 func planSchedules(t *testing.T, w *watcher, db *sql.DB, d pgqrs.Dialect, situations [][2]string, say func(when string)) {
 	t.Helper()
-	must(t, pgqrs.NewQueue[int](pgqrs.New(db, d), "beats").Configure(t.Context())) // makes the queue
+	// Configure creates the queue.
+	must(t, pgqrs.NewQueue[int](pgqrs.New(db, d), "beats").Configure(t.Context()))
 	fewSchedules.fill(t, db, d)
 	operateSchedules(t, w, db, d, "s7")
 	manySchedules.fill(t, db, d)
@@ -138,7 +144,8 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 	db := watchedDB(t, w)
 	must(t, pgqrs.New(db, pgqrs.Postgres).Install(t.Context()))
 	for _, text := range []string{
-		`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`, // which would analyze them at any moment
+		// Autovacuum would analyze them at any moment.
+		`ALTER TABLE pgqrs_messages SET (autovacuum_enabled = off)`,
 		`ALTER TABLE pgqrs_schedules SET (autovacuum_enabled = off)`,
 		`ALTER TABLE pgqrs_schedule_runs SET (autovacuum_enabled = off)`,
 		`SET plan_cache_mode = force_generic_plan`, `VACUUM ANALYZE`,
@@ -147,7 +154,8 @@ func TestSchedulesReadNoOthersOnPostgres(t *testing.T) {
 		must(t, err)
 	}
 	planSchedules(t, w, db, pgqrs.Postgres, [][2]string{
-		// A plan that was made for few schedules may read all of them, until autovacuum analyzes the grown table. So none is kept.
+		// A plan for few schedules may read all of them until autovacuum analyzes the grown table.
+		// So no plan is kept.
 		{"tables that were never analyzed", "DEALLOCATE ALL"}, {"analyzed tables", "ANALYZE; DEALLOCATE ALL"},
 	}, func(situation string) { when = situation })
 }

@@ -69,12 +69,12 @@ func TestGroupsOnSQLite(t *testing.T) {
 	planGroups(t, w, db, pgqrs.SQLite, [][2]string{{"a table that was never analyzed", ""}, {"an analyzed table", "ANALYZE"}}, func(when string) { p.when = when })
 }
 
-// sqlitePlans counts the steps that SQLite's machine takes for a statement, and
-// compares those on a full table with those on a small one.
+// A sqlitePlans counts the steps of SQLite's virtual machine for a statement. It compares the steps
+// on a full table with those on a small one.
 type sqlitePlans struct {
 	t      *testing.T
-	when   string         // what is looked at; empty: the small table
-	few    map[string]int // most steps of each tag on the small table
+	when   string         // the situation, or empty on the small table
+	few    map[string]int // the most steps of each tag on the small table
 	failed map[string]bool
 }
 
@@ -100,7 +100,7 @@ func (p *sqlitePlans) look(_ context.Context, c driver.Conn, tag, text string, a
 	limit := int64(2*p.few[tag]) + 1000 + 100*reads[tag]
 	for _, arg := range args {
 		switch v := arg.Value.(type) {
-		case string: // a list of leases, perhaps
+		case string: // possibly a list of leases
 			limit += 200 * int64(strings.Count(v, "["))
 		case int: // how many to claim
 			limit += 200 * int64(v)
@@ -117,7 +117,7 @@ func rawSQLite(c driver.Conn) *sqlite3.Conn { return c.(interface{ Raw() *sqlite
 
 var claimBand = regexp.MustCompile(`SEARCH pgqrs_messages USING INDEX pgqrs_messages_claim \(queue_id=\? AND priority=\? AND vt<\?\)`)
 
-// checkClaim wants the four priorities read by ranges of the index, in its order.
+// checkClaim wants the claim to read the four priorities by ranges of the index, in its order.
 func (p *sqlitePlans) checkClaim(plan string) {
 	due, _, _ := strings.Cut(plan, "MATERIALIZE crashed")
 	if n := len(claimBand.FindAllString(plan, -1)); n != 4 || strings.Contains(plan, "SCAN pgqrs_messages") {
@@ -141,7 +141,7 @@ func explain(conn *sqlite3.Conn, text string) (string, error) {
 	return plan.String(), errors.Join(stmt.Err(), stmt.Close())
 }
 
-// count runs a statement, takes it back, and returns how many steps it took.
+// count executes a statement and rolls it back. It returns the number of steps.
 func count(conn *sqlite3.Conn, text string, args []driver.NamedValue) (steps int, err error) {
 	if err := conn.Exec("SAVEPOINT look"); err != nil {
 		return 0, err

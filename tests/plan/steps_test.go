@@ -19,17 +19,18 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// fenced are the statements of a run by itself.
+// fenced are the statements of a single run.
 const fenced = "run.start step.open step.close step.save step.batch_save run.end"
 
-// fillHeld gives the worker that holds a message many more, whose leases end before that one's.
+// fillHeld leases many more messages to the worker of a message. Their leases end before the
+// message's lease.
 const fillHeld = `
 	INSERT INTO pgqrs_messages (queue_id, payload, vt, consumer_worker_id, claim_ct)
 	SELECT m.queue_id, m.payload, now() + interval '10 min', m.consumer_worker_id, 1
 	FROM pgqrs_messages m CROSS JOIN generate_series(1, 20000) AS i
 	WHERE m.consumer_worker_id IS NOT NULL`
 
-// abreast is how many steps a run takes at a time, to have some recorded by one statement.
+// abreast is how many steps a run executes at once, so that some are recorded by one statement.
 const abreast = 4
 
 func stepsAbreast(ctx context.Context, run *pgqrs.Run, moment string) error {
@@ -44,8 +45,9 @@ func stepsAbreast(ctx context.Context, run *pgqrs.Run, moment string) error {
 	return errors.Join(errs...)
 }
 
-// What a run sends is fenced by the lease on its message, which is to be found by its id: a worker may hold
-// many messages, and after a vacuum in an idle moment the planner takes their index for empty.
+// The statements of a run are fenced by the lease on its message. They must find the message by its
+// id. A worker may hold many messages, and after a vacuum while the queue is idle the planner takes
+// the workers' index for empty.
 func TestStepsReadNoOtherMessagesOnPostgres(t *testing.T) {
 	t.Run("a new database", func(t *testing.T) { readsNoOtherMessages(t) })
 	t.Run("after a vacuum", func(t *testing.T) {
@@ -92,7 +94,7 @@ func readsNoOtherMessages(t *testing.T, before ...string) {
 	flow := pgqrs.NewWorkflow[int, int](s, "orders")
 	work := flow.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
 		var last int
-		for _, moment := range []string{"before", "after"} { // plans are made in the first
+		for _, moment := range []string{"before", "after"} { // plans are made in the first moment
 			if err := run.DoTx(ctx, "reserve "+moment, func(context.Context, *sql.Tx) error { return nil }); err != nil {
 				return 0, err
 			}

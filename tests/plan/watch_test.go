@@ -1,9 +1,9 @@
-// Package plan_test fills a queue with 1.4 million messages and checks that
-// every statement the library sends reads about as many of them as it is
-// asked for, whatever the planner knows about the tables.
+// Package plan_test fills a queue with 1.4 million messages. It checks that every statement of the
+// library reads about as many messages as it is asked for, whatever the planner knows about the
+// tables.
 //
-// It runs the library's own calls through a driver that looks at each
-// statement, with its arguments, just before the database gets it.
+// It runs the library's own calls through a driver that examines each statement, with its
+// arguments, just before the database gets it.
 package plan_test
 
 import (
@@ -21,15 +21,15 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A watcher is a driver.Connector that shows every statement to look before it
-// runs. look has the connection for itself, and leaves it as it was.
+// A watcher is a driver.Connector that passes every statement to look before it runs. look has the
+// connection for itself, and leaves it unchanged.
 type watcher struct {
 	driver.Connector
 	look func(ctx context.Context, c driver.Conn, tag, text string, args []driver.NamedValue) error
-	also []string // tags that this database alone is sent
+	also []string // more tags, which only this database is sent
 
 	mu   sync.Mutex
-	fail string          // the tag of a statement to be answered by an error, once
+	fail string          // the tag of a statement that fails, once
 	sent map[string]bool // tags since reset
 }
 
@@ -40,7 +40,7 @@ func (w *watcher) reset() {
 	w.sent = map[string]bool{}
 }
 
-// missing returns which of operations, and of its own, were not sent since reset.
+// missing returns which of the operations, and of the watcher's own, were not sent since reset.
 func (w *watcher) missing() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,8 +54,8 @@ func (w *watcher) has(tag string) bool {
 	return w.sent[tag]
 }
 
-// watchedDB returns a pool of one connection, so that what look leaves in the
-// session, prepared statements say, is there for the next statement.
+// watchedDB returns a pool of one connection. So the next statement finds what look leaves in the
+// session, for example prepared statements.
 func watchedDB(t *testing.T, w *watcher) *sql.DB {
 	t.Helper()
 	db := sql.OpenDB(w)
@@ -82,7 +82,7 @@ type watchedConn struct {
 	w *watcher
 }
 
-// Tags of statements that look at no messages, or that no plan can be had for.
+// unplanned matches the tags of statements that read no messages, or that have no plan.
 var unplanned = regexp.MustCompile(`^(schema\.|begin|commit|rollback|queue\.freeze)`)
 
 var tagged = regexp.MustCompile(`^/\* pgqrs:([a-z_.]+) \*/`)
@@ -118,7 +118,7 @@ func (c *watchedConn) QueryContext(ctx context.Context, text string, args []driv
 	if q, ok := c.Conn.(driver.QueryerContext); ok {
 		return q.QueryContext(ctx, text, args)
 	}
-	return nil, driver.ErrSkip // the text is prepared then, which is not shown again
+	return nil, driver.ErrSkip // the text is then prepared, and not passed again
 }
 
 // ExecContext implements driver.ExecerContext.
@@ -167,18 +167,18 @@ func value[T any](v T, err error) func(t *testing.T) T {
 	}
 }
 
-// reads says how many messages a statement may read beside twice those that it
-// is asked for, which are 100 at most here. Those not named may read no more.
+// reads has the number of messages that a statement may read, in addition to twice the number that
+// it is asked for, which is at most 100 here. Statements that are not listed may read no more.
 var reads = map[string]int64{
 	"queue.stats":            all,           // counts them
 	"queue.depth":            deep,          // counts some of each state
-	"message.list_leased":    leased + 1000, // sorts those that are leased
-	"message.list_scheduled": leased + 1000, // passes over those that are leased
-	"message.disown":         leased + 1000, // looks for expired ones among those that are leased
-	"worker.list":            leased + 1000, // counts what each worker holds
-	"message.prune":          1000,          // deletes as many
-	"limit.room":             leased + 1000, // counts those that are leased
-	"group.sweep":            10_000,        // looks at two messages of each of 1,000 groups
+	"message.list_leased":    leased + 1000, // sorts the leased messages
+	"message.list_scheduled": leased + 1000, // skips the leased messages
+	"message.disown":         leased + 1000, // searches the leased messages for expired leases
+	"worker.list":            leased + 1000, // counts the messages of each worker
+	"message.prune":          1000,          // deletes that many
+	"limit.room":             leased + 1000, // counts the leased messages
+	"group.sweep":            10_000,        // reads two messages of each of 1,000 groups
 }
 
 const (
@@ -188,7 +188,7 @@ const (
 	deep   = 5*pgqrs.DepthLimit + leased
 )
 
-// operations are the tags that operate must have sent, or this test tests nothing.
+// operations are the tags that operate must send. Otherwise this test would test nothing.
 var operations = strings.Fields(`
 	queue.make queue.configure queue.pause queue.stats queue.depth queue.unattended queue.in_use queue.drop_row
 	limit.lock limit.room limit.take message.dead_letter

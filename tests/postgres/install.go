@@ -14,14 +14,14 @@ import (
 	"syscall"
 )
 
-// An installation is the paths of PostgreSQL's binaries.
+// An installation has the paths of PostgreSQL's binaries.
 type installation struct{ initdb, postgres, pgCtl string }
 
 // debianBin is where Debian keeps the binaries of each version.
 const debianBin = "/usr/lib/postgresql/*/bin"
 
-// findInstallation looks on PATH first, then for the newest of the directories
-// that the pattern matches. All three binaries come from one directory.
+// findInstallation searches PATH, and then the newest directory that matches the pattern. All three
+// binaries come from one directory.
 func findInstallation(debian string) (installation, error) {
 	var dirs []string
 	if initdb, err := exec.LookPath("initdb"); err == nil {
@@ -44,7 +44,8 @@ func findInstallation(debian string) (installation, error) {
 // newestFirst sorts directories .../<major version>/bin.
 func newestFirst(dirs []string) []string {
 	version := func(dir string) float64 {
-		v, _ := strconv.ParseFloat(filepath.Base(filepath.Dir(dir)), 64) // 9.6 was the last with a dot
+		// 9.6 was the last version with a dot
+		v, _ := strconv.ParseFloat(filepath.Base(filepath.Dir(dir)), 64)
 		return v
 	}
 	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(version(b), version(a)) })
@@ -56,9 +57,8 @@ func executable(path string) bool {
 	return err == nil
 }
 
-// An account is who runs the server. PostgreSQL refuses to run as root, so for
-// root that is the user postgres or else nobody; for anybody else it is
-// themselves.
+// An account is the user that runs the server. PostgreSQL refuses to run as root, so for root it is
+// the user postgres, or else the user nobody. Otherwise it is the current user.
 type account struct{ credential *syscall.Credential }
 
 func findAccount() (account, error) {
@@ -83,9 +83,8 @@ func findAccount() (account, error) {
 	return account{&syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 }
 
-// mkdir makes a temporary directory that belongs to the account. It is below
-// /tmp if the account might not be able to enter $TMPDIR, or if the path of a
-// socket in there would be too long.
+// mkdir makes a temporary directory that belongs to the account. The directory is in /tmp if the
+// account might not be able to enter $TMPDIR, or if the path of a socket there would be too long.
 func (a account) mkdir() (string, error) {
 	base := os.TempDir()
 	if a.credential != nil || len(filepath.Join(base, "pgqrs-4294967295", socket)) > maxSocket {
@@ -98,8 +97,7 @@ func (a account) mkdir() (string, error) {
 	return dir, os.Chown(dir, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// command returns a command that the account will run, out of reach of the
-// terminal's signals.
+// command returns a command that the account runs. Signals of the terminal do not reach it.
 func (a account) command(dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir

@@ -8,16 +8,16 @@ import (
 	"os/exec"
 )
 
-// A janitor is a process that outlives this one in order to clean up after it.
-// It waits for the end of its standard input, which comes when this process
-// dismisses it or dies, of a panic or SIGKILL as well. Then it ends the server
-// and removes the directory.
+// A janitor is a process that outlives this process to clean up after it. It waits for the end of
+// its standard input, which comes when this process dismisses it or dies, even by a panic or
+// SIGKILL. Then it ends the server and removes the directory.
 type janitor struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
 
-// A paused server has to go on before it can end; it kills what does not end with it.
+// A paused server has to be resumed before it can end. The script kills processes that do not end
+// with the server.
 const janitorScript = `cat >/dev/null
 kill -CONT "$(head -n 1 "$3/postmaster.pid" 2>/dev/null)" 2>/dev/null
 "$1" stop --silent --mode=immediate --pgdata="$3"

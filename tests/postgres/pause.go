@@ -13,13 +13,15 @@ import (
 	"syscall"
 )
 
-// Pause stops all processes of the server as they are, until Resume: it keeps
-// its connections, takes new ones and answers nobody. It needs the /proc of Linux.
+// Pause stops all processes of the server until Resume. The server keeps its connections, accepts
+// new ones and answers nothing. Pause needs the /proc of Linux.
 func (s *Server) Pause() error {
-	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP); err != nil { // first, so that it makes no more
+	// The main process is the first, so that it starts no more processes.
+	if err := syscall.Kill(s.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("pause postgres: %w", err)
 	}
-	for quiet := 0; quiet < 2; { // what was made while the first list was read is in the second
+	// The second list has the processes that started while the first was read.
+	for quiet := 0; quiet < 2; {
 		all, err := processes(s.cmd.Process.Pid)
 		if err != nil {
 			return errors.Join(err, s.Resume())
@@ -42,7 +44,7 @@ func (s *Server) Pause() error {
 	return nil
 }
 
-// Resume lets a paused server go on.
+// Resume continues a paused server.
 func (s *Server) Resume() error {
 	all, err := processes(s.cmd.Process.Pid)
 	for _, p := range all {
@@ -56,10 +58,10 @@ func (s *Server) Resume() error {
 	return nil
 }
 
-// A process is one of the server's.
+// A process is a process of the server.
 type process struct {
 	pid     int
-	stopped bool // or dead
+	stopped bool // or ended
 }
 
 // processes lists a process and its children. It needs the /proc of Linux.
@@ -72,13 +74,13 @@ func processes(parent int) ([]process, error) {
 	for _, path := range stats {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has ended
+			continue // it has ended meanwhile
 		}
 		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
 		if err != nil {
 			return nil, err
 		}
-		// pid (name) state ppid ...; the name may hold anything.
+		// pid (name) state ppid .... The name may contain any character.
 		fields := bytes.Fields(raw[bytes.LastIndexByte(raw, ')')+1:])
 		if len(fields) < 2 || pid != parent && string(fields[1]) != strconv.Itoa(parent) {
 			continue

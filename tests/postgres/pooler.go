@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// poolerPort tells the pooler's socket from the server's, which is in the same directory.
+// poolerPort distinguishes the pooler's socket from the server's socket in the same directory.
 const poolerPort = 6432
 
-// Pooler starts pgbouncer in front of a server, in transaction mode: each
-// transaction of a client gets whichever server connection is free. It returns
-// a DSN by which clients reach it, and ends it when the test ends. The server
-// connections have the given schema as their search_path. PgBouncer is taken
-// from PATH, or else from /usr/sbin; where there is none the test fails if CI
-// is set in the environment, and is skipped otherwise.
+// Pooler starts pgbouncer in front of a server, in transaction mode: each transaction of a client
+// uses any free server connection. Pooler returns a DSN for clients, and stops pgbouncer when the
+// test ends. The server connections have the given schema as their search_path.
+//
+// The binary pgbouncer is taken from PATH, or else from /usr/sbin. If it is missing the test fails
+// if CI is set in the environment, and is skipped otherwise.
 func Pooler(t testing.TB, s *Server, schema string) (dsn string) {
 	t.Helper()
 	bin, err := findPooler()

@@ -2,17 +2,16 @@
 
 // Package postgres gives tests a PostgreSQL database of their own.
 //
-// [Open] and [Schema] make a fresh schema on a server that the test binary
-// shares. That server is private: started on first use in a temporary
-// directory, reachable through a unix socket in it and nothing else, and gone
-// when the test binary ends, however it ends. [Private] starts one more, for
-// tests that stop, kill or pause the server itself.
+// [Open] and [Schema] create a new schema on a server that the test binary shares. The server is
+// private. It is started on first use in a temporary directory, listens only on a unix socket
+// there, and ends when the test binary ends, even if that is killed. [Private] starts another
+// server, for tests that stop, kill or pause it.
 //
-// The binaries initdb, postgres and pg_ctl are taken from PATH, or else from
-// the newest /usr/lib/postgresql/*/bin. Where there are none the test fails if
-// CI is set in the environment, and is skipped otherwise.
+// The binaries initdb, postgres and pg_ctl are taken from PATH, or else from the newest
+// /usr/lib/postgresql/*/bin. If they are missing the test fails if CI is set in the environment,
+// and is skipped otherwise.
 //
-// If PGQRS_TEST_POSTGRES holds a DSN, schemas are made on that server instead.
+// If PGQRS_TEST_POSTGRES has a DSN, schemas are created on that server instead.
 package postgres
 
 import (
@@ -31,7 +30,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/pool"
 )
 
-// shared is the server of this test binary, once a test has asked for it.
+// shared is the server of this test binary, once a test has used it.
 var shared struct {
 	sync.Mutex
 	server *Server
@@ -49,14 +48,14 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Open returns a pool of connections made by the named driver, in a fresh
-// schema. Both go when the test ends.
+// Open returns a pool of connections of the named driver, in a new schema. The pool is closed and
+// the schema is dropped when the test ends.
 func Open(t testing.TB, driver string) *sql.DB {
 	t.Helper()
 	return OpenOn(t, driver, server(t))
 }
 
-// OpenOn is [Open] on the server of the given DSN.
+// OpenOn is like [Open], on the server of the given DSN.
 func OpenOn(t testing.TB, driver, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open(driver, SchemaOn(t, driver, dsn))
@@ -68,14 +67,14 @@ func OpenOn(t testing.TB, driver, dsn string) *sql.DB {
 	return db
 }
 
-// Schema makes a fresh schema with the named driver and drops it when the test
-// ends. Connections made with the returned DSN have it as their search_path.
+// Schema creates a new schema with the named driver and drops it when the test ends. Connections
+// with the returned DSN have it as their search_path.
 func Schema(t testing.TB, driver string) (dsn string) {
 	t.Helper()
 	return SchemaOn(t, driver, server(t))
 }
 
-// SchemaOn is [Schema] on the server of the given DSN.
+// SchemaOn is like [Schema], on the server of the given DSN.
 func SchemaOn(t testing.TB, driver, dsn string) string {
 	t.Helper()
 	schema := "pgqrs_test_" + strings.ToLower(rand.Text())
@@ -90,9 +89,9 @@ func SchemaOn(t testing.TB, driver, dsn string) string {
 	return withSearchPath(dsn, schema)
 }
 
-// Database makes a database with the named driver and the options of CREATE DATABASE, such as its
-// encoding, and drops it when the test ends. It returns the database's DSN, with more parameters of
-// the form name=value.
+// Database creates a database with the named driver and the options of CREATE DATABASE, such as its
+// encoding. It drops the database when the test ends. It returns the database's DSN, with more
+// parameters of the form name=value.
 func Database(t testing.TB, driver, options string, params ...string) string {
 	t.Helper()
 	dsn := server(t)
@@ -108,7 +107,7 @@ func Database(t testing.TB, driver, options string, params ...string) string {
 	return withDatabase(dsn, name, params)
 }
 
-// withDatabase puts the name of a database, and parameters, into a DSN of either form, URL or key=value.
+// withDatabase puts the name of a database, and parameters, into a DSN in URL or key=value form.
 func withDatabase(dsn, name string, params []string) string {
 	if !strings.Contains(dsn, "://") {
 		return strings.Join(append([]string{dsn, "dbname=" + name}, params...), " ")
@@ -118,7 +117,7 @@ func withDatabase(dsn, name string, params []string) string {
 	return base + "?" + strings.Join(append([]string{query}, params...), "&")
 }
 
-// run runs one statement on a connection of its own.
+// run executes one statement on a connection of its own.
 func run(driver, dsn, statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -131,7 +130,7 @@ func run(driver, dsn, statement string) error {
 	return err
 }
 
-// withSearchPath adds the parameter to a DSN of either form, URL or key=value.
+// withSearchPath adds the parameter to a DSN in URL or key=value form.
 func withSearchPath(dsn, schema string) string {
 	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
 		return dsn + " search_path=" + schema
@@ -143,7 +142,7 @@ func withSearchPath(dsn, schema string) string {
 	return base + "?" + query + "search_path=" + url.QueryEscape(schema)
 }
 
-// URL writes a DSN that [Schema] returned as a URL.
+// URL converts a DSN that [Schema] returned to a URL.
 func URL(dsn string) string {
 	if strings.Contains(dsn, "://") {
 		return dsn
@@ -156,7 +155,7 @@ func URL(dsn string) string {
 	return "postgres:///?" + query.Encode()
 }
 
-// server returns the DSN of the server to make schemas on.
+// server returns the DSN of the server on which schemas are created.
 func server(t testing.TB) string {
 	t.Helper()
 	if dsn := os.Getenv("PGQRS_TEST_POSTGRES"); dsn != "" {
@@ -171,8 +170,8 @@ func server(t testing.TB) string {
 	return shared.server.DSN()
 }
 
-// Private starts a server for this test alone, with settings such as
-// "fsync=on" besides the defaults, and closes it when the test ends.
+// Private starts a server for this test alone, with settings such as "fsync=on" in addition to the
+// defaults. It closes the server when the test ends.
 func Private(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s, err := Start(settings...)
@@ -185,15 +184,15 @@ func Private(t testing.TB, settings ...string) *Server {
 	return s
 }
 
-// check ends the test if no server could be started. Only a missing
-// installation is forgiven, and not in CI.
-// Available reports whether there is a server to make schemas on, for tests
-// that have something to do without one too. Where CI is set there has to be one.
+// Available reports whether there is a server on which schemas can be created, for tests that also
+// make sense without one. If CI is set there must be a server.
 func Available() bool {
 	_, err := findInstallation(debianBin)
 	return err == nil || os.Getenv("PGQRS_TEST_POSTGRES") != "" || os.Getenv("CI") != ""
 }
 
+// check ends the test if no server could be started. It skips the test if PostgreSQL is not
+// installed, except in CI.
 func check(t testing.TB, err error) {
 	t.Helper()
 	switch {

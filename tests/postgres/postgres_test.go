@@ -98,7 +98,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// wantWorkMem uses a new connection: those of an ended server are dead.
+// wantWorkMem uses a new connection, because connections to an ended server are dead.
 func wantWorkMem(t *testing.T, db *sql.DB, want string) {
 	t.Helper()
 	db.SetMaxIdleConns(0)
@@ -108,8 +108,8 @@ func wantWorkMem(t *testing.T, db *sql.DB, want string) {
 	}
 }
 
-// TestJanitor kills a process that has a server, which is paused, and waits for the server's
-// directory to go.
+// TestJanitor kills a process that has a paused server, and waits until the server's directory is
+// gone.
 func TestJanitor(t *testing.T) {
 	if os.Getenv("PGQRS_TEST_JANITOR") != "" {
 		s := Private(t)

@@ -17,32 +17,31 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/pool"
 )
 
-// ErrNotFound says that this machine has no PostgreSQL server to start.
+// ErrNotFound says that PostgreSQL is not installed.
 var ErrNotFound = errors.New("no PostgreSQL server is installed")
 
 const (
 	superuser = "pgqrs"
-	socket    = ".s.PGSQL.5432" // the server's own naming
+	socket    = ".s.PGSQL.5432" // the name that PostgreSQL gives it
 	maxSocket = len(syscall.RawSockaddrUnix{}.Path) - 1
 	patience  = time.Minute // for the server to start or to stop
 )
 
-// A Server is a PostgreSQL cluster in a temporary directory, and its server
-// while that runs. Its methods are for one goroutine at a time.
+// A Server is a PostgreSQL cluster in a temporary directory, and its server while it runs. Its
+// methods must not be called concurrently.
 type Server struct {
 	bin     installation
 	owner   account
-	dir     string // holds the socket, and the cluster in data
+	dir     string // has the socket, and the cluster in data
 	janitor *janitor
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd and all its children are gone
 }
 
-// Start makes a cluster and starts its server. Settings such as
-// "max_connections=10" come after the defaults and so override them. By
-// default fsync is off: committed work survives [Server.Kill], but would not
-// survive a loss of power.
+// Start creates a cluster and starts its server. Settings such as "max_connections=10" come after
+// the defaults and override them. By default fsync is off: committed work survives [Server.Kill],
+// but would not survive a loss of power.
 func Start(settings ...string) (*Server, error) {
 	bin, err := findInstallation(debianBin)
 	if err != nil {
@@ -71,14 +70,13 @@ func Start(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-// DSN returns the connection string of the database postgres, in the
-// key=value form.
+// DSN returns the connection string of the database postgres, in key=value form.
 func (s *Server) DSN() string {
 	return fmt.Sprintf("host='%s' port=5432 user=%s dbname=postgres sslmode=disable", s.dir, superuser)
 }
 
-// Start starts the server of a cluster that was stopped or killed, and returns
-// once it accepts connections. Settings of an earlier Start do not carry over.
+// Start starts the server of a cluster that was stopped or killed. It returns once the server
+// accepts connections. Settings of an earlier Start do not apply.
 func (s *Server) Start(settings ...string) error {
 	if s.running() {
 		return errors.New("postgres already runs")
@@ -95,7 +93,7 @@ func (s *Server) Start(settings ...string) error {
 	s.exited = exited
 	go func() {
 		defer close(exited)
-		s.cmd.Wait() // ends once no backend holds the log's pipe any more
+		s.cmd.Wait() // returns once no backend holds the log's pipe open
 	}()
 	select {
 	case <-log.ready:
@@ -119,14 +117,14 @@ func (s *Server) running() bool {
 	}
 }
 
-// options are the server's command-line settings; of two the last one holds.
+// options returns the server's command-line settings. The last of two equal ones applies.
 func (s *Server) options(settings []string) []string {
 	var args []string
 	for _, setting := range append([]string{
 		"listen_addresses=",
 		"unix_socket_directories=" + s.dir,
 		"unix_socket_permissions=0700",
-		// Enough for every parallel test to fill its pool.
+		// Every parallel test can fill its pool.
 		fmt.Sprintf("max_connections=%d", max(200, (runtime.GOMAXPROCS(0)+1)*pool.Max)),
 		"fsync=off",
 	}, settings...) {
@@ -135,14 +133,14 @@ func (s *Server) options(settings []string) []string {
 	return args
 }
 
-// Stop shuts the server down, rolling open transactions back.
+// Stop shuts the server down, and rolls open transactions back.
 func (s *Server) Stop() error { return s.signal(syscall.SIGINT) }
 
-// Kill ends the server as a crash would. The next Start recovers.
+// Kill ends the server like a crash. The next Start recovers.
 func (s *Server) Kill() error { return s.signal(syscall.SIGKILL) }
 
-// Abort shuts the server down at once, as pg_ctl's immediate mode does: no
-// connection is told more than that, and the next Start recovers.
+// Abort shuts the server down at once, like pg_ctl's immediate mode. Connections get no other
+// message, and the next Start recovers.
 func (s *Server) Abort() error { return s.signal(syscall.SIGQUIT) }
 
 // Restart stops the server and starts it with these settings.
@@ -153,7 +151,8 @@ func (s *Server) Restart(settings ...string) error {
 	return s.Start(settings...)
 }
 
-// Standby restarts the server as a hot standby of none: it recovers without end, and takes connections that read.
+// Standby restarts the server as a hot standby without a primary. It recovers without end, and
+// accepts connections that read.
 func (s *Server) Standby(settings ...string) error {
 	if err := s.Stop(); err != nil {
 		return err
@@ -164,7 +163,7 @@ func (s *Server) Standby(settings ...string) error {
 	return s.Start(settings...)
 }
 
-// signal signals the server and waits until it and its backends are gone.
+// signal sends a signal to the server and waits until the server and its backends are gone.
 func (s *Server) signal(sig os.Signal) error {
 	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("%v to postgres: %w", sig, err)
@@ -177,7 +176,7 @@ func (s *Server) signal(sig os.Signal) error {
 	}
 }
 
-// Mkdir makes a directory that the server can write, which goes with the cluster.
+// Mkdir creates a directory that the server can write to. It is removed with the cluster.
 func (s *Server) Mkdir() (string, error) {
 	dir, err := os.MkdirTemp(s.dir, "disk-")
 	if err != nil || s.owner.credential == nil {
@@ -186,11 +185,12 @@ func (s *Server) Mkdir() (string, error) {
 	return dir, os.Chown(dir, int(s.owner.credential.Uid), int(s.owner.credential.Gid))
 }
 
-// Close ends the server, if it runs, and removes the cluster.
+// Close stops the server, if it runs, and removes the cluster.
 func (s *Server) Close() error {
 	var err error
 	if s.running() {
-		_ = s.cmd.Process.Signal(syscall.SIGCONT) // it may be paused; it kills what does not end with it
+		// The server may be paused. Once it ends, its remaining processes are killed.
+		_ = s.cmd.Process.Signal(syscall.SIGCONT)
 		err = s.Abort()
 	}
 	return errors.Join(err, s.janitor.dismiss())
@@ -207,7 +207,7 @@ func (s *Server) initdb() error {
 	return nil
 }
 
-// A serverLog keeps what the server wrote last, and sees when it is ready.
+// A serverLog keeps the end of the server's log, and detects when the server is ready.
 type serverLog struct {
 	mu    sync.Mutex
 	text  []byte

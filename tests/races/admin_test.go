@@ -23,7 +23,7 @@ func TestRedriveAgainstPurge(t *testing.T) {
 	onBoth(t, "the redrive comes first", func(s *scene) {
 		id := s.enqueue(s.b)
 		s.kill(id)
-		begun := s.a.tap.Before(s, "pgqrs:begin") // it has listed the message
+		begun := s.a.tap.Before(s, "pgqrs:begin") // the message is listed
 		done := purge(s, 0)
 		begun.Wait(s)
 		redrive(s, id, 1)
@@ -69,7 +69,7 @@ func TestRedriveAgainstPurge(t *testing.T) {
 }
 
 func TestDropAgainstEnqueue(t *testing.T) {
-	// empty makes the queue, with nothing in it.
+	// empty creates an empty queue.
 	empty := func(s *scene) {
 		s.Helper()
 		equal(s, "messages deleted", value(s.b.store.Delete(s.Context(), s.enqueue(s.b)))(s), 1)
@@ -136,7 +136,7 @@ func TestInstallAgainstInstall(t *testing.T) {
 		s.take(s.b)
 	}
 	first := func(s *scene) {
-		begun := s.a.tap.Before(s, "pgqrs:begin") // it has seen that there is nothing
+		begun := s.a.tap.Before(s, "pgqrs:begin") // the queue was seen to be empty
 		done := async(func() error { return s.a.store.Install(s.Context()) })
 		begun.Wait(s)
 		s.must(s.b.store.Install(s.Context()))
@@ -199,7 +199,7 @@ func TestKeyAgainstKey(t *testing.T) {
 		taken(s, receive(s, "Enqueue returns", done), id)
 	})
 	onBoth(t, "this one comes first", func(s *scene) {
-		s.enqueue(s.b) // makes the queue
+		s.enqueue(s.b) // creates the queue
 		stored := s.a.tap.After(s, "pgqrs:message.enqueue")
 		done := enqueued(s)
 		stored.Wait(s)
@@ -226,7 +226,7 @@ func TestKeyAgainstKey(t *testing.T) {
 	})
 	for commit, name := range map[bool]string{true: "commits", false: "is rolled back"} {
 		onPostgres(t, "the other is in an open transaction that "+name, func(s *scene) {
-			s.enqueue(s.b, pgqrs.Key("another")) // makes the queue
+			s.enqueue(s.b, pgqrs.Key("another")) // creates the queue
 			s.must(s.b.jobs().Delete(s.Context(), s.take(s.b)))
 			tx := s.begin(s.b)
 			id := value(s.b.jobs().WithTx(tx).Enqueue(s.Context(), 1, unique))(s)

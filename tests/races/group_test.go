@@ -41,7 +41,7 @@ func (s *scene) settling(of side, m *pgqrs.Message[int]) <-chan error {
 
 func TestEnqueueAgainstEnqueueOfAGroup(t *testing.T) {
 	onPostgres(t, "the second waits for the first, and comes after it", func(s *scene) {
-		s.enqueue(s.b) // makes the queue
+		s.enqueue(s.b) // creates the queue
 		s.must(s.b.jobs().Ack(s.Context(), s.take(s.b)))
 		locked := s.a.tap.After(s, "pgqrs:group.lock")
 		ids := make([]int64, 2)
@@ -133,7 +133,7 @@ func TestAckAgainstEnqueueOfAGroup(t *testing.T) {
 		look.Wait(s)
 		s.must(enqueuing.Commit())
 		look.Go()
-		looked.Wait(s) // in vain
+		looked.Wait(s) // the check finds nothing
 		looked.Go()
 		s.must(acking.Commit())
 		s.eventually("the next message is ready", func() bool { return s.state(ids[1]) == pgqrs.Ready })
@@ -234,7 +234,7 @@ func TestClaimOfARetryAgainstAnEnqueue(t *testing.T) {
 		s.must(s.b.jobs().With(skip).Fail(s.Context(), errors.New("later"), s.take(s.b)))
 		claim := s.begin(s.b)
 		_, err := claim.Exec(`UPDATE pgqrs_messages SET consumer_worker_id = (SELECT id FROM pgqrs_workers LIMIT 1), claim_ct = claim_ct + 1, vt = clock_timestamp() + interval '1 hour' WHERE id = $1`, ids[0])
-		s.must(err) // as a claim does when it is due
+		s.must(err) // as a claim does once it is due
 		var second int64
 		done := async(func() (err error) { second, err = s.a.jobs().Enqueue(s.Context(), 1, inGroup); return err })
 		s.wantWait(s.a, done)

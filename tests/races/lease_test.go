@@ -58,10 +58,10 @@ func TestAckAgainstReclaim(t *testing.T) {
 	})
 }
 
-// A held is a worker of side a with messages in the hands of its handlers.
+// A held is a worker of side a whose handlers hold messages.
 type held struct {
 	ids    []int64
-	gate   chan struct{} // the handlers wait for their ctx, or for this
+	gate   chan struct{} // the handlers wait for their ctx or for this channel
 	causes chan error    // why their ctx ended
 }
 
@@ -126,7 +126,7 @@ func TestReclaimAgainstHeartbeat(t *testing.T) {
 		renewal.Go()
 		s.must(tx.Rollback())
 		next := s.a.tap.Before(s, "pgqrs:message.renew")
-		next.Wait(s) // the worker has taken in the answer to the first
+		next.Wait(s) // the worker has processed the answer to the first claim
 		next.Go()
 		s.eventually("the lease of the other message is renewed", func() bool { return s.message(h.ids[1]).LeasedUntil.After(before) })
 		close(h.gate)
@@ -189,8 +189,8 @@ func TestUpkeepAgainstOthers(t *testing.T) {
 	})
 }
 
-// The renewal finds that the message has left its lease, before the handler
-// that settled it has heard of that.
+// A renewal may find that a message has left its lease before the handler that settled it has
+// returned.
 func TestRenewalAgainstSettlement(t *testing.T) {
 	onBoth(t, "the ctx of a handler that acked its message goes on", func(s *scene) {
 		acked := s.a.tap.After(s, "pgqrs:message.ack")
@@ -215,7 +215,7 @@ func TestRenewalAgainstSettlement(t *testing.T) {
 	})
 }
 
-// passesRenewal holds a statement until a renewal, and what it leads to, is over.
+// passesRenewal holds a statement until a renewal and its consequences are over.
 func (s *scene) passesRenewal(at *tap.Stop) {
 	s.Helper()
 	at.Wait(s)
@@ -228,7 +228,7 @@ func (s *scene) passesRenewal(at *tap.Stop) {
 	reported.Go()
 }
 
-// A lease ends no sooner than the latest Extend said, also if an earlier one had to wait.
+// A lease ends no sooner than the latest Extend returned, even if an earlier Extend had to wait.
 func TestExtendAgainstExtend(t *testing.T) {
 	onPostgres(t, "one waits for the other", func(s *scene) {
 		id := s.enqueue(s.a)

@@ -9,8 +9,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/tap"
 )
 
-// Of eight claimers, each of which asks for one message, no more than three get one, for each of these reasons.
-// Fewer do if some wait for the others longer than a claim waits for its queue.
+// Each of eight claimers asks for one message. At most three get one, for each of these reasons.
+// Fewer get one if some wait for the others longer than a claim waits for its queue.
 const (
 	claimers = 8
 	room     = 3
@@ -21,19 +21,19 @@ var roomForThree = map[string]pgqrs.Policy{
 	"three an hour":          {Rate: pgqrs.Rate{N: room, Per: time.Hour}},
 }
 
-// A claimer is a side that asks for one message, and is stopped on the way.
+// A claimer is a side that claims one message, and is stopped in between.
 type claimer struct {
 	side
 	stop *tap.Stop
 	done <-chan error
-	got  int // messages; -1: it is not done
+	got  int // messages, or -1 if the claim has not ended
 }
 
-// stopped reports whether the claimer is where it was to be stopped, and has not been let go.
+// stopped reports whether the claimer is stopped now.
 func (c *claimer) stopped() bool { return c.got < 0 && c.stop != nil && c.stop.Held() }
 
-// crowd has eight sides claim at once, each to be stopped before a statement.
-// They have asked before, so that nothing is left to be done but the claim.
+// crowd makes eight sides claim at once, each to be stopped before a statement. They have claimed
+// before, so that only the claim is left to do.
 func (s *scene) crowd(p pgqrs.Policy, at string) []*claimer {
 	s.Helper()
 	s.limit(p)
@@ -56,7 +56,8 @@ func (s *scene) crowd(p pgqrs.Policy, at string) []*claimer {
 	return list
 }
 
-// finish waits for a claimer's answer, and wants no more leased than there is room for.
+// finish waits for the result of a claimer. It fails the test if more messages are leased than the
+// limits allow.
 func (s *scene) finish(c *claimer) {
 	s.Helper()
 	c.got = 1
@@ -74,7 +75,8 @@ func (s *scene) leased() int {
 	return s.count("SELECT count(*) FROM pgqrs_messages WHERE archived_at IS NULL AND consumer_worker_id IS NOT NULL")
 }
 
-// wantFull wants as many messages leased as the claimers got, and just the rest of the room to be left.
+// wantFull wants as many messages to be leased as the claimers got, and the rest of the capacity to
+// be left.
 func (s *scene) wantFull(list []*claimer) {
 	s.Helper()
 	got := 0
@@ -93,7 +95,7 @@ func (s *scene) wantFull(list []*claimer) {
 
 func TestEightClaimsUnderALimit(t *testing.T) {
 	for name, p := range roomForThree {
-		// Nobody has the lock yet, whatever it is.
+		// At this point nobody has a lock.
 		before := map[pgqrs.Dialect]string{pgqrs.SQLite: "pgqrs:begin", pgqrs.Postgres: "pgqrs:limit.lock"}
 		onBoth(t, name+", let go at once", func(s *scene) {
 			list := s.crowd(p, before[s.dialect])
@@ -120,7 +122,8 @@ func TestEightClaimsUnderALimit(t *testing.T) {
 			}
 			s.wantFull(list)
 		})
-		// Within its transaction, where on SQLite it would keep the others out for as long as it is stopped.
+		// These stops are within the transaction. On SQLite a stopped transaction would keep the
+		// others out.
 		for _, at := range []string{"pgqrs:limit.room", "pgqrs:message.claim", "pgqrs:commit"} {
 			onPostgres(t, name+", each stopped at "+at, func(s *scene) {
 				list := s.crowd(p, at)
@@ -132,8 +135,9 @@ func TestEightClaimsUnderALimit(t *testing.T) {
 	}
 }
 
-// passOne waits until one claimer is stopped and all the others are done or wait for its lock, and has it
-// finish; or finishes those that found no room, which are not stopped there. It reports whether there was any.
+// passOne waits until one claimer is stopped and all others have ended or wait for its lock. Then
+// it finishes the stopped claimer. If no claimer is stopped there, it finishes those that found no
+// capacity. It reports whether there was a claimer.
 func (s *scene) passOne(list []*claimer) bool {
 	s.Helper()
 	left := 0

@@ -15,7 +15,7 @@ func (s *scene) limit(p pgqrs.Policy) {
 	s.must(s.b.jobs().With(p).Configure(s.Context()))
 }
 
-// tryTake asks for messages beside the test, and says how many came.
+// tryTake claims messages in another goroutine, and returns how many came.
 func (s *scene) tryTake(of side) (done <-chan error, n <-chan int) {
 	counts := make(chan int, 1)
 	return async(func() error {

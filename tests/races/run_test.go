@@ -16,7 +16,7 @@ func orders(of side) *pgqrs.Workflow[int, string] {
 	return pgqrs.NewWorkflow[int, string](of.store, "orders")
 }
 
-// An ending is a run that a worker of side a is about to end.
+// An ending is a run whose end a worker of side a is about to write.
 type ending struct {
 	*pgqrs.RunHandle[string] // of side b
 	s                        *scene
@@ -37,14 +37,15 @@ func (s *scene) ending() *ending {
 	return e
 }
 
-// end has the function return, and waits until the stop holds what ends the run.
+// end lets the function return, and waits until the statement that ends the run is held.
 func (e *ending) end(at *tap.Stop) {
 	e.s.Helper()
 	close(e.gate)
 	at.Wait(e.s)
 }
 
-// endTag is that of the statement which ends a run: on PostgreSQL the only one, else the given one of a transaction.
+// endTag returns the tag of a statement that ends a run. On PostgreSQL there is one statement.
+// Otherwise it is the given statement of a transaction.
 func (s *scene) endTag(otherwise string) string {
 	if s.dialect == pgqrs.Postgres {
 		return "pgqrs:run.end"
@@ -52,14 +53,15 @@ func (s *scene) endTag(otherwise string) string {
 	return otherwise
 }
 
-// inParts has a transaction of several statements end the run, on PostgreSQL too, as if a step of another had started it.
+// inParts makes a transaction of several statements end the run, on PostgreSQL too. It does so by
+// making the run look like a child.
 func (e *ending) inParts() {
 	e.s.Helper()
 	_, err := e.s.b.db.ExecContext(e.s.Context(), "UPDATE pgqrs_workflow_runs SET parent_run_id = 1000000, parent_step = 'gone'")
 	e.s.must(err)
 }
 
-// want waits for the run's end and looks at it.
+// want waits for the run's end and checks it.
 func (e *ending) want(status pgqrs.RunState) {
 	e.s.Helper()
 	var info pgqrs.RunInfo
@@ -72,16 +74,16 @@ func (e *ending) want(status pgqrs.RunState) {
 	e.s.eventually("its message is archived", func() bool { return e.s.state(info.MessageID) == pgqrs.Archived })
 }
 
-// A change is one that comes against the end of a run.
+// A change is a call that races with the end of a run.
 type change struct {
 	do    func(*ending) error
 	first string         // of its statements
-	ends  pgqrs.RunState // the run, if the change comes first
+	ends  pgqrs.RunState // end of the run if the change comes first
 	check func(s *scene, done bool)
 }
 
-// againstEnd runs a change before, within and after what ends
-// a run, and that within and after the change.
+// againstEnd runs a change before, during and after the end of a run. It also runs the end during
+// and after the change.
 func againstEnd(t *testing.T, c change) {
 	run := func(s *scene, do func(*ending) error) {
 		e := s.ending()
@@ -123,7 +125,7 @@ func againstEnd(t *testing.T, c change) {
 				e.end(finish)
 				done := async(func() error { return c.do(e) })
 				if c.first == "pgqrs:run.wake" && tag == "pgqrs:run.finish" {
-					// It needs the message alone, which the end has not come to yet.
+					// The change needs only the message, which the end has not reached yet.
 					s.must(receive(s, "the change is done", done))
 					finish.Go()
 					return nil
@@ -162,7 +164,8 @@ func TestCancelAgainstEnd(t *testing.T) {
 	})
 }
 
-// unstarted starts a run that no worker has seen, and returns it with the handler of its workflow.
+// unstarted starts a run that no worker has seen. It returns the run and the handler of its
+// workflow.
 func (s *scene) unstarted() (*ending, pgqrs.Handler) {
 	s.Helper()
 	e := &ending{RunHandle: value(orders(s.b).Start(s.Context(), 1))(s), s: s}
@@ -172,7 +175,7 @@ func (s *scene) unstarted() (*ending, pgqrs.Handler) {
 	})
 }
 
-// A run that has no step yet ends with Cancel, or else when its worker begins it.
+// A run without a step ends by Cancel at once, or else when its worker begins it.
 func TestCancelAgainstBegin(t *testing.T) {
 	status := func(e *ending) pgqrs.RunState { return value(e.Info(e.s.Context()))(e.s).Status }
 	onBoth(t, "the cancel comes first", func(s *scene) {
@@ -226,7 +229,7 @@ func TestPauseAgainstEnd(t *testing.T) {
 	againstEnd(t, change{
 		do:    func(e *ending) error { return e.Pause(e.s.Context()) },
 		first: "pgqrs:run.pause",
-		ends:  pgqrs.Succeeded, // it has nothing more to do that could be paused
+		ends:  pgqrs.Succeeded, // it has nothing left that could be paused
 	})
 }
 
@@ -247,7 +250,7 @@ func TestSignalAgainstEnd(t *testing.T) {
 	})
 }
 
-// waiting starts a run that waits for news for a moment, and then for as long as it takes.
+// waiting starts a run that waits for news for a moment, and then without a limit.
 func (s *scene) waiting(first time.Duration) *pgqrs.RunHandle[string] {
 	s.Helper()
 	s.work(orders(s.a).Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (string, error) {
@@ -306,7 +309,8 @@ func TestSignalAgainstWait(t *testing.T) {
 	})
 }
 
-// A sibling is a parent that waits for two children: one that nobody works, and one that side a is about to end.
+// A sibling is a parent that waits for two children. No worker handles one of them, and side a is
+// about to end the other.
 type sibling struct {
 	*pgqrs.RunHandle[string] // the parent, of side b
 	idle                     pgqrs.RunInfo
@@ -326,7 +330,7 @@ func (s *scene) sibling() *sibling {
 	}))
 	parents := pgqrs.NewWorkflow[int, string](s.b.store, "parents")
 	s.work(parents.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (string, error) {
-		// Both are waited for at once, as if one step had started them.
+		// The parent waits for both at once, as if one step had started them.
 		_, err := idle.Child(ctx, run, "kids", 1)
 		if errors.Is(err, pgqrs.ErrSuspended) {
 			return "", err
@@ -352,7 +356,7 @@ func (b *sibling) remove(s *scene) <-chan error {
 	return async(func() error { _, err := s.b.store.Delete(s.Context(), b.idle.MessageID); return err })
 }
 
-// want waits for the end of the parent, which is told that its child was deleted.
+// want waits for the end of the parent, which fails because its child was deleted.
 func (b *sibling) want(s *scene) {
 	s.Helper()
 	s.eventually("the parent has ended", func() bool { return value(b.Info(s.Context()))(s).Status == pgqrs.Failed })

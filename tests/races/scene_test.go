@@ -1,10 +1,9 @@
-// Package races_test drives two sides of one database to the point where they
-// meet: it stops one between its statements, lets the other do all it wants,
-// and lets the first go on. Each order has one outcome.
+// Package races_test tests two sides of one database at the point where they meet. It stops one
+// side between its statements, lets the other side finish, and then continues the first. Each order
+// has one outcome.
 //
-// On SQLite a side within its transaction keeps the other out, so there it is
-// stopped before it begins or after it has committed, and cases with an open
-// transaction are for PostgreSQL alone.
+// On SQLite a side within its transaction blocks the other side. So there it is stopped before it
+// begins or after it has committed. Cases with an open transaction run on PostgreSQL only.
 package races_test
 
 import (
@@ -31,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { postgres.Main(m) }
 
-// A side is a Store with connections of its own, as another process has.
+// A side is a Store with connections of its own, like another process.
 type side struct {
 	name  string // of its connections, on PostgreSQL
 	db    *sql.DB
@@ -40,7 +39,7 @@ type side struct {
 	log   *notes
 }
 
-// notes are what a Store logs.
+// A notes keeps a Store's log.
 type notes struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -59,12 +58,12 @@ func (n *notes) String() string {
 	return n.text.String()
 }
 
-// A scene is a database and two sides of it.
+// A scene is a database and its two sides.
 type scene struct {
 	*testing.T
 	dialect pgqrs.Dialect
 	a, b    side
-	another func() side // makes one more
+	another func() side // creates one more side
 }
 
 // onBoth runs a case on SQLite and on PostgreSQL.
@@ -151,14 +150,14 @@ func value[T any](v T, err error) func(*scene) T {
 	}
 }
 
-// async runs fn beside the test.
+// async runs fn in another goroutine.
 func async(fn func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- fn() }()
 	return done
 }
 
-// tooLong is how long to wait for what should happen at once.
+// tooLong is how long to wait for something that should happen at once.
 const tooLong = time.Minute
 
 // receive waits for a value.
@@ -188,8 +187,8 @@ func (s *scene) eventually(what string, condition func() bool) {
 	}
 }
 
-// waitsForLock reports whether a side comes to wait for the other's lock,
-// rather than being done.
+// waitsForLock reports whether a side starts to wait for the other's lock. It returns false if the
+// side finishes.
 func (s *scene) waitsForLock(of side, done func() bool) bool {
 	s.Helper()
 	waits := false
@@ -200,14 +199,14 @@ func (s *scene) waitsForLock(of side, done func() bool) bool {
 	return waits
 }
 
-// inWait reports whether a side waits for a lock now.
+// inWait reports whether a side is waiting for a lock.
 func (s *scene) inWait(of side) (waits bool) {
 	s.Helper()
 	s.must(s.b.db.QueryRowContext(s.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock')`, of.name).Scan(&waits))
 	return waits
 }
 
-// wantWait fails the test unless a side comes to wait for the other's lock.
+// wantWait fails the test unless a side starts to wait for the other's lock.
 func (s *scene) wantWait(of side, done <-chan error) {
 	s.Helper()
 	if !s.waitsForLock(of, func() bool { return len(done) > 0 }) {
@@ -215,7 +214,7 @@ func (s *scene) wantWait(of side, done <-chan error) {
 	}
 }
 
-// begin begins a transaction of the caller's.
+// begin begins a transaction of the caller.
 func (s *scene) begin(of side) *sql.Tx {
 	s.Helper()
 	tx, err := of.db.BeginTx(s.Context(), nil)
@@ -224,7 +223,7 @@ func (s *scene) begin(of side) *sql.Tx {
 	return tx
 }
 
-// expire has the lease of a message end some seconds ago.
+// expire makes the lease of a message end some seconds ago.
 func (s *scene) expire(id int64, seconds int) {
 	s.Helper()
 	past := map[pgqrs.Dialect]string{
@@ -243,7 +242,7 @@ func (s *scene) count(query string) int {
 	return n
 }
 
-// message reads a message, of which there may be none.
+// message reads a message, or returns nil.
 func (s *scene) message(id int64) *pgqrs.MessageInfo {
 	s.Helper()
 	ms := value(s.b.store.Messages(s.Context(), pgqrs.MessageFilter{IDs: []int64{id}}))(s)
@@ -253,7 +252,7 @@ func (s *scene) message(id int64) *pgqrs.MessageInfo {
 	return &ms[0]
 }
 
-// state is that of a message, or "gone".
+// state returns the state of a message, or "gone".
 func (s *scene) state(id int64) pgqrs.MessageState {
 	s.Helper()
 	if m := s.message(id); m != nil {
@@ -262,7 +261,7 @@ func (s *scene) state(id int64) pgqrs.MessageState {
 	return "gone"
 }
 
-// jobs is a side's view of the queue that the cases use.
+// jobs returns the cases' queue on a side.
 func (of side) jobs() *pgqrs.Queue[int] { return pgqrs.NewQueue[int](of.store, "jobs") }
 
 func (s *scene) enqueue(of side, opts ...pgqrs.Option) int64 {
@@ -275,7 +274,7 @@ func (s *scene) dequeue(of side) []*pgqrs.Message[int] {
 	return value(of.jobs().Dequeue(s.Context(), 10, time.Hour))(s)
 }
 
-// take leases the one message there is.
+// take leases the only ready message.
 func (s *scene) take(of side) *pgqrs.Message[int] {
 	s.Helper()
 	ms := s.dequeue(of)
@@ -293,8 +292,8 @@ func (s *scene) kill(id int64) {
 	s.must(s.b.jobs().Fail(s.Context(), pgqrs.Permanent(errors.New("killed")), m))
 }
 
-// claimInVain has side b ask for messages; it returns when the question is about to
-// be sent, and the function that sends it and wants no message.
+// claimInVain makes side b claim messages, up to the point where the statement is about to be sent.
+// The returned function sends it, and wants no message.
 func (s *scene) claimInVain() (ask func()) {
 	s.Helper()
 	claim := s.b.tap.Before(s, "pgqrs:message.claim")
@@ -313,13 +312,13 @@ func (s *scene) claimInVain() (ask func()) {
 	}
 }
 
-// work runs a worker, with leases that no case outlasts, until the test ends.
+// work runs a worker until the test ends. Its leases outlast any case.
 func (s *scene) work(handlers ...pgqrs.Handler) {
 	s.Helper()
 	s.run(&pgqrs.Worker{Handlers: handlers, Lease: time.Minute, PollInterval: 10 * time.Millisecond})
 }
 
-// run runs a worker until it is stopped, or the test ends.
+// run runs a worker until the returned function stops it or the test ends.
 func (s *scene) run(w *pgqrs.Worker) (stop func()) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context()))

@@ -7,18 +7,19 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// daily is the schedule of these races, of a side: at midnight UTC, unless the text says otherwise.
+// daily returns the schedule of these races, on a side. It runs at midnight UTC, unless the text
+// names another time.
 func daily(of side, text string) pgqrs.Schedule {
 	return pgqrs.Schedule{Name: "daily", Rule: pgqrs.Every(24 * time.Hour), Text: text, Target: of.jobs().Target(1)}
 }
 
-// tick runs a worker of a side with the schedule.
+// tick runs a worker of a side that has the schedule.
 func (s *scene) tick(of side, text string) {
 	s.Helper()
 	s.run(&pgqrs.Worker{Schedules: []pgqrs.Schedule{daily(of, text)}})
 }
 
-// overdue makes the schedule, and has a day pass without a worker.
+// overdue creates the schedule, and lets a day pass without a worker.
 func (s *scene) overdue() {
 	s.Helper()
 	stop := s.run(&pgqrs.Worker{Schedules: []pgqrs.Schedule{daily(s.b, "")}})
@@ -29,7 +30,7 @@ func (s *scene) overdue() {
 	s.must(err)
 }
 
-// schedule reads it; its zero value if it is not there.
+// schedule reads the schedule, or returns the zero value.
 func (s *scene) schedule() pgqrs.ScheduleInfo {
 	s.Helper()
 	list := value(s.b.store.Schedules(s.Context()))(s)
@@ -39,7 +40,7 @@ func (s *scene) schedule() pgqrs.ScheduleInfo {
 	return list[0]
 }
 
-// ran wants so many messages, and runs in the history.
+// ran wants n messages, and n runs in the history.
 func (s *scene) ran(n int) {
 	s.Helper()
 	equal(s, "messages", s.count("SELECT count(*) FROM pgqrs_messages"), n)
@@ -80,7 +81,7 @@ func TestTickAgainstTick(t *testing.T) {
 	})
 }
 
-// against runs a change by side b when a worker of side a has seen that the schedule is due.
+// against makes a change on side b after a worker of side a has seen that the schedule is due.
 func (s *scene) against(change func()) {
 	s.Helper()
 	s.overdue()
@@ -137,7 +138,7 @@ func TestTickAgainstChanges(t *testing.T) {
 
 func TestALockedScheduleHoldsUpNoOther(t *testing.T) {
 	onPostgres(t, "somebody's open transaction has run it by hand", func(s *scene) {
-		s.enqueue(s.b) // makes the queue, for which the other would wait
+		s.enqueue(s.b) // creates the queue, for which the other side would wait
 		s.overdue()
 		beside := daily(s.a, "")
 		beside.Name = "beside"
@@ -154,7 +155,7 @@ func TestALockedScheduleHoldsUpNoOther(t *testing.T) {
 		s.eventually("it runs when the lock is gone", func() bool { return s.count("SELECT count(*) FROM pgqrs_schedule_runs") == 2 })
 	})
 	onPostgres(t, "nor delays it, which would cost instants", func(s *scene) {
-		s.enqueue(s.b) // makes the queue
+		s.enqueue(s.b) // creates the queue
 		s.overdue()
 		often := pgqrs.Schedule{Name: "often", Rule: pgqrs.Every(time.Second), Target: s.a.jobs().Target(1)}
 		advance := s.a.tap.Before(s, "pgqrs:schedule.advance")

@@ -8,7 +8,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// An asking Notifier asks each transaction in which it is told something when the server would end it.
+// An asking is a Notifier that asks the server, in each transaction with a notification, when it
+// would end the transaction.
 type asking struct{ answers *[]string }
 
 func (a asking) Notify(ctx context.Context, tx pgqrs.Tx, queue string) error {
@@ -23,8 +24,8 @@ func (asking) Listen(ctx context.Context, _ func(string)) error {
 	return ctx.Err()
 }
 
-// A host that is cut off in the middle of a transaction would keep the lock of
-// a queue with a limit, or of a group, for as long as the server takes it to live: two hours.
+// A host may lose its network in the middle of a transaction that holds the lock of a queue or a
+// group. Without a timeout the server keeps the lock until it gives the host up, after two hours.
 func TestATransactionOfTheLibraryEndsWithASilentProcess(t *testing.T) {
 	for _, c := range []struct{ set, want, rest string }{{"0", "1min", "0"}, {"5s", "5s", "5s"}, {"10min", "10min", "10min"}} {
 		onPostgres(t, "where the session has "+c.set, func(s *scene) {
@@ -33,7 +34,7 @@ func TestATransactionOfTheLibraryEndsWithASilentProcess(t *testing.T) {
 			s.must(err)
 			var answers []string
 			q := pgqrs.NewQueue[int](pgqrs.Config{Notifier: asking{&answers}}.New(s.a.db, pgqrs.Postgres), "jobs")
-			s.enqueue(s.b) // makes the queue
+			s.enqueue(s.b) // creates the queue
 			value(q.Enqueue(s.Context(), 1))(s)
 			tx := s.begin(s.a)
 			value(q.WithTx(tx).Enqueue(s.Context(), 1))(s)

@@ -1,5 +1,5 @@
-// Package settings_test runs the conformance suite on PostgreSQL servers whose settings change
-// the text of times, intervals, numbers and bytes, by drivers that read answers as text.
+// Package settings_test runs the conformance suite on PostgreSQL servers whose settings change the
+// text of times, intervals, numbers and bytes. It uses drivers that read answers as text.
 package settings_test
 
 import (
@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { postgres.Main(m) }
 
-// unusual are settings of a server that no answer may depend on.
+// unusual are settings of a server that must not affect any answer.
 var unusual = []string{
 	"DateStyle=German, DMY",
 	"IntervalStyle=sql_standard",
@@ -43,7 +43,7 @@ func TestPQ(t *testing.T) {
 	runSuite(t, "postgres", " binary_parameters=yes")
 }
 
-// conformance runs the suite by a driver with more parameters in its DSN.
+// runSuite runs the suite with a driver and more parameters in its DSN.
 func runSuite(t *testing.T, driver, parameters string) {
 	server := postgres.Private(t, unusual...)
 	conformance.Run(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
@@ -51,7 +51,7 @@ func runSuite(t *testing.T, driver, parameters string) {
 	})
 }
 
-// Text that the server takes for another encoding would be stored as other text.
+// If the server took a text for another encoding, it would store a different text.
 func TestAnotherClientEncodingIsRefused(t *testing.T) {
 	s := pgqrs.New(postgres.OpenOn(t, "pgx", postgres.Private(t).DSN()+" client_encoding=LATIN1"), pgqrs.Postgres)
 	_, verified := s.Verify(t.Context())

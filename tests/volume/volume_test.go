@@ -1,10 +1,10 @@
 //go:build unix
 
-// Package volume_test puts many messages of many queues through one process,
-// and watches its memory: it may not grow with what has passed through.
+// Package volume_test sends many messages of many queues through one process, and measures its
+// memory. The memory must not grow with the number of messages that were handled.
 //
-// Where PGQRS_SOAK is set it is a million messages on SQLite, and 200,000 on
-// PostgreSQL; how long it says does not matter.
+// If PGQRS_SOAK is set to any value, the test handles a million messages on SQLite, and 200,000 on
+// PostgreSQL.
 package volume_test
 
 import (
@@ -31,7 +31,7 @@ const (
 	batch    = 100         // messages in one EnqueueBatch
 	window   = 50          // batches that are not handled yet
 	weight   = 1000        // bytes of a payload
-	growth   = 8 << 20     // of the live heap, at most; connections and their statements take 3
+	growth   = 8 << 20     // of the live heap, at most. Connections and their statements take 3.
 	patience = time.Minute // for the next message to be handled
 )
 
@@ -45,23 +45,23 @@ func TestMemoryStaysFlatOnPostgreSQL(t *testing.T) {
 	flat(t, "PostgreSQL", postgres.URL(postgres.Schema(t, "postgres")), 200_000)
 }
 
-// A parcel is a payload of some weight, so that messages that are kept show.
+// A parcel is a payload of some size, so that messages kept in memory are noticed.
 type parcel struct {
 	Number  int
 	Content string
 }
 
-// A load is messages on their way, numbered from 0.
+// A load is a set of messages in progress, numbered from 0.
 type load struct {
 	store   *pgqrs.Store
 	queues  []*pgqrs.Queue[parcel]
 	total   int
-	times   []atomic.Int32 // each was handled
+	times   []atomic.Int32 // that each message was handled
 	handled atomic.Int64
-	room    chan struct{} // a batch takes one, and when so many were handled it is given back
+	room    chan struct{} // a batch takes a slot, and returns it once as many messages were handled
 }
 
-// flat puts a few messages through, or in the long form many.
+// flat handles a few messages, or many in the long form.
 func flat(t *testing.T, engine, dsn string, many int) {
 	t.Helper()
 	total := few
@@ -101,8 +101,7 @@ func flat(t *testing.T, engine, dsn string, many int) {
 	reliability.Report(t, row)
 }
 
-// run handles all messages and returns the live heap after a tenth of them,
-// and after all.
+// run handles all messages. It returns the live heap after a tenth of them, and after all.
 func (l *load) run(t *testing.T) (first, last uint64) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -159,7 +158,7 @@ func (l *load) handle(_ context.Context, m *pgqrs.Message[parcel]) error {
 	return nil
 }
 
-// await waits until n messages were handled, for as long as that goes on.
+// await waits until n messages were handled, as long as there is progress.
 func (l *load) await(t *testing.T, n int64) bool {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -178,10 +177,10 @@ func (l *load) await(t *testing.T, n int64) bool {
 	return true
 }
 
-// liveHeap is what a garbage collection leaves.
+// liveHeap returns the size of the heap after a garbage collection.
 func liveHeap() uint64 {
 	runtime.GC()
-	runtime.GC() // what finalizers and pools held
+	runtime.GC() // collects what finalizers and pools held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc

@@ -1,11 +1,11 @@
-// Command bench measures the library against hand-written SQL on the same
-// tables, and against other queues, in turn and in one run:
+// Command bench compares the library with hand-written SQL on the same tables, and with other
+// queues. The contestants take turns within one run:
 //
 //	go run ./cmd/bench -engine pg
 //	go run ./cmd/bench -engine sqlite -workload 'enqueue/.*' -rounds 3
 //
-// It prints, for each workload, what everybody came to, the ratios that the
-// library is to reach, and whether it does.
+// For each workload it prints the results of all contestants, the target ratios, and whether the
+// library meets them.
 package main
 
 import (
@@ -99,7 +99,7 @@ func printList(c bench.Config) error {
 	return nil
 }
 
-// write writes a file, if it has a name.
+// write writes a file, unless the name is empty.
 func write(name string, fn func(io.Writer) error) error {
 	if name == "" {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// backliteTask is a job on backlite. Finished tasks are kept, as the other queues do.
+// A backliteTask is a job on backlite. Finished tasks are kept, as in the other queues.
 type backliteTask struct{ measure.Job }
 
 func (backliteTask) Config() backlite.QueueConfig {
@@ -21,7 +21,7 @@ func (backliteTask) Config() backlite.QueueConfig {
 	}
 }
 
-// newBacklite makes a client with so many workers, and its tables.
+// newBacklite creates a client with a number of workers, and its tables.
 func newBacklite(db *database, workers int, fn func(context.Context, backliteTask) error) (*backlite.Client, error) {
 	client, err := backlite.NewClient(backlite.ClientConfig{DB: db.DB, NumWorkers: workers, ReleaseAfter: 10 * time.Minute})
 	if err != nil {
@@ -107,7 +107,7 @@ func backliteDrain(ctx context.Context, spec measure.Spec, fresh func() (*databa
 	capped := false
 	for done < spec.Backlog && !capped {
 		select {
-		case <-all: // it records an outcome after the handler
+		case <-all: // the outcome is recorded after the handler returns
 			time.Sleep(time.Millisecond)
 		case <-deadline:
 			capped = true
@@ -126,7 +126,7 @@ func backliteDrain(ctx context.Context, spec measure.Spec, fresh func() (*databa
 	return sample, nil
 }
 
-// backlitePickup times tasks from before they are added to when they are run.
+// backlitePickup measures the time from before a task is added until it is run.
 func backlitePickup(ctx context.Context, spec measure.Spec, fresh func() (*database, error)) (*measure.Session, error) {
 	db, err := fresh()
 	if err != nil {

@@ -32,7 +32,8 @@ func openGoqite(_ context.Context, workload string, spec measure.Spec, fresh fun
 	}, nil
 }
 
-// goqiteSchema reads the file that goqite's documentation says to run; the module does not export it.
+// goqiteSchema reads the file that goqite's documentation says to run. The module does not export
+// it.
 func goqiteSchema() (string, error) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "maragu.dev/goqite").Output()
 	if err != nil {
@@ -42,7 +43,7 @@ func goqiteSchema() (string, error) {
 	return string(text), err
 }
 
-// goqiteDrain counts the messages that are gone: goqite deletes what is done.
+// goqiteDrain counts the messages that are gone, because goqite deletes finished messages.
 func goqiteDrain(ctx context.Context, spec measure.Spec, fresh func() (*database, error), schema string) (measure.Sample, error) {
 	db, err := fresh()
 	if err != nil {
@@ -81,7 +82,7 @@ func goqiteDrain(ctx context.Context, spec measure.Spec, fresh func() (*database
 	case <-time.After(spec.Limit):
 	}
 	stop()
-	<-ended // it waits for its jobs, which delete their messages
+	<-ended // the runner waits for its jobs, which delete their messages
 	took := time.Since(start)
 	left, err := db.count(ctx, "SELECT count(*) FROM goqite")
 	if err != nil {

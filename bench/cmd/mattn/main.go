@@ -1,7 +1,6 @@
-// Command mattn runs the queues that are written for github.com/mattn/go-sqlite3
-// in a process of their own, because that driver and
-// github.com/ncruces/go-sqlite3 register the same name. It is started by
-// cmd/bench and talks to it by package measure's protocol.
+// Command mattn runs the queues that are written for github.com/mattn/go-sqlite3. It is a program
+// of its own because that driver and github.com/ncruces/go-sqlite3 register the same name. The
+// command cmd/bench starts it, and they communicate by the protocol of package measure.
 package main
 
 import (
@@ -24,7 +23,7 @@ func main() {
 	}
 }
 
-// A peer opens its sessions on a function that makes fresh databases.
+// A peer opens its session for a workload. It calls fresh to create a database.
 type peer func(ctx context.Context, workload string, spec measure.Spec, fresh func() (*database, error)) (*measure.Session, error)
 
 var peers = map[string]peer{"backlite": openBacklite, "goqite": openGoqite, "ours": openOurs}
@@ -53,8 +52,8 @@ func open(ctx context.Context, r measure.Request) (*measure.Session, []string, e
 	return session, facts, nil
 }
 
-// A database is a file of its own, with one connection: what both queues'
-// documentation asks for, or does best with.
+// A database is a file of its own, with one connection. The documentation of both queues asks for
+// one connection, or they are fastest with it.
 type database struct {
 	*sql.DB
 	dir string
@@ -81,7 +80,7 @@ func (db *database) drop() error {
 	return os.RemoveAll(db.dir)
 }
 
-// facts asks the database for its settings.
+// facts reads the database's settings.
 func (db *database) facts(ctx context.Context) ([]string, error) {
 	var facts []string
 	for _, q := range []struct{ name, query string }{
@@ -105,13 +104,13 @@ func (db *database) count(ctx context.Context, query string, args ...any) (int, 
 	return n, err
 }
 
-// checkpoint empties the log, so that every clock starts with an empty one.
+// checkpoint empties the log, so that every measurement starts with an empty log.
 func (db *database) checkpoint(ctx context.Context) error {
 	var busy, log, done int
 	return db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
 }
 
-// enqueuing measures calls that store spec.Items each. stored counts what they stored.
+// enqueuing measures calls that store spec.Items each. The query stored counts the stored rows.
 func (db *database) enqueuing(spec measure.Spec, stored string, call func(context.Context) error) *measure.Session {
 	total := 0
 	round := func(ctx context.Context) (measure.Sample, error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/bench/internal/measure"
 )
 
-// oursConns is the pool that the library has on the other driver too.
+// oursConns is the size of the library's pool, which is the same on the other driver.
 const oursConns = 4
 
 // openOurs opens the library on the driver of the queues that it is compared with.

@@ -9,7 +9,7 @@ import (
 
 // A Job is the payload of all messages: about 100 bytes as JSON.
 type Job struct {
-	ID       int64  `json:"id"` // of a latency: when it was sent, in nanoseconds since 1970
+	ID       int64  `json:"id"` // for latencies: when it was sent, in nanoseconds since 1970
 	To       string `json:"to"`
 	Template string `json:"template"`
 	Locale   string `json:"locale"`
@@ -20,16 +20,16 @@ func NewJob(id int64) Job {
 	return Job{ID: id, To: "ada.lovelace@example.com", Template: "welcome-to-the-newsletter", Locale: "en-GB"}
 }
 
-// Text is a job as stored.
+// Text returns a job in its stored form.
 func (j Job) Text() string {
 	text, err := json.Marshal(j)
 	if err != nil {
-		panic(err) // it has nothing that could fail
+		panic(err) // the fields always encode
 	}
 	return string(text)
 }
 
-// Jobs returns n of them.
+// Jobs returns n jobs.
 func Jobs(n int) []Job {
 	jobs := make([]Job, n)
 	for i := range jobs {
@@ -38,7 +38,7 @@ func Jobs(n int) []Job {
 	return jobs
 }
 
-// Wait lets d pass, and returns early with ctx's error if ctx ends before.
+// Wait waits for d, or returns ctx's error if ctx ends first.
 func Wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -48,8 +48,8 @@ func Wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Pause waits for a random time between two, so that what follows does not
-// keep step with anybody's polling.
+// Pause waits for a random time between least and most. So the next action is not in step with any
+// poll.
 func Pause(least, most time.Duration) {
 	time.Sleep(least + rand.N(most-least))
 }

@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// Loop calls fn over and over on some goroutines, first for a tenth of the
-// time to warm up, then with the clock running. fn is told its goroutine and
-// does one thing, of the given number of items. Loop returns the sample and
-// how many calls there were, the warm-up included.
+// Loop calls fn in a loop on a number of goroutines. It warms up for a tenth of the time before the
+// clock starts. The argument of fn is the number of its goroutine. Each call counts as the given
+// number of items. Loop returns the sample, and the number of calls including those of the warm-up.
 //
-// An error of fn ends it.
+// An error of fn ends the loop.
 func Loop(ctx context.Context, goroutines, items int, d time.Duration, fn func(ctx context.Context, g int) error) (Sample, int, error) {
 	warm, err := calls(ctx, goroutines, d/10, fn)
 	if err != nil {
@@ -37,7 +36,8 @@ func Loop(ctx context.Context, goroutines, items int, d time.Duration, fn func(c
 	return sample, len(warm) + len(timed), nil
 }
 
-// calls makes calls until the time is up, at least one a goroutine, and returns how long each took.
+// calls makes calls until the time is up, at least one on each goroutine. It returns how long each
+// call took.
 func calls(ctx context.Context, goroutines int, d time.Duration, fn func(ctx context.Context, g int) error) ([]time.Duration, error) {
 	var wg sync.WaitGroup
 	took := make([][]time.Duration, goroutines)
@@ -69,7 +69,7 @@ func calls(ctx context.Context, goroutines int, d time.Duration, fn func(ctx con
 	return all, nil
 }
 
-// Timed runs fn with the clock running. The sample counts what fn says it did.
+// Timed runs fn once and measures it. The sample counts the number that fn returns.
 func Timed(ctx context.Context, fn func() (int, error)) (Sample, error) {
 	runtime.GC()
 	clock, err := startClock(ctx)

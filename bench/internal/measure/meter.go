@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// A Meter is what else is to be watched while the clock runs. Nil fields watch nothing.
+// A Meter says what else to measure while the clock runs. Nil fields measure nothing.
 type Meter struct {
-	Profile string               // file that a CPU profile of this process is added to
-	Server  func() time.Duration // the time that the database server has had of the processors
+	Profile string               // file to which a CPU profile of this process is added
+	Server  func() time.Duration // processor time of the database server
 }
 
 type meterKey struct{}
 
-// WithMeter has Loop and Timed use a meter.
+// WithMeter returns a context for which Loop and Timed use a meter.
 func WithMeter(ctx context.Context, m Meter) context.Context {
 	return context.WithValue(ctx, meterKey{}, m)
 }
 
-// A clock measures what the process spends.
+// A clock measures time and the process's resources.
 type clock struct {
 	meter       Meter
 	stopProfile func() error
@@ -47,7 +47,7 @@ func startClock(ctx context.Context) (*clock, error) {
 	return c, nil
 }
 
-// stop returns the sample of n things done since.
+// stop returns the sample for n things done since the start.
 func (c *clock) stop(n int) (Sample, error) {
 	sample := Throughput(n, time.Since(c.start))
 	cpu := processTime() - c.cpu
@@ -63,7 +63,7 @@ func (c *clock) stop(n int) (Sample, error) {
 	return sample, c.stopProfile()
 }
 
-// processTime is what this process has had of the processors.
+// processTime returns the processor time of this process.
 func processTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -9,12 +9,12 @@ import (
 const (
 	leastPause = 100 * time.Millisecond // between two messages of a pickup
 	mostPause  = 200 * time.Millisecond
-	patience   = 30 * time.Second // for one of them
+	patience   = 30 * time.Second // for one message
 )
 
-// Pickup sends jobs, one at a time with pauses between them, and waits for
-// each to be begun: begun says how long that was after the job's ID, which is
-// the time it was sent.
+// Pickup sends jobs one at a time, with pauses between them, and waits until each has begun. The ID
+// of a job is the time at which it was sent. The channel begun delivers the time from then to the
+// job's beginning.
 func Pickup(ctx context.Context, n int, begun <-chan time.Duration, send func(context.Context, Job) error) (Sample, error) {
 	took := make([]time.Duration, 0, n)
 	for range n {

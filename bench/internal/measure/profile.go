@@ -12,7 +12,8 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// startProfile adds to a CPU profile until it is stopped. It begins the file if there is none.
+// startProfile starts a CPU profile. When it is stopped, it is added to the file, which need not
+// exist.
 func startProfile(file string) (stop func() error, err error) {
 	var spent bytes.Buffer
 	if err := pprof.StartCPUProfile(&spent); err != nil {
@@ -28,7 +29,7 @@ func startProfile(file string) (stop func() error, err error) {
 	}, nil
 }
 
-// addProfile writes a profile, together with what the file has already.
+// addProfile merges a profile into the file.
 func addProfile(file string, p *profile.Profile) error {
 	before, err := readProfile(file)
 	switch {
@@ -59,9 +60,9 @@ func readProfile(file string) (*profile.Profile, error) {
 	return p, nil
 }
 
-// The parts of a program that Shares tells apart, by how the names of their
-// functions begin. The first that a stack has, from its innermost call
-// outwards, is charged; so an allocation goes to who asked for it.
+// The parts of a program that Shares distinguishes, by prefixes of function names. A sample counts
+// for the first part on its stack, from the innermost call outwards. So an allocation counts for
+// the function that makes it.
 var parts = []struct {
 	name     string
 	prefixes []string
@@ -74,8 +75,8 @@ var parts = []struct {
 	{"library", []string{"github.com/pgqrs/pgqrs-go"}},
 }
 
-// Shares says how a CPU profile divides among the parts; what belongs to none
-// is the Go runtime's own: its scheduler and garbage collector.
+// Shares returns how a CPU profile divides among the parts. Samples of no part are the Go runtime's
+// own, for its scheduler and garbage collector.
 func Shares(file string) (map[string]float64, error) {
 	p, err := readProfile(file)
 	if err != nil {
@@ -94,7 +95,7 @@ func Shares(file string) (map[string]float64, error) {
 	return shares, nil
 }
 
-// partOf looks at a stack, which begins with the innermost call.
+// partOf returns the part of a stack, which begins with the innermost call.
 func partOf(s *profile.Sample) string {
 	for _, location := range s.Location {
 		for _, line := range location.Line {

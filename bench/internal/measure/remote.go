@@ -11,24 +11,24 @@ import (
 	"os/exec"
 )
 
-// A Request opens a session in another process. It is the first line of that
-// process's standard input, as JSON. Each further line, whatever it says, asks
-// for a round. Every line is answered by one line with a Reply. The end of the
-// input closes the session.
+// A Request opens a session in another process. It is the first line of that process's standard
+// input, as JSON. Each further line asks for a round, whatever its text. Every line is answered by
+// one line with a Reply. The end of the input closes the session.
 type Request struct {
 	Contestant string
 	Workload   string
 	Spec       Spec
 }
 
-// A Reply is an answer.
+// A Reply answers a line.
 type Reply struct {
-	Facts  []string `json:",omitempty"` // to a request: what the database said of its settings
+	// Facts answer a Request: the settings that the database reported.
+	Facts  []string `json:",omitempty"`
 	Sample Sample   `json:",omitempty"`
 	Error  string   `json:",omitempty"`
 }
 
-// Serve is the other process.
+// Serve serves a session in the other process.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, open func(context.Context, Request) (*Session, []string, error)) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
@@ -59,8 +59,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, open func(context.C
 	return errors.Join(lines.Err(), session.Close())
 }
 
-// Remote opens a session in the process of a command, which it starts. The
-// session must not be used concurrently.
+// Remote starts a command and opens a session in its process. The session must not be used
+// concurrently.
 func Remote(cmd *exec.Cmd, request Request) (*Session, []string, error) {
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -1,6 +1,6 @@
-// Package measure times what contestants do: the library, hand-written SQL and
-// other queues. It depends on none of them, so that a contestant whose driver
-// cannot be linked with another's can run in a process of its own.
+// Package measure measures contestants: the library, hand-written SQL and other queues. It depends
+// on none of them. So a contestant whose driver cannot be linked with another driver can run in a
+// process of its own.
 package measure
 
 import (
@@ -18,44 +18,44 @@ const (
 	P50       = "p50"      // milliseconds
 	P99       = "p99"      // milliseconds
 	Allocs    = "allocs"   // of the process, for each thing done
-	CPU       = "cpu"      // microseconds of the process's time, for each thing done
-	ServerCPU = "server"   // the same of the database server, where it is another process
+	CPU       = "cpu"      // microseconds of processor time, for each thing done
+	ServerCPU = "server"   // the same for the database server, if it is another process
 	Done      = "done"     // things done while the clock ran
-	All       = "all"      // things done, before the clock ran too
+	All       = "all"      // things done, including those before the clock ran
 	Seconds   = "seconds"  // while the clock ran
 	Capped    = "capped"   // 1 if the clock was stopped before everything was done
 	Warnings  = "warnings" // the library's log lines of level WARN and above
 	PeakMiB   = "peak"     // memory, in MiB
 )
 
-// A Sample is what one round of one contestant came to: figures by name.
+// A Sample is the result of one round of one contestant: figures by name.
 type Sample map[string]float64
 
 // A Session is a contestant that is set up for one workload.
 type Session struct {
-	// Round does the workload once and times it. It returns an error if what
-	// it measured was not what it claims: rows missing, ids not returned.
+	// Round runs the workload once and measures it. It returns an error if the work is incomplete,
+	// for example if rows are missing or ids were not returned.
 	Round func(ctx context.Context) (Sample, error)
 	// Close takes the contestant down.
 	Close func() error
 }
 
-// A Spec is what a contestant is asked to do.
+// A Spec is the task of a contestant.
 type Spec struct {
-	Goroutines  int           // callers, or handlers at a time
-	Time        time.Duration // of one round, where that is what ends it
-	Limit       time.Duration // after which a drain is stopped; its rate then counts what it did until then
-	Items       int           // messages in one call
+	Goroutines  int           // callers, or concurrent handlers
+	Time        time.Duration // of one round, if the time ends the round
+	Limit       time.Duration // after which a drain is stopped. Its rate counts the messages until then.
+	Items       int           // messages of one call
 	Backlog     int           // messages to drain
 	Samples     int           // of a latency
 	Dir         string        // for files
 	Synchronous string        // SQLite's PRAGMA
 }
 
-// milliseconds are what latencies are told in.
+// milliseconds converts a duration to milliseconds, the unit of latencies.
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// percentile is the smallest of sorted durations that p of them do not exceed.
+// percentile returns the smallest of sorted durations that a share p of them does not exceed.
 func percentile(sorted []time.Duration, p float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -64,18 +64,18 @@ func percentile(sorted []time.Duration, p float64) time.Duration {
 	return sorted[max(0, min(n, len(sorted)-1))]
 }
 
-// Latencies is the sample of some durations.
+// Latencies returns the sample of a list of durations.
 func Latencies(ds []time.Duration) Sample {
 	slices.Sort(ds)
 	return Sample{P50: milliseconds(percentile(ds, 0.50)), P99: milliseconds(percentile(ds, 0.99)), Done: float64(len(ds))}
 }
 
-// Throughput is the sample of n things done in some time.
+// Throughput returns the sample of n things done in a time.
 func Throughput(n int, took time.Duration) Sample {
 	return Sample{Rate: float64(n) / took.Seconds(), Done: float64(n), Seconds: took.Seconds()}
 }
 
-// Line is the sample on one line, for a log.
+// Line formats the sample on one line, for a log.
 func (s Sample) Line() string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(s)) {

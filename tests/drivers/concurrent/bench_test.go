@@ -18,7 +18,7 @@ import (
 
 var table = flag.Bool("table", false, "measure writers with BEGIN CONCURRENT and with BEGIN IMMEDIATE, and print a table")
 
-// A write is what each writer does again and again, on a queue of its own.
+// A write is the work that each writer repeats on a queue of its own.
 type write struct {
 	name string
 	once func(ctx context.Context, s *pgqrs.Store, queue string) error
@@ -54,10 +54,10 @@ const (
 	rounds  = 5
 )
 
-// TestTable measures how many writes a second go into one file, with
-// Config.Concurrent and without, where what is one statement is not begun at
-// all. The two take turns, each time on a new file with the same settings.
-// Each writer has a Store and a queue of its own, as a process might.
+// TestTable measures how many writes a second one file takes, with and without Config.Concurrent.
+// Without it, a write of one statement begins no transaction. The two take turns, each time on a
+// new file with the same settings. Each writer has a Store and a queue of its own, as a process
+// might.
 func TestTable(t *testing.T) {
 	if !*table {
 		t.Skip("it measures; run it with -args -table")
@@ -89,8 +89,8 @@ func spread(list []float64) string {
 	return fmt.Sprintf("%.0f, %.0f, %.0f", list[0], list[len(list)/2], list[len(list)-1])
 }
 
-// measure has writers do a write eachRun times in all. It returns how many
-// came to a second, and how many transactions were rolled back on the way.
+// measure lets writers do a write eachRun times in all. It returns the writes in a second, and the
+// number of transactions that were rolled back.
 func measure(t *testing.T, w write, writers int, concurrent bool) (perSecond float64, rollbacks int64) {
 	t.Helper()
 	var count atomic.Int64
@@ -115,7 +115,8 @@ func measure(t *testing.T, w write, writers int, concurrent bool) (perSecond flo
 	begin := make(chan struct{})
 	for n := range writers {
 		s, queue := use(n)
-		if err := w.once(t.Context(), s, queue); err != nil { // makes the queue, and prepares a connection
+		// The first write creates the queue, and prepares a connection.
+		if err := w.once(t.Context(), s, queue); err != nil {
 			t.Fatal(err)
 		}
 		all.Add(1)

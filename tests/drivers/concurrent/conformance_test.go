@@ -32,7 +32,8 @@ func openConcurrent(ctx context.Context, dsn string) (*pgqrs.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pgqrs.Config{Concurrent: true}.New(db, pgqrs.Turso), db.PingContext(ctx) // see open
+	// The comment in open explains the dialect.
+	return pgqrs.Config{Concurrent: true}.New(db, pgqrs.Turso), db.PingContext(ctx)
 }
 
 // uri returns the DSN of a new database file.
@@ -53,7 +54,7 @@ func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 		}
 	})
 	db.SetMaxOpenConns(20)
-	// One connection turns on WAL alone: of several that do it at once some may fail.
+	// Only one connection may turn on WAL. If several do it at once, some of them may fail.
 	if err := db.Ping(); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func TestFilesAreSecret(t *testing.T) {
 	dsn.Encrypted(t, dsn.Driver{Scheme: "sqlite", Ciphers: map[string]int{"adiantum": 32}, Cipher: "adiantum"})
 }
 
-// What was not imported is asked for: this binary has adiantum only.
+// If a VFS was not imported, the error names its import. This binary has adiantum only.
 func TestDSNs(t *testing.T) {
 	dsn.Unlinked(t, "sqlite:q.db?cipher=xts&encryption_key="+key, `cipher=xts needs import _ "github.com/ncruces/go-sqlite3/vfs/xts"`)
 	dsn.Unlinked(t, "sqlite::memory:", `a database in memory needs import _ "github.com/ncruces/go-sqlite3/vfs/memdb"`)

@@ -26,8 +26,8 @@ func TestConnections(t *testing.T) {
 	pool.Check(t, open)
 }
 
-// requireDriver skips the test if no driver is asked for. A driver that is
-// asked for and missing is a failure.
+// requireDriver skips the test if no driver is configured. A configured driver that is missing is a
+// failure.
 func requireDriver(t *testing.T) {
 	t.Helper()
 	driver := os.Getenv("PGQRS_TEST_DRIVER")

@@ -1,6 +1,5 @@
-// Package libsql_test runs the conformance suite on
-// github.com/tursodatabase/go-libsql, with a local file that pgqrs.Open opened:
-// the driver knows no DSN parameters for PRAGMAs.
+// Package libsql_test runs the conformance suite on github.com/tursodatabase/go-libsql. It uses a
+// local file that pgqrs.Open opened, because the driver has no DSN parameters for PRAGMAs.
 package libsql_test
 
 import (

@@ -23,7 +23,7 @@ func open(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 	return s.DB(), s.Dialect()
 }
 
-// What was not imported is asked for.
+// If a VFS was not imported, the error names its import.
 func TestDSNs(t *testing.T) {
 	dsn.Unlinked(t, "sqlite:q.db?encryption_key=7a6b2f0c9d1e4835a6f7c8091b2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f",
 		`encryption_key needs import _ "github.com/ncruces/go-sqlite3/vfs/adiantum"`)

@@ -13,7 +13,7 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// The busy timeout stands first: the PRAGMAs run in the order of the DSN.
+// The busy timeout comes first, because the PRAGMAs run in the order of the DSN.
 const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 
 var processes = conformance.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open}

@@ -15,7 +15,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 )
 
-// The busy timeout stands first: the PRAGMAs run in the order of the DSN.
+// The busy timeout comes first, because the PRAGMAs run in the order of the DSN.
 const params = "_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_pragma=foreign_keys(on)"
 
 var processes = conformance.Processes{New: sqlite.File("sqlite"), Open: pgqrs.Open, Scale: 3}

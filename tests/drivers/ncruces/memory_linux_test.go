@@ -10,7 +10,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A queue of large messages is looked at, and worked, within the memory that the driver gives SQLite. It panics otherwise.
+// A queue of large messages is listed and handled within the memory that the driver gives SQLite.
+// The driver panics if SQLite needs more.
 func TestLargeMessagesNeitherPanicNorLeaveFilesOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "large.db")
 	s, err := pgqrs.Open(t.Context(), "sqlite:"+path)

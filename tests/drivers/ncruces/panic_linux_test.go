@@ -14,7 +14,7 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// A mine is a driver that panics in the Next of a statement once SQLite has run it.
+// A mine is a driver that panics in the Next of a statement after SQLite has run the statement.
 type mine struct {
 	sqldriver.Connector
 	tag      string
@@ -30,7 +30,7 @@ func (m *mine) Connect(ctx context.Context) (sqldriver.Conn, error) {
 	return minedConn{c.(conn), m}, nil
 }
 
-// A conn is what database/sql asks a connection of the driver for.
+// A conn has the methods that database/sql looks for on the driver's connections.
 type conn interface {
 	sqldriver.Conn
 	sqldriver.ConnBeginTx

@@ -17,7 +17,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	dsn.NoSecrets(t, postgres.URL(postgres.Schema(t, "pgx")), new(*pgconn.ConnectError), new(*pgconn.ParseConfigError), new(*pgconn.PgError))
 }
 
-// A pool of the application's own has its DSN in pgx's errors.
+// The errors of pgx hold the DSN of a pool that the application made.
 func TestErrorsOfThePoolHoldNoSecrets(t *testing.T) {
 	const password = "correct-horse-battery"
 	for _, url := range []string{"postgres://ada:" + password + "@127.0.0.1:1/db?sslmode=disable", "postgres://ada:" + password + "@127.0.0.1:1/db?sslmode=sometimes"} {

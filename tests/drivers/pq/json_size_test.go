@@ -25,11 +25,11 @@ func wantRefused(t *testing.T, what string, err error) {
 	}
 }
 
-// Rows of such JSON would make claims and listings fail, or take all memory.
+// Rows with such JSON would make claims and listings fail, or use all memory.
 func TestJSONOfManyDigitsIsRefused(t *testing.T) {
 	r := newRights(t)
 	flow := pgqrs.NewWorkflow[int, int](r.owner, "flow")
-	r.failed(t, flow) // makes schedules and a step, too
+	r.failed(t, flow) // also creates schedules and a step
 	waiting, err := flow.Start(t.Context(), 1)
 	check(t, err)
 	check(t, approved.Send(t.Context(), r.owner, waiting.ID(), true))
@@ -56,7 +56,7 @@ func TestJSONOfManyDigitsIsRefused(t *testing.T) {
 	wantRefused(t, "an INSERT", err)
 }
 
-// What the library accepts, the triggers accept too.
+// The triggers accept everything that the library accepts.
 func TestJSONOfTheLibraryIsNotRefused(t *testing.T) {
 	r := newRights(t)
 	s := pgqrs.Config{Limits: pgqrs.Limits{MaxPayload: 4 << 20}}.New(r.owner.DB(), pgqrs.Postgres)
@@ -80,12 +80,12 @@ func TestJSONOfTheLibraryIsNotRefused(t *testing.T) {
 		}
 		check(t, q.Ack(t.Context(), ms[0]))
 	}
-	// A compressed column that an UPDATE leaves alone is not taken for a short one.
+	// A compressed column that an UPDATE does not change is not taken for a short one.
 	r.exec(t, "UPDATE pgqrs_messages SET last_error = 'again'")
 	r.exec(t, "UPDATE pgqrs_messages SET payload = payload")
 }
 
-// A claim is bounded by the text that it returns, and not by what is stored.
+// A claim is limited by the size of the text that it returns, not by the stored size.
 func TestAClaimCountsTheDigitsOfItsMessages(t *testing.T) {
 	r := newRights(t)
 	q := pgqrs.NewQueue[json.RawMessage](r.owner, "digits")

@@ -20,13 +20,13 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/postgres"
 )
 
-// A grant is rights on one thing.
+// A grant is a set of privileges on one object.
 type grant struct {
 	on     string
 	rights []string
 }
 
-// A part is a role of the page, with the rights that it needs, all of them and no more.
+// A part is a role of the page, with exactly the privileges that it needs.
 type part struct {
 	name, does string
 	grants     []grant
@@ -35,7 +35,7 @@ type part struct {
 
 func table(name string, rights ...string) grant { return grant{"pgqrs_" + name, rights} }
 
-// sequences are those of the ids of tables.
+// sequences returns the grants for the sequences of tables' ids.
 func sequences(tables ...string) []grant {
 	var list []grant
 	for _, table := range tables {
@@ -44,7 +44,7 @@ func sequences(tables ...string) []grant {
 	return list
 }
 
-// readable are tables to be read.
+// readable returns grants to read tables.
 func readable(tables ...string) []grant {
 	var list []grant
 	for _, name := range tables {
@@ -83,7 +83,7 @@ var parts = []part{
 	}, sequences("messages", "workflow_runs", "workflow_signals", "schedule_runs")...), operate},
 }
 
-// rights is a schema with the library in it, and a role that has what it is granted.
+// A rights is a schema with the library in it, and a role with privileges on it.
 type rights struct {
 	owner        *pgqrs.Store
 	schema, role string
@@ -131,7 +131,7 @@ func (r *rights) as(t *testing.T, log *logs) *pgqrs.Store {
 	return pgqrs.Config{Logger: slog.New(slog.NewTextHandler(log, nil)), NoPrepare: true}.New(db, pgqrs.Postgres)
 }
 
-// logs keeps what is logged.
+// A logs keeps log lines.
 type logs struct {
 	sync.Mutex
 	bytes.Buffer
@@ -143,7 +143,7 @@ func (l *logs) Write(p []byte) (int, error) {
 	return l.Buffer.Write(p)
 }
 
-// denied returns the first line that says what the role may not do.
+// denied returns the first line about something that the role may not do.
 func (l *logs) denied() error {
 	l.Lock()
 	defer l.Unlock()
@@ -155,7 +155,7 @@ func (l *logs) denied() error {
 	return nil
 }
 
-// try has a part do what it does, with the rights that it has now.
+// try makes a part do its work with the role's current privileges.
 func (r *rights) try(t *testing.T, p part) error {
 	r.n++
 	log := &logs{}
@@ -266,8 +266,8 @@ func view(t *testing.T, r *rights, s *pgqrs.Store) error {
 	)
 }
 
-// operate does what the dashboard's actions do, to messages with and without a group or batch, to
-// runs, to a worker and to schedules.
+// operate executes the actions of the dashboard, on messages with and without a group or batch, on
+// runs, on a worker and on schedules.
 func operate(t *testing.T, r *rights, s *pgqrs.Store) error {
 	if err := view(t, r, s); err != nil {
 		return err
@@ -292,7 +292,7 @@ func operate(t *testing.T, r *rights, s *pgqrs.Store) error {
 	failed, schedules := r.failed(t, flow), []string{r.name("message"), r.name("run")}
 	running := start()
 	check(t, approved.Send(ctx, r.owner, start().ID(), true))
-	first := dead() // Dequeue makes the row of a worker
+	first := dead() // Dequeue creates the row of a worker
 	workers, err := r.owner.Workers(ctx)
 	check(t, err)
 	worker := workers[slices.IndexFunc(workers, func(w pgqrs.WorkerInfo) bool { return w.Queue == queue })].ID
@@ -321,7 +321,8 @@ func operate(t *testing.T, r *rights, s *pgqrs.Store) error {
 	)
 }
 
-// failed has a worker of the owner make schedules, of a message and of a run, and returns a run that it failed.
+// failed runs a worker of the owner that creates schedules of a message and of a run. It returns a
+// run that the worker failed.
 func (r *rights) failed(t *testing.T, flow *pgqrs.Workflow[int, int]) int64 {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -365,7 +366,8 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// runWorker has a Worker of the role do all that workers do, until it is done or a right is missing.
+// runWorker runs a Worker of the role that does everything that workers do. It ends when the work
+// is done or a privilege is missing.
 func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 	log := &logs{}
 	s := r.as(t, log)
@@ -458,7 +460,8 @@ func runWorker(t *testing.T, r *rights, _ *pgqrs.Store) error {
 
 func ok(context.Context, *pgqrs.Message[int]) error { return nil }
 
-// old makes a row of a worker that is gone for long, and returns what reports that maintenance has deleted it.
+// old creates the row of a worker that ended long ago. The returned function reports whether
+// maintenance has deleted the row.
 func (r *rights) old(t *testing.T) func() bool {
 	t.Helper()
 	gone, err := pgqrs.Open(t.Context(), r.dsn)
@@ -482,7 +485,8 @@ func (r *rights) revoke(t *testing.T, right, on string) {
 	r.exec(t, "REVOKE %s ON %s FROM %s", right, on, r.role)
 }
 
-// TestRights removes one right at a time from each role of the page, and sees that it is missed.
+// TestRights removes one privilege at a time from each role of the page, and checks that the role
+// fails.
 func TestRights(t *testing.T) {
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {
@@ -510,7 +514,7 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// Whoever installs needs the schema alone, and owns the tables then.
+// A role that installs needs the schema only, and then owns the tables.
 func TestRightsToInstall(t *testing.T) {
 	r := newRights(t)
 	check(t, r.owner.Uninstall(t.Context()))
@@ -531,7 +535,7 @@ func TestRightsToInstall(t *testing.T) {
 	}
 }
 
-// page is the table of docs/BACKENDS.md.
+// page returns the table of docs/BACKENDS.md.
 func page() string {
 	var b strings.Builder
 	b.WriteString("| role | what it does | rights on tables | USAGE on sequences |\n|---|---|---|---|\n")
@@ -557,7 +561,7 @@ func TestThePageHasTheRights(t *testing.T) {
 	}
 }
 
-// Verify and errors speak of rights where these are missing, and not of tables.
+// If privileges are missing, Verify and errors report missing privileges, not missing tables.
 func TestVerifyNamesMissingRights(t *testing.T) {
 	r := newRights(t)
 	s := r.as(t, &logs{})

@@ -17,7 +17,8 @@ var driver = dsn.Driver{
 
 func TestDSNs(t *testing.T) {
 	turso.Require(t)
-	dsn.OnDisk(t, driver) // the engine's Node package has no database in memory for several connections
+	// The engine's Node package has no database in memory that several connections share.
+	dsn.OnDisk(t, driver)
 }
 
 func TestErrorsHoldNoSecrets(t *testing.T) {

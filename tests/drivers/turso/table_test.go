@@ -19,7 +19,7 @@ import (
 
 var table = flag.Bool("table", false, "measure Turso against SQLite, and print a table")
 
-// The engines, by the DSN that opens a file of each.
+// engines are the engines and the DSNs that open a file of each.
 var engines = []struct{ name, scheme, options string }{
 	{"SQLite, ncruces", "sqlite:", ""},
 	{"Turso, WAL", "turso:", ""},
@@ -33,7 +33,7 @@ const (
 	steps    = 10
 )
 
-// A task is done once on a new file. It returns how many things it did, and how long they took.
+// A task runs once on a new file. It returns how many things it did, and how long they took.
 type task struct {
 	name string
 	do   func(ctx context.Context, s *pgqrs.Store) (int, time.Duration, error)
@@ -48,9 +48,8 @@ func tasks() []task {
 	return list
 }
 
-// TestTable measures each task on each engine in turn, every time on a new
-// file with the settings that Open makes. What is between the tests and Turso,
-// a pipe to a Node process, is in its figures.
+// TestTable measures each task on each engine in turn, every time on a new file with the settings
+// of Open. Turso's figures include the pipe to a Node process that connects the tests with Turso.
 func TestTable(t *testing.T) {
 	if !*table {
 		t.Skip("it measures; run it with -args -table")
@@ -77,7 +76,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// rate is how many things a second a task does on a new file.
+// rate returns how many things a second a task does on a new file.
 func rate(t *testing.T, task task, dsn string) float64 {
 	t.Helper()
 	s, err := pgqrs.Open(t.Context(), dsn)
@@ -119,7 +118,7 @@ func enqueue(ctx context.Context, s *pgqrs.Store, writers int) (int, time.Durati
 	return messages, time.Since(start), errors.Join(errs...)
 }
 
-// drain has one Worker handle messages that are there already.
+// drain runs one Worker that handles a backlog.
 func drain(ctx context.Context, s *pgqrs.Store) (int, time.Duration, error) {
 	q := pgqrs.NewQueue[int](s, "drain")
 	if _, err := q.EnqueueBatch(ctx, make([]int, messages)); err != nil {
@@ -132,7 +131,7 @@ func drain(ctx context.Context, s *pgqrs.Store) (int, time.Duration, error) {
 	return messages, took, err
 }
 
-// work has one Worker run a workflow of steps that do nothing.
+// work runs one Worker that executes a workflow of empty steps.
 func work(ctx context.Context, s *pgqrs.Store) (int, time.Duration, error) {
 	w := pgqrs.NewWorkflow[int, int](s, "steps")
 	for n := range runs {
@@ -154,7 +153,7 @@ func work(ctx context.Context, s *pgqrs.Store) (int, time.Duration, error) {
 	return runs * steps, took, err
 }
 
-// workUntil runs a Worker until all is done and returns how long that took.
+// workUntil runs a Worker until all work is done, and returns the time it took.
 func workUntil(ctx context.Context, h pgqrs.Handler, done func() (bool, error)) (time.Duration, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -12,11 +12,11 @@ import (
 	"github.com/pgqrs/pgqrs-go/pgqrstest"
 )
 
-// In MVCC mode the engine ends a transaction at its first conflict, and what is
-// sent after that commits by itself. User code that returns the error loses
-// nothing; code that swallows it must be found out.
+// In MVCC mode the engine ends a transaction at its first conflict, and later statements commit by
+// themselves. User code that returns the error loses nothing. User code that swallows the error
+// must be detected.
 
-// A ledger has one account, which a rival's open transaction has written.
+// A ledger has one account, which the open transaction of a rival has written.
 type ledger struct {
 	db    *sql.DB
 	rival *sql.Conn
@@ -44,8 +44,8 @@ func newLedger(t *testing.T) (*ledger, *pgqrs.Store) {
 	return l, store
 }
 
-// book writes two entries and the account between them. The first time it meets
-// the rival, which then gives up.
+// book writes two entries and the account between them. The first time it conflicts with the rival,
+// which then rolls back.
 func (l *ledger) book(ctx context.Context, tx *sql.Tx, swallow bool) error {
 	l.calls++
 	if _, err := tx.ExecContext(ctx, "INSERT INTO entry VALUES ('before')"); err != nil {
@@ -67,7 +67,8 @@ func (l *ledger) book(ctx context.Context, tx *sql.Tx, swallow bool) error {
 	return err
 }
 
-// wantBooked checks what is in the database: the entries, how often the account was written, and how often book was called.
+// wantBooked checks the database: the entries, how often the account was written, and how often
+// book was called.
 func (l *ledger) wantBooked(t *testing.T, entries []string, balance, calls int) {
 	t.Helper()
 	var got []string
@@ -111,7 +112,7 @@ func TestStepTxThatSwallowsAConflictFails(t *testing.T) {
 	}
 }
 
-// step runs book in a step and returns what is recorded of it, and the run's error.
+// step runs book in a step. It returns the recorded steps and the run's error.
 func (l *ledger) step(t *testing.T, store *pgqrs.Store, swallow bool) ([]pgqrs.StepInfo, error) {
 	t.Helper()
 	w := pgqrs.NewWorkflow[int, int](store, "booking")
@@ -144,7 +145,7 @@ func TestHandleTxThatSwallowsAConflictFails(t *testing.T) {
 	}
 }
 
-// handle runs book in a handler and returns the message.
+// handle runs book in a handler, and returns the message.
 func (l *ledger) handle(t *testing.T, store *pgqrs.Store, swallow bool) pgqrs.MessageInfo {
 	t.Helper()
 	q := pgqrs.NewQueue[int](store, "bookings")

@@ -12,9 +12,10 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/turso"
 )
 
-// The engine has transactions conflict that write the same row. Two claims that lease different messages do so only
-// because limit.lock writes the queue's. Here they would lease different ones: what the second takes came after
-// the first had begun, which does not see it.
+// In this engine, transactions conflict if they write the same row. Two claims that lease different
+// messages conflict only because limit.lock writes the queue's row. Here they would lease different
+// messages: the second claim's message was enqueued after the first claim began, which does not see
+// it.
 func TestClaimsUnderALimitConflictThoughTheirMessagesDiffer(t *testing.T) {
 	for name, p := range map[string]pgqrs.Policy{
 		"one leased at a time": {MaxLeased: 1},
@@ -25,7 +26,7 @@ func TestClaimsUnderALimitConflictThoughTheirMessagesDiffer(t *testing.T) {
 			dsn := filepath.Join(t.TempDir(), "pgqrs.db") + "?_busy_timeout=0"
 			a, b := newClaimer(t, dsn), newClaimer(t, dsn)
 			must(t, a.queue.With(p).Configure(t.Context()))
-			for _, c := range []*claimer{a, b} { // so that nothing is left to be done but the claim
+			for _, c := range []*claimer{a, b} { // so that only the claim is left to do
 				c.claim(t)
 				c.want(t, 0, nil)
 			}
@@ -53,7 +54,7 @@ func TestClaimsUnderALimitConflictThoughTheirMessagesDiffer(t *testing.T) {
 	}
 }
 
-// A claimer asks for one message, on connections of its own.
+// A claimer claims one message, on connections of its own.
 type claimer struct {
 	queue *pgqrs.Queue[int]
 	tap   *tap.Tap
@@ -74,7 +75,7 @@ func newClaimer(t *testing.T, dsn string) *claimer {
 	return &claimer{pgqrs.NewQueue[int](store, "limited"), tap.Of(db), make(chan answer, 1)}
 }
 
-// claim asks beside the test.
+// claim claims in another goroutine.
 func (c *claimer) claim(t *testing.T) {
 	go func() {
 		ms, err := c.queue.Dequeue(t.Context(), 1, time.Hour)
@@ -82,7 +83,7 @@ func (c *claimer) claim(t *testing.T) {
 	}()
 }
 
-// want waits for the answer.
+// want waits for the result.
 func (c *claimer) want(t *testing.T, messages int, target error) {
 	t.Helper()
 	select {
@@ -95,7 +96,7 @@ func (c *claimer) want(t *testing.T, messages int, target error) {
 	}
 }
 
-// awaitConflict waits until the claim begins again.
+// awaitConflict waits until the claim is tried again.
 func (c *claimer) awaitConflict(t *testing.T, again *tap.Stop) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

@@ -11,7 +11,7 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/turso"
 )
 
-// A counter counts the library's own transactions, but for those of heartbeats, which come with time.
+// A counter counts the library's own transactions, except heartbeats, which come by the clock.
 type counter struct {
 	mu                          sync.Mutex
 	open, most                  int // at the same time
@@ -37,8 +37,8 @@ func (c *counter) count(text string, err error) {
 	}
 }
 
-// Writers that have nothing to do with each other must not meet in the engine:
-// not in an index, and not in the numbers that AUTOINCREMENT gives out.
+// Writers on different queues must not conflict in the engine, neither in an index nor in the ids
+// that AUTOINCREMENT assigns.
 func TestWritersOnDisjointQueuesDoNotConflict(t *testing.T) {
 	const writers, messages, batch = 8, 250, 50
 	c := &counter{}
@@ -46,7 +46,9 @@ func TestWritersOnDisjointQueuesDoNotConflict(t *testing.T) {
 	config := pgqrs.Config{Concurrent: true}
 	must(t, config.New(db, pgqrs.Turso).Install(t.Context()))
 	queues := make([]*pgqrs.Queue[int], writers)
-	for i := range queues { // a Store each, so that they share no statements; the queues and workers are there before
+	// Each has a Store of its own, so that they share no statements. The queues and workers exist
+	// beforehand.
+	for i := range queues {
 		queues[i] = pgqrs.NewQueue[int](config.New(db, pgqrs.Turso), fmt.Sprint("queue ", i))
 		must(t, work(t, queues[i], 1))
 	}
@@ -70,7 +72,7 @@ func TestWritersOnDisjointQueuesDoNotConflict(t *testing.T) {
 	}
 }
 
-// work enqueues n messages, one by one, takes them and acks them.
+// work enqueues n messages one by one, dequeues them and acks them.
 func work(t *testing.T, q *pgqrs.Queue[int], n int) error {
 	for i := range n {
 		if _, err := q.Enqueue(t.Context(), i); err != nil {

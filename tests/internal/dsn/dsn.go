@@ -1,4 +1,4 @@
-// Package dsn walks the DSNs of pgqrs.Open, good ones and bad ones, on a driver.
+// Package dsn tests valid and invalid DSNs of pgqrs.Open on a driver.
 package dsn
 
 import (
@@ -19,22 +19,23 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/sqlite"
 )
 
-// A Driver says what to expect of a driver for files.
+// A Driver describes what to expect of a driver for files.
 type Driver struct {
-	Scheme  string         // of its DSNs
-	Name    string         // as it stands in errors
-	Turso   bool           // whether it has what only Turso's own driver has: mvcc=1, vfs=syscall, vfs=io_uring
-	Ciphers map[string]int // the bytes of a key
-	Cipher  string         // the default one
+	Scheme string // of its DSNs
+	Name   string // the name in errors
+	// Turso is whether it has the options of Turso's own driver: mvcc=1, vfs=syscall, vfs=io_uring.
+	Turso   bool
+	Ciphers map[string]int // the length of keys in bytes, by cipher
+	Cipher  string         // the default cipher
 }
 
-// Files walks DSNs that name files, and databases in memory.
+// Files tests DSNs that name files, and databases in memory.
 func Files(t *testing.T, d Driver) {
 	OnDisk(t, d)
 	t.Run("a database in memory is one for all connections", func(t *testing.T) { d.memory(t) })
 }
 
-// OnDisk walks DSNs that name files.
+// OnDisk tests DSNs that name files.
 func OnDisk(t *testing.T, d Driver) {
 	t.Run("good DSNs open the file they name", func(t *testing.T) { d.good(t) })
 	t.Run("each connection has the settings", func(t *testing.T) {
@@ -104,8 +105,10 @@ func install(t testing.TB, s *pgqrs.Store) {
 		t.Fatal(err)
 	}
 	r, err := s.Verify(t.Context())
-	warnings := slices.DeleteFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "WAL-reset bug") }) // libSQL has no release without it
-	if err != nil || !r.OK() || len(warnings) > 0 && s.Dialect() != pgqrs.Postgres {                               // a test's server is as its starter set it
+	// No release of libSQL is without this bug.
+	warnings := slices.DeleteFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "WAL-reset bug") })
+	// A test's server has the settings of whoever started it.
+	if err != nil || !r.OK() || len(warnings) > 0 && s.Dialect() != pgqrs.Postgres {
 		t.Errorf("verify: %+v, %v", r, err)
 	}
 }
@@ -210,7 +213,7 @@ func (d Driver) broken(t *testing.T) {
 }
 
 func (d Driver) memory(t *testing.T) {
-	t.Chdir(t.TempDir()) // a driver that takes the name for that of a file would make it here
+	t.Chdir(t.TempDir()) // a driver that takes the name for a file name would create the file here
 	pool.Check(t, func(t *testing.T) (*sql.DB, pgqrs.Dialect) {
 		s := Open(t, pgqrs.Config{}, d.Scheme+"::memory:")
 		return s.DB(), s.Dialect()
@@ -219,7 +222,7 @@ func (d Driver) memory(t *testing.T) {
 	s := Open(t, pgqrs.Config{}, d.Scheme+"://:memory:")
 	work(t, s)
 	waits(t, s.DB())
-	s.DB().SetMaxIdleConns(0) // closes them all
+	s.DB().SetMaxIdleConns(0) // closes all connections
 	if queues, err := s.Queues(t.Context(), "first"); err != nil || len(queues) != 1 {
 		t.Errorf("without the pool's connections: %v, %v; want the queue", queues, err)
 	}
@@ -235,7 +238,8 @@ func (d Driver) memory(t *testing.T) {
 	}
 }
 
-// waits has several connections write at once. None may fail: each waits for the others.
+// waits lets several connections write at once. They all succeed, because each waits for the
+// others.
 func waits(t *testing.T, db *sql.DB) {
 	if _, err := db.ExecContext(t.Context(), "CREATE TABLE counter AS SELECT 0 AS n"); err != nil {
 		t.Fatal(err)
@@ -267,8 +271,8 @@ func waits(t *testing.T, db *sql.DB) {
 	writers.Wait()
 }
 
-// work sends messages through three queues: by a handler in a transaction, by
-// one on the pool, and by a workflow, all at once.
+// work sends messages through three queues at once. One has a handler in a transaction, one a
+// handler on the pool, and one a workflow.
 func work(t *testing.T, s *pgqrs.Store) {
 	install(t, s)
 	const messages = 30
@@ -311,8 +315,8 @@ func work(t *testing.T, s *pgqrs.Store) {
 	}
 }
 
-// Unlinked checks that a DSN which needs a package that is not linked in is
-// refused with a word on what to import.
+// Unlinked checks that a DSN which needs a missing package is refused, and that the error names the
+// import.
 func Unlinked(t *testing.T, dsn, want string) {
 	t.Helper()
 	t.Chdir(t.TempDir())

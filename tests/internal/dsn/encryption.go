@@ -13,10 +13,10 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// secret is what must not be read in a file. The key is its twin.
+// secret must not be readable in a file. The key is its twin.
 const secret = "a payload that nobody should read"
 
-// Encrypted opens encrypted files, with the right key and with wrong ones.
+// Encrypted opens encrypted files, with the right key and with wrong keys.
 func Encrypted(t *testing.T, d Driver) {
 	for cipher, size := range d.Ciphers {
 		t.Run("encrypted with "+cipher, func(t *testing.T) {
@@ -46,8 +46,8 @@ func otherKey(c pgqrs.Config) pgqrs.Config {
 	return c
 }
 
-// An encrypted is a database with a message, as a crash would leave it: most
-// of it stands in the log alone.
+// An encrypted is a database with a message, as a crash would leave it: most of it is only in the
+// log.
 type encrypted struct {
 	Driver
 	config pgqrs.Config
@@ -56,8 +56,8 @@ type encrypted struct {
 
 func (e encrypted) dsn(dir string) string { return e.Scheme + ":" + filepath.Join(dir, "q.db") }
 
-// fill makes the database, looks for the payload in its files, and copies them
-// while they are in use.
+// fill creates the database, searches its files for the payload, and copies them while they are in
+// use.
 func (e encrypted) fill(t *testing.T) {
 	live := t.TempDir()
 	enqueue(t, Open(t, e.config, e.dsn(live)))
@@ -83,7 +83,7 @@ func enqueue(t *testing.T, s *pgqrs.Store) {
 	}
 }
 
-// wrong opens a copy of the files with another Config, and then as it should be.
+// wrong opens a copy of the files with another Config, and then with the right one.
 func (e encrypted) wrong(t *testing.T, c pgqrs.Config, want string) {
 	dir := t.TempDir()
 	copyFiles(t, e.dir, dir)
@@ -117,7 +117,7 @@ func copyFiles(t *testing.T, from, to string) {
 	}
 }
 
-// fileWith returns the name of a file in dir that has the text in it.
+// fileWith returns the name of a file in dir that contains the text.
 func fileWith(t *testing.T, dir, text string) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*"))

@@ -11,8 +11,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// Postgres walks DSNs of PostgreSQL. The one given is a URL with parameters,
-// of a database in which it may make schemas.
+// Postgres tests DSNs of PostgreSQL. The argument is a URL with parameters, of a database in which
+// schemas may be created.
 func Postgres(t *testing.T, good string) {
 	t.Run("good DSNs open", func(t *testing.T) {
 		for _, dsn := range []string{good, strings.Replace(good, "postgres://", "postgresql://", 1), good + "&application_name=a%20b"} {

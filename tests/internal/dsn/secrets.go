@@ -14,9 +14,9 @@ import (
 
 const password = "correct-horse-battery"
 
-// NoSecrets opens DSNs that cannot be opened, and looks for their passwords in
-// all that can be reached from the errors. Each of as is a pointer for
-// errors.As to a type of the driver's errors. The URL is of a server that works.
+// NoSecrets opens DSNs that cannot be opened, and searches everything that the errors reach for
+// their passwords. Each of as is a pointer for errors.As to a type of the driver's errors. The URL
+// is that of a working server.
 func NoSecrets(t *testing.T, good string, as ...any) {
 	u := "postgres://ada:" + password + "@"
 	for _, dsn := range []string{
@@ -45,7 +45,7 @@ func NoSecrets(t *testing.T, good string, as ...any) {
 	}
 }
 
-// NoSecretsInFiles is NoSecrets for a driver for files.
+// NoSecretsInFiles is like NoSecrets, for a driver for files.
 func (d Driver) NoSecretsInFiles(t *testing.T, as ...any) {
 	missing := d.Scheme + ":" + filepath.Join(t.TempDir(), "no", "such", "q.db")
 	for _, query := range []string{

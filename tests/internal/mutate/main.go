@@ -1,12 +1,13 @@
-// Mutate proves that the tests notice when a guard is taken out of the
-// library. It makes the small changes of mutations.txt, one after the other,
-// in a copy of the tree, runs the tests that should fail, and prints for each
-// which test did and how long that took. It exits with status 1 if a mutation survived, does not
-// apply, or does not compile, or if the tests fail without any.
+// Mutate proves that the tests notice when a guard is removed from the library. It makes the small
+// changes of mutations.txt, one after the other, in a copy of the tree, and runs the tests that
+// should fail. For each change it prints the test that failed and the time that took.
 //
-//	mutate                   all of them
-//	mutate NAME...           those
-//	mutate -jobs 8 NAME...   so many at a time, in place of one a core, and two at least
+// It exits with status 1 if a mutation survived, does not apply, or does not compile. It does so
+// too if the tests fail without a mutation.
+//
+//	mutate                   all mutations
+//	mutate NAME...           the named mutations
+//	mutate -jobs 8 NAME...   8 at a time, instead of one for each core and at least two
 package main
 
 import (
@@ -66,7 +67,7 @@ func mutate(ctx context.Context, jobs int, names []string) (err error) {
 	return trees.try(ctx, list)
 }
 
-// choose returns the mutations of these names, or all if there are none.
+// choose returns the named mutations, or all if there are no names.
 func choose(list []mutation, names []string) ([]mutation, error) {
 	for _, name := range names {
 		if !slices.ContainsFunc(list, func(m mutation) bool { return m.name == name }) {
@@ -79,16 +80,15 @@ func choose(list []mutation, names []string) ([]mutation, error) {
 	return slices.DeleteFunc(list, func(m mutation) bool { return !slices.Contains(names, m.name) }), nil
 }
 
-// A result is what became of a mutation.
+// A result is the outcome of a mutation.
 type result struct {
 	mutation
-	caught string // the first test that failed; "" if none did
+	caught string // the first test that failed, or ""
 	err    error
 	took   time.Duration
 }
 
-// try makes the mutations, several at a time, each in a tree of its own, and
-// prints what became of them.
+// try makes the mutations, several at a time, each in a tree of its own, and prints their outcomes.
 func (ts trees) try(ctx context.Context, list []mutation) error {
 	todo, results := make(chan mutation, len(list)), make(chan result)
 	for _, m := range list {
@@ -137,7 +137,7 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// mutant makes one mutation, and returns the first test that fails by it; "" if none does.
+// mutant makes one mutation, and returns the first test that fails because of it, or "".
 func (t *tree) mutant(ctx context.Context, m mutation) (caught string, err error) {
 	restore, err := m.apply(t.dir)
 	defer func() { err = errors.Join(err, restore()) }()

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Every mutation applies to the library as it is, and leaves no trace.
+// Every mutation applies to the library, and leaves no trace.
 func TestEveryMutationApplies(t *testing.T) {
 	for _, m := range all(t) {
 		dir := t.TempDir()
@@ -41,7 +41,7 @@ func TestEveryMutationApplies(t *testing.T) {
 	}
 }
 
-// Every guarantee of the page has a mutation, and every mutation a guarantee.
+// Every guarantee of the page has a mutation, and every mutation has a guarantee.
 func TestEveryGuaranteeHasAMutation(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/GUARANTEES.md")
 	if err != nil {

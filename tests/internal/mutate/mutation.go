@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// A mutation takes one guard out of the library. See mutations.txt for how it is written.
+// A mutation removes one guard from the library. The format is documented in mutations.txt.
 type mutation struct {
 	name      string
 	guarantee int    // of docs/GUARANTEES.md
-	breaks    string // what no longer holds
+	breaks    string // the promise that no longer holds
 	edits     []edit
 	tests     []target
 }
 
-// An edit puts one text in place of another, which must stand in its file exactly once.
+// An edit replaces one text by another. The text must be in its file exactly once.
 type edit struct {
 	file string
 	old  string
 	new  string
 }
 
-// A target is tests that are expected to fail.
+// A target names tests that are expected to fail.
 type target struct {
 	pkg string // directory
 	run string // for go test -run
@@ -103,8 +103,8 @@ func join(text, line string) string {
 	return text + "\n" + line
 }
 
-// parseTarget reads a package and either a pattern for -run, or the feature
-// and the name of a conformance case.
+// parseTarget reads a package and either a pattern for -run, or the feature and the name of a
+// conformance case.
 func parseTarget(where string) (target, error) {
 	pkg, what, ok := strings.Cut(where, " ")
 	if !ok {
@@ -131,12 +131,12 @@ func (t target) names(test string) bool {
 	return true
 }
 
-// exactly is a pattern for a subtest of that name.
+// exactly returns a pattern for a subtest of that name.
 func exactly(name string) string {
 	return "^" + regexp.QuoteMeta(strings.ReplaceAll(name, " ", "_")) + "$"
 }
 
-// apply changes the files below dir, and returns what puts them back.
+// apply changes the files below dir, and returns a function that restores them.
 func (m mutation) apply(dir string) (restore func() error, err error) {
 	before := map[string][]byte{}
 	restore = func() error {

@@ -20,14 +20,14 @@ import (
 // A tree is a copy of the repository to try mutations in.
 type tree struct {
 	dir string // of the copy
-	tmp string // of what the tests leave behind when they are ended
+	tmp string // for files that tests leave behind when they are killed
 	env []string
 }
 
-// trees are several copies, to try several mutations at a time: tests wait more than they work.
+// trees are several copies, to try several mutations at once: tests wait more than they compute.
 type trees []*tree
 
-// newTrees makes n copies. Those that it made are returned with the error.
+// newTrees makes n copies. If one fails, it returns the finished copies with the error.
 func newTrees(ctx context.Context, n int) (ts trees, err error) {
 	for range n {
 		t, err := newTree(ctx)
@@ -53,13 +53,13 @@ func (ts trees) remove() error {
 	return errors.Join(errs...)
 }
 
-// impatient makes tests wait less long for what never comes under a mutation.
+// impatient shortens the time that tests wait for something that a mutation prevents.
 var impatient = mutation{name: "impatient", edits: []edit{
 	{"internal/dbtest/retry.go", "const Patience = time.Minute", "const Patience = 15 * time.Second"},
 	{"tests/races/scene_test.go", "const tooLong = time.Minute", "const tooLong = 15 * time.Second"},
 }}
 
-// newTree copies the files that git knows, or would, as they stand.
+// newTree copies the files that git tracks or would track, in their current state.
 func newTree(ctx context.Context) (*tree, error) {
 	top, err := exec.CommandContext(ctx, "git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
@@ -105,8 +105,8 @@ func copyFile(from, to string) error {
 
 func (t *tree) remove() error { return os.RemoveAll(filepath.Dir(t.dir)) }
 
-// sound runs the tests of all mutations on the library as it is: one that
-// fails anyway would prove nothing.
+// sound runs the tests of all mutations on the unchanged library. A test that fails anyway would
+// prove nothing.
 func (t *tree) sound(ctx context.Context, list []mutation) error {
 	targets := map[string][]target{}
 	for _, m := range list {
@@ -138,7 +138,8 @@ func (t *tree) sound(ctx context.Context, list []mutation) error {
 	return nil
 }
 
-// test runs tests until one fails, and returns its name, or "" and those that passed.
+// test runs tests until one fails. It returns the name of that test, or "" and the tests that
+// passed.
 func (t *tree) test(ctx context.Context, what target) (failed string, passed []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -146,7 +147,7 @@ func (t *tree) test(ctx context.Context, what target) (failed string, passed []s
 		"-vet=off", "-gcflags=github.com/pgqrs/...=-N -l", "-ldflags=-s -w", // to compile in less time
 		"-run="+what.run, "./"+what.pkg)
 	cmd.Dir, cmd.Env = t.dir, t.env
-	// The tests are children of go test: all end together.
+	// The tests are children of go test, and all of them must end together.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	var stderr bytes.Buffer
@@ -173,8 +174,8 @@ func (t *tree) test(ctx context.Context, what target) (failed string, passed []s
 	return failed, passed, err
 }
 
-// firstFailure reads the output of go test -json up to the first test that
-// fails, and lists those that passed before.
+// firstFailure reads the output of go test -json up to the first test that fails. It also returns
+// the tests that passed before.
 func firstFailure(out io.Reader) (failed string, passed []string, err error) {
 	var build strings.Builder
 	for dec := json.NewDecoder(out); ; {

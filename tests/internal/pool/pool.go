@@ -1,6 +1,5 @@
-// Package pool checks that a test's databases are what the conformance suite
-// takes for granted: fresh, apart from each other, and the same on every
-// connection of the pool.
+// Package pool checks the conditions that the conformance suite has for a test's databases. A
+// database is new and separate from others, and every connection of its pool has the same settings.
 package pool
 
 import (
@@ -14,21 +13,20 @@ import (
 // Max is the connection limit of every database the driver tests open.
 const Max = 20
 
-// A Setting is a query and the one value it must answer on each connection.
+// A Setting is a query and the value that it must return on each connection.
 type Setting struct {
 	Query string
 	Want  string
 }
 
-// Check opens two databases and fails the test unless each connection of
-// either has the settings, sees the tables of its own database, and sees none
-// of the other's.
+// Check opens two databases and checks each connection of both. It must have the settings, see the
+// tables of its own database, and see no table of the other database.
 func Check(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), settings ...Setting) {
 	t.Helper()
 	a, _ := open(t)
 	b, _ := open(t)
 	for _, db := range []*sql.DB{a, b} {
-		// The second CREATE fails if both databases are one.
+		// The second CREATE fails if both are the same database.
 		if _, err := db.ExecContext(t.Context(), "CREATE TABLE fresh (id INTEGER)"); err != nil {
 			t.Fatalf("a database is not fresh: %v", err)
 		}
@@ -38,7 +36,7 @@ func Check(t *testing.T, open func(t *testing.T) (*sql.DB, pgqrs.Dialect), setti
 	}
 }
 
-// connections returns several connections of db that are open at once.
+// connections opens several connections of db at the same time.
 func connections(t *testing.T, db *sql.DB) []*sql.Conn {
 	t.Helper()
 	conns := make([]*sql.Conn, 5)

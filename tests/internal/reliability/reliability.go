@@ -1,7 +1,7 @@
-// Package reliability is what the tests of crashes, faults and models share:
-// how long a test goes on, and a report of what came of it.
+// Package reliability is shared by the tests of crashes, faults and models. It has the duration of
+// a test and the report of its results.
 //
-// soak.sh runs these tests in their long form and makes a table of the report.
+// The script soak.sh runs these tests in their long form and makes a table of the report.
 package reliability
 
 import (
@@ -17,9 +17,9 @@ const (
 	reportVariable = "PGQRS_SOAK_REPORT"
 )
 
-// Soak returns how long the long form of a test is to go on, with all its
-// subtests, from the environment variable PGQRS_SOAK, such as "5m". Zero asks
-// for the short form, which every run of the tests includes.
+// Soak returns how long the long form of a test runs, with all its subtests. It reads the
+// environment variable PGQRS_SOAK, such as "5m". Zero means the short form, which every run of the
+// tests includes.
 func Soak(t testing.TB) time.Duration {
 	t.Helper()
 	text := os.Getenv(soakVariable)
@@ -33,20 +33,19 @@ func Soak(t testing.TB) time.Duration {
 	return d
 }
 
-// A Row is what came of one kind of fault.
+// A Row has the results for one kind of fault.
 type Row struct {
 	Fault    string `json:"fault"`    // such as "worker process killed, SQLite"
 	Injected string `json:"injected"` // how, such as "SIGKILL at random instants"
 	Runs     int    `json:"runs"`     // how often the fault was injected
 	Messages int    `json:"messages"` // messages and runs of workflows that the test put through
-	Lost     int    `json:"lost"`     // of those, the ones that never reached their end
-	Doubled  int    `json:"doubled"`  // effects that were to happen once and happened again
+	Lost     int    `json:"lost"`     // messages and runs that never reached their end
+	Doubled  int    `json:"doubled"`  // effects that should happen once and happened again
 }
 
-// Report logs the row and appends it, as a line of JSON, to the file that the
-// environment variable PGQRS_SOAK_REPORT names, if it does. It fails the test
-// if anything was lost or doubled, and also if nothing was put through, which
-// would prove nothing.
+// Report logs the row. If the environment variable PGQRS_SOAK_REPORT names a file, Report appends
+// the row to it as a line of JSON. It fails the test if anything was lost or doubled. It also fails
+// the test if there were no messages, which would prove nothing.
 func Report(t testing.TB, row Row) {
 	t.Helper()
 	t.Logf("%s (%s): %d runs, %d messages, %d lost, %d doubled effects",
@@ -64,8 +63,7 @@ func Report(t testing.TB, row Row) {
 	}
 }
 
-// appendLine writes the line at once: tests of several packages, which are
-// several processes, share the file.
+// appendLine writes the line by one call, because several processes with tests share the file.
 func appendLine(path string, row Row) (err error) {
 	line, err := json.Marshal(row)
 	if err != nil {

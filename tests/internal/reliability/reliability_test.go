@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// verdict is a test that notes its failure.
+// A verdict is a test that records its failure.
 type verdict struct {
 	testing.TB
 	failed bool

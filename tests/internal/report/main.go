@@ -1,7 +1,11 @@
-// Report reads the output of go test -json and prints what a person wants to
-// know of it: a line a package, everything a failed test or build wrote, what a
-// test that passed logged with the word proved before it, and at the end how many conformance cases passed on each driver. It exits with
-// status 1 if anything failed.
+// Report reads the output of go test -json and prints a summary:
+//
+//   - a line for each package
+//   - the output of every failed test or build
+//   - the lines of passed tests that begin with the word proved
+//   - the number of conformance cases that passed on each driver
+//
+// It exits with status 1 if anything failed.
 package main
 
 import (

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// An event is a line of go test -json; see go doc test2json.
+// An event is a line of go test -json, as documented by go doc test2json.
 type event struct {
 	Action  string
 	Package string
@@ -19,7 +19,7 @@ type event struct {
 	Output  string
 }
 
-// A report follows the events and prints as it goes.
+// A report reads events and prints its lines as it goes.
 type report struct {
 	w        io.Writer
 	failed   bool
@@ -28,14 +28,16 @@ type report struct {
 
 // A pkg is one package's test binary.
 type pkg struct {
-	output map[string]string  // of the tests that have not passed, by name; "" is the package's own
+	// output is the output of the tests that have not passed, by name, where "" is the package
+	// itself.
+	output map[string]string
 	cases  map[string]*result // of the conformance suite, by name
 }
 
-// A result counts how a case ended, over all its runs.
+// A result counts the outcomes of a case over all of its runs.
 type result struct {
 	passed, failed, skipped int
-	why                     string // what it wrote when it was skipped
+	why                     string // the output of a skipped case
 }
 
 func newReport(w io.Writer) *report {
@@ -73,7 +75,7 @@ func (r *report) event(e event) {
 	}
 }
 
-// end deals with the end of a test, or of a package.
+// end handles the end of a test or of a package.
 func (r *report) end(p *pkg, e event) {
 	if e.Action == "fail" {
 		r.failed = true
@@ -94,8 +96,8 @@ func (r *report) end(p *pkg, e event) {
 	delete(p.output, e.Test)
 }
 
-// printAll prints what is left of a failed package: its own output and that of
-// the tests that never ended, one of which may hold a panic.
+// printAll prints the remaining output of a failed package: its own, and that of tests that never
+// ended. One of them may contain a panic.
 func (r *report) printAll(p *pkg) {
 	for _, test := range slices.Sorted(maps.Keys(p.output)) {
 		if test != "" {
@@ -138,7 +140,7 @@ func (r *report) summary() {
 	}
 }
 
-// sum adds up the cases, leaving out the groups that only hold other cases.
+// sum adds up the cases. It leaves out the groups that only contain other cases.
 func (p *pkg) sum() (sum result) {
 	names := slices.Sorted(maps.Keys(p.cases))
 	for _, name := range names {
@@ -157,7 +159,7 @@ func (p *pkg) sum() (sum result) {
 	return sum
 }
 
-// unmarked returns output without the lines that say which test runs.
+// unmarked returns output without the lines that name the running test.
 func unmarked(output string) string {
 	var b strings.Builder
 	for line := range strings.Lines(output) {
@@ -168,7 +170,7 @@ func unmarked(output string) string {
 	return b.String()
 }
 
-// proved returns what a test that passed logged to be printed: the lines that begin with "proved".
+// proved returns the lines of a passed test that begin with "proved".
 func proved(output string) string {
 	var b strings.Builder
 	for line := range strings.Lines(output) {
@@ -187,7 +189,7 @@ func message(output string) string {
 	return strings.Join(strings.Fields(logged), " ")
 }
 
-// lastLine returns the line that go test ends a package with.
+// lastLine returns the line with which go test ends a package.
 func lastLine(output string) string {
 	lines := slices.Collect(strings.Lines(output))
 	if len(lines) == 0 {

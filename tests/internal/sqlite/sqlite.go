@@ -1,5 +1,5 @@
-// Package sqlite holds what the tests of all drivers of the SQLite family
-// share: a fresh database file and the settings each connection must have.
+// Package sqlite is shared by the tests of all drivers of the SQLite family. It has a new database
+// file and the settings that each connection must have.
 package sqlite
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/pool"
 )
 
-// Settings are the PRAGMAs that every connection of a test database must
-// answer like this. A driver's DSN sets them in its own spelling.
+// Settings are PRAGMAs and the answers that every connection of a test database must give. A
+// driver's DSN sets them in its own form.
 var Settings = []pool.Setting{
 	{Query: "PRAGMA busy_timeout", Want: "5000"},
 	{Query: "PRAGMA journal_mode", Want: "wal"},
@@ -24,16 +24,16 @@ var Settings = []pool.Setting{
 	{Query: "PRAGMA foreign_keys", Want: "1"},
 }
 
-// URI returns the file: URI of a new database in the test's directory, with
-// the driver's parameters as its query.
+// URI returns the file: URI of a new database in the test's directory. Its query has the driver's
+// parameters.
 func URI(t testing.TB, query string) string {
 	path := filepath.ToSlash(filepath.Join(t.TempDir(), "pgqrs.db"))
 	uri := url.URL{Scheme: "file", Path: path, OmitHost: true, RawQuery: query}
 	return uri.String()
 }
 
-// RefusesUTF16 checks that Install, Verify and Worker.Run refuse a file whose text is UTF-16, by its
-// name.
+// RefusesUTF16 checks that Install, Verify and Worker.Run refuse a file whose text is UTF-16. Their
+// errors must name the file's encoding.
 func RefusesUTF16(t *testing.T, driver, dsn string) {
 	db := Open(t, driver, dsn)
 	db.SetMaxOpenConns(1)
@@ -54,7 +54,7 @@ func RefusesUTF16(t *testing.T, driver, dsn string) {
 	}
 }
 
-// File returns what makes a DSN of pgqrs.Open for a new file in the test's directory.
+// File returns a function that returns a DSN of pgqrs.Open for a new file in the test's directory.
 func File(scheme string) func(t *testing.T) (dsn string) {
 	return func(t *testing.T) string { return scheme + ":" + filepath.Join(t.TempDir(), "pgqrs.db") }
 }
@@ -69,9 +69,9 @@ func Open(t testing.TB, driver, dsn string) *sql.DB {
 	return Use(t, db)
 }
 
-// Use limits the pool of db, makes its first connection, and closes it when
-// the test ends. That one connection turns on WAL alone: of several that do it
-// at once some may fail with SQLITE_BUSY, whatever their busy timeout.
+// Use limits the pool of db, makes its first connection, and closes it when the test ends. The
+// first connection turns on WAL alone. If several connections do it at once, some may fail with
+// SQLITE_BUSY, whatever their busy timeout.
 func Use(t testing.TB, db *sql.DB) *sql.DB {
 	t.Helper()
 	t.Cleanup(func() {

@@ -11,7 +11,7 @@ import (
 type conn struct {
 	driver.Conn
 	tap *Tap
-	own bool // a transaction that the library began by text is open
+	own bool // a transaction that the library began by SQL text is open
 }
 
 var errOld = errors.New("tap: the driver does not take a ctx")
@@ -43,7 +43,7 @@ func (c *conn) exec(ctx context.Context, text string, send func() (driver.Result
 	c.tap.pass(ctx, text, false)
 	result, err := send()
 	if errors.Is(err, driver.ErrSkip) {
-		return nil, err // it comes again, prepared
+		return nil, err // the statement comes again, prepared
 	}
 	c.follow(text, err)
 	c.tap.pass(ctx, text, true)
@@ -187,7 +187,7 @@ type rows struct {
 	text string
 }
 
-// Close implements [driver.Rows]. Not before then is a statement done.
+// Close implements [driver.Rows]. A statement ends only when its rows are closed.
 func (r *rows) Close() error {
 	err := r.Rows.Close()
 	r.tap.count(func(n *counts) { n.rows-- })
@@ -202,7 +202,7 @@ type tx struct {
 	ctx context.Context
 }
 
-// The texts of what is no statement, but a call of a *sql.Tx.
+// The texts of calls of a *sql.Tx, which are no statements.
 const (
 	txBegin  = "/* pgqrs:begin */"
 	txCommit = "/* pgqrs:commit */"

@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// WantNoLeak fails the test if anything is left open when it ends: rows,
-// transactions or prepared statements before db is closed, which it does then,
-// and connections or goroutines afterwards. It counts the goroutines that the
-// test's own starts after this call, and theirs.
+// WantNoLeak fails the test if anything is left open when it ends. Before db is closed, it checks
+// for rows, transactions and prepared statements. Then it closes db, and checks for connections and
+// goroutines. It counts the goroutines that the test's goroutine starts after this call, and the
+// goroutines that these start.
 //
-// Call it as soon as db is open: what the test cleans up later is done before.
+// Call WantNoLeak as soon as db is open. Clean-ups that the test registers later run before the
+// check.
 func WantNoLeak(t testing.TB, db *sql.DB) {
 	t.Helper()
 	p := Of(db)
@@ -43,7 +44,7 @@ func WantNoLeak(t testing.TB, db *sql.DB) {
 	})
 }
 
-// goroutines returns the stacks of goroutines with a label.
+// goroutines returns the stacks of the goroutines with a label.
 func goroutines(t testing.TB, label string) string {
 	var all strings.Builder
 	if err := pprof.Lookup("goroutine").WriteTo(&all, 1); err != nil {

@@ -4,5 +4,5 @@ package tap
 
 import "database/sql/driver"
 
-// scanned returns the rows as they are: database/sql scans.
+// scanned returns the rows unchanged, because database/sql scans them.
 func scanned(r *rows) driver.Rows { return r }

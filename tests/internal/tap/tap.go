@@ -1,6 +1,5 @@
-// Package tap puts itself between database/sql and a driver. It counts what is
-// opened and closed, and stops statements on their way, so that a test can have
-// something else happen first.
+// Package tap stands between database/sql and a driver. It counts what is opened and closed. It can
+// hold a statement, so that a test can make something else happen first.
 package tap
 
 import (
@@ -23,7 +22,7 @@ type Tap struct {
 	stops []*Stop
 }
 
-// counts are of what is open.
+// A counts has the numbers of open things.
 type counts struct {
 	conns, stmts, rows, txs int
 }
@@ -32,7 +31,7 @@ func (c counts) String() string {
 	return fmt.Sprintf("%d connections, %d statements, %d rows, %d transactions", c.conns, c.stmts, c.rows, c.txs)
 }
 
-// Open is sql.Open, with a tap. The caller closes the database.
+// Open is like sql.Open, with a tap. The caller closes the database.
 func Open(t testing.TB, name, dsn string) *sql.DB {
 	t.Helper()
 	plain, err := sql.Open(name, dsn)
@@ -49,10 +48,10 @@ func Open(t testing.TB, name, dsn string) *sql.DB {
 	return sql.OpenDB(p)
 }
 
-// Of returns the tap of a database that Open opened.
+// For a database that Open opened, Of returns its tap.
 func Of(db *sql.DB) *Tap { return db.Driver().(*Tap) }
 
-// An opener is a Connector for a driver that has none.
+// An opener is a Connector for a driver without one.
 type opener struct {
 	driver driver.Driver
 	dsn    string
@@ -89,21 +88,21 @@ func (p *Tap) counted() counts {
 	return p.open
 }
 
-// A Stop is where a statement is held.
+// A Stop is a point at which a statement is held.
 type Stop struct {
 	tag     string
 	after   bool
-	reached chan struct{} // closed when the statement is there
-	gone    chan struct{} // closed when it may go on
+	reached chan struct{} // closed when the statement has arrived
+	gone    chan struct{} // closed when the statement may continue
 	once    sync.Once
 }
 
-// Before holds the next statement whose text contains the tag before the
-// database sees it. A statement whose ctx ends goes on.
+// Before holds the next statement whose text contains the tag, before the database receives it. A
+// statement whose ctx ends continues.
 func (p *Tap) Before(t testing.TB, tag string) *Stop { return p.stop(t, tag, false) }
 
-// After holds the next statement whose text contains the tag when it is done,
-// and its rows are read, but before the caller is told.
+// After holds the next statement whose text contains the tag once the statement has ended and its
+// rows have been read, but before the call returns.
 func (p *Tap) After(t testing.TB, tag string) *Stop { return p.stop(t, tag, true) }
 
 func (p *Tap) stop(t testing.TB, tag string, after bool) *Stop {
@@ -115,7 +114,7 @@ func (p *Tap) stop(t testing.TB, tag string, after bool) *Stop {
 	return s
 }
 
-// Wait returns when the statement is held. It fails the test if none comes within a minute.
+// Wait waits until the statement is held. It fails the test if none is held within a minute.
 func (s *Stop) Wait(t testing.TB) {
 	t.Helper()
 	select {
@@ -125,7 +124,7 @@ func (s *Stop) Wait(t testing.TB) {
 	}
 }
 
-// Held reports whether the statement is held, or was.
+// Held reports whether the statement is held, or has been.
 func (s *Stop) Held() bool {
 	select {
 	case <-s.reached:
@@ -135,10 +134,10 @@ func (s *Stop) Held() bool {
 	}
 }
 
-// Go lets the statement go on, and those that come.
+// Go lets the statement continue, and later statements too.
 func (s *Stop) Go() { s.once.Do(func() { close(s.gone) }) }
 
-// pass is where a statement goes by, before it is sent and after it is done.
+// pass is called for each statement, before it is sent and after it has ended.
 func (p *Tap) pass(ctx context.Context, text string, after bool) {
 	p.mu.Lock()
 	var held *Stop

@@ -97,7 +97,7 @@ func TestStops(t *testing.T) {
 		}
 		stop.Go()
 		must(t, <-done)
-		_, err := db.ExecContext(t.Context(), "/* held */ DELETE FROM t") // is not held
+		_, err := db.ExecContext(t.Context(), "/* held */ DELETE FROM t") // it is not held
 		must(t, err)
 	}
 }

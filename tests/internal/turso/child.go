@@ -18,7 +18,7 @@ import (
 //go:embed child.mjs
 var script string
 
-// running returns the child of this test binary, and starts it first.
+// running returns the child of this test binary, and starts it if necessary.
 var running = sync.OnceValues(func() (*child, error) {
 	dir, err := engine()
 	if err != nil {
@@ -31,7 +31,9 @@ var running = sync.OnceValues(func() (*child, error) {
 type child struct {
 	lastConn, lastRequest atomic.Int64
 
-	writing sync.Mutex // never held with mu: the process may not read before its answers are
+	// writing is never held with mu, because the process may read nothing before its answers are
+	// read.
+	writing sync.Mutex
 	in      io.Writer
 
 	mu      sync.Mutex
@@ -39,7 +41,7 @@ type child struct {
 	err     error                   // why the process is gone
 }
 
-// A request asks for one operation; the fields it needs are set.
+// A request asks for one operation. Only the fields that it needs are set.
 type request struct {
 	ID      int64    `json:"id"`
 	Op      string   `json:"op"` // open, run, cancel or close
@@ -48,7 +50,7 @@ type request struct {
 	Options *options `json:"options,omitempty"`
 	SQL     string   `json:"sql,omitempty"`
 	Args    []value  `json:"args,omitzero"`
-	Query   bool     `json:"query,omitempty"`  // rows are wanted
+	Query   bool     `json:"query,omitempty"`  // whether it returns rows
 	Target  int64    `json:"target,omitempty"` // the request to cancel
 }
 
@@ -64,7 +66,7 @@ type response struct {
 
 type column struct{ Name, Type string }
 
-// start starts the process. It ends with this one, which closes its stdin.
+// start starts the process. It ends with this process, which closes its stdin.
 func start(dir string) (*child, error) {
 	cmd := exec.Command("node", "--input-type=module", "--eval", script)
 	cmd.Dir = dir // where the script's imports are found
@@ -90,7 +92,7 @@ func start(dir string) (*child, error) {
 	return c, nil
 }
 
-// read hands out responses until there are no more.
+// read passes responses on until there are no more.
 func (c *child) read(out io.Reader) error {
 	for in := bufio.NewReader(out); ; {
 		line, err := in.ReadBytes('\n')
@@ -111,7 +113,7 @@ func (c *child) read(out io.Reader) error {
 	}
 }
 
-// end lets every call fail, those to come too.
+// end makes all present and future calls fail.
 func (c *child) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,8 +124,8 @@ func (c *child) end(err error) {
 	c.waiting = nil
 }
 
-// call sends a request and waits for its response. If ctx is done before, it
-// has the wait for a lock given up; anything else runs to its end.
+// call sends a request and waits for its response. If ctx ends first, a wait for a lock is given
+// up. Everything else runs to its end.
 func (c *child) call(ctx context.Context, r request) (response, error) {
 	if err := ctx.Err(); err != nil {
 		return response{}, err
@@ -154,7 +156,7 @@ func (c *child) call(ctx context.Context, r request) (response, error) {
 	return answer, nil
 }
 
-// send sends a request, whose response is to go to a channel, if there is one.
+// send sends a request, and a channel for the response, if there is one.
 func (c *child) send(r request, to chan response) error {
 	line, err := json.Marshal(r)
 	if err != nil {

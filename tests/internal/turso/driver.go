@@ -1,13 +1,14 @@
-// Package turso is a database/sql driver for the Turso engine, made for tests.
+// Package turso is a database/sql driver for the Turso engine, for tests.
 //
-// The engine runs in a Node process, one for the test binary, and every
-// connection is one of the engine's own. The driver registers the name of
-// Turso's Go driver and reads its data source names:
+// The engine runs in a Node process, one for the test binary. Every connection of the driver is a
+// connection of the engine. The driver registers the name of Turso's Go driver and accepts its data
+// source names:
 //
-//	path[?_busy_timeout=milliseconds][&experimental=a,b][&encryption_cipher=c&encryption_hexkey=k][&vfs=syscall]
+//	path[?_busy_timeout=milliseconds][&experimental=a,b]
+//		[&encryption_cipher=c&encryption_hexkey=k][&vfs=syscall]
 //
-// It needs Node and npm, which fetches the engine once and keeps it in the
-// user's cache directory. [Require] skips a test where they are missing.
+// It needs Node and npm, which downloads the engine once and keeps it in the user's cache
+// directory. [Require] skips a test if they are missing.
 package turso
 
 import (
@@ -40,19 +41,19 @@ func (turso) Open(dsn string) (driver.Conn, error) {
 
 // A Connector makes connections to one database.
 type Connector struct {
-	// Pragmas are run on each connection.
+	// Pragmas are executed on each connection.
 	Pragmas []string
-	// Trace is called after every statement with what came of it, if it is
-	// set. It must be safe for concurrent use.
+	// Trace, if set, is called after every statement with its error. It must be safe for concurrent
+	// use.
 	Trace func(text string, err error)
 
 	path    string
 	options options
 }
 
-// options are those of the engine's constructor in JavaScript.
+// options are the options of the engine's constructor in JavaScript.
 type options struct {
-	Timeout      int         `json:"timeout"` // to wait for locks, in milliseconds
+	Timeout      int         `json:"timeout"` // for locks, in milliseconds
 	Experimental []string    `json:"experimental,omitempty"`
 	Encryption   *encryption `json:"encryption,omitempty"`
 }
@@ -82,7 +83,7 @@ func NewConnector(dsn string) (*Connector, error) {
 			if c.options.Timeout, err = strconv.Atoi(value); err != nil {
 				return nil, fmt.Errorf("turso: _busy_timeout: %w", err)
 			}
-			c.options.Timeout = max(c.options.Timeout, 0) // -1 is none
+			c.options.Timeout = max(c.options.Timeout, 0) // -1 means none
 		case "experimental":
 			c.options.Experimental = strings.Split(value, ",")
 		case "encryption_cipher":
@@ -127,8 +128,8 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-// A conn is one connection of the engine. What it is asked to do ends before
-// the call returns: a ctx that is done only ends a wait for a lock.
+// A conn is one connection of the engine. A call returns only when its work has ended: if ctx ends,
+// it only ends a wait for a lock.
 type conn struct {
 	child *child
 	id    int64
@@ -193,8 +194,8 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // Begin implements [driver.Conn].
 func (c *conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
 
-// IsValid implements [driver.Validator]: a connection that is given back in
-// the middle of a transaction is closed, which rolls that back.
+// IsValid implements [driver.Validator]. A connection that is returned in the middle of a
+// transaction is closed, which rolls the transaction back.
 func (c *conn) IsValid() bool { return !c.open }
 
 // Close implements [driver.Conn].
@@ -203,8 +204,8 @@ func (c *conn) Close() error {
 	return err
 }
 
-// Prepare implements [driver.Conn]. As in Turso's own driver a statement is
-// only its text; the engine compiles it at each use.
+// Prepare implements [driver.Conn]. As in Turso's own driver, a prepared statement is only its
+// text. The engine compiles the text at each use.
 func (c *conn) Prepare(text string) (driver.Stmt, error) { return stmt{c, text}, nil }
 
 type stmt struct {
@@ -223,7 +224,7 @@ func (s stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (drive
 	return s.conn.QueryContext(ctx, s.text, args)
 }
 
-// Exec and Query are for callers older than contexts; database/sql is not one.
+// Exec and Query are for callers without contexts. database/sql uses contexts.
 func (stmt) Exec([]driver.Value) (driver.Result, error) { return nil, driver.ErrSkip }
 func (stmt) Query([]driver.Value) (driver.Rows, error)  { return nil, driver.ErrSkip }
 
@@ -242,7 +243,7 @@ type result struct{ last, changes int64 }
 func (r result) LastInsertId() (int64, error) { return r.last, nil }
 func (r result) RowsAffected() (int64, error) { return r.changes, nil }
 
-// rows are all there already.
+// A rows has read all of its rows already.
 type rows struct {
 	columns []column
 	left    [][]value
@@ -269,7 +270,8 @@ func (r *rows) Next(dest []driver.Value) error {
 	return nil
 }
 
-// in is the value as Turso's driver hands it out: text in columns declared to hold times as a time.
+// in returns the value as Turso's driver does. Text in a column that is declared to hold times
+// becomes a time.
 func (v value) in(c column) driver.Value {
 	text, ok := v.any.(string)
 	if !ok {

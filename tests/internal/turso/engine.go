@@ -18,11 +18,11 @@ var (
 	lock []byte
 )
 
-// errMissing is returned where the engine cannot be had.
+// errMissing is returned if the engine is not available.
 var errMissing = errors.New("turso: the engine runs in Node: install node and npm (on Debian the packages nodejs and npm), and let npm reach its registry")
 
-// Require starts the engine. Where it cannot be had, it fails the test if CI
-// is set in the environment, and skips it otherwise.
+// Require starts the engine. If the engine is not available, Require fails the test if CI is set in
+// the environment, and skips the test otherwise.
 func Require(t testing.TB) {
 	t.Helper()
 	_, err := running()
@@ -35,9 +35,8 @@ func Require(t testing.TB) {
 	}
 }
 
-// engine returns the directory into which npm has put the engine, and has npm
-// do so first if need be. Of several processes that do so at once the first to
-// be ready wins.
+// engine returns the directory with the engine. If necessary, npm downloads the engine first. If
+// several processes do so at once, the first to finish wins.
 func engine() (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -60,7 +59,7 @@ func engine() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(fresh) // nothing, once it is renamed
+	defer os.RemoveAll(fresh) // does nothing after the rename
 	for name, content := range map[string][]byte{"package.json": manifest, "package-lock.json": lock} {
 		if err := os.WriteFile(filepath.Join(fresh, name), content, 0o644); err != nil {
 			return "", err

@@ -11,8 +11,8 @@ import (
 	"github.com/pgqrs/pgqrs-go/tests/internal/sqlite"
 )
 
-// Open has pgqrs.Open make a new database, with options such as ?mvcc=1, and
-// closes it when the test ends.
+// Open makes pgqrs.Open create a new database, with options such as ?mvcc=1. It closes the database
+// when the test ends.
 func Open(t *testing.T, options string) (*sql.DB, pgqrs.Dialect) {
 	t.Helper()
 	Require(t)
@@ -21,8 +21,8 @@ func Open(t *testing.T, options string) (*sql.DB, pgqrs.Dialect) {
 	return s.DB(), s.Dialect()
 }
 
-// OpenTraced returns a new database, with the settings for MVCC mode, that has
-// trace called after each statement; see [Connector].
+// OpenTraced returns a new database with the settings for MVCC mode. It calls trace after each
+// statement, as [Connector] documents.
 func OpenTraced(t testing.TB, trace func(text string, err error)) *sql.DB {
 	t.Helper()
 	Require(t)

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// A value is a [driver.Value] on its way: JSON null, a string, or an object
-// that says what it holds, so that integers are exact and reals stay reals.
+// A value is a [driver.Value] in JSON: null, a string, or an object that names its type, so that
+// integers are exact and reals stay reals.
 type value struct{ any }
 
 type wireValue struct {

@@ -1,7 +1,11 @@
-// Package demo is a small shop at work, for looking at: its queues fill and
-// drain, some of its mails cannot be delivered, a provider is down now and
-// then, partners hear of events in their order, reports are written by the
-// clock, and its orders are workflow runs that succeed, wait, retry and fail.
+// Package demo runs a small shop that fills a database with activity to look at:
+//
+//   - Queues fill and drain.
+//   - Some mails cannot be delivered.
+//   - A provider is down now and then.
+//   - Partners receive events in order.
+//   - Schedules write reports.
+//   - Orders are workflow runs that succeed, wait, retry and fail.
 package demo
 
 import (
@@ -14,11 +18,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A Shop sends mails, writes reports, tells partners of events and handles orders.
+// A Shop sends mails, writes reports, sends events to partners and handles orders.
 type Shop struct {
-	// Interval is how often something happens. Zero means 250 ms.
+	// Interval is the time between two events of the shop. Zero means 250 ms.
 	Interval time.Duration
-	// Seed makes what happens the same each time, but for its timing.
+	// Seed makes the same things happen each time, except for their timing.
 	Seed uint64
 
 	mails   *pgqrs.Queue[mail]
@@ -57,8 +61,8 @@ func (s *Shop) open(store *pgqrs.Store) {
 	s.parcels = pgqrs.NewWorkflow[string, string](store, "parcel")
 }
 
-// schedules are what the shop does by the clock. One of them is held while the report before it is
-// unfinished.
+// schedules returns the shop's schedules. An instant of one of them is a duplicate while the report
+// before it is unfinished.
 func (s *Shop) schedules() []pgqrs.Schedule {
 	return []pgqrs.Schedule{
 		{Name: "stocktaking", Rule: pgqrs.Every(10 * time.Second), Target: s.reports.Target(report{Name: "stock"}, pgqrs.Key("stock"))},
@@ -66,8 +70,7 @@ func (s *Shop) schedules() []pgqrs.Schedule {
 	}
 }
 
-// stock gives the shop a past: a backlog, a queue that somebody paused, and payloads that are not
-// nice.
+// stock gives the shop a past: a backlog, a paused queue, and payloads that are hard to display.
 func (s *Shop) stock(ctx context.Context, store *pgqrs.Store) error {
 	var newsletter []mail
 	for i := range 120 {
@@ -84,7 +87,7 @@ func (s *Shop) stock(ctx context.Context, store *pgqrs.Store) error {
 	return store.PauseQueue(ctx, "imports")
 }
 
-// produce makes something happen every Interval.
+// produce calls happen every Interval.
 func (s *Shop) produce(ctx context.Context, store *pgqrs.Store) error {
 	chance := rand.New(rand.NewPCG(s.Seed, 0))
 	interval := s.Interval
@@ -105,7 +108,7 @@ func (s *Shop) produce(ctx context.Context, store *pgqrs.Store) error {
 	}
 }
 
-// happen is the nth thing that happens.
+// happen makes the nth thing happen.
 func (s *Shop) happen(ctx context.Context, store *pgqrs.Store, n int, chance *rand.Rand) error {
 	who := customer(chance.IntN(500))
 	if n%15 == 0 {
@@ -115,7 +118,7 @@ func (s *Shop) happen(ctx context.Context, store *pgqrs.Store, n int, chance *ra
 		return err
 	}
 	if n%2 == 0 {
-		partner := fmt.Sprintf("partner-%d", chance.IntN(8)) // hears of events in their order
+		partner := fmt.Sprintf("partner-%d", chance.IntN(8)) // gets its events in order
 		if _, err := s.events.Enqueue(ctx, event{Kind: "stock", Partner: partner, N: n}, pgqrs.Group(partner)); err != nil {
 			return err
 		}

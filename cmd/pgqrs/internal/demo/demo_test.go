@@ -52,7 +52,7 @@ func missing(seen map[string]bool, want []string) string {
 	return ""
 }
 
-// look notes what there is.
+// look records the state of the store in seen.
 func look(t *testing.T, store *pgqrs.Store, seen map[string]bool) {
 	t.Helper()
 	ctx := t.Context()

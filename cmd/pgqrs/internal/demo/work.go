@@ -24,7 +24,7 @@ type (
 	}
 )
 
-// large orders wait for somebody to approve them.
+// large reports whether an order waits for somebody to approve it.
 func (o order) large() bool { return o.Cents > 45_000 }
 
 const approved pgqrs.Signal[bool] = "approved"
@@ -54,7 +54,7 @@ func writeReport(ctx context.Context, m *pgqrs.Message[report]) error {
 	return take(ctx, 4*time.Second)
 }
 
-// tellPartner fails for one of the partners, which ends in the dead letters.
+// tellPartner fails for one of the partners, whose messages become dead letters.
 func tellPartner(ctx context.Context, m *pgqrs.Message[event]) error {
 	if err := take(ctx, 300*time.Millisecond); err != nil {
 		return err
@@ -65,8 +65,8 @@ func tellPartner(ctx context.Context, m *pgqrs.Message[event]) error {
 	return nil
 }
 
-// handleOrder is a workflow: it reserves, charges, waits for approval of a large order, and sends
-// the parcel.
+// handleOrder is a workflow that reserves, charges, waits for the approval of a large order, and
+// sends the parcel.
 func (s *Shop) handleOrder(ctx context.Context, run *pgqrs.Run, o order) (string, error) {
 	err := run.Do(ctx, "reserve", func(ctx context.Context) error { return take(ctx, 300*time.Millisecond) })
 	if err != nil {
@@ -111,7 +111,7 @@ func sendParcel(ctx context.Context, run *pgqrs.Run, to string) (string, error) 
 	return pgqrs.Step(ctx, run, "label", func(context.Context) (string, error) { return fmt.Sprintf("label %d", run.ID()), nil })
 }
 
-// take lets up to d pass, a fifth of it at least.
+// take waits for a random time between a fifth of d and d.
 func take(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

@@ -1,5 +1,5 @@
-// Command table reads the reports of package reliability, lines of JSON, on
-// its standard input and writes them as a table in Markdown.
+// Command table reads the reports of package reliability, which are lines of JSON, from its
+// standard input and writes them as a table in Markdown.
 package main
 
 import (
@@ -23,7 +23,7 @@ const head = `| fault | how injected | runs | messages | lost | doubled effects 
 |---|---|---|---|---|---|
 `
 
-// write sums up the rows of the same fault, injected in the same way.
+// write adds up the rows of the same fault and the same injection.
 func write(w io.Writer, r io.Reader) error {
 	type key struct{ fault, injected string }
 	sums := map[key]*reliability.Row{}
