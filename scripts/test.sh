@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything: format, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
+# Checks everything: format, prose, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
 # modules, and all tests, on every driver. The race detector is on, except for drivers of SQLite and
 # Turso where another driver runs the same code of the library.
 #
@@ -74,6 +74,9 @@ fi
 step 'format'
 unformatted=$(gofmt -l .)
 [[ -z $unformatted ]] || fail "gofmt would change:"$'\n'"$unformatted"
+
+step 'prose of comments and pages'
+go run ./scripts/prose >/dev/null || fail 'go run ./scripts/prose -list shows the sentences to rewrite'
 
 step 'the root module alone: go 1.24, the standard library, sqlmock for its tests'
 GOWORK=off go build ./...
