@@ -625,7 +625,13 @@ var postgresSchemaTexts = schemaSQL{
 	},
 	drop: []string{
 		`/* pgqrs:schema.drop_tables */ DROP TABLE IF EXISTS pgqrs_groups, pgqrs_schedule_runs, pgqrs_schedules, pgqrs_workflow_signals, pgqrs_workflow_steps, pgqrs_workflow_runs, pgqrs_workflows, pgqrs_messages, pgqrs_workers, pgqrs_queues, pgqrs_migrations`,
-		`/* pgqrs:schema.drop_function */ DROP FUNCTION IF EXISTS pgqrs_refuse_json()`,
+		`/* pgqrs:schema.drop_function */
+		DO $$
+		BEGIN
+			DROP FUNCTION IF EXISTS pgqrs_refuse_json();
+		EXCEPTION WHEN dependent_objects_still_exist THEN NULL; -- it is that of another schema
+		END
+		$$`,
 		`/* pgqrs:schema.drop_types */
 		DO $$
 		BEGIN

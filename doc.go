@@ -44,7 +44,8 @@
 // [Queue.HandleTx] and [StepTx]. The database's clock decides what is due.
 //
 // For several processes on several machines use [Postgres], 13 or newer. [SQLite], 3.38 or newer,
-// and [Turso] serve processes that share a file, one write at a time.
+// serves processes of one machine that share a file, one write at a time. [Turso] does the same for
+// libSQL. A file of Turso itself belongs to one process.
 //
 // These structs marshal to JSON: MessageInfo, QueueInfo, QueueDepth, PolicyInfo, WorkerInfo,
 // RunInfo, StepInfo, ScheduleInfo, ScheduleRun and Report. Names are in snake_case. Zero times are

@@ -19,7 +19,7 @@
 //
 //	PGQRS_TEST_DRIVER=sqlite PGQRS_TEST_DIALECT=sqlite \
 //	PGQRS_TEST_DSN='file:{dir}/q.db?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)' \
-//	go test ./generic
+//	go test ./drivers/generic
 //
 // For postgres the DSN names a database in which the tests may create schemas, which they drop
 // again. The tests add the parameter search_path to it. Without a DSN they start a server of their
