@@ -10,9 +10,12 @@
 //	mock.ExpectCommit()
 //
 // Every function takes the dialect of the Store, because some operations send other statements on
-// SQLite and Turso than on PostgreSQL. The page docs/STATEMENTS.md lists the statements of all
-// operations. The mock needs sqlmock's default matcher. The Store may prepare statements or not, but
-// it must have neither a Notifier nor Config.Concurrent.
+// SQLite and Turso than on PostgreSQL. The mock needs sqlmock's default matcher. The Store may
+// prepare statements or not, but it must have neither Config.Notifier nor Config.Concurrent. The
+// queue or workflow has been used before.
+//
+// The page docs/STATEMENTS.md lists the statements of all operations, and of those that this
+// package leaves out.
 //
 // # Arguments
 //
@@ -25,10 +28,10 @@
 // # Errors
 //
 // If the operation sends one statement, WillReturnError on the returned expectation makes it fail.
-// Make an operation of several statements fail at its beginning:
+// Make an operation of several statements, such as an Enqueue with a Group, fail at its beginning:
 //
-//	mock.ExpectBegin().WillReturnError(err)                    // of a Store
-//	mock.ExpectQuery("pgqrs:group.lock").WillReturnError(err) // in a transaction of the caller
+//	mock.ExpectBegin().WillReturnError(err)                   // on a Store
+//	mock.ExpectQuery("pgqrs:group.lock").WillReturnError(err) // in the caller's transaction
 package mockpgqrs
 
 import (

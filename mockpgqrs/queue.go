@@ -20,13 +20,14 @@ func ExpectEnqueueDuplicate(mock sqlmock.Sqlmock, d pgqrs.Dialect, key string, i
 	return e
 }
 
-// ExpectEnqueueGroup expects an Enqueue or an EnqueueBatch with one [pgqrs.Group], and without keys.
-// It returns the ids.
+// ExpectEnqueueGroup expects an Enqueue or an EnqueueBatch with one [pgqrs.Group], and without
+// keys. The call returns the ids.
 func ExpectEnqueueGroup(mock sqlmock.Sqlmock, d pgqrs.Dialect, ids ...int64) (e *sqlmock.ExpectedQuery) {
 	atomic(mock, func() { e = enqueueGroup(mock, ids) })
 	return e
 }
 
+// enqueueGroup expects the statements of ExpectEnqueueGroup in their transaction.
 func enqueueGroup(mock sqlmock.Sqlmock, ids []int64) *sqlmock.ExpectedQuery {
 	query(mock, "group.lock", args(1), row{false, false, false})
 	e := query(mock, "message.group_enqueue", args(2), keyRows(nil, ids)...)
@@ -44,8 +45,8 @@ func ExpectEnqueueBatch(mock sqlmock.Sqlmock, d pgqrs.Dialect, ids ...int64) *sq
 }
 
 // ExpectEnqueueBatchOptions expects an EnqueueBatch with options other than a Group, or of payloads
-// such as numbers and texts. The EnqueueBatch returns the ids. The keys are the keys that
-// [pgqrs.Each] gives the messages. They are nil if the messages have none.
+// such as numbers and texts. The EnqueueBatch returns the ids. Each message has one of the keys,
+// which are not taken, or keys is nil. Headers from Config.Headers are an option too.
 func ExpectEnqueueBatchOptions(mock sqlmock.Sqlmock, d pgqrs.Dialect, keys []string, ids ...int64) *sqlmock.ExpectedQuery {
 	if len(ids) == 1 {
 		return ExpectEnqueue(mock, d, ids[0])
@@ -71,16 +72,18 @@ func Message(id int64, payload any) pgqrs.MessageInfo {
 	return pgqrs.MessageInfo{ID: id, Raw: marshal(payload), Attempt: 1, Claim: 1}
 }
 
-// ExpectFirstDequeue expects the first Dequeue of a Store from a queue. It also makes the row of a
-// worker, whose id is 1. Otherwise it is like [ExpectDequeue].
+// ExpectFirstDequeue expects the first Dequeue of a Store from a queue. This Dequeue also makes the
+// row of a worker, whose id is 1. Otherwise ExpectFirstDequeue is like [ExpectDequeue].
 func ExpectFirstDequeue(mock sqlmock.Sqlmock, d pgqrs.Dialect, messages ...pgqrs.MessageInfo) *sqlmock.ExpectedQuery {
 	query(mock, "worker.register", args(4), row{1, false, 1})
 	return ExpectDequeue(mock, d, messages...)
 }
 
 // ExpectDequeue expects a Dequeue other than the first, from a queue without limits. The Dequeue
-// returns the messages, which may be none. The mock returns the ID, Raw, Priority, Attempt, Claim,
-// Key, Headers, LastError, EnqueuedAt, DueAt and LeasedUntil of a message, and no Group.
+// returns the messages. There may be none. They must decode and have attempts left.
+//
+// The mock returns the ID, Raw, Priority, Attempt, Claim, Key, Headers, LastError, EnqueuedAt,
+// DueAt and LeasedUntil of a message. It returns no Group and no BatchID.
 func ExpectDequeue(mock sqlmock.Sqlmock, d pgqrs.Dialect, messages ...pgqrs.MessageInfo) *sqlmock.ExpectedQuery {
 	rows := make([]row, len(messages))
 	for i, m := range messages {
@@ -94,27 +97,26 @@ func ExpectDequeue(mock sqlmock.Sqlmock, d pgqrs.Dialect, messages ...pgqrs.Mess
 	return e
 }
 
-// ExpectAck expects an Ack that archives the messages. The leases of all its other messages are
-// lost: without ids every Ack returns an error matching [pgqrs.ErrLeaseLost].
-//
-// The messages have no Group and belong to no batch. This also holds for [ExpectFail] and
-// [ExpectRelease].
+// ExpectAck expects an Ack of messages without a Group and a batch. The ids are the messages that
+// are archived. The leases of the other messages are lost, so that the Ack returns an error
+// matching [pgqrs.ErrLeaseLost].
 func ExpectAck(mock sqlmock.Sqlmock, d pgqrs.Dialect, ids ...int64) *sqlmock.ExpectedQuery {
 	return query(mock, "message.ack", args(1), idRows(ids)...)
 }
 
-// ExpectFail expects a Fail, on a queue whose Policy names no DeadLetter. A Fail with a
-// [pgqrs.Snooze] is a Release. Otherwise it is like [ExpectAck].
+// ExpectFail expects a Fail on a queue whose Policy names no DeadLetter. Use [ExpectRelease] for a
+// Fail with a [pgqrs.Snooze]. Otherwise ExpectFail is like [ExpectAck].
 func ExpectFail(mock sqlmock.Sqlmock, d pgqrs.Dialect, ids ...int64) *sqlmock.ExpectedQuery {
 	return query(mock, "message.fail", args(1), idRows(ids)...)
 }
 
-// ExpectRelease expects a Release. Otherwise it is like [ExpectAck].
+// ExpectRelease expects a Release. Otherwise ExpectRelease is like [ExpectAck].
 func ExpectRelease(mock sqlmock.Sqlmock, d pgqrs.Dialect, ids ...int64) *sqlmock.ExpectedQuery {
 	return query(mock, "message.release", args(1), idRows(ids)...)
 }
 
-// ExpectExtend expects an Extend. Otherwise it is like [ExpectAck].
+// ExpectExtend expects an Extend, of messages with or without a Group. Otherwise ExpectExtend is
+// like [ExpectAck].
 func ExpectExtend(mock sqlmock.Sqlmock, d pgqrs.Dialect, ids ...int64) *sqlmock.ExpectedQuery {
 	return query(mock, "message.extend", args(2), idRows(ids)...)
 }

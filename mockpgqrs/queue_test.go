@@ -21,7 +21,8 @@ func enqueue(want error, opts ...pgqrs.Option) func(context.Context, *pgqrs.Stor
 	}
 }
 
-// enqueueBatch returns a call that enqueues three numbers, or an email for each, as messages 7 to 9.
+// enqueueBatch returns a call that enqueues three numbers, or an email for each, as messages 7 to
+// 9.
 func enqueueBatch[T any](payloads []T, opts ...pgqrs.Option) func(context.Context, *pgqrs.Store) error {
 	return func(ctx context.Context, s *pgqrs.Store) error {
 		ids, err := pgqrs.NewQueue[T](s, "emails").EnqueueBatch(ctx, payloads, opts...)
@@ -174,6 +175,12 @@ var queueOperations = []operation{
 	}, {
 		name: "Extend", expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) { ExpectExtend(mock, d, 7, 8) },
 		call: settle(nil, func(ctx context.Context, q *pgqrs.Queue[email], ms ...*pgqrs.Message[email]) error {
+			return q.Extend(ctx, time.Minute, ms...)
+		}),
+	}, {
+		name: "Extend of a message with a Group", expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) { ExpectExtend(mock, d, 7, 8) },
+		call: settle(nil, func(ctx context.Context, q *pgqrs.Queue[email], ms ...*pgqrs.Message[email]) error {
+			ms[0].Queue, ms[0].Group = "emails", "a"
 			return q.Extend(ctx, time.Minute, ms...)
 		}),
 	},

@@ -12,8 +12,8 @@ import (
 	"github.com/pgqrs/pgqrs-go"
 )
 
-// ExpectInstall expects an Install with nothing to do: all tables are there, and pgqrs 0.15 does not
-// use them. It takes what is there from [pgqrs.Dialect.Migrations].
+// ExpectInstall expects the first Install of a Store, with nothing to do. All tables exist, and
+// pgqrs 0.15 does not use them.
 func ExpectInstall(mock sqlmock.Sqlmock, d pgqrs.Dialect) {
 	switch d {
 	case pgqrs.Postgres:
@@ -32,22 +32,19 @@ func ExpectInstall(mock sqlmock.Sqlmock, d pgqrs.Dialect) {
 	query(mock, "schema.shared", nil)
 }
 
-// made has the lines of migrations that make an object, with its kind, table and name.
+// made has the lines of migrations that make an object, and the kind, table and name of the object.
+// The table of a column is in an earlier line.
 var made = []struct {
 	line   *regexp.Regexp
 	object string
 }{
+	{regexp.MustCompile(`^CREATE TABLE IF NOT EXISTS (\w+)`), "table $1"},
+	{regexp.MustCompile(`^\t([a-z_]+) `), "column TABLE $1"},
 	{regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+)`), "column $1 $2"},
 	{regexp.MustCompile(`^ALTER TYPE (\w+) ADD VALUE IF NOT EXISTS '(\w+)'`), "value $1 $2"},
 	{regexp.MustCompile(`INDEX IF NOT EXISTS (\w+) ON (\w+)`), "index $2 $1"},
 	{regexp.MustCompile(`CREATE TRIGGER (\w+) BEFORE .* ON (\w+)`), "trigger $2 $1"},
 }
-
-// These are the first line of a table and the line of a column.
-var (
-	tableLine  = regexp.MustCompile(`^CREATE TABLE IF NOT EXISTS (\w+)`)
-	columnLine = regexp.MustCompile(`^\t([a-z_]+) `)
-)
 
 // installed returns the migrations of a dialect, and the objects that they make.
 func installed(d pgqrs.Dialect) (versions, objects []row) {
@@ -60,27 +57,20 @@ func installed(d pgqrs.Dialect) (versions, objects []row) {
 			panic(err) // the files are embedded
 		}
 		versions = append(versions, row{version, file, 1})
-		objects = append(objects, objectsOf(string(text))...)
-	}
-	return versions, objects
-}
-
-// objectsOf returns the objects that a migration makes.
-func objectsOf(migration string) (objects []row) {
-	table := ""
-	for line := range strings.Lines(migration) {
-		if found := tableLine.FindStringSubmatch(line); found != nil {
-			table = found[1]
-			objects = append(objects, row{"table", table, ""})
-		} else if found := columnLine.FindStringSubmatch(line); found != nil {
-			objects = append(objects, row{"column", table, found[1]})
-		}
-		for _, m := range made {
-			if found := m.line.FindStringSubmatchIndex(line); found != nil {
+		table := ""
+		for line := range strings.Lines(string(text)) {
+			for _, m := range made {
+				found := m.line.FindStringSubmatchIndex(line)
+				if found == nil {
+					continue
+				}
 				object := strings.Fields(string(m.line.ExpandString(nil, m.object, line, found)))
-				objects = append(objects, row{object[0], object[1], object[2]})
+				if object[0] == "table" {
+					table, object = object[1], append(object, "")
+				}
+				objects = append(objects, row{object[0], strings.Replace(object[1], "TABLE", table, 1), object[2]})
 			}
 		}
 	}
-	return objects
+	return versions, objects
 }

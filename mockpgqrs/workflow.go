@@ -21,8 +21,8 @@ func ExpectStart(mock sqlmock.Sqlmock, d pgqrs.Dialect, run int64) (e *sqlmock.E
 	return e
 }
 
-// ExpectStartKey expects a Start with a [pgqrs.Key] or [pgqrs.Unique] that is not taken, and without
-// a Group. The Start returns the handle of the run.
+// ExpectStartKey expects a Start with a [pgqrs.Key] or [pgqrs.Unique] that is not taken, and
+// without a Group. The Start returns the handle of the run.
 func ExpectStartKey(mock sqlmock.Sqlmock, d pgqrs.Dialect, run int64) (e *sqlmock.ExpectedQuery) {
 	atomic(mock, func() {
 		lookUp(mock)
@@ -81,8 +81,8 @@ func wake(mock sqlmock.Sqlmock, run int64) {
 // runList returns a run as the statements take it.
 func runList(run int64) driver.Value { return fmt.Sprintf("[%d]", run) }
 
-// ExpectCancel expects a Cancel of a run that has begun, and that has no children. A handle works
-// outside of transactions of the caller, so a mock made by [WithTx] makes no difference.
+// ExpectCancel expects a Cancel of a run that has begun, and that has no children. A handle does
+// not work in the caller's transaction, so a mock made by [WithTx] makes no difference.
 func ExpectCancel(mock sqlmock.Sqlmock, d pgqrs.Dialect, run int64) {
 	if tx, ok := mock.(txMock); ok {
 		mock = tx.Sqlmock
@@ -95,9 +95,9 @@ func ExpectCancel(mock sqlmock.Sqlmock, d pgqrs.Dialect, run int64) {
 	})
 }
 
-// ExpectRun expects that a run is read once, as an Info does, and as a Result does for a run that
-// has ended. They return the values of info, whose ID is the run's. Use WillReturnRows without rows
-// for a run that does not exist.
+// ExpectRun expects the statement that reads a run once. An Info sends it, and so does the Result
+// of a run that has ended. They return the values of info. With WillReturnRows and no rows the run
+// does not exist.
 func ExpectRun(mock sqlmock.Sqlmock, d pgqrs.Dialect, info pgqrs.RunInfo) *sqlmock.ExpectedQuery {
 	return query(mock, "run.get", args(1, info.ID), row{
 		info.ID, info.Workflow, info.MessageID, string(info.Status), []byte(info.Input), []byte(info.Output), marshal(info.Error),

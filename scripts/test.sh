@@ -92,7 +92,7 @@ each_module go vet ./...
 
 step 'vet for other systems'
 for os in darwin windows; do
-	for module in . cronpgqrs notifypgqrs otelpgqrs; do
+	for module in . cronpgqrs mockpgqrs notifypgqrs otelpgqrs; do
 		echo "$os: $module"
 		(cd "$module" && GOWORK=off GOOS=$os go vet ./...) || fail "go vet in $module for $os"
 	done

@@ -29,6 +29,7 @@ var modules = []struct {
 	{"pgqrs-go/dashboard", `_ = dashboard.Handler`, nil},
 	{"pgqrs-go/notifypgqrs", `_ = notifypgqrs.Notifier{}`, nil},
 	{"pgqrs-go/cronpgqrs", `_ = cronpgqrs.Parse`, []string{"github.com/robfig/cron/v3"}},
+	{"pgqrs-go/mockpgqrs", `_ = mockpgqrs.ExpectEnqueue`, []string{"github.com/DATA-DOG/go-sqlmock"}},
 	{"pgqrs-go/otelpgqrs", `_ = otelpgqrs.New`, []string{
 		"github.com/go-logr/logr", "github.com/go-logr/stdr",
 		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/trace",
@@ -74,7 +75,7 @@ func newApplication(t *testing.T, root, path, use string) application {
 	t.Helper()
 	app := application{t.TempDir()}
 	module := fmt.Sprintf("module example.com/application\n\ngo %s\n\nrequire github.com/lib/pq %s\n", oldGo, oldPq)
-	for _, name := range []string{"", "/notifypgqrs", "/cronpgqrs", "/otelpgqrs"} {
+	for _, name := range []string{"", "/notifypgqrs", "/cronpgqrs", "/mockpgqrs", "/otelpgqrs"} {
 		module += fmt.Sprintf("\nreplace github.com/pgqrs/pgqrs-go%s => %s\n", name, filepath.Join(root, name))
 	}
 	program := fmt.Sprintf("package main\n\nimport (\n\t_ \"github.com/lib/pq\"\n\t%q\n)\n\nfunc main() { %s }\n", "github.com/pgqrs/"+path, use)
