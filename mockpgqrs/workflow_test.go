@@ -87,27 +87,26 @@ var workflowOperations = []operation{
 	}, {
 		name: "Cancel", call: func(ctx context.Context, s *pgqrs.Store) error { return welcome(s).RunHandle(5).Cancel(ctx) },
 		expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) { ExpectCancel(mock, d, 5) },
-		noTx:   true,
 	}, {
-		name: "Info", call: info(fullRun), noTx: true,
+		name: "Info", call: info(fullRun),
 		expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) { ExpectRun(mock, d, fullRun) },
 	}, {
-		name: "Info of a run with few values", call: info(pgqrs.RunInfo{ID: 5, Workflow: "welcome", Status: pgqrs.Queued}), noTx: true,
+		name: "Info of a run with few values", call: info(pgqrs.RunInfo{ID: 5, Workflow: "welcome", Status: pgqrs.Queued}),
 		expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) {
 			ExpectRun(mock, d, pgqrs.RunInfo{ID: 5, Workflow: "welcome", Status: pgqrs.Queued})
 		},
 	}, {
-		name: "Result", call: result("hi", nil), noTx: true,
+		name: "Result", call: result("hi", nil),
 		expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) {
 			ExpectRun(mock, d, pgqrs.RunInfo{ID: 5, Workflow: "welcome", Status: pgqrs.Succeeded, Output: []byte(`"hi"`)})
 		},
 	}, {
-		name: "Result of no run", call: result("", pgqrs.ErrNotFound), noTx: true,
+		name: "Result of no run", call: result("", pgqrs.ErrNotFound),
 		expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) {
 			ExpectRun(mock, d, pgqrs.RunInfo{ID: 5}).WillReturnRows(sqlmock.NewRows(nil))
 		},
 	}, {
-		name: "Start and Result", noTx: true,
+		name: "Start and Result",
 		expect: func(mock sqlmock.Sqlmock, d pgqrs.Dialect) {
 			ExpectStart(mock, d, 5)
 			ExpectRun(mock, d, pgqrs.RunInfo{ID: 5, Workflow: "welcome", Status: pgqrs.Succeeded, Output: []byte(`"hi"`)})
