@@ -461,6 +461,9 @@ func (s *stepRecord) final() bool {
 	return s.status == Succeeded || s.status == Failed && !s.wait.Valid
 }
 
+// expected reports whether a replay has to ask for the step.
+func (s *stepRecord) expected() bool { return s.final() && !s.optional }
+
 func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 	var s stepRecord
 	scan := scanLoosely
