@@ -305,10 +305,12 @@ func (e *execution) load(ctx context.Context) error {
 	e.loaded = time.Now()
 	retried := false
 	return e.store.onPool().rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
-		s, err := scanStep(rows)
+		leftOut := false
+		s, err := scanStep(rows, &leftOut)
 		if err == nil && s.malformed != "" {
 			err = e.malformedStep(s)
 		}
+		s.leftOut = leftOut
 		retried = retried || s.retried
 		s.optional = retried
 		e.stepNames = append(e.stepNames, s.name)
