@@ -95,6 +95,16 @@ func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) pgqrs
 	return e.info(t, id)
 }
 
+// awaitGivenBack waits until a worker has given a message back, and its attempt does not count. A
+// claim that is under way at that time may take the message once more, and gives it back too.
+func (e *env) awaitGivenBack(t *testing.T, id int64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("message %d is given back uncounted", id), func() bool {
+		m := e.info(t, id)
+		return m.State == pgqrs.Ready && m.Attempt == 0
+	})
+}
+
 // receive waits for a value from a handler.
 func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
 	t.Helper()

@@ -197,11 +197,7 @@ func drainGraceful(t *testing.T, e *env) {
 	a := newAhead(t, e, e.store, pgqrs.Worker{})
 	done := stopping(a.stop)
 	for _, id := range a.waiting {
-		// A claim that is under way may take the message once more, and gives it back too.
-		eventually(t, fmt.Sprintf("message %d is given back uncounted", id), func() bool {
-			m := e.info(t, id)
-			return m.State == pgqrs.Ready && m.Attempt == 0
-		})
+		e.awaitGivenBack(t, id)
 	}
 	late := enqueue(t, a.q, 100)
 	close(a.gate)
