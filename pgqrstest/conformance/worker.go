@@ -89,10 +89,13 @@ func (g *gauge) read() (now, most int) {
 }
 
 // awaitState waits until a message is in a state, and returns the message.
-func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) pgqrs.MessageInfo {
+func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) (m pgqrs.MessageInfo) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("message %d is %s", id, state), func() bool { return e.info(t, id).State == state })
-	return e.info(t, id)
+	eventually(t, fmt.Sprintf("message %d is %s", id, state), func() bool {
+		m = e.info(t, id)
+		return m.State == state
+	})
+	return m
 }
 
 // awaitGivenBack waits until a worker has given a message back, and its attempt does not count. A
