@@ -86,8 +86,11 @@ const Version = "0.1.0"
 // An Observer is called as messages move. A nil field is skipped. The functions run inline. They
 // should return at once and must be safe for concurrent use. More fields may be added.
 type Observer struct {
-	// Enqueued is called after messages were stored. In a caller's transaction it is called before
-	// the transaction commits.
+	// Enqueued is called with the ids of messages that were stored, however they were: by an
+	// enqueue, the callback of Then, a run that was started, as by Child or RerunFrom, a schedule,
+	// or a dead-letter copy. The queue of a run is the workflow's name. Messages whose key was
+	// taken are left out. Enqueued is called after the commit, except in a caller's transaction,
+	// which may still be rolled back.
 	Enqueued func(ctx context.Context, queue string, ids []int64)
 	// Claimed is called with each message that was leased.
 	Claimed func(ctx context.Context, m *MessageInfo)
