@@ -23,7 +23,7 @@ import (
 type QueueInfo struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at,omitzero"` // of its row
+	CreatedAt time.Time `json:"created_at,omitzero"` // when its row was made
 	PausedAt  time.Time `json:"paused_at,omitzero"`  // zero unless paused
 
 	// Ready, Scheduled, Leased, Archived and Dead count the queue's messages by state, without a
@@ -484,13 +484,14 @@ type QueueDepth struct {
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
 	Dead      int64 `json:"dead"`
-	// Blocked messages wait for others of their groups.
+	// Blocked counts the messages that wait for others of their group or batch.
 	Blocked int64 `json:"blocked"`
 	// ArchivedLastMinute and DiedLastMinute are the messages that were archived or died in the last
 	// minute and have not been deleted or redriven since.
 	ArchivedLastMinute int64 `json:"archived_last_minute"`
 	DiedLastMinute     int64 `json:"died_last_minute"`
-	// OldestReady is how long the oldest ready message has been ready.
+	// OldestReady is how long the oldest ready message has been ready, and zero if none is ready.
+	// In JSON it is "oldest_ready_seconds".
 	OldestReady time.Duration `json:"-"`
 	// Policy is the policy that the code of the queue's handler has written.
 	Policy PolicyInfo `json:"policy,omitzero"`

@@ -84,7 +84,8 @@ type Config struct {
 const Version = "0.1.0"
 
 // An Observer is called as messages move. A nil field is skipped. The functions run inline. They
-// should return at once and must be safe for concurrent use. More fields may be added.
+// should return at once and must be safe for concurrent use. A panic in one is logged and has no
+// other effect. More fields may be added.
 type Observer struct {
 	// Enqueued is called with the ids of messages that were stored, however they were: by an
 	// enqueue, the callback of Then, a run that was started, as by Child or RerunFrom, a schedule,
