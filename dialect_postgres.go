@@ -1116,8 +1116,8 @@ const (
 		postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 )
 
-// These are the columns of step.get (stepColumns), of step.load, which leaves out large outputs, and of
-// step.list, which cuts them.
+// These are the columns of step.get (stepColumns), of step.load, which leaves out large outputs,
+// and of step.list, which cuts them.
 const (
 	postgresStepLoad = `s.step_name, s.status::text, CASE WHEN pg_column_size(s.output #> '{}') <= ` + loadedOutput + ` THEN s.output END, s.error, ` + postgresStepRest +
 		`, COALESCE(pg_column_size(s.output #> '{}') > ` + loadedOutput + `, false)`

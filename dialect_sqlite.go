@@ -991,8 +991,8 @@ const (
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
 )
 
-// These are the columns of step.get (stepColumns), of step.load, which leaves out large outputs, and of
-// step.list, which cuts them.
+// These are the columns of step.get (stepColumns), of step.load, which leaves out large outputs,
+// and of step.list, which cuts them.
 const (
 	sqliteStepLoad = `CAST(s.step_name AS BLOB), s.status, CASE WHEN length(CAST(s.output AS BLOB)) <= ` + loadedOutput + ` THEN CAST(s.output AS BLOB) END, CAST(s.error AS BLOB), ` + sqliteStepRest +
 		`, COALESCE(length(CAST(s.output AS BLOB)) > ` + loadedOutput + `, false)`
