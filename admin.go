@@ -23,18 +23,20 @@ import (
 type QueueInfo struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at,omitzero"`
-	PausedAt  time.Time `json:"paused_at,omitzero"` // zero unless paused
+	CreatedAt time.Time `json:"created_at,omitzero"` // when its row was made
+	PausedAt  time.Time `json:"paused_at,omitzero"`  // zero unless paused
 
-	// Ready, Scheduled, Leased, Archived and Dead are the numbers of all stored messages by state.
+	// Ready, Scheduled, Leased, Archived and Dead count the queue's messages by state, without a
+	// limit.
 	Ready     int64 `json:"ready"`
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
 	Archived  int64 `json:"archived"`
 	Dead      int64 `json:"dead"`
-	// Blocked messages wait for others of their groups. They are counted up to DepthLimit.
+	// Blocked counts the messages that wait for others of their group or batch, up to DepthLimit.
 	Blocked int64 `json:"blocked"`
-	// OldestReady is how long the oldest ready message has been ready.
+	// OldestReady is how long the oldest ready message has been ready, and zero if none is ready.
+	// In JSON it is "oldest_ready_seconds".
 	OldestReady time.Duration `json:"-"`
 	// Policy is the policy that the code of the queue's handler has written.
 	Policy PolicyInfo `json:"policy,omitzero"`
@@ -482,13 +484,14 @@ type QueueDepth struct {
 	Scheduled int64 `json:"scheduled"`
 	Leased    int64 `json:"leased"`
 	Dead      int64 `json:"dead"`
-	// Blocked messages wait for others of their groups.
+	// Blocked counts the messages that wait for others of their group or batch.
 	Blocked int64 `json:"blocked"`
 	// ArchivedLastMinute and DiedLastMinute are the messages that were archived or died in the last
 	// minute and have not been deleted or redriven since.
 	ArchivedLastMinute int64 `json:"archived_last_minute"`
 	DiedLastMinute     int64 `json:"died_last_minute"`
-	// OldestReady is how long the oldest ready message has been ready.
+	// OldestReady is how long the oldest ready message has been ready, and zero if none is ready.
+	// In JSON it is "oldest_ready_seconds".
 	OldestReady time.Duration `json:"-"`
 	// Policy is the policy that the code of the queue's handler has written.
 	Policy PolicyInfo `json:"policy,omitzero"`
@@ -714,10 +717,16 @@ var workerMoves = map[WorkerState][]WorkerState{
 	WorkerStopped:     {WorkerReady, WorkerPolling, WorkerSuspended, WorkerInterrupted},
 }
 
-// SuspendWorker makes a worker claim no more until ResumeWorker. Its claims stop at once. A running
-// Worker notices with its next heartbeat, releases the messages that it has not begun, finishes the
-// rest, and keeps running. SuspendWorker returns an error matching ErrNotFound if there is no such
-// row, and ErrState if the worker is already suspended or stopped.
+// SuspendWorker makes a worker claim no more until ResumeWorker. The id is the ID of a WorkerInfo
+// (see [Store.Workers]). A row is one worker on one queue, so a Worker of three queues has three
+// rows.
+//
+// The database refuses the row's claims from now on. A running Worker notices the suspension with
+// its next heartbeat, at most about 2 s later. It then releases the messages of the queue that it
+// has not begun, which counts no attempt, and finishes the others. It keeps running.
+//
+// SuspendWorker returns an error matching ErrNotFound if there is no such row, and ErrState if the
+// worker is already suspended or stopped.
 func (s *Store) SuspendWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerSuspended)
 	return wrap(ctx, err, "suspend worker %d", id)
@@ -738,8 +747,9 @@ func (s *Store) InterruptWorker(ctx context.Context, id int64) error {
 	return wrap(ctx, err, "interrupt worker %d", id)
 }
 
-// StopWorker stops a worker for good. The worker claims no more, releases the messages that it has
-// not begun, and finishes the rest. A Worker whose rows were all stopped returns from Run.
+// StopWorker stops a worker's work on the queue of its row for good. The worker claims no more from
+// the queue, releases the messages that it has not begun, which counts no attempt, and finishes the
+// others. A Worker whose rows were all stopped returns from Run.
 // StopWorker returns errors as SuspendWorker does.
 func (s *Store) StopWorker(ctx context.Context, id int64) error {
 	_, err := s.changeWorker(ctx, id, WorkerStopped)

@@ -13,10 +13,13 @@ import (
 )
 
 // Child runs the workflow as a child of a run, under the name of a step, and returns its result.
-// The child is started exactly once. The parent is suspended, without holding a worker, until the
-// child has ended. The error of a failed child is a *RunError with the child's workflow and id. If
-// the child is deleted first, that error matches ErrNotFound. Cancelling the parent cancels the
-// child.
+// The child is started exactly once. Until it has ended, Child returns an error matching
+// [ErrSuspended], which the function returns as it is. The parent then waits without holding a
+// worker.
+//
+// The error of a failed child is a *RunError with the child's workflow and id. If the child is
+// deleted first, that error matches ErrNotFound. Cancelling the parent cancels the child. The
+// options are those of [Workflow.Start], except Key and Unique.
 func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in In, opts ...Option) (Out, error) {
 	outs, err := w.children(ctx, run, name, []In{in}, true, opts)
 	if len(outs) == 0 {
@@ -26,10 +29,13 @@ func (w *Workflow[In, Out]) Child(ctx context.Context, run *Run, name string, in
 	return outs[0], err
 }
 
-// Children is Child for many children, in one batch and with one wait for all of them. There are as
-// many results as inputs, in the same order. The results of failed children are zero, and the error
-// joins their *RunErrors. If the function asks for more or fewer children than it has started under
-// that name, all results are zero, and the error matches ErrState.
+// Children is Child for many children, in one batch and with one wait for all of them. Until all
+// have ended, it returns an error matching [ErrSuspended]. Then it returns as many results as
+// inputs, in the same order. The results of failed children are zero, and the error joins their
+// *RunErrors. The options apply to each child. Without inputs Children returns nil at once.
+//
+// If an earlier execution of the run has started more or fewer children under that name, all
+// results are zero, and the error matches ErrState.
 func (w *Workflow[In, Out]) Children(ctx context.Context, run *Run, name string, in []In, opts ...Option) ([]Out, error) {
 	if len(in) == 0 {
 		return nil, nil

@@ -443,8 +443,9 @@ const (
 // long, since a part of them is of no use. The last columns of a listing are the sizes of the
 // stored texts.
 const (
-	listedText  = "16384" // ListedBytes, as the statements have it
-	listedError = "16385" // one more, so that a longer text is recognised
+	loadedOutput = "65536" // bytes of a step's output, up to which the output is loaded with the other steps
+	listedText   = "16384" // ListedBytes, as the statements have it
+	listedError  = "16385" // one more, so that a longer text is recognised
 	// claimedBytes bounds the payloads, headers, errors and keys of a claim, without the last
 	// message. It is maxPrefetchSize.
 	claimedBytes = "8388608"
@@ -756,8 +757,8 @@ type workflowSQL struct {
 
 // stepSQL is for the steps of runs.
 type stepSQL struct {
-	// load reads a run's steps, by id.
-	// Query: run. Rows: stepColumns.
+	// load reads a run's steps, by id. It leaves out outputs that are larger than loadedOutput.
+	// Query: run. Rows: stepColumns, whether the output is left out.
 	load string
 	// list is load, cut.
 	// Query: run. Rows: stepColumns, size of the output.

@@ -1116,8 +1116,11 @@ const (
 		postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 )
 
-// These are the columns of step.get and step.load (stepColumns), and of step.list, which cuts them.
+// These are the columns of step.get (stepColumns), of step.load, which leaves out large outputs,
+// and of step.list, which cuts them.
 const (
+	postgresStepLoad = `s.step_name, s.status::text, CASE WHEN pg_column_size(s.output #> '{}') <= ` + loadedOutput + ` THEN s.output END, s.error, ` + postgresStepRest +
+		`, COALESCE(pg_column_size(s.output #> '{}') > ` + loadedOutput + `, false)`
 	postgresStep     = `s.step_name, s.status::text, s.output, s.error, ` + postgresStepRest
 	postgresStepCut  = `left(s.step_name, ` + listedName + `), s.status::text, left(s.output::text, ` + listedText + `), left(s.error::text, ` + listedError + `), ` + postgresStepRest + `, COALESCE(octet_length(s.output::text), 0)`
 	postgresStepRest = `s.retry_count,
@@ -1417,7 +1420,7 @@ var postgresWorkflow = workflowSQL{
 }
 
 var postgresSteps = stepSQL{
-	load: `/* pgqrs:step.load */ SELECT ` + postgresStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = $1 ORDER BY s.id`,
+	load: `/* pgqrs:step.load */ SELECT ` + postgresStepLoad + ` FROM pgqrs_workflow_steps s WHERE s.run_id = $1 ORDER BY s.id`,
 	list: `/* pgqrs:step.list */ SELECT ` + postgresStepCut + ` FROM pgqrs_workflow_steps s WHERE s.run_id = $1 ORDER BY s.id`,
 	get: `/* pgqrs:step.get */
 		SELECT ` + postgresStep + ` FROM (SELECT $1::bigint AS run_id, $2::text AS name) arg

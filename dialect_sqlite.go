@@ -991,8 +991,11 @@ const (
 	CAST(r.created_at AS BLOB), CAST(r.started_at AS BLOB), CAST(r.paused_at AS BLOB), CAST(r.completed_at AS BLOB), CAST(m.vt AS BLOB), COALESCE(m.read_ct, 0)`
 )
 
-// These are the columns of step.get and step.load (stepColumns), and of step.list, which cuts them.
+// These are the columns of step.get (stepColumns), of step.load, which leaves out large outputs,
+// and of step.list, which cuts them.
 const (
+	sqliteStepLoad = `CAST(s.step_name AS BLOB), s.status, CASE WHEN length(CAST(s.output AS BLOB)) <= ` + loadedOutput + ` THEN CAST(s.output AS BLOB) END, CAST(s.error AS BLOB), ` + sqliteStepRest +
+		`, COALESCE(length(CAST(s.output AS BLOB)) > ` + loadedOutput + `, false)`
 	sqliteStep     = `CAST(s.step_name AS BLOB), s.status, CAST(s.output AS BLOB), CAST(s.error AS BLOB), ` + sqliteStepRest
 	sqliteStepCut  = `substr(CAST(s.step_name AS BLOB), 1, ` + listedName + `), substr(CAST(s.status AS BLOB), 1, ` + listedName + `), substr(CAST(s.output AS BLOB), 1, ` + listedText + `), substr(CAST(s.error AS BLOB), 1, ` + listedError + `), ` + sqliteStepRest + `, COALESCE(length(CAST(s.output AS BLOB)), 0)`
 	sqliteStepRest = `s.retry_count,
@@ -1257,7 +1260,7 @@ var sqliteWorkflow = workflowSQL{
 }
 
 var sqliteSteps = stepSQL{
-	load:      `/* pgqrs:step.load */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
+	load:      `/* pgqrs:step.load */ SELECT ` + sqliteStepLoad + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
 	list:      `/* pgqrs:step.list */ SELECT ` + sqliteStepCut + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? ORDER BY s.id`,
 	get:       `/* pgqrs:step.get */ SELECT ` + sqliteStep + ` FROM pgqrs_workflow_steps s WHERE s.run_id = ? AND s.step_name = ?`,
 	save:      []string{`/* pgqrs:step.save */` + sqliteSaveOne + sqliteSave + sqliteSaveOver + sqliteOpened},

@@ -188,8 +188,9 @@ var ErrCancelled = errors.New("pgqrs: run is cancelled")
 // counter, if the order may change. If the function ignores the error, its run ends with it.
 var ErrStepReused = errors.New("pgqrs: step name is used twice in one run")
 
-// A RunError is the recorded failure of a step or of a run. It is the same on every replay. Err has
-// the recorded text, and matches only errors of this package.
+// A RunError is the recorded failure of a step or of a run. It is the same in the execution that
+// records the failure and in every replay. Err has the recorded text, and matches only errors of
+// this package. It never wraps the error that the application's function returned.
 type RunError struct {
 	Workflow string
 	RunID    int64

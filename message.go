@@ -77,7 +77,8 @@ type MessageInfo struct {
 	// Headers. See [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
 
-	// Cursor goes into MessageFilter.After to list the messages after this one.
+	// Cursor is set by a listing of a queue's messages in a state. In MessageFilter.After, with the
+	// same Queue and State, it lists the messages after this one. Otherwise it is empty.
 	Cursor string `json:"cursor,omitempty"`
 
 	// Malformed names the columns of the message's row that do not decode, with the reasons. It is

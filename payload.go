@@ -20,6 +20,7 @@ import (
 
 const (
 	defaultMaxPayload = 1 << 20
+	mostMaxPayload    = 32 << 20 // drivers of SQLite may have too little memory for more
 	maxHeaders        = 64 << 10 // bytes, as JSON
 	maxName           = 255      // characters in the name of a queue or worker, or in a key
 )
@@ -282,8 +283,8 @@ func jsonTexts[T any](texts []T) (string, error) {
 // defaults of pgqrs 0.15 are strings of 1024 bytes, a depth of 5, the forbidden keys __proto__ and
 // constructor, and a rate of 1000 with a burst of 50.
 type Limits struct {
-	// MaxPayload is the maximum size of a payload as JSON, in bytes. Zero means 1 MiB. A driver of
-	// SQLite may have too little memory for values of more than 32 MiB.
+	// MaxPayload is the maximum size of a payload as JSON, in bytes. Zero means 1 MiB, and 32 MiB
+	// is the most.
 	MaxPayload int
 	// MaxString is the maximum length of a string in a payload, or of a key, in bytes.
 	MaxString int
@@ -315,6 +316,9 @@ func (l Limits) check() error {
 		if !(limit.value >= 0) || math.IsInf(limit.value, 0) {
 			return fmt.Errorf("pgqrs: Limits.%s is %v", limit.name, limit.value)
 		}
+	}
+	if l.MaxPayload > mostMaxPayload {
+		return fmt.Errorf("pgqrs: Limits.MaxPayload is %d; at most %d are possible", l.MaxPayload, mostMaxPayload)
 	}
 	if l.Burst > 0 && l.MaxPerSecond == 0 {
 		return fmt.Errorf("pgqrs: Limits.Burst is %d without a MaxPerSecond", l.Burst)

@@ -287,7 +287,7 @@ func TestRateWithoutBurstAllowsASecond(t *testing.T) {
 
 func TestLimitsThatMakeNoSense(t *testing.T) {
 	for text, l := range map[string]Limits{
-		"MaxPayload is -1": {MaxPayload: -1}, "MaxString is -1": {MaxString: -1}, "MaxDepth is -2": {MaxDepth: -2},
+		"MaxPayload is -1": {MaxPayload: -1}, "MaxPayload is 33554433; at most 33554432 are possible": {MaxPayload: 32<<20 + 1}, "MaxString is -1": {MaxString: -1}, "MaxDepth is -2": {MaxDepth: -2},
 		"MaxPerSecond is -1": {MaxPerSecond: -1}, "MaxPerSecond is NaN": {MaxPerSecond: math.NaN()}, "MaxPerSecond is +Inf": {MaxPerSecond: math.Inf(1)},
 		"Burst is -1": {Burst: -1, MaxPerSecond: 1}, "Burst is 5 without a MaxPerSecond": {Burst: 5},
 	} {

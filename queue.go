@@ -127,8 +127,8 @@ func (q *Queue[T]) enqueue(ctx context.Context, payloads []any, opts []Option) (
 // other message loses an attempt.
 //
 // However many messages are asked for, a call returns no more once their payloads, headers, errors
-// and keys reach 8 MiB. On PostgreSQL a payload that is stored, compressed or not, in up to 2000
-// bytes counts as those bytes.
+// and keys reach 8 MiB. On PostgreSQL the length of a payload's JSON text counts, and not its
+// stored size.
 //
 // A message that is past the policy's MaxAttempts, or does not decode into T, goes to the dead
 // letters instead of being returned.

@@ -220,6 +220,7 @@ type execution struct {
 	records              map[string]*stepRecord
 	loaded               time.Time
 	asked                map[string]bool
+	unaskedRecords       int      // records that the code has to ask for, and has not
 	runningSteps         []string // names of steps in progress
 	openTxs              int      // open transactions of steps
 	calledSteps          []string // names whose function was called
@@ -304,15 +305,20 @@ func (e *execution) load(ctx context.Context) error {
 	e.loaded = time.Now()
 	retried := false
 	return e.store.onPool().rows(ctx, e.store.dialect.step.load, []any{e.id}, func(rows *sql.Rows) error {
-		s, err := scanStep(rows)
+		leftOut := false
+		s, err := scanStep(rows, &leftOut)
 		if err == nil && s.malformed != "" {
 			err = e.malformedStep(s)
 		}
+		s.leftOut = leftOut
 		retried = retried || s.retried
 		s.optional = retried
 		e.stepNames = append(e.stepNames, s.name)
 		if s.status != Queued {
 			e.records[s.name] = s
+			if s.expected() {
+				e.unaskedRecords++
+			}
 		}
 		return err
 	})
@@ -345,7 +351,11 @@ func (e *execution) lookUpStep(name string) (*stepRecord, error) {
 		return nil, err
 	}
 	e.asked[name] = true
-	return e.records[name], nil
+	rec := e.records[name]
+	if rec != nil && rec.expected() {
+		e.unaskedRecords--
+	}
+	return rec, nil
 }
 
 // startStep counts a step as in progress, unless the execution is closed or the function has
@@ -387,15 +397,16 @@ func (e *execution) lateStepError(name string) error {
 func (e *execution) warnIfSkipped(name string) {
 	e.mu.Lock()
 	var skipped []string
-	for other, rec := range e.records {
-		if rec.final() && !rec.optional && !e.asked[other] {
-			skipped = append(skipped, other)
+	if e.unaskedRecords > 0 && !e.warned {
+		for other, rec := range e.records {
+			if rec.expected() && !e.asked[other] {
+				skipped = append(skipped, other)
+			}
 		}
+		e.warned = true
 	}
-	quiet := len(skipped) == 0 || e.warned
-	e.warned = e.warned || !quiet
 	e.mu.Unlock()
-	if !quiet {
+	if len(skipped) > 0 {
 		slices.Sort(skipped)
 		e.warnOfChange(fmt.Sprintf("step %q is new, and was asked for before the recorded steps %q: the code has changed under the run, or does not do the same each time", name, skipped))
 	}

@@ -279,14 +279,16 @@ func (s *core) notifyAwaiting(news RunInfo) {
 	}
 }
 
-// Cancel asks the run, and the children it has started, to end. The next step without a recorded
-// result returns ErrCancelled, and the ctx of the running step ends with that cause at the worker's
-// next heartbeat. The run may clean up by further steps, and then it is Cancelled, whatever its
-// function returns.
+// Cancel asks the run, and the children it has started, to end. It does not wait for their end. A
+// run that sleeps or waits is woken. The next step without a recorded result returns ErrCancelled,
+// and the ctx of a running step ends with that cause at the worker's next heartbeat. The run may
+// clean up by further steps, and then it is Cancelled, whatever its function returns.
 //
-// A run without any recorded step ends without its function being called. It ends at once, even if
-// it is blocked in its group, unless a worker holds it. Cancelling again is not an error. Cancel
-// returns errors matching ErrNotFound, and ErrState if the run has ended otherwise.
+// A run without any recorded step ends without another call of its function. If no worker holds it,
+// it has ended when Cancel returns, even if it is blocked in its group.
+//
+// Cancelling again is not an error. Cancel returns errors matching ErrNotFound, and ErrState if the
+// run has ended otherwise.
 func (h *RunHandle[Out]) Cancel(ctx context.Context) error {
 	return h.change(ctx, "cancel", func(c conn) error { return c.cancelRun(ctx, h.id) })
 }
@@ -617,11 +619,13 @@ type StepInfo struct {
 	// Cut reports that a listing left out the end of Output or Error. See [ListedBytes].
 	Cut bool `json:"cut,omitempty"`
 	// RetryIn is how long the step still had to wait when it was read. It is zero if the step does
-	// not wait, or is due. A step that has ended for good has an EndedAt.
+	// not wait, or is due.
 	RetryIn time.Duration `json:"-"`
 	// StartedAt is the time at which the function was called for the first recorded attempt.
 	StartedAt time.Time `json:"started_at,omitzero"`
-	EndedAt   time.Time `json:"ended_at,omitzero"`
+	// EndedAt is the time at which the step ended for good, by the database's clock. It is zero
+	// while the step runs, waits, or is to be tried again.
+	EndedAt time.Time `json:"ended_at,omitzero"`
 	// Malformed names the columns of the row that do not decode, with the reasons (see
 	// [MessageInfo]). Their fields are zero.
 	Malformed string `json:"malformed,omitempty"`

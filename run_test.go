@@ -477,3 +477,27 @@ func TestStepInTheTransactionOfAnotherRun(t *testing.T) {
 		t.Errorf("got %v; want an error that matches ErrState, and a run that goes on", err)
 	}
 }
+
+// A new step takes the same time however many steps are recorded before it.
+func BenchmarkStepAfterHistory(b *testing.B) {
+	for _, n := range []int{0, 1000, 20_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			e := newExecution(&fakeBackend{}, "test", &MessageInfo{ID: 1})
+			e.lease = context.Background()
+			for i := range n {
+				name := fmt.Sprint("recorded ", i)
+				e.records[name] = &stepRecord{name: name, status: Succeeded}
+				e.unaskedRecords++
+				if _, err := e.lookUpStep(name); err != nil {
+					b.Fatal(err)
+				}
+			}
+			run := &Run{execution: e}
+			for i := 0; b.Loop(); i++ {
+				if err := run.Do(context.Background(), fmt.Sprint("new ", i), func(context.Context) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

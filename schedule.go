@@ -66,9 +66,9 @@ type Schedule struct {
 	Name string
 	// Rule determines the instants. An instant between two milliseconds is moved to the later one.
 	Rule Rule
-	// Text is the Rule as operators see it. A changed Text is a changed Rule. Empty means the
-	// result of the Rule's String method. If the Rule has no String method, an empty Text is an
-	// error.
+	// Text is the Rule as operators see it. It also identifies the Rule, so that two Rules with one
+	// Text count as the same. Empty means the result of the Rule's String method. If the Rule has
+	// no String method, an empty Text is an error of Worker.Run.
 	Text string
 	// Zone is the time zone of the times that the Rule is called with. Nil means UTC. time.Local is
 	// an error, since it differs between hosts.

@@ -140,6 +140,11 @@ func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 	if given, ok, err := r.backend.givenStep(r.execution, name); ok || err != nil {
 		return given, err
 	}
+	if rec != nil && rec.leftOut {
+		if rec, err = r.readWhole(ctx, rec); err != nil {
+			return nil, err
+		}
+	}
 	if rec != nil && rec.final() {
 		return rec, nil
 	}
@@ -453,6 +458,7 @@ type stepRecord struct {
 	ended    timestamp
 	retried  bool // RunHandle.Retry has made it run again
 	optional bool // the function need not call it, since a step before it has run again
+	leftOut  bool // load has left the output out, because it is large
 
 	malformed string // columns that do not decode, and why
 }
@@ -460,6 +466,9 @@ type stepRecord struct {
 func (s *stepRecord) final() bool {
 	return s.status == Succeeded || s.status == Failed && !s.wait.Valid
 }
+
+// expected reports whether a replay has to ask for the step.
+func (s *stepRecord) expected() bool { return s.final() && !s.optional }
 
 func scanStep(rows *sql.Rows, more ...any) (*stepRecord, error) {
 	var s stepRecord
@@ -642,6 +651,15 @@ func (e *execution) suspendOnInfraError(err error) error {
 
 // readEndedStep returns the record of a step that another execution has ended first.
 func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord, error) {
+	rec, err := e.readStep(ctx, name)
+	if err == nil && !rec.final() {
+		return nil, e.suspend(0, lostError([]int64{e.message.ID}))
+	}
+	return rec, err
+}
+
+// readStep reads the record of a step. Without one the run is suspended: its rows are gone.
+func (e *execution) readStep(ctx context.Context, name string) (*stepRecord, error) {
 	var rec *stepRecord
 	err := e.store.onPool().rows(ctx, e.store.dialect.step.get, []any{e.id, name}, func(rows *sql.Rows) (err error) {
 		rec, err = scanStep(rows)
@@ -650,12 +668,23 @@ func (e *execution) readEndedStep(ctx context.Context, name string) (*stepRecord
 	switch {
 	case err != nil:
 		return nil, e.suspendOnInfraError(err)
-	case rec != nil && rec.malformed != "":
-		return nil, e.malformedStep(rec)
-	case rec == nil || !rec.final():
+	case rec == nil:
 		return nil, e.suspend(0, lostError([]int64{e.message.ID}))
+	case rec.malformed != "":
+		return nil, e.malformedStep(rec)
 	}
 	return rec, nil
+}
+
+// readWhole returns a record with the output that load has left out.
+func (e *execution) readWhole(ctx context.Context, rec *stepRecord) (*stepRecord, error) {
+	found, err := e.readStep(e.withoutCancel(ctx), rec.name)
+	if err != nil {
+		return nil, err
+	}
+	whole := *rec
+	whole.output, whole.leftOut = found.output, false
+	return &whole, nil
 }
 
 // malformedStep is the error of a run with a step whose row does not decode. Only a change of the

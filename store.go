@@ -84,10 +84,14 @@ type Config struct {
 const Version = "0.1.0"
 
 // An Observer is called as messages move. A nil field is skipped. The functions run inline. They
-// should return at once and must be safe for concurrent use. More fields may be added.
+// should return at once and must be safe for concurrent use. A panic in one is logged and has no
+// other effect. More fields may be added.
 type Observer struct {
-	// Enqueued is called after messages were stored. In a caller's transaction it is called before
-	// the transaction commits.
+	// Enqueued is called with the ids of messages that were stored: by an enqueue with its callback
+	// of Then, by the start of a run (also by Child and RerunFrom), by a schedule, or as
+	// dead-letter copies. The queue of a run's message is the workflow's name. Messages whose key
+	// was taken are left out. Enqueued is called after the commit. In a caller's transaction it is
+	// called before the commit, so the messages may still be rolled back.
 	Enqueued func(ctx context.Context, queue string, ids []int64)
 	// Claimed is called with each message that was leased.
 	Claimed func(ctx context.Context, m *MessageInfo)

@@ -1,6 +1,8 @@
 -- +goose Up
 -- A few bytes of JSONB can hold numbers of 147,000 digits. Rows of such numbers would make claims and listings fail, or take all
--- memory. These triggers refuse JSON whose text is far longer than its JSONB. The library itself writes no such JSON.
+-- memory. These triggers refuse JSON whose text is far longer than its JSONB, or has more than 64 MiB. The library itself writes
+-- no such JSON: its limit of a payload is 32 MiB at most, to which PostgreSQL adds spaces. Steps and schedules are written by
+-- workers alone, and a step may have the results of many children.
 --
 -- JSONB of less than 90 bytes holds too few numbers, so its text is not made. #> '{}' is the JSONB itself without compression.
 
@@ -9,7 +11,7 @@ DO $$
 BEGIN
 	CREATE FUNCTION pgqrs_refuse_json() RETURNS trigger LANGUAGE plpgsql AS $body$
 	BEGIN
-		RAISE EXCEPTION 'pgqrs: a JSON value of % is too long as text: its numbers have too many digits', TG_TABLE_NAME
+		RAISE EXCEPTION 'pgqrs: a JSON value of % has a text that is too long: it is too large, or its numbers have too many digits', TG_TABLE_NAME
 			USING ERRCODE = 'program_limit_exceeded';
 	END
 	$body$;
@@ -22,7 +24,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_messages_payload_size BEFORE INSERT OR UPDATE OF payload ON pgqrs_messages FOR EACH ROW
-	WHEN (pg_column_size(NEW.payload #> '{}') >= 90 AND octet_length(NEW.payload::text) > 8 * pg_column_size(NEW.payload #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.payload #> '{}') >= 90 AND octet_length(NEW.payload::text) > LEAST(8 * pg_column_size(NEW.payload #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END
@@ -33,7 +35,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_messages_headers_size BEFORE INSERT OR UPDATE OF headers ON pgqrs_messages FOR EACH ROW
-	WHEN (pg_column_size(NEW.headers #> '{}') >= 90 AND octet_length(NEW.headers::text) > 8 * pg_column_size(NEW.headers #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.headers #> '{}') >= 90 AND octet_length(NEW.headers::text) > LEAST(8 * pg_column_size(NEW.headers #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END
@@ -44,7 +46,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_workflow_runs_input_size BEFORE INSERT OR UPDATE OF input ON pgqrs_workflow_runs FOR EACH ROW
-	WHEN (pg_column_size(NEW.input #> '{}') >= 90 AND octet_length(NEW.input::text) > 8 * pg_column_size(NEW.input #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.input #> '{}') >= 90 AND octet_length(NEW.input::text) > LEAST(8 * pg_column_size(NEW.input #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END
@@ -55,7 +57,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_workflow_runs_output_size BEFORE INSERT OR UPDATE OF output ON pgqrs_workflow_runs FOR EACH ROW
-	WHEN (pg_column_size(NEW.output #> '{}') >= 90 AND octet_length(NEW.output::text) > 8 * pg_column_size(NEW.output #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.output #> '{}') >= 90 AND octet_length(NEW.output::text) > LEAST(8 * pg_column_size(NEW.output #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END
@@ -66,40 +68,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_workflow_runs_error_size BEFORE INSERT OR UPDATE OF error ON pgqrs_workflow_runs FOR EACH ROW
-	WHEN (pg_column_size(NEW.error #> '{}') >= 90 AND octet_length(NEW.error::text) > 8 * pg_column_size(NEW.error #> '{}') + 1100000)
-	EXECUTE FUNCTION pgqrs_refuse_json();
-EXCEPTION WHEN duplicate_object THEN NULL;
-END
-$$
--- +goose StatementEnd
-
--- +goose StatementBegin
-DO $$
-BEGIN
-	CREATE TRIGGER pgqrs_workflow_steps_input_size BEFORE INSERT OR UPDATE OF input ON pgqrs_workflow_steps FOR EACH ROW
-	WHEN (pg_column_size(NEW.input #> '{}') >= 90 AND octet_length(NEW.input::text) > 8 * pg_column_size(NEW.input #> '{}') + 1100000)
-	EXECUTE FUNCTION pgqrs_refuse_json();
-EXCEPTION WHEN duplicate_object THEN NULL;
-END
-$$
--- +goose StatementEnd
-
--- +goose StatementBegin
-DO $$
-BEGIN
-	CREATE TRIGGER pgqrs_workflow_steps_output_size BEFORE INSERT OR UPDATE OF output ON pgqrs_workflow_steps FOR EACH ROW
-	WHEN (pg_column_size(NEW.output #> '{}') >= 90 AND octet_length(NEW.output::text) > 8 * pg_column_size(NEW.output #> '{}') + 1100000)
-	EXECUTE FUNCTION pgqrs_refuse_json();
-EXCEPTION WHEN duplicate_object THEN NULL;
-END
-$$
--- +goose StatementEnd
-
--- +goose StatementBegin
-DO $$
-BEGIN
-	CREATE TRIGGER pgqrs_workflow_steps_error_size BEFORE INSERT OR UPDATE OF error ON pgqrs_workflow_steps FOR EACH ROW
-	WHEN (pg_column_size(NEW.error #> '{}') >= 90 AND octet_length(NEW.error::text) > 8 * pg_column_size(NEW.error #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.error #> '{}') >= 90 AND octet_length(NEW.error::text) > LEAST(8 * pg_column_size(NEW.error #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END
@@ -110,29 +79,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_workflow_signals_payload_size BEFORE INSERT OR UPDATE OF payload ON pgqrs_workflow_signals FOR EACH ROW
-	WHEN (pg_column_size(NEW.payload #> '{}') >= 90 AND octet_length(NEW.payload::text) > 8 * pg_column_size(NEW.payload #> '{}') + 1100000)
-	EXECUTE FUNCTION pgqrs_refuse_json();
-EXCEPTION WHEN duplicate_object THEN NULL;
-END
-$$
--- +goose StatementEnd
-
--- +goose StatementBegin
-DO $$
-BEGIN
-	CREATE TRIGGER pgqrs_schedules_payload_size BEFORE INSERT OR UPDATE OF payload ON pgqrs_schedules FOR EACH ROW
-	WHEN (pg_column_size(NEW.payload #> '{}') >= 90 AND octet_length(NEW.payload::text) > 8 * pg_column_size(NEW.payload #> '{}') + 1100000)
-	EXECUTE FUNCTION pgqrs_refuse_json();
-EXCEPTION WHEN duplicate_object THEN NULL;
-END
-$$
--- +goose StatementEnd
-
--- +goose StatementBegin
-DO $$
-BEGIN
-	CREATE TRIGGER pgqrs_schedules_headers_size BEFORE INSERT OR UPDATE OF headers ON pgqrs_schedules FOR EACH ROW
-	WHEN (pg_column_size(NEW.headers #> '{}') >= 90 AND octet_length(NEW.headers::text) > 8 * pg_column_size(NEW.headers #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.payload #> '{}') >= 90 AND octet_length(NEW.payload::text) > LEAST(8 * pg_column_size(NEW.payload #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END
@@ -143,7 +90,7 @@ $$
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_queues_policy_size BEFORE INSERT OR UPDATE OF policy ON pgqrs_queues FOR EACH ROW
-	WHEN (pg_column_size(NEW.policy #> '{}') >= 90 AND octet_length(NEW.policy::text) > 8 * pg_column_size(NEW.policy #> '{}') + 1100000)
+	WHEN (pg_column_size(NEW.policy #> '{}') >= 90 AND octet_length(NEW.policy::text) > LEAST(8 * pg_column_size(NEW.policy #> '{}') + 1100000, 67108864))
 	EXECUTE FUNCTION pgqrs_refuse_json();
 EXCEPTION WHEN duplicate_object THEN NULL;
 END

@@ -26,6 +26,7 @@ var memoryCases = []testcase{
 	{"a claim counts headers, errors and keys as it counts payloads", "rows of foreign SQL would end the process that asked for a batch", memoryClaimedColumns},
 	{"a claim that begins aside after a collision ends at 8 MiB too", "a batch of large messages would end the process that asked for it", memoryClaimedAside},
 	{"a worker of large messages gets all of them, in order", "large messages would wait for a poll, or for ever", memoryWorked},
+	{"a replay reads the large outputs of steps one by one, when the run asks for them", "a run of many large steps would end the process that executes it", memoryReplayed},
 	{"what RerunFrom, Retry and Redrive take over is whole", "a run that is repeated would lose half of its input", memoryKept},
 }
 
@@ -396,4 +397,40 @@ func memoryWorked(t *testing.T, e *env) {
 			t.Fatalf("message %d is not delivered", id)
 		}
 	}
+}
+
+// memoryReplayed executes a run twice, and looks at the statements of the second execution.
+func memoryReplayed(t *testing.T, e *env) {
+	store, net := e.farStore(t)
+	outputs := map[string]string{"large": large(100 << 10), "small": "s", "larger": large(mebibyte / 2)}
+	var called tally[string]
+	var replay *counter
+	w := fast(play(store, func(ctx context.Context, run *pgqrs.Run, execution int) (receipt, error) {
+		if execution == 2 {
+			replay = net.watch()
+		}
+		for _, name := range []string{"large", "small", "larger"} {
+			out, err := pgqrs.Step(ctx, run, name, func(context.Context) (string, error) {
+				called.add(name)
+				return outputs[name], nil
+			})
+			if err != nil {
+				return receipt{}, err
+			}
+			if out != outputs[name] {
+				t.Errorf("execution %d has %d bytes of step %q", execution, len(out), name)
+			}
+		}
+		if execution == 1 {
+			e.loseRun(t, run.ID())
+		} else if n := replay.count("step.get"); n != 2 {
+			t.Errorf("the replay reads %d outputs by themselves, want 2", n)
+		}
+		return receipt{}, nil
+	}))
+	w.Concurrency = 1
+	start(t, w)
+	e.awaitRun(t, e.run(t).ID(), pgqrs.Succeeded)
+	net.heal()
+	equalSlices(t, "steps whose function was called", called.all(), []string{"large", "small", "larger"})
 }

@@ -89,10 +89,23 @@ func (g *gauge) read() (now, most int) {
 }
 
 // awaitState waits until a message is in a state, and returns the message.
-func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) pgqrs.MessageInfo {
+func (e *env) awaitState(t *testing.T, id int64, state pgqrs.MessageState) (m pgqrs.MessageInfo) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("message %d is %s", id, state), func() bool { return e.info(t, id).State == state })
-	return e.info(t, id)
+	eventually(t, fmt.Sprintf("message %d is %s", id, state), func() bool {
+		m = e.info(t, id)
+		return m.State == state
+	})
+	return m
+}
+
+// awaitGivenBack waits until a worker has given a message back, and its attempt does not count. A
+// claim that is under way at that time may take the message once more, and gives it back too.
+func (e *env) awaitGivenBack(t *testing.T, id int64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("message %d is given back uncounted", id), func() bool {
+		m := e.info(t, id)
+		return m.State == pgqrs.Ready && m.Attempt == 0
+	})
 }
 
 // receive waits for a value from a handler.

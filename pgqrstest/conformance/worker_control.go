@@ -186,7 +186,7 @@ func controlAhead(t *testing.T, e *env) {
 	a := newAhead(t, e, e.store, pgqrs.Worker{Name: "w", Lease: 6 * time.Second})
 	must(t, e.newStore(t, pgqrs.Config{}).SuspendWorker(t.Context(), e.worker(t, "w/ahead").ID))
 	for _, id := range a.waiting {
-		equal(t, "attempts of a message that was given back", e.awaitState(t, id, pgqrs.Ready).Attempt, 0)
+		e.awaitGivenBack(t, id)
 	}
 	equal(t, "state of what is being handled", e.info(t, a.current).State, pgqrs.Leased)
 	close(a.gate)

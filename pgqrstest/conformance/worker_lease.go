@@ -197,7 +197,7 @@ func drainGraceful(t *testing.T, e *env) {
 	a := newAhead(t, e, e.store, pgqrs.Worker{})
 	done := stopping(a.stop)
 	for _, id := range a.waiting {
-		equal(t, "attempts of a message that was given back", e.awaitState(t, id, pgqrs.Ready).Attempt, 0)
+		e.awaitGivenBack(t, id)
 	}
 	late := enqueue(t, a.q, 100)
 	close(a.gate)
