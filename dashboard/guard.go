@@ -75,11 +75,13 @@ func (d *dashboard) answersFor(host string) bool {
 	if !ok {
 		return false
 	}
-	if name == "localhost" || d.hosts[name] {
-		return true
-	}
+	return d.hosts[name] || isLoopback(name)
+}
+
+// isLoopback reports whether a name of cutPort is "localhost" or a loopback address.
+func isLoopback(name string) bool {
 	address, err := netip.ParseAddr(name)
-	return err == nil && address.Zone() == "" && address.IsLoopback()
+	return name == "localhost" || err == nil && address.Zone() == "" && address.IsLoopback()
 }
 
 // cutPort returns the name of a Host header as hostName does, without its port.
@@ -247,7 +249,7 @@ func (d *dashboard) enter(w http.ResponseWriter, r *http.Request) bool {
 // signIn sets the cookie and redirects the browser to the page without the token in its address.
 // The cookie has no path of its own, so it goes only to pages beside this one.
 func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request, query url.Values) {
-	http.SetCookie(w, &http.Cookie{Name: d.pass.name, Value: d.pass.cookie, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
+	http.SetCookie(w, &http.Cookie{Name: d.pass.name, Value: d.pass.cookie, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: encrypted(r)})
 	page := "./"
 	if name := strings.TrimPrefix(r.URL.Path, "/"); pages[name] != nil {
 		page += name
@@ -265,6 +267,14 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request, query url.Val
 		w.Header().Set("Refresh", "0; url="+page)
 		d.plain(w, http.StatusOK, "The dashboard opens.")
 	}
+}
+
+// encrypted reports whether the connection of a browser is encrypted. If TLS ends at a proxy, the
+// browser's headers show it: browsers send Sec-Fetch-Site only over TLS and to their own machine.
+func encrypted(r *http.Request) bool {
+	name, ok := cutPort(r.Host)
+	local := !ok || isLoopback(name) || strings.HasSuffix(name, ".localhost")
+	return r.TLS != nil || r.Header.Get("Sec-Fetch-Site") != "" && !local
 }
 
 // turnAway answers a request that is refused, and logs it.
