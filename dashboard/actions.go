@@ -16,8 +16,23 @@ import (
 // many were changed.
 type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (int64, error)
 
+// A target is a kind of thing that actions act on.
+type target struct {
+	noun  string
+	named bool // a form names it by its name, and otherwise by its id
+}
+
+var (
+	aQueue    = target{noun: "queue", named: true}
+	aSchedule = target{noun: "schedule", named: true}
+	aMessage  = target{noun: "message"}
+	aRun      = target{noun: "run"}
+	aWorker   = target{noun: "worker"}
+)
+
 // An action is the action of a form.
 type action struct {
+	on target
 	do doing
 	// back returns the page to go on with.
 	back func(name string, id int64) string
@@ -28,24 +43,24 @@ type action struct {
 }
 
 var actions = map[string]action{
-	"redrive":     {do: onID((*pgqrs.Store).Redrive), back: pageOf("message"), said: "Redriven: it is ready again, with all its attempts before it."},
-	"redrive-all": {do: onQueue((*pgqrs.Store).RedriveAll), back: deadPage, said: "Redriven: %s dead letters."},
-	"delete":      {do: onID((*pgqrs.Store).Delete), back: deadPage, said: "Deleted: %s message."},
-	"pause":       {do: done((*pgqrs.Store).PauseQueue), back: queuePage, said: "Paused: it delivers nothing until it is resumed."},
-	"resume":      {do: done((*pgqrs.Store).ResumeQueue), back: queuePage, said: "Resumed."},
+	"redrive":     {on: aMessage, do: onID((*pgqrs.Store).Redrive), back: pageOf("message"), said: "Redriven: it is ready again, with all its attempts before it."},
+	"redrive-all": {on: aQueue, do: redriveAll, back: deadPage, said: "Redriven: %s dead letters."},
+	"delete":      {on: aMessage, do: onID((*pgqrs.Store).Delete), back: deadPage, said: "Deleted: %s message."},
+	"pause":       {on: aQueue, do: done((*pgqrs.Store).PauseQueue), back: queuePage, said: "Paused: it delivers nothing until it is resumed."},
+	"resume":      {on: aQueue, do: done((*pgqrs.Store).ResumeQueue), back: queuePage, said: "Resumed."},
 
-	"suspend-worker": {do: changed((*pgqrs.Store).SuspendWorker), back: workersPage, said: "Suspended: the worker claims nothing until it is resumed."},
-	"resume-worker":  {do: changed((*pgqrs.Store).ResumeWorker), back: workersPage, said: "Resumed."},
-	"stop-worker":    {do: changed((*pgqrs.Store).StopWorker), back: workersPage, said: "Stopped: the worker finishes what it has begun."},
+	"suspend-worker": {on: aWorker, do: changed((*pgqrs.Store).SuspendWorker), back: workersPage, said: "Suspended: the worker claims nothing until it is resumed."},
+	"resume-worker":  {on: aWorker, do: changed((*pgqrs.Store).ResumeWorker), back: workersPage, said: "Resumed."},
+	"stop-worker":    {on: aWorker, do: changed((*pgqrs.Store).StopWorker), back: workersPage, said: "Stopped: the worker finishes what it has begun."},
 
-	"cancel-run": {do: onRun((*runHandle).Cancel), back: pageOf("run"), said: "It is being cancelled."},
-	"pause-run":  {do: onRun((*runHandle).Pause), back: pageOf("run"), said: "Paused: it stops before its next step."},
-	"resume-run": {do: onRun((*runHandle).Resume), back: pageOf("run"), said: "Resumed."},
-	"retry-run":  {do: onRun((*runHandle).Retry), back: pageOf("run"), said: "It goes on from the step that failed."},
+	"cancel-run": {on: aRun, do: onRun((*runHandle).Cancel), back: pageOf("run"), said: "It is being cancelled."},
+	"pause-run":  {on: aRun, do: onRun((*runHandle).Pause), back: pageOf("run"), said: "Paused: it stops before its next step."},
+	"resume-run": {on: aRun, do: onRun((*runHandle).Resume), back: pageOf("run"), said: "Resumed."},
+	"retry-run":  {on: aRun, do: onRun((*runHandle).Retry), back: pageOf("run"), said: "It goes on from the step that failed."},
 
-	"pause-schedule":  {do: done((*pgqrs.Store).PauseSchedule), back: schedulePage, said: "Paused: it runs nothing by the clock until it is resumed."},
-	"resume-schedule": {do: done((*pgqrs.Store).ResumeSchedule), back: schedulePage, said: "Resumed. What was due meanwhile is not made up for."},
-	"run-schedule":    {do: runSchedule, back: schedulePage, said: "It has run, by hand.", undone: "It has enqueued nothing: the message of its key is unfinished."},
+	"pause-schedule":  {on: aSchedule, do: done((*pgqrs.Store).PauseSchedule), back: schedulePage, said: "Paused: it runs nothing by the clock until it is resumed."},
+	"resume-schedule": {on: aSchedule, do: done((*pgqrs.Store).ResumeSchedule), back: schedulePage, said: "Resumed. What was due meanwhile is not made up for."},
+	"run-schedule":    {on: aSchedule, do: runSchedule, back: schedulePage, said: "It has run, by hand.", undone: "It has enqueued nothing: the message of its key is unfinished."},
 }
 
 // act executes the action that a form asks for, and redirects the browser to a page.
@@ -117,9 +132,15 @@ func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused 
 	if _, ok := actions[a.what]; !ok {
 		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("There is no action %q.", brief(a.what))}
 	}
-	id := textOf(form, "id")
+	on, id := actions[a.what].on, textOf(form, "id")
+	switch {
+	case on.named && a.name == "":
+		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("This action needs the name of a %s, in the field \"name\".", on.noun)}
+	case !on.named && id == "":
+		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("This action needs the id of a %s, in the field \"id\".", on.noun)}
+	}
 	n, err := strconv.ParseInt(id, 10, 64)
-	if err != nil && id != "" {
+	if !on.named && (err != nil || n < 1) {
 		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("%q is not an id.", brief(id))}
 	}
 	a.id = n
@@ -132,8 +153,16 @@ func onID(f func(*pgqrs.Store, context.Context, ...int64) (int64, error)) doing 
 	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) { return f(s, ctx, id) }
 }
 
-func onQueue(f func(*pgqrs.Store, context.Context, string) (int64, error)) doing {
-	return func(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) { return f(s, ctx, name) }
+// redriveAll returns an error if there is no such queue. The library takes it for an empty one.
+func redriveAll(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) {
+	found, err := s.Depths(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	if len(found) == 0 {
+		return 0, pgqrs.ErrNotFound
+	}
+	return s.RedriveAll(ctx, name)
 }
 
 func done(f func(*pgqrs.Store, context.Context, string) error) doing {

@@ -313,6 +313,8 @@ func TestActionsDoWhatTheySayAndLeadBelowThePrefix(t *testing.T) {
 		t.Errorf("the messages are %s and %s", a, b)
 	}
 	want(t, read(t, post(t, address, url.Values{"do": {"pause"}, "name": {"nobody's"}}), http.StatusNotFound), "not there", "nobody&#39;s")
+	want(t, read(t, post(t, address, url.Values{"do": {"redrive-all"}, "name": {"nobody's"}}), http.StatusNotFound), "not there", "nobody&#39;s")
+	want(t, read(t, post(t, address, url.Values{"do": {"redrive-all"}}), http.StatusBadRequest), "needs the name of a queue")
 	want(t, read(t, post(t, address, url.Values{"do": {"explode"}}), http.StatusBadRequest), "There is no action")
 	want(t, read(t, post(t, address, url.Values{"do": {"delete"}, "id": {"1 or 1"}}), http.StatusBadRequest), "not an id")
 }
