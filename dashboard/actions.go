@@ -1,12 +1,15 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -20,14 +23,16 @@ type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (i
 type target struct {
 	noun  string
 	named bool // a form names it by its name, and otherwise by its id
+	// find returns the name that the log has for an id.
+	find func(ctx context.Context, s *pgqrs.Store, id int64) (string, error)
 }
 
 var (
 	aQueue    = target{noun: "queue", named: true}
 	aSchedule = target{noun: "schedule", named: true}
-	aMessage  = target{noun: "message"}
-	aRun      = target{noun: "run"}
-	aWorker   = target{noun: "worker"}
+	aMessage  = target{noun: "message", find: queueOf}
+	aRun      = target{noun: "run", find: workflowOf}
+	aWorker   = target{noun: "worker", find: workerName}
 )
 
 // An action is the action of a form.
@@ -81,12 +86,16 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		return
 	}
 	a := actions[asked.what]
-	n, err := a.do(ctx, d.store, asked.name, asked.id)
+	name := asked.name
+	if !a.on.named { // the form's name may be any
+		name, _ = a.on.find(ctx, d.store, asked.id) // the action fails for the same reason
+	}
+	n, err := a.do(ctx, d.store, name, asked.id)
 	if err != nil {
 		n = 0
 	}
 	d.samples.forget()
-	log = log.With("action", asked.what, "name", brief(asked.name), "id", asked.id, "done", n, "failed", err != nil)
+	log = log.With("action", asked.what, "name", brief(name), "id", asked.id, "done", n, "failed", err != nil)
 	if err != nil {
 		log.Warn("dashboard: action", "error", brief(err.Error()))
 		d.show(w, nil, &pageError{err, asked.String()})
@@ -94,8 +103,8 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	log.Info("dashboard: action")
 	// Not http.Redirect, which would make the address absolute, without the prefix.
-	page := a.back(asked.name, asked.id)
-	w.Header().Set("Location", page+"done="+d.sealer.seal(page, asked.what, n, time.Now().Add(noticed)))
+	page := a.back(cmp.Or(name, asked.name), asked.id)
+	w.Header().Set("Location", page+"done="+d.sealer.seal(strings.TrimPrefix(page, "./"), asked.what, n, time.Now().Add(noticed)))
 	w.WriteHeader(http.StatusSeeOther)
 }
 
@@ -181,6 +190,31 @@ func onRun(f func(*runHandle, context.Context) error) doing {
 	}
 }
 
+// queueOf returns the queue of a message.
+func queueOf(ctx context.Context, s *pgqrs.Store, id int64) (string, error) {
+	list, err := s.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{id}})
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	return list[0].Queue, nil
+}
+
+// workflowOf returns the workflow of a run.
+func workflowOf(ctx context.Context, s *pgqrs.Store, id int64) (string, error) {
+	info, err := s.RunHandle(id).Info(ctx)
+	return info.Workflow, err
+}
+
+// workerName returns the name of a worker.
+func workerName(ctx context.Context, s *pgqrs.Store, id int64) (string, error) {
+	list, err := s.Workers(ctx)
+	i := slices.IndexFunc(list, func(w pgqrs.WorkerInfo) bool { return w.ID == id })
+	if i < 0 {
+		return "", err
+	}
+	return list[i].Name, nil
+}
+
 // runSchedule returns 0 if it has enqueued nothing.
 func runSchedule(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) {
 	run, err := s.RunSchedule(ctx, name)
@@ -199,6 +233,9 @@ func pageOf(page string) func(string, int64) string {
 func queuePage(name string, _ int64) string { return "queue?name=" + url.QueryEscape(name) + "&" }
 
 func deadPage(name string, _ int64) string {
+	if name == "" { // of a message that had gone before
+		return "./?"
+	}
 	return "queue?name=" + url.QueryEscape(name) + "&state=dead&"
 }
 
