@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -75,16 +76,15 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		d.refuse(w, http.StatusMethodNotAllowed, "Actions are sent by the buttons of this dashboard.")
 		return
 	}
-	log := d.log.With("remote", brief(r.RemoteAddr))
-	if d.options.Actor != nil {
-		log = log.With("actor", d.actor(r))
-	}
 	asked, refused := d.ask(w, r)
 	if refused != nil {
-		log.Warn("dashboard: action refused", "action", brief(asked.what), "why", refused.sentence, "origin", brief(r.Header.Get("Origin")))
+		if unlogged, ok := d.refused.due(refused.reason, time.Now()); ok {
+			d.logOf(r).Warn("dashboard: action refused", "action", brief(asked.what), "why", refused.sentence, "origin", brief(r.Header.Get("Origin")), "unlogged", unlogged)
+		}
 		d.refuse(w, refused.status, refused.sentence)
 		return
 	}
+	log := d.logOf(r)
 	a := actions[asked.what]
 	name := asked.name
 	if !a.on.named { // the form's name may be any
@@ -108,6 +108,15 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	w.WriteHeader(http.StatusSeeOther)
 }
 
+// logOf returns the log with the sender of a request.
+func (d *dashboard) logOf(r *http.Request) *slog.Logger {
+	log := d.log.With("remote", brief(r.RemoteAddr))
+	if d.options.Actor != nil {
+		log = log.With("actor", d.actor(r))
+	}
+	return log
+}
+
 // An ask is the request of a form.
 type ask struct {
 	what, name string
@@ -125,13 +134,13 @@ func (a ask) String() string {
 // ask reads the form of an action, or returns why it is refused.
 func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused *refusal) {
 	if !d.options.Actions {
-		return a, &refusal{http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions."}
+		return a, refuse(http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions.")
 	}
 	if d.crossOrigin(r) {
-		return a, &refusal{http.StatusForbidden, "This action came from another site's page, and was not done."}
+		return a, refuse(http.StatusForbidden, "This action came from another site's page, and was not done.")
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !d.pass.borne(r) {
-		return a, &refusal{http.StatusForbidden, "Nothing shows which page this action came from. A browser sends an Origin. A program sends the header \"Authorization: Bearer\" with the token."}
+		return a, refuse(http.StatusForbidden, "Nothing shows which page this action came from. A browser sends an Origin. A program sends the header \"Authorization: Bearer\" with the token.")
 	}
 	form, refused := readForm(w, r)
 	if refused != nil {
@@ -139,20 +148,22 @@ func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused 
 	}
 	a.what, a.name = textOf(form, "do"), textOf(form, "name")
 	if _, ok := actions[a.what]; !ok {
-		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("There is no action %q.", brief(a.what))}
+		return a, refuse(http.StatusBadRequest, "There is no action %q.", brief(a.what))
 	}
 	on, id := actions[a.what].on, textOf(form, "id")
 	switch {
 	case on.named && a.name == "":
-		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("This action needs the name of a %s, in the field \"name\".", on.noun)}
+		return a, refuse(http.StatusBadRequest, "This action needs the name of a %s, in the field \"name\".", on.noun)
 	case !on.named && id == "":
-		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("This action needs the id of a %s, in the field \"id\".", on.noun)}
+		return a, refuse(http.StatusBadRequest, "This action needs the id of a %s, in the field \"id\".", on.noun)
 	}
-	n, err := strconv.ParseInt(id, 10, 64)
-	if !on.named && (err != nil || n < 1) {
-		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("%q is not an id.", brief(id))}
+	if on.named {
+		return a, nil
 	}
-	a.id = n
+	var err error
+	if a.id, err = strconv.ParseInt(id, 10, 64); err != nil || a.id < 1 {
+		return a, refuse(http.StatusBadRequest, "%q is not an id.", brief(id))
+	}
 	return a, nil
 }
 
