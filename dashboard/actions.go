@@ -146,7 +146,7 @@ func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused 
 	if refused != nil {
 		return a, refused
 	}
-	a.what, a.name = textOf(form, "do"), textOf(form, "name")
+	a.what, a.name = textOf(form, "do"), nameIn(form)
 	if _, ok := actions[a.what]; !ok {
 		return a, refuse(http.StatusBadRequest, "There is no action %q.", brief(a.what))
 	}
