@@ -126,7 +126,7 @@ func TestNamesAndStatesOfSQLAreHarmless(t *testing.T) {
 	}
 	s.check(conn.Close())
 	for _, args := range []string{
-		"queues", "queues -limit 1", "queues letters" + evil, "stats -over 0", "dead list", "dead list letters" + evil, "messages list letters" + evil, "messages show 1 3",
+		"queues", "queues -limit 1", "queues letters" + evil, "stats -over 0", "stats -over 0 -limit 1", "dead list", "dead list letters" + evil, "messages list letters" + evil, "messages show 1 3",
 		"workers", "workers list -all", "runs", "runs list -workflow flow" + evil, "runs show 1", "schedules", "schedules history daily" + evil,
 		"pause letters" + evil, "resume letters" + evil, "schedules pause daily" + evil,
 	} {
