@@ -43,11 +43,19 @@ func TestMissingSchemaIsRecognized(t *testing.T) {
 	}
 	check(errors.New("prepare failed: Parse error: Parse error: no such table: pgqrs_messages"), true)
 	for state, want := range map[string]bool{
-		"42P01": true, "42703": true, "3F000": true, "42704": true,
-		"42883": false, "23505": false, "42601": false, "3D000": false, "40001": false,
+		"42P01": true, "42703": true, "3F000": true,
+		"42704": false, "42883": false, "23505": false, "42601": false, "3D000": false, "40001": false,
 	} {
 		check(coded{state}, want)
 		check(fmt.Errorf("prepare: %w", coded{state}), want)
+	}
+	for text, want := range map[string]bool{
+		`type "worker_status" does not exist`:                  true,
+		`Typ »pgqrs_workflow_status« existiert nicht`:          true,
+		`role "ada" does not exist`:                            false,
+		`unrecognized configuration parameter "pgqrs_setting"`: false,
+	} {
+		check(fmt.Errorf("%s (%w)", text, coded{"42704"}), want)
 	}
 	check(errors.New("driver: bad connection"), false)
 }

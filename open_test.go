@@ -558,6 +558,7 @@ func TestSecretsOfAnyDriverAreHidden(t *testing.T) {
 		"sqlite:q.db?_pragma=key('hunter2')", "sqlite:q.db&_pragma=hexkey(hunter2)", "sqlite:q.db?_pragma=textkey%28%22hunter2%22%29", "libsql://h?authToken=hunter2",
 		"libsql://h?auth_token=hunter2", "host=h password=hunter2 user=u", "host=h password = 'hunter2' user=u", "postgres:host=h password=hunter2", "turso:q.db?encryption_hexkey=hunter2",
 		"postgres://h/db?sslpassword=hunter2", "file:q.db?KEY=hunter2", "sqlite:q.db?pass%77ord=hunter2",
+		"sqlite:q.db?encryptionkey=hunter2", "sqlite:q.db;encryptionkey=hunter2", "sqlite:q.db;key=hunter2", "turso:q.db?EncryptionKey=hunter2", "sqlite:q.db;x=1&enckey=hunter2",
 	} {
 		if shown := dsn.SecretsOf(text, "").Hide("the driver says: " + text + ", and hunter2"); strings.Contains(shown, "hunter2") {
 			t.Errorf("%s: the secret shows in %s", text, shown)
@@ -565,6 +566,44 @@ func TestSecretsOfAnyDriverAreHidden(t *testing.T) {
 		_, err := Open(t.Context(), text)
 		if where := testkit.Secret(err, "hunter2"); err == nil || where != "" {
 			t.Errorf("%s: the secret stands in %s: %v", text, where, err)
+		}
+	}
+}
+
+// A password that is not percent-encoded makes a URL malformed.
+func TestPasswordsOfMalformedURLsAreHidden(t *testing.T) {
+	for _, text := range []string{
+		"postgres://ada:hun/ter@two@h/db", "postgres://ada:hun?ter@h/db", "postgres://ada:hun#ter@h/db", "postgres://ada:hun ter/@h/db", "postgres://ada:hun%zzter@h/db",
+		"postgres://ada:hunter", "postgres:ada:hunter@h/db", "postgresql:/ada:hun/ter@h/db", "POSTGRES:ada:hunter@h/db", "postgres://ada:\"hun/ter@h/db",
+	} {
+		hide := dsn.SecretsOf(text, "")
+		for _, shown := range []string{hide.Hide("it is " + text), hide.Hide(fmt.Sprintf("it is %q", text))} {
+			if strings.Contains(shown, "hun") || strings.Contains(shown, "ter") || !strings.Contains(shown, "ada:") {
+				t.Errorf("%s is shown as %s", text, shown)
+			}
+		}
+	}
+	for _, text := range []string{"postgres://ada@h:5432/db", "postgres://h:5432", "postgres:h", "sqlite:a:b@c.db"} {
+		if hide := dsn.SecretsOf(text, ""); len(hide) > 0 {
+			t.Errorf("%s has the secrets %q", text, []string(hide))
+		}
+	}
+}
+
+func TestNamesOfFilesAreNoSecrets(t *testing.T) {
+	const text = "postgres://ada@h/db?sslkey=client.key&passfile=/home/ada/.pgpass"
+	if hide := dsn.SecretsOf(text, ""); len(hide) > 0 {
+		t.Errorf("%q are taken for secrets", []string(hide))
+	}
+}
+
+func TestAKeyInThePathIsRefused(t *testing.T) {
+	for text, refused := range map[string]bool{
+		"sqlite:q.db;key=hunter2": true, "sqlite:q.db;encryptionkey=hunter2": true, "sqlite:q.db&hexkey=hunter2": true, "turso:q.db; encryption_key=hunter2": true,
+		"sqlite:key=1.db": false, "sqlite:a;b.db": false, "sqlite:monkey.db": false,
+	} {
+		if _, err := dsn.Parse(text); err != nil != refused {
+			t.Errorf("%s: error is %v", text, err)
 		}
 	}
 }

@@ -1,12 +1,16 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -16,8 +20,25 @@ import (
 // many were changed.
 type doing = func(ctx context.Context, s *pgqrs.Store, name string, id int64) (int64, error)
 
+// A target is a kind of thing that actions act on.
+type target struct {
+	noun  string
+	named bool // a form names it by its name, and otherwise by its id
+	// find returns the name that the log has for an id.
+	find func(ctx context.Context, s *pgqrs.Store, id int64) (string, error)
+}
+
+var (
+	aQueue    = target{noun: "queue", named: true}
+	aSchedule = target{noun: "schedule", named: true}
+	aMessage  = target{noun: "message", find: queueOf}
+	aRun      = target{noun: "run", find: workflowOf}
+	aWorker   = target{noun: "worker", find: workerName}
+)
+
 // An action is the action of a form.
 type action struct {
+	on target
 	do doing
 	// back returns the page to go on with.
 	back func(name string, id int64) string
@@ -28,24 +49,24 @@ type action struct {
 }
 
 var actions = map[string]action{
-	"redrive":     {do: onID((*pgqrs.Store).Redrive), back: pageOf("message"), said: "Redriven: it is ready again, with all its attempts before it."},
-	"redrive-all": {do: onQueue((*pgqrs.Store).RedriveAll), back: deadPage, said: "Redriven: %s dead letters."},
-	"delete":      {do: onID((*pgqrs.Store).Delete), back: deadPage, said: "Deleted: %s message."},
-	"pause":       {do: done((*pgqrs.Store).PauseQueue), back: queuePage, said: "Paused: it delivers nothing until it is resumed."},
-	"resume":      {do: done((*pgqrs.Store).ResumeQueue), back: queuePage, said: "Resumed."},
+	"redrive":     {on: aMessage, do: onID((*pgqrs.Store).Redrive), back: pageOf("message"), said: "Redriven: it is ready again, with all its attempts before it."},
+	"redrive-all": {on: aQueue, do: redriveAll, back: deadPage, said: "Redriven: %s dead letters."},
+	"delete":      {on: aMessage, do: onID((*pgqrs.Store).Delete), back: deadPage, said: "Deleted: %s message."},
+	"pause":       {on: aQueue, do: done((*pgqrs.Store).PauseQueue), back: queuePage, said: "Paused: it delivers nothing until it is resumed."},
+	"resume":      {on: aQueue, do: done((*pgqrs.Store).ResumeQueue), back: queuePage, said: "Resumed."},
 
-	"suspend-worker": {do: changed((*pgqrs.Store).SuspendWorker), back: workersPage, said: "Suspended: the worker claims nothing until it is resumed."},
-	"resume-worker":  {do: changed((*pgqrs.Store).ResumeWorker), back: workersPage, said: "Resumed."},
-	"stop-worker":    {do: changed((*pgqrs.Store).StopWorker), back: workersPage, said: "Stopped: the worker finishes what it has begun."},
+	"suspend-worker": {on: aWorker, do: changed((*pgqrs.Store).SuspendWorker), back: workersPage, said: "Suspended: the worker claims nothing until it is resumed."},
+	"resume-worker":  {on: aWorker, do: changed((*pgqrs.Store).ResumeWorker), back: workersPage, said: "Resumed."},
+	"stop-worker":    {on: aWorker, do: changed((*pgqrs.Store).StopWorker), back: workersPage, said: "Stopped: the worker finishes what it has begun."},
 
-	"cancel-run": {do: onRun((*runHandle).Cancel), back: pageOf("run"), said: "It is being cancelled."},
-	"pause-run":  {do: onRun((*runHandle).Pause), back: pageOf("run"), said: "Paused: it stops before its next step."},
-	"resume-run": {do: onRun((*runHandle).Resume), back: pageOf("run"), said: "Resumed."},
-	"retry-run":  {do: onRun((*runHandle).Retry), back: pageOf("run"), said: "It goes on from the step that failed."},
+	"cancel-run": {on: aRun, do: onRun((*runHandle).Cancel), back: pageOf("run"), said: "It is being cancelled."},
+	"pause-run":  {on: aRun, do: onRun((*runHandle).Pause), back: pageOf("run"), said: "Paused: it stops before its next step."},
+	"resume-run": {on: aRun, do: onRun((*runHandle).Resume), back: pageOf("run"), said: "Resumed."},
+	"retry-run":  {on: aRun, do: onRun((*runHandle).Retry), back: pageOf("run"), said: "It goes on from the step that failed."},
 
-	"pause-schedule":  {do: done((*pgqrs.Store).PauseSchedule), back: schedulePage, said: "Paused: it runs nothing by the clock until it is resumed."},
-	"resume-schedule": {do: done((*pgqrs.Store).ResumeSchedule), back: schedulePage, said: "Resumed. What was due meanwhile is not made up for."},
-	"run-schedule":    {do: runSchedule, back: schedulePage, said: "It has run, by hand.", undone: "It has enqueued nothing: the message of its key is unfinished."},
+	"pause-schedule":  {on: aSchedule, do: done((*pgqrs.Store).PauseSchedule), back: schedulePage, said: "Paused: it runs nothing by the clock until it is resumed."},
+	"resume-schedule": {on: aSchedule, do: done((*pgqrs.Store).ResumeSchedule), back: schedulePage, said: "Resumed. What was due meanwhile is not made up for."},
+	"run-schedule":    {on: aSchedule, do: runSchedule, back: schedulePage, said: "It has run, by hand.", undone: "It has enqueued nothing: the message of its key is unfinished."},
 }
 
 // act executes the action that a form asks for, and redirects the browser to a page.
@@ -55,23 +76,26 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		d.refuse(w, http.StatusMethodNotAllowed, "Actions are sent by the buttons of this dashboard.")
 		return
 	}
-	log := d.log.With("remote", brief(r.RemoteAddr))
-	if d.options.Actor != nil {
-		log = log.With("actor", d.actor(r))
-	}
 	asked, refused := d.ask(w, r)
 	if refused != nil {
-		log.Warn("dashboard: action refused", "action", brief(asked.what), "why", refused.sentence, "origin", brief(r.Header.Get("Origin")))
+		if unlogged, ok := d.refused.due(refused.reason, time.Now()); ok {
+			d.logOf(r).Warn("dashboard: action refused", "action", brief(asked.what), "why", refused.sentence, "origin", brief(r.Header.Get("Origin")), "unlogged", unlogged)
+		}
 		d.refuse(w, refused.status, refused.sentence)
 		return
 	}
+	log := d.logOf(r)
 	a := actions[asked.what]
-	n, err := a.do(ctx, d.store, asked.name, asked.id)
+	name := asked.name
+	if !a.on.named { // the form's name may be any
+		name, _ = a.on.find(ctx, d.store, asked.id) // the action fails for the same reason
+	}
+	n, err := a.do(ctx, d.store, name, asked.id)
 	if err != nil {
 		n = 0
 	}
 	d.samples.forget()
-	log = log.With("action", asked.what, "name", brief(asked.name), "id", asked.id, "done", n, "failed", err != nil)
+	log = log.With("action", asked.what, "name", brief(name), "id", asked.id, "done", n, "failed", err != nil)
 	if err != nil {
 		log.Warn("dashboard: action", "error", brief(err.Error()))
 		d.show(w, nil, &pageError{err, asked.String()})
@@ -79,9 +103,18 @@ func (d *dashboard) act(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	log.Info("dashboard: action")
 	// Not http.Redirect, which would make the address absolute, without the prefix.
-	page := a.back(asked.name, asked.id)
-	w.Header().Set("Location", page+"done="+d.sealer.seal(page, asked.what, n, time.Now().Add(noticed)))
+	page := a.back(cmp.Or(name, asked.name), asked.id)
+	w.Header().Set("Location", page+"done="+d.sealer.seal(strings.TrimPrefix(page, "./"), asked.what, n, time.Now().Add(noticed)))
 	w.WriteHeader(http.StatusSeeOther)
+}
+
+// logOf returns the log with the sender of a request.
+func (d *dashboard) logOf(r *http.Request) *slog.Logger {
+	log := d.log.With("remote", brief(r.RemoteAddr))
+	if d.options.Actor != nil {
+		log = log.With("actor", d.actor(r))
+	}
+	return log
 }
 
 // An ask is the request of a form.
@@ -101,28 +134,36 @@ func (a ask) String() string {
 // ask reads the form of an action, or returns why it is refused.
 func (d *dashboard) ask(w http.ResponseWriter, r *http.Request) (a ask, refused *refusal) {
 	if !d.options.Actions {
-		return a, &refusal{http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions."}
+		return a, refuse(http.StatusForbidden, "This dashboard is read-only: whoever mounted it has not set Options.Actions.")
 	}
 	if d.crossOrigin(r) {
-		return a, &refusal{http.StatusForbidden, "This action came from another site's page, and was not done."}
+		return a, refuse(http.StatusForbidden, "This action came from another site's page, and was not done.")
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !d.pass.borne(r) {
-		return a, &refusal{http.StatusForbidden, "Nothing shows which page this action came from. A browser sends an Origin. A program sends the header \"Authorization: Bearer\" with the token."}
+		return a, refuse(http.StatusForbidden, "Nothing shows which page this action came from. A browser sends an Origin. A program sends the header \"Authorization: Bearer\" with the token.")
 	}
 	form, refused := readForm(w, r)
 	if refused != nil {
 		return a, refused
 	}
-	a.what, a.name = textOf(form, "do"), textOf(form, "name")
+	a.what, a.name = textOf(form, "do"), nameIn(form)
 	if _, ok := actions[a.what]; !ok {
-		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("There is no action %q.", brief(a.what))}
+		return a, refuse(http.StatusBadRequest, "There is no action %q.", brief(a.what))
 	}
-	id := textOf(form, "id")
-	n, err := strconv.ParseInt(id, 10, 64)
-	if err != nil && id != "" {
-		return a, &refusal{http.StatusBadRequest, fmt.Sprintf("%q is not an id.", brief(id))}
+	on, id := actions[a.what].on, textOf(form, "id")
+	switch {
+	case on.named && a.name == "":
+		return a, refuse(http.StatusBadRequest, "This action needs the name of a %s, in the field \"name\".", on.noun)
+	case !on.named && id == "":
+		return a, refuse(http.StatusBadRequest, "This action needs the id of a %s, in the field \"id\".", on.noun)
 	}
-	a.id = n
+	if on.named {
+		return a, nil
+	}
+	var err error
+	if a.id, err = strconv.ParseInt(id, 10, 64); err != nil || a.id < 1 {
+		return a, refuse(http.StatusBadRequest, "%q is not an id.", brief(id))
+	}
 	return a, nil
 }
 
@@ -132,8 +173,16 @@ func onID(f func(*pgqrs.Store, context.Context, ...int64) (int64, error)) doing 
 	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) { return f(s, ctx, id) }
 }
 
-func onQueue(f func(*pgqrs.Store, context.Context, string) (int64, error)) doing {
-	return func(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) { return f(s, ctx, name) }
+// redriveAll returns an error if there is no such queue. The library takes it for an empty one.
+func redriveAll(ctx context.Context, s *pgqrs.Store, name string, _ int64) (int64, error) {
+	found, err := s.Depths(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	if len(found) == 0 {
+		return 0, pgqrs.ErrNotFound
+	}
+	return s.RedriveAll(ctx, name)
 }
 
 func done(f func(*pgqrs.Store, context.Context, string) error) doing {
@@ -150,6 +199,31 @@ func onRun(f func(*runHandle, context.Context) error) doing {
 	return func(ctx context.Context, s *pgqrs.Store, _ string, id int64) (int64, error) {
 		return 1, f(s.RunHandle(id), ctx)
 	}
+}
+
+// queueOf returns the queue of a message.
+func queueOf(ctx context.Context, s *pgqrs.Store, id int64) (string, error) {
+	list, err := s.Messages(ctx, pgqrs.MessageFilter{IDs: []int64{id}})
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	return list[0].Queue, nil
+}
+
+// workflowOf returns the workflow of a run.
+func workflowOf(ctx context.Context, s *pgqrs.Store, id int64) (string, error) {
+	info, err := s.RunHandle(id).Info(ctx)
+	return info.Workflow, err
+}
+
+// workerName returns the name of a worker.
+func workerName(ctx context.Context, s *pgqrs.Store, id int64) (string, error) {
+	list, err := s.Workers(ctx)
+	i := slices.IndexFunc(list, func(w pgqrs.WorkerInfo) bool { return w.ID == id })
+	if i < 0 {
+		return "", err
+	}
+	return list[i].Name, nil
 }
 
 // runSchedule returns 0 if it has enqueued nothing.
@@ -170,6 +244,9 @@ func pageOf(page string) func(string, int64) string {
 func queuePage(name string, _ int64) string { return "queue?name=" + url.QueryEscape(name) + "&" }
 
 func deadPage(name string, _ int64) string {
+	if name == "" { // of a message that had gone before
+		return "./?"
+	}
 	return "queue?name=" + url.QueryEscape(name) + "&state=dead&"
 }
 

@@ -54,14 +54,15 @@ type Options struct {
 	// the application authenticates requests itself.
 	Token string
 	// Actor returns who sent a request, for the log of actions. Nil leaves the name out. The
-	// dashboard calls Actor concurrently, once for each action that it executes or refuses. It does
-	// not call Actor if it refuses the request itself for its host, its token or its body. A panic
-	// of Actor is logged and changes nothing else.
+	// dashboard calls Actor concurrently, once for each action that it executes, and for each
+	// refused action that it logs. It does not call Actor if it refuses the request itself for its
+	// host, its token or its body. A panic of Actor is logged and changes nothing else.
 	Actor func(*http.Request) string
 	// Title is the site's title, at the head of every page. Empty means "pgqrs".
 	Title string
-	// Logger receives a record of each action, executed or refused, and of each error behind a
-	// page. Texts in a record are cut to one line. Nil disables logging.
+	// Logger receives a record of each executed action, of refused actions, and of each error
+	// behind a page. It receives one refused action a second for each reason. Texts in a record are
+	// cut to one line. Nil disables logging.
 	Logger *slog.Logger
 }
 

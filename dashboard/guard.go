@@ -50,21 +50,26 @@ func notToken(r rune) bool { return r <= ' ' || r > '~' }
 type refusal struct {
 	status   int
 	sentence string
+	reason   string // the sentence without the request's texts
+}
+
+func refuse(status int, reason string, args ...any) *refusal {
+	return &refusal{status, fmt.Sprintf(reason, args...), reason}
 }
 
 // admit returns why a request is refused before its content is read, or nil.
 func (d *dashboard) admit(w http.ResponseWriter, r *http.Request) *refusal {
 	if len(d.hosts) > 0 && !d.answersFor(r.Host) {
-		return &refusal{http.StatusMisdirectedRequest, "This dashboard does not answer for the host of this address. pgqrs serve names more hosts by -host, a program by Options.Hosts."}
+		return refuse(http.StatusMisdirectedRequest, "This dashboard does not answer for the host of this address. pgqrs serve names more hosts by -host, a program by Options.Hosts.")
 	}
 	if refused := checkBody(w, r); refused != nil {
 		return refused
 	}
 	if len(r.URL.RawQuery) > longestQuery {
-		return &refusal{http.StatusRequestURITooLong, "This address is too long."}
+		return refuse(http.StatusRequestURITooLong, "This address is too long.")
 	}
 	if embedded(r) {
-		return &refusal{http.StatusForbidden, "The pages of this dashboard are not parts of other sites' pages."}
+		return refuse(http.StatusForbidden, "The pages of this dashboard are not parts of other sites' pages.")
 	}
 	return nil
 }
@@ -75,11 +80,13 @@ func (d *dashboard) answersFor(host string) bool {
 	if !ok {
 		return false
 	}
-	if name == "localhost" || d.hosts[name] {
-		return true
-	}
+	return d.hosts[name] || isLoopback(name)
+}
+
+// isLoopback reports whether a name of cutPort is "localhost" or a loopback address.
+func isLoopback(name string) bool {
 	address, err := netip.ParseAddr(name)
-	return err == nil && address.Zone() == "" && address.IsLoopback()
+	return name == "localhost" || err == nil && address.Zone() == "" && address.IsLoopback()
 }
 
 // cutPort returns the name of a Host header as hostName does, without its port.
@@ -131,16 +138,16 @@ func checkBody(w http.ResponseWriter, r *http.Request) *refusal {
 	w.Header().Set("Connection", "close")
 	deadline := time.Now().Add(formTime)
 	if err := http.NewResponseController(w).SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return &refusal{http.StatusBadRequest, "The connection is broken."}
+		return refuse(http.StatusBadRequest, "The connection is broken.")
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case r.Method != http.MethodPost || !isAction(r):
-		return &refusal{http.StatusBadRequest, "This page takes no body."}
+		return refuse(http.StatusBadRequest, "This page takes no body.")
 	case err != nil || kind != "application/x-www-form-urlencoded":
-		return &refusal{http.StatusUnsupportedMediaType, "An action is a form of the type application/x-www-form-urlencoded."}
+		return refuse(http.StatusUnsupportedMediaType, "An action is a form of the type application/x-www-form-urlencoded.")
 	case r.ContentLength > longestForm:
-		return &refusal{http.StatusRequestEntityTooLarge, "This form is too long."}
+		return refuse(http.StatusRequestEntityTooLarge, "This form is too long.")
 	}
 	w.Header().Del("Connection")
 	r.Body = http.MaxBytesReader(w, r.Body, longestForm)
@@ -152,16 +159,16 @@ func checkBody(w http.ResponseWriter, r *http.Request) *refusal {
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *refusal) {
 	err := r.ParseForm()
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-		return nil, &refusal{http.StatusRequestEntityTooLarge, "This form is too long."}
+		return nil, refuse(http.StatusRequestEntityTooLarge, "This form is too long.")
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, &refusal{http.StatusRequestTimeout, "The form did not arrive in time."}
+		return nil, refuse(http.StatusRequestTimeout, "The form did not arrive in time.")
 	}
 	if err != nil {
-		return nil, &refusal{http.StatusBadRequest, "This form makes no sense."}
+		return nil, refuse(http.StatusBadRequest, "This form makes no sense.")
 	}
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return nil, &refusal{http.StatusBadRequest, "The connection is broken."}
+		return nil, refuse(http.StatusBadRequest, "The connection is broken.")
 	}
 	return r.PostForm, nil
 }
@@ -240,14 +247,14 @@ func (d *dashboard) enter(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="pgqrs"`)
-	d.turnAway(w, r, &refusal{http.StatusUnauthorized, "This dashboard asks for a token. Open the address with ?token= that it was started with, or send the header \"Authorization: Bearer\" with the token."})
+	d.turnAway(w, r, refuse(http.StatusUnauthorized, "This dashboard asks for a token. Open the address with ?token= that it was started with, or send the header \"Authorization: Bearer\" with the token."))
 	return false
 }
 
 // signIn sets the cookie and redirects the browser to the page without the token in its address.
 // The cookie has no path of its own, so it goes only to pages beside this one.
 func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request, query url.Values) {
-	http.SetCookie(w, &http.Cookie{Name: d.pass.name, Value: d.pass.cookie, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
+	http.SetCookie(w, &http.Cookie{Name: d.pass.name, Value: d.pass.cookie, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: encrypted(r)})
 	page := "./"
 	if name := strings.TrimPrefix(r.URL.Path, "/"); pages[name] != nil {
 		page += name
@@ -267,9 +274,20 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request, query url.Val
 	}
 }
 
+// encrypted reports whether the connection of a browser is encrypted. If TLS ends at a proxy, the
+// browser's headers show it: browsers send Sec-Fetch-Site only over TLS and to their own machine.
+func encrypted(r *http.Request) bool {
+	name, ok := cutPort(r.Host)
+	local := !ok || isLoopback(name) || strings.HasSuffix(name, ".localhost")
+	return r.TLS != nil || r.Header.Get("Sec-Fetch-Site") != "" && !local
+}
+
+// anyRequest is the reason of all refusals of requests whose content has not been read.
+const anyRequest = "request"
+
 // turnAway answers a request that is refused, and logs it.
 func (d *dashboard) turnAway(w http.ResponseWriter, r *http.Request, why *refusal) {
-	if unlogged, ok := d.refused.due(time.Now()); ok {
+	if unlogged, ok := d.refused.due(anyRequest, time.Now()); ok {
 		d.log.Warn("dashboard: request refused", "status", why.status, "remote", brief(r.RemoteAddr), "host", brief(r.Host),
 			"method", brief(r.Method), "path", brief(r.URL.Path), "unlogged", unlogged)
 	}
@@ -283,21 +301,36 @@ func (d *dashboard) plain(w http.ResponseWriter, status int, sentence string) {
 	io.WriteString(w, sentence+"\n") // an error means that the client has gone
 }
 
-// refusals limit the log to one refusal a second, because anybody can cause refusals.
+// refusals limit the log to one refusal a second for each reason, because anybody can cause
+// refusals.
 type refusals struct {
-	mu       sync.Mutex
-	last     time.Time
-	unlogged int // since the last
+	mu      sync.Mutex
+	reasons map[string]*refusalCount // constants of this package
 }
 
-// due reports whether a refusal is logged, and how many were left out since the last record.
-func (f *refusals) due(now time.Time) (unlogged int, ok bool) {
+// A refusalCount counts the refusals for one reason.
+type refusalCount struct {
+	last     time.Time // of the last record
+	unlogged int       // since then
+}
+
+// due reports whether a refusal is logged, and how many were left out since the last record of its
+// reason.
+func (f *refusals) due(reason string, now time.Time) (unlogged int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now.Sub(f.last) < time.Second {
-		f.unlogged++
+	if f.reasons == nil {
+		f.reasons = map[string]*refusalCount{}
+	}
+	count := f.reasons[reason]
+	if count == nil {
+		count = &refusalCount{}
+		f.reasons[reason] = count
+	}
+	if now.Sub(count.last) < time.Second {
+		count.unlogged++
 		return 0, false
 	}
-	unlogged, f.unlogged, f.last = f.unlogged, 0, now
+	unlogged, count.unlogged, count.last = count.unlogged, 0, now
 	return unlogged, true
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
 )
@@ -27,18 +29,53 @@ var (
 // Unattended reports whether a queue that is not paused has ready messages but no live worker.
 func (q queueRow) Unattended() bool { return q.Ready > 0 && q.Workers == 0 && q.PausedAt.IsZero() }
 
-// overview shows all queues.
+const maxQueues = 100 // rows on a page of the overview
+
+// overview shows the queues whose names contain a text, a page at a time.
 func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error) {
 	now, ring, err := d.samples.take(ctx, d.store)
 	if err != nil {
 		return nil, err
 	}
-	var rows []queueRow
-	var total pgqrs.QueueDepth
-	for _, q := range now.queues {
+	page := 1
+	if text := field(r, "page"); text != "" {
+		if page, err = strconv.Atoi(text); err != nil || page < 1 {
+			return nil, invalid("%q is not a page", brief(text))
+		}
+	}
+	body := struct {
+		Queues     []queueRow
+		Total      pgqrs.QueueDepth // of all queues that match
+		Name       string           // the text, or empty
+		Count      int              // of queues that match
+		Page, Next int              // Next is 0 on the last page
+		Pages      bool             // there are more pages, or other queues
+	}{Name: field(r, "name")}
+	queues, total := matching(now.queues, body.Name)
+	body.Total, body.Count = total, len(queues)
+	last := max(1, (len(queues)+maxQueues-1)/maxQueues)
+	body.Page = min(page, last) // queues may have gone since
+	if body.Page < last {
+		body.Next = body.Page + 1
+	}
+	body.Pages = last > 1 || body.Name != ""
+	from := (body.Page - 1) * maxQueues
+	for _, q := range queues[from:min(from+maxQueues, len(queues))] {
 		row := queueRow{QueueDepth: q, Depth: draw("waiting", q.Name, now, ring, depthSeries)}
 		row.Inflow, row.Known = inflow(now, ring, q.Name)
-		rows = append(rows, row)
+		body.Queues = append(body.Queues, row)
+	}
+	return &view{Page: "overview", Title: "Queues", Live: true, Body: body}, nil
+}
+
+// matching returns the queues whose names contain a text, in upper or lower case, and their sum.
+func matching(queues []pgqrs.QueueDepth, text string) (list []pgqrs.QueueDepth, total pgqrs.QueueDepth) {
+	text = strings.ToLower(text)
+	for _, q := range queues {
+		if text != "" && !strings.Contains(strings.ToLower(q.Name), text) {
+			continue
+		}
+		list = append(list, q)
 		total.Ready += q.Ready
 		total.Scheduled += q.Scheduled
 		total.Blocked += q.Blocked
@@ -47,11 +84,7 @@ func (d *dashboard) overview(ctx context.Context, r *http.Request) (*view, error
 		total.ArchivedLastMinute += q.ArchivedLastMinute
 		total.OldestReady = max(total.OldestReady, q.OldestReady)
 	}
-	body := struct {
-		Queues []queueRow
-		Total  pgqrs.QueueDepth
-	}{rows, total}
-	return &view{Page: "overview", Title: "Queues", Live: true, Body: body}, nil
+	return list, total
 }
 
 const pageSize = 50

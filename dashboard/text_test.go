@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"math"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,32 @@ func TestTextsReadWell(t *testing.T) {
 	for in, want := range map[string]string{"a\n\tb": "a\n\tb", "\x1b[2J": `\u001b[2J`, "\xffé": `\xffé`, "\u202e\U000e0001": `\u202e\U000e0001`, "日本\u00a0": `日本\u00a0`} {
 		if got := printable(in); got != want {
 			t.Errorf("%q is %q; want %q", in, got, want)
+		}
+	}
+}
+
+// SQL may have written any text as a state.
+func TestStatesOfSQLAreVisible(t *testing.T) {
+	const evil, shown = "RUN\x1b[2J\u202e\n", `RUN\u001b[2J\u202e`
+	for _, state := range []any{pgqrs.RunState(evil), pgqrs.MessageState(evil), pgqrs.WorkerState(evil)} {
+		if got := word(state); got != shown {
+			t.Errorf("%T is shown as %q; want %q", state, got, shown)
+		}
+	}
+	if got := became(pgqrs.ScheduleRun{RunState: evil}); got != shown {
+		t.Errorf("the outcome of a schedule is shown as %q; want %q", got, shown)
+	}
+	if got := word(pgqrs.RunState(strings.Repeat("x", 1<<20))); len(got) > 1000 {
+		t.Errorf("a state is shown in %d bytes", len(got))
+	}
+}
+
+func TestAFormEscapesItsName(t *testing.T) {
+	for _, name := range []string{"emails", "no worker", "100%25 +1", "\x1b[2J\r\n\u202e"} {
+		for _, form := range []url.Values{{"name": {name}}, {"escaped-name": {url.QueryEscape(name)}}, {"name": {"other"}, "escaped-name": {url.QueryEscape(name)}}} {
+			if got := nameIn(form); got != name {
+				t.Errorf("%q has the name %q; want %q", form, got, name)
+			}
 		}
 	}
 }

@@ -58,7 +58,7 @@ var templates = parseTemplates("overview", "queue", "message", "workers", "runs"
 func parseTemplates(names ...string) map[string]*template.Template {
 	base := template.New("").Funcs(template.FuncMap{
 		"number": number, "capped": capped, "span": span, "ago": ago, "clock": clock, "stamp": stamp,
-		"text": printable, "pretty": pretty, "brief": brief[string], "line": brief[json.RawMessage], "size": size, "word": word,
+		"text": printable, "pretty": pretty, "brief": brief[string], "line": brief[json.RawMessage], "size": size, "word": word, "escape": url.QueryEscape,
 	})
 	template.Must(base.ParseFS(assets, "assets/layout.html"))
 	pages := map[string]*template.Template{}
@@ -129,7 +129,18 @@ func idOf(r *http.Request) (int64, error) {
 
 var messageStates = []pgqrs.MessageState{pgqrs.Ready, pgqrs.Scheduled, pgqrs.Blocked, pgqrs.Leased, pgqrs.Dead, pgqrs.Archived}
 
-// word returns the text for the state of a message, a run, a step or a worker.
+// nameIn returns the name in the form of an action. The dashboard's own forms escape it, as a link
+// does, because a name that SQL has written may have control characters.
+func nameIn(form url.Values) string {
+	name, err := url.QueryUnescape(form.Get("escaped-name"))
+	if err != nil || name == "" {
+		return textOf(form, "name")
+	}
+	return textOf(url.Values{"name": {name}}, "name")
+}
+
+// word returns the text for the state of a message, a run, a step or a worker. SQL may have written
+// any text.
 func word(state any) string {
 	switch s := fmt.Sprint(state); state {
 	case pgqrs.Queued, pgqrs.Running, pgqrs.Paused, pgqrs.Cancelling, pgqrs.Cancelled:
@@ -139,6 +150,6 @@ func word(state any) string {
 	case pgqrs.Failed:
 		return "failed"
 	default:
-		return s
+		return brief(s)
 	}
 }

@@ -41,7 +41,7 @@ func (d *dashboard) workers(ctx context.Context, r *http.Request) (*view, error)
 				continue
 			}
 		}
-		row := workerRow{WorkerInfo: w, Word: string(w.State)}
+		row := workerRow{WorkerInfo: w, Word: word(w.State)}
 		// A consumer that calls Dequeue itself sends a heartbeat only with its calls.
 		if row.Silent = w.State != pgqrs.WorkerStopped && w.State != pgqrs.WorkerReady && time.Since(w.HeartbeatAt) > silence; row.Silent {
 			row.Word = "silent"

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/internal/dsn"
 	"github.com/urfave/cli/v3"
 )
 
@@ -22,6 +25,9 @@ type app struct {
 	asks          bool // whether somebody can answer a question
 	progress      bool // whether err shows a progress bar
 	width, height int  // of the terminal that out is, or 0
+
+	args    []string
+	secrets dsn.Secrets // of DSNs, wherever they stand in the command line
 }
 
 // A call is one invocation of a command on a database.
@@ -34,13 +40,16 @@ type call struct {
 
 // run runs the command line and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	err := a.root().Run(ctx, args)
+	root := a.root()
+	a.args = args
+	a.addSecrets(secretsOfArguments(args, flagNames(root)))
+	err := root.Run(ctx, args)
 	if err == nil {
 		return exitDone
 	}
 	code := exitCode(err)
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(a.err, "pgqrs:", clean(withoutPasswords(strings.TrimPrefix(text, "pgqrs: "))))
+		fmt.Fprintln(a.err, "pgqrs:", clean(a.hide(strings.TrimPrefix(text, "pgqrs: "))))
 	}
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		fmt.Fprintf(a.err, "Try %s -help.\n", usage.command)
@@ -54,16 +63,62 @@ func (a *app) run(ctx context.Context, args []string) int {
 // passwords finds the password of a DSN, as a URL or as key=value pairs.
 var passwords = regexp.MustCompile(`(?i)(://[^\s:/@]*:)\S*@|(password\s*=\s*)(?:'[^']*'|[^\s"]+)`)
 
-// withoutPasswords hides passwords in the text of an error. Such a text may quote a DSN that is at
-// the wrong place of the command line.
-func withoutPasswords(text string) string {
-	return passwords.ReplaceAllStringFunc(text, func(found string) string {
+// hide hides secrets in a text for standard error. Such a text may quote a DSN that is at the wrong
+// place of the command line.
+func (a *app) hide(text string) string {
+	return passwords.ReplaceAllStringFunc(a.secrets.Hide(text), func(found string) string {
 		parts := passwords.FindStringSubmatch(found)
 		if parts[1] != "" {
-			return parts[1] + "xxxxx@"
+			return parts[1] + dsn.Redacted + "@"
 		}
-		return parts[2] + "xxxxx"
+		return parts[2] + dsn.Redacted
 	})
+}
+
+// schemeless matches a DSN without its scheme, up to the name of the database.
+var schemeless = regexp.MustCompile(`^[^\s:/@]+:[^/].*@[^@/]+/`)
+
+const longestDSN = 2 << 10 // bytes; a longer argument is a payload
+
+// secretsOfArguments returns the secrets of all arguments, as if each were a DSN. The name of an
+// existing flag does not count.
+func secretsOfArguments(args []string, flags map[string]bool) dsn.Secrets {
+	var found dsn.Secrets
+	for _, arg := range args {
+		if name, value, given := strings.Cut(strings.TrimLeft(arg, "-"), "="); given && arg[0] == '-' && flags[name] {
+			arg = value
+		}
+		if len(arg) > longestDSN {
+			continue
+		}
+		found = append(found, dsn.SecretsOf(arg, "")...)
+		if schemeless.MatchString(arg) {
+			found = append(found, dsn.SecretsOf("postgres://"+arg, "")...)
+		}
+	}
+	return found
+}
+
+// addSecrets adds secrets to those that are hidden. It leaves out a password that is also an
+// argument, such as the name of a queue, because a question has to name it.
+func (a *app) addSecrets(found dsn.Secrets) {
+	a.secrets = append(a.secrets, slices.DeleteFunc(found, func(secret string) bool { return slices.Contains(a.args, secret) })...)
+	// A longer secret comes first, because it may contain a shorter one.
+	slices.SortFunc(a.secrets, func(a, b string) int { return len(b) - len(a) })
+}
+
+// flagNames returns the names of the flags of a command and of all commands under it.
+func flagNames(cmd *cli.Command) map[string]bool {
+	names := map[string]bool{}
+	for _, flag := range cmd.Flags {
+		for _, name := range flag.Names() {
+			names[name] = true
+		}
+	}
+	for _, sub := range cmd.Commands {
+		maps.Copy(names, flagNames(sub))
+	}
+	return names
 }
 
 // root returns the tree of commands.
@@ -130,51 +185,49 @@ func (a *app) on(least, most int, fn func(context.Context, call) error) cli.Acti
 		if err := checkArguments(cmd, least, most); err != nil {
 			return err
 		}
-		dsn, err := a.findDSN(cmd)
+		text, err := a.findDSN(cmd)
 		if err != nil {
 			return err
 		}
+		a.addSecrets(dsn.SecretsOf(text, ""))
 		logger := slog.New(slog.NewTextHandler(&sharedWriter{w: a.err}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		store, err := pgqrs.Config{Logger: logger}.Open(ctx, dsn)
+		store, err := pgqrs.Config{Logger: logger}.Open(ctx, text)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, store.Close()) }()
-		return fn(ctx, call{cmd, a, store, dsn})
+		return fn(ctx, call{cmd, a, store, text})
 	}
 }
-
-// password matches a password or an encryption key in a DSN.
-var password = regexp.MustCompile(`://[^@?]*:[^@?]+@|(?i)[?&][^=&]*(password|encryption_key)=.`)
 
 // findDSN returns the DSN from the flags, or else from the environment. Every user of the machine
 // can see a password on the command line.
 func (a *app) findDSN(cmd *cli.Command) (string, error) {
-	dsn, file := cmd.String("dsn"), cmd.String("dsn-file")
+	text, file := cmd.String("dsn"), cmd.String("dsn-file")
 	switch {
-	case dsn != "" && file != "":
+	case text != "" && file != "":
 		return "", misuse(cmd, "-dsn and -dsn-file: give one of them")
-	case dsn == "" && cmd.IsSet("dsn"), file == "" && cmd.IsSet("dsn-file"):
+	case text == "" && cmd.IsSet("dsn"), file == "" && cmd.IsSet("dsn-file"):
 		return "", misuse(cmd, "-dsn or -dsn-file is empty")
 	case file != "":
 		if readByOthers(file) {
-			fmt.Fprintf(a.err, "pgqrs: %s\n", clean(fmt.Sprintf("other users can read the -dsn-file %q; chmod 600 stops that", file)))
+			fmt.Fprintf(a.err, "pgqrs: %s\n", clean(a.hide(fmt.Sprintf("other users can read the -dsn-file %q; chmod 600 stops that", file))))
 		}
-		text, err := os.ReadFile(file)
-		if dsn = strings.TrimSpace(string(text)); err == nil && dsn == "" {
+		content, err := os.ReadFile(file)
+		if text = strings.TrimSpace(string(content)); err == nil && text == "" {
 			err = fmt.Errorf("%s is empty; write the DSN into it", file)
 		}
-		return dsn, err
-	case dsn != "":
-		if password.MatchString(dsn) {
+		return text, err
+	case text != "":
+		if len(dsn.SecretsOf(text, "")) > 0 {
 			fmt.Fprintln(a.err, "pgqrs: -dsn has a password, which lists of processes and shell histories show; use PGQRS_DSN or -dsn-file")
 		}
-		return dsn, nil
+		return text, nil
 	}
-	if dsn = os.Getenv("PGQRS_DSN"); dsn == "" {
+	if text = os.Getenv("PGQRS_DSN"); text == "" {
 		return "", misuse(cmd, "which database? Set -dsn, -dsn-file or PGQRS_DSN")
 	}
-	return dsn, nil
+	return text, nil
 }
 
 func checkArguments(cmd *cli.Command, least, most int) error {

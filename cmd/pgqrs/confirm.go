@@ -12,7 +12,7 @@ func (c call) confirm(format string, args ...any) error {
 	if c.Bool("yes") {
 		return nil
 	}
-	question := clean(fmt.Sprintf(format, args...))
+	question := clean(c.hide(fmt.Sprintf(format, args...)))
 	if !c.asks {
 		return fmt.Errorf("%w: to %s without a terminal to ask on takes -yes", errNotConfirmed, question)
 	}

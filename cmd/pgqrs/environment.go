@@ -10,16 +10,32 @@ import (
 // secretVariables are variables of lib/pq that hold a password or name a file with one.
 var secretVariables = []string{"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "PGSSLPASSWORD"}
 
+// keptVariables are variables that a command cannot do without. They name folders.
+var keptVariables = []string{"PATH", "HOME"}
+
 // withoutSecrets returns an environment without the variables that open the database. PGQRS_ and
-// all variables that begin so belong to this program.
-func withoutSecrets(environment []string, dsn string) []string {
+// all variables that begin so belong to this program. It keeps the keptVariables, and also returns
+// the names of those that contain the DSN or its password.
+func withoutSecrets(environment []string, dsn string) (cleaned, revealing []string) {
 	secrets := append(secretsOf(dsn), secretsIn(environment)...)
-	return slices.DeleteFunc(slices.Clone(environment), func(entry string) bool {
+	reveals := func(value string) bool {
+		return strings.Contains(value, dsn) || slices.ContainsFunc(secrets, func(s secret) bool { return s.in(value) })
+	}
+	for _, entry := range environment {
 		name, value, _ := strings.Cut(entry, "=")
-		name = strings.ToUpper(name) // Windows ignores their case
-		return strings.HasPrefix(name, "PGQRS_") || slices.Contains(secretVariables, name) ||
-			strings.Contains(value, dsn) || slices.ContainsFunc(secrets, func(s secret) bool { return s.in(value) })
-	})
+		upper := strings.ToUpper(name) // Windows ignores their case
+		switch {
+		case strings.HasPrefix(upper, "PGQRS_"), slices.Contains(secretVariables, upper):
+			continue
+		case !reveals(value):
+		case slices.Contains(keptVariables, upper):
+			revealing = append(revealing, name)
+		default:
+			continue
+		}
+		cleaned = append(cleaned, entry)
+	}
+	return cleaned, revealing
 }
 
 // passwordVariables are the secretVariables that hold a password.

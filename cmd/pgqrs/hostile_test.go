@@ -95,6 +95,54 @@ func TestBytesThatAreNoTextAreHarmless(t *testing.T) {
 	s.looksHarmless("letters")
 }
 
+// On SQLite a program that writes SQL can store any text as a name or a state.
+func TestNamesAndStatesOfSQLAreHarmless(t *testing.T) {
+	s := newShell(t, "sqlite:"+t.TempDir()+"/queue.db")
+	s.enqueue("letters", `1`, `2`)
+	s.kill("letters", "boom")
+	s.enqueue("letters", `3`)
+	flow := pgqrs.NewWorkflow[int, int](s.store, "flow")
+	_, err := flow.Start(t.Context(), 1, pgqrs.Key("k"))
+	s.check(err)
+	pgqrstest.Drain(t, s.store, []string{"flow"}, flow.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
+		return pgqrs.Step(ctx, run, "step", func(context.Context) (int, error) { return 1, nil })
+	}))
+	const evil = "\x1b[2J\x07\u009b\u202e"
+	conn, err := s.store.DB().Conn(t.Context())
+	s.check(err)
+	for _, text := range []string{
+		"PRAGMA ignore_check_constraints = on",
+		"INSERT INTO pgqrs_workers (name, queue_id, status) SELECT 'web-7', id, 'ready' FROM pgqrs_queues WHERE queue_name = 'letters'",
+		"INSERT INTO pgqrs_schedules (name, queue_name, payload, rule) VALUES ('daily', 'letters', '1', 'each day')",
+		"INSERT INTO pgqrs_schedule_runs (schedule_id, due_at, run_id) SELECT 1, datetime('now'), id FROM pgqrs_workflow_runs",
+		"UPDATE pgqrs_queues SET queue_name = queue_name || ?", "UPDATE pgqrs_workflows SET name = name || ?",
+		"UPDATE pgqrs_messages SET dedup_key = ?1, group_key = ?1, last_error = ?1, headers = ?1",
+		"UPDATE pgqrs_workflow_runs SET status = status || ?1, run_key = run_key || ?1, warning = ?1, error = ?1", "UPDATE pgqrs_workflow_steps SET status = status || ?1, step_name = step_name || ?1, error = ?1",
+		"UPDATE pgqrs_workers SET name = name || ?1, status = status || ?1",
+		"UPDATE pgqrs_schedules SET name = name || ?1, queue_name = queue_name || ?1, rule = rule || ?1, zone = zone || ?1",
+	} {
+		_, err := conn.ExecContext(t.Context(), text, []any{evil}[:strings.Count(text[:7], "UPDATE")]...)
+		s.check(err)
+	}
+	s.check(conn.Close())
+	for _, args := range []string{
+		"queues", "queues -limit 1", "queues letters" + evil, "stats -over 0", "stats -over 0 -limit 1", "dead list", "dead list letters" + evil, "messages list letters" + evil, "messages show 1 3",
+		"workers", "workers list -all", "runs", "runs list -workflow flow" + evil, "runs show 1", "schedules", "schedules history daily" + evil,
+		"pause letters" + evil, "resume letters" + evil, "schedules pause daily" + evil,
+	} {
+		s.printsHarmlessly(args)
+	}
+	for _, args := range []string{"purge -state dead letters" + evil, "queues nowhere" + evil, "drop letters" + evil, "workers suspend nobody" + evil} {
+		if o := s.do("", strings.Fields(args)...); o.code == exitDone {
+			t.Errorf("%q exits with %d", args, o.code)
+		} else {
+			harmless(t, args, o.err, 0)
+		}
+	}
+	harmless(t, "verify", s.do("", "verify").out, 0)
+	s.topIsHarmless("letters" + evil)
+}
+
 func TestHostileRunsAreHarmless(t *testing.T) {
 	onEach(t, func(s *shell) {
 		evil := pgqrs.NewWorkflow[int, string](s.store, "evil \u202ewolf")

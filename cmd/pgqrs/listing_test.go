@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -105,11 +106,14 @@ func TestQueuesAndSchedulesComeInPages(t *testing.T) {
 	})
 	stop()
 	s.check(<-ended)
-	for _, what := range []string{"queues", "schedules list"} {
+	for _, what := range []string{"queues", "schedules list", "stats -over 0"} {
 		for flags, want := range map[string]string{
 			"": "abcde", "-limit 2": "ab", "-limit 2 -after b": "cd", "-limit 2 -after d": "e", "-after e": "", "-limit 2 -all": "abcde", "-limit 2 -all -after a": "bcde",
 			"d b": "bd", "a b c -limit 2": "ab",
 		} {
+			if strings.HasPrefix(what, "stats") && flags != "" && flags[0] != '-' {
+				continue // it takes no names
+			}
 			args := strings.Fields(what + " " + flags)
 			var got strings.Builder
 			for line := range strings.Lines(s.do("", append(args, "-json")...).out) {
@@ -125,6 +129,9 @@ func TestQueuesAndSchedulesComeInPages(t *testing.T) {
 		if o := s.do("", strings.Fields(what+" -after nowhere")...); o.code != exitNotFound {
 			t.Errorf("pgqrs %s -after nowhere exits with %d: %s", what, o.code, o.err)
 		}
+	}
+	if o := s.do("", "stats", "-over", "0", "-limit", "2"); !regexp.MustCompile(`(?m)^TOTAL +5 `).MatchString(o.out) {
+		t.Errorf("the total of a page is not that of all queues:\n%s", o.out)
 	}
 }
 

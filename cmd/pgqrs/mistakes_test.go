@@ -11,6 +11,7 @@ func TestADatabaseIsNamedWithoutItsSecrets(t *testing.T) {
 	for dsn, want := range map[string]string{
 		"postgres://ada:secret@db.example.com:5432/shop?password=secret": "postgres db.example.com:5432/shop",
 		"sqlite:queue.db?key=secret":                                     "sqlite queue.db",
+		"sqlite:queue.db;key=secret":                                     "sqlite queue.db;key=[redacted]",
 		"turso:file.db":                                                  "turso file.db",
 		"sqlite:/var/lib/queue.db":                                       "sqlite /var/lib/queue.db",
 		"%":                                                              "the database",
@@ -48,12 +49,40 @@ func TestASpanMayBeTheLeastDuration(t *testing.T) {
 // An error about a misplaced DSN quotes it without its password.
 func TestAMisplacedDSNShowsNoPassword(t *testing.T) {
 	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
-	for _, dsn := range []string{"postgres://ada:secret@db.example.com/shop", "postgres://ada:sec/r@et@db.example.com/shop", "host=db password='secret it is'", "password=secret"} {
+	for _, dsn := range []string{"postgres://ada:secret@db.example.com/shop", "postgres://ada:sec/r@et@db.example.com/shop", "host=db password='secret it is'", "password=secret",
+		"postgres://ada:sec ret@db.example.com/shop", "postgres://ada:secret", "postgres:ada:secret@db.example.com/shop", "postgres:/ada:secret@db.example.com/shop", "ada:secret@db.example.com/shop",
+		"postgres://ada:%73ecret@db.example.com/shop", "postgres://ada:\"sec\"ret@db.example.com/shop", "libsql://db.example.com?authToken=secret", "dbname=shop pwd=secret", "-password=secret", "--encryption_key=secret",
+		"sqlite:queue.db?encryptionkey=secret", "sqlite:queue.db?key=secret", "sqlite:queue.db;key=secret", "sqlite:queue.db;encryption_key=secret", "turso:queue.db?encryption_hexkey=secret",
+	} {
 		for _, args := range [][]string{{"stats", dsn, "x"}, {dsn, "stats"}, {"queues", dsn}, {"-dsn-file", dsn, "stats"}} {
 			o := s.do("", args...)
 			if o.code == exitDone || strings.Contains(o.err+o.out, "sec") {
 				t.Errorf("%q: exit code %d, and it says: %s%s", args, o.code, o.out, o.err)
 			}
+		}
+	}
+}
+
+// Notes and questions quote names too. The flag -key has no secret.
+func TestNotesAndQuestionsShowNoPassword(t *testing.T) {
+	s := newShell(t, "sqlite:"+filepath.Join(t.TempDir(), "queue.db"))
+	const misplaced = "postgres://ada:secret@db.example.com/shop"
+	for _, args := range [][]string{{"enqueue", misplaced, "1"}, {"purge", "-state", "ready", misplaced}} {
+		if o := s.do("", args...); !strings.Contains(o.err, "ada:") || strings.Contains(o.err, "secret") {
+			t.Errorf("%q: it says: %s", args, o.err)
+		}
+	}
+	if found := secretsOfArguments([]string{strings.Repeat("key=value ", 10_000)}, nil); len(found) > 0 {
+		t.Errorf("a payload has %d secrets", len(found))
+	}
+	// A secret may also be the name of a queue.
+	if o := s.do("", "enqueue", "hunter2", "-header", "token=hunter2", "1"); !strings.Contains(o.err, `no queue "hunter2"`) {
+		t.Errorf("exit code %d, and it says: %s", o.code, o.err)
+	}
+	for _, args := range [][]string{{"-key=welcome:42"}, {"-key", "welcome:42"}} {
+		s.do("", append([]string{"enqueue", "emails", "-unique", "1"}, args...)...)
+		if o := s.do("", append([]string{"enqueue", "emails", "-unique", "1"}, args...)...); o.code != exitState || !strings.Contains(o.err, "welcome:42") {
+			t.Errorf("%q: exit code %d, and it says: %s", args, o.code, o.err)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (c call) done(object map[string]any, format string, args ...any) error {
 
 // note prints a sentence that is not part of the result.
 func (c call) note(format string, args ...any) error {
-	_, err := fmt.Fprintln(c.err, clean(fmt.Sprintf(format, args...)))
+	_, err := fmt.Fprintln(c.err, clean(c.hide(fmt.Sprintf(format, args...))))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pgqrs/pgqrs-go"
+	"github.com/pgqrs/pgqrs-go/internal/dsn"
 	"github.com/urfave/cli/v3"
 )
 
@@ -46,12 +47,12 @@ func (a *app) uninstall() *cli.Command {
 }
 
 // place names the database of a DSN, without secrets.
-func place(dsn string) string {
-	u, err := url.Parse(dsn)
+func place(text string) string {
+	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" {
 		return "the database"
 	}
-	return strings.TrimRight(u.Scheme+" "+u.Opaque+u.Host+u.Path, " ")
+	return dsn.SecretsOf(text, "").Hide(strings.TrimRight(u.Scheme+" "+u.Opaque+u.Host+u.Path, " "))
 }
 
 func (a *app) verify() *cli.Command {

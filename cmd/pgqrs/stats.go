@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,8 +17,8 @@ func (a *app) stats() *cli.Command {
 		Name: "stats", Category: look, Usage: "depth, pace and workers of each queue, and of all",
 		Description: fmt.Sprintf("WORKERS counts the live workers that take messages. A queue with ready messages and no such worker is marked \"no worker\". GROWTH is the change of the ready, scheduled, blocked and leased messages in a second, measured between two readings. "+
 			"DONE/MIN counts the messages that were archived in the last minute and have not been deleted or redriven since. "+
-			"The command counts no history, and at most %d messages of each kind. The command queues counts all messages.", pgqrs.DepthLimit),
-		Flags:  []cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`, or not at all if 0"}},
+			"The command counts no history, and at most %d messages of each kind. The command queues counts all messages. TOTAL is the sum of all queues, even if some are on other pages.", pgqrs.DepthLimit),
+		Flags:  append([]cli.Flag{&cli.DurationFlag{Name: "over", Value: 2 * time.Second, Usage: "measure growth over `TIME`, or not at all if 0"}}, nameFlags("QUEUE")...),
 		Action: a.on(0, 0, func(ctx context.Context, c call) error { return c.stats(ctx) }),
 	}
 }
@@ -38,10 +40,16 @@ func (c call) stats(ctx context.Context) error {
 		}
 	}
 	paces := now.paces(before)
-	if len(paces) > 1 && !c.Bool("json") {
-		paces = append(paces, sum(paces))
+	all := sum(paces)
+	page, next, err := c.pageOf("queue", namesOf(paces, func(p pace) string { return p.Name }))
+	if err != nil {
+		return err
 	}
-	return list(c, "queues", paces, paceColumns)
+	paces = paces[page.from:page.to]
+	if len(now.queues) > 1 && !c.Bool("json") {
+		paces = append(slices.Clip(paces), all)
+	}
+	return errors.Join(list(c, "queues", paces, paceColumns), c.moreNames(next))
 }
 
 var paceColumns = []column[pace]{

@@ -84,6 +84,34 @@ func TestTopSelectsAQueueAndKeepsIt(t *testing.T) {
 	}
 }
 
+// The screen has room for a few queues, so the others cost nothing to draw.
+func TestTopDrawsTheQueuesAroundTheSelectedOne(t *testing.T) {
+	allocs := map[int]float64{}
+	for _, n := range []int{1_000, 20_000} {
+		var queues []pgqrs.QueueDepth
+		for i := range n {
+			queues = append(queues, pgqrs.QueueDepth{Name: fmt.Sprintf("queue %05d", i), Ready: 1})
+		}
+		s := newScreen(t, 100, 24, queues...)
+		for _, i := range []int{0, 1, n / 2, n - 2, n - 1} {
+			s.selected = queues[i].Name
+			marked := ""
+			for _, line := range s.lines() {
+				if strings.HasPrefix(line, highlight) {
+					marked = ansi.Strip(line)
+				}
+			}
+			if !strings.HasPrefix(marked, queues[i].Name+" ") {
+				t.Errorf("of %d queues %q is highlighted, want %q", n, marked, queues[i].Name)
+			}
+		}
+		allocs[n] = testing.AllocsPerRun(3, func() { s.lines() })
+	}
+	if allocs[20_000] > 2*allocs[1_000] {
+		t.Errorf("a screen takes %.0f allocations with 1,000 queues and %.0f with 20,000", allocs[1_000], allocs[20_000])
+	}
+}
+
 func TestTopShowsEachPanel(t *testing.T) {
 	s := newScreen(t, 100, 24, threeQueues...)
 	for range panels {

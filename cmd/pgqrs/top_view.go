@@ -65,11 +65,17 @@ func (s *screen) title() string {
 	return fmt.Sprintf("%s of %s", panels[s.panel].title, s.selected)
 }
 
+// formatted is how many queues around the selected one decide the widths of columns.
+const formatted = 500
+
 // queueLines returns the table of queues around the selected one, which is highlighted.
 func (s *screen) queueLines(room int) []string {
-	lines := s.tableLines(func(w io.Writer, width int) error { return writeTable(w, width, s.paces, paceColumns) })
-	title, rows := lines[0], lines[1:]
 	at := s.index()
+	begin := max(0, min(at-formatted/2, len(s.paces)-formatted))
+	near := s.paces[begin:min(begin+formatted, len(s.paces))]
+	at -= begin
+	lines := s.tableLines(func(w io.Writer, width int) error { return writeTable(w, width, near, paceColumns) })
+	title, rows := lines[0], lines[1:]
 	n := min(len(rows), room-1)
 	from := min(max(at-n/2, 0), len(rows)-n)
 	shown := append([]string{title}, rows[from:from+n]...)

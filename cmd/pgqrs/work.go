@@ -26,7 +26,7 @@ func (a *app) work() *cli.Command {
 			"Payloads, keys and headers may hold any text that somebody enqueued. So quote their values, and put -- before them.\n\n" +
 			"PGQRS_ID, PGQRS_QUEUE, PGQRS_ATTEMPT, PGQRS_PRIORITY, PGQRS_KEY and PGQRS_HEADERS (JSON) are in its environment. " +
 			"Unless -pass-dsn is given, these are not: other PGQRS_ variables, PostgreSQL's PGPASSWORD, PGPASSFILE, PGSERVICEFILE, PGSSLKEY and PGSSLPASSWORD, " +
-			"and any variable that contains the DSN or its password. " +
+			"and any variable that contains the DSN or its password, except PATH and HOME, of which it warns. " +
 			"A password that has less than 8 characters, or is also a name in the DSN, counts only if it is a whole value or the password in another DSN. " +
 			"More arguments are passed to the command as they are, without a shell. Flags come before COMMAND.\n\n" +
 			"It runs until it is interrupted. Running commands then have 30 s to finish. To end a command, SIGTERM is sent to it and all processes that it started, and SIGKILL 5 s later. " +
@@ -50,12 +50,13 @@ func (c call) work(ctx context.Context) error {
 	queue := pgqrs.NewQueue[json.RawMessage](c.store, c.Args().First()).With(pgqrs.Policy{
 		MaxAttempts: c.Int("attempts"), Timeout: c.Duration("timeout"),
 	})
-	command := command{
-		args: c.Args().Tail(), env: withoutSecrets(os.Environ(), c.dsn), envelope: c.Bool("envelope"),
-		stdout: &sharedWriter{w: c.out}, stderr: &sharedWriter{w: c.err},
+	env, err := c.environment()
+	if err != nil {
+		return err
 	}
-	if c.Bool("pass-dsn") {
-		command.env = append(os.Environ(), "PGQRS_DSN="+c.dsn)
+	command := command{
+		args: c.Args().Tail(), env: env, envelope: c.Bool("envelope"),
+		stdout: &sharedWriter{w: c.out}, stderr: &sharedWriter{w: c.err},
 	}
 	worker := &pgqrs.Worker{
 		Name: c.String("name"), Concurrency: c.Int("concurrency"), Lease: c.Duration("lease"),
@@ -70,9 +71,24 @@ func (c call) work(ctx context.Context) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- worker.Run(ctx) }()
-	err := c.untilDrained(ctx, c.Args().First(), ended)
+	err = c.untilDrained(ctx, c.Args().First(), ended)
 	stop()
 	return errors.Join(err, <-ended)
+}
+
+// environment returns the environment of every command. It warns of a variable that reveals the
+// password and is kept nevertheless.
+func (c call) environment() ([]string, error) {
+	if c.Bool("pass-dsn") {
+		return append(os.Environ(), "PGQRS_DSN="+c.dsn), nil
+	}
+	env, revealing := withoutSecrets(os.Environ(), c.dsn)
+	for _, name := range revealing {
+		if err := c.note("%s contains the DSN or its password, and commands get it nevertheless. Choose another password.", name); err != nil {
+			return nil, err
+		}
+	}
+	return env, nil
 }
 
 // untilDrained returns when a queue has no ready or leased message, or when the worker has ended.

@@ -128,7 +128,7 @@ func onFile(t *testing.T) *shell {
 func TestACommandDoesNotHaveTheDatabase(t *testing.T) {
 	s := onFile(t)
 	for _, name := range []string{"PGQRS_DSN", "PGQRS_TOKEN", "PGQRS_KEY", "PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "PGSSLKEY", "pgpassword"} {
-		t.Setenv(name, "hunter2")
+		t.Setenv(name, "hunter2 of "+name)
 	}
 	t.Setenv("DATABASE_URL", s.dsn)
 	t.Setenv("HARMLESS", "kept")
@@ -140,7 +140,7 @@ func TestACommandDoesNotHaveTheDatabase(t *testing.T) {
 	}
 	s.enqueue("jobs", `1`)
 	o := s.do("", "work", "-drain", "-pass-dsn", "jobs", "env")
-	if !strings.Contains(o.out, "PGQRS_DSN="+s.dsn+"\n") || !strings.Contains(o.out, "PGPASSWORD=hunter2\n") || !strings.Contains(o.out, "DATABASE_URL="+s.dsn+"\n") {
+	if !strings.Contains(o.out, "PGQRS_DSN="+s.dsn+"\n") || !strings.Contains(o.out, "PGPASSWORD=hunter2 of PGPASSWORD\n") || !strings.Contains(o.out, "DATABASE_URL="+s.dsn+"\n") {
 		t.Errorf("with -pass-dsn the command has\n%s%s", o.out, o.err)
 	}
 }
@@ -166,8 +166,8 @@ func TestACommandHasNoVariableWithTheDSN(t *testing.T) {
 		{short, "DATABASE_PASSWORD=hunter2", false},
 		{short, "A=postgresql://bob:hunter2@elsewhere/", false},
 		{short, "A=host=elsewhere password=hunter2 user=bob", false},
-		{short, "PATH=/home/hunter2/bin", true},
-		{name, "PATH=/usr/lib/postgres/bin", true},
+		{short, "CDPATH=/home/hunter2/bin", true},
+		{name, "CDPATH=/usr/lib/postgres/bin", true},
 		{name, "A=postgres", false},
 		{"postgres://ada@db.example/shop?password=hunter2-hunter2", "A=hunter2-hunter2!", false},
 		{key, "TURSO_KEY=00112233445566", false},
@@ -176,15 +176,39 @@ func TestACommandHasNoVariableWithTheDSN(t *testing.T) {
 		{"sqlite:q.db", "A=q.db", true},
 		{"sqlite:q.db", "A=", true},
 		{"postgres://ada:@db.example/shop", "A=", true},
+		{long, "PATH=/opt/hunter2/hunter2/bin", true},
+		{long, "Path=/opt/hunter2/hunter2/bin", true},
+		{long, "HOME=/home/hunter2/hunter2", true},
+		{short, "HOME=hunter2", true},
+		{long, "CDPATH=/opt/hunter2/hunter2", false},
 	} {
-		if got := withoutSecrets([]string{c.entry}, c.dsn); len(got) == 1 != c.kept {
+		if got, _ := withoutSecrets([]string{c.entry}, c.dsn); len(got) == 1 != c.kept {
 			t.Errorf("with the DSN %s the command has %q of %q", c.dsn, got, c.entry)
 		}
 	}
 }
 
+// A command without PATH finds no program. It keeps PATH, and the worker warns once.
+func TestACommandKeepsItsPathAndTheWorkerWarns(t *testing.T) {
+	s := onFile(t)
+	s.enqueue("q", `1`, `2`)
+	const password = "hunter2-hunter2"
+	t.Setenv("PGPASSWORD", password)
+	t.Setenv("COPY", password)
+	t.Setenv("HOME", t.TempDir())
+	path := os.Getenv("PATH") + string(os.PathListSeparator) + "/opt/" + password
+	t.Setenv("PATH", path)
+	o := s.do("", "work", "-drain", "q", `echo "$PATH,$HOME,$COPY,$PGPASSWORD"`)
+	if want := path + "," + os.Getenv("HOME") + ",,\n"; o.code != exitDone || o.out != want+want {
+		t.Errorf("exit code %d; the commands print %q, want %q twice", o.code, o.out, want)
+	}
+	if strings.Count(o.err, "PATH contains") != 1 || strings.Contains(o.err, "HOME") || strings.Contains(o.err, password) {
+		t.Errorf("it says: %s", o.err)
+	}
+}
+
 func TestCopiesOfPGPASSWORDAreSecret(t *testing.T) {
-	got := withoutSecrets([]string{
+	got, _ := withoutSecrets([]string{
 		"PGPASSWORD=hunter2/hunter2", "DATABASE_URL=postgres://ada:hunter2%2Fhunter2@db.example/shop", "DB_PASSWORD=hunter2/hunter2", "HOME=/home/ada",
 	}, "postgres://ada@db.example/shop")
 	if !slices.Equal(got, []string{"HOME=/home/ada"}) {
@@ -309,6 +333,9 @@ func TestThePasswordOfADSN(t *testing.T) {
 		{[]string{"-dsn", "postgres://ada@127.0.0.1:1/db?connect_timeout=1&password=hunter2"}, "", exitFailed, true},
 		{[]string{"-dsn", "postgres://ada@127.0.0.1:1/db?connect_timeout=1"}, "", exitFailed, false},
 		{[]string{"-dsn", "sqlite:" + file + "?encryption_key=hunter2"}, "", exitFailed, true},
+		{[]string{"-dsn", "sqlite:" + file + "?encryptionkey=hunter2"}, "", exitFailed, true},
+		{[]string{"-dsn", "sqlite:" + file + ";key=hunter2"}, "", exitFailed, true},
+		{[]string{"-dsn", "postgres://ada@127.0.0.1:1/db?connect_timeout=1&passfile=/none"}, "", exitFailed, false},
 		{nil, refused, exitFailed, false},
 		{nil, s.dsn, exitDone, false},
 		{nil, "", exitUsage, false},

@@ -24,8 +24,14 @@ const Redacted = "[redacted]"
 type Secrets []string
 
 // namesSecret matches the name of an option that holds a secret, of this library or of any driver,
-// up to its value. The options sslkey and passfile name files, which are not secret.
-var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_pass|token|secret|hexkey|textkey|_key|\bkey|\bpass|\bpwd)[a-z_]*\s*=\s*`)
+// up to its value. It also matches misspelled names, such as encryptionkey.
+var namesSecret = regexp.MustCompile(`(?i)[a-z_]*(?:password|passwd|passphrase|_pass|token|secret|key|\bpass|\bpwd)[a-z_]*\s*=\s*`)
+
+// namesFile matches the names of options that namesSecret matches too, and whose values name files.
+var namesFile = regexp.MustCompile(`(?i)^(?:sslkey|passfile)\s*=`)
+
+// keyInPath matches the name of an option with a secret that is at a wrong place in a path.
+var keyInPath = regexp.MustCompile(`(?i)encryption_?key\s*=|[;&][a-z_]*(?:key|password)\s*=`)
 
 // pragmaKey matches the PRAGMA of a key in the DSN of a driver that accepts PRAGMAs there.
 var pragmaKey = regexp.MustCompile(`(?i)key\s*\(\s*['"]?([^'")&]+)`)
@@ -45,24 +51,49 @@ func SecretsOf(dsn, key string) Secrets {
 	}
 	_, query, _ := strings.Cut(dsn, "?")
 	for piece := range strings.SplitSeq(query, "&") {
-		if o, err := parseOption(piece); err == nil && namesSecret.MatchString(o.name+"=") {
+		if o, err := parseOption(piece); err == nil && namesSecret.MatchString(o.name+"=") && !namesFile.MatchString(o.name+"=") {
 			hide.add(o.value)
 			_, written, _ := strings.Cut(piece, "=")
 			hide.addWritten(written)
 		}
 	}
-	if _, rest, found := strings.Cut(dsn, "://"); found {
-		u, _ := splitURL(rest)
+	if rest, found := urlIn(dsn); found {
+		u, ok := splitURL(rest)
 		hide.addPassword(u)
+		if !ok {
+			hide.addMalformed(rest)
+		}
 	}
 	// A longer secret comes first, because it may contain a shorter one.
 	slices.SortFunc(hide, func(a, b string) int { return len(b) - len(a) })
 	return slices.Compact(hide)
 }
 
+// urlIn returns the rest of a URL behind its scheme. The slashes of PostgreSQL's may be missing.
+func urlIn(dsn string) (rest string, found bool) {
+	if _, rest, found = strings.Cut(dsn, "://"); found {
+		return rest, true
+	}
+	scheme, rest, found := strings.Cut(dsn, ":")
+	return strings.TrimLeft(rest, "/"), found && schemes[strings.ToLower(scheme)] == Postgres
+}
+
+// addMalformed adds what may be the password in a URL that splitURL does not understand.
+func (s *Secrets) addMalformed(rest string) {
+	_, password, _ := strings.Cut(rest, ":")
+	end := strings.LastIndexByte(password, '@')
+	if end < 0 {
+		end = strings.IndexAny(password+"/", "/?")
+	}
+	s.add(password[:end])
+}
+
 // addNamed adds the values of all secrets that a text names.
 func (s *Secrets) addNamed(text string) {
 	for _, at := range namesSecret.FindAllStringIndex(text, -1) {
+		if namesFile.MatchString(text[at[0]:at[1]]) {
+			continue
+		}
 		value, _, _ := strings.Cut(text[at[1]:], "&")
 		s.add(value)
 		// The value may end at any other character if it is in a wrong place of the DSN.

@@ -189,7 +189,7 @@ func parsePath(dialect Dialect, rest string) (Source, error) {
 		return src, unsupported("the DSN names no file; write %s:PATH or %s::memory:", dialect, dialect)
 	case strings.Contains(path, "\x00"):
 		return src, unsupported("the path has a zero byte")
-	case strings.Contains(path, "encryption_key="):
+	case keyInPath.MatchString(path):
 		return src, unsupported("encryption_key stands in the path; options begin with ?")
 	}
 	src.Place, src.path, src.memory = path, path, path == ":memory:"

@@ -44,11 +44,17 @@ func Unreachable(err error) bool {
 	return slices.ContainsFunc([]string{"08", "53", "57P", "58", "25P03"}, func(class string) bool { return strings.HasPrefix(state, class) })
 }
 
-// Missing reports whether the error says that a table or column does not exist.
+// types are the types of PostgreSQL that the library makes.
+var types = []string{"worker_status", "pgqrs_workflow_status"}
+
+// Missing reports whether the error says that a table, a column or a type of the library does not
+// exist.
 func Missing(err error) bool {
 	switch State(err) {
-	case "42P01", "42703", "3F000", "42704": // undefined table, column, schema, type
+	case "42P01", "42703", "3F000": // undefined table, column, schema
 		return true
+	case "42704": // undefined object, which may also be a role or a setting of the connection
+		return Contains(err, types)
 	case "":
 	default:
 		return false

@@ -13,6 +13,14 @@ type coded string
 func (c coded) Error() string    { return "server says " + string(c) }
 func (c coded) SQLState() string { return string(c) }
 
+// A described is an error with a code and a text of PostgreSQL.
+type described struct {
+	coded
+	text string
+}
+
+func (d described) Error() string { return d.text }
+
 func TestClasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		is        func(error) bool
@@ -22,6 +30,7 @@ func TestClasses(t *testing.T) {
 		"Unreachable io": {Unreachable, fmt.Errorf("read: %w", io.EOF), errors.New("EOF")},
 		"Missing":        {Missing, coded("42P01"), coded("42501")},
 		"Missing text":   {Missing, errors.New("no such table: pgqrs_messages"), errors.New("no such table: mine")},
+		"Missing type":   {Missing, described{"42704", `type "worker_status" does not exist`}, described{"42704", `role "worker" does not exist`}},
 		"Untranslatable": {Untranslatable, coded("22P05"), coded("22003")},
 		"ReadOnly":       {ReadOnly, coded("25006"), coded("25P02")},
 		"Denied":         {Denied, coded("42501"), coded("42P01")},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pgqrs/pgqrs-go"
@@ -227,6 +229,61 @@ func TestHostilePayloadsShowHarmlessly(t *testing.T) {
 	want(t, get(t, fmt.Sprintf("%smessage?id=%d", address, ids[2]), http.StatusOK), "Only the first 64 KiB are shown", "1023.9 KiB")
 }
 
+// On SQLite a program that writes SQL can store any text as a name or a state. Pages make it
+// visible, and their forms name the right thing.
+func TestTextsOfSQLAreVisible(t *testing.T) {
+	store, db := openDB(t)
+	address := serve(t, store, dashboard.Options{Actions: true})
+	message := enqueue(t, store, "emails", 1, pgqrs.Key("k"), pgqrs.Group("g"))
+	workflow := pgqrs.NewWorkflow[int, int](store, "checkout")
+	run, err := workflow.Start(t.Context(), 1, pgqrs.Key("r"))
+	must(t, err)
+	pgqrstest.Drain(t, store, []string{"checkout"}, workflow.Handle(func(ctx context.Context, run *pgqrs.Run, _ int) (int, error) {
+		return pgqrs.Step(ctx, run, "charge", func(context.Context) (int, error) { return 1, nil })
+	}))
+	workerOf(t, store)
+	schedule(t, store, yearly(store, "nightly"))
+	_, err = store.RunSchedule(t.Context(), "nightly")
+	must(t, err)
+	const evil = "\x1b[2J\x07\u009b\u202e"
+	conn, err := db.Conn(t.Context())
+	must(t, err)
+	for _, text := range []string{
+		"PRAGMA ignore_check_constraints = on",
+		"UPDATE pgqrs_queues SET queue_name = queue_name || ?", "UPDATE pgqrs_workflows SET name = name || ?",
+		"UPDATE pgqrs_messages SET dedup_key = dedup_key || ?1, group_key = group_key || ?1, last_error = ?1, headers = '{\"a\": 1' || ?1",
+		"UPDATE pgqrs_workflow_runs SET status = status || ?1, run_key = run_key || ?1, warning = ?1, error = ?1", "UPDATE pgqrs_workflow_steps SET status = status || ?1, step_name = step_name || ?1, error = ?1",
+		"UPDATE pgqrs_workers SET name = name || ?1, status = status || ?1",
+		"UPDATE pgqrs_schedules SET name = name || ?1, queue_name = queue_name || ?1, rule = rule || ?1, zone = zone || ?1, dedup_key = ?1, headers = ?1",
+	} {
+		_, err := conn.ExecContext(t.Context(), text, []any{evil}[:strings.Count(text[:7], "UPDATE")]...)
+		must(t, err)
+	}
+	must(t, conn.Close())
+	enqueue(t, store, "plain", 1)
+	queue := "queue?name=" + url.QueryEscape("emails"+evil)
+	for _, page := range []string{
+		"", queue, queue + "&state=dead", fmt.Sprintf("message?id=%d", message), "workers", "workers?all=1", "runs", "runs?workflow=" + url.QueryEscape("checkout"+evil), fmt.Sprintf("run?id=%d", run.ID()),
+		"schedules", schedulePage("nightly" + evil), "search?q=" + fmt.Sprint(message), "search?q=" + fmt.Sprint(run.ID()), "search?q=" + url.QueryEscape(evil),
+	} {
+		body := get(t, address+page, http.StatusOK)
+		if i := strings.IndexFunc(body, func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }); i >= 0 {
+			t.Errorf("%q has the character %q: %q", page, body[i:i+3], body[max(0, i-200):i])
+		}
+		if !strings.Contains(body, `\u001b[2J\u0007\u009b\u202e`) {
+			t.Errorf("%q does not show the characters:\n%s", page, body)
+		}
+	}
+	form := regexp.MustCompile(`name="escaped-name" value="([^"]*)"`).FindStringSubmatch(get(t, address+queue, http.StatusOK))
+	if form == nil {
+		t.Fatal("the page of the queue has no form")
+	}
+	read(t, post(t, address, url.Values{"do": {"pause"}, "escaped-name": {html.UnescapeString(form[1])}}), http.StatusSeeOther)
+	if list, err := store.Depths(t.Context(), "emails"+evil); err != nil || len(list) != 1 || list[0].PausedAt.IsZero() {
+		t.Errorf("the queue is not paused: %v, %v", list, err)
+	}
+}
+
 func TestAPayloadIsDownloadedAsItIsStored(t *testing.T) {
 	store := openStore(t)
 	address := serve(t, store, dashboard.Options{})
@@ -313,6 +370,8 @@ func TestActionsDoWhatTheySayAndLeadBelowThePrefix(t *testing.T) {
 		t.Errorf("the messages are %s and %s", a, b)
 	}
 	want(t, read(t, post(t, address, url.Values{"do": {"pause"}, "name": {"nobody's"}}), http.StatusNotFound), "not there", "nobody&#39;s")
+	want(t, read(t, post(t, address, url.Values{"do": {"redrive-all"}, "name": {"nobody's"}}), http.StatusNotFound), "not there", "nobody&#39;s")
+	want(t, read(t, post(t, address, url.Values{"do": {"redrive-all"}}), http.StatusBadRequest), "needs the name of a queue")
 	want(t, read(t, post(t, address, url.Values{"do": {"explode"}}), http.StatusBadRequest), "There is no action")
 	want(t, read(t, post(t, address, url.Values{"do": {"delete"}, "id": {"1 or 1"}}), http.StatusBadRequest), "not an id")
 }

@@ -544,6 +544,54 @@ func TestTheLogNamesWhoDidWhat(t *testing.T) {
 	}
 }
 
+// The form of an action on an id may claim any name. The log has the name of the database.
+func TestTheLogNamesWhatTheDatabaseNames(t *testing.T) {
+	store := openStore(t)
+	id := bury(t, store, "emails", "x", errors.New("no"))
+	run, err := pgqrs.NewWorkflow[int, int](store, "checkout").Start(t.Context(), 1)
+	must(t, err)
+	worker := workerOf(t, store)
+	var book logbook
+	h := dashboard.Handler(store, dashboard.Options{Actions: true, Logger: book.logger()})
+	for _, c := range []struct {
+		do   string
+		id   int64
+		page string // that follows
+		log  string
+	}{
+		{"redrive", id, fmt.Sprintf("message?id=%d&", id), "name=emails"},
+		{"cancel-run", run.ID(), fmt.Sprintf("run?id=%d&", run.ID()), "name=checkout"},
+		{"suspend-worker", worker.ID, "workers?", "name=" + worker.Name},
+		{"delete", id, "queue?name=emails&state=dead&", "name=emails"},
+		{"delete", id, "queue?name=forged&state=dead&", `name=""`},
+	} {
+		book.text.Reset()
+		w := answer(h, posted(url.Values{"do": {c.do}, "id": {fmt.Sprint(c.id)}, "name": {"forged"}}))
+		if got := book.String(); w.Code != http.StatusSeeOther || !strings.Contains(got, c.log) || strings.Contains(got, "forged") {
+			t.Errorf("%s: status %d, the log has: %s", c.do, w.Code, got)
+		}
+		if got := w.Header().Get("Location"); !strings.HasPrefix(got, c.page) {
+			t.Errorf("%s leads to %s, want %s", c.do, got, c.page)
+		}
+	}
+	w := answer(h, posted(url.Values{"do": {"delete"}, "id": {fmt.Sprint(id)}}))
+	where := w.Header().Get("Location")
+	if !strings.HasPrefix(where, "./?done=") {
+		t.Fatalf("without a queue it leads to %s", where)
+	}
+	want(t, answer(h, httptest.NewRequest(http.MethodGet, "/"+strings.TrimPrefix(where, "./"), nil)).Body.String(), "Nothing was done")
+}
+
+// workerOf returns a worker of a queue, which has no process.
+func workerOf(t *testing.T, store *pgqrs.Store) pgqrs.WorkerInfo {
+	t.Helper()
+	_, err := store.DB().ExecContext(t.Context(), "INSERT INTO pgqrs_workers (name, queue_id, status) SELECT 'web-7', id, 'ready' FROM pgqrs_queues LIMIT 1")
+	must(t, err)
+	list, err := store.Workers(t.Context())
+	must(t, err)
+	return list[len(list)-1]
+}
+
 // A brokenLog is a handler of an application that fails in every way.
 type brokenLog struct{}
 
