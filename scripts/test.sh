@@ -152,13 +152,15 @@ if [[ ${RACE:-} == all ]]; then
 fi
 (
 	status=0
+	# The module of concurrent is not in go.work: it needs an older release of a driver.
+	(cd tests/drivers/concurrent && GOWORK=off go test "${race[@]}" "${flags[@]}" ./... >"$report/concurrent") &
+	concurrent=$!
 	go list work | grep -vE "$left_out" | grep -vE "$plain" | xargs go test "${race[@]}" "${flags[@]}" || status=1
 	if [[ ${RACE:-} != all ]]; then
 		go list work | grep -E "$plain" | xargs go test "${flags[@]}" || status=1
 	fi
-	# This module is not in go.work: it needs an older release of a driver.
-	cd tests/drivers/concurrent
-	GOWORK=off go test "${race[@]}" "${flags[@]}" ./... || status=1
+	wait $concurrent || status=1
+	cat "$report/concurrent"
 	exit $status
 ) | "$report/report" || fail "tests"
 

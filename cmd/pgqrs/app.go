@@ -40,6 +40,7 @@ type call struct {
 
 // run runs the command line and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
+	a.err = &sharedWriter{w: a.err} // a worker's log and its commands write at once
 	root := a.root()
 	a.args = args
 	a.addSecrets(secretsOfArguments(args, flagNames(root)))
@@ -190,7 +191,7 @@ func (a *app) on(least, most int, fn func(context.Context, call) error) cli.Acti
 			return err
 		}
 		a.addSecrets(dsn.SecretsOf(text, ""))
-		logger := slog.New(slog.NewTextHandler(&sharedWriter{w: a.err}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		logger := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		store, err := pgqrs.Config{Logger: logger}.Open(ctx, text)
 		if err != nil {
 			return err

@@ -140,7 +140,7 @@ func (t *tail) String() string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(t.text), "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// A sharedWriter is a writer for several commands at once.
+// A sharedWriter is a writer for several goroutines at once.
 type sharedWriter struct {
 	mu sync.Mutex
 	w  io.Writer

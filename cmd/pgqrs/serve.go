@@ -52,7 +52,7 @@ func (c call) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(&sharedWriter{w: c.err}, nil))
+	log := slog.New(slog.NewTextHandler(c.err, nil))
 	options := dashboard.Options{
 		Actions: c.Bool("actions"), TrustedOrigins: c.StringSlice("origin"),
 		Hosts: append([]string{"localhost"}, c.StringSlice("host")...), Token: token, Logger: log,

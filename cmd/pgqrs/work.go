@@ -56,7 +56,7 @@ func (c call) work(ctx context.Context) error {
 	}
 	command := command{
 		args: c.Args().Tail(), env: env, envelope: c.Bool("envelope"),
-		stdout: &sharedWriter{w: c.out}, stderr: &sharedWriter{w: c.err},
+		stdout: &sharedWriter{w: c.out}, stderr: c.err,
 	}
 	worker := &pgqrs.Worker{
 		Name: c.String("name"), Concurrency: c.Int("concurrency"), Lease: c.Duration("lease"),

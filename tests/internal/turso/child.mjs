@@ -10,6 +10,8 @@ import { Database } from '@tursodatabase/database';
 const ROW = 1, DONE = 2; // what a step returns; anything else means that the engine waits
 const PATIENCE = 200; // steps for which a statement may wait without letting others go on
 
+const STATEMENTS = 200; // that a connection keeps for later requests
+
 const conns = new Map(); // by the number that the request gave them
 
 // Values travel as JSON null and string, and as {i: integer}, {f: real} and {b: blob}, their contents as text.
@@ -29,16 +31,32 @@ function keepReals(sql, args) {
 	});
 }
 
+// prepare returns a statement for the text: one that an earlier request of the connection has left, or
+// a new one. The engine compiles a statement again if the schema has changed since.
+function prepare(conn, text) {
+	const kept = conn.statements.get(text);
+	conn.statements.delete(text); // another request may run the same text meanwhile
+	return kept ?? conn.db.prepare(text);
+}
+
+// keep leaves a statement to later requests.
+function keep(conn, text, st) {
+	if (conn.statements.has(text) || conn.statements.size === STATEMENTS) st.finalize();
+	else conn.statements.set(text, st);
+}
+
 function open({ path, options }) {
 	const db = new Database(path, options).db; // the native one: only it can be stepped
 	db.connectSync();
 	db.defaultSafeIntegers(true);
-	return { db, cancelled: 0 };
+	return { db, cancelled: 0, statements: new Map() };
 }
 
 async function run(conn, { id, sql, args, query }) {
 	const { db } = conn;
-	const st = query || args.length ? db.prepare(keepReals(sql, args)) : db.executor(sql); // an executor takes several statements
+	const prepared = query || args.length > 0; // an executor takes several statements
+	const text = keepReals(sql, args);
+	const st = prepared ? prepare(conn, text) : db.executor(sql);
 	try {
 		const columns = query ? st.columns() : [];
 		const wanted = st.parameterCount?.() ?? 0;
@@ -62,12 +80,13 @@ async function run(conn, { id, sql, args, query }) {
 		return { columns, rows, changes: db.totalChanges() === before ? 0 : db.changes(), last: String(db.lastInsertRowid()) };
 	} finally {
 		st.reset();
-		st.finalize?.();
+		if (prepared) keep(conn, text, st);
 	}
 }
 
 async function close(conn) {
 	if (conn.db.inTransaction()) await run(conn, { sql: 'ROLLBACK', args: [] });
+	conn.statements.forEach(st => st.finalize());
 	conn.db.close();
 }
 
