@@ -149,15 +149,39 @@ func (s *Store) pauseQueue(ctx context.Context, name string, paused bool) error 
 // ErrNotFound if there is no such queue. It returns an error matching ErrState if the queue still
 // has messages in any state or live workers. Purge the messages and stop the workers first. A
 // concurrent enqueue either keeps the queue from being dropped or makes the queue again.
+//
+// On PostgreSQL DropQueue locks the table of messages for a moment. While another transaction that
+// has enqueued is open, DropQueue tries again for up to 15 s, or until ctx ends. Then it returns an
+// error matching ErrState. In a caller's transaction it tries once, for 250 ms.
 func (s *Store) DropQueue(ctx context.Context, name string) error {
 	err := s.usable()
 	if err == nil {
 		err = checkFindable("queue name", name)
 	}
 	if err == nil {
-		err = s.exclusive(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
+		err = s.dropQueue(ctx, name)
 	}
 	return wrap(ctx, err, "drop queue %q", name)
+}
+
+const (
+	dropTime = 15 * time.Second // in which DropQueue tries to lock
+	dropWait = 500 * time.Millisecond
+)
+
+// dropQueue drops a queue. If other transactions keep it from locking messages, it lets enqueuers
+// continue and tries again.
+func (s *Store) dropQueue(ctx context.Context, name string) error {
+	start := time.Now()
+	for {
+		err := s.exclusive(ctx, func(c conn) error { return c.dropQueue(ctx, name) })
+		if !sqlerr.Locked(err) {
+			return err
+		}
+		if s.tx != nil || time.Since(start) >= dropTime || !pause(ctx, dropWait) {
+			return fmt.Errorf("%w: a transaction that has enqueued messages is still open: %w", ErrState, err)
+		}
+	}
 }
 
 func (c conn) dropQueue(ctx context.Context, name string) error {
@@ -216,7 +240,7 @@ func (s *Store) messages(ctx context.Context, f MessageFilter) ([]MessageInfo, e
 			return nil, err
 		}
 	}
-	text, args, err := s.listing(f)
+	text, args, err := s.listing(f, true)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +323,7 @@ func (s *Store) keyed(ctx context.Context, f MessageFilter) (MessageFilter, erro
 }
 
 // listing returns the statement for a filter.
-func (s *Store) listing(f MessageFilter) (string, []any, error) {
+func (s *Store) listing(f MessageFilter, payloads bool) (string, []any, error) {
 	if len(f.IDs) > 0 {
 		if f.Queue != "" || f.State != "" || f.After != "" || f.Limit != 0 {
 			return "", nil, errors.New("MessageFilter has IDs and other fields")
@@ -329,7 +353,7 @@ func (s *Store) listing(f MessageFilter) (string, []any, error) {
 		}
 		at, id = sorted, n
 	}
-	return text, []any{f.Queue, at, id, f.Limit}, nil
+	return text, []any{f.Queue, at, id, payloads, f.Limit}, nil
 }
 
 // cursorOf returns the cursor of a message in a listing that is sorted by a time. The column of a
@@ -414,7 +438,7 @@ func (s *Store) eachPage(ctx context.Context, queue string, state MessageState, 
 		return err
 	}
 	for {
-		text, args, err := s.listing(f)
+		text, args, err := s.listing(f, false)
 		if err != nil {
 			return err
 		}

@@ -131,7 +131,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 				return err
 			},
 		}, {
-			name: "Messages after a cursor", want: []statement{query("message.list_dead", "emails", cursorTime, 7, 20)},
+			name: "Messages after a cursor", want: []statement{query("message.list_dead", "emails", cursorTime, 7, true, 20)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				_, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", State: pgqrs.Dead, After: cursorTime + "/7", Limit: 20})
 				return err
@@ -160,8 +160,8 @@ func TestStatementsOfAdministration(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Delete(ctx); return err },
 		}, {
 			name: "Purge", want: append(append([]statement{
-				query("message.list_archived", "emails", nil, 0, 1000).row(listed(7, "archived")...).row(listed(8, "archived")...),
-			}, purged...), query("message.list_archived", "emails", cursorTime, 8, 1000)),
+				query("message.list_archived", "emails", nil, 0, false, 1000).row(listed(7, "archived")...).row(listed(8, "archived")...),
+			}, purged...), query("message.list_archived", "emails", cursorTime, 8, false, 1000)),
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				n, err := s.Purge(ctx, "emails", pgqrs.Archived)
 				return errors.Join(err, differ("purged", n, 2))
@@ -181,9 +181,9 @@ func TestStatementsOfAdministration(t *testing.T) {
 			call: func(ctx context.Context, s *pgqrs.Store) error { _, err := s.Redrive(ctx); return err },
 		}, {
 			name: "RedriveAll", want: []statement{
-				query("message.list_dead", "emails", nil, 0, 1000).row(listed(7, "dead")...),
+				query("message.list_dead", "emails", nil, 0, false, 1000).row(listed(7, "dead")...),
 				query("message.redrive", `[7]`).ids(7),
-				query("message.list_dead", "emails", cursorTime, 7, 1000),
+				query("message.list_dead", "emails", cursorTime, 7, false, 1000),
 			},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				n, err := s.RedriveAll(ctx, "emails")
@@ -210,7 +210,7 @@ func TestStatementsOfAdministration(t *testing.T) {
 		pgqrs.Archived: "message.list_archived", pgqrs.Dead: "message.list_dead",
 	} {
 		operations = append(operations, operation{
-			name: "Messages that are " + string(state), want: []statement{query(tag, "emails", nil, 0, 100).row(listed(7, string(state))...)},
+			name: "Messages that are " + string(state), want: []statement{query(tag, "emails", nil, 0, true, 100).row(listed(7, string(state))...)},
 			call: func(ctx context.Context, s *pgqrs.Store) error {
 				list, err := s.Messages(ctx, pgqrs.MessageFilter{Queue: "emails", State: state})
 				return errors.Join(err, differ("messages", len(list), 1))

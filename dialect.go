@@ -246,7 +246,8 @@ type queueSQL struct {
 	// Query: limit. Rows: name.
 	misfit string
 	// freeze keeps enqueuers out until the transaction ends. An enqueue that did not see the end of
-	// the transaction fails. On PostgreSQL freeze takes a SHARE ROW EXCLUSIVE lock on messages.
+	// the transaction fails. On PostgreSQL freeze takes a SHARE ROW EXCLUSIVE lock on messages. All
+	// enqueuers wait while it waits for the lock, so it fails (55P03) after 250 ms.
 	// Exec, in this order: no arguments.
 	freeze []string
 	// inUse finds out what still belongs to a queue.
@@ -291,8 +292,10 @@ type messageSQL struct {
 	ahead string
 	// list lists the messages of a queue in one state, from a cursor on, ordered by a time and the
 	// id. Payloads, headers and errors are cut (see listedText), so that the number of rows bounds
-	// the size of a page.
-	// Query: queue, cursor's time or NULL, cursor's id, limit. Rows: infoColumns.
+	// the size of a page. A caller that needs no payloads leaves them out, since many large ones
+	// take long.
+	// Query: queue, cursor's time or NULL, cursor's id, whether to return payloads, limit. Rows:
+	// infoColumns.
 	list map[MessageState]string
 	// lock finds the messages that are (still) in a state, and on PostgreSQL locks them. It skips
 	// ended messages whose outcome others have yet to read: messages of a batch that another
@@ -446,6 +449,8 @@ const (
 	loadedOutput = "65536" // bytes of a step's output, up to which the output is loaded with the other steps
 	listedText   = "16384" // ListedBytes, as the statements have it
 	listedError  = "16385" // one more, so that a longer text is recognised
+	// listedWholly is in bytes of JSONB. On PostgreSQL a listing makes no text of a larger payload.
+	listedWholly = "4194304"
 	// claimedBytes bounds the payloads, headers, errors and keys of a claim, without the last
 	// message. It is maxPrefetchSize.
 	claimedBytes = "8388608"

@@ -33,10 +33,17 @@ const (
 // These are the columns of a listing (infoColumns): a delivery and its state. The last column is
 // the time by which the listing is ordered, as text for its cursor.
 const (
-	postgresInfo = `m.id, left(m.payload::text, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, left(m.dedup_key, ` + listedName + `),
+	postgresInfo     = `m.id, ` + postgresCut + postgresInfoRest
+	postgresInfoRest = `, m.priority, m.read_ct, m.claim_ct, left(m.dedup_key, ` + listedName + `),
 	CASE WHEN octet_length(m.headers::text) <= ` + listedHeaders + ` THEN m.headers END, left(m.last_error, ` + listedError + `), ` + postgresTimes + `, left(q.queue_name, ` + listedName + `)` + postgresState
+	// postgresCut is the beginning of a payload. It is empty if the text of the payload would take
+	// long to make. Then the size in postgresSizes is the size of the JSONB.
+	postgresCut   = `CASE WHEN ` + postgresLarge + ` THEN '' ELSE left(m.payload::text, ` + listedText + `) END`
+	postgresLarge = `pg_column_size(m.payload) > 2000 AND pg_column_size(m.payload #> '{}') > ` + listedWholly
 	// postgresSizes are the last columns of a listing.
-	postgresSizes = `, octet_length(m.payload::text), COALESCE(octet_length(m.headers::text), 0) > ` + listedHeaders
+	postgresSizes     = `, ` + postgresTextSize + postgresSizesRest
+	postgresTextSize  = `CASE WHEN ` + postgresLarge + ` THEN pg_column_size(m.payload #> '{}') ELSE octet_length(m.payload::text) END`
+	postgresSizesRest = `, COALESCE(octet_length(m.headers::text), 0) > ` + listedHeaders
 	// postgresWhole is postgresInfo with nothing cut.
 	postgresWhole = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` + postgresTimes + `, q.queue_name` + postgresState
 	postgresTimes = postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd + `, ` +
@@ -67,10 +74,10 @@ const postgresHeld = `held AS MATERIALIZED (
 const (
 	postgresListArg = `
 		WITH arg AS MATERIALIZED (
-			SELECT $1::text AS queue, $2::text::timestamptz AS at, $3::bigint AS id, $4::bigint AS n, clock_timestamp() AS now
+			SELECT $1::text AS queue, $2::text::timestamptz AS at, $3::bigint AS id, $4::boolean AS payloads, $5::bigint AS n, clock_timestamp() AS now
 		)
-		SELECT ` + postgresInfo + `, `
-	postgresListFrom = postgresSizes + `
+		SELECT m.id, CASE WHEN arg.payloads THEN ` + postgresCut + ` END` + postgresInfoRest + `, `
+	postgresListFrom = `, CASE WHEN arg.payloads THEN ` + postgresTextSize + ` END` + postgresSizesRest + `
 		FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue`
 	postgresListLive = postgresListArg + postgresVTCursor + postgresListFrom + `
 		CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
@@ -217,7 +224,14 @@ var postgres = dialect{
 				OR q.group_interval IS NOT NULL AND NOT (q.group_interval BETWEEN 1 AND ` + postgresLongest + ` AND COALESCE(q.group_burst, 0) > 0)
 			ORDER BY q.queue_name
 			LIMIT $1::bigint`,
-		freeze: []string{`/* pgqrs:queue.freeze */ LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE`},
+		freeze: []string{`/* pgqrs:queue.freeze */ DO $$
+			DECLARE patience text := current_setting('lock_timeout');
+			BEGIN
+				PERFORM set_config('lock_timeout', '250ms', true);
+				LOCK TABLE pgqrs_messages IN SHARE ROW EXCLUSIVE MODE;
+				PERFORM set_config('lock_timeout', patience, true);
+			END
+			$$`},
 		inUse: `/* pgqrs:queue.in_use */
 			SELECT q.id,
 				CASE WHEN COALESCE(
@@ -628,7 +642,7 @@ var postgresSchemaTexts = schemaSQL{
 		`/* pgqrs:schema.drop_function */
 		DO $$
 		BEGIN
-			DROP FUNCTION IF EXISTS pgqrs_refuse_json();
+			DROP FUNCTION IF EXISTS pgqrs_refuse_row();
 		EXCEPTION WHEN dependent_objects_still_exist THEN NULL; -- it is that of another schema
 		END
 		$$`,
@@ -696,8 +710,10 @@ const (
 )
 
 // postgresSize is the size of a message as a claim counts it. JSON as text may be a thousand times
-// longer than it is stored, because of compression and of numbers with many digits.
-const postgresSize = `octet_length(payload::text) + COALESCE(octet_length(headers::text), 0)
+// longer than it is stored, because of compression and of numbers with many digits. A claim would
+// take too long if it made the text of many large payloads, so it estimates theirs.
+const postgresSize = `CASE WHEN pg_column_size(payload) > 2000 AND pg_column_size(payload #> '{}') > 1048576
+							THEN 2 * pg_column_size(payload #> '{}') ELSE octet_length(payload::text) END + COALESCE(octet_length(headers::text), 0)
 						+ COALESCE(octet_length(last_error), 0) + COALESCE(octet_length(dedup_key), 0)`
 
 // postgresPassed reads the messages that a claim from a position on skips, by the claim's index.
@@ -1108,10 +1124,15 @@ var postgresSchedules = scheduleSQL{
 // users.
 const (
 	postgresRun    = `r.id, w.name, r.message_id, r.status::text, r.input, r.output, r.error, r.run_key, r.parent_run_id, r.parent_step, r.warning,` + postgresRunRest
-	postgresRunCut = `r.id, left(w.name, ` + listedName + `), r.message_id, r.status::text, left(r.input::text, ` + listedText + `), left(r.output::text, ` + listedText + `), left(r.error::text, ` + listedError + `), left(r.run_key, ` + listedName + `),
+	postgresRunCut = `r.id, left(w.name, ` + listedName + `), r.message_id, r.status::text, CASE WHEN ` + postgresLargeInput + ` THEN '' ELSE left(r.input::text, ` + listedText + `) END,
+	CASE WHEN ` + postgresLargeOutput + ` THEN '' ELSE left(r.output::text, ` + listedText + `) END, left(r.error::text, ` + listedError + `), left(r.run_key, ` + listedName + `),
 	r.parent_run_id, left(r.parent_step, ` + listedName + `), left(r.warning, ` + listedError + `),` +
-		postgresRunRest + `, COALESCE(octet_length(r.input::text), 0), COALESCE(octet_length(r.output::text), 0)`
-	postgresRunRest = `
+		postgresRunRest + `, COALESCE(CASE WHEN ` + postgresLargeInput + ` THEN pg_column_size(r.input #> '{}') ELSE octet_length(r.input::text) END, 0),
+	COALESCE(CASE WHEN ` + postgresLargeOutput + ` THEN pg_column_size(r.output #> '{}') ELSE octet_length(r.output::text) END, 0)`
+	// As with postgresLarge, no text is made of a large input or output.
+	postgresLargeInput  = `pg_column_size(r.input) > 2000 AND pg_column_size(r.input #> '{}') > ` + listedWholly
+	postgresLargeOutput = `pg_column_size(r.output) > 2000 AND pg_column_size(r.output #> '{}') > ` + listedWholly
+	postgresRunRest     = `
 	` + postgresMicros + `r.created_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.started_at` + postgresMicrosEnd + `, ` + postgresMicros + `r.paused_at` + postgresMicrosEnd + `, ` +
 		postgresMicros + `r.completed_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.vt` + postgresMicrosEnd + `, COALESCE(m.read_ct, 0)`
 )
@@ -1121,9 +1142,11 @@ const (
 const (
 	postgresStepLoad = `s.step_name, s.status::text, CASE WHEN pg_column_size(s.output #> '{}') <= ` + loadedOutput + ` THEN s.output END, s.error, ` + postgresStepRest +
 		`, COALESCE(pg_column_size(s.output #> '{}') > ` + loadedOutput + `, false)`
-	postgresStep     = `s.step_name, s.status::text, s.output, s.error, ` + postgresStepRest
-	postgresStepCut  = `left(s.step_name, ` + listedName + `), s.status::text, left(s.output::text, ` + listedText + `), left(s.error::text, ` + listedError + `), ` + postgresStepRest + `, COALESCE(octet_length(s.output::text), 0)`
-	postgresStepRest = `s.retry_count,
+	postgresStep    = `s.step_name, s.status::text, s.output, s.error, ` + postgresStepRest
+	postgresStepCut = `left(s.step_name, ` + listedName + `), s.status::text, CASE WHEN ` + postgresLargeStep + ` THEN '' ELSE left(s.output::text, ` + listedText + `) END, left(s.error::text, ` + listedError + `), ` + postgresStepRest + `,
+	COALESCE(CASE WHEN ` + postgresLargeStep + ` THEN pg_column_size(s.output #> '{}') ELSE octet_length(s.output::text) END, 0)`
+	postgresLargeStep = `pg_column_size(s.output) > 2000 AND pg_column_size(s.output #> '{}') > ` + listedWholly
+	postgresStepRest  = `s.retry_count,
 	(extract(epoch FROM CASE WHEN s.retry_at < ` + postgresFirstTime + ` THEN ` + postgresFirstTime + ` WHEN s.retry_at > ` + postgresLastTime + ` THEN ` + postgresLastTime + ` ELSE s.retry_at END - clock_timestamp()) * 1000000)::bigint, ` +
 		postgresMicros + `COALESCE(s.started_at, s.created_at)` + postgresMicrosEnd + `, ` + postgresMicros + `s.completed_at` + postgresMicrosEnd + `, s.last_retry_at IS NOT NULL`
 )

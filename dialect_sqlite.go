@@ -18,11 +18,14 @@ const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, 
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
 const (
-	sqliteInfo = `m.id, substr(CAST(m.payload AS BLOB), 1, ` + listedText + `), m.priority, m.read_ct, m.claim_ct, substr(CAST(m.dedup_key AS BLOB), 1, ` + listedName + `),
+	sqliteInfo     = `m.id, ` + sqliteCut + sqliteInfoRest
+	sqliteCut      = `substr(CAST(m.payload AS BLOB), 1, ` + listedText + `)`
+	sqliteInfoRest = `, m.priority, m.read_ct, m.claim_ct, substr(CAST(m.dedup_key AS BLOB), 1, ` + listedName + `),
 	CASE WHEN length(CAST(m.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(m.headers AS BLOB) END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedError + `),` + sqliteTimes + `
 	substr(CAST(q.queue_name AS BLOB), 1, ` + listedName + `), ` + sqliteState
 	// sqliteSizes are the last columns of a listing.
-	sqliteSizes = `, length(CAST(m.payload AS BLOB)), COALESCE(length(CAST(m.headers AS BLOB)), 0) > ` + listedHeaders
+	sqliteSizes     = `, length(CAST(m.payload AS BLOB))` + sqliteSizesRest
+	sqliteSizesRest = `, COALESCE(length(CAST(m.headers AS BLOB)), 0) > ` + listedHeaders
 	// sqliteWhole is sqliteInfo with nothing cut.
 	sqliteWhole = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB),
 	CAST(NULLIF(m.last_error, '') AS BLOB),` + sqliteTimes + `
@@ -86,7 +89,7 @@ const (
 // merge the four priorities. Listings of ended messages go from new to old.
 const (
 	sqliteListArg = `
-		WITH arg (queue, at, id) AS (VALUES (?, ?, ?)), now (t) AS (SELECT ` + sqliteNow + `),
+		WITH arg (queue, at, id, payloads) AS (VALUES (?, ?, ?, ?)), now (t) AS (SELECT ` + sqliteNow + `),
 		queue (id) AS (SELECT q.id FROM pgqrs_queues q WHERE q.queue_name = (SELECT queue FROM arg))`
 	sqliteListBand  = `SELECT id, vt FROM pgqrs_messages WHERE queue_id = (SELECT id FROM queue) AND archived_at IS NULL AND `
 	sqliteListReady = sqliteListBand + `(vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND vt <= (SELECT t FROM now)
@@ -97,10 +100,12 @@ const (
 					AND vt < ` + sqliteBlocked + ` AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
 					AND priority = `
 	sqliteListBlocked = sqliteListBand + `vt = ` + sqliteBlocked + ` AND parked_vt IS NOT NULL AND id > (SELECT id FROM arg) AND priority = `
+	sqliteListInfo    = `m.id, CASE WHEN (SELECT payloads FROM arg) THEN ` + sqliteCut + ` END` + sqliteInfoRest
+	sqliteListSizes   = `, CASE WHEN (SELECT payloads FROM arg) THEN length(CAST(m.payload AS BLOB)) END` + sqliteSizesRest
 	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
 	sqliteListPageEnd = `
 				ORDER BY vt, id LIMIT ? + 0))
-			SELECT ` + sqliteInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteSizes + ` FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
+			SELECT ` + sqliteListInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteListSizes + ` FROM page CROSS JOIN pgqrs_messages m CROSS JOIN pgqrs_queues q
 			WHERE m.id = page.id AND q.id = m.queue_id
 			ORDER BY m.vt, m.id`
 	// Without the + Turso does not use the time as a bound of the scan.
@@ -385,17 +390,17 @@ var sqlite = dialect{
 				UNION ALL ` + sqliteListBlocked + `0
 				UNION ALL ` + sqliteListBlocked + `-1` + sqliteListPageEnd,
 			Leased: `/* pgqrs:message.list_leased */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteSizes + `` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
+				SELECT ` + sqliteListInfo + `, substr(CAST(m.vt AS BLOB), 1, ` + listedName + `)` + sqliteListSizes + `` + sqliteListHeld + `m.archived_at IS NULL AND m.consumer_worker_id IS NOT NULL AND m.vt > (SELECT t FROM now)
 					AND (m.vt, m.id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg))
 				ORDER BY m.vt, m.id
 				LIMIT ? + 0`,
 			Archived: `/* pgqrs:message.list_archived */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, substr(CAST(m.archived_at AS BLOB), 1, ` + listedName + `)` + sqliteSizes + `` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
+				SELECT ` + sqliteListInfo + `, substr(CAST(m.archived_at AS BLOB), 1, ` + listedName + `)` + sqliteListSizes + `` + sqliteListFrom + `m.archived_at IS NOT NULL AND m.failed_at IS NULL
 					AND m.archived_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.archived_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.archived_at DESC, m.id DESC
 				LIMIT ? + 0`,
 			Dead: `/* pgqrs:message.list_dead */` + sqliteListArg + `
-				SELECT ` + sqliteInfo + `, substr(CAST(m.failed_at AS BLOB), 1, ` + listedName + `)` + sqliteSizes + `` + sqliteListFrom + `m.failed_at IS NOT NULL
+				SELECT ` + sqliteListInfo + `, substr(CAST(m.failed_at AS BLOB), 1, ` + listedName + `)` + sqliteListSizes + `` + sqliteListFrom + `m.failed_at IS NOT NULL
 					AND m.failed_at <= (SELECT COALESCE(at, '~') FROM arg) AND (m.failed_at, m.id) < (COALESCE((SELECT at FROM arg), '~'), (SELECT id FROM arg))
 				ORDER BY m.failed_at DESC, m.id DESC
 				LIMIT ? + 0`,

@@ -308,6 +308,7 @@ const (
 	firstUnblockWait  = 50 * time.Millisecond
 	maxUnblockWait    = time.Second // between two tries for a dependent
 	maxUnblockRetries = 20          // after these the sweep has to find it
+	maxUnblockDue     = 10_000      // dependents that retries are kept for
 	sweepPage         = 1000        // groups
 	sweepPages        = 10          // in one round of maintenance
 	pruneGroups       = time.Hour   // since the latest use of a group
@@ -343,6 +344,9 @@ func (s *core) retryUnblock(f dependents, open bool) {
 	}
 	first := time.Now().Add(firstUnblockWait)
 	for x := range f {
+		if len(r.due) >= maxUnblockDue {
+			break // the sweep finds the others
+		}
 		r.due[x] = unblockRetry{at: first, callerTx: open || r.due[x].callerTx}
 	}
 	if r.timer == nil || r.at.After(first) {

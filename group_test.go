@@ -105,3 +105,17 @@ func TestGroupsAndBatchesAreLockedInOneOrder(t *testing.T) {
 		t.Errorf("a list of groups is %s, %v", list, err)
 	}
 }
+
+// Rows may name any number of groups that are not there. The sweep finds those that are.
+func TestDependentsToTryAgainAreBounded(t *testing.T) {
+	s := &core{}
+	defer s.unblockRetries.stop()
+	for i := range 2 * maxUnblockDue {
+		s.retryUnblock(dependents{{batch: int64(i + 1)}: true}, false)
+	}
+	s.unblockRetries.mu.Lock()
+	defer s.unblockRetries.mu.Unlock()
+	if n := len(s.unblockRetries.due); n != maxUnblockDue {
+		t.Errorf("%d dependents are kept, want %d", n, maxUnblockDue)
+	}
+}

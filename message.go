@@ -196,6 +196,10 @@ func (r *messageRow) delivery() []any {
 	return []any{&r.id, &r.raw, &r.priority, &r.attempt, &r.claim, &r.key, &r.headers, &r.lastError, &r.enqueued, &r.due, &r.vt}
 }
 
+// maxStoredHeaders bounds the headers of a row, in bytes as the database writes them. Headers of
+// maxHeaders have less, with those of the library. Larger ones are not decoded.
+const maxStoredHeaders = 256 << 10
+
 // fill sets the fields that come from deliveryColumns. Headers that are not texts by name are
 // malformed. So is a claim number that cannot grow any more, since it could not fence the next
 // lease.
@@ -205,7 +209,9 @@ func (r *messageRow) fill(m *MessageInfo) {
 	m.PayloadSize = int64(len(r.raw))
 	m.stored = len(r.raw) + len(r.headers) + len(r.lastError.String) + len(r.key.String)
 	m.EnqueuedAt, m.DueAt = r.enqueued.Time, r.due.Time
-	if len(r.headers) > 0 {
+	if len(r.headers) > maxStoredHeaders {
+		m.Malformed = joinMalformed(m.Malformed, fmt.Sprintf("headers: %d bytes of JSON, %d allowed", len(r.headers), maxStoredHeaders))
+	} else if len(r.headers) > 0 {
 		if err := json.Unmarshal(r.headers, &m.Headers); err != nil {
 			m.Malformed = joinMalformed(m.Malformed, malformedColumn("headers", err))
 		}
@@ -221,7 +227,9 @@ func (m *MessageInfo) takeOwnHeaders() {
 	if len(m.Headers) == 0 {
 		return
 	}
-	m.Group = m.Headers[groupHeader]
+	if group, ok := m.Headers[groupHeader]; ok && checkName("group", group) == nil {
+		m.Group = group
+	}
 	for name, into := range map[string]*int64{batchHeader: &m.BatchID, batchDoneHeader: &m.Batch.Done, batchDeadHeader: &m.Batch.Dead} {
 		*into, _ = strconv.ParseInt(m.Headers[name], 10, 64) // nobody else writes them
 	}

@@ -204,3 +204,19 @@ func TestInfiniteTimesAreZero(t *testing.T) {
 		}
 	}
 }
+
+// Whoever writes rows by SQL may write headers that look like the library's own.
+func TestForgedHeadersAreBounded(t *testing.T) {
+	forged := messageRow{headers: jsonColumn(`{"pgqrs-group": "` + strings.Repeat("x", 256) + `", "a": "b"}`)}
+	var m MessageInfo
+	forged.fill(&m)
+	if m.Group != "" || m.Malformed != "" || len(m.Headers) != 1 || m.Headers["a"] != "b" {
+		t.Errorf("the message has the group %.20q and the headers %v: %s", m.Group, m.Headers, m.Malformed)
+	}
+	large := messageRow{headers: jsonColumn(`{"a": "` + strings.Repeat("x", maxStoredHeaders) + `"}`)}
+	m = MessageInfo{}
+	large.fill(&m)
+	if m.Headers != nil || m.Malformed != "headers: 262153 bytes of JSON, 262144 allowed" {
+		t.Errorf("the message has %d headers: %s", len(m.Headers), m.Malformed)
+	}
+}

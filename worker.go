@@ -59,7 +59,11 @@ const (
 	maxClaim    = 500  // messages in one claim
 	maxPrefetch = 1000 // messages of a queue that wait for a free slot
 	// maxPrefetchSize is in bytes of their payloads, if they are like the latest messages.
-	maxPrefetchSize       = 8 << 20
+	maxPrefetchSize = 8 << 20
+	// fullClaimSize is in bytes. A claim that returned less has left no message for its size. It is
+	// far less than claimedBytes, since PostgreSQL overestimates large messages.
+	fullClaimSize         = 512 << 10
+	slowLargeClaim        = 2 * time.Second       // see boundClaims
 	prefetchTime          = 50 * time.Millisecond // amount of work to have claimed
 	maxPendingCompletions = 2000                  // outcomes waiting to be written
 	maxHeartbeat          = 2 * time.Second       // pgqrs 0.15 gives a worker up after 5 s
@@ -253,6 +257,7 @@ type queueDispatch struct {
 	refusals        int           // claims in a row that the database refused
 	averageTime     time.Duration // of a handler
 	averageSize     int           // of a message in the latest claim
+	claimBound      int           // of a claim after a slow one, 0 means none
 }
 
 // newRunner prepares a Worker to run. It returns an error of the Worker's Middleware.

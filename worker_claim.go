@@ -323,12 +323,14 @@ func (r *runner) claim(a *claimAnswer) {
 	defer cancel()
 	start := time.Now()
 	ms, err := r.claimMessages(ctx, a, start)
+	a.took = time.Since(start)
 	if err == nil && !q.workflow {
 		err = r.store.findRuns(ctx, ms)
 	}
 	a.err = err
 	if err != nil {
 		q.claimUnknown.Store(true) // the claim may have committed nevertheless
+		a.timedOut = ctx.Err() != nil
 		a.refused = ctx.Err() == nil && r.store.dialect.isRefused(err)
 		return
 	}
@@ -348,7 +350,7 @@ func (r *runner) claimMessages(ctx context.Context, a *claimAnswer, start time.T
 		q.limited.Store(err != nil || a.capacity.limited)
 	case a.from.isBeginning():
 		ms, err = r.store.claim(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects)
-		a.took, a.stuck = time.Since(start), err != nil && r.stuck(start)
+		a.stuck = err != nil && r.stuck(start)
 	default:
 		ms, err = r.store.nextClaim(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects, a.from)
 	}

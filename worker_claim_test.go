@@ -416,3 +416,41 @@ func TestWorkerClaim_RefusedDelaysNoOtherQueue(t *testing.T) {
 		t.Errorf("%d refusals", q.refusals)
 	}
 }
+
+// After a claim that was slow because its messages are large, claims ask for few messages at first.
+func TestClaimsOfLargeMessagesAreBounded(t *testing.T) {
+	_, s := newFake(t, Config{}, Postgres, nil)
+	l := newTestLoop(t, &Worker{Concurrency: 10, Handlers: []Handler{NewQueue[int](s, "q").Handle(doNothing)}})
+	q := l.queues[0]
+	claimed := func(n, size int) (ds []*delivery) {
+		for range n {
+			ds = append(ds, &delivery{m: &MessageInfo{stored: size}})
+		}
+		return ds
+	}
+	for _, step := range []struct {
+		name string
+		a    claimAnswer
+		want int // messages of the next claim
+	}{
+		{"a quick claim", claimAnswer{ms: claimed(8, 1<<20), took: time.Second}, 10},
+		{"a slow claim of small messages", claimAnswer{ms: claimed(8, 10), took: 5 * time.Second}, 10},
+		{"a slow claim", claimAnswer{ms: claimed(8, 1<<20), took: 5 * time.Second}, 4},
+		{"a slow claim of one", claimAnswer{ms: claimed(1, 1<<20), took: 5 * time.Second}, 1},
+		{"a quick one after it", claimAnswer{ms: claimed(1, 10)}, 2},
+		{"another", claimAnswer{}, 4},
+		{"a claim that the database does not end in time", claimAnswer{timedOut: true, err: context.DeadlineExceeded}, 1},
+		{"a claim that fails at once", claimAnswer{err: driver.ErrBadConn}, 1},
+	} {
+		q.boundClaims(&step.a)
+		if n, _ := l.claimSize(q); n != step.want {
+			t.Errorf("after %s %d are claimed, want %d", step.name, n, step.want)
+		}
+	}
+	for range 10 {
+		q.boundClaims(&claimAnswer{})
+	}
+	if q.claimBound != 0 {
+		t.Errorf("after quick claims the bound is %d", q.claimBound)
+	}
+}

@@ -332,9 +332,10 @@ type claimAnswer struct {
 	pollSawDue   bool     // a poll had seen a due message
 	from         position // the claim began after it
 	ms           []*delivery
-	capacity     capacity      // by the limits of the queue
-	refused      bool          // the database, or its driver, cannot run the claim
-	took         time.Duration // by a claim from the beginning
+	capacity     capacity // by the limits of the queue
+	refused      bool     // the database, or its driver, cannot run the claim
+	timedOut     bool
+	took         time.Duration
 	// stuck means that a claim from the beginning failed while the database answered other
 	// statements.
 	stuck bool
@@ -382,7 +383,28 @@ func (l *dispatchLoop) claimSize(q *queueRunner) (n int, withSuspects bool) {
 	if len(q.waiting) > max(free, prefetch/2) {
 		return 0, false // a later claim gets a larger batch
 	}
-	return min(maxClaim, claimable(free+prefetch-len(q.waiting), q.averageSize)), withSuspects
+	n = min(maxClaim, claimable(free+prefetch-len(q.waiting), q.averageSize))
+	if q.claimBound > 0 {
+		n = min(n, q.claimBound)
+	}
+	return n, withSuspects
+}
+
+// boundClaims bounds the next claims of a queue after a claim that was slow because its messages
+// are large. The other queues of the worker wait for a slow claim. The bound is doubled after every
+// other claim.
+func (q *queueDispatch) boundClaims(a *claimAnswer) {
+	switch {
+	case a.timedOut:
+		q.claimBound = 1
+	case a.err == nil && a.took >= slowLargeClaim && totalSize(a.ms) >= fullClaimSize:
+		q.claimBound = max(1, len(a.ms)/2)
+	case a.err == nil && q.claimBound > 0:
+		q.claimBound *= 2
+		if q.claimBound >= maxClaim {
+			q.claimBound = 0
+		}
+	}
 }
 
 // freeSlots returns how many handlers of a queue could be started.
@@ -419,6 +441,7 @@ func (a *pollAnswer) apply(l *dispatchLoop) {
 func (a *claimAnswer) apply(l *dispatchLoop) {
 	l.claiming = false
 	q := a.queue
+	q.boundClaims(a)
 	if a.err != nil {
 		q.mayHaveMessages = false
 		q.cursor.claimFailed(a)
@@ -507,7 +530,7 @@ func (l *dispatchLoop) claimed(a *claimAnswer) {
 		total := totalSize(a.ms)
 		q.averageSize = total / n
 		l.lastActive = time.Now()
-		if n < a.asked && total < maxPrefetchSize {
+		if n < a.asked && total < fullClaimSize {
 			// The queue is empty, or its next message needs a slot of its own.
 			q.mayHaveMessages = false
 			l.pollFast()
