@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks everything: format, prose, vet, staticcheck, known vulnerabilities, the root module's promises, tidy
-# modules, and all tests, on every driver. The race detector is on, except for drivers of SQLite and
-# Turso where another driver runs the same code of the library.
+# modules, and all tests, on every driver. The race detector is on, except for drivers where another
+# one runs the same code of the library: ncruces does for SQLite, and pgx for PostgreSQL.
 #
 #	scripts/test.sh             runs each test once
 #	COUNT=10 scripts/test.sh    runs each test ten times
@@ -146,7 +146,7 @@ left_out='/tests/settings$' # below, on other servers
 if ! have gcc; then
 	left_out="$left_out|/tests/drivers/(libsql|mattn)$|/interop$|/bench"
 fi
-plain='/tests/drivers/(encrypted|libsql|memory|modernc|turso|tursomvcc)$'
+plain='/tests/drivers/(encrypted|libsql|mattn|memory|modernc|pq|turso|tursomvcc)$'
 if [[ ${RACE:-} == all ]]; then
 	plain='^$'
 fi
