@@ -146,7 +146,7 @@ func (r *Run) awaitChildren(ctx context.Context, workflow, name string, n int, r
 		return nil, r.suspendOnInfraError(err)
 	}
 	if !ended {
-		return nil, r.suspend(wakeOnlyDelay, nil)
+		return nil, r.wait(ctx, wakeOnlyDelay)
 	}
 	results, err := placeResults(found, rec.output, workflow, n)
 	if err != nil {
@@ -200,7 +200,7 @@ func (r *Run) startChildren(ctx context.Context, workflow, name string, items []
 	if err != nil {
 		return r.suspendOnInfraError(err)
 	}
-	return r.suspend(wakeOnlyDelay, nil)
+	return r.wait(ctx, wakeOnlyDelay)
 }
 
 // childResults reads the results of a step's children, and whether all have ended.

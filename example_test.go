@@ -428,6 +428,7 @@ func charge(context.Context, Order) (string, error)       { return "ch_1", nil }
 func refund(context.Context, string) error                { return nil }
 func bookOrder(context.Context, *sql.Tx, Order) error     { return nil }
 func pack(context.Context, string) (string, error)        { return "box", nil }
+func remind(context.Context, Order) error                 { return nil }
 func looksLikeFraud(context.Context, Order) (bool, error) { return false, nil }
 
 // A workflow is a name and two types. A program that only starts runs needs nothing else.
@@ -544,6 +545,26 @@ func ExampleRun_Do_loop() {
 			}
 		}
 		return Receipt{}, run.Sleep(ctx, "cool-off", 14*24*time.Hour) // across restarts, without a worker
+	})
+}
+
+// A branch that waits does not stop the others.
+func ExampleRun_All() {
+	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
+		var receipt Receipt
+		err := run.All(ctx,
+			func(ctx context.Context) (err error) {
+				receipt.Charge, err = pgqrs.Step(ctx, run, "charge", func(ctx context.Context) (string, error) { return charge(ctx, o) })
+				return err
+			},
+			func(ctx context.Context) error {
+				if err := run.Sleep(ctx, "remind later", 24*time.Hour); err != nil {
+					return err
+				}
+				return run.Do(ctx, "remind", func(ctx context.Context) error { return remind(ctx, o) })
+			},
+		)
+		return receipt, err
 	})
 }
 

@@ -29,7 +29,8 @@ const maxCallsAfterSuspension = 1000
 // A wait suspends the whole run. Waits are a Sleep, a Wait, a Child, or a step that is to be tried
 // again. Steps in progress in other goroutines end first and are recorded. Every other call returns
 // an error matching ErrSuspended, until the run continues. So a Sleep of a day in one goroutine
-// delays the steps of the others for a day.
+// delays the steps of the others for a day. In a branch of [Run.All] a wait suspends that branch
+// alone.
 //
 // If the function returns before a step of one of its goroutines has ended, the run ends after that
 // step, with a [RunInfo].Warning. A step that is called later does not run. It returns an error
@@ -226,10 +227,12 @@ type execution struct {
 	calledSteps          []string // names whose function was called
 	signalWaits          map[string]int
 	suspension           *suspension
-	callsAfterSuspension int      // since it was closed
-	cancelling           bool     // whether the run is being cancelled
-	cleanUp              bool     // whether the function was notified of that
-	cancelNotified       []string // the steps that notified it, until that is recorded
+	callsAfterSuspension int       // since it was closed
+	alls                 int       // calls of All so far, outside of branches
+	branchDue            time.Time // when the first wait of a branch is over, zero means never
+	cancelling           bool      // whether the run is being cancelled
+	cleanUp              bool      // whether the function was notified of that
+	cancelNotified       []string  // the steps that notified it, until that is recorded
 	paused               bool
 	returned             bool  // whether the function has returned
 	reusedErr            error // the first ErrStepReused
@@ -331,14 +334,19 @@ func (e *execution) remainingWait(s *stepRecord) time.Duration {
 
 // lookUpStep begins every call. It returns the record of a step, if there is one. It returns an
 // error if the call must not continue, because the run is suspended or the name is not valid.
-func (e *execution) lookUpStep(name string) (*stepRecord, error) {
+func (e *execution) lookUpStep(ctx context.Context, name string) (*stepRecord, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.suspension != nil {
-		if e.callsAfterSuspension++; e.callsAfterSuspension > maxCallsAfterSuspension {
+	b := e.branchOf(ctx)
+	if stop := e.suspensionOf(b); stop != nil {
+		calls := &e.callsAfterSuspension
+		if b != nil {
+			calls = &b.callsAfterSuspension
+		}
+		if *calls++; *calls > maxCallsAfterSuspension {
 			runtime.Goexit() // it would never return
 		}
-		return nil, e.suspension
+		return nil, stop
 	}
 	if err := checkName("step name", name); err != nil {
 		return nil, &operationError{fmt.Sprintf("run %d", e.id), err}
@@ -360,23 +368,15 @@ func (e *execution) lookUpStep(name string) (*stepRecord, error) {
 
 // startStep counts a step as in progress, unless the execution is closed or the function has
 // returned.
-func (e *execution) startStep(name string) (late bool, err error) {
+func (e *execution) startStep(ctx context.Context, name string) (late bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.suspension != nil || e.returned {
-		return e.suspension == nil, e.suspensionError()
+	if stop := e.suspensionOf(e.branchOf(ctx)); stop != nil || e.returned {
+		return stop == nil, stop
 	}
 	e.runningSteps = append(e.runningSteps, name)
 	e.inflight.Add(1)
 	return false, nil
-}
-
-// suspensionError returns the suspension as an error, or nil. The caller holds e.mu.
-func (e *execution) suspensionError() error {
-	if e.suspension == nil {
-		return nil
-	}
-	return e.suspension
 }
 
 // hasReturned reports whether the function has returned and the run is not suspended.
@@ -443,6 +443,7 @@ func (e *execution) checkpoint(ctx context.Context, name string) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrCancelled) {
 		e.cancelling = true
 	}
+	b := e.branchOf(ctx)
 	var stop error
 	var refused []string
 	switch {
@@ -450,10 +451,12 @@ func (e *execution) checkpoint(ctx context.Context, name string) error {
 		stop = e.suspendLocked(0, context.Cause(e.lease))
 	case e.message.delivery != nil && e.message.delivery.draining.Load():
 		stop = e.suspendLocked(0, nil)
-	case e.cancelling && !e.cleanUp:
-		stop = e.notifyCancelledLocked(name)
+	case e.cancelling && !e.isCancelNotified(b):
+		stop = e.notifyCancelledLocked(b, name)
 	case e.paused:
 		stop = e.suspendLocked(pausedDelay, nil)
+	case e.branchWaits():
+		stop = e.suspendLocked(0, nil)
 	default:
 		refused, e.cancelNotified = e.cancelNotified, nil
 	}
@@ -467,13 +470,25 @@ func (e *execution) checkpoint(ctx context.Context, name string) error {
 }
 
 // notifyCancelled returns ErrCancelled to the function, by a step, if the run is being cancelled.
-func (e *execution) notifyCancelled(name string) error {
+func (e *execution) notifyCancelled(ctx context.Context, name string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.notifyCancelledLocked(name)
+	return e.notifyCancelledLocked(e.branchOf(ctx), name)
 }
 
-func (e *execution) notifyCancelledLocked(name string) error {
+// isCancelNotified reports whether a branch, or the function if b is nil, was notified of the
+// cancellation. The caller holds e.mu.
+func (e *execution) isCancelNotified(b *branch) bool {
+	if b == nil {
+		return e.cleanUp
+	}
+	return b.cancelNotified
+}
+
+func (e *execution) notifyCancelledLocked(b *branch, name string) error {
+	if b != nil {
+		b.cancelNotified = true
+	}
 	e.cancelling, e.cleanUp = true, true
 	e.cancelNotified = append(e.cancelNotified, name)
 	return ErrCancelled
@@ -745,7 +760,7 @@ func (r *Run) sleep(ctx context.Context, name string, rec *stepRecord, d time.Du
 	if asleep {
 		wait = r.remainingWait(rec)
 	}
-	onward := func() ([]byte, error) { return nil, r.suspend(wait, nil) }
+	onward := func() ([]byte, error) { return nil, r.wait(ctx, wait) }
 	switch {
 	case wait <= 0 || !r.backend.resumes():
 		return r.saveThen(ctx, name, stepValues{status: Succeeded}, func() ([]byte, error) { return nil, nil })
@@ -774,6 +789,9 @@ func (r *Run) Version(ctx context.Context, change string, version int) (int, err
 	name := "version:" + change
 	if err := r.checkNotNested(ctx, fmt.Sprintf("%q", name)); err != nil {
 		return 0, err
+	}
+	if b := r.branchOf(ctx); b != nil {
+		return 0, fmt.Errorf("%w: Version of change %q is called in a branch of run %d; call it before All", ErrState, change, r.id)
 	}
 	if r.hasPassed(name) {
 		return 0, nil

@@ -488,7 +488,7 @@ func BenchmarkStepAfterHistory(b *testing.B) {
 				name := fmt.Sprint("recorded ", i)
 				e.records[name] = &stepRecord{name: name, status: Succeeded}
 				e.unaskedRecords++
-				if _, err := e.lookUpStep(name); err != nil {
+				if _, err := e.lookUpStep(context.Background(), name); err != nil {
 					b.Fatal(err)
 				}
 			}

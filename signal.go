@@ -77,24 +77,33 @@ func (c conn) wakeRun(ctx context.Context, run int64) error {
 // the next Wait. A wait is recorded as a step named after the signal and its number, such as
 // "approved#1".
 func (g Signal[T]) Wait(ctx context.Context, run *Run, timeout time.Duration) (T, error) {
-	raw, name, err := run.wait(ctx, string(g), timeout)
+	raw, name, err := run.waitForSignal(ctx, string(g), timeout)
 	return decodeStep[T](run, name, raw, err)
 }
 
-func (r *Run) wait(ctx context.Context, signal string, timeout time.Duration) ([]byte, string, error) {
+func (r *Run) waitForSignal(ctx context.Context, signal string, timeout time.Duration) ([]byte, string, error) {
 	if err := checkName("signal name", signal); err != nil {
 		return nil, "", &operationError{fmt.Sprintf("run %d", r.id), err}
 	}
 	if err := r.checkNotNested(ctx, fmt.Sprintf("the Wait for %q", signal)); err != nil {
 		return nil, signal, err
 	}
-	r.mu.Lock()
-	r.signalWaits[signal]++
-	name := fmt.Sprintf("%s#%d", signal, r.signalWaits[signal])
-	r.mu.Unlock()
+	name := r.nextWait(ctx, signal)
 	r.backend.useSignal(signal, name)
 	raw, err := r.runStepOnce(ctx, name, func(rec *stepRecord) ([]byte, error) { return r.takeSignal(ctx, signal, name, rec, timeout) })
 	return raw, name, err
+}
+
+// nextWait returns the name of the next wait for a signal. Each branch counts its own waits, since
+// branches may take turns in another order in the next execution.
+func (r *Run) nextWait(ctx context.Context, signal string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b := r.branchOf(ctx); b != nil {
+		signal += "@" + b.path
+	}
+	r.signalWaits[signal]++
+	return fmt.Sprintf("%s#%d", signal, r.signalWaits[signal])
 }
 
 // takeSignal delivers a signal to a step, or makes the step wait.
@@ -157,7 +166,7 @@ func (r *Run) suspendWait(ctx context.Context, name string, rec *stepRecord, tim
 	if left <= 0 {
 		return r.recordTimeout(ctx, name)
 	}
-	onward := func() ([]byte, error) { return nil, r.suspend(left, nil) }
+	onward := func() ([]byte, error) { return nil, r.wait(ctx, left) }
 	if rec != nil {
 		return onward()
 	}

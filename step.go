@@ -75,11 +75,16 @@ func (r *Run) runStepOnce(ctx context.Context, name string, do func(*stepRecord)
 		return nil, err
 	}
 	if rec != nil && rec.final() {
-		return r.recorded(name, rec)
+		raw, err = r.recorded(name, rec)
+		if errors.Is(err, ErrCancelled) {
+			r.replayCancel(ctx)
+		}
+		return raw, err
 	}
 	defer func() {
 		var cut *cutShortError
-		r.endStep(name, rec == nil && !errors.As(err, &cut))
+		isNew := rec == nil && !errors.As(err, &cut)
+		r.endStep(name, isNew && r.branchOf(ctx) == nil) // in another branch recorded steps may follow
 	}()
 	return do(rec)
 }
@@ -133,7 +138,7 @@ func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 	if r.hasReturned() {
 		return nil, r.lateStepError(name)
 	}
-	rec, err := r.lookUpStep(name)
+	rec, err := r.lookUpStep(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -152,9 +157,9 @@ func (r *Run) next(ctx context.Context, name string) (*stepRecord, error) {
 		return nil, err
 	}
 	if rec != nil && rec.status == Failed && r.remainingWait(rec) > 0 {
-		return nil, r.suspend(r.remainingWait(rec), nil)
+		return nil, r.wait(ctx, r.remainingWait(rec))
 	}
-	late, err := r.startStep(name)
+	late, err := r.startStep(ctx, name)
 	if late {
 		return nil, r.lateStepError(name)
 	}
@@ -260,12 +265,12 @@ type cutShortError struct{ *operationError }
 // cutShort returns the error of a step whose function did not fail by itself, because its ctx ended
 // or the run was suspended meanwhile. Otherwise it returns nil.
 func (r *Run) cutShort(ctx context.Context, name string, cause error) error {
-	stop := r.suspended()
+	stop := r.suspended(ctx)
 	switch {
 	case context.Cause(r.lease) != nil:
 		return r.suspend(0, context.Cause(r.lease))
 	case errors.Is(context.Cause(ctx), ErrCancelled):
-		return r.notifyCancelled(name)
+		return r.notifyCancelled(ctx, name)
 	case stop != nil && (ctx.Err() != nil || errors.Is(cause, ErrSuspended)):
 		return stop
 	case ctx.Err() != nil:
@@ -308,15 +313,15 @@ func (r *Run) stepFailed(ctx context.Context, name string, rec *stepRecord, star
 	st.failure, st.delay = f.encode(), result.delay.Microseconds()
 	return r.saveThen(ctx, name, st, func() ([]byte, error) {
 		r.store.log.Info("pgqrs: step will be tried again", "workflow", r.workflow, "run", r.id, "step", name, "attempt", retries, "in", result.delay, "err", cause)
-		return nil, r.suspend(result.delay, nil)
+		return nil, r.wait(ctx, result.delay)
 	})
 }
 
-// suspended returns the suspension of a closed execution, or nil.
-func (e *execution) suspended() error {
+// suspended returns the suspension of the branch of a ctx, or of the run, or nil.
+func (e *execution) suspended(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.suspensionError()
+	return e.suspensionOf(e.branchOf(ctx))
 }
 
 func (e *execution) inCleanUp() bool {

@@ -91,6 +91,7 @@ func features() []feature {
 		{"workflow steptx", workflowStepTxCases},
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},
+		{"workflow branches", branchCases},
 		{"schedules", scheduleCases},
 		{"reserved names", reservedCases},
 		{"memory", memoryCases},
