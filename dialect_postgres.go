@@ -33,17 +33,20 @@ const (
 // These are the columns of a listing (infoColumns): a delivery and its state. The last column is
 // the time by which the listing is ordered, as text for its cursor.
 const (
-	postgresInfo     = `m.id, ` + postgresCut + postgresInfoRest
-	postgresInfoRest = `, m.priority, m.read_ct, m.claim_ct, left(m.dedup_key, ` + listedName + `),
-	CASE WHEN octet_length(m.headers::text) <= ` + listedHeaders + ` THEN m.headers END, left(m.last_error, ` + listedError + `), ` + postgresTimes + `, left(q.queue_name, ` + listedName + `)` + postgresState
+	postgresInfo    = `m.id, ` + postgresCut + postgresInfoKey + `CASE WHEN ` + postgresHeadersFit + ` THEN m.headers END` + postgresInfoEnd
+	postgresInfoKey = `, m.priority, m.read_ct, m.claim_ct, left(m.dedup_key, ` + listedName + `), `
+	postgresInfoEnd = `, left(m.last_error, ` + listedError + `), ` + postgresTimes + `, left(q.queue_name, ` + listedName + `)` + postgresState
+	// postgresHeaders is the headers to which the library adds its own. It is {} if they are not an
+	// object, or too large for a listing.
+	postgresHeaders    = `CASE WHEN jsonb_typeof(m.headers) = 'object' AND ` + postgresHeadersFit + ` THEN m.headers ELSE '{}' END`
+	postgresHeadersFit = `pg_column_size(m.headers #> '{}') <= ` + listedHeaders
 	// postgresCut is the beginning of a payload. It is empty if the text of the payload would take
 	// long to make. Then the size in postgresSizes is the size of the JSONB.
 	postgresCut   = `CASE WHEN ` + postgresLarge + ` THEN '' ELSE left(m.payload::text, ` + listedText + `) END`
 	postgresLarge = `pg_column_size(m.payload) > 2000 AND pg_column_size(m.payload #> '{}') > ` + listedWholly
 	// postgresSizes are the last columns of a listing.
-	postgresSizes     = `, ` + postgresTextSize + postgresSizesRest
-	postgresTextSize  = `CASE WHEN ` + postgresLarge + ` THEN pg_column_size(m.payload #> '{}') ELSE octet_length(m.payload::text) END`
-	postgresSizesRest = `, COALESCE(octet_length(m.headers::text), 0) > ` + listedHeaders
+	postgresSizes    = `, ` + postgresTextSize + `, NOT COALESCE(` + postgresHeadersFit + `, true)`
+	postgresTextSize = `CASE WHEN ` + postgresLarge + ` THEN pg_column_size(m.payload #> '{}') ELSE octet_length(m.payload::text) END`
 	// postgresWhole is postgresInfo with nothing cut.
 	postgresWhole = `m.id, m.payload, m.priority, m.read_ct, m.claim_ct, m.dedup_key, m.headers, m.last_error, ` + postgresTimes + `, q.queue_name` + postgresState
 	postgresTimes = postgresMicros + `m.enqueued_at` + postgresMicrosEnd + `, ` + postgresMicros + `m.due_at` + postgresMicrosEnd + `, ` +
@@ -76,8 +79,8 @@ const (
 		WITH arg AS MATERIALIZED (
 			SELECT $1::text AS queue, $2::text::timestamptz AS at, $3::bigint AS id, $4::boolean AS payloads, $5::bigint AS n, clock_timestamp() AS now
 		)
-		SELECT m.id, CASE WHEN arg.payloads THEN ` + postgresCut + ` END` + postgresInfoRest + `, `
-	postgresListFrom = `, CASE WHEN arg.payloads THEN ` + postgresTextSize + ` END` + postgresSizesRest + `
+		SELECT m.id, CASE WHEN arg.payloads THEN ` + postgresCut + ` END` + postgresInfoKey + `CASE WHEN arg.payloads AND ` + postgresHeadersFit + ` THEN m.headers END` + postgresInfoEnd + `, `
+	postgresListFrom = `, CASE WHEN arg.payloads THEN ` + postgresTextSize + ` END, arg.payloads AND NOT COALESCE(` + postgresHeadersFit + `, true)
 		FROM arg JOIN pgqrs_queues q ON q.queue_name = arg.queue`
 	postgresListLive = postgresListArg + postgresVTCursor + postgresListFrom + `
 		CROSS JOIN (VALUES (2), (1), (0), (-1)) AS band (priority)
@@ -927,7 +930,7 @@ var postgresBatches = batchSQL{
 			FOR UPDATE OF m SKIP LOCKED`,
 	finish: `/* pgqrs:batch.finish */
 			UPDATE pgqrs_messages m
-			SET vt = GREATEST(clock_timestamp(), m.parked_vt), parked_vt = NULL, headers = CASE jsonb_typeof(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END || (
+			SET vt = GREATEST(clock_timestamp(), m.parked_vt), parked_vt = NULL, headers = ` + postgresHeaders + ` || (
 				SELECT jsonb_build_object('pgqrs-batch-done', (count(*) FILTER (WHERE o.failed_at IS NULL))::text, 'pgqrs-batch-dead', (count(*) FILTER (WHERE o.failed_at IS NOT NULL))::text)
 				FROM pgqrs_messages o WHERE o.batch_id = m.id)
 			FROM pgqrs_queues q
@@ -1006,7 +1009,7 @@ var postgresPolicies = policySQL{
 	deadLetter: `/* pgqrs:message.dead_letter */
 		WITH arg AS MATERIALIZED (SELECT $1::text AS queue, $2::json AS ids, clock_timestamp() AS now)
 		INSERT INTO pgqrs_messages (queue_id, payload, vt, enqueued_at, read_ct, priority, headers)
-		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, CASE jsonb_typeof(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END - '{pgqrs-group,pgqrs-batch}'::text[] || jsonb_build_object('dead-letter-queue', q.queue_name,
+		SELECT t.id, m.payload, arg.now, arg.now, 0, m.priority, ` + postgresHeaders + ` - '{pgqrs-group,pgqrs-batch}'::text[] || jsonb_build_object('dead-letter-queue', q.queue_name,
 			'dead-letter-id', m.id::text, 'dead-letter-attempts', m.read_ct::text, 'dead-letter-error', COALESCE(m.last_error, ''))
 		FROM arg JOIN pgqrs_queues t ON t.queue_name = arg.queue
 		JOIN pgqrs_messages m ON m.id = ANY (ARRAY(SELECT json_array_elements_text(a.ids)::bigint FROM arg a)) JOIN pgqrs_queues q ON q.id = m.queue_id

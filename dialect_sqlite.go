@@ -18,14 +18,14 @@ const sqliteDelivery = `id, CAST(payload AS BLOB), priority, read_ct, claim_ct, 
 	CAST(enqueued_at AS BLOB), CAST(due_at AS BLOB), CAST(vt AS BLOB)`
 
 const (
-	sqliteInfo     = `m.id, ` + sqliteCut + sqliteInfoRest
-	sqliteCut      = `substr(CAST(m.payload AS BLOB), 1, ` + listedText + `)`
-	sqliteInfoRest = `, m.priority, m.read_ct, m.claim_ct, substr(CAST(m.dedup_key AS BLOB), 1, ` + listedName + `),
-	CASE WHEN length(CAST(m.headers AS BLOB)) <= ` + listedHeaders + ` THEN CAST(m.headers AS BLOB) END, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedError + `),` + sqliteTimes + `
+	sqliteInfo       = `m.id, ` + sqliteCut + sqliteInfoKey + `CASE WHEN ` + sqliteHeadersFit + ` THEN CAST(m.headers AS BLOB) END` + sqliteInfoEnd
+	sqliteCut        = `substr(CAST(m.payload AS BLOB), 1, ` + listedText + `)`
+	sqliteHeadersFit = `length(CAST(m.headers AS BLOB)) <= ` + listedHeaders
+	sqliteInfoKey    = `, m.priority, m.read_ct, m.claim_ct, substr(CAST(m.dedup_key AS BLOB), 1, ` + listedName + `), `
+	sqliteInfoEnd    = `, substr(CAST(NULLIF(m.last_error, '') AS BLOB), 1, ` + listedError + `),` + sqliteTimes + `
 	substr(CAST(q.queue_name AS BLOB), 1, ` + listedName + `), ` + sqliteState
 	// sqliteSizes are the last columns of a listing.
-	sqliteSizes     = `, length(CAST(m.payload AS BLOB))` + sqliteSizesRest
-	sqliteSizesRest = `, COALESCE(length(CAST(m.headers AS BLOB)), 0) > ` + listedHeaders
+	sqliteSizes = `, length(CAST(m.payload AS BLOB)), NOT COALESCE(` + sqliteHeadersFit + `, 1)`
 	// sqliteWhole is sqliteInfo with nothing cut.
 	sqliteWhole = `m.id, CAST(m.payload AS BLOB), m.priority, m.read_ct, m.claim_ct, CAST(m.dedup_key AS BLOB), CAST(m.headers AS BLOB),
 	CAST(NULLIF(m.last_error, '') AS BLOB),` + sqliteTimes + `
@@ -100,8 +100,9 @@ const (
 					AND vt < ` + sqliteBlocked + ` AND +vt > (SELECT t FROM now) AND (+vt, id) > (COALESCE((SELECT at FROM arg), ''), (SELECT id FROM arg)) AND consumer_worker_id IS NULL
 					AND priority = `
 	sqliteListBlocked = sqliteListBand + `vt = ` + sqliteBlocked + ` AND parked_vt IS NOT NULL AND id > (SELECT id FROM arg) AND priority = `
-	sqliteListInfo    = `m.id, CASE WHEN (SELECT payloads FROM arg) THEN ` + sqliteCut + ` END` + sqliteInfoRest
-	sqliteListSizes   = `, CASE WHEN (SELECT payloads FROM arg) THEN length(CAST(m.payload AS BLOB)) END` + sqliteSizesRest
+	sqliteListInfo    = `m.id, CASE WHEN (SELECT payloads FROM arg) THEN ` + sqliteCut + ` END` + sqliteInfoKey +
+		`CASE WHEN (SELECT payloads FROM arg) AND ` + sqliteHeadersFit + ` THEN CAST(m.headers AS BLOB) END` + sqliteInfoEnd
+	sqliteListSizes   = `, CASE WHEN (SELECT payloads FROM arg) THEN length(CAST(m.payload AS BLOB)) END, (SELECT payloads FROM arg) AND NOT COALESCE(` + sqliteHeadersFit + `, 1)`
 	sqliteListPage    = `, page (id) AS MATERIALIZED (SELECT id FROM (`
 	sqliteListPageEnd = `
 				ORDER BY vt, id LIMIT ? + 0))
@@ -791,7 +792,7 @@ var sqliteBatches = batchSQL{
 			RETURNING id`,
 	finish: `/* pgqrs:batch.finish */
 			UPDATE pgqrs_messages
-			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(CASE WHEN json_valid(headers) THEN CASE json_type(headers) WHEN 'object' THEN headers ELSE '{}' END ELSE '{}' END,
+			SET vt = max(` + sqliteNow + `, parked_vt), parked_vt = NULL, headers = json_patch(CASE WHEN length(CAST(headers AS BLOB)) <= ` + listedHeaders + ` AND json_valid(headers) THEN CASE json_type(headers) WHEN 'object' THEN headers ELSE '{}' END ELSE '{}' END,
 				json_object('pgqrs-batch-done', CAST(` + sqliteBatchCount + ` IS NULL) AS TEXT), 'pgqrs-batch-dead', CAST(` + sqliteBatchCount + ` IS NOT NULL) AS TEXT)))
 			WHERE ` + sqliteBatchWaiting + ` AND NOT ` + sqliteBatchOpen + `
 			RETURNING id, (SELECT CAST(q.queue_name AS BLOB) FROM pgqrs_queues q WHERE q.id = queue_id)`,
@@ -809,9 +810,9 @@ var sqliteBatches = batchSQL{
 const sqlitePolicyOf = `CAST(json_array(CASE WHEN length(q.policy) > ` + listedText + ` THEN ` + listedNoPolicy + ` ELSE CAST(q.policy AS TEXT) END, CAST(q.max_held AS INTEGER), CAST(q.rate_interval AS INTEGER), CAST(q.rate_burst AS INTEGER),
 					CAST(q.group_limit AS INTEGER), CAST(q.group_interval AS INTEGER), CAST(q.group_burst AS INTEGER), CAST(q.group_skip AS INTEGER), CAST(substr(q.dead_letter, 1, ` + listedName + `) AS TEXT)) AS BLOB)`
 
-// sqliteHeaders is the headers of a message m, or {} if they are not an object. Turso evaluates
-// both sides of an AND.
-const sqliteHeaders = `CASE WHEN json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
+// sqliteHeaders is the headers of a message m to which the library adds its own. It is {} if they
+// are not an object, or too large for a listing. Turso evaluates both sides of an AND.
+const sqliteHeaders = `CASE WHEN ` + sqliteHeadersFit + ` AND json_valid(m.headers) THEN CASE json_type(m.headers) WHEN 'object' THEN m.headers ELSE '{}' END ELSE '{}' END`
 
 // sqliteLimited is the condition that the queue of a row of pgqrs_workers has a limit.
 const sqliteLimited = `(SELECT q.max_held IS NOT NULL OR q.rate_interval IS NOT NULL FROM pgqrs_queues q WHERE q.id = pgqrs_workers.queue_id)`

@@ -257,7 +257,8 @@ type completer struct {
 	mu           sync.Mutex
 	queue        []completion
 	refused      []completion // by the database, each is tried again in its time
-	ending       bool         // they are due now, since the worker ends
+	refusedOf    map[*queueRunner]int
+	ending       bool // they are due now, since the worker ends
 	closed       bool
 	mayBeWritten bool // whether an earlier try of the queued outcomes may have succeeded
 }
@@ -272,6 +273,7 @@ type completion struct {
 const (
 	maxCompletions        = 1000 // outcomes in one statement
 	maxCompletionRefusals = 3    // of one outcome, before it is dropped
+	maxRefusedOfQueue     = 100  // refused outcomes of a queue, until it is claimed from again
 	// firstRefusalWait is the wait before a refused outcome is tried again. Each further wait is
 	// twice as long.
 	firstRefusalWait = time.Second
@@ -301,10 +303,12 @@ func (c *completer) wake() {
 	}
 }
 
-func (r *runner) pendingCompletions() int {
-	r.completer.mu.Lock()
-	defer r.completer.mu.Unlock()
-	return len(r.completer.queue) + len(r.completer.refused)
+// keepsUp reports whether the completer can take more outcomes of a queue. Refused outcomes of one
+// queue do not hold up others.
+func (c *completer) keepsUp(q *queueRunner) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue) <= maxPendingCompletions && c.refusedOf[q] <= maxRefusedOfQueue
 }
 
 // run writes outcomes until ctx is done. After a failure it tries again until it succeeds.
@@ -381,6 +385,7 @@ func (c *completer) takeRefused() (due []completion) {
 	for _, x := range c.refused {
 		if c.ending || !x.next.After(time.Now()) {
 			due = append(due, x)
+			c.refusedOf[x.d.queue]--
 		} else {
 			later = append(later, x)
 		}
@@ -498,6 +503,10 @@ func (c *completer) retryRefused(ctx context.Context, x completion, err error) e
 		"outcome", x.kind.String(), "err", err)
 	c.mu.Lock()
 	c.refused = append(c.refused, x)
+	if c.refusedOf == nil {
+		c.refusedOf = map[*queueRunner]int{}
+	}
+	c.refusedOf[x.d.queue]++
 	c.mu.Unlock()
 	time.AfterFunc(wait, c.wake)
 	return nil

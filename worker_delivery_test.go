@@ -83,15 +83,15 @@ func TestRefusedBatchIsWrittenInHalves(t *testing.T) {
 		if sent := len(f.log()); sent > 22 {
 			t.Errorf("it took %d statements", sent)
 		}
-		if r.pendingCompletions() != 1 {
-			t.Errorf("%d outcomes are left", r.pendingCompletions())
+		if pendingCompletions(r) != 1 {
+			t.Errorf("%d outcomes are left", pendingCompletions(r))
 		}
 		if err := r.completer.flush(t.Context()); err != nil || len(f.log()) != 0 {
 			t.Errorf("it is tried again at once: %v", err)
 		}
 		pass(firstRefusalWait)
 		refuses = false
-		if err := r.completer.flush(t.Context()); err != nil || len(r.held) != 0 || r.pendingCompletions() != 0 {
+		if err := r.completer.flush(t.Context()); err != nil || len(r.held) != 0 || pendingCompletions(r) != 0 {
 			t.Errorf("then: %v, %d messages are held", err, len(r.held))
 		}
 		if text := log.String(); !strings.Contains(text, "the database refuses an outcome; trying again") || strings.Contains(text, "ASCII") {
@@ -174,8 +174,8 @@ func TestBatchIsNotSplitForTrouble(t *testing.T) {
 			if r.completer.flush(t.Context()) == nil {
 				t.Errorf("%s: no error", name)
 			}
-			if ids, _ := leasesIn(t, f.log()[0]); len(ids) != 10 || len(f.log()) != 0 || r.pendingCompletions() != 10 || len(r.held) != 10 {
-				t.Errorf("%s: %d outcomes, %d left", name, len(ids), r.pendingCompletions())
+			if ids, _ := leasesIn(t, f.log()[0]); len(ids) != 10 || len(f.log()) != 0 || pendingCompletions(r) != 10 || len(r.held) != 10 {
+				t.Errorf("%s: %d outcomes, %d left", name, len(ids), pendingCompletions(r))
 			}
 			if !strings.Contains(log.String(), "could not record outcomes; trying again") {
 				t.Errorf("%s: logged %s", name, log)
@@ -191,8 +191,8 @@ func TestOutcomesOutlastTheEndOfTheRecorder(t *testing.T) {
 	if err := foreign.Isolate(func() { _ = r.completer.flush(t.Context()) }); err == nil {
 		t.Fatal("it did not end")
 	}
-	if r.pendingCompletions() != 3 || len(r.completer.work) != 1 {
-		t.Errorf("%d outcomes are left", r.pendingCompletions())
+	if pendingCompletions(r) != 3 || len(r.completer.work) != 1 {
+		t.Errorf("%d outcomes are left", pendingCompletions(r))
 	}
 }
 
@@ -230,4 +230,37 @@ func TestOutcomeOfASupersededDeliveryIsNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantLog(t, "query message.ack")
+}
+
+// pendingCompletions counts the outcomes that are not written.
+func pendingCompletions(r *dispatchLoop) int {
+	r.completer.mu.Lock()
+	defer r.completer.mu.Unlock()
+	return len(r.completer.queue) + len(r.completer.refused)
+}
+
+// A queue whose outcomes the database refuses is not claimed from, and other queues are.
+func TestRefusedOutcomesHoldUpTheirOwnQueueAlone(t *testing.T) {
+	_, s := newFake(t, Config{}, Postgres, nil)
+	l := newTestLoop(t, &Worker{Concurrency: 10, Handlers: []Handler{NewQueue[int](s, "bad").Handle(doNothing), NewQueue[int](s, "good").Handle(doNothing)}})
+	bad, good := l.queues[0], l.queues[1]
+	for i := range maxRefusedOfQueue + 1 {
+		x := completion{d: &delivery{m: &MessageInfo{ID: int64(i)}, queue: bad}}
+		if err := l.completer.retryRefused(t.Context(), x, errBroken); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claims := func() (n, m int) {
+		n, _ = l.claimSize(bad)
+		m, _ = l.claimSize(good)
+		return n, m
+	}
+	if n, m := claims(); n != 0 || m != 10 {
+		t.Errorf("%d messages are claimed from the queue, and %d from another one, want 0 and 10", n, m)
+	}
+	l.completer.ending = true // they are due
+	l.completer.takeRefused()
+	if n, m := claims(); n != 10 || m != 10 {
+		t.Errorf("later %d messages are claimed from the queue, and %d from another one, want 10 and 10", n, m)
+	}
 }

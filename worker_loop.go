@@ -367,7 +367,7 @@ func (q *queueRunner) claims() bool { return !q.throttle.closed && !q.suspended 
 // claimSize returns how many messages to claim for a queue, and whether suspects may be among them.
 // A suspect may crash the process, and must go straight into a free slot.
 func (l *dispatchLoop) claimSize(q *queueRunner) (n int, withSuspects bool) {
-	if !q.mayHaveMessages || !q.claims() || l.pendingCompletions() > maxPendingCompletions {
+	if !q.mayHaveMessages || !q.claims() || !l.completer.keepsUp(q) {
 		return 0, false
 	}
 	free := l.freeSlots(q)

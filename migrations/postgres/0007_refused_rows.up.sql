@@ -97,14 +97,14 @@ END
 $$
 -- +goose StatementEnd
 
--- A new message with the time of a blocked one would be in no listing. Keys, groups and errors of a new message are no longer than
+-- A new message without a time, or with the time of a blocked one, would be in no listing. Keys, groups and errors of a new message are no longer than
 -- what an index or a listing takes. The library writes shorter ones.
 
 -- +goose StatementBegin
 DO $$
 BEGIN
 	CREATE TRIGGER pgqrs_messages_new BEFORE INSERT ON pgqrs_messages FOR EACH ROW
-	WHEN (NEW.vt >= '9999-12-31 23:59:59.999+00' AND NEW.parked_vt IS NULL
+	WHEN (NEW.vt IS NULL OR NEW.vt >= '9999-12-31 23:59:59.999+00' AND NEW.parked_vt IS NULL
 		OR octet_length(NEW.dedup_key) > 2704 OR octet_length(NEW.group_key) > 2704 OR octet_length(NEW.last_error) > 1048576)
 	EXECUTE FUNCTION pgqrs_refuse_row('has a vt, a key, a group or an error that no new message can have');
 EXCEPTION WHEN duplicate_object THEN NULL;

@@ -107,6 +107,7 @@ func TestNewMessagesThatNoMessageCanBeAreRefused(t *testing.T) {
 	for column, value := range map[string]string{
 		"headers":    `jsonb_build_object('a', repeat('x', 300000))`,
 		"vt":         `'9999-12-31 23:59:59.999+00'`,
+		"due_at, vt": `NULL, NULL`,
 		"dedup_key":  `repeat('x', 3000)`,
 		"group_key":  `repeat('x', 3000)`,
 		"last_error": `repeat('x', 1100000)`,
@@ -216,4 +217,47 @@ func TestDropQueueLetsOthersEnqueue(t *testing.T) {
 	if err := s.WithTx(own).DropQueue(ctx, "other"); !errors.Is(err, pgqrs.ErrState) || !strings.Contains(err.Error(), "still open") {
 		t.Errorf("in a caller's transaction: %v", err)
 	}
+}
+
+// A dead-letter copy, and a message that waits for a batch, get headers of the library too. Large
+// headers are left out, or the trigger would refuse the row, and the message would never die.
+func TestLargeHeadersDoNotKeepAMessageAlive(t *testing.T) {
+	r := newRights(t)
+	q := pgqrs.NewQueue[int](r.owner, "jobs").With(pgqrs.Policy{MaxAttempts: 1, DeadLetter: "graveyard"})
+	ids, err := q.EnqueueBatch(t.Context(), []int{1, 2}, pgqrs.Then(pgqrs.NewQueue[int](r.owner, "then"), 3))
+	check(t, err)
+	r.exec(t, `UPDATE pgqrs_messages SET headers = COALESCE(headers, '{}') || jsonb_build_object('a', 1, 'b', repeat('x', 262090))`)
+	worker := &pgqrs.Worker{Handlers: []pgqrs.Handler{q.Handle(func(context.Context, *pgqrs.Message[int]) error { return nil })}}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- worker.Run(ctx) }()
+	for _, id := range ids {
+		awaitState(t, r.owner, id, pgqrs.Dead)
+	}
+	stop()
+	check(t, <-ended)
+	copies, err := r.owner.Messages(t.Context(), pgqrs.MessageFilter{Queue: "graveyard", State: pgqrs.Ready})
+	check(t, err)
+	if len(copies) != 2 || len(copies[0].Headers) != 4 || copies[0].Headers["dead-letter-queue"] != "jobs" {
+		t.Errorf("there are %d copies: %.300s", len(copies), fmt.Sprintf("%+v", copies))
+	}
+	then, err := r.owner.Messages(t.Context(), pgqrs.MessageFilter{Queue: "then", State: pgqrs.Ready})
+	check(t, err)
+	if len(then) != 1 || then[0].Batch.Dead != 2 {
+		t.Errorf("there are %d messages: %.300s", len(then), fmt.Sprintf("%+v", then))
+	}
+}
+
+func awaitState(t *testing.T, s *pgqrs.Store, id int64, want pgqrs.MessageState) {
+	t.Helper()
+	var m pgqrs.MessageInfo
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		var err error
+		m, err = s.Message(t.Context(), id)
+		check(t, err)
+		if m.State == want {
+			return
+		}
+	}
+	t.Fatalf("message %d is %s, want %s", id, m.State, want)
 }
