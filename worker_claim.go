@@ -350,7 +350,7 @@ func (r *runner) claimMessages(ctx context.Context, a *claimAnswer, start time.T
 		q.limited.Store(err != nil || a.capacity.limited)
 	case a.from.isBeginning():
 		ms, err = r.store.claim(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects)
-		a.stuck = err != nil && r.stuck(start)
+		a.took, a.stuck = time.Since(start), err != nil && r.stuck(start)
 	default:
 		ms, err = r.store.nextClaim(ctx, q.queue, worker, a.asked, q.lease, a.withSuspects, a.from)
 	}

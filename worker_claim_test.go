@@ -433,10 +433,10 @@ func TestClaimsOfLargeMessagesAreBounded(t *testing.T) {
 		a    claimAnswer
 		want int // messages of the next claim
 	}{
-		{"a quick claim", claimAnswer{ms: claimed(8, 1<<20), took: time.Second}, 10},
-		{"a slow claim of small messages", claimAnswer{ms: claimed(8, 10), took: 5 * time.Second}, 10},
-		{"a slow claim", claimAnswer{ms: claimed(8, 1<<20), took: 5 * time.Second}, 4},
-		{"a slow claim of one", claimAnswer{ms: claimed(1, 1<<20), took: 5 * time.Second}, 1},
+		{"a quick claim", claimAnswer{ms: claimed(8, 1<<20), elapsed: time.Second}, 10},
+		{"a slow claim of small messages", claimAnswer{ms: claimed(8, 10), elapsed: 5 * time.Second}, 10},
+		{"a slow claim", claimAnswer{ms: claimed(8, 1<<20), elapsed: 5 * time.Second}, 4},
+		{"a slow claim of one", claimAnswer{ms: claimed(1, 1<<20), elapsed: 5 * time.Second}, 1},
 		{"a quick one after it", claimAnswer{ms: claimed(1, 10)}, 2},
 		{"another", claimAnswer{}, 4},
 		{"a claim that the database does not end in time", claimAnswer{timedOut: true, err: context.DeadlineExceeded}, 1},
@@ -452,5 +452,14 @@ func TestClaimsOfLargeMessagesAreBounded(t *testing.T) {
 	}
 	if q.claimBound != 0 {
 		t.Errorf("after quick claims the bound is %d", q.claimBound)
+	}
+}
+
+// A claim that limits leave no room for returns nothing. However long it takes, it is no position.
+func TestALimitedClaimIsNoPosition(t *testing.T) {
+	var c claimCursor
+	c.claimed(&claimAnswer{elapsed: time.Second}, true)
+	if c.isSet() {
+		t.Errorf("claims start from %+v", c.position)
 	}
 }

@@ -335,7 +335,8 @@ type claimAnswer struct {
 	capacity     capacity // by the limits of the queue
 	refused      bool     // the database, or its driver, cannot run the claim
 	timedOut     bool
-	took         time.Duration
+	elapsed      time.Duration
+	took         time.Duration // by a claim from the beginning, without limits
 	// stuck means that a claim from the beginning failed while the database answered other
 	// statements.
 	stuck bool
@@ -397,7 +398,7 @@ func (q *queueDispatch) boundClaims(a *claimAnswer) {
 	switch {
 	case a.timedOut:
 		q.claimBound = 1
-	case a.err == nil && a.took >= slowLargeClaim && totalSize(a.ms) >= fullClaimSize:
+	case a.err == nil && a.elapsed >= slowLargeClaim && totalSize(a.ms) >= fullClaimSize:
 		q.claimBound = max(1, len(a.ms)/2)
 	case a.err == nil && q.claimBound > 0:
 		q.claimBound *= 2
