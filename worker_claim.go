@@ -323,7 +323,7 @@ func (r *runner) claim(a *claimAnswer) {
 	defer cancel()
 	start := time.Now()
 	ms, err := r.claimMessages(ctx, a, start)
-	a.took = time.Since(start)
+	a.elapsed = time.Since(start)
 	if err == nil && !q.workflow {
 		err = r.store.findRuns(ctx, ms)
 	}
