@@ -715,7 +715,7 @@ const (
 // postgresSize is the size of a message as a claim counts it. JSON as text may be a thousand times
 // longer than it is stored, because of compression and of numbers with many digits. A claim would
 // take too long if it made the text of many large payloads, so it estimates theirs.
-const postgresSize = `CASE WHEN pg_column_size(payload) > 2000 AND pg_column_size(payload #> '{}') > 1048576
+const postgresSize = `CASE WHEN pg_column_size(payload) > 2000 AND pg_column_size(payload #> '{}') > 2097152
 							THEN 2 * pg_column_size(payload #> '{}') ELSE octet_length(payload::text) END + COALESCE(octet_length(headers::text), 0)
 						+ COALESCE(octet_length(last_error), 0) + COALESCE(octet_length(dedup_key), 0)`
 
