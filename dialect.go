@@ -800,4 +800,7 @@ type signalSQL struct {
 	// take delivers the oldest undelivered signal to a step.
 	// Query: run, name, step. 1 row: payload, or none.
 	take string
+	// takeFirst is take for the oldest signal of several names.
+	// Query: run, step, JSON array of [name]. 1 row: name, payload, or none.
+	takeFirst string
 }

@@ -1494,4 +1494,15 @@ var postgresSignals = signalSQL{
 		FROM arg
 		WHERE s.id = (SELECT o.id FROM pgqrs_workflow_signals o WHERE o.run_id = arg.run_id AND o.name = arg.name AND o.step_name IS NULL ORDER BY o.id LIMIT 1)
 		RETURNING s.payload`,
+	takeFirst: `/* pgqrs:signal.first */
+		WITH arg AS MATERIALIZED (SELECT $1::bigint AS run_id, $2::text AS step, $3::json AS names)
+		UPDATE pgqrs_workflow_signals s SET step_name = arg.step
+		FROM arg
+		WHERE s.id = (
+			SELECT f.id FROM json_array_elements(arg.names) AS j (value) CROSS JOIN LATERAL (
+				SELECT o.id FROM pgqrs_workflow_signals o WHERE o.run_id = arg.run_id AND o.name = j.value ->> 0 AND o.step_name IS NULL ORDER BY o.id LIMIT 1
+			) f
+			ORDER BY f.id
+			LIMIT 1)
+		RETURNING s.name, s.payload`,
 }

@@ -1290,4 +1290,13 @@ var sqliteSignals = signalSQL{
 		UPDATE pgqrs_workflow_signals SET step_name = (SELECT step FROM arg)
 		WHERE id = (SELECT o.id FROM pgqrs_workflow_signals o WHERE o.run_id = (SELECT run_id FROM arg) AND o.name = (SELECT arg.name FROM arg) AND o.step_name IS NULL ORDER BY o.id LIMIT 1)
 		RETURNING CAST(payload AS BLOB)`,
+	takeFirst: `/* pgqrs:signal.first */
+		WITH arg (run_id, step, names) AS (VALUES (?, ?, ?))
+		UPDATE pgqrs_workflow_signals SET step_name = (SELECT step FROM arg)
+		WHERE id = (
+			SELECT o.id FROM json_each((SELECT names FROM arg)) j CROSS JOIN pgqrs_workflow_signals o
+			WHERE o.run_id = (SELECT run_id FROM arg) AND o.name = json_extract(j.value, '$[0]') AND o.step_name IS NULL
+			ORDER BY o.id
+			LIMIT 1)
+		RETURNING CAST(name AS BLOB), CAST(payload AS BLOB)`,
 }

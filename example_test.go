@@ -568,6 +568,25 @@ func ExampleRun_All() {
 	})
 }
 
+// Select waits for the first of several signals, or for a time to pass.
+func ExampleRun_Select() {
+	const rejected pgqrs.Signal[string] = "rejected"
+	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {
+		var why string
+		at, err := run.Select(ctx, "answer", Approved.Case(nil), rejected.Case(&why), pgqrs.After(24*time.Hour))
+		switch {
+		case err != nil:
+			return Receipt{}, err
+		case at == 1:
+			return Receipt{}, pgqrs.Permanent(errors.New("rejected: " + why))
+		case at == 2:
+			return Receipt{}, pgqrs.Permanent(errors.New("nobody has answered"))
+		}
+		charged, err := pgqrs.Step(ctx, run, "charge", func(ctx context.Context) (string, error) { return charge(ctx, o) })
+		return Receipt{Charge: charged}, err
+	})
+}
+
 // With Version, runs that are in progress keep the code that they began with.
 func ExampleRun_Version() {
 	_ = checkout.Handle(func(ctx context.Context, run *pgqrs.Run, o Order) (Receipt, error) {

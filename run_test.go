@@ -195,7 +195,7 @@ func TestRun_NestedCalls(t *testing.T) {
 
 func TestRunWithoutADatabase(t *testing.T) {
 	ctx := t.Context()
-	run := newTestRun(map[string]any{"charge": "ch_1", "approved#1": true, "ship": errBroken, "late#1": ErrTimeout, "stop": Permanent(errBroken), "gone": func() {}})
+	run := newTestRun(map[string]any{"charge": "ch_1", "approved#1": true, "answer": Selected{Case: 1, Value: "Ann"}, "ship": errBroken, "late#1": ErrTimeout, "stop": Permanent(errBroken), "gone": func() {}})
 	charge, err := Step(ctx, run, "charge", func(context.Context) (string, error) { panic("called") })
 	if charge != "ch_1" || err != nil {
 		t.Error(charge, err)
@@ -205,6 +205,10 @@ func TestRunWithoutADatabase(t *testing.T) {
 	}
 	if _, err := Signal[bool]("late").Wait(ctx, run, 0); !errors.Is(err, ErrTimeout) {
 		t.Error(err)
+	}
+	by := ""
+	if at, err := run.Select(ctx, "answer", After(time.Hour), Signal[string]("answered").Case(&by)); at != 1 || by != "Ann" || err != nil {
+		t.Error(at, by, err)
 	}
 	sameText(t, run.Do(ctx, "ship", nil), `pgqrs: step "ship" of run 1 of workflow "test": disk on fire`)
 	if err := run.Do(ctx, "stop", nil); !errors.Is(err, ErrPermanent) {

@@ -112,28 +112,55 @@ func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepReco
 		return nil, err
 	}
 	ctx = r.withoutCancel(ctx)
+	raw, taken, err := r.deliverSignal(ctx, name, signalTake{
+		text: r.store.dialect.signal.take, args: []any{r.id, signal, name},
+		scan:   func(rows *sql.Rows, payload *jsonColumn) (string, error) { return signal, rows.Scan(payload) },
+		output: func(_, payload string) (string, error) { return payload, nil },
+	})
+	if taken || err != nil {
+		return raw, err
+	}
+	return r.suspendWait(ctx, name, rec, timeout, timeout != 0, func() ([]byte, error) { return r.recordTimeout(ctx, name) })
+}
+
+// A signalTake is a statement that takes a signal for a step, and how to read its row.
+type signalTake struct {
+	text string
+	args []any
+	// scan scans a row and returns the name of the signal.
+	scan func(rows *sql.Rows, payload *jsonColumn) (signal string, err error)
+	// output returns the result of the step.
+	output func(signal, payload string) (string, error)
+}
+
+// deliverSignal delivers a signal to a step, if there is one, in one transaction.
+func (r *Run) deliverSignal(ctx context.Context, name string, take signalTake) (raw []byte, taken bool, err error) {
 	var value any
 	var malformed *stepFailure
 	var status RunState
-	err := r.store.atomic(ctx, func(c conn) error {
+	err = r.store.atomic(ctx, func(c conn) error {
 		value, malformed, status = nil, nil, ""
-		taken := stepValues{status: Succeeded}
-		err := c.rows(ctx, r.store.dialect.signal.take, []any{r.id, signal, name}, func(rows *sql.Rows) error {
+		ended := stepValues{status: Succeeded}
+		err := c.rows(ctx, take.text, take.args, func(rows *sql.Rows) error {
 			var payload jsonColumn
-			err := rows.Scan(&payload)
-			if _, bad := listedJSON("payload", payload); bad != "" {
-				malformed = &stepFailure{Code: codePermanent, Message: malformedError(fmt.Sprintf("signal %q", signal), bad).Error()}
-				taken = stepValues{status: Failed, failure: malformed.encode()}
+			signal, err := take.scan(rows, &payload)
+			if err != nil {
 				return err
 			}
-			value = pgjson.Canonical(string(payload))
-			taken.output = value
+			if _, bad := listedJSON("payload", payload); bad != "" {
+				malformed = &stepFailure{Code: codePermanent, Message: malformedError(fmt.Sprintf("signal %q", signal), bad).Error()}
+				ended = stepValues{status: Failed, failure: malformed.encode()}
+				return nil
+			}
+			text, err := take.output(signal, string(payload))
+			value = pgjson.Canonical(text)
+			ended.output = value
 			return err
 		})
 		if err != nil || value == nil && malformed == nil {
 			return err
 		}
-		status, err = c.saveStep(ctx, stepWrite{r.id, r.message, name, taken})
+		status, err = c.saveStep(ctx, stepWrite{r.id, r.message, name, ended})
 		if err == nil && status == "" {
 			err = errStepEnded
 		}
@@ -141,30 +168,32 @@ func (r *Run) takeSignal(ctx context.Context, signal, name string, rec *stepReco
 	})
 	switch {
 	case errors.Is(err, errStepEnded):
-		return r.endedStepResult(ctx, name)
+		raw, err = r.endedStepResult(ctx, name)
+		return raw, true, err
 	case err != nil:
-		return nil, r.suspendOnInfraError(err)
+		return nil, true, r.suspendOnInfraError(err)
 	case malformed != nil:
 		r.noteStatus(status)
-		return nil, r.stepError(name, *malformed)
+		return nil, true, r.stepError(name, *malformed)
 	case value != nil:
 		r.noteStatus(status)
-		return bytesOf(value), nil
+		return bytesOf(value), true, nil
 	}
-	return r.suspendWait(ctx, name, rec, timeout)
+	return nil, false, nil
 }
 
-// suspendWait suspends the run until a signal comes or the time is up.
-func (r *Run) suspendWait(ctx context.Context, name string, rec *stepRecord, timeout time.Duration) ([]byte, error) {
+// suspendWait suspends the run until a signal comes or, if the wait has a timeout, the time is up.
+// Then it returns the result of timedOut.
+func (r *Run) suspendWait(ctx context.Context, name string, rec *stepRecord, timeout time.Duration, timed bool, timedOut func() ([]byte, error)) ([]byte, error) {
 	left, begun := wakeOnlyDelay, stepValues{status: Paused}
 	switch {
 	case rec != nil && rec.wait.Valid:
 		left = r.remainingWait(rec)
-	case rec == nil && timeout != 0:
+	case rec == nil && timed:
 		left, begun.delay = timeout, timeout.Microseconds()
 	}
 	if left <= 0 {
-		return r.recordTimeout(ctx, name)
+		return timedOut()
 	}
 	onward := func() ([]byte, error) { return nil, r.wait(ctx, left) }
 	if rec != nil {

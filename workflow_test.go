@@ -573,6 +573,11 @@ func TestStatementsOfWaiting(t *testing.T) {
 		})
 	}
 	takes := query("signal.take", 5, "approved", "approved#1")
+	selects := executing(func(ctx context.Context, run *pgqrs.Run, _ email) (string, error) {
+		at, err := run.Select(ctx, "answer", approved.Case(nil), pgqrs.Signal[int]("rejected").Case(nil), pgqrs.After(time.Hour))
+		return fmt.Sprint(at), err
+	})
+	takesFirst := query("signal.first", 5, "answer", `[["approved"],["rejected"]]`)
 	const late = `{"is_transient":false,"code":"TIMEOUT","message":"no signal came in time"}`
 	runOperations(t, []operation{
 		{
@@ -604,6 +609,16 @@ func TestStatementsOfWaiting(t *testing.T) {
 			name: "Wait whose time is up", call: wait(time.Hour),
 			want: does(begins("RUNNING", false), loads(stepRow("approved#1", "PAUSED", nil, nil, -1)), inOne(takes),
 				saves("approved#1", "ERROR", nil, late, 0, nil), ends("SUCCESS", `"late"`, nil)),
+		}, {
+			name: "Select with a signal that is there", call: selects,
+			want: does(begins("RUNNING", true), inOne(takesFirst.row("rejected", "7"), saves("answer", "SUCCESS", `{"case": 1, "value": 7}`, nil, 0, nil)), ends("SUCCESS", `"1"`, nil)),
+		}, {
+			name: "Select", call: selects, err: pgqrs.ErrSuspended,
+			want: does(begins("RUNNING", true), inOne(takesFirst), saves("answer", "PAUSED", nil, nil, 0, int64(3_600_000_000))),
+		}, {
+			name: "Select whose time is up", call: selects,
+			want: does(begins("RUNNING", false), loads(stepRow("answer", "PAUSED", nil, nil, -1)), inOne(takesFirst),
+				saves("answer", "SUCCESS", `{"case": 2}`, nil, 0, nil), ends("SUCCESS", `"2"`, nil)),
 		}, {
 			name: "Wait with a negative timeout only looks", call: wait(-time.Second),
 			want: does(begins("RUNNING", true), inOne(takes), saves("approved#1", "ERROR", nil, late, 0, nil), ends("SUCCESS", `"late"`, nil)),

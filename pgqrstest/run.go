@@ -14,6 +14,7 @@ import (
 //		"charge":   "ch_1",                  // a step's result
 //		"ship":     errors.New("no stock"),  // a step that has failed for good
 //		"approved": true,                    // the first signal of that name
+//		"answer":   pgqrs.Selected{Case: 1, Value: "Ann"}, // of Select
 //		"parcels":  []any{7, errors.New("lost")}, // of Children; of Child it is the result itself
 //	})
 //	receipt, err := runCheckout(t.Context(), run, order)
@@ -30,8 +31,8 @@ import (
 // result of the second Wait.
 //
 // A step without a given result calls its function once, and a failure of the function is final.
-// Sleep returns at once. StepTx, DoTx, Wait and Child without a given result return an error
-// matching ErrUnsupported.
+// Sleep returns at once. StepTx, DoTx, Wait, Select and Child return an error matching
+// ErrUnsupported if they have no given result.
 func NewRun(t testing.TB, given map[string]any) *pgqrs.Run {
 	t.Helper()
 	for name, v := range given {

@@ -92,6 +92,7 @@ func features() []feature {
 		{"workflow end", workflowEndCases},
 		{"workflow version", workflowVersionCases},
 		{"workflow branches", branchCases},
+		{"workflow select", selectCases},
 		{"schedules", scheduleCases},
 		{"reserved names", reservedCases},
 		{"memory", memoryCases},
