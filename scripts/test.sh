@@ -142,7 +142,7 @@ compiler=github.com/tetratelabs/wazero/internal/engine/wazevo
 for package in modernc.org/sqlite/lib github.com/ncruces/go-sqlite3-wasm/v6 $compiler/{backend/...,frontend,ssa}; do
 	race+=("-gcflags=$package=-race=false")
 done
-left_out='/tests/settings$' # below, on other servers
+left_out='/tests/settings$|/tests/drivers/ncruces$' # below
 if ! have gcc; then
 	left_out="$left_out|/tests/drivers/(libsql|mattn)$|/interop$|/bench"
 fi
@@ -152,15 +152,23 @@ if [[ ${RACE:-} == all ]]; then
 fi
 (
 	status=0
-	# The module of concurrent is not in go.work: it needs an older release of a driver.
-	(cd tests/drivers/concurrent && GOWORK=off go test "${race[@]}" "${flags[@]}" ./... >"$report/concurrent") &
-	concurrent=$!
+	# The module of concurrent is not in go.work: it needs an older release of a driver. SQLite is
+	# tested with the newest Go, and by the drivers below with this one.
+	(
+		status=0
+		detector=()
+		if [[ ${RACE:-} == all ]]; then detector=("${race[@]}"); fi
+		(cd tests/drivers/concurrent && GOWORK=off go test "${detector[@]}" "${flags[@]}" ./...) || status=1
+		GOTOOLCHAIN=$newest go test "${race[@]}" "${flags[@]}" ./tests/drivers/ncruces ./examples/quickstart || status=1
+		exit $status
+	) >"$report/beside" &
+	beside=$!
 	go list work | grep -vE "$left_out" | grep -vE "$plain" | xargs go test "${race[@]}" "${flags[@]}" || status=1
 	if [[ ${RACE:-} != all ]]; then
 		go list work | grep -E "$plain" | xargs go test "${flags[@]}" || status=1
 	fi
-	wait $concurrent || status=1
-	cat "$report/concurrent"
+	wait $beside || status=1
+	cat "$report/beside"
 	exit $status
 ) | "$report/report" || fail "tests"
 
@@ -168,9 +176,6 @@ step "the root module's tests with $oldest, with $newest, and on a 32-bit proces
 GOWORK=off GOTOOLCHAIN=$oldest go test "-count=$count" ./... || fail "tests with $oldest"
 GOWORK=off GOTOOLCHAIN=$newest go test "-count=$count" ./... || fail "tests with $newest"
 GOWORK=off GOARCH=386 go test "-count=$count" ./... || fail "tests with GOARCH=386"
-
-step "the conformance suite on SQLite with $newest"
-GOTOOLCHAIN=$newest go test "-count=$count" ./tests/drivers/ncruces ./examples/quickstart || fail "the suite with $newest"
 
 if [[ $(uname -sm) == 'Linux x86_64' ]] && command -v npm >/dev/null; then
 	step "the conformance suite on the oldest PostgreSQL and the newest, with unusual settings"

@@ -60,6 +60,15 @@ func (d *disk) OpenFilename(filename *vfs.Filename, flags vfs.OpenFlag) (vfs.Fil
 	return &diskFile{file, d, p}, flags, nil
 }
 
+// Delete forgets a file. The last connection to close deletes the WAL, and a later one makes
+// another of the same name.
+func (d *disk) Delete(name string, syncDir bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.files, name)
+	return d.VFS.Delete(name, syncDir)
+}
+
 // A diskFile is an open file of one connection.
 type diskFile struct {
 	vfs.File
