@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pgqrs/pgqrs-go/internal/foreign"
@@ -63,25 +64,20 @@ func (r *Run) All(ctx context.Context, branches ...func(context.Context) error) 
 		return err
 	}
 	errs := make([]error, len(branches))
-	done := make(chan struct{}, len(branches))
+	var running sync.WaitGroup
+	running.Add(len(branches))
 	for i, fn := range branches {
+		own := context.WithValue(ctx, branchKey{}, list[i])
 		go func() {
-			defer func() { done <- struct{}{} }()
-			errs[i] = runBranch(context.WithValue(ctx, branchKey{}, list[i]), fn)
+			defer running.Done()
+			errs[i] = foreign.ErrGoexit // unless fn returns or panics
+			if bad := foreign.Catch(func() { errs[i] = fn(own) }); bad != nil {
+				errs[i] = bad
+			}
 		}()
 	}
-	for range branches {
-		<-done
-	}
+	running.Wait()
 	return r.endBranches(parent, list, errs)
-}
-
-// runBranch calls the function of a branch. The error of a panic is that of a failed branch.
-func runBranch(ctx context.Context, fn func(context.Context) error) (err error) {
-	if bad := foreign.Isolate(func() { err = fn(ctx) }); bad != nil {
-		return bad
-	}
-	return err
 }
 
 // newBranches returns the branches of a call of All.

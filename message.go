@@ -71,7 +71,8 @@ type MessageInfo struct {
 	Claim    int64 `json:"claim,omitempty"`
 
 	// PayloadSize is the size of the payload in bytes. It is the length of Raw, unless a listing
-	// has cut Raw.
+	// has cut Raw. On PostgreSQL the size of a payload above 4 MiB is that of its JSONB in a
+	// listing, which returns nothing of the payload.
 	PayloadSize int64 `json:"payload_size,omitempty"`
 	// Cut reports that a listing left something out: the end of Raw or of LastError, or all
 	// Headers. See [ListedBytes].

@@ -392,8 +392,8 @@ func (l *dispatchLoop) claimSize(q *queueRunner) (n int, withSuspects bool) {
 }
 
 // boundClaims bounds the next claims of a queue after a claim that was slow because its messages
-// are large. The other queues of the worker wait for a slow claim. The bound is doubled after every
-// other claim.
+// are large. The other queues of the worker wait for a slow claim. Each quick claim doubles the
+// bound.
 func (q *queueDispatch) boundClaims(a *claimAnswer) {
 	switch {
 	case a.timedOut:

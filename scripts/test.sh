@@ -152,8 +152,8 @@ if [[ ${RACE:-} == all ]]; then
 fi
 (
 	status=0
-	# The module of concurrent is not in go.work: it needs an older release of a driver. SQLite is
-	# tested with the newest Go, and by the drivers below with this one.
+	# The module of concurrent is not in go.work: it needs an older release of a driver. The suite of
+	# ncruces runs with the newest Go. The packages memory and encrypted use this driver with the usual Go.
 	(
 		status=0
 		detector=()

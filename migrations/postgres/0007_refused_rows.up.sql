@@ -97,8 +97,8 @@ END
 $$
 -- +goose StatementEnd
 
--- A new message without a time, or with the time of a blocked one, would be in no listing. Keys, groups and errors of a new message are no longer than
--- what an index or a listing takes. The library writes shorter ones.
+-- A new message without a time, or with the time of a blocked one, would be in no listing. Keys, groups and errors of a new message
+-- are bounded too. The library writes shorter ones.
 
 -- +goose StatementBegin
 DO $$

@@ -205,7 +205,7 @@ func (c *conn) Close() error {
 }
 
 // Prepare implements [driver.Conn]. As in Turso's own driver, a prepared statement is only its
-// text. The engine compiles the text at each use.
+// text. The process keeps what the engine has compiled, for the next use on the connection.
 func (c *conn) Prepare(text string) (driver.Stmt, error) { return stmt{c, text}, nil }
 
 type stmt struct {
